@@ -63,7 +63,7 @@ export interface Session {
 export const eventTypes = [
   'session.created', 'session.pausing', 'session.paused', 'session.resumed', 'session.moved',
   'session.succeeded', 'session.failed', 'session.cancelled',
-  'step.started', 'step.completed', 'step.failed', 'step.retrying', 'step.released', 'step.recovered',
+  'step.started', 'step.completed', 'step.failed', 'step.retrying', 'step.released', 'step.recovered', 'step.noted',
   'timer.fired', 'signal.received',
 ] as const
 export type EventType = (typeof eventTypes)[number]

@@ -1,0 +1,102 @@
+-- commitTransition: the one commit. Compares version, cause and attempt; then writes snapshot, history, effects and references.
+-- Uses: prelude
+-- KEYS[1] session
+-- ARGV[1] expected version   ARGV[2] cause: step | timer | event   ARGV[3] suffix of the step or timer; id of the event
+-- ARGV[4] attempt id (step)   ARGV[5] direct: apply this now | inbox: apply the head of the inbox | park: append it, this process has no such machine
+-- ARGV[6] the inbox entry: appended when the session cannot take the event now; in mode inbox the head it must equal
+-- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
+-- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
+-- ARGV[13] n, then n × (references | scratch, SHA-256)   then m and m suffixes of closed effects   then opened effects
+-- Returns {'ok', version} | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'}
+local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local entry, last, unpin = ARGV[10], ARGV[11], ARGV[12]
+local inbox = B .. 'inbox:' .. sid
+
+local state = redis.call('HMGET', S, 'status', 'version', 'inboxed', cause == 'event' and 'seen:' .. suffix or 'open:' .. suffix, 'snapshot')
+local status, version = state[1], state[2]
+if not status then return { 'missing' } end
+if status == 'succeeded' or status == 'failed' or status == 'cancelled' then return { 'ended', status } end
+
+local stale
+if cause == 'event' then
+  stale = mode ~= 'inbox' and state[4] and true -- an entry of the inbox was compared when it was appended
+else
+  stale = not state[4]
+  if cause == 'step' and not stale then
+    local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')
+    stale = step[1] ~= attempt or (step[2] == 'delivered') ~= (mode == 'inbox')
+  end
+end
+if mode == 'inbox' and redis.call('LINDEX', inbox, 0) ~= pending then return { 'stale' } end
+if stale then
+  if mode == 'inbox' then
+    redis.call('LPOP', inbox)
+    redis.call('HINCRBY', S, 'inboxed', -1)
+  end
+  return { 'stale' }
+end
+
+local resting = status == 'pausing' or status == 'paused'
+if mode == 'inbox' and resting then return { 'inbox' } end
+if mode == 'park' or (mode == 'direct' and (resting or state[3] ~= '0')) then
+  redis.call('RPUSH', inbox, pending)
+  redis.call('HINCRBY', S, 'inboxed', 1)
+  if cause == 'event' then redis.call('HSET', S, 'seen:' .. suffix, 1) end
+  if cause == 'timer' then redis.call('ZREM', B .. 'timers', memberOf(suffix)) end
+  if cause == 'step' then
+    redis.call('HSET', stepOf(suffix), 'state', 'delivered')
+    redis.call('ZREM', B .. 'leases', memberOf(suffix))
+    redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
+    local i = 14
+    for _ = 1, tonumber(ARGV[13]) do
+      redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
+      i = i + 2
+    end
+  end
+  if resting then settlePause(status) else redis.call('ZADD', B .. 'outbox', now, 'inbox:' .. sid) end
+  return { 'inbox' }
+end
+if version ~= expected then return { 'conflict', version, state[5] } end
+
+if mode == 'inbox' then
+  redis.call('LPOP', inbox)
+  redis.call('HINCRBY', S, 'inboxed', -1)
+end
+local i = 14
+for _ = 1, tonumber(ARGV[13]) do
+  redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
+  i = i + 2
+end
+local closed, gone = tonumber(ARGV[i]), {}
+i = i + 1
+for _ = 1, closed do
+  dropEffect(ARGV[i])
+  gone[#gone + 1] = 'open:' .. ARGV[i]
+  i = i + 1
+end
+local set = { 'version', version + 1, 'snapshot', snapshot }
+if outcome == 'failed' then
+  set[#set + 1] = 'before' -- what a retry goes on from
+  set[#set + 1] = state[5]
+end
+if cause == 'event' then
+  set[#set + 1] = 'seen:' .. suffix
+  set[#set + 1] = 1
+end
+openFrom(i, set)
+redis.call('HSET', S, unpack(set))
+if unpin ~= '' then
+  gone[#gone + 1] = 'exactnessKey'
+  gone[#gone + 1] = 'nowhereSince'
+  gone[#gone + 1] = 'waiting'
+end
+if gone[1] then redis.call('HDEL', S, unpack(gone)) end
+local length = record(entry)
+if outcome ~= '' then
+  finish(status, outcome, outcome == 'failed' and 'error' or 'output', result, last)
+elseif length >= 9990 then
+  local error = '{"code":"session.too_long","class":"permanent","message":"session ' .. sid .. ' has recorded ' .. length .. ' events","remedy":"Split the work over several sessions."}'
+  finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
+end
+return { 'ok', version + 1 }

@@ -1,0 +1,46 @@
+-- createSession: writes a new session whole, or answers which session the idempotency key already stands for.
+-- Uses: prelude
+-- KEYS[1] session
+-- ARGV[1] idempotency record's key ('' without one)   ARGV[2] SHA-256 of the body as sent   ARGV[3] time to live of the record, seconds
+-- ARGV[4] deadline, ms from now ('' without one)   ARGV[5] first history entry, without braces and time
+-- ARGV[6] references to copy from (session id of the same shard, or '')
+-- ARGV[7] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash   then opened effects
+-- Returns {'created', now} | {'exists', session id, SHA-256 of its body}
+local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+if idempotency ~= '' then
+  local known = redis.call('HMGET', idempotency, 'session', 'body')
+  if known[1] then return { 'exists', known[1], known[2] } end
+end
+if redis.call('EXISTS', S) == 1 then return { 'exists', sid, bodySha } end
+
+local set = { 'status', 'queued', 'desired', 'run', 'version', 1, 'createdAt', now, 'inboxed', 0 }
+redis.call('ZADD', B .. 'index:all', now, sid)
+redis.call('ZADD', B .. 'index:status:queued', now, sid)
+local i = 8
+for _ = 1, tonumber(ARGV[7]) do
+  redis.call('ZADD', B .. 'index:' .. ARGV[i], now, sid)
+  i = i + 1
+end
+local fields = tonumber(ARGV[i])
+i = i + 1
+for _ = 1, fields do
+  set[#set + 1] = ARGV[i]
+  set[#set + 1] = ARGV[i + 1]
+  i = i + 2
+end
+openFrom(i, set)
+if deadline ~= '' then
+  set[#set + 1] = 'deadlineAt'
+  set[#set + 1] = now + deadline
+  set[#set + 1] = 'open:deadline'
+  set[#set + 1] = 'timer'
+  redis.call('ZADD', B .. 'timers', now + deadline, memberOf('deadline'))
+end
+redis.call('HSET', S, unpack(set))
+if copied ~= '' then redis.call('SUNIONSTORE', B .. 'references:' .. sid, B .. 'references:' .. copied) end
+if idempotency ~= '' then
+  redis.call('HSET', idempotency, 'session', sid, 'body', bodySha)
+  redis.call('EXPIRE', idempotency, ttl)
+end
+record(entry)
+return { 'created', now }

@@ -1,0 +1,15 @@
+-- deleteSession: removes an ended session and its records. Its artifacts lose a reference; the collector removes what nobody names.
+-- Uses: prelude
+-- KEYS[1] session
+-- ARGV index names (`workflow:…`, `tag:…`, `key:…`)
+-- Returns {'ok'} | {'missing'} | {'not_ended', status}
+local session = redis.call('HMGET', S, 'status', 'idempotency')
+local status = session[1]
+if not status then return { 'missing' } end
+if status ~= 'succeeded' and status ~= 'failed' and status ~= 'cancelled' then return { 'not_ended', status } end
+redis.call('ZREM', B .. 'index:all', sid)
+redis.call('ZREM', B .. 'index:status:' .. status, sid)
+for _, index in ipairs(ARGV) do redis.call('ZREM', B .. 'index:' .. index, sid) end
+if session[2] then redis.call('DEL', session[2]) end
+redis.call('DEL', S, B .. 'history:' .. sid, B .. 'references:' .. sid, B .. 'scratch:' .. sid, B .. 'inbox:' .. sid)
+return { 'ok' }

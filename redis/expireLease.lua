@@ -1,0 +1,30 @@
+-- expireLease: declares one lease dead when it is, and puts its step back. A step that ends lease after lease without progress is poisoned.
+-- Uses: prelude
+-- KEYS[1] session
+-- ARGV[1] suffix   ARGV[2] leases that may expire in a row without progress
+-- Returns {'reopened', worker} | {'poisoned', worker} | {'alive'} | {'closed'}
+local suffix, limit = ARGV[1], tonumber(ARGV[2])
+local key = stepOf(suffix)
+local step = redis.call('HMGET', key, 'state', 'leaseUntil', 'attemptId', 'worker', 'name')
+if step[1] ~= 'leased' then
+  redis.call('ZREM', B .. 'leases', memberOf(suffix))
+  return { 'closed' }
+end
+if tonumber(step[2]) > now then
+  redis.call('ZADD', B .. 'leases', step[2], memberOf(suffix))
+  return { 'alive' }
+end
+local expiries = redis.call('HINCRBY', key, 'expiries', 1)
+local status = redis.call('HGET', S, 'status')
+record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. step[5] .. '","attemptId":"' .. step[3] .. '","worker":"' .. step[4] .. '","inARow":' .. expiries)
+redis.call('HDEL', S, 'lastWorker')
+if expiries >= limit then
+  local error = cjson.encode({ code = 'worker.poisoned', class = 'permanent',
+    message = 'step ' .. step[5] .. ' of session ' .. sid .. ' ended ' .. expiries .. ' leases in a row without progress, the last on worker ' .. step[4],
+    remedy = 'Read the step.recovered events of this session and the logs of the workers they name; then retry it.', details = { leases = expiries, worker = step[4], step = step[5] } })
+  redis.call('HSET', S, 'before', redis.call('HGET', S, 'snapshot'))
+  finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
+  return { 'poisoned', step[4] }
+end
+reopen(suffix, status, 0)
+return { 'reopened', step[4] }

@@ -1,0 +1,9 @@
+-- leaseDevice: takes, renews or gives back the lease of one device.
+-- KEYS[1] lease
+-- ARGV[1] owner   ARGV[2] lease, ms; 0 gives it back
+-- Returns {'ok'} | {'taken', owner}
+local lease, owner, ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local holder = redis.call('GET', lease)
+if holder and holder ~= owner then return { 'taken', holder } end
+if ms == 0 then redis.call('DEL', lease) else redis.call('SET', lease, owner, 'PX', ms) end
+return { 'ok' }

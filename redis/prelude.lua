@@ -1,0 +1,122 @@
+-- Prelude: what the scripts over one session share. The loader puts it in front of every script whose header says `Uses: prelude`.
+-- A script's KEYS[1] is the session key `darkroom:{s<n>}:session:<id>`; every other key it touches shares that hash tag and is derived here.
+--
+-- Session hash: status version desired workflow input snapshot … and `open:<suffix>` = step | timer for every open effect, `left:<suffix>` =
+-- milliseconds left of a timer that pause took out of the clock, `seen:<event id>` for outside events already applied.
+-- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil notBefore tries
+-- resourceTries expiries checkpoint checkpointBefore queue placedAt.
+local S = KEYS[1]
+local B, sid = string.match(S, '^(.-:)session:(.+)$')
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function stepOf(suffix) return B .. 'step:' .. sid .. '.' .. suffix end
+local function memberOf(suffix) return sid .. '.' .. suffix end
+
+-- Appends one history entry (a JSON object without its braces and time) and wakes who watches. Returns the history's length.
+local function record(fragment)
+  local length = redis.call('RPUSH', B .. 'history:' .. sid, '{"at":' .. now .. ',' .. fragment .. '}')
+  redis.call('PUBLISH', B .. 'events:' .. sid, '')
+  return length
+end
+
+local function setStatus(from, to)
+  local created = redis.call('HGET', S, 'createdAt')
+  redis.call('ZREM', B .. 'index:status:' .. from, sid)
+  redis.call('ZADD', B .. 'index:status:' .. to, created, sid)
+  redis.call('HSET', S, 'status', to)
+end
+
+-- Suffixes of the open effects, with their kinds.
+local function openEffects()
+  local all, list = redis.call('HGETALL', S), {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 5) == 'open:' then list[#list + 1] = { string.sub(all[i], 6), all[i + 1] } end
+  end
+  return list
+end
+
+local function dropEffect(suffix)
+  local member = memberOf(suffix)
+  redis.call('DEL', stepOf(suffix))
+  redis.call('ZREM', B .. 'leases', member)
+  redis.call('ZREM', B .. 'timers', member)
+  redis.call('ZREM', B .. 'outbox', 'step:' .. member)
+end
+
+-- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders.
+local function finish(from, status, field, json, fragment)
+  local gone = { 'waiting', 'nowhereSince' }
+  for _, effect in ipairs(openEffects()) do
+    dropEffect(effect[1])
+    gone[#gone + 1] = 'open:' .. effect[1]
+    gone[#gone + 1] = 'left:' .. effect[1]
+  end
+  redis.call('HDEL', S, unpack(gone))
+  redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
+  redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)
+  redis.call('HSET', S, 'endedAt', now, 'inboxed', 0)
+  if field ~= '' then redis.call('HSET', S, field, json) end
+  setStatus(from, status)
+  record(fragment)
+  redis.call('PUBLISH', 'darkroom:control', sid)
+end
+
+-- Makes an open step known to the dispatchers, `delay` milliseconds from now.
+local function enlist(suffix, delay) redis.call('ZADD', B .. 'outbox', now + delay, 'step:' .. memberOf(suffix)) end
+
+-- Opens the effects listed in ARGV from position i: a count and (suffix, name, invoke id, lane, priority) for steps, then a count and
+-- (suffix, delay in ms) for timers. An outbox entry falls due after a second: by then the committing process has dispatched it, or died.
+local function openFrom(i, set)
+  local steps = tonumber(ARGV[i])
+  i = i + 1
+  for _ = 1, steps do
+    local suffix = ARGV[i]
+    set[#set + 1] = 'open:' .. suffix
+    set[#set + 1] = 'step'
+    redis.call('HSET', stepOf(suffix), 'name', ARGV[i + 1], 'invoke', ARGV[i + 2], 'lane', ARGV[i + 3], 'priority', ARGV[i + 4], 'state', 'open', 'dispatch', 1)
+    enlist(suffix, 1000)
+    i = i + 5
+  end
+  local timers = tonumber(ARGV[i])
+  i = i + 1
+  for _ = 1, timers do
+    set[#set + 1] = 'open:' .. ARGV[i]
+    set[#set + 1] = 'timer'
+    redis.call('ZADD', B .. 'timers', now + ARGV[i + 1], memberOf(ARGV[i]))
+    i = i + 2
+  end
+  return i
+end
+
+-- `pausing` is over when no attempt of the session holds a lease.
+local function settlePause(status)
+  if status ~= 'pausing' then return end
+  for _, effect in ipairs(openEffects()) do
+    if effect[2] == 'step' and redis.call('HGET', stepOf(effect[1]), 'state') == 'leased' then return end
+  end
+  setStatus('pausing', 'paused')
+  record('"type":"session.paused"')
+end
+
+-- Puts a step back after its attempt has ended. While the session pauses nothing is enlisted: resume does that.
+local function reopen(suffix, status, delay)
+  redis.call('ZREM', B .. 'leases', memberOf(suffix))
+  redis.call('HSET', stepOf(suffix), 'state', 'open', 'notBefore', now + delay, 'queue', '')
+  if status == 'pausing' or status == 'paused' then return settlePause(status) end
+  redis.call('HINCRBY', stepOf(suffix), 'dispatch', 1)
+  enlist(suffix, delay)
+end
+
+-- The checkpoint before the last is kept: a broken one falls back to it.
+local function keepCheckpoint(suffix, sha, json)
+  local step = stepOf(suffix)
+  local known = redis.call('HMGET', step, 'checkpoint', 'checkpointBefore')
+  if known[2] then
+    local dropped = cjson.decode(known[2]).sha256
+    if dropped ~= sha then redis.call('SREM', B .. 'scratch:' .. sid, dropped) end
+  end
+  if known[1] then redis.call('HSET', step, 'checkpointBefore', known[1]) end
+  redis.call('HSET', step, 'checkpoint', json, 'expiries', 0)
+  redis.call('SADD', B .. 'scratch:' .. sid, sha)
+end

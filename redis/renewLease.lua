@@ -1,0 +1,17 @@
+-- renewLease: prolongs an attempt's lease. A late renewal succeeds as long as nobody else took the step.
+-- Uses: prelude
+-- KEYS[1] session
+-- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] lease, ms
+-- Returns {'ok', desired, lease end} | {'lost'}
+local suffix, attempt, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')
+if step[1] ~= attempt or step[2] == 'delivered' then return { 'lost' } end
+local session = redis.call('HMGET', S, 'desired', 'status')
+if step[2] == 'open' then
+  if session[2] == 'paused' then return { 'lost' } end
+  redis.call('HSET', stepOf(suffix), 'state', 'leased')
+  redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
+end
+redis.call('HSET', stepOf(suffix), 'leaseUntil', now + lease)
+redis.call('ZADD', B .. 'leases', now + lease, memberOf(suffix))
+return { 'ok', session[1], now + lease }

@@ -1,0 +1,51 @@
+-- takeStep: leases an open step to one attempt. Never steals a living lease; the same attempt asking again gets the same answer.
+-- Uses: prelude
+-- KEYS[1] session
+-- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
+-- ARGV[6] exactness key of the worker ('' for a step that draws nothing)   ARGV[7] lease, ms
+-- Returns {'taken', epoch, version, snapshot, checkpoint, the one before, tries, resource tries, now, lease end} | {'leased', until} |
+--         {'early', not before} | {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
+local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact')
+local status = session[1]
+if not status then return { 'closed' } end
+local key = stepOf(suffix)
+local step = redis.call('HMGET', key, 'state', 'dispatch', 'attemptId', 'leaseUntil', 'notBefore', 'epoch', 'checkpoint', 'checkpointBefore', 'tries', 'resourceTries', 'name', 'worker', 'lane')
+local state = step[1]
+if not state or state == 'delivered' then return { 'closed' } end
+
+local function answer(epoch, untilMs)
+  return { 'taken', epoch, session[2], session[3], step[7] or '', step[8] or '', step[9] or '0', step[10] or '0', now, untilMs }
+end
+if state == 'leased' and step[3] == attempt then return answer(step[6], step[4]) end
+if status == 'paused' or status == 'pausing' then return { 'paused' } end
+if step[2] ~= dispatch then return { 'stale' } end
+if state == 'leased' then
+  if tonumber(step[4]) > now then return { 'leased', step[4] } end
+  redis.call('HINCRBY', key, 'expiries', 1)
+  record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. step[11] .. '","attemptId":"' .. step[3] .. '","worker":"' .. step[12] .. '"')
+end
+if step[5] and tonumber(step[5]) > now then return { 'early', step[5] } end
+local pins = step[13] == 'gpu' and session[6] == '1' and exactness ~= ''
+if pins and session[4] and session[4] ~= exactness then
+  redis.call('HINCRBY', key, 'dispatch', 1)
+  redis.call('HSET', key, 'queue', '')
+  enlist(suffix, 0)
+  return { 'elsewhere' }
+end
+
+local epoch, untilMs = (tonumber(step[6]) or 0) + 1, now + lease
+redis.call('HSET', key, 'state', 'leased', 'attemptId', attempt, 'worker', worker, 'epoch', epoch, 'leaseUntil', untilMs)
+redis.call('ZADD', B .. 'leases', untilMs, memberOf(suffix))
+redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
+if status == 'queued' then
+  setStatus('queued', 'running')
+  redis.call('HSET', S, 'startedAt', now)
+end
+if pins then redis.call('HSET', S, 'exactnessKey', exactness, 'lastWorker', worker) end
+if session[5] then redis.call('HDEL', S, 'waiting', 'nowhereSince') end
+local resumed = ''
+if step[7] then resumed = ',"checkpoint":' .. step[7] end
+record('"type":"step.started","key":"' .. memberOf(suffix) .. '","step":"' .. step[11] .. '","attemptId":"' .. attempt .. '","worker":"' .. worker
+  .. '","device":"' .. device .. '","exactnessKey":"' .. exactness .. '","epoch":' .. epoch .. resumed)
+return answer(epoch, untilMs)

@@ -1,0 +1,9 @@
+import { inference } from './inference/index.ts'
+import { model } from './model/index.ts'
+import type { OperationTable } from './operation.ts'
+import { postprocessing } from './postprocessing/index.ts'
+
+/** Every step there is, by its one name. */
+export const operations = { ...model, ...inference, ...postprocessing } satisfies OperationTable
+
+export type StepName = keyof typeof operations

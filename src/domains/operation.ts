@@ -1,0 +1,67 @@
+import type { z } from 'zod'
+import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
+import type { Model } from '../models.ts'
+
+/** What decides the bits of a picture: equal keys, equal bytes. `facts` is what the key is the hash of. */
+export interface Exactness {
+  key: string
+  facts: Record<string, unknown>
+}
+
+export interface StepProgress {
+  stage: string
+  call?: number
+  calls?: number
+  rate?: number
+  etaS?: number
+}
+
+export interface PythonResult {
+  output: Record<string, unknown>
+  /** SHA-256 of each file the child made, kept as scratch artifacts. */
+  files: Record<string, string>
+}
+
+/** What an operation gets from the worker that runs it. */
+export interface Tools {
+  /** Aborted when the attempt must stop: cancelled, or its lease is lost. */
+  readonly signal: AbortSignal
+  readonly artifacts: ArtifactStore
+  readonly exactness: Exactness
+  /** Keeps bytes; the commit of the step's result names them. Returns their SHA-256. */
+  keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
+  /** The model of that name in this worker's folders. @throws DarkroomError `model.unknown`, `model.changed` */
+  model(id: string, bodyHash: string): Promise<Model>
+  /**
+   * Calls the operation of the same name in the Python child, with input artifacts by name. A file whose bytes are missing or broken is
+   * left out: the child makes it again or refuses with `artifact.missing`. Goes on from the step's last good checkpoint.
+   */
+  python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult>
+  progress(progress: StepProgress): void
+  /** A sentence for the receipt. */
+  note(text: string): Promise<void>
+}
+
+export type Lane = 'gpu' | 'host'
+
+/** An operation: what one step does. Its name, `domain.verb`, is the same in machines, jobs, frames and Python. */
+export interface Operation<Input = unknown, Output = unknown> {
+  input: z.ZodType<Input>
+  output: z.ZodType<Output>
+  /** `gpu`: one at a time, on the device; `host`: CPU work beside it. */
+  lane: Lane
+  /** Tries of a transient error. */
+  attempts: number
+  timeoutMs: number
+  /** Parses the input, then runs. @throws ZodError when a machine hands over something else than the schema says. */
+  run(input: unknown, tools: Tools): Promise<Output>
+}
+
+export function operation<Input, Output>(
+  definition: Omit<Operation<Input, Output>, 'run'> & { run: (input: Input, tools: Tools) => Promise<Output> },
+): Operation<Input, Output> {
+  return { ...definition, run: (input, tools) => definition.run(definition.input.parse(input), tools) }
+}
+
+/** Operations by step name: what a worker runs and a machine names. */
+export type OperationTable = Readonly<Record<string, Operation>>

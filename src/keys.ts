@@ -1,0 +1,81 @@
+/**
+ * Every Redis key, channel and queue name. Keys that one script touches share a hash tag: `{s<n>}` for a shard's sessions,
+ * `{device:<id>}` for a device's lease, and one tag for each BullMQ queue. No script crosses tags.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+
+const base = (shard: number): string => `darkroom:{s${shard}}:`
+
+/** `<shard>-<10 characters of time><16 of chance>`, Crockford base 32 in lower case: no dot and no colon, as job ids need it. */
+export function newSessionId(shard: number, nowMs: number): string {
+  const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
+  let time = ''
+  for (let rest = nowMs, i = 0; i < 10; i++, rest = Math.floor(rest / 32)) time = alphabet[rest % 32] + time
+  const chance = Array.from(randomBytes(16), (byte) => alphabet[byte % 32]).join('')
+  return `${shard}-${time}${chance}`
+}
+
+export const sessionIdPattern = /^\d{1,2}-[0-9a-hjkmnp-tv-z]{26}$/
+
+/** Shard of a session, which is the first part of its id. */
+export const shardOf = (sessionId: string): number => Number.parseInt(sessionId, 10)
+
+/** The shard an idempotency key always leads to; without one, any. */
+export function chooseShard(shards: number, idempotencyKey: string | undefined): number {
+  const bytes = idempotencyKey === undefined ? randomBytes(4) : createHash('sha256').update(idempotencyKey).digest()
+  return bytes.readUInt32BE(0) % shards
+}
+
+/** A step key is `<sessionId>.<version>.<n>`; its suffix `<version>.<n>` names the effect inside its session. */
+export function splitStepKey(key: string): { sessionId: string; suffix: string } {
+  const dot = key.indexOf('.')
+  return { sessionId: key.slice(0, dot), suffix: key.slice(dot + 1) }
+}
+
+/** A BullMQ job id is `<stepKey>.<dispatch>`. */
+export function splitJobId(jobId: string): { stepKey: string; dispatch: number } {
+  const dot = jobId.lastIndexOf('.')
+  return { stepKey: jobId.slice(0, dot), dispatch: Number(jobId.slice(dot + 1)) }
+}
+
+export const keys = {
+  session: (id: string) => `${base(shardOf(id))}session:${id}`,
+  step: (stepKey: string) => `${base(shardOf(stepKey))}step:${stepKey}`,
+  history: (id: string) => `${base(shardOf(id))}history:${id}`,
+  inbox: (id: string) => `${base(shardOf(id))}inbox:${id}`,
+  /** Artifacts a session names: images, kept as long as it is. */
+  references: (id: string) => `${base(shardOf(id))}references:${id}`,
+  /** Artifacts only its steps need: tensors and checkpoints, dropped when it ends. */
+  scratch: (id: string) => `${base(shardOf(id))}scratch:${id}`,
+  /** Channel: an empty message is a new history entry, any other a progress frame. */
+  events: (id: string) => `${base(shardOf(id))}events:${id}`,
+  idempotency: (shard: number, keyId: string | null, key: string) => `${base(shard)}idempotency:${keyId ?? ''}:${key}`,
+  outbox: (shard: number) => `${base(shard)}outbox`,
+  leases: (shard: number) => `${base(shard)}leases`,
+  timers: (shard: number) => `${base(shard)}timers`,
+  index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key', value = '') => `${base(shard)}index:${kind}${value && `:${value}`}`,
+
+  deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
+  workers: () => 'darkroom:{workers}:index',
+  worker: (id: string) => `darkroom:{workers}:worker:${id}`,
+  /** Sessions whose attempts a worker lost in a row. */
+  losses: (workerId: string) => `darkroom:{workers}:losses:${workerId}`,
+  models: () => 'darkroom:{models}:catalogue',
+  storeId: () => 'darkroom:{store}:id',
+  shards: () => 'darkroom:{store}:shards',
+  apiKeys: () => 'darkroom:{keys}:records',
+
+  /** Channel: the id of a session whose lease holders should ask what is desired. */
+  control: () => 'darkroom:control',
+  /** Channel: a job was added to this queue. */
+  wake: (queue: string) => `darkroom:wake:${queue}`,
+  /** BullMQ prefix: each queue has a hash tag of its own. */
+  queuePrefix: (queue: string) => `darkroom:{q.${queue}}`,
+}
+
+export const queues = {
+  host: 'host',
+  gpuClass: (exactnessKey: string) => `gpu.${exactnessKey}`,
+  gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
+  control: (workerId: string) => `control.${workerId}`,
+}

@@ -1,0 +1,119 @@
+/** The one door to Redis: connections, and the scripts under `redis/` as functions. */
+import { readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { Redis, type RedisOptions } from 'ioredis'
+import { root } from './config.ts'
+import { DarkroomError } from './errors.ts'
+
+export type { Redis } from 'ioredis'
+export type ScriptReply = [string, ...(string | number)[]]
+type Argument = string | number
+
+const folder = join(root, 'redis')
+const prelude = readFileSync(join(folder, 'prelude.lua'), 'utf8')
+
+/** Name → text of every script, the prelude in front of those that use it. */
+export const scripts: ReadonlyMap<string, string> = new Map(
+  readdirSync(folder)
+    .filter((file) => file.endsWith('.lua') && file !== 'prelude.lua')
+    .map((file) => {
+      const text = readFileSync(join(folder, file), 'utf8')
+      return [file.slice(0, -4), /^-- Uses: prelude$/m.test(text) ? `${prelude}\n${text}` : text]
+    }),
+)
+
+export interface ConnectOptions {
+  /**
+   * `fail`: a command fails at once without a connection and after 3 s without an answer (doors, where somebody waits).
+   * `wait`: a command waits for Redis to come back (workers, where a step goes on meanwhile).
+   */
+  patience: 'fail' | 'wait'
+  onError?: (error: Error) => void
+}
+
+/** `redis://…`, `rediss://…` or `unix:/path`. The caller closes it with `quit` or `disconnect`. */
+export function connect(url: string, options: ConnectOptions): Redis {
+  const shared: RedisOptions & { replyMapping?: 'legacy' } = {
+    retryStrategy: (times) => Math.min(50 * times, 1000),
+    maxRetriesPerRequest: null,
+    ...(options.patience === 'fail' && { enableOfflineQueue: false, autoResendUnfulfilledCommands: false, commandTimeout: 3000 }),
+  }
+  const redis: Redis = url.startsWith('unix:') ? new Redis({ ...shared, path: url.slice('unix:'.length) }) : new Redis(url, shared)
+  for (const [name, lua] of scripts) redis.defineCommand(name, { numberOfKeys: 1, lua })
+  redis.on('error', (error: Error) => options.onError?.(error))
+  return redis
+}
+
+/** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`. */
+export async function untilReady(redis: Redis, timeoutMs: number): Promise<void> {
+  if (redis.status === 'ready') return
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      redis.off('ready', ready)
+      reject(new DarkroomError('redis.unavailable', `Redis did not answer within ${timeoutMs / 1000} s`))
+    }, timeoutMs)
+    const ready = (): void => {
+      clearTimeout(timer)
+      resolve()
+    }
+    redis.once('ready', ready)
+  })
+}
+
+/**
+ * Runs a script over one key. Scripts answer with a word and its values.
+ * @throws DarkroomError `redis.unavailable` when the connection failed: whether the script ran is then unknown; `redis.full` on OOM.
+ */
+export async function runScript(redis: Redis, name: string, key: string, args: Argument[]): Promise<ScriptReply> {
+  const command = (redis as unknown as Record<string, (...args: Argument[]) => Promise<ScriptReply>>)[name]
+  if (!command) throw new Error(`there is no redis/${name}.lua`)
+  try {
+    return await command.call(redis, key, ...args)
+  } catch (error) {
+    throw asRedisError(error)
+  }
+}
+
+/** What ioredis threw, in our words; anything that is not a connection's fault stays as it is. */
+export function asRedisError(error: unknown): unknown {
+  const message = error instanceof Error ? error.message : String(error)
+  if (message.startsWith('OOM ')) return new DarkroomError('redis.full', 'Redis has reached its maxmemory', { cause: error })
+  if (/timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|Reached the max retries/.test(message)) {
+    return new DarkroomError('redis.unavailable', `Redis did not answer: ${message}`, { cause: error })
+  }
+  return error
+}
+
+/** A plain command through the same translation of errors. */
+export async function ask<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    throw asRedisError(error)
+  }
+}
+
+/**
+ * Refuses a Redis that could lose what was accepted.
+ * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, or a remote one without password and TLS.
+ */
+export async function checkSafety(redis: Redis, url: string, own: boolean): Promise<void> {
+  const problems: string[] = []
+  if (!own && !url.startsWith('unix:')) {
+    const { hostname, password, protocol } = new URL(url)
+    const local = ['localhost', '127.0.0.1', '[::1]', '::1'].includes(hostname)
+    if (!local && (!password || protocol !== 'rediss:')) problems.push(`${hostname} is not this machine: it needs rediss:// and a password`)
+  }
+  const setting = async (name: string): Promise<string | undefined> => {
+    const reply = (await redis.config('GET', name).catch(() => undefined)) as string[] | Record<string, string> | undefined
+    return Array.isArray(reply) ? reply[1] : reply?.[name]
+  }
+  const policy = await setting('maxmemory-policy')
+  if (policy !== undefined && policy !== 'noeviction') problems.push(`maxmemory-policy is ${policy}, not noeviction`)
+  const appendonly = await setting('appendonly')
+  if (appendonly === 'no') problems.push('appendonly is no: a crash of Redis would lose accepted sessions')
+  const version = /redis_version:([\d.]+)/.exec(await redis.info('server'))?.[1] ?? '0'
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  if (major < 6 || (major === 6 && minor < 2)) problems.push(`it is version ${version}; 6.2 is the oldest that works`)
+  if (problems.length > 0) throw new DarkroomError('redis.unsafe', `this Redis is not safe to use: ${problems.join('; ')}`, { details: { problems } })
+}

@@ -1,0 +1,38 @@
+import type { AnyStateMachine } from 'xstate'
+import type { z } from 'zod'
+import type { Model } from '../../models.ts'
+
+/** What a workflow may look up while a request is made whole; never later. */
+export interface Catalogue {
+  /** @throws DarkroomError `model.unknown` */
+  model(name: string): Promise<Model>
+  /** A whole number below `below`, drawn by chance. */
+  draw(below: number): number
+}
+
+/** A workflow: a machine whose invoked actors are durable steps, with what a client may send and what comes back. */
+export interface Workflow {
+  name: string
+  /** Goes up when running sessions could not continue on the changed machine. */
+  version: number
+  title: string
+  description: string
+  /** What a client may send. */
+  input: z.ZodType
+  output: z.ZodType
+  machine: AnyStateMachine
+  /** Whether its pictures are promised to the byte: the first step on a GPU then pins the exactness key. */
+  exact: boolean
+  /** Fills in what the client left out; the result is the session's input and never changes. */
+  makeWhole(input: unknown, catalogue: Catalogue): Promise<Record<string, unknown>>
+  /** How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1. */
+  progress(context: unknown, step: string, fraction: number): { fraction: number; image?: number; images?: number }
+  /** Hash of the model body that a worker must have; null when any worker will do. */
+  needs(input: Record<string, unknown>): string | null
+  /** `strict`: wait for the pinned hardware class until the deadline. */
+  isStrict(input: Record<string, unknown>): boolean
+  /** What one run takes at its largest, in words of the reader. */
+  resources: { lanes: string[]; note: string }
+}
+
+export const workflowId = (workflow: Pick<Workflow, 'name' | 'version'>): string => `${workflow.name}@${workflow.version}`

@@ -1,0 +1,433 @@
+/** The durable acts on sessions, typed: each is one script under `redis/`, or a read. Nothing else writes a session. */
+import type { WireError } from '../errors.ts'
+import { keys, shardOf, splitStepKey } from '../keys.ts'
+import { ask, runScript, type Redis, type ScriptReply } from '../redis.ts'
+import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
+import type { OpenedStep, OpenedTimer } from './transition.ts'
+
+/** Seconds an idempotency key is remembered. */
+const idempotencyTtlS = 7 * 86_400
+
+export interface Checkpoint {
+  sha256: string
+  bytes: number
+  call: number
+}
+
+/** A step as its session asked for it, with the lane and priority its dispatch needs. */
+export interface PlannedStep extends OpenedStep {
+  lane: string
+  priority: number
+}
+
+export interface Effects {
+  closed: string[]
+  steps: PlannedStep[]
+  timers: OpenedTimer[]
+}
+
+export interface Creation {
+  id: string
+  idempotency: { key: string; bodySha256: string } | undefined
+  deadlineMs: number | undefined
+  entry: Entry
+  copyReferencesOf: string | undefined
+  indexes: string[]
+  fields: Record<string, string>
+  effects: Effects
+}
+
+/** A history entry before Redis gives it its time. */
+export type Entry = Omit<SessionEvent, 'at'>
+
+/** Why a transition happens; the inbox keeps it when it cannot happen now. */
+export interface Cause {
+  kind: 'step' | 'timer' | 'event'
+  /** Suffix of the step or timer, or the event's id. */
+  name: string
+  attemptId: string
+  /** What the machine is told; a timer's event is in the document. */
+  event: { type: string; [more: string]: unknown } | undefined
+  entry: Entry
+  artifacts: { group: 'references' | 'scratch'; sha256: string }[]
+  /** Clears the exactness key, so that another hardware class may go on. */
+  unpin: boolean
+}
+
+export interface Commit {
+  id: string
+  version: string
+  cause: Cause
+  mode: 'direct' | 'inbox' | 'park'
+  snapshot: string
+  outcome: { status: 'succeeded' | 'failed'; result: string; entry: Entry } | undefined
+  effects: Effects
+  /** In mode `inbox`: the head as it was read. */
+  pending: string
+}
+
+export type CommitReply =
+  | { is: 'ok'; version: string }
+  | { is: 'conflict'; version: string; snapshot: string }
+  | { is: 'stale' | 'missing' | 'inbox' }
+  | { is: 'ended'; status: Status }
+
+export type TakeReply =
+  | {
+      is: 'taken'
+      epoch: number
+      version: string
+      snapshot: string
+      checkpoints: Checkpoint[]
+      tries: number
+      resourceTries: number
+      now: number
+      until: number
+    }
+  | { is: 'leased' | 'early'; until: number }
+  | { is: 'paused' | 'closed' | 'stale' | 'elsewhere' }
+
+/** A step's record while it is open. */
+export interface StepRecord {
+  name: string
+  invoke: string
+  lane: string
+  priority: number
+  state: 'open' | 'leased' | 'delivered'
+  dispatch: number
+  notBefore: number
+  queue: string
+  placedAt: number
+}
+
+/** JSON of an entry without its braces, as the scripts put it behind the time. */
+const inner = (entry: object): string => JSON.stringify(entry).slice(1, -1)
+
+const flat = (effects: Effects, withClosed: boolean): (string | number)[] => [
+  ...(withClosed ? [effects.closed.length, ...effects.closed] : []),
+  effects.steps.length,
+  ...effects.steps.flatMap((step) => [step.suffix, step.step, step.invoke, step.lane, step.priority]),
+  effects.timers.length,
+  ...effects.timers.flatMap((timer) => [timer.suffix, timer.delayMs]),
+]
+
+export class Store {
+  readonly #redis: Redis
+  readonly shards: number
+
+  constructor(redis: Redis, shards: number) {
+    this.#redis = redis
+    this.shards = shards
+  }
+
+  #run(name: string, id: string, args: (string | number)[]): Promise<ScriptReply> {
+    return runScript(this.#redis, name, keys.session(id), args)
+  }
+
+  #runStep(name: string, stepKey: string, args: (string | number)[]): Promise<ScriptReply> {
+    const { sessionId, suffix } = splitStepKey(stepKey)
+    return this.#run(name, sessionId, [suffix, ...args])
+  }
+
+  // ---- sessions ----
+
+  /** Writes a session whole, or answers which one the idempotency key stands for. */
+  async create(creation: Creation): Promise<{ created: true } | { created: false; id: string; bodySha256: string }> {
+    const { id, idempotency, fields } = creation
+    const pairs = Object.entries(fields)
+    const reply = await this.#run('createSession', id, [
+      idempotency?.key ?? '',
+      idempotency?.bodySha256 ?? '',
+      idempotencyTtlS,
+      creation.deadlineMs ?? '',
+      inner(creation.entry),
+      creation.copyReferencesOf ?? '',
+      creation.indexes.length,
+      ...creation.indexes,
+      pairs.length,
+      ...pairs.flat(),
+      ...flat(creation.effects, false),
+    ])
+    if (reply[0] === 'created') return { created: true }
+    return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
+  }
+
+  async commit(commit: Commit): Promise<CommitReply> {
+    const { cause, outcome } = commit
+    const reply = await this.#run('commitTransition', commit.id, [
+      commit.version,
+      cause.kind,
+      cause.name,
+      cause.attemptId,
+      commit.mode,
+      commit.pending || JSON.stringify(cause),
+      commit.snapshot,
+      outcome?.status ?? '',
+      outcome?.result ?? '',
+      inner(cause.entry),
+      outcome ? inner(outcome.entry) : '',
+      cause.unpin ? '1' : '',
+      cause.artifacts.length,
+      ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),
+      ...flat(commit.effects, true),
+    ])
+    switch (reply[0]) {
+      case 'ok':
+        return { is: 'ok', version: String(reply[1]) }
+      case 'conflict':
+        return { is: 'conflict', version: String(reply[1]), snapshot: String(reply[2]) }
+      case 'ended':
+        return { is: 'ended', status: reply[1] as Status }
+      default:
+        return { is: reply[0] as 'stale' | 'missing' | 'inbox' }
+    }
+  }
+
+  async control(id: string, verb: ControlVerb): Promise<{ is: 'ok' | 'ended'; status: Status } | { is: 'missing' }> {
+    const [is, status] = await this.#run('controlSession', id, [verb])
+    return is === 'missing' ? { is } : { is: is as 'ok' | 'ended', status: status as Status }
+  }
+
+  /** Ends a session from outside its machine. With `timer`, only while that timer is open and in the clock. */
+  async end(id: string, error: WireError, timer: string): Promise<boolean> {
+    return (await this.#run('endSession', id, [JSON.stringify(error), timer]))[0] === 'ok'
+  }
+
+  async remove(id: string, indexes: string[]): Promise<'ok' | 'missing' | 'not_ended'> {
+    return (await this.#run('deleteSession', id, indexes))[0] as 'ok' | 'missing' | 'not_ended'
+  }
+
+  // ---- attempts ----
+
+  async take(stepKey: string, dispatch: number, attempt: { id: string; worker: string; device: string; exactnessKey: string }, leaseMs: number): Promise<TakeReply> {
+    const reply = await this.#runStep('takeStep', stepKey, [dispatch, attempt.id, attempt.worker, attempt.device, attempt.exactnessKey, leaseMs])
+    const [is, ...values] = reply
+    if (is === 'taken') {
+      const [epoch, version, snapshot, latest, before, tries, resourceTries, now, until] = values
+      return {
+        is,
+        epoch: Number(epoch),
+        version: String(version),
+        snapshot: String(snapshot),
+        checkpoints: [latest, before].filter(Boolean).map((text) => JSON.parse(String(text)) as Checkpoint),
+        tries: Number(tries),
+        resourceTries: Number(resourceTries),
+        now: Number(now),
+        until: Number(until),
+      }
+    }
+    if (is === 'leased' || is === 'early') return { is, until: Number(values[0]) }
+    return { is: is as 'paused' | 'closed' | 'stale' | 'elsewhere' }
+  }
+
+  /** What is desired of the session, or `lost` when somebody else has the step. */
+  async renew(stepKey: string, attemptId: string, leaseMs: number): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
+    const [is, desired] = await this.#runStep('renewLease', stepKey, [attemptId, leaseMs])
+    return is === 'ok' ? (desired as 'run' | 'pause' | 'cancel') : 'lost'
+  }
+
+  async checkpoint(stepKey: string, attemptId: string, checkpoint: Checkpoint): Promise<boolean> {
+    return (await this.#runStep('recordCheckpoint', stepKey, [attemptId, checkpoint.sha256, JSON.stringify(checkpoint)]))[0] === 'ok'
+  }
+
+  async release(stepKey: string, attemptId: string, reason: string, checkpoint: Checkpoint | undefined): Promise<boolean> {
+    const args = [attemptId, reason, checkpoint?.sha256 ?? '', checkpoint ? JSON.stringify(checkpoint) : '']
+    return (await this.#runStep('releaseStep', stepKey, args))[0] === 'ok'
+  }
+
+  async retry(stepKey: string, attemptId: string, delayMs: number, counter: 'tries' | 'resourceTries', error: WireError): Promise<boolean> {
+    return (await this.#runStep('retryStep', stepKey, [attemptId, delayMs, counter, JSON.stringify(error)]))[0] === 'ok'
+  }
+
+  async note(stepKey: string, attemptId: string, note: string): Promise<boolean> {
+    return (await this.#runStep('noteStep', stepKey, [attemptId, JSON.stringify(note)]))[0] === 'ok'
+  }
+
+  async progress(stepKey: string, attemptId: string, { fraction, ...rest }: Progress): Promise<boolean> {
+    return (await this.#runStep('reportProgress', stepKey, [attemptId, fraction.toFixed(4), inner(rest)]))[0] === 'ok'
+  }
+
+  async expire(stepKey: string, limit: number): Promise<{ is: 'reopened' | 'poisoned' | 'alive' | 'closed'; worker: string }> {
+    const [is, worker] = await this.#runStep('expireLease', stepKey, [limit])
+    return { is: is as 'reopened' | 'poisoned' | 'alive' | 'closed', worker: String(worker ?? '') }
+  }
+
+  /** Raises the dispatch number of a step that waits, unless somebody else did. */
+  async redispatch(stepKey: string, dispatch: number): Promise<number | undefined> {
+    const [is, raised] = await this.#runStep('placeStep', stepKey, [dispatch])
+    return is === 'ok' ? Number(raised) : undefined
+  }
+
+  // ---- clocks ----
+
+  /** Due members of a clock, handed to this caller alone for `holdMs`. */
+  async claim(clock: 'outbox' | 'timers' | 'leases', shard: number, most: number, holdMs: number): Promise<string[]> {
+    return (await runScript(this.#redis, 'claimDue', keys[clock](shard), [most, holdMs])) as unknown as string[]
+  }
+
+  async forget(clock: 'outbox' | 'timers', member: string): Promise<void> {
+    await ask(this.#redis.zrem(keys[clock](shardOf(member.replace(/^\w+:/, ''))), member))
+  }
+
+  /** Makes an outbox entry due again `delayMs` from now, if it is still there. */
+  async postpone(member: string, dueAt: number): Promise<void> {
+    await ask(this.#redis.zadd(keys.outbox(shardOf(member.replace(/^\w+:/, ''))), 'XX', dueAt, member))
+  }
+
+  async now(): Promise<number> {
+    const [seconds, micros] = await ask(this.#redis.time())
+    return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
+  }
+
+  // ---- reads ----
+
+  async step(stepKey: string): Promise<StepRecord | undefined> {
+    const record = await ask(this.#redis.hgetall(keys.step(stepKey)))
+    if (!record['name']) return undefined
+    return {
+      name: record['name'],
+      invoke: record['invoke'] ?? '',
+      lane: record['lane'] ?? '',
+      priority: Number(record['priority']),
+      state: record['state'] as StepRecord['state'],
+      dispatch: Number(record['dispatch']),
+      notBefore: Number(record['notBefore'] ?? 0),
+      queue: record['queue'] ?? '',
+      placedAt: Number(record['placedAt'] ?? 0),
+    }
+  }
+
+  /** Remembers where a step's job went, for the sweep that looks after it. */
+  async placed(stepKey: string, queue: string, at: number): Promise<void> {
+    // EXISTS first would race with the take; a field written to a closed step is removed with it.
+    await ask(this.#redis.hset(keys.step(stepKey), 'queue', queue, 'placedAt', at))
+  }
+
+  async fields<const Names extends readonly string[]>(id: string, ...names: Names): Promise<Record<Names[number], string | null>> {
+    const values = await ask(this.#redis.hmget(keys.session(id), ...names))
+    return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
+  }
+
+  /** Says what a session waits for. The scripts clear it when a step is taken. */
+  async waits(id: string, waiting: string, sinceIfNew: number): Promise<number> {
+    const key = keys.session(id)
+    if ((await ask(this.#redis.exists(key))) === 0) return sinceIfNew
+    await ask(this.#redis.pipeline().hset(key, 'waiting', waiting).hsetnx(key, 'nowhereSince', sinceIfNew).exec())
+    return Number((await ask(this.#redis.hget(key, 'nowhereSince'))) ?? sinceIfNew)
+  }
+
+  async get(id: string): Promise<Session | undefined> {
+    const record = await ask(this.#redis.hgetall(keys.session(id)))
+    return record['status'] === undefined ? undefined : toSession(id, record)
+  }
+
+  async inboxHead(id: string): Promise<string | null> {
+    return ask(this.#redis.lindex(keys.inbox(id), 0))
+  }
+
+  async history(id: string, after: number, limit: number): Promise<{ id: number; event: SessionEvent }[]> {
+    const texts = await ask(this.#redis.lrange(keys.history(id), after, after + limit - 1))
+    return texts.map((text, i) => ({ id: after + i + 1, event: JSON.parse(text) as SessionEvent }))
+  }
+
+  /** A page, newest first. Walks the smallest index that applies, so its cost does not grow with the sessions that are not asked for. */
+  async list(filter: SessionFilter): Promise<SessionPage> {
+    const perShard = await Promise.all(Array.from({ length: this.shards }, (_, shard) => this.#listShard(shard, filter)))
+    const merged = perShard.flat().toSorted((a, b) => b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1))
+    const page = merged.slice(0, filter.limit)
+    const last = page.at(-1)
+    return { sessions: page, next: merged.length > filter.limit && last ? Buffer.from(`${last.createdAt}:${last.id}`).toString('base64url') : null }
+  }
+
+  async #listShard(shard: number, filter: SessionFilter): Promise<Session[]> {
+    const candidates = [
+      filter.status && keys.index(shard, 'status', filter.status),
+      filter.workflow && keys.index(shard, 'workflow', filter.workflow),
+      filter.tag && keys.index(shard, 'tag', filter.tag),
+      filter.keyId && keys.index(shard, 'key', filter.keyId),
+    ].filter((index): index is string => Boolean(index))
+    if (candidates.length === 0) candidates.push(keys.index(shard, 'all'))
+    const sizes = await Promise.all(candidates.map((index) => ask(this.#redis.zcard(index))))
+    const index = candidates[sizes.indexOf(Math.min(...sizes))] ?? keys.index(shard, 'all')
+
+    const [at, afterId] = filter.cursor ? Buffer.from(filter.cursor, 'base64url').toString().split(/:(.*)/s) : ['+inf', undefined]
+    const found: Session[] = []
+    const batch = filter.limit + 1
+    for (let offset = 0; found.length <= filter.limit; offset += batch) {
+      const ids = await ask(this.#redis.zrevrangebyscore(index, at ?? '+inf', '-inf', 'LIMIT', offset, batch))
+      if (ids.length === 0) break
+      const records = await ask(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()).exec())
+      for (const [i, id] of ids.entries()) {
+        const record = records?.[i]?.[1] as Record<string, string> | undefined
+        if (!record?.['status']) continue
+        const session = toSession(id, record)
+        const isPast = afterId !== undefined && String(session.createdAt) === at && id >= afterId
+        if (!isPast && matches(session, filter)) found.push(session)
+      }
+    }
+    return found.slice(0, filter.limit + 1)
+  }
+
+  /** Whether a session names this artifact as a result. */
+  async names(id: string, sha256: string): Promise<boolean> {
+    return (await ask(this.#redis.sismember(keys.references(id), sha256))) === 1
+  }
+
+  /** Every session id, in pages, for the collector. */
+  async *ids(): AsyncGenerator<string[]> {
+    for (let shard = 0; shard < this.shards; shard++) {
+      for (let start = 0; ; start += 500) {
+        const ids = await ask(this.#redis.zrange(keys.index(shard, 'all'), String(start), String(start + 499)))
+        if (ids.length === 0) break
+        yield ids
+      }
+    }
+  }
+
+  /** Artifacts these sessions name, as results or for their steps. */
+  async namedBy(ids: string[]): Promise<string[]> {
+    const sets = await ask(
+      ids.reduce((pipeline, id) => pipeline.smembers(keys.references(id)).smembers(keys.scratch(id)), this.#redis.pipeline()).exec(),
+    )
+    return (sets ?? []).flatMap(([error, members]) => {
+      if (error) throw error
+      return members as string[]
+    })
+  }
+}
+
+function matches(session: Session, filter: SessionFilter): boolean {
+  return (
+    (!filter.status || session.status === filter.status) &&
+    (!filter.workflow || session.workflow === filter.workflow) &&
+    (!filter.tag || session.tags.includes(filter.tag)) &&
+    (filter.keyId === null || session.keyId === filter.keyId)
+  )
+}
+
+function toSession(id: string, record: Record<string, string>): Session {
+  const json = <T>(field: string): T | null => (record[field] === undefined ? null : (JSON.parse(record[field]) as T))
+  const number = (field: string): number | null => (record[field] === undefined ? null : Number(record[field]))
+  const status = record['status'] as Status
+  const progress = json<Progress>('progress')
+  return {
+    id,
+    workflow: record['workflow'] ?? '',
+    status,
+    waiting: record['waiting'] ?? null,
+    input: json<Record<string, unknown>>('input') ?? {},
+    output: json<Record<string, unknown>>('output'),
+    error: json<WireError>('error'),
+    progress: progress && status === 'succeeded' ? { ...progress, fraction: 1 } : progress,
+    priority: Number(record['priority'] ?? 5),
+    tags: json<string[]>('tags') ?? [],
+    keyId: record['keyId'] ?? null,
+    retryOf: record['retryOf'] ?? null,
+    exactnessKey: record['exactnessKey'] ?? null,
+    createdAt: number('createdAt') ?? 0,
+    startedAt: number('startedAt'),
+    endedAt: number('endedAt'),
+    deadlineAt: number('deadlineAt'),
+    version: Number(record['version'] ?? 0),
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * The pure core: (machine, document, event) → the next document and the effects it asks for. No clock, no chance, no I/O.
+ *
+ * XState's own way (`createActor(machine, { snapshot }).getSnapshot()`, `transition`, `getPersistedSnapshot`) builds a machine actor at every
+ * call. Here one inert scope serves a machine for ever and every child is a stand-in; a property test proves states, contexts, children,
+ * histories, outputs and effects equal to XState's own. Actors are never started.
+ */
+import { initialTransition, type AnyActorLogic, type AnyActorScope, type AnyEventObject, type AnyMachineSnapshot, type AnyStateMachine } from 'xstate'
+import { DarkroomError } from '../errors.ts'
+
+/**
+ * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`) and timers (`timer/<id>`):
+ * the suffix of their key, and what a step was asked to do or a timer will send.
+ */
+export interface Document {
+  value: unknown
+  context: unknown
+  status?: 'done' | 'error'
+  output?: unknown
+  error?: unknown
+  history?: Record<string, { id: string }[]>
+  effects: Record<string, OpenEffect>
+}
+
+export type OpenEffect = { suffix: string; step: string; input: unknown } | { suffix: string; event: AnyEventObject }
+
+export interface OpenedStep {
+  suffix: string
+  step: string
+  invoke: string
+  input: unknown
+}
+
+export interface OpenedTimer {
+  suffix: string
+  delayMs: number
+}
+
+export interface Transition {
+  document: Document
+  snapshot: AnyMachineSnapshot
+  /** Suffixes of effects that were open before and are not any more, the completed one included. */
+  closed: string[]
+  steps: OpenedStep[]
+  timers: OpenedTimer[]
+}
+
+interface Action {
+  type: string
+  params: unknown
+}
+
+/** A state of a machine in memory: the document and XState's own object for it. */
+export interface Loaded {
+  document: Document
+  snapshot: AnyMachineSnapshot
+}
+
+/** Tells the machine of an effect's end: `output` of a step or an `error`, as XState names these events. */
+export const doneEvent = (invoke: string, output: unknown): AnyEventObject => ({ type: `xstate.done.actor.${invoke}`, output, actorId: invoke })
+export const errorEvent = (invoke: string, error: unknown): AnyEventObject => ({ type: `xstate.error.actor.${invoke}`, error, actorId: invoke })
+
+/** A machine made ready for pure transitions. */
+export class PureMachine {
+  readonly #machine: AnyStateMachine
+  readonly #sources: ReadonlySet<string>
+  readonly #scope: AnyActorScope
+  #actions: Action[] = []
+
+  constructor(machine: AnyStateMachine) {
+    const sources = Object.keys(machine.implementations.actors as object)
+    this.#sources = new Set(sources)
+    this.#machine = machine.provide({ actors: Object.fromEntries(sources.map((source) => [source, standIn])) })
+    this.#scope = inertScope()
+    this.#scope.actionExecutor = (action) => void this.#actions.push(action as Action)
+  }
+
+  /** The first state. Effects get suffixes `<version>.<n>`. @throws whatever the machine's own functions throw */
+  start(input: unknown, version: number): Transition {
+    this.#actions = []
+    const snapshot = this.#machine.getInitialSnapshot(this.#scope, input as never) as AnyMachineSnapshot
+    if (snapshot.status === 'error') throw snapshot.error
+    return this.#plan(snapshot, {}, [], version)
+  }
+
+  /** @throws DarkroomError `workflow.broken` when the document names a step this machine no longer has */
+  load(document: Document): Loaded {
+    const children: Record<string, unknown> = {}
+    for (const [name, effect] of Object.entries(document.effects)) {
+      if (!('step' in effect)) continue
+      // XState drops a child whose source was renamed without a word.
+      if (!this.#sources.has(effect.step)) throw new DarkroomError('workflow.broken', `the machine has no step ${effect.step} any more`)
+      children[name.slice('step/'.length)] = { src: effect.step, snapshot: active }
+    }
+    const persisted = { ...document, status: document.status ?? 'active', historyValue: document.history, children }
+    return { document, snapshot: this.#machine.restoreSnapshot(persisted as never, this.#scope) as AnyMachineSnapshot }
+  }
+
+  /** The state after `event`, which ends the effect `completed` (its suffix) when it is one's result. */
+  next(from: Loaded, event: AnyEventObject, completed: string | undefined, version: number): Transition {
+    this.#actions = []
+    const snapshot = this.#machine.transition(from.snapshot, event, this.#scope) as AnyMachineSnapshot
+    const effects = { ...from.document.effects }
+    const closed: string[] = []
+    for (const [name, effect] of Object.entries(effects)) {
+      if (effect.suffix !== completed) continue
+      closed.push(effect.suffix)
+      delete effects[name]
+    }
+    return this.#plan(snapshot, effects, closed, version)
+  }
+
+  /** The same state with every open step under a new suffix: what a retry of an ended session begins with. */
+  restart(document: Document, version: number): Transition {
+    const effects: Record<string, OpenEffect> = {}
+    const steps: OpenedStep[] = []
+    for (const [name, effect] of Object.entries(document.effects)) {
+      if (!('step' in effect)) continue
+      const suffix = `${version}.${steps.length}`
+      effects[name] = { ...effect, suffix }
+      steps.push({ suffix, step: effect.step, invoke: name.slice('step/'.length), input: effect.input })
+    }
+    const restarted = { ...document, effects }
+    return { ...this.load(restarted), closed: [], steps, timers: [] }
+  }
+
+  #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: string[], version: number): Transition {
+    const opened = new Map<string, OpenedStep | OpenedTimer>()
+    let n = 0
+    const open = (name: string, effect: OpenEffect, record: OpenedStep | OpenedTimer): void => {
+      drop(name)
+      effects[name] = effect
+      opened.set(name, record)
+    }
+    // An effect that this very transition opened and closed again leaves no trace.
+    const drop = (name: string): void => {
+      const effect = effects[name]
+      if (!effect) return
+      if (!opened.delete(name)) closed.push(effect.suffix)
+      delete effects[name]
+    }
+    for (const { type, params } of this.#actions) {
+      if (type === 'xstate.spawnChild') {
+        const { id, src, input } = params as { id: string; src: string; input: unknown }
+        const suffix = `${version}.${n++}`
+        open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
+      } else if (type === 'xstate.stopChild') {
+        const stopped = params as { id?: string } | string | undefined
+        drop(`step/${typeof stopped === 'string' ? stopped : stopped?.id}`)
+      } else if (type === 'xstate.raise') {
+        const { event, id, delay } = params as { event: AnyEventObject; id?: string; delay?: number }
+        if (delay === undefined) continue // raised without a delay: XState has already applied it
+        if (id === undefined) throw new DarkroomError('workflow.broken', `the delayed event ${event.type} needs an id, or nothing could stop it`)
+        const suffix = `${version}.${n++}`
+        open(`timer/${id}`, { suffix, event }, { suffix, delayMs: Math.max(0, Math.round(delay)) })
+      } else if (type === 'xstate.cancel') {
+        drop(`timer/${(params as { sendId: string }).sendId}`)
+      } else if (type !== 'xstate.emit' && type !== 'xstate.log') {
+        throw new DarkroomError('workflow.broken', `the action ${type} cannot run durably; make it a step`)
+      }
+    }
+    if (snapshot.status !== 'active') {
+      for (const name of Object.keys(effects)) drop(name)
+    }
+    const records = [...opened.values()]
+    return {
+      document: this.#dump(snapshot, effects),
+      snapshot,
+      closed,
+      steps: records.filter((record): record is OpenedStep => 'step' in record),
+      timers: records.filter((record): record is OpenedTimer => 'delayMs' in record),
+    }
+  }
+
+  #dump(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>): Document {
+    const document: Document = { value: snapshot.value, context: snapshot.context, effects }
+    if (snapshot.status !== 'active') {
+      document.status = snapshot.status === 'error' ? 'error' : 'done'
+      if (snapshot.output !== undefined) document.output = snapshot.output
+      if (snapshot.error !== undefined) document.error = snapshot.error
+    }
+    const history = snapshot.historyValue as Record<string, { id: string }[]>
+    for (const id of Object.keys(history)) (document.history ??= {})[id] = (history[id] ?? []).map((node) => ({ id: node.id }))
+    return document
+  }
+}
+
+const active = { status: 'active' }
+
+/** Children are steps that run elsewhere: a stand-in computes nothing. */
+const standIn = {
+  getInitialSnapshot: (_scope: unknown, input: unknown) => ({ status: 'active', output: undefined, error: undefined, input }),
+  transition: (snapshot: unknown) => snapshot,
+  getPersistedSnapshot: (snapshot: unknown) => snapshot,
+  restoreSnapshot: (snapshot: unknown) => snapshot,
+} as unknown as AnyActorLogic
+
+/** XState hands every logic a scope; a probe logic gets us an inert one through the public `initialTransition`. */
+function inertScope(): AnyActorScope {
+  let scope: AnyActorScope | undefined
+  const probe = {
+    ...standIn,
+    getInitialSnapshot: (given: AnyActorScope) => {
+      scope = given
+      return active
+    },
+  } as unknown as AnyActorLogic
+  initialTransition(probe)
+  if (!scope) throw new Error('XState gave the probe no scope')
+  return scope
+}
