@@ -7,7 +7,13 @@
  * and the heartbeat) carry the request id `0`.
  */
 import { z } from 'zod'
-import { DarkroomError } from '../errors.ts'
+import { DarkroomError, defineErrors } from '../errors.ts'
+
+defineErrors({
+  'session.cancelled': { class: 'cancelled', remedy: 'Submit it again if it was not meant to end.' },
+  'worker.action_unknown': { class: 'permanent', remedy: 'Node and Python are of different versions; install one version of both.' },
+  'worker.path_refused': { class: 'permanent', remedy: 'Keep models in a model folder and attempt files in the attempt folder; no link may lead out.' },
+})
 
 export const protocolVersion = 1
 /** Longest line either side may send, newline included, in bytes. */
