@@ -114,5 +114,6 @@ defineErrors({
   'redis.unavailable': { class: 'transient', remedy: 'Send the same request again with the same Idempotency-Key: it tells which way it went.' },
   'redis.full': { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
   'redis.unsafe': { class: 'permanent', remedy: 'Use noeviction and appendonly yes; a Redis elsewhere needs a password and TLS.' },
+  'api.invalid': { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },
   'config.invalid': { class: 'permanent', remedy: 'Correct the settings named above.' },
 })

@@ -1,0 +1,88 @@
+/** The HTTP edge: request id, guard, keys, then routes that parse, call the engine and present what it said. */
+import { randomUUID } from 'node:crypto'
+import { OpenAPIHono } from '@hono/zod-openapi'
+import { bodyLimit } from 'hono/body-limit'
+import { cors } from 'hono/cors'
+import { DarkroomError } from '../errors.ts'
+import { adminRoutes } from './admin.ts'
+import { artifactRoutes } from './artifacts.ts'
+import { authenticate } from './auth.ts'
+import type { ApiParts, App, AppEnv } from './context.ts'
+import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
+import { eventRoutes } from './events.ts'
+import { guard } from './guard.ts'
+import { healthRoutes } from './health.ts'
+import { answerProblem, fieldProblems, invalid } from './problem.ts'
+import { sessionRoutes } from './sessions.ts'
+import { workerRoutes } from './workers.ts'
+import { workflowRoutes } from './workflows.ts'
+
+const maxBodyBytes = 1024 * 1024
+
+/** Fixed paths that ask for no key: probes have none. */
+const open = new Set(['/v1/health', '/v1/ready'])
+
+const placeOf = { json: 'body', form: 'body', query: 'query', param: 'path', header: 'headers', cookie: 'cookies' } as const
+
+export function createApp(parts: ApiParts): App {
+  const { config, keys, log } = parts
+  const app = new OpenAPIHono<AppEnv>({
+    defaultHook: (result) => {
+      if (!result.success) throw invalid(fieldProblems(result.error.issues, placeOf[result.target]))
+    },
+  })
+
+  app.onError((error, c) => answerProblem(c, error, log))
+  app.use(async (c, next) => {
+    const startedAt = performance.now()
+    const given = c.req.header('x-request-id')
+    const requestId = given && /^[\w.-]{1,64}$/.test(given) ? given : randomUUID()
+    c.set('requestId', requestId)
+    c.header('X-Request-Id', requestId)
+    c.header('X-Content-Type-Options', 'nosniff')
+    c.header('Referrer-Policy', 'no-referrer')
+    c.header('X-Frame-Options', 'DENY')
+    await next()
+    if (!c.res.headers.has('Cache-Control')) c.header('Cache-Control', 'no-store')
+    log.debug({ requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms: Math.round(performance.now() - startedAt) }, 'answered')
+  })
+  app.use(guard(config))
+  if (config.allowedOrigins.length > 0) {
+    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag']
+    app.use(cors({ origin: config.allowedOrigins, exposeHeaders, maxAge: 600 }))
+  }
+  app.use(
+    bodyLimit({
+      maxSize: maxBodyBytes,
+      onError: () => {
+        throw new DarkroomError('api.too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
+      },
+    }),
+  )
+  const withKey = authenticate(keys)
+  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
+  app.use('/admin/*', withKey)
+
+  for (const routes of [sessionRoutes, eventRoutes, workflowRoutes, artifactRoutes, workerRoutes, healthRoutes]) app.route('/v1', routes(parts))
+  const document = openApiDocument(app, parts.engine)
+  app.route('/', docRoutes(document))
+  app.route('/admin/queues', adminRoutes(parts))
+
+  const methodsOf = methodTable(document)
+  app.notFound((c) => {
+    const methods = methodsOf(c.req.path)
+    if (methods.length === 0) return answerProblem(c, new DarkroomError('api.not_found', `there is nothing at ${c.req.path.slice(0, 200)}`), log)
+    c.header('Allow', methods.join(', '))
+    return answerProblem(c, new DarkroomError('api.method_not_allowed', `${c.req.method} is not possible at ${c.req.path.slice(0, 200)}`), log)
+  })
+  return app
+}
+
+/** Which methods a path has, by the document; none for a path that there is not. */
+function methodTable(document: OpenApiDocument): (path: string) => string[] {
+  const table = Object.entries(document.paths ?? {}).map(([template, methods]) => ({
+    pattern: new RegExp(`^${template.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`),
+    methods: Object.keys(methods).map((method) => method.toUpperCase()),
+  }))
+  return (path) => table.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods)
+}

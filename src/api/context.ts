@@ -1,0 +1,31 @@
+import type { IncomingMessage } from 'node:http'
+import type { OpenAPIHono } from '@hono/zod-openapi'
+import type { ArtifactStore } from '../artifacts.ts'
+import type { Config } from '../config.ts'
+import type { Logger } from '../log.ts'
+import type { Engine } from '../workflows/engine.ts'
+import type { Caller, KeyStore } from './auth.ts'
+
+/** The engine as the doors see it. */
+export type EnginePort = Pick<
+  Engine,
+  'start' | 'get' | 'list' | 'history' | 'receipt' | 'control' | 'retry' | 'remove' | 'watch' | 'names' | 'workflows' | 'workers' | 'ready' | 'queues'
+>
+
+/** What the routes need; `closing` aborts when the process shuts down, so that streams and waits end by themselves. */
+export interface ApiParts {
+  engine: EnginePort
+  artifacts: ArtifactStore
+  keys: KeyStore
+  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite'>
+  log: Logger
+  closing?: AbortSignal
+}
+
+/** What the middleware leaves for the routes. */
+export interface AppEnv {
+  Bindings: { incoming?: IncomingMessage }
+  Variables: { requestId: string; caller: Caller }
+}
+
+export type App = OpenAPIHono<AppEnv>

@@ -1,0 +1,35 @@
+/** For whoever watches the process: neither asks for a key. */
+import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
+import { DarkroomError } from '../errors.ts'
+import type { ApiParts, App, AppEnv } from './context.ts'
+import { json, noQuery, problems } from './route.ts'
+
+const health = createRoute({
+  method: 'get',
+  path: '/health',
+  summary: 'Whether this process lives',
+  tags: ['health'],
+  request: { query: noQuery },
+  responses: { 200: json('It does', z.strictObject({ status: z.literal('ok'), uptimeS: z.number() })), ...problems() },
+})
+
+const ready = createRoute({
+  method: 'get',
+  path: '/ready',
+  summary: 'Whether what is submitted now will be worked on',
+  description: '503 while Redis does not answer, and while a lane takes nothing although jobs wait; `reasons` says which.',
+  tags: ['health'],
+  request: { query: noQuery },
+  responses: { 200: json('Ready', z.strictObject({ status: z.literal('ready') })), ...problems() },
+})
+
+export function healthRoutes({ engine, closing }: ApiParts): App {
+  return new OpenAPIHono<AppEnv>()
+    .openapi(health, (c) => c.json({ status: 'ok' as const, uptimeS: process.uptime() }, 200))
+    .openapi(ready, async (c) => {
+      if (closing?.aborted) throw new DarkroomError('api.closing', 'this process is shutting down')
+      const { ready: isReady, reasons } = await engine.ready()
+      if (!isReady) throw new DarkroomError('api.not_ready', reasons.join('; ') || 'not ready', { details: { reasons } })
+      return c.json({ status: 'ready' as const }, 200)
+    })
+}

@@ -1,0 +1,133 @@
+/** Errors as RFC 9457 problem documents: the one table from codes to HTTP statuses. */
+import { STATUS_CODES } from 'node:http'
+import { z } from '@hono/zod-openapi'
+import type { Context } from 'hono'
+import { HTTPException } from 'hono/http-exception'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { DarkroomError, type ErrorClass } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { AppEnv } from './context.ts'
+import './errors.ts'
+
+const statusOfCode: Record<string, ContentfulStatusCode> = {
+  'api.malformed': 400,
+  'api.unauthorized': 401,
+  'api.forbidden': 403,
+  'api.origin_refused': 403,
+  'api.forwarded_refused': 403,
+  'api.board_read_only': 403,
+  'api.not_found': 404,
+  'session.unknown': 404,
+  'artifact.unknown': 404,
+  'api.method_not_allowed': 405,
+  'session.ended': 409,
+  'session.not_ended': 409,
+  'session.not_retryable': 409,
+  'model.changed': 409,
+  'artifact.missing': 410,
+  'artifact.corrupt': 410,
+  'api.too_large': 413,
+  'api.unsupported_media_type': 415,
+  'api.host_refused': 421,
+  'api.invalid': 422,
+  'model.unknown': 422,
+  'session.idempotency_mismatch': 422,
+  'api.failed': 500,
+  'workflow.broken': 500,
+  'redis.unsafe': 500,
+  'config.invalid': 500,
+}
+
+const statusOfClass: Record<ErrorClass, ContentfulStatusCode> = { transient: 503, resource: 503, permanent: 422, cancelled: 409 }
+
+/** Seconds after which a 503 is worth another try. */
+const retryAfterS: Record<string, number> = { 'redis.full': 60, 'api.not_ready': 5 }
+
+/** The HTTP status of an error. An unknown workflow is 404 as a path and 422 as a field of the body. */
+export function statusOf(error: DarkroomError): ContentfulStatusCode {
+  if (error.code === 'workflow.unknown') return error.field === undefined ? 404 : 422
+  return statusOfCode[error.code] ?? statusOfClass[error.class]
+}
+
+export const FieldProblem = z.strictObject({ field: z.string(), message: z.string() })
+export type FieldProblem = z.infer<typeof FieldProblem>
+
+export const Problem = z
+  .strictObject({
+    type: z.string().openapi({ description: '`urn:darkroom:` and the code' }),
+    title: z.string(),
+    status: z.int(),
+    detail: z.string().openapi({ description: 'what was wrong, in words' }),
+    code: z.string().openapi({ example: 'session.unknown' }),
+    class: z.enum(['transient', 'resource', 'permanent', 'cancelled']),
+    field: z.string().optional().openapi({ description: 'the first field at fault' }),
+    remedy: z.string().openapi({ description: 'what to do about it' }),
+    requestId: z.string(),
+    problems: z.array(FieldProblem).optional().openapi({ description: 'every field at fault' }),
+    reasons: z.array(z.string()).optional().openapi({ description: 'why the farm is not ready' }),
+  })
+  .openapi('Problem')
+export type Problem = z.infer<typeof Problem>
+
+const Details = z.looseObject({ problems: z.array(FieldProblem).optional(), reasons: z.array(z.string()).optional() })
+
+/** The document itself. Only `problems` and `reasons` of the details go out: the rest is for the log. */
+export function describe(error: DarkroomError, requestId: string): Problem {
+  const status = statusOf(error)
+  const details = Details.safeParse(error.details ?? {}).data
+  const field = error.field ?? details?.problems?.[0]?.field
+  return {
+    type: `urn:darkroom:${error.code}`,
+    title: STATUS_CODES[status] ?? 'Error',
+    status,
+    detail: error.message,
+    code: error.code,
+    class: error.class,
+    ...(field !== undefined && { field }),
+    remedy: error.remedy,
+    requestId,
+    ...(details?.problems && { problems: details.problems }),
+    ...(details?.reasons && { reasons: details.reasons }),
+  }
+}
+
+/** Every problem of a request, each with its field. */
+export function invalid(problems: FieldProblem[]): DarkroomError {
+  const message = problems.map(({ field, message }) => `${field}: ${message}`).join('; ')
+  return new DarkroomError('api.invalid', message, { details: { problems } })
+}
+
+/** zod's issues as problems; `where` is the name for the whole when an issue has no path. */
+export function fieldProblems(issues: readonly z.core.$ZodIssue[], where: string): FieldProblem[] {
+  return issues.flatMap((issue) => {
+    const path = issue.path.map(String)
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => ({ field: [...path, key].join('.'), message: 'there is no such field' }))
+    }
+    return [{ field: path.join('.') || where, message: issue.message }]
+  })
+}
+
+/** Whatever was thrown, in our words; the text of an unknown error stays in the log. */
+function translate(thrown: unknown): DarkroomError {
+  if (thrown instanceof DarkroomError) return thrown
+  if (thrown instanceof HTTPException) {
+    if (thrown.status === 400) return new DarkroomError('api.malformed', 'the body is not well-formed JSON', { cause: thrown })
+    if (thrown.status === 413) return new DarkroomError('api.too_large', 'the body is too large', { cause: thrown })
+    if (thrown.status === 415) return new DarkroomError('api.unsupported_media_type', 'this content type is not accepted', { cause: thrown })
+  }
+  return new DarkroomError('api.failed', 'the request failed inside the API', { cause: thrown })
+}
+
+/** Answers with the problem document of whatever was thrown, and logs what nobody expected. */
+export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
+  const error = translate(thrown)
+  const requestId = c.get('requestId')
+  const status = statusOf(error)
+  if (error.code === 'api.failed') log.error({ requestId, method: c.req.method, path: c.req.path, err: error.cause ?? error }, 'request failed')
+  if (status === 503) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
+  if (status === 401) c.header('WWW-Authenticate', c.req.path.startsWith('/admin') ? 'Basic realm="darkroom", charset="UTF-8"' : 'Bearer realm="darkroom"')
+  c.header('Cache-Control', 'no-store')
+  c.header('Content-Type', 'application/problem+json')
+  return c.body(JSON.stringify(describe(error, requestId)), status)
+}

@@ -1,0 +1,40 @@
+/** What the routes' descriptions share: their problems, their security, parameters. */
+import { z } from '@hono/zod-openapi'
+import { Problem } from './problem.ts'
+
+const meanings = {
+  400: 'Malformed',
+  401: 'No valid API key',
+  403: 'Refused: origin, proxy, or a scope that the key lacks',
+  404: 'Unknown',
+  405: 'Method not allowed',
+  409: 'The state does not allow it',
+  410: 'The bytes are gone',
+  413: 'Too large',
+  415: 'Content type not accepted',
+  421: 'Host not accepted',
+  422: 'Fields at fault',
+  500: 'Failed',
+  503: 'Unavailable, full or not ready: see Retry-After',
+} as const
+type ProblemStatus = keyof typeof meanings
+
+const content = { 'application/problem+json': { schema: Problem } }
+
+/** Responses that every route may give (guard, keys, Redis), and those named. */
+export function problems<const S extends ProblemStatus = never>(...more: S[]) {
+  const every = [400, 401, 403, 413, 415, 421, 422, 500, 503] as const
+  const all: ProblemStatus[] = [...every, ...more]
+  return Object.fromEntries(all.map((status) => [status, { description: meanings[status], content }]))
+}
+
+/** Routes that ask for an API key where keys exist. */
+export const keyed = { security: [{ key: [] }] }
+
+/** A route without query parameters refuses every one. */
+export const noQuery = z.strictObject({})
+
+export const idParam = z.object({ id: z.string().openapi({ param: { name: 'id', in: 'path' }, description: 'session id' }) })
+
+/** @returns a JSON response of a route. */
+export const json = <S extends z.ZodType>(description: string, schema: S) => ({ description, content: { 'application/json': { schema } } })

@@ -1,0 +1,114 @@
+/** The API as a process: connects Redis, builds the engine, listens, and closes without losing an answer. */
+import { randomUUID } from 'node:crypto'
+import { createServer, type Server, STATUS_CODES } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { join } from 'node:path'
+import { getRequestListener } from '@hono/node-server'
+import { FileArtifactStore } from '../artifacts.ts'
+import type { Config } from '../config.ts'
+import { DarkroomError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { connect, untilReady } from '../redis.ts'
+import { Engine } from '../workflows/engine.ts'
+import { createApp } from './app.ts'
+import { isLoopback, KeyStore } from './auth.ts'
+import type { ApiParts } from './context.ts'
+import { describe } from './problem.ts'
+
+const redisWaitMs = 10_000
+const closeGraceMs = 5000
+
+export interface RunningApi {
+  url: string
+  port: number
+  /** Stops taking requests, ends the event streams, lets running requests finish for 5 s at most. */
+  close(): Promise<void>
+}
+
+/**
+ * Starts the API of a configuration; `config.redisUrl` says where Redis is.
+ * @throws DarkroomError `config.invalid`, `redis.unavailable`, `api.key_required` when it would listen beyond this machine without a key.
+ */
+export async function startApi(config: Config, log: Logger): Promise<RunningApi> {
+  const url = config.redisUrl
+  if (url === undefined) throw new DarkroomError('config.invalid', 'REDIS_URL is not set: `darkroom up` starts a Redis and sets it')
+  const onError = (error: Error): void => log.warn({ err: error }, 'redis connection')
+  const redis = connect(url, { patience: 'fail', onError })
+  const subscriber = connect(url, { patience: 'wait', onError })
+  const disconnect = (): void => {
+    redis.disconnect()
+    subscriber.disconnect()
+  }
+  try {
+    await untilReady(redis, redisWaitMs)
+    const keys = new KeyStore(redis)
+    if (!isLoopback(config.host) && !(await keys.any())) {
+      throw new DarkroomError('api.key_required', `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`)
+    }
+    const engine = new Engine({ redis, subscriber, config, log })
+    const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
+    const api = await listen({ engine, artifacts, keys, config, log }, config.port).catch(async (error: unknown) => {
+      await engine.close()
+      throw error
+    })
+    log.info({ url: api.url }, 'listening')
+    return {
+      ...api,
+      close: async () => {
+        await api.close()
+        await engine.close()
+        disconnect()
+      },
+    }
+  } catch (error) {
+    disconnect()
+    throw error
+  }
+}
+
+/** Serves the app on a port of the configured host; 0 takes a free one. */
+export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Promise<RunningApi> {
+  const closing = new AbortController()
+  const app = createApp({ ...parts, closing: closing.signal })
+  // What never reaches the app: a request target or Host that is no URL.
+  const errorHandler = (): Response => {
+    const requestId = randomUUID()
+    const problem = describe(new DarkroomError('api.malformed', 'the request target or the Host header is not valid'), requestId)
+    return new Response(JSON.stringify(problem), { status: 400, headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId } })
+  }
+  const server = createServer(getRequestListener(app.fetch, { errorHandler }))
+  server.on('clientError', refuse)
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, parts.config.host, resolve)
+  })
+  const { port: bound } = server.address() as AddressInfo
+  const host = parts.config.host.includes(':') && !parts.config.host.startsWith('[') ? `[${parts.config.host}]` : parts.config.host
+  return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing) }
+}
+
+/** Answers what Node's parser refuses: broken HTTP, headers too large, a request that never ends. */
+function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
+  const problem = { ...describe(new DarkroomError('api.malformed', `this is not an HTTP request: ${error.message}`), randomUUID()), status, title: STATUS_CODES[status] }
+  const body = JSON.stringify(problem)
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  )
+}
+
+/** Streams and waits end by the signal, idle connections next, what is left after the grace. */
+async function close(server: Server, closing: AbortController): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+  closing.abort()
+  server.closeIdleConnections()
+  const sweep = setInterval(() => server.closeIdleConnections(), 50)
+  const grace = setTimeout(() => server.closeAllConnections(), closeGraceMs)
+  await closed
+  clearInterval(sweep)
+  clearTimeout(grace)
+}
