@@ -29,11 +29,22 @@ else
   end
 end
 if mode == 'inbox' and redis.call('LINDEX', inbox, 0) ~= pending then return { 'stale' } end
-if stale then
-  if mode == 'inbox' then
-    redis.call('LPOP', inbox)
-    redis.call('HINCRBY', S, 'inboxed', -1)
+local function pop()
+  redis.call('LPOP', inbox)
+  if redis.call('HINCRBY', S, 'inboxed', -1) == 0 then redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid) end
+end
+-- References count from here on, so that the collector spares them: they are written before anything names them.
+local function refer()
+  local i = 14
+  for _ = 1, tonumber(ARGV[13]) do
+    redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
+    if ARGV[i] == 'references' then redis.call('SADD', B .. 'named:' .. ARGV[i + 1], sid) end
+    i = i + 2
   end
+  return i
+end
+if stale then
+  if mode == 'inbox' then pop() end
   return { 'stale' }
 end
 
@@ -48,26 +59,15 @@ if mode == 'park' or (mode == 'direct' and (resting or state[3] ~= '0')) then
     redis.call('HSET', stepOf(suffix), 'state', 'delivered')
     redis.call('ZREM', B .. 'leases', memberOf(suffix))
     redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
-    local i = 14
-    for _ = 1, tonumber(ARGV[13]) do
-      redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
-      i = i + 2
-    end
+    refer()
   end
   if resting then settlePause(status) else redis.call('ZADD', B .. 'outbox', now, 'inbox:' .. sid) end
   return { 'inbox' }
 end
 if version ~= expected then return { 'conflict', version, state[5] } end
 
-if mode == 'inbox' then
-  redis.call('LPOP', inbox)
-  redis.call('HINCRBY', S, 'inboxed', -1)
-end
-local i = 14
-for _ = 1, tonumber(ARGV[13]) do
-  redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
-  i = i + 2
-end
+if mode == 'inbox' then pop() end
+local i = refer()
 local closed, gone = tonumber(ARGV[i]), {}
 i = i + 1
 for _ = 1, closed do

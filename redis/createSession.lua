@@ -37,7 +37,10 @@ if deadline ~= '' then
   redis.call('ZADD', B .. 'timers', now + deadline, memberOf('deadline'))
 end
 redis.call('HSET', S, unpack(set))
-if copied ~= '' then redis.call('SUNIONSTORE', B .. 'references:' .. sid, B .. 'references:' .. copied) end
+for _, sha in ipairs(copied ~= '' and redis.call('SMEMBERS', B .. 'references:' .. copied) or {}) do
+  redis.call('SADD', B .. 'references:' .. sid, sha)
+  redis.call('SADD', B .. 'named:' .. sha, sid)
+end
 if idempotency ~= '' then
   redis.call('HSET', idempotency, 'session', sid, 'body', bodySha)
   redis.call('EXPIRE', idempotency, ttl)

@@ -10,6 +10,7 @@ if status ~= 'succeeded' and status ~= 'failed' and status ~= 'cancelled' then r
 redis.call('ZREM', B .. 'index:all', sid)
 redis.call('ZREM', B .. 'index:status:' .. status, sid)
 for _, index in ipairs(ARGV) do redis.call('ZREM', B .. 'index:' .. index, sid) end
+for _, sha in ipairs(redis.call('SMEMBERS', B .. 'references:' .. sid)) do redis.call('SREM', B .. 'named:' .. sha, sid) end
 if session[2] then redis.call('DEL', session[2]) end
 redis.call('DEL', S, B .. 'history:' .. sid, B .. 'references:' .. sid, B .. 'scratch:' .. sid, B .. 'inbox:' .. sid)
 return { 'ok' }

@@ -1,9 +1,11 @@
--- placeStep: raises the dispatch number of a waiting step, because its job goes to another queue.
+-- placeStep: remembers which queue holds a waiting step's job; raises the dispatch number when the job goes to another queue.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] suffix   ARGV[2] dispatch it has now
+-- ARGV[1] suffix   ARGV[2] dispatch it has now   ARGV[3] queue ('' for nowhere)   ARGV[4] raise the number ('' or '1')
 -- Returns {'ok', dispatch} | {'stale'}
-local suffix, dispatch = ARGV[1], ARGV[2]
+local suffix, dispatch, queue, raise = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local step = redis.call('HMGET', stepOf(suffix), 'state', 'dispatch')
 if step[1] ~= 'open' or step[2] ~= dispatch then return { 'stale' } end
-return { 'ok', redis.call('HINCRBY', stepOf(suffix), 'dispatch', 1) }
+if raise ~= '' then dispatch = redis.call('HINCRBY', stepOf(suffix), 'dispatch', 1) end
+redis.call('HSET', stepOf(suffix), 'queue', queue, 'placedAt', now)
+return { 'ok', dispatch }

@@ -47,6 +47,8 @@ export const keys = {
   references: (id: string) => `${base(shardOf(id))}references:${id}`,
   /** Artifacts only its steps need: tensors and checkpoints, dropped when it ends. */
   scratch: (id: string) => `${base(shardOf(id))}scratch:${id}`,
+  /** Sessions of a shard that name an artifact as a result. */
+  named: (shard: number, sha256: string) => `${base(shard)}named:${sha256}`,
   /** Channel: an empty message is a new history entry, any other a progress frame. */
   events: (id: string) => `${base(shardOf(id))}events:${id}`,
   idempotency: (shard: number, keyId: string | null, key: string) => `${base(shard)}idempotency:${keyId ?? ''}:${key}`,
@@ -61,6 +63,8 @@ export const keys = {
   /** Sessions whose attempts a worker lost in a row. */
   losses: (workerId: string) => `darkroom:{workers}:losses:${workerId}`,
   models: () => 'darkroom:{models}:catalogue',
+  /** Held by the worker that collects artifacts now. */
+  collector: () => 'darkroom:{store}:collector',
   storeId: () => 'darkroom:{store}:id',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
@@ -78,4 +82,6 @@ export const queues = {
   gpuClass: (exactnessKey: string) => `gpu.${exactnessKey}`,
   gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
   control: (workerId: string) => `control.${workerId}`,
+  /** A device id holds dashes, an exactness key does not. */
+  isDevice: (queue: string) => queue.startsWith('gpu.') && queue.includes('-'),
 }

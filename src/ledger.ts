@@ -31,6 +31,19 @@ export async function readWorkers<Record>(redis: Redis): Promise<Record[]> {
   return texts.flatMap((text) => (text === null || text === undefined ? [] : [JSON.parse(text) as Record]))
 }
 
+/** Counts a session whose attempt this worker lost. */
+export async function countLoss(redis: Redis, workerId: string, sessionId: string): Promise<void> {
+  await ask(redis.pipeline().sadd(keys.losses(workerId), sessionId).expire(keys.losses(workerId), 3600).exec())
+}
+
+/** How many different sessions' attempts the worker has lost since it last completed a step. */
+export const countLosses = (redis: Redis, workerId: string): Promise<number> => ask(redis.scard(keys.losses(workerId)))
+
+/** The worker has completed a step: its losses do not count any more. */
+export async function forgiveLosses(redis: Redis, workerId: string): Promise<void> {
+  await ask(redis.del(keys.losses(workerId)))
+}
+
 /** A device held by one worker; `Symbol.asyncDispose` gives it back. */
 export interface DeviceLease extends AsyncDisposable {
   /** False when another worker holds it: this one must stop using the device. */
@@ -38,12 +51,12 @@ export interface DeviceLease extends AsyncDisposable {
 }
 
 /**
- * Takes the device for `owner`, waiting up to one lease time for a dead worker's lease to end.
+ * Takes the device for `owner`; `waits` up to one lease time for a dead worker's lease to end.
  * @throws DarkroomError `device.taken` when a living worker holds it.
  */
-export async function leaseDevice(redis: Redis, deviceId: string, owner: string): Promise<DeviceLease> {
+export async function leaseDevice(redis: Redis, deviceId: string, owner: string, waits: boolean): Promise<DeviceLease> {
   const hold = async (): Promise<boolean> => (await runScript(redis, 'leaseDevice', keys.deviceLease(deviceId), [owner, workerTtlMs]))[0] === 'ok'
-  const until = Date.now() + workerTtlMs + 1000
+  const until = waits ? Date.now() + workerTtlMs + 1000 : 0
   while (!(await hold())) {
     if (Date.now() > until) throw new DarkroomError('device.taken', `device ${deviceId} is owned by another living worker`)
     await new Promise((resolve) => setTimeout(resolve, 250))

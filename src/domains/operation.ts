@@ -10,10 +10,10 @@ export interface Exactness {
 
 export interface StepProgress {
   stage: string
-  call?: number
-  calls?: number
-  rate?: number
-  etaS?: number
+  call?: number | undefined
+  calls?: number | undefined
+  rate?: number | undefined
+  etaS?: number | undefined
 }
 
 export interface PythonResult {

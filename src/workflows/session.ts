@@ -22,14 +22,14 @@ export interface Progress {
   /** Step it comes from, e.g. `inference.denoise`, and its stage: `load`, `run`. */
   step: string
   stage: string
-  call?: number
-  calls?: number
+  call?: number | undefined
+  calls?: number | undefined
   /** Calls a second and seconds left, from recent calls. */
-  rate?: number
-  etaS?: number
+  rate?: number | undefined
+  etaS?: number | undefined
   /** Which of how many images. */
-  image?: number
-  images?: number
+  image?: number | undefined
+  images?: number | undefined
 }
 
 export interface Session {

@@ -5,6 +5,10 @@ import { ask, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 import type { OpenedStep, OpenedTimer } from './transition.ts'
 
+/** How long a lease lasts without a renewal, and how often it is renewed, ms. */
+export const leaseMs = 5000
+export const renewMs = 1500
+
 /** Seconds an idempotency key is remembered. */
 const idempotencyTtlS = 7 * 86_400
 
@@ -78,6 +82,7 @@ export type TakeReply =
       epoch: number
       version: string
       snapshot: string
+      workflow: string
       checkpoints: Checkpoint[]
       tries: number
       resourceTries: number
@@ -203,12 +208,13 @@ export class Store {
     const reply = await this.#runStep('takeStep', stepKey, [dispatch, attempt.id, attempt.worker, attempt.device, attempt.exactnessKey, leaseMs])
     const [is, ...values] = reply
     if (is === 'taken') {
-      const [epoch, version, snapshot, latest, before, tries, resourceTries, now, until] = values
+      const [epoch, version, snapshot, workflow, latest, before, tries, resourceTries, now, until] = values
       return {
         is,
         epoch: Number(epoch),
         version: String(version),
         snapshot: String(snapshot),
+        workflow: String(workflow),
         checkpoints: [latest, before].filter(Boolean).map((text) => JSON.parse(String(text)) as Checkpoint),
         tries: Number(tries),
         resourceTries: Number(resourceTries),
@@ -252,10 +258,10 @@ export class Store {
     return { is: is as 'reopened' | 'poisoned' | 'alive' | 'closed', worker: String(worker ?? '') }
   }
 
-  /** Raises the dispatch number of a step that waits, unless somebody else did. */
-  async redispatch(stepKey: string, dispatch: number): Promise<number | undefined> {
-    const [is, raised] = await this.#runStep('placeStep', stepKey, [dispatch])
-    return is === 'ok' ? Number(raised) : undefined
+  /** Notes the queue of a waiting step's job, under a raised dispatch number if asked. Undefined when somebody was faster. */
+  async place(stepKey: string, dispatch: number, queue: string, raise: boolean): Promise<number | undefined> {
+    const [is, number] = await this.#runStep('placeStep', stepKey, [dispatch, queue, raise ? '1' : ''])
+    return is === 'ok' ? Number(number) : undefined
   }
 
   // ---- clocks ----
@@ -297,23 +303,15 @@ export class Store {
     }
   }
 
-  /** Remembers where a step's job went, for the sweep that looks after it. */
-  async placed(stepKey: string, queue: string, at: number): Promise<void> {
-    // EXISTS first would race with the take; a field written to a closed step is removed with it.
-    await ask(this.#redis.hset(keys.step(stepKey), 'queue', queue, 'placedAt', at))
-  }
-
   async fields<const Names extends readonly string[]>(id: string, ...names: Names): Promise<Record<Names[number], string | null>> {
     const values = await ask(this.#redis.hmget(keys.session(id), ...names))
     return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
   }
 
-  /** Says what a session waits for. The scripts clear it when a step is taken. */
-  async waits(id: string, waiting: string, sinceIfNew: number): Promise<number> {
-    const key = keys.session(id)
-    if ((await ask(this.#redis.exists(key))) === 0) return sinceIfNew
-    await ask(this.#redis.pipeline().hset(key, 'waiting', waiting).hsetnx(key, 'nowhereSince', sinceIfNew).exec())
-    return Number((await ask(this.#redis.hget(key, 'nowhereSince'))) ?? sinceIfNew)
+  /** Says what a session waits for. Returns for how long nobody could run its step, ms. */
+  async waits(id: string, waiting: string): Promise<number> {
+    const [is, since, now] = await this.#run('markWaiting', id, [waiting])
+    return is === 'ok' ? Number(now) - Number(since) : 0
   }
 
   async get(id: string): Promise<Session | undefined> {
@@ -368,9 +366,9 @@ export class Store {
     return found.slice(0, filter.limit + 1)
   }
 
-  /** Whether a session names this artifact as a result. */
-  async names(id: string, sha256: string): Promise<boolean> {
-    return (await ask(this.#redis.sismember(keys.references(id), sha256))) === 1
+  /** Sessions of a shard that name this artifact as a result. */
+  async namers(shard: number, sha256: string): Promise<string[]> {
+    return ask(this.#redis.smembers(keys.named(shard, sha256)))
   }
 
   /** Every session id, in pages, for the collector. */

@@ -27,10 +27,10 @@ export interface Workflow {
   makeWhole(input: unknown, catalogue: Catalogue): Promise<Record<string, unknown>>
   /** How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1. */
   progress(context: unknown, step: string, fraction: number): { fraction: number; image?: number; images?: number }
-  /** Hash of the model body that a worker must have; null when any worker will do. */
-  needs(input: Record<string, unknown>): string | null
+  /** The model a worker must have for the steps on its device; null when any worker will do. */
+  needs(context: unknown): { id: string; bodyHash: string } | null
   /** `strict`: wait for the pinned hardware class until the deadline. */
-  isStrict(input: Record<string, unknown>): boolean
+  isStrict(context: unknown): boolean
   /** What one run takes at its largest, in words of the reader. */
   resources: { lanes: string[]; note: string }
 }

@@ -1,0 +1,301 @@
+/**
+ * A worker node: one process, one device, one Python child.
+ *
+ * | status | entered | left |
+ * | --- | --- | --- |
+ * | `starting` | device leased, child imports | handshake → `ready` |
+ * | `ready` | lanes take steps | SIGTERM → `draining`; three lost sessions in a row → `suspect` |
+ * | `suspect` | it lost attempts of three different sessions without completing a step | the operator restarts it |
+ * | `draining` | what runs is checkpointed and given back | the process exits |
+ */
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { mkdir, rm } from 'node:fs/promises'
+import { hostname, tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { FileArtifactStore, type ArtifactStore } from '../artifacts.ts'
+import { root, type Config } from '../config.ts'
+import { operations as builtIn } from '../domains/index.ts'
+import type { Exactness, OperationTable } from '../domains/operation.ts'
+import { pngEncoder } from '../domains/postprocessing/png.ts'
+import { DarkroomError } from '../errors.ts'
+import { keys, queues } from '../keys.ts'
+import { countLosses, forgiveLosses, leaseDevice, publishWorker, withdrawWorker, type DeviceLease } from '../ledger.ts'
+import type { Logger } from '../log.ts'
+import { discoverModels } from '../models.ts'
+import { ask, connect, untilReady, type Redis } from '../redis.ts'
+import { openAttempts, type AttemptPort } from '../workflows/attempt.ts'
+import type { WorkerRecord } from '../workflows/session.ts'
+import type { Ready, Vitals } from './protocol.ts'
+import { childEnvironment, PythonChild, type Stall } from './python.ts'
+import { DeviceLane, openHostLane, StepRunner, type LaneHandle } from './worker.ts'
+
+const publishMs = 1000
+/** Sessions whose attempts a worker may lose in a row before it stops taking work. */
+const suspectLimit = 3
+const collectMs = 600_000
+/** Unreferenced artifacts stay this long: a session about to name them has put them within it. */
+const collectAgeMs = 3_600_000
+
+export interface NodeOptions {
+  config: Config
+  log: Logger
+  redisUrl: string
+  /** The Python child's program and arguments. */
+  command: string[]
+  /** Folder for attempt files; default: shared memory, else the temporary folder. */
+  attempts?: string
+  operations?: OperationTable
+  workflows?: Parameters<typeof openAttempts>[0]['workflows']
+  stall?: Partial<Stall>
+}
+
+export interface WorkerNode {
+  id: string
+  /** Gives back what runs, from its checkpoint, and stops; resolves within `drainS`. */
+  drain(): Promise<void>
+}
+
+/**
+ * Starts a worker and resolves when its lanes take steps.
+ * @throws DarkroomError `device.taken`, `artifact.not_shared`, `worker.start_failed`, `redis.unavailable`
+ */
+export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
+  const { config, log } = options
+  const redis = connect(options.redisUrl, { patience: 'wait', onError: (error) => log.debug({ err: error }, 'Redis connection') })
+  await untilReady(redis, 30_000)
+  const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
+  await checkStore(redis, artifacts)
+
+  const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
+  const epoch = randomUUID()
+  const owner = `${host}-${epoch}`
+  const folders = options.attempts ?? join(tmpdir(), `darkroom-attempts-${userInfo().uid}`)
+  const attempts = join(folders, epoch)
+  const home = join(attempts, 'home')
+  await mkdir(home, { recursive: true, mode: 0o700 })
+
+  let vitals: Vitals | undefined
+  const child = new PythonChild({
+    command: options.command,
+    env: childEnvironment(home, join(root, 'python')),
+    hello: {
+      workerId: owner,
+      device: config.device,
+      threads: config.threads,
+      roots: { models: config.models, attempts },
+      checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
+    },
+    log,
+    ...(options.stall && { stall: options.stall }),
+    onVitals: (latest) => (vitals = latest),
+    onGone: () => (vitals = undefined),
+  })
+  let port: AttemptPort | undefined
+  let held: { device: string; lease: DeviceLease } | undefined
+  const undo = async (): Promise<void> => {
+    await child.stop(1000)
+    await held?.lease[Symbol.asyncDispose]()
+    await port?.close()
+    await rm(attempts, { recursive: true, force: true })
+    redis.disconnect()
+  }
+  try {
+    const ready = await child.ready()
+    held = await takeDevice(redis, host, ready, owner)
+    const models = await discoverModels(config.models)
+    const exactness = exactnessOf(ready)
+    const operations = options.operations ?? builtIn
+    port = openAttempts({ config, log, redisUrl: options.redisUrl, operations, ...(options.workflows && { workflows: options.workflows }) })
+    return await new Node({ config, log, redis, artifacts, attempts, child, port, operations, ready, exactness, models, host, epoch, held, vitals: () => vitals }).open(undo)
+  } catch (error) {
+    await undo()
+    throw error
+  }
+}
+
+interface Parts {
+  config: Config
+  log: Logger
+  redis: Redis
+  artifacts: ArtifactStore
+  attempts: string
+  child: PythonChild
+  port: AttemptPort
+  operations: OperationTable
+  ready: Ready
+  exactness: Exactness
+  models: Awaited<ReturnType<typeof discoverModels>>
+  host: string
+  epoch: string
+  held: { device: string; lease: DeviceLease }
+  vitals(): Vitals | undefined
+}
+
+class Node {
+  readonly #parts: Parts
+  readonly #id: string
+  readonly #runner: StepRunner
+  readonly #startedAt = Date.now()
+  #status: WorkerRecord['status'] = 'starting'
+  #lanes: LaneHandle[] = []
+  #hasCompleted = true
+  #publishing: NodeJS.Timeout | undefined
+  #collecting: NodeJS.Timeout | undefined
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+    const { artifacts, attempts, child, exactness, held, log, operations, port } = parts
+    this.#id = `${held.device}-${randomBytes(2).toString('hex')}`
+    this.#runner = new StepRunner({
+      port,
+      operations,
+      log,
+      taker: (lane) => ({ worker: this.#id, device: held.device, exactnessKey: lane === 'gpu' ? exactness.key : '' }),
+      tools: (attempt, signal) => ({
+        attempt,
+        port,
+        artifacts,
+        child,
+        exactness,
+        signal,
+        log,
+        models: () => Promise.resolve(parts.models),
+        folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),
+      }),
+      onCompleted: () => (this.#hasCompleted = true),
+    })
+  }
+
+  async open(undo: () => Promise<void>): Promise<WorkerNode> {
+    const { config, exactness, held, log, redis } = this.#parts
+    const subscriber = redis.duplicate()
+    subscriber.on('error', (error: Error) => log.debug({ err: error }, 'Redis connection'))
+    subscriber.on('message', (_channel: string, sessionId: string) => this.#runner.ask(sessionId))
+    await subscriber.subscribe(keys.control())
+    this.#status = 'ready'
+    await this.#publish()
+    const lane = { redis, runner: this.#runner, log }
+    this.#lanes = [
+      new DeviceLane({ ...lane, queues: [queues.gpuDevice(held.device), queues.gpuClass(exactness.key)] }),
+      openHostLane(queues.host, config.hostLane, lane),
+    ]
+    const publish = (): void => {
+      this.#publish()
+        .catch((error: unknown) => log.warn({ err: error }, 'the worker could not publish itself'))
+        .finally(() => (this.#publishing = setTimeout(publish, publishMs)))
+    }
+    this.#publishing = setTimeout(publish, publishMs)
+    this.#collecting = setInterval(() => void this.#collect().catch((error: unknown) => log.warn({ err: error }, 'artifacts were not collected')), collectMs)
+    log.info({ worker: this.#id, device: held.device, exactness: exactness.key }, 'the worker takes steps')
+    let draining: Promise<void> | undefined
+    return {
+      id: this.#id,
+      drain: () =>
+        (draining ??= this.#drain().finally(async () => {
+          subscriber.disconnect()
+          await undo()
+        })),
+    }
+  }
+
+  async #publish(): Promise<void> {
+    const { child, config, epoch, exactness, held, host, log, models, ready, redis } = this.#parts
+    if (!(await held.lease.renew())) log.error({ device: held.device }, 'another worker holds this device now')
+    if (this.#hasCompleted) await forgiveLosses(redis, this.#id)
+    this.#hasCompleted = false
+    if (this.#status === 'ready' && (await countLosses(redis, this.#id)) >= suspectLimit) {
+      this.#status = 'suspect'
+      log.error({ worker: this.#id }, 'this worker lost attempts of three sessions in a row and takes no more steps')
+      this.#runner.drain()
+      void Promise.all(this.#lanes.map((lane) => lane.close()))
+    }
+    const { kind, name, index, totalBytes, uuid: _uuid, ...hardware } = ready.hardware
+    const record: WorkerRecord = {
+      id: this.#id,
+      host,
+      pid: process.pid,
+      epoch,
+      device: { id: held.device, kind, name, index, totalBytes },
+      exactnessKey: exactness.key,
+      hardware,
+      build: ready.build,
+      settings: ready.settings,
+      status: this.#status,
+      models: models.map((model) => model.bodyHash),
+      resident: this.#parts.vitals()?.models ?? [],
+      running: this.#runner.running,
+      lanes: { gpu: 1, host: config.hostLane },
+      childPid: child.pid,
+      startedAt: this.#startedAt,
+      seenAt: Date.now(),
+    }
+    await publishWorker(redis, this.#id, record)
+  }
+
+  /** Removes artifacts that no session names; one worker of the farm at a time. */
+  async #collect(): Promise<void> {
+    const { artifacts, log, port, redis } = this.#parts
+    if ((await ask(redis.set(keys.collector(), this.#id, 'PX', collectMs / 2, 'NX'))) === null) return
+    const named = new Set<string>()
+    for await (const some of port.namedArtifacts()) for (const sha256 of some) named.add(sha256)
+    const removed = await artifacts.collect((sha256) => named.has(sha256), collectAgeMs)
+    if (removed > 0) log.info({ removed }, 'removed artifacts that nobody names')
+  }
+
+  async #drain(): Promise<void> {
+    const { config, redis } = this.#parts
+    this.#status = 'draining'
+    clearTimeout(this.#publishing)
+    clearInterval(this.#collecting)
+    await this.#publish().catch(() => undefined)
+    clearTimeout(this.#publishing)
+    this.#runner.drain()
+    const closed = Promise.all(this.#lanes.map((lane) => lane.close()))
+    await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, config.drainS * 1000).unref())])
+    await withdrawWorker(redis, this.#id).catch(() => undefined)
+  }
+}
+
+/** A device has one slot, a CPU as many as there are workers on it: each takes the first that is free. */
+async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner: string): Promise<{ device: string; lease: DeviceLease }> {
+  const { kind, uuid, index } = hardware
+  const name = `${host}-${kind}-${uuid?.replaceAll('-', '').toLowerCase().slice(0, 8) ?? index}`
+  if (kind !== 'cpu') return { device: name, lease: await leaseDevice(redis, name, owner, true) }
+  for (let slot = 0; slot < 64; slot++) {
+    const device = `${name}-${slot}`
+    const lease = await leaseDevice(redis, device, owner, false).catch((error: unknown) => {
+      if (error instanceof DarkroomError && error.code === 'device.taken') return undefined
+      throw error
+    })
+    if (lease) return { device, lease }
+  }
+  throw new DarkroomError('device.taken', `all 64 slots of ${name} are taken`)
+}
+
+/**
+ * Exactness key: what decides the bits of a picture (hardware class, build, settings, PNG encoder), hashed. The facts go into the file's
+ * receipt, so they hold nothing that differs between two devices of one class.
+ */
+export function exactnessOf({ build, hardware, settings }: Pick<Ready, 'build' | 'hardware' | 'settings'>): Exactness {
+  const { kind, name, capability, driver, arch, vector, math, threads } = hardware
+  const hardwareClass = kind === 'cpu' ? { kind, arch, vector, math, threads } : { kind, name, capability, driver, threads }
+  const { python: _python, ...decisive } = build
+  const facts = { hardware: hardwareClass, build: { ...decisive, png: pngEncoder }, settings }
+  return { key: createHash('sha256').update(canonical(facts)).digest('hex').slice(0, 8), facts: JSON.parse(canonical(facts)) as Record<string, unknown> }
+}
+
+/** JSON with sorted keys. */
+function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
+  const entries = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
+  return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonical(item)}`).join(',')}}`
+}
+
+/** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
+export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
+  const own = await artifacts.id()
+  await ask(redis.setnx(keys.storeId(), own))
+  const farm = await ask(redis.get(keys.storeId()))
+  if (farm !== own) throw new DarkroomError('artifact.not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
+}

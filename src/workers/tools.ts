@@ -1,0 +1,192 @@
+/** What an operation gets: the bridge between one attempt, the artifact store and the Python child. */
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
+import type { Exactness, PythonResult, StepProgress, Tools } from '../domains/operation.ts'
+import { DarkroomError, ensureError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { Model } from '../models.ts'
+import type { Attempt, AttemptPort, Checkpoint } from '../workflows/attempt.ts'
+import type { CheckpointGiven, CheckpointMade, FileGiven, FileMade, RequestData, WorkAction } from './protocol.ts'
+import type { Call, Outcome, PythonChild } from './python.ts'
+
+/** Not an error: the attempt was asked to stop and gives its step back. */
+export class Released {
+  readonly checkpoint: Checkpoint | undefined
+  constructor(checkpoint: Checkpoint | undefined) {
+    this.checkpoint = checkpoint
+  }
+}
+
+export interface ToolsOptions {
+  attempt: Attempt
+  port: AttemptPort
+  artifacts: ArtifactStore
+  child: PythonChild
+  exactness: Exactness
+  models(): Promise<Model[]>
+  /** The attempt's own folder; made when the first file is written, removed by `dispose`. */
+  folder: string
+  signal: AbortSignal
+  log: Logger
+}
+
+export class AttemptTools implements Tools, AsyncDisposable {
+  readonly signal: AbortSignal
+  readonly artifacts: ArtifactStore
+  readonly exactness: Exactness
+  /** What the commit of the result will name. */
+  readonly kept: { group: 'references' | 'scratch'; sha256: string }[] = []
+  stats: Record<string, unknown> = {}
+  readonly #options: ToolsOptions
+  #call: Call<WorkAction> | undefined
+  #isPaused = false
+  #lastProgress = 0
+  /** Checkpoints are recorded one after another, beside the work. */
+  #recording: Promise<void> = Promise.resolve()
+
+  constructor(options: ToolsOptions) {
+    this.#options = options
+    this.signal = options.signal
+    this.artifacts = options.artifacts
+    this.exactness = options.exactness
+    this.signal.addEventListener('abort', () => this.#call?.cancel(), { once: true })
+  }
+
+  /** Asks what runs to stop at its next call; what has no checkpoint runs to its end. */
+  pause(): void {
+    this.#isPaused = true
+    this.#call?.pause()
+  }
+
+  async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
+    const sha256 = await this.artifacts.put(bytes, kind)
+    this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256 })
+    return sha256
+  }
+
+  async model(id: string, bodyHash: string): Promise<Model> {
+    const found = (await this.#options.models()).filter((model) => model.id === id)
+    const model = found.find((candidate) => candidate.bodyHash === bodyHash)
+    if (model) return model
+    if (found.length > 0) throw new DarkroomError('model.changed', `model ${id} here has body ${found[0]?.bodyHash.slice(0, 10)}, not ${bodyHash.slice(0, 10)}`)
+    throw new DarkroomError('model.unknown', `this worker has no model ${id}`, { field: 'input.model' })
+  }
+
+  progress(progress: StepProgress): void {
+    // Five a second are enough for anybody; the last call always goes out.
+    const now = Date.now()
+    if (now - this.#lastProgress < 200 && progress.call !== progress.calls) return
+    this.#lastProgress = now
+    this.#options.port.progress(this.#options.attempt, progress).catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress not told'))
+  }
+
+  async note(text: string): Promise<void> {
+    await this.#options.port.log(this.#options.attempt, text)
+  }
+
+  async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
+    const { attempt, folder } = this.#options
+    const pin = input['model'] as { id: string; bodyHash: string }
+    const { id, bodyHash, path } = await this.model(pin.id, pin.bodyHash)
+    const model = { id, bodyHash, path }
+    await this.#finish(this.#options.child.start('model.ensure', { model }, { progress: (progress) => this.progress({ ...progress, stage: 'load' }) }))
+    if (this.#isPaused) throw new Released(undefined)
+
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    const data = {
+      sessionId: attempt.sessionId,
+      dir: folder,
+      input: { ...input, model },
+      files: await this.#lay(files),
+      checkpoint: await this.#layCheckpoint(),
+    }
+    const call = this.#options.child.start(attempt.step as WorkAction, data as RequestData<WorkAction>, {
+      progress: (progress) => this.progress(progress),
+      checkpoint: (made) => {
+        this.#recording = this.#recording.then(() => this.#record(made))
+      },
+    })
+    const outcome = await this.#finish(call)
+    await this.#recording
+    if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#store(outcome.checkpoint) : undefined)
+    this.stats = outcome.stats
+    const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
+    return { output: outcome.output as Record<string, unknown>, files: Object.fromEntries(kept) }
+  }
+
+  async #finish(call: Call<WorkAction>): Promise<Outcome<WorkAction>> {
+    this.#call = call
+    if (this.signal.aborted) call.cancel()
+    else if (this.#isPaused) call.pause()
+    try {
+      return await call.outcome
+    } finally {
+      this.#call = undefined
+    }
+  }
+
+  /** Input artifacts as files of the attempt; one whose bytes are gone or broken is left out, and the child does without. */
+  async #lay(files: Record<string, string | null>): Promise<Record<string, FileGiven>> {
+    const laid: Record<string, FileGiven> = {}
+    for (const [name, sha256] of Object.entries(files)) {
+      if (sha256 === null) continue
+      const bytes = await this.artifacts.read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
+      if (bytes instanceof DarkroomError) {
+        this.#options.log.warn({ step: this.#options.attempt.stepKey, file: name, code: bytes.code }, 'an input tensor is gone')
+        continue
+      }
+      const path = join(this.#options.folder, `${name}.in`)
+      await writeFile(path, bytes, { mode: 0o600 })
+      laid[name] = { path, sha256 }
+    }
+    return laid
+  }
+
+  /** The newest checkpoint whose bytes are whole; a broken one falls back to the one before, then to call 0. */
+  async #layCheckpoint(): Promise<CheckpointGiven | null> {
+    for (const { sha256, call } of this.#options.attempt.checkpoints) {
+      const bytes = await this.artifacts.read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
+      if (bytes instanceof DarkroomError) {
+        await this.note(`the checkpoint at call ${call} is not used: ${bytes.message}`)
+        continue
+      }
+      const path = join(this.#options.folder, 'checkpoint.in')
+      await writeFile(path, bytes, { mode: 0o600 })
+      return { path, sha256, call }
+    }
+    return null
+  }
+
+  async #record(made: CheckpointMade): Promise<void> {
+    try {
+      await this.#options.port.checkpoint(this.#options.attempt, await this.#store(made))
+    } catch (error) {
+      // A checkpoint that could not be kept costs time after a crash, not the picture.
+      this.#options.log.warn({ step: this.#options.attempt.stepKey, err: error }, 'a checkpoint was not recorded')
+    }
+  }
+
+  async #store(made: CheckpointMade): Promise<Checkpoint> {
+    const { sha256, bytes, call } = made
+    await this.#putFile(made)
+    return { sha256, bytes, call }
+  }
+
+  async #keepFile(file: FileMade): Promise<string> {
+    const sha256 = await this.#putFile(file)
+    this.kept.push({ group: 'scratch', sha256 })
+    return sha256
+  }
+
+  async #putFile(file: FileMade): Promise<string> {
+    const sha256 = await this.artifacts.put(await readFile(file.path), 'scratch')
+    if (sha256 !== file.sha256) throw new DarkroomError('worker.protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
+    return sha256
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#recording
+    await rm(this.#options.folder, { recursive: true, force: true })
+  }
+}

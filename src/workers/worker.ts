@@ -1,0 +1,236 @@
+/** From job to result: takes the step a job speaks of, runs its operation under a renewed lease, delivers what came of it. */
+import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
+import { randomUUID } from 'node:crypto'
+import type { OperationTable } from '../domains/operation.ts'
+import { DarkroomError, ensureError } from '../errors.ts'
+import { keys } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import type { Redis } from '../redis.ts'
+import { renewMs, type Attempt, type AttemptPort, type Taker } from '../workflows/attempt.ts'
+import { AttemptTools, Released, type ToolsOptions } from './tools.ts'
+
+/** A step under way. */
+interface Running {
+  attempt: Attempt
+  since: number
+  tools: AttemptTools
+  /** Asks Redis now what is desired, instead of at the next renewal. */
+  ask(): void
+  reason: 'pause' | 'drain'
+}
+
+export interface StepRunnerOptions {
+  port: AttemptPort
+  operations: OperationTable
+  taker(lane: 'gpu' | 'host'): Taker
+  tools(attempt: Attempt, signal: AbortSignal): ToolsOptions
+  log: Logger
+  onCompleted?(): void
+}
+
+/** Runs steps; the lanes decide when. */
+export class StepRunner {
+  readonly #options: StepRunnerOptions
+  readonly #running = new Map<string, Running>()
+  #isDraining = false
+
+  constructor(options: StepRunnerOptions) {
+    this.#options = options
+  }
+
+  /** What runs now, for the worker's record. */
+  get running(): { key: string; step: string; session: string; since: number }[] {
+    return [...this.#running.values()].map(({ attempt, since }) => ({ key: attempt.stepKey, step: attempt.step, session: attempt.sessionId, since }))
+  }
+
+  /** A control message came for this session: its attempts ask at once. */
+  ask(sessionId: string): void {
+    for (const running of this.#running.values()) if (running.attempt.sessionId === sessionId) running.ask()
+  }
+
+  /** From now on what runs is given back at its next call, and nothing new is taken. */
+  drain(): void {
+    this.#isDraining = true
+    for (const running of this.#running.values()) {
+      running.reason = 'drain'
+      running.tools.pause()
+    }
+  }
+
+  /** Runs the step of one job. Returns when the job should be looked at again, if it should; never throws. */
+  async run(jobId: string, lane: 'gpu' | 'host'): Promise<{ againAt: number } | undefined> {
+    const { port, log } = this.#options
+    try {
+      const taken = await port.take(jobId, this.#options.taker(lane))
+      if (taken.is === 'gone') return undefined
+      if (taken.is !== 'taken') return { againAt: taken.until }
+      await this.#attempt(taken.attempt)
+    } catch (error) {
+      // Redis was not there, or the engine found a broken session: the lease ends by itself and the sweep brings the step back.
+      log.error({ job: jobId, err: error }, 'a step was left to the sweep')
+    }
+    return undefined
+  }
+
+  async #attempt(attempt: Attempt): Promise<void> {
+    const { port, operations, log } = this.#options
+    const stop = new AbortController()
+    await using tools = new AttemptTools(this.#options.tools(attempt, stop.signal))
+    const running: Running = { attempt, since: Date.now(), tools, reason: 'pause', ask: () => undefined }
+    this.#running.set(attempt.id, running)
+    using lease = this.#keepLease(running, stop)
+    running.ask = lease.ask
+    if (this.#isDraining) {
+      running.reason = 'drain'
+      tools.pause()
+    }
+    const operation = operations[attempt.step]
+    const limit = setTimeout(() => stop.abort('timeout'), operation?.timeoutMs ?? 0)
+    try {
+      if (!operation) throw new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`)
+      const output = await operation.run(attempt.input, tools)
+      if (stop.signal.aborted) return
+      await port.deliver(attempt, { output, artifacts: tools.kept, stats: tools.stats })
+      this.#options.onCompleted?.()
+    } catch (thrown) {
+      if (thrown instanceof Released) {
+        await port.release(attempt, running.reason, thrown.checkpoint)
+        return
+      }
+      const error = stop.signal.reason === 'timeout' ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation?.timeoutMs} ms`) : ensureError(thrown, 'worker.failed')
+      // Cancelled, or somebody else has the step: there is nobody to tell.
+      if (stop.signal.aborted && stop.signal.reason !== 'timeout') return
+      log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
+      await port.deliver(attempt, { error })
+    } finally {
+      clearTimeout(limit)
+      this.#running.delete(attempt.id)
+    }
+  }
+
+  /** Renews until disposed, and does what is desired of the session. */
+  #keepLease(running: Running, stop: AbortController): Disposable & { ask(): void } {
+    const { port, log } = this.#options
+    const ask = (): void => {
+      port.renew(running.attempt).then(
+        (desired) => {
+          if (desired === 'lost' || desired === 'cancel') stop.abort(desired)
+          else if (desired === 'pause') running.tools.pause()
+        },
+        (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
+      )
+    }
+    const timer = setInterval(ask, renewMs)
+    return { ask, [Symbol.dispose]: () => clearInterval(timer) }
+  }
+}
+
+export interface LaneOptions {
+  redis: Redis
+  runner: StepRunner
+  log: Logger
+}
+
+export interface LaneHandle {
+  /** Takes nothing more, and waits for what runs. */
+  close(): Promise<void>
+}
+
+// BullMQ's own stall check is a second net only; leases bring steps back long before.
+const bull = { lockDuration: 60_000, stalledInterval: 30_000, maxStalledCount: 1_000_000, removeOnComplete: { count: 0 }, removeOnFail: { count: 0 } }
+
+/** CPU steps: one queue, `concurrency` at a time. */
+export function openHostLane(queue: string, concurrency: number, { redis, runner, log }: LaneOptions): LaneHandle {
+  const worker = new BullWorker(
+    queue,
+    async (job: Job, token?: string) => {
+      const again = await runner.run(job.id ?? '', 'host')
+      if (!again) return
+      await job.moveToDelayed(again.againAt, token)
+      throw new DelayedError()
+    },
+    { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
+  )
+  worker.on('error', (error) => log.debug({ queue, err: error }, 'BullMQ'))
+  return { close: () => worker.close() }
+}
+
+/**
+ * Steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves one queue and blocks on it, so
+ * this lane fetches by hand; the dispatcher's wake spares it the wait, a poll every second makes up for a lost one.
+ */
+export class DeviceLane implements LaneHandle {
+  readonly #options: LaneOptions & { queues: string[] }
+  readonly #workers: BullWorker[]
+  readonly #subscriber: Redis
+  #isClosing = false
+  #wake: () => void = () => undefined
+  /** A wake that came while the lane was busy must not be lost. */
+  #isWoken = false
+  #loop: Promise<void>
+
+  constructor(options: LaneOptions & { queues: string[] }) {
+    this.#options = options
+    this.#workers = options.queues.map((queue) => {
+      const worker = new BullWorker(queue, null, { connection: options.redis, prefix: keys.queuePrefix(queue), autorun: false, ...bull })
+      worker.on('error', (error) => options.log.debug({ queue, err: error }, 'BullMQ'))
+      return worker
+    })
+    this.#subscriber = options.redis.duplicate()
+    this.#subscriber.on('error', (error: Error) => options.log.debug({ err: error }, 'Redis connection'))
+    this.#subscriber.on('message', () => this.#ring())
+    this.#loop = this.#run()
+  }
+
+  #ring(): void {
+    this.#isWoken = true
+    this.#wake()
+  }
+
+  async #run(): Promise<void> {
+    const { log, queues } = this.#options
+    await this.#subscriber.subscribe(...queues.map(keys.wake)).catch((error: unknown) => log.debug({ err: error }, 'subscribe'))
+    for (const worker of this.#workers) await worker.startStalledCheckTimer()
+    while (!this.#isClosing) {
+      this.#isWoken = false
+      const ran = await this.#runOne().catch((error: unknown) => {
+        log.debug({ err: error }, 'the device lane could not fetch')
+        return false
+      })
+      if (ran || this.#isWoken || this.#isClosing) continue
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 1000)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+  }
+
+  async #runOne(): Promise<boolean> {
+    const token = randomUUID()
+    for (const worker of this.#workers) {
+      const job = await worker.getNextJob(token, { block: false })
+      if (!job) continue
+      const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
+      try {
+        const again = await this.#options.runner.run(job.id ?? '', 'gpu')
+        if (again) await job.moveToDelayed(again.againAt, token)
+        else await job.moveToCompleted(null, token, false)
+      } finally {
+        clearInterval(keepLock)
+      }
+      return true
+    }
+    return false
+  }
+
+  async close(): Promise<void> {
+    this.#isClosing = true
+    this.#ring()
+    await this.#loop
+    this.#subscriber.disconnect()
+    await Promise.all(this.#workers.map((worker) => worker.close()))
+  }
+}

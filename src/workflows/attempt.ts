@@ -1,0 +1,169 @@
+/**
+ * The one port between a worker and the engine: what an attempt may ask. Every write carries the attempt's id, and the step's record decides:
+ * an older attempt changes nothing.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Config } from '../config.ts'
+import type { OperationTable, StepProgress } from '../domains/operation.ts'
+import { DarkroomError, type WireError } from '../errors.ts'
+import { splitJobId, splitStepKey } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import { connect, type Redis } from '../redis.ts'
+import { Engine } from './engine.ts'
+import type { Workflow } from './machines/index.ts'
+import { leaseMs, renewMs, type Cause, type Checkpoint } from './store.ts'
+import { doneEvent, errorEvent } from './transition.ts'
+
+export { leaseMs, renewMs, type Checkpoint }
+
+/** Who asks: a worker with its device, and its exactness key for steps on the device. */
+export interface Taker {
+  worker: string
+  device: string
+  exactnessKey: string
+}
+
+/** A step leased to this attempt. */
+export interface Attempt {
+  id: string
+  stepKey: string
+  sessionId: string
+  step: string
+  invoke: string
+  input: unknown
+  /** The model whose presence this step needs; null for steps without one. */
+  model: { id: string; bodyHash: string } | null
+  epoch: number
+  tries: number
+  resourceTries: number
+  /** Newest first. */
+  checkpoints: Checkpoint[]
+  state: { version: string; snapshot: string; workflow: string }
+}
+
+export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; until: number } | { is: 'gone' }
+
+export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
+
+const maxResourceTries = 3
+
+export class AttemptPort {
+  readonly #engine: Engine
+  readonly #connections: Redis[]
+
+  constructor(engine: Engine, connections: Redis[]) {
+    this.#engine = engine
+    this.#connections = connections
+  }
+
+  /** Leases the step a job speaks of. `gone`: paused, closed, or the job is an older one's; the job ends. */
+  async take(jobId: string, taker: Taker): Promise<Taken> {
+    const { stepKey, dispatch } = splitJobId(jobId)
+    const { sessionId, suffix } = splitStepKey(stepKey)
+    const id = randomUUID()
+    const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker }, leaseMs)
+    if (reply.is === 'leased' || reply.is === 'early') return { is: reply.is, until: reply.until }
+    if (reply.is !== 'taken') return { is: 'gone' }
+    const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
+    const { document } = this.#engine.loaded(sessionId, state)
+    const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
+    if (name === undefined || !effect || !('step' in effect)) throw new DarkroomError('workflow.broken', `step ${stepKey} is open but no child of its machine`)
+    const model = this.#engine.workflow(reply.workflow)?.needs(document.context) ?? null
+    const { epoch, tries, resourceTries, checkpoints } = reply
+    return {
+      is: 'taken',
+      attempt: { id, stepKey, sessionId, step: effect.step, invoke: name.slice('step/'.length), input: effect.input, model, epoch, tries, resourceTries, checkpoints, state },
+    }
+  }
+
+  /** Prolongs the lease; answers what is desired of the session, or `lost`. */
+  renew(attempt: Attempt): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
+    return this.#engine.store.renew(attempt.stepKey, attempt.id, leaseMs)
+  }
+
+  /** From now on the step can go on from these bytes, which are in the store. False for an older attempt. */
+  checkpoint(attempt: Attempt, checkpoint: Checkpoint): Promise<boolean> {
+    return this.#engine.store.checkpoint(attempt.stepKey, attempt.id, checkpoint)
+  }
+
+  progress(attempt: Attempt, progress: StepProgress): Promise<boolean> {
+    const { call, calls } = progress
+    const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
+    const { document } = this.#engine.loaded(attempt.sessionId, attempt.state)
+    const whole = this.#engine.workflow(attempt.state.workflow)?.progress(document.context, attempt.step, fraction) ?? { fraction: 0 }
+    return this.#engine.store.progress(attempt.stepKey, attempt.id, { ...whole, step: attempt.step, ...progress })
+  }
+
+  /** A sentence for the receipt. `refusedCheckpoint`: the attempt began at call 0 after all. */
+  log(attempt: Attempt, note: string): Promise<boolean> {
+    return this.#engine.store.note(attempt.stepKey, attempt.id, note)
+  }
+
+  /** Gives the step back without a result; nothing is counted against the session. */
+  release(attempt: Attempt, reason: 'pause' | 'drain', checkpoint: Checkpoint | undefined): Promise<boolean> {
+    return this.#engine.store.release(attempt.stepKey, attempt.id, reason, checkpoint)
+  }
+
+  /**
+   * Records the result, or decides by the error's class: again after a while, or the machine is told.
+   * @returns false when an older attempt's result changed nothing
+   */
+  async deliver(attempt: Attempt, delivery: Delivery): Promise<boolean> {
+    const { stepKey, sessionId, step, invoke } = attempt
+    if ('error' in delivery) {
+      const error = delivery.error.toWire()
+      const again = this.#again(attempt, error)
+      if (again) return this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error)
+      return this.#apply(attempt, errorEvent(invoke, error), { type: 'step.failed', key: stepKey, step, attemptId: attempt.id, error }, [])
+    }
+    const { output, artifacts, stats } = delivery
+    const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
+    return this.#apply(attempt, doneEvent(invoke, output), entry, artifacts).then((recorded) => {
+      if (!recorded) this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
+      return recorded
+    })
+  }
+
+  async #apply(attempt: Attempt, event: NonNullable<Cause['event']>, entry: Cause['entry'], artifacts: Cause['artifacts']): Promise<boolean> {
+    const { suffix } = splitStepKey(attempt.stepKey)
+    const cause: Cause = { kind: 'step', name: suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
+    const outcome = await this.#engine.apply(attempt.sessionId, cause, attempt.state)
+    return outcome === 'ok' || outcome === 'parked'
+  }
+
+  /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
+  #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
+    const attempts = this.#engine.operations[attempt.step]?.attempts ?? 1
+    const jitter = 0.8 + 0.4 * Math.random()
+    if (error.class === 'transient' && attempt.tries + 1 < attempts) return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }
+    const isForMachine = error.code.startsWith('artifact.')
+    if (error.class === 'resource' && !isForMachine && attempt.resourceTries < maxResourceTries) return { delayMs: Math.round(500 * jitter), counter: 'resourceTries' }
+    return undefined
+  }
+
+  /** Artifacts that a session names, for the collector. */
+  async *namedArtifacts(): AsyncGenerator<string[]> {
+    for await (const ids of this.#engine.store.ids()) yield await this.#engine.store.namedBy(ids)
+  }
+
+  async close(): Promise<void> {
+    await this.#engine.close()
+    for (const connection of this.#connections) connection.disconnect()
+  }
+}
+
+export interface PortOptions {
+  config: Config
+  log: Logger
+  redisUrl: string
+  operations: OperationTable
+  workflows?: readonly Workflow[]
+}
+
+/** An engine of this process's own behind the port: the worker computes the transitions of its results itself. */
+export function openAttempts({ config, log, redisUrl, operations, workflows }: PortOptions): AttemptPort {
+  const onError = (error: Error): void => log.debug({ err: error }, 'Redis connection')
+  const redis = connect(redisUrl, { patience: 'wait', onError })
+  const subscriber = connect(redisUrl, { patience: 'wait', onError })
+  return new AttemptPort(new Engine({ redis, subscriber, config, log, operations, ...(workflows && { workflows }) }), [redis, subscriber])
+}

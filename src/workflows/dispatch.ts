@@ -1,0 +1,121 @@
+/** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
+import { Queue } from 'bullmq'
+import { keys, queues } from '../keys.ts'
+import type { Redis } from '../redis.ts'
+import type { WorkerRecord } from './session.ts'
+
+/** A step that waits for a worker, with what decides where it may run. */
+export interface Waiting {
+  stepKey: string
+  dispatch: number
+  name: string
+  lane: string
+  /** 0 continues a session; first steps come behind, by the session's priority. */
+  priority: number
+  /** Only for steps on a device. */
+  model: { id: string; bodyHash: string } | null
+  exactnessKey: string | null
+  /** Worker of the session's last step on a device: its tensors and model are there. */
+  lastWorker: string | null
+}
+
+export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean }
+
+/**
+ * Where a step may run now. `elsewhere` says that workers of another hardware class could run it.
+ * Pure: workers are what they published.
+ */
+export function place(step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker'>, workers: readonly WorkerRecord[]): Placement {
+  if (step.lane === 'host') return { queue: queues.host, isAffinity: false }
+  const ready = workers.filter((worker) => worker.status === 'ready')
+  const { model, exactnessKey } = step
+  const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
+  if (able.length === 0) {
+    const reason = ready.length === 0 ? 'no worker is running' : `no worker has model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
+    return { nowhere: reason, elsewhere: false }
+  }
+  const last = able.find((worker) => worker.id === step.lastWorker)
+  if (last && (exactnessKey === null || last.exactnessKey === exactnessKey)) return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
+  if (exactnessKey === null) {
+    // The class with most workers; of equals the first by name, so that every process chooses the same.
+    const counts = new Map<string, number>()
+    for (const worker of able) counts.set(worker.exactnessKey, (counts.get(worker.exactnessKey) ?? 0) + 1)
+    const [best] = [...counts].toSorted(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+    return { queue: queues.gpuClass(best?.[0] ?? ''), isAffinity: false }
+  }
+  if (able.some((worker) => worker.exactnessKey === exactnessKey)) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
+  return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
+}
+
+interface Job {
+  queue: string
+  jobId: string
+  name: string
+  priority: number
+}
+
+export class Dispatcher {
+  readonly #redis: Redis
+  readonly #queues = new Map<string, Queue>()
+  #pending: Job[] = []
+  #flushing: Promise<void> | undefined
+
+  constructor(redis: Redis) {
+    this.#redis = redis
+  }
+
+  /** The queue of that name; Bull Board and readiness look at them too. */
+  queue(name: string): Queue {
+    let queue = this.#queues.get(name)
+    if (!queue) {
+      queue = new Queue(name, {
+        connection: this.#redis,
+        prefix: keys.queuePrefix(name),
+        skipVersionCheck: true,
+        skipMetasUpdate: true,
+        defaultJobOptions: { attempts: 1, removeOnComplete: true, removeOnFail: true },
+      })
+      this.#queues.set(name, queue)
+    }
+    return queue
+  }
+
+  /** Adds the step's job to a queue. Adds of one tick leave together: the commits of many sessions cost one trip. */
+  add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
+    this.#pending.push({ queue, jobId: `${step.stepKey}.${step.dispatch}`, name: step.name, priority: step.priority })
+    this.#flushing ??= new Promise((resolve, reject) => {
+      setImmediate(() => {
+        const jobs = this.#pending
+        this.#pending = []
+        this.#flushing = undefined
+        this.#flush(jobs).then(resolve, reject)
+      })
+    })
+    return this.#flushing
+  }
+
+  async #flush(jobs: Job[]): Promise<void> {
+    const byQueue = new Map<string, Job[]>()
+    for (const job of jobs) {
+      const group = byQueue.get(job.queue)
+      if (group) group.push(job)
+      else byQueue.set(job.queue, [job])
+    }
+    await Promise.all(
+      [...byQueue].map(async ([name, group]) => {
+        await this.queue(name).addBulk(group.map(({ jobId, name: step, priority }) => ({ name: step, data: {}, opts: priority > 0 ? { jobId, priority } : { jobId } })))
+        if (name !== queues.host) await this.#redis.publish(keys.wake(name), '')
+      }),
+    )
+  }
+
+  /** Whether BullMQ still knows the job. */
+  async knows(queue: string, jobId: string): Promise<boolean> {
+    return (await this.#redis.exists(`${keys.queuePrefix(queue)}:${queue}:${jobId}`)) === 1
+  }
+
+  async close(): Promise<void> {
+    await this.#flushing
+    await Promise.all([...this.#queues.values()].map((queue) => queue.close()))
+  }
+}

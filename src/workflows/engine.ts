@@ -1,0 +1,498 @@
+/** The durable engine: starts sessions, applies what happened to them, and answers what is known. No live actor exists between two events. */
+import { randomInt } from 'node:crypto'
+import { z } from 'zod'
+import type { Config } from '../config.ts'
+import { operations as builtIn } from '../domains/index.ts'
+import type { OperationTable } from '../domains/operation.ts'
+import { DarkroomError, ensureError, type WireError } from '../errors.ts'
+import { chooseShard, keys, newSessionId, queues, sessionIdPattern, shardOf } from '../keys.ts'
+import { countLoss, readWorkers } from '../ledger.ts'
+import type { Logger } from '../log.ts'
+import { discoverModels, type Model } from '../models.ts'
+import { ask, type Redis } from '../redis.ts'
+import { Dispatcher, place, type Waiting } from './dispatch.ts'
+import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflow } from './machines/index.ts'
+import { toMermaid } from './mermaid.ts'
+import { receiptOf } from './receipt.ts'
+import { Recovery } from './recovery.ts'
+import type { ControlVerb, Progress, Receipt, Session, SessionEvent, SessionFilter, SessionPage, Submission, WorkerRecord } from './session.ts'
+import { Store, type Cause, type Commit, type Effects, type PlannedStep } from './store.ts'
+import { PureMachine, type Document, type Loaded, type Transition } from './transition.ts'
+
+export interface WorkflowInfo {
+  name: string
+  version: number
+  title: string
+  description: string
+  input: z.ZodType
+  output: z.ZodType
+  resources: { lanes: string[]; note: string }
+  /** Mermaid text of the machine. */
+  diagram: string
+}
+
+export interface EngineOptions {
+  redis: Redis
+  /** For subscriptions; a connection of its own, because a subscriber can do nothing else. */
+  subscriber: Redis
+  config: Config
+  log: Logger
+  workflows?: readonly Workflow[]
+  operations?: OperationTable
+  /** Runs the sweeps; false only for a process that starts and reads sessions in tests of the others. */
+  sweeps?: boolean
+}
+
+/** Where a session stands, as a script or a read returned it. */
+export interface State {
+  version: string
+  snapshot: string
+  workflow: string
+}
+
+const cacheLimit = 10_000
+
+export class Engine {
+  readonly store: Store
+  readonly dispatcher: Dispatcher
+  readonly operations: OperationTable
+  readonly config: Config
+  readonly log: Logger
+  readonly #redis: Redis
+  readonly #subscriber: Redis
+  readonly #workflows: Map<string, Workflow>
+  readonly #machines: Map<string, PureMachine>
+  readonly #recovery: Recovery
+  readonly #watchers = new Map<string, Set<{ entry(): void; progress(progress: Progress): void }>>()
+  /** What a document's text parses to: a memo, so it cannot be stale. An entry is out while it is in use. */
+  readonly #cache = new Map<string, { text: string; loaded: Loaded }>()
+  #workersRead: { at: number; records: Promise<WorkerRecord[]> } = { at: 0, records: Promise.resolve([]) }
+  #modelsRead: { at: number; models: Promise<Model[]> } = { at: 0, models: Promise.resolve([]) }
+  #memoryRead: { at: number; isFull: Promise<boolean> } = { at: 0, isFull: Promise.resolve(false) }
+
+  constructor(options: EngineOptions) {
+    this.#redis = options.redis
+    this.#subscriber = options.subscriber
+    this.config = options.config
+    this.log = options.log
+    this.operations = options.operations ?? builtIn
+    this.store = new Store(options.redis, options.config.shards)
+    this.dispatcher = new Dispatcher(options.redis)
+    const known = options.workflows ?? builtInWorkflows
+    this.#workflows = new Map(known.map((workflow) => [workflowId(workflow), workflow]))
+    this.#machines = new Map(known.map((workflow) => [workflowId(workflow), new PureMachine(workflow.machine)]))
+    this.#subscriber.on('message', (channel: string, message: string) => this.#wake(channel, message))
+    this.#recovery = new Recovery(this)
+    if (options.sweeps !== false) this.#recovery.start()
+  }
+
+  // ---- submissions ----
+
+  /**
+   * Accepts a session. Its request is made whole here and never changes again.
+   * @throws DarkroomError `workflow.unknown`, `api.invalid`, `model.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   */
+  async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
+    const workflow = this.#newest(submission.workflow)
+    if (await this.#isFull()) throw new DarkroomError('redis.full', 'Redis holds more than 80 % of its maxmemory; nothing new is accepted')
+    const input = await this.#makeWhole(workflow, submission.input)
+    const machine = this.#machine(workflowId(workflow))
+    const first = machine.start(input, 1)
+    const id = newSessionId(chooseShard(this.config.shards, submission.idempotencyKey), Date.now())
+    const { idempotencyKey, bodySha256, keyId, tags, priority, deadlineS } = submission
+    const idempotency = idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256: bodySha256 ?? '' }
+    const effects = this.#planned(first, 10 + (9 - priority))
+    const reply = await this.store.create({
+      id,
+      idempotency,
+      deadlineMs: deadlineS === undefined ? undefined : Math.round(deadlineS * 1000),
+      entry: { type: 'session.created', workflow: workflowId(workflow) },
+      copyReferencesOf: undefined,
+      indexes: indexesOf(workflow.name, tags, keyId),
+      fields: {
+        workflow: workflowId(workflow),
+        input: JSON.stringify(input),
+        snapshot: JSON.stringify(first.document),
+        tags: JSON.stringify(tags),
+        priority: String(priority),
+        ...(keyId !== null && { keyId }),
+        ...(idempotency && { idempotency: idempotency.key }),
+        ...(workflow.exact && { exact: '1' }),
+      },
+      effects,
+    })
+    if (!reply.created) {
+      if (reply.id !== id && reply.bodySha256 !== (bodySha256 ?? '')) {
+        throw new DarkroomError('session.idempotency_mismatch', `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`, { field: 'Idempotency-Key' })
+      }
+      const session = await this.store.get(reply.id)
+      if (!session) throw new DarkroomError('session.unknown', `session ${reply.id} was deleted`)
+      return { session, created: false }
+    }
+    this.#dispatchLater(id, effects.steps, first.snapshot.context, workflow)
+    const session = await this.store.get(id)
+    if (!session) throw new DarkroomError('session.unknown', `session ${id} was deleted`)
+    return { session, created: true }
+  }
+
+  /** A new session that goes on from the last recorded state of a failed or cancelled one. */
+  async retry(id: string, keyId: string | null): Promise<Session> {
+    const old = await this.#mustGet(id)
+    if (old.status !== 'failed' && old.status !== 'cancelled') throw new DarkroomError('session.not_retryable', `session ${id} is ${old.status}`)
+    const { before, snapshot, exact } = await this.store.fields(id, 'before', 'snapshot', 'exact')
+    const workflow = this.#workflows.get(old.workflow)
+    if (!workflow) throw new DarkroomError('workflow.unknown', `nobody here has ${old.workflow}`)
+    const again = this.#machine(old.workflow).restart(JSON.parse(before ?? snapshot ?? 'null') as Document, 1)
+    const effects = this.#planned(again, 10 + (9 - old.priority))
+    const next = newSessionId(shardOf(id), Date.now())
+    await this.store.create({
+      id: next,
+      idempotency: undefined,
+      deadlineMs: undefined,
+      entry: { type: 'session.created', workflow: old.workflow, retryOf: id },
+      copyReferencesOf: id,
+      indexes: indexesOf(workflow.name, old.tags, keyId),
+      fields: {
+        workflow: old.workflow,
+        input: JSON.stringify(old.input),
+        snapshot: JSON.stringify(again.document),
+        tags: JSON.stringify(old.tags),
+        priority: String(old.priority),
+        retryOf: id,
+        ...(keyId !== null && { keyId }),
+        ...(exact && { exact }),
+      },
+      effects,
+    })
+    this.#dispatchLater(next, effects.steps, again.snapshot.context, workflow)
+    return this.#mustGet(next)
+  }
+
+  #newest(name: string): Workflow {
+    const found = [...this.#workflows.values()].filter((workflow) => workflow.name === name || workflowId(workflow) === name).toSorted((a, b) => b.version - a.version)[0]
+    if (!found) throw new DarkroomError('workflow.unknown', `there is no workflow ${name}`, { field: 'workflow' })
+    return found
+  }
+
+  async #makeWhole(workflow: Workflow, input: unknown): Promise<Record<string, unknown>> {
+    const parsed = workflow.input.safeParse(input)
+    if (!parsed.success) throw invalid(parsed.error)
+    const catalogue: Catalogue = { model: (name) => this.model(name), draw: (below) => randomInt(below) }
+    return workflow.makeWhole(parsed.data, catalogue)
+  }
+
+  /** A model by name. @throws DarkroomError `model.unknown` */
+  async model(name: string): Promise<Model> {
+    const models = await this.models()
+    const found = models.find((model) => model.id === name)
+    if (!found) {
+      const known = models.map((model) => model.id).join(', ') || 'none'
+      throw new DarkroomError('model.unknown', `there is no model ${JSON.stringify(name)}; found: ${known}`, { field: 'input.model' })
+    }
+    return found
+  }
+
+  /** Models in the configured folders, read again at most every ten seconds. */
+  models(): Promise<Model[]> {
+    if (Date.now() - this.#modelsRead.at > 10_000) this.#modelsRead = { at: Date.now(), models: discoverModels(this.config.models) }
+    return this.#modelsRead.models
+  }
+
+  /** Above 80 % of maxmemory nothing new is accepted, so that what was accepted can end. */
+  #isFull(): Promise<boolean> {
+    if (Date.now() - this.#memoryRead.at > 1000) {
+      const isFull = ask(this.#redis.info('memory')).then((info) => {
+        const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
+        return number('maxmemory') > 0 && number('used_memory') > 0.8 * number('maxmemory')
+      })
+      this.#memoryRead = { at: Date.now(), isFull }
+    }
+    return this.#memoryRead.isFull
+  }
+
+  // ---- what happened ----
+
+  /**
+   * Applies a step's result, a timer or an event: transition, one commit, dispatch. Computes again when another event came first.
+   * `state` spares the read when the caller has just seen it.
+   */
+  async apply(id: string, cause: Cause, state?: State, pending = ''): Promise<'ok' | 'stale' | 'parked' | 'ended'> {
+    let at = state ?? (await this.#state(id))
+    while (at) {
+      const commit = this.#commitFor(id, cause, at, pending)
+      if ('broken' in commit) {
+        await this.store.end(id, commit.broken, '')
+        return 'ended'
+      }
+      const reply = await this.store.commit(commit.commit)
+      if (reply.is === 'conflict') {
+        at = { ...at, version: reply.version, snapshot: reply.snapshot }
+        continue
+      }
+      if (reply.is !== 'ok') return reply.is === 'inbox' ? 'parked' : reply.is === 'ended' ? 'ended' : 'stale'
+      const { transition } = commit
+      if (transition) {
+        if (transition.document.status === undefined) this.#remember(id, commit.commit.snapshot, transition)
+        const workflow = this.#workflows.get(at.workflow)
+        if (workflow) await this.#dispatchSteps(id, commit.commit.effects.steps, transition.snapshot.context, workflow)
+      }
+      return 'ok'
+    }
+    return 'stale'
+  }
+
+  #commitFor(id: string, cause: Cause, at: State, pending: string): { commit: Commit; transition?: Transition } | { broken: WireError } {
+    const machine = this.#machines.get(at.workflow)
+    const base = { id, version: at.version, cause, pending }
+    const none: Effects = { closed: [], steps: [], timers: [] }
+    if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: none } }
+    try {
+      const loaded = this.#load(id, machine, at.snapshot)
+      const timer = Object.values(loaded.document.effects).find((effect) => effect.suffix === cause.name)
+      const event = cause.event ?? (timer && 'event' in timer ? timer.event : undefined)
+      // The effect is not open any more: the script finds the same and changes nothing.
+      const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
+      const document = transition?.document ?? loaded.document
+      const effects = transition ? this.#planned(transition, 0) : none
+      const commit: Commit = { ...base, mode: pending ? 'inbox' : 'direct', snapshot: JSON.stringify(document), outcome: transition && outcomeOf(transition), effects }
+      return transition ? { commit, transition } : { commit }
+    } catch (error) {
+      this.log.error({ session: id, workflow: at.workflow, err: error }, 'the workflow threw')
+      const broken = error instanceof DarkroomError ? error : new DarkroomError('workflow.broken', `${at.workflow} threw: ${(error as Error).message}`, { cause: error })
+      return { broken: broken.toWire() }
+    }
+  }
+
+  /** Applies what waited in the inbox, in order, until it is empty or the session rests again. */
+  async drainInbox(id: string): Promise<void> {
+    for (;;) {
+      const head = await this.store.inboxHead(id)
+      if (head === null) return
+      const outcome = await this.apply(id, JSON.parse(head) as Cause, undefined, head)
+      if (outcome === 'parked' || outcome === 'ended') return
+    }
+  }
+
+  async #state(id: string): Promise<State | undefined> {
+    const { version, snapshot, workflow } = await this.store.fields(id, 'version', 'snapshot', 'workflow')
+    return version === null || snapshot === null || workflow === null ? undefined : { version, snapshot, workflow }
+  }
+
+  /** A session's document in memory. @throws DarkroomError `workflow.broken`, `workflow.unknown` */
+  loaded(id: string, state: State): Loaded {
+    const loaded = this.#load(id, this.#machine(state.workflow), state.snapshot)
+    this.#cache.set(id, { text: state.snapshot, loaded })
+    return loaded
+  }
+
+  #load(id: string, machine: PureMachine, text: string): Loaded {
+    const known = this.#cache.get(id)
+    this.#cache.delete(id)
+    return known?.text === text ? known.loaded : machine.load(JSON.parse(text) as Document)
+  }
+
+  #remember(id: string, text: string, loaded: Loaded): void {
+    this.#cache.set(id, { text, loaded })
+    if (this.#cache.size > cacheLimit) this.#cache.delete(this.#cache.keys().next().value ?? '')
+  }
+
+  #machine(workflow: string): PureMachine {
+    const machine = this.#machines.get(workflow)
+    if (!machine) throw new DarkroomError('workflow.unknown', `this process does not have ${workflow}`)
+    return machine
+  }
+
+  workflow(id: string): Workflow | undefined {
+    return this.#workflows.get(id)
+  }
+
+  // ---- dispatch ----
+
+  #planned(transition: Transition, priority: number): Effects {
+    const steps = transition.steps.map((step): PlannedStep => {
+      const operation = this.operations[step.step]
+      if (!operation) throw new DarkroomError('workflow.broken', `there is no operation ${step.step}`)
+      return { ...step, lane: operation.lane, priority }
+    })
+    return { closed: transition.closed, steps, timers: transition.timers }
+  }
+
+  /** Dispatches without making the caller wait: the outbox has the steps already. */
+  #dispatchLater(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): void {
+    this.#dispatchSteps(id, steps, context, workflow).catch((error: unknown) => this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'))
+  }
+
+  async #dispatchSteps(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
+    if (steps.length === 0) return
+    const onDevice = steps.some((step) => step.lane === 'gpu')
+    const session = onDevice ? await this.store.fields(id, 'exactnessKey', 'lastWorker') : { exactnessKey: null, lastWorker: null }
+    const model = onDevice ? workflow.needs(context) : null
+    await Promise.all(
+      steps.map(({ suffix, step, lane, priority }) => this.dispatch({ stepKey: `${id}.${suffix}`, dispatch: 1, name: step, lane, priority, model, ...session })),
+    )
+  }
+
+  /** Places one step and adds its job; `nowhere` stays in the outbox with its reason. */
+  async dispatch(step: Waiting): Promise<ReturnType<typeof place>> {
+    if (step.lane === 'host') {
+      await this.dispatcher.add(step, queues.host)
+      return { queue: queues.host, isAffinity: false }
+    }
+    const placement = place(step, await this.workers())
+    if ('nowhere' in placement) return placement
+    if ((await this.store.place(step.stepKey, step.dispatch, placement.queue, false)) !== undefined) await this.dispatcher.add(step, placement.queue)
+    return placement
+  }
+
+  /** Workers that live, as they published themselves; read again at most every 300 ms. */
+  workers(): Promise<WorkerRecord[]> {
+    if (Date.now() - this.#workersRead.at > 300) {
+      const records = readWorkers<WorkerRecord>(this.#redis)
+      this.#workersRead = { at: Date.now(), records }
+      records.catch(() => (this.#workersRead.at = 0))
+    }
+    return this.#workersRead.records
+  }
+
+  // ---- control and reads ----
+
+  /** @throws DarkroomError `session.unknown`, `session.ended` */
+  async control(id: string, verb: ControlVerb): Promise<Session> {
+    const reply = sessionIdPattern.test(id) ? await this.store.control(id, verb) : ({ is: 'missing' } as const)
+    if (reply.is === 'missing') throw unknown(id)
+    if (reply.is === 'ended') throw new DarkroomError('session.ended', `session ${id} has ${reply.status}`, { details: { status: reply.status } })
+    return this.#mustGet(id)
+  }
+
+  /** Removes an ended session. @throws DarkroomError `session.unknown`, `session.not_ended` */
+  async remove(id: string): Promise<void> {
+    const session = await this.#mustGet(id)
+    const workflow = session.workflow.split('@')[0] ?? ''
+    const reply = await this.store.remove(id, indexesOf(workflow, session.tags, session.keyId))
+    if (reply === 'missing') throw unknown(id)
+    if (reply === 'not_ended') throw new DarkroomError('session.not_ended', `session ${id} is ${session.status}`)
+    this.#cache.delete(id)
+  }
+
+  async get(id: string): Promise<Session | undefined> {
+    return sessionIdPattern.test(id) ? this.store.get(id) : undefined
+  }
+
+  async #mustGet(id: string): Promise<Session> {
+    const session = await this.get(id)
+    if (!session) throw unknown(id)
+    return session
+  }
+
+  list(filter: SessionFilter): Promise<SessionPage> {
+    return this.store.list(filter)
+  }
+
+  history(id: string, after: number, limit: number): Promise<{ id: number; event: SessionEvent }[]> {
+    return this.store.history(id, after, limit)
+  }
+
+  async receipt(id: string): Promise<Receipt | undefined> {
+    const session = await this.get(id)
+    return session && receiptOf(session, (await this.store.history(id, 0, 10_000)).map(({ event }) => event))
+  }
+
+  /** Calls back at each new history entry and progress frame. A lost wake is the caller's own poll's to make up for. */
+  async watch(id: string, on: { entry(): void; progress(progress: Progress): void }): Promise<() => void> {
+    const channel = keys.events(id)
+    const watchers = this.#watchers.get(channel) ?? new Set()
+    watchers.add(on)
+    this.#watchers.set(channel, watchers)
+    if (watchers.size === 1) await ask(this.#subscriber.subscribe(channel))
+    return () => {
+      watchers.delete(on)
+      if (watchers.size > 0 || !this.#watchers.delete(channel)) return
+      this.#subscriber.unsubscribe(channel).catch((error: unknown) => this.log.debug({ err: error }, 'unsubscribe failed'))
+    }
+  }
+
+  #wake(channel: string, message: string): void {
+    for (const on of this.#watchers.get(channel) ?? []) {
+      if (message === '') on.entry()
+      else on.progress(JSON.parse(message) as Progress)
+    }
+  }
+
+  /** Whether a session names the artifact; with a key, one of that key's sessions. */
+  async names(sha256: string, keyId: string | null): Promise<boolean> {
+    for (let shard = 0; shard < this.config.shards; shard++) {
+      const ids = await this.store.namers(shard, sha256)
+      if (keyId === null && ids.length > 0) return true
+      const owners = await Promise.all(ids.map((id) => this.store.fields(id, 'keyId')))
+      if (owners.some((owner) => owner.keyId === keyId)) return true
+    }
+    return false
+  }
+
+  /** A worker lost this session's attempt; the worker reads the count and drains itself when it is too high. */
+  countLoss(worker: string, sessionId: string): Promise<void> {
+    return countLoss(this.#redis, worker, sessionId)
+  }
+
+  workflows(): WorkflowInfo[] {
+    return [...this.#workflows.values()].map(({ name, version, title, description, input, output, resources, machine }) => {
+      return { name, version, title, description, input, output, resources, diagram: toMermaid(machine) }
+    })
+  }
+
+  /** Ready when Redis answers and no lane with waiting jobs is without a worker that takes them. */
+  async ready(): Promise<{ ready: boolean; reasons: string[] }> {
+    try {
+      await ask(this.#redis.ping())
+      return await this.#recovery.lanes()
+    } catch (error) {
+      return { ready: false, reasons: [ensureError(error, 'redis.unavailable').message] }
+    }
+  }
+
+  /** Queues for the operator's board: those of the lanes that workers have now. */
+  async queues(): Promise<ReturnType<Dispatcher['queue']>[]> {
+    const records = await this.workers()
+    const names = new Set([queues.host, ...records.flatMap((worker) => [queues.gpuClass(worker.exactnessKey), queues.gpuDevice(worker.device.id)])])
+    return [...names].map((name) => this.dispatcher.queue(name))
+  }
+
+  /** Stops the sweeps and lets go of queues; the connections belong to the caller. */
+  async close(): Promise<void> {
+    await this.#recovery.stop()
+    await this.dispatcher.close()
+  }
+}
+
+const unknown = (id: string): DarkroomError => new DarkroomError('session.unknown', `there is no session ${id}`, { field: 'id' })
+
+const indexesOf = (workflow: string, tags: string[], keyId: string | null): string[] => [
+  `workflow:${workflow}`,
+  ...tags.map((tag) => `tag:${tag}`),
+  ...(keyId === null ? [] : [`key:${keyId}`]),
+]
+
+/** How a final state ends the session: XState `done` succeeds, unless the state has the tag `failed`; XState `error` fails. */
+function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {
+  if (document.status === undefined) return undefined
+  const failed = document.status === 'error' || snapshot.hasTag('failed')
+  if (!failed) {
+    const output = document.output ?? {}
+    return { status: 'succeeded', result: JSON.stringify(output), entry: { type: 'session.succeeded', output } }
+  }
+  const told = document.status === 'error' ? document.error : (document.output as { error?: unknown } | undefined)?.error
+  const error = isWireError(told) ? told : new DarkroomError('workflow.broken', `the workflow failed without saying why: ${JSON.stringify(told)}`).toWire()
+  return { status: 'failed', result: JSON.stringify(error), entry: { type: 'session.failed', error } }
+}
+
+const isWireError = (value: unknown): value is WireError => typeof value === 'object' && value !== null && 'code' in value && 'message' in value
+
+function invalid(error: z.ZodError): DarkroomError {
+  const problems = error.issues.flatMap((issue) => {
+    const at = (path: PropertyKey[]): string => ['input', ...path].map(String).join('.')
+    if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ field: at([...issue.path, key]), message: 'there is no such field' }))
+    return [{ field: at(issue.path), message: issue.message }]
+  })
+  const [first] = problems
+  return new DarkroomError('api.invalid', problems.map(({ field, message }) => `${field}: ${message}`).join('; '), { field: first?.field ?? 'input', details: { problems } })
+}
