@@ -141,7 +141,9 @@ export class PureMachine {
     }
     for (const { type, params } of this.#actions) {
       if (type === 'xstate.spawnChild') {
-        const { id, src, input } = params as { id: string; src: string; input: unknown }
+        // Of a computed id only the reference knows the value.
+        const { actorRef, src, input } = params as { actorRef: { id: string }; src: string; input: unknown }
+        const { id } = actorRef
         const suffix = `${version}.${n++}`
         open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
       } else if (type === 'xstate.stopChild') {

@@ -1,9 +1,18 @@
+import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { encode } from 'fast-png'
 
-const require = createRequire(import.meta.url)
-const version = (name: string): string => (require(`${name}/package.json`) as { version: string }).version
+/** Version of an installed package; asked of its file, because `exports` may hide its package.json. */
+function version(name: string): string {
+  for (let folder = dirname(createRequire(import.meta.url).resolve(name)); ; folder = dirname(folder)) {
+    const file = join(folder, 'package.json')
+    const found = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { name?: string; version?: string }) : {}
+    if (found.name === name && found.version) return found.version
+    if (folder === dirname(folder)) throw new Error(`${name} is not installed`)
+  }
+}
 
 /**
  * The one PNG writer: pure JavaScript over a pinned deflate, so that equal pixels and texts are equal bytes on every CPU.
