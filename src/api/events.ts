@@ -9,7 +9,7 @@ import { ended, type Progress } from '../workflows/session.ts'
 import { needs } from './auth.ts'
 import { Bell } from './bell.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
-import { presentEvent, presentProgress } from './present.ts'
+import { EventView, presentEvent, presentProgress } from './present.ts'
 import { idParam, keyed, problems } from './route.ts'
 import { visible } from './sessions.ts'
 
@@ -47,7 +47,10 @@ const events = createRoute({
 })
 
 export function eventRoutes({ engine, log, closing }: ApiParts): App {
-  return new OpenAPIHono<AppEnv>().openapi(events, async (c) => {
+  const routes = new OpenAPIHono<AppEnv>()
+  // No response body is one event, so nothing else would bring its schema into the document.
+  routes.openAPIRegistry.register('SessionEvent', EventView)
+  return routes.openapi(events, async (c) => {
     const { id, status, progress } = await visible(engine, c.req.valid('param').id, c.get('caller'))
     let after = c.req.valid('header')['last-event-id'] ?? c.req.valid('query').after ?? 0
     if (ended.has(status) && (await engine.history(id, after, 1)).length === 0) return c.body(null, 204)

@@ -8,6 +8,9 @@ import type { Caller } from './auth.ts'
 const Time = z.iso.datetime().openapi({ example: '2030-01-01T12:00:00.000Z' })
 const Anything = z.record(z.string(), z.unknown())
 
+/** `nullable()` on a named schema would make the component itself nullable. */
+const orNull = <S extends z.ZodType>(schema: S) => z.union([schema, z.null()])
+
 export const ErrorView = z
   .strictObject({
     code: z.string(),
@@ -46,8 +49,8 @@ export const SessionView = z
     waiting: z.string().nullable().openapi({ description: 'what it waits for, in words' }),
     input: Anything.openapi({ description: 'the request made whole: never changes' }),
     output: z.looseObject({ images: z.array(ImageView).optional() }).nullable(),
-    error: ErrorView.nullable(),
-    progress: ProgressView.nullable(),
+    error: orNull(ErrorView),
+    progress: orNull(ProgressView),
     priority: z.int(),
     tags: z.array(z.string()),
     keyId: z.string().nullable(),
@@ -88,6 +91,8 @@ export function presentSession(session: Session): SessionView {
   }
 }
 
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
+
 const Pictures = z.looseObject({ images: z.array(z.looseObject({ sha256: z.string() })) })
 
 function withLinks(output: Record<string, unknown>): z.infer<typeof SessionView>['output'] {
@@ -96,19 +101,21 @@ function withLinks(output: Record<string, unknown>): z.infer<typeof SessionView>
   return { ...output, images: pictures.data.images.map((image) => ({ ...image, url: `/v1/artifacts/${image.sha256}` })) }
 }
 
-export function presentProgress(progress: Progress): z.infer<typeof ProgressView> {
-  return { ...progress }
+export function presentProgress({ fraction, step, stage, ...more }: Progress): z.infer<typeof ProgressView> {
+  const { call, calls, rate, etaS, image, images } = more
+  return { fraction, step, stage, call, calls, rate, etaS, image, images }
 }
 
 function presentError({ code, class: errorClass, message, remedy, field, details }: WireError): z.infer<typeof ErrorView> {
   return { code, class: errorClass, message, remedy, ...(field !== undefined && { field }), ...(details && { details }) }
 }
 
-/** The `data` of a server-sent event: the history entry with its time as text. */
+/** The `data` of a server-sent event: the history entry, its time as text, its pictures with links. */
 export const EventView = z.looseObject({ type: z.enum(eventTypes), at: Time }).openapi('SessionEvent')
 
 export function presentEvent(event: SessionEvent): z.infer<typeof EventView> {
-  return { ...event, at: iso(event.at) }
+  const output = event['output']
+  return { ...event, at: iso(event.at), ...(isRecord(output) && { output: withLinks(output) }) }
 }
 
 const AttemptView = z.strictObject({
@@ -121,7 +128,7 @@ const AttemptView = z.strictObject({
   end: z.enum(['completed', 'failed', 'released', 'lost', 'cancelled']).nullable(),
   resumedFrom: z.strictObject({ call: z.int(), sha256: z.string() }).nullable(),
   stats: Anything.nullable(),
-  error: ErrorView.nullable(),
+  error: orNull(ErrorView),
 })
 
 export const ReceiptView = z
