@@ -114,7 +114,7 @@ const Place = {
   files: z.record(z.string(), FileGiven),
   checkpoint: CheckpointGiven.nullable(),
 }
-const Size = { width: z.int().min(8), height: z.int().min(8) }
+const Size = { width: z.int().min(8).multipleOf(8), height: z.int().min(8).multipleOf(8) }
 const Prompt = { model: ModelRef, prompt: z.string(), negativePrompt: z.string() }
 
 /** What the node may ask for. */

@@ -1,0 +1,23 @@
+"""Which function an action is.
+
+`inference.denoise` is `darkroom.inference.denoise`; what is not listed here does not exist.
+"""
+
+import importlib
+
+from darkroom.errors import DarkroomError
+
+OPERATIONS = (
+    "inference.decode",
+    "inference.denoise",
+    "inference.encode",
+    "model.ensure",
+)
+
+
+def operation(action):
+    """The function (tools) → result of an action. Raises `worker.action_unknown`."""
+    if action not in OPERATIONS:
+        raise DarkroomError("worker.action_unknown", f"there is no action {action!r}", field="action")
+    module, verb = action.split(".")
+    return getattr(importlib.import_module(f"darkroom.{module}"), verb)
