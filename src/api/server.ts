@@ -94,11 +94,17 @@ function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
     return
   }
   const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
-  const problem = { ...describe(new DarkroomError('api.malformed', `this is not an HTTP request: ${error.message}`), randomUUID()), status, title: STATUS_CODES[status] }
-  const body = JSON.stringify(problem)
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  )
+  const requestId = randomUUID()
+  const title = STATUS_CODES[status]
+  const body = JSON.stringify({ ...describe(new DarkroomError('api.malformed', `this is no HTTP request: ${error.message}`), requestId), status, title })
+  const head = [
+    `HTTP/1.1 ${status} ${title}`,
+    'Content-Type: application/problem+json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    `X-Request-Id: ${requestId}`,
+    'Connection: close',
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }
 
 /** Streams and waits end by the signal, idle connections next, what is left after the grace. */

@@ -1,6 +1,6 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`, or a read. Nothing else writes a session. */
-import type { WireError } from '../errors.ts'
-import { keys, shardOf, splitStepKey } from '../keys.ts'
+import { DarkroomError, type WireError } from '../errors.ts'
+import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { ask, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 import type { OpenedStep, OpenedTimer } from './transition.ts'
@@ -340,7 +340,7 @@ export class Store {
   async #listShard(shard: number, filter: SessionFilter): Promise<Session[]> {
     const candidates = [
       filter.status && keys.index(shard, 'status', filter.status),
-      filter.workflow && keys.index(shard, 'workflow', filter.workflow),
+      filter.workflow && keys.index(shard, 'workflow', filter.workflow.split('@')[0]),
       filter.tag && keys.index(shard, 'tag', filter.tag),
       filter.keyId && keys.index(shard, 'key', filter.keyId),
     ].filter((index): index is string => Boolean(index))
@@ -348,11 +348,11 @@ export class Store {
     const sizes = await Promise.all(candidates.map((index) => ask(this.#redis.zcard(index))))
     const index = candidates[sizes.indexOf(Math.min(...sizes))] ?? keys.index(shard, 'all')
 
-    const [at, afterId] = filter.cursor ? Buffer.from(filter.cursor, 'base64url').toString().split(/:(.*)/s) : ['+inf', undefined]
+    const { at, afterId } = readCursor(filter.cursor)
     const found: Session[] = []
     const batch = filter.limit + 1
     for (let offset = 0; found.length <= filter.limit; offset += batch) {
-      const ids = await ask(this.#redis.zrevrangebyscore(index, at ?? '+inf', '-inf', 'LIMIT', offset, batch))
+      const ids = await ask(this.#redis.zrevrangebyscore(index, at, '-inf', 'LIMIT', offset, batch))
       if (ids.length === 0) break
       const records = await ask(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()).exec())
       for (const [i, id] of ids.entries()) {
@@ -397,7 +397,7 @@ export class Store {
 function matches(session: Session, filter: SessionFilter): boolean {
   return (
     (!filter.status || session.status === filter.status) &&
-    (!filter.workflow || session.workflow === filter.workflow) &&
+    (!filter.workflow || session.workflow === filter.workflow || session.workflow.split('@')[0] === filter.workflow) &&
     (!filter.tag || session.tags.includes(filter.tag)) &&
     (filter.keyId === null || session.keyId === filter.keyId)
   )
@@ -428,4 +428,15 @@ function toSession(id: string, record: Record<string, string>): Session {
     deadlineAt: number('deadlineAt'),
     version: Number(record['version'] ?? 0),
   }
+}
+
+/** Where a page begins: `next` of the page before. @throws DarkroomError `api.invalid` for one that no page gave. */
+function readCursor(cursor: string | undefined): { at: string; afterId: string | undefined } {
+  if (cursor === undefined) return { at: '+inf', afterId: undefined }
+  const [, at, afterId] = /^(\d{1,15}):(.+)$/s.exec(Buffer.from(cursor, 'base64url').toString()) ?? []
+  if (at === undefined || afterId === undefined || !sessionIdPattern.test(afterId)) {
+    const problem = { field: 'cursor', message: 'must be `next` of the page before, unchanged' }
+    throw new DarkroomError('api.invalid', `cursor: ${problem.message}`, { field: 'cursor', details: { problems: [problem] } })
+  }
+  return { at, afterId }
 }

@@ -126,7 +126,7 @@ function open(url: string, method: string, path: string, { headers = {}, body, s
   const isRaw = typeof body === 'string' || body instanceof Uint8Array
   const payload = body === undefined || isRaw ? (body as string | Uint8Array | undefined) : JSON.stringify(body)
   const type = body === undefined || isRaw ? {} : { 'Content-Type': 'application/json' }
-  const length = payload === undefined ? {} : { 'Content-Length': String(Buffer.byteLength(payload)) }
+  const length = payload === undefined || 'Transfer-Encoding' in headers ? {} : { 'Content-Length': String(Buffer.byteLength(payload)) }
   return new Promise((resolve, reject) => {
     const { hostname, port } = new URL(url)
     const request = httpRequest(

@@ -1,0 +1,214 @@
+import { createHash } from 'node:crypto'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { scopes } from '../../src/api/auth.ts'
+import { startApi } from '../../src/api/server.ts'
+import { keys as redisKeys } from '../../src/keys.ts'
+import { createLog } from '../../src/log.ts'
+import { ApiClient } from '../support/http.ts'
+import { sketchOf, startHarness, type Harness } from './harness.ts'
+
+let h: Harness
+beforeAll(async () => {
+  h = await startHarness()
+})
+afterAll(() => h.stop())
+beforeEach(async () => {
+  for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+})
+
+describe('the key store', () => {
+  test('shows a key once and stores its hash only', async () => {
+    const { key, record } = await h.keys.add('laptop', ['read', 'submit'])
+    expect(key).toMatch(/^dk_[0-9a-f]{8}_[\w-]{43}$/)
+    expect(record).toMatchObject({ name: 'laptop', scopes: ['submit', 'read'] })
+    const stored = JSON.stringify(await h.redis.hgetall(redisKeys.apiKeys()))
+    expect(stored).not.toContain(key.split('_')[2])
+    expect(stored).toContain(createHash('sha256').update(key).digest('hex'))
+    expect(JSON.stringify(await h.keys.list())).not.toMatch(/sha256|dk_/)
+  })
+
+  test('finds a key by all of it and by nothing less', async () => {
+    const { key, record } = await h.keys.add('laptop', ['read'])
+    expect(await h.keys.find(key)).toEqual(record)
+    const last = key.endsWith('A') ? 'B' : 'A'
+    for (const wrong of [key.slice(0, -1) + last, key.slice(0, -1), `${key}A`, key.toUpperCase(), '', 'dk_', `dk_${record.id}_`, record.id]) {
+      expect(await h.keys.find(wrong)).toBeUndefined()
+    }
+  })
+
+  test('lists the oldest first and forgets revoked ones', async () => {
+    const { record: first } = await h.keys.add('first', ['read'])
+    while (Date.now() === first.createdAt) await new Promise(setImmediate)
+    const { record: second } = await h.keys.add('second', ['operate'])
+    expect((await h.keys.list()).map(({ id }) => id)).toEqual([first.id, second.id])
+    expect(await h.keys.revoke(first.id)).toBe(true)
+    expect(await h.keys.revoke(first.id)).toBe(false)
+    expect(await h.keys.list()).toEqual([second])
+  })
+
+  test.each([
+    ['', ['read'], 'name'],
+    ['x'.repeat(65), ['read'], 'name'],
+    ['new\nline', ['read'], 'name'],
+    ['fine', [], 'scopes'],
+  ] as const)('refuses the name %j with scopes %j', async (name, granted, field) => {
+    await expect(h.keys.add(name, granted)).rejects.toMatchObject({ code: 'api.invalid', details: { problems: [{ field }] } })
+  })
+})
+
+describe('without a stored key', () => {
+  test('this machine needs none', async () => {
+    expect((await h.client.get('/v1/sessions')).status).toBe(200)
+  })
+
+  test('a key that somebody presents must be valid all the same', async () => {
+    const answer = await new ApiClient(h.url, { key: 'anything' }).get('/v1/sessions')
+    expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized' })
+    const forwarded = await new ApiClient(h.url, { key: 'anything' }).get('/v1/sessions', { headers: { 'X-Forwarded-For': '203.0.113.7' } })
+    expect(forwarded.status).toBe(401)
+  })
+
+  test('binding beyond this machine is refused', async () => {
+    const start = startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
+    await expect(start).rejects.toMatchObject({ code: 'api.key_required', remedy: expect.stringMatching('darkroom keys add') })
+  })
+})
+
+describe('with a stored key', () => {
+  test.each(['/v1/sessions', '/v1/sessions/x', '/v1/sessions/x/events', '/v1/workflows', '/v1/workers', '/v1/artifacts/x', '/v1/nothing', '/admin/queues', '/admin/nothing'])(
+    '%s asks for one',
+    async (path) => {
+      const { key } = await h.keys.add('laptop', [...scopes])
+      for (const headers of [{}, { Authorization: 'Bearer ' }, { Authorization: `Bearer ${key}x` }, { Authorization: 'Basic eDp5' }, { Authorization: 'Negotiate x' }]) {
+        const answer = await h.client.get(path, { headers })
+        expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized' })
+        expect(answer.headers['www-authenticate']).toMatch(path.startsWith('/admin') ? /^Basic / : /^Bearer /)
+        expect(answer.text).not.toContain(key)
+      }
+    },
+  )
+
+  test('health, readiness and the document ask for none', async () => {
+    await h.keys.add('laptop', ['read'])
+    for (const path of ['/v1/health', '/v1/ready', '/openapi.json', '/docs']) expect((await h.client.get(path)).status).toBe(200)
+  })
+
+  test('it opens as Bearer, and as the password of Basic', async () => {
+    const { key } = await h.keys.add('laptop', [...scopes])
+    for (const authorization of [`Bearer ${key}`, `bearer  ${key}`, `Basic ${Buffer.from(`anyone:${key}`).toString('base64')}`]) {
+      expect((await h.client.get('/v1/sessions', { headers: { Authorization: authorization } })).status).toBe(200)
+      expect((await h.client.get('/admin/queues', { headers: { Authorization: authorization } })).status).toBe(200)
+    }
+    expect((await h.client.get(`/v1/sessions?key=${key}`)).status).toBe(401)
+  })
+
+  test('it passes a proxy', async () => {
+    const { key } = await h.keys.add('laptop', ['read'])
+    const client = new ApiClient(h.url, { key })
+    expect((await client.get('/v1/sessions', { headers: { 'X-Forwarded-For': '203.0.113.7' } })).status).toBe(200)
+  })
+
+  test('a revoked one is worth nothing from the next request on', async () => {
+    const client = await h.withKey('read')
+    await h.withKey('read')
+    expect((await client.get('/v1/sessions')).status).toBe(200)
+    await h.keys.revoke(client.keyId)
+    expect((await client.get('/v1/sessions')).status).toBe(401)
+  })
+
+  test('the API may listen beyond this machine', async () => {
+    const { key } = await h.keys.add('laptop', ['read'])
+    const api = await startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
+    try {
+      const url = `http://127.0.0.1:${api.port}`
+      expect((await new ApiClient(url, { key }).get('/v1/sessions')).status).toBe(200)
+      expect((await new ApiClient(url).get('/v1/sessions')).status).toBe(401)
+    } finally {
+      await api.close()
+    }
+  })
+})
+
+describe('scopes', () => {
+  const requests = [
+    ['submit', 'POST', '/v1/sessions'],
+    ['submit', 'POST', '/v1/sessions/x/retry'],
+    ['read', 'GET', '/v1/sessions'],
+    ['read', 'GET', '/v1/sessions/x'],
+    ['read', 'GET', '/v1/sessions/x/receipt'],
+    ['read', 'GET', '/v1/sessions/x/events'],
+    ['read', 'GET', '/v1/workflows'],
+    ['read', 'GET', '/v1/workflows/image-generation'],
+    ['read', 'GET', '/v1/workers'],
+    ['read', 'GET', `/v1/artifacts/${'0'.repeat(64)}`],
+    ['control', 'POST', '/v1/sessions/x/pause'],
+    ['control', 'POST', '/v1/sessions/x/resume'],
+    ['control', 'POST', '/v1/sessions/x/cancel'],
+    ['control', 'DELETE', '/v1/sessions/x'],
+    ['operate', 'GET', '/admin/queues'],
+    ['operate', 'GET', '/admin/queues/api/queues'],
+    ['operate', 'PUT', '/admin/queues/api/queues/pause'],
+  ] as const
+
+  test.each(requests)('%s is what %s %s needs', async (scope, method, path) => {
+    const options = method === 'POST' && path === '/v1/sessions' ? { body: sketchOf('scopes') } : {}
+    const others = await h.withKey(...scopes.filter((other) => other !== scope))
+    const refused = await others.request(method, path, options)
+    expect(refused.json).toMatchObject({ status: 403, code: 'api.forbidden', detail: expect.stringContaining(scope) })
+
+    const owner = await h.withKey(scope)
+    const answer = await owner.request(method, path, options)
+    expect(answer.json?.code).not.toBe('api.forbidden')
+    expect(answer.status).not.toBe(401)
+  })
+})
+
+describe('a key sees its own sessions', () => {
+  test('and of others not even that they exist', async () => {
+    const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const { id } = (await ann.post('/v1/sessions', sketchOf('hers'))).json
+    expect((await ann.get(`/v1/sessions/${id}`)).json.keyId).toBe(ann.keyId)
+
+    const unknown = (await bob.get('/v1/sessions/0-00000000000000000000000000')).json
+    const requests = [
+      ['GET', ''],
+      ['GET', '/receipt'],
+      ['GET', '/events'],
+      ['POST', '/pause'],
+      ['POST', '/resume'],
+      ['POST', '/cancel'],
+      ['POST', '/retry'],
+      ['DELETE', ''],
+    ] as const
+    for (const [method, rest] of requests) {
+      const { json } = await bob.request(method, `/v1/sessions/${id}${rest}`)
+      expect({ ...json, requestId: '', detail: '' }).toEqual({ ...unknown, requestId: '', detail: '' })
+    }
+    expect((await bob.get('/v1/sessions')).json.sessions).toEqual([])
+    expect((await ann.get('/v1/sessions')).json.sessions.map((session: { id: string }) => session.id)).toEqual([id])
+    expect((await ann.get(`/v1/sessions/${id}`)).json.status).toBe('queued')
+  })
+
+  test('one idempotency key of two API keys means two sessions', async () => {
+    const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const body = sketchOf('same')
+    const hers = await ann.post('/v1/sessions', body, { 'Idempotency-Key': 'one' })
+    const his = await bob.post('/v1/sessions', body, { 'Idempotency-Key': 'one' })
+    expect([hers.status, his.status]).toEqual([202, 202])
+    expect(hers.json.id).not.toBe(his.json.id)
+  })
+
+  test('and its own pictures', async () => {
+    const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const { id } = (await ann.post('/v1/sessions', sketchOf('a picture'))).json
+    const sha256 = await h.finish(id)
+    expect((await ann.get(`/v1/artifacts/${sha256}`)).status).toBe(200)
+    expect((await bob.get(`/v1/artifacts/${sha256}`)).json).toMatchObject({ status: 404, code: 'artifact.unknown' })
+    const known = { headers: { 'If-None-Match': `"${sha256}"` } }
+    expect((await bob.get(`/v1/artifacts/${sha256}`, known)).status).toBe(404)
+    // The same bytes, drawn for him as well, are his as well.
+    const his = (await bob.post('/v1/sessions', sketchOf('a picture'))).json
+    await h.finish(his.id)
+    expect((await bob.get(`/v1/artifacts/${sha256}`)).status).toBe(200)
+  })
+})
