@@ -7,8 +7,8 @@
 | writer | owns the pipe to the node |
 | heartbeat | sends the vitals every 2 s |
 
-Exit codes: 0 clean (shutdown, or the node closed the pipe), 64 handshake refused, 69 device lost, 70 internal,
-75 recycle me.
+Exit codes: 0 clean (shutdown, or the node closed the pipe), 64 handshake refused, 69 device lost,
+70 internal, 75 recycle me.
 """
 
 import os
@@ -25,6 +25,7 @@ os.umask(0o077)
 
 import ctypes
 import gc
+import importlib
 import signal
 import threading
 import time
@@ -240,7 +241,12 @@ class Child:
 
     def prepare(self, hello):
         """The heavy imports, with progress, then everything that requests share."""
-        steps = ("torch", "transformers", "diffusers")
+        steps = (
+            "torch",
+            "transformers.models.clip",
+            "diffusers.models.unets.unet_2d_condition",
+            "diffusers.models.autoencoders.autoencoder_kl",
+        )
         exactness.prepare_environment(hello["threads"])
         for done, name in enumerate(steps):
             self.writer.send(
@@ -248,7 +254,7 @@ class Child:
                 "worker.hello",
                 {"type": "progress", "stage": "import", "call": done, "calls": len(steps)},
             )
-            __import__(name)
+            importlib.import_module(name)
         logs.quiet_libraries()
         import torch
 

@@ -14,6 +14,9 @@ ENVIRONMENT = {
     # differently.
     "MKL_DYNAMIC": "FALSE",
     "OMP_DYNAMIC": "FALSE",
+    # Threads that spin while they wait hold one another up on a busy machine: 48 s instead of 1.3 s for 20
+    # steps of darkroom-tiny with two threads on two busy cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
