@@ -7,7 +7,6 @@ import { Hono } from 'hono'
 import { DarkroomError } from '../errors.ts'
 import { needs } from './auth.ts'
 import type { ApiParts, AppEnv } from './context.ts'
-import { answerProblem } from './problem.ts'
 
 const base = '/admin/queues'
 
@@ -16,7 +15,7 @@ const policy =
   "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 
 /** The board, read-only unless the configuration lets operators write. */
-export function adminRoutes({ engine, config, log }: Pick<ApiParts, 'engine' | 'config' | 'log'>): Hono<AppEnv> {
+export function adminRoutes({ engine, config }: Pick<ApiParts, 'engine' | 'config'>): Hono<AppEnv> {
   const server = new HonoAdapter(serveStatic)
   server.setBasePath(base)
   const board = createBullBoard({ queues: [], serverAdapter: server, options: { uiConfig: { boardTitle: 'Darkroom queues' } } })
@@ -40,13 +39,11 @@ export function adminRoutes({ engine, config, log }: Pick<ApiParts, 'engine' | '
     if (!isRead && !config.boardWrite) throw new DarkroomError('api.board_read_only', 'this board is read-only')
     if (!c.req.path.startsWith(`${base}/static/`)) await refresh()
     await next()
+    if (c.res.status === 404) throw new DarkroomError('api.not_found', `the board has nothing at ${c.req.path.slice(0, 200)}`)
+    if (c.res.status === 405) throw new DarkroomError('api.board_read_only', 'this queue is read-only')
     if (c.res.status >= 400) {
-      const isMissing = c.res.status === 404
-      const text = await c.res.text()
-      const thrown = isMissing ? new DarkroomError('api.not_found', `the board has no ${c.req.path}`) : new Error(`Bull Board answered ${c.res.status}: ${text}`)
-      c.res = undefined
-      c.res = answerProblem(c, thrown, log)
-      return
+      const said = `the board answered ${c.res.status}: ${(await c.res.text()).slice(0, 500)}`
+      throw c.res.status < 500 ? new DarkroomError('api.board_refused', said) : new Error(said)
     }
     c.header('Content-Security-Policy', policy)
   })

@@ -1,9 +1,10 @@
 /** The API as a process: connects Redis, builds the engine, listens, and closes without losing an answer. */
 import { randomUUID } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { createServer, type Server, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener, RequestError } from '@hono/node-server'
 import { FileArtifactStore } from '../artifacts.ts'
 import type { Config } from '../config.ts'
 import { DarkroomError } from '../errors.ts'
@@ -69,12 +70,24 @@ export async function startApi(config: Config, log: Logger): Promise<RunningApi>
 /** Serves the app on a port of the configured host; 0 takes a free one. */
 export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Promise<RunningApi> {
   const closing = new AbortController()
+  // Every open stream listens to it.
+  setMaxListeners(0, closing.signal)
   const app = createApp({ ...parts, closing: closing.signal })
-  // What never reaches the app: a request target or Host that is no URL.
-  const errorHandler = (): Response => {
+  /** For what the app never sees: a request target or Host that is no URL. Anything else here is a fault of ours. */
+  const errorHandler = (error: unknown): Response => {
     const requestId = randomUUID()
-    const problem = describe(new DarkroomError('api.malformed', 'the request target or the Host header is not valid'), requestId)
-    return new Response(JSON.stringify(problem), { status: 400, headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId } })
+    const isTheirs = error instanceof RequestError
+    if (!isTheirs) parts.log.error({ requestId, err: error }, 'request failed outside the app')
+    const problem = describe(
+      isTheirs
+        ? new DarkroomError('api.malformed', `this is no valid request: ${error.message}`)
+        : new DarkroomError('api.failed', 'the request failed inside the API'),
+      requestId,
+    )
+    return new Response(JSON.stringify(problem), {
+      status: problem.status,
+      headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId },
+    })
   }
   const server = createServer(getRequestListener(app.fetch, { errorHandler }))
   server.on('clientError', refuse)
@@ -96,7 +109,7 @@ function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
   const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
   const requestId = randomUUID()
   const title = STATUS_CODES[status]
-  const body = JSON.stringify({ ...describe(new DarkroomError('api.malformed', `this is no HTTP request: ${error.message}`), requestId), status, title })
+  const body = JSON.stringify({ ...describe(new DarkroomError('api.malformed', `this is no valid HTTP: ${error.message}`), requestId), status, title })
   const head = [
     `HTTP/1.1 ${status} ${title}`,
     'Content-Type: application/problem+json',
