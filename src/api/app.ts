@@ -42,9 +42,13 @@ export function createApp(parts: ApiParts): App {
     c.header('X-Content-Type-Options', 'nosniff')
     c.header('Referrer-Policy', 'no-referrer')
     c.header('X-Frame-Options', 'DENY')
+    c.header('Cross-Origin-Resource-Policy', 'same-origin')
     await next()
     if (!c.res.headers.has('Cache-Control')) c.header('Cache-Control', 'no-store')
-    log.debug({ requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms: Math.round(performance.now() - startedAt) }, 'answered')
+    log.debug(
+      { requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms: Math.round(performance.now() - startedAt) },
+      'answered',
+    )
   })
   app.use(guard(config))
   if (config.allowedOrigins.length > 0) {
@@ -63,7 +67,8 @@ export function createApp(parts: ApiParts): App {
   app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
   app.use('/admin/*', withKey)
 
-  for (const routes of [sessionRoutes, eventRoutes, workflowRoutes, artifactRoutes, workerRoutes, healthRoutes]) app.route('/v1', routes(parts))
+  for (const routes of [sessionRoutes, eventRoutes, workflowRoutes, artifactRoutes, workerRoutes, healthRoutes])
+    app.route('/v1', routes(parts))
   const document = openApiDocument(app, parts.engine)
   app.route('/', docRoutes(document))
   app.route('/admin/queues', adminRoutes(parts))
@@ -71,9 +76,14 @@ export function createApp(parts: ApiParts): App {
   const methodsOf = methodTable(document)
   app.notFound((c) => {
     const methods = methodsOf(c.req.path)
-    if (methods.length === 0) return answerProblem(c, new DarkroomError('api.not_found', `there is nothing at ${c.req.path.slice(0, 200)}`), log)
+    if (methods.length === 0)
+      return answerProblem(c, new DarkroomError('api.not_found', `there is nothing at ${c.req.path.slice(0, 200)}`), log)
     c.header('Allow', methods.join(', '))
-    return answerProblem(c, new DarkroomError('api.method_not_allowed', `${c.req.method} is not possible at ${c.req.path.slice(0, 200)}`), log)
+    return answerProblem(
+      c,
+      new DarkroomError('api.method_not_allowed', `${c.req.method} is not possible at ${c.req.path.slice(0, 200)}`),
+      log,
+    )
   })
   return app
 }

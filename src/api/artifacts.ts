@@ -23,7 +23,12 @@ const get = createRoute({
   responses: {
     200: {
       description: 'The bytes; they never change',
-      content: { 'image/png': { schema: bytes }, 'image/jpeg': { schema: bytes }, 'image/webp': { schema: bytes }, 'image/avif': { schema: bytes } },
+      content: {
+        'image/png': { schema: bytes },
+        'image/jpeg': { schema: bytes },
+        'image/webp': { schema: bytes },
+        'image/avif': { schema: bytes },
+      },
     },
     304: { description: 'The caller has them already' },
     ...problems(404, 410),
@@ -38,7 +43,10 @@ export function artifactRoutes({ engine, artifacts }: ApiParts): App {
 
     const etag = `"${sha256}"`
     const cached = { ETag: etag, 'Cache-Control': 'private, max-age=31536000, immutable' }
-    const known = c.req.valid('header')['if-none-match']?.split(',').map((tag) => tag.trim().replace(/^W\//, ''))
+    const known = c.req
+      .valid('header')
+      ['if-none-match']?.split(',')
+      .map((tag) => tag.trim().replace(/^W\//, ''))
     if (known?.includes(etag)) return c.body(null, 304, cached)
 
     const artifact = await artifacts.open(sha256)
@@ -62,7 +70,8 @@ export function artifactRoutes({ engine, artifacts }: ApiParts): App {
   })
 }
 
-const unknownArtifact = (id: string): DarkroomError => new DarkroomError('artifact.unknown', `there is no picture ${JSON.stringify(id.slice(0, 64))}`)
+const unknownArtifact = (id: string): DarkroomError =>
+  new DarkroomError('artifact.unknown', `there is no picture ${JSON.stringify(id.slice(0, 64))}`)
 
 /** The first bytes of a stream, and the stream with them still in front. */
 async function peek(stream: ReadableStream<Uint8Array>): Promise<{ head: Uint8Array; whole: ReadableStream<Uint8Array> }> {

@@ -48,7 +48,8 @@ export class KeyStore {
       ...(/^[^\p{C}]{1,64}$/u.test(name) ? [] : [{ field: 'name', message: 'must be 1 to 64 printable characters' }]),
       ...(granted.length > 0 ? [] : [{ field: 'scopes', message: `must be some of ${scopes.join(', ')}` }]),
     ]
-    if (problems.length > 0) throw new DarkroomError('api.invalid', problems.map((p) => `${p.field}: ${p.message}`).join('; '), { details: { problems } })
+    if (problems.length > 0)
+      throw new DarkroomError('api.invalid', problems.map((p) => `${p.field}: ${p.message}`).join('; '), { details: { problems } })
     const id = randomBytes(4).toString('hex')
     const key = `dk_${id}_${randomBytes(32).toString('base64url')}`
     const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), createdAt: Date.now() }
@@ -60,7 +61,10 @@ export class KeyStore {
   /** Oldest first. */
   async list(): Promise<ApiKey[]> {
     const texts = await ask(this.#redis.hvals(redisKeys.apiKeys()))
-    return texts.map(parse).map(show).toSorted((a, b) => a.createdAt - b.createdAt)
+    return texts
+      .map(parse)
+      .map(show)
+      .toSorted((a, b) => a.createdAt - b.createdAt)
   }
 
   /** False when there is no such key. It holds from the next request on. */
@@ -126,4 +130,5 @@ function isFromHere(c: Context<AppEnv>): boolean {
 }
 
 /** True for addresses that only this machine can reach. */
-export const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)
+export const isLoopback = (host: string): boolean =>
+  host === 'localhost' || host === '::1' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)

@@ -9,7 +9,20 @@ import type { Caller, KeyStore } from './auth.ts'
 /** The engine as the doors see it. */
 export type EnginePort = Pick<
   Engine,
-  'start' | 'get' | 'list' | 'history' | 'receipt' | 'control' | 'retry' | 'remove' | 'watch' | 'names' | 'workflows' | 'workers' | 'ready' | 'queues'
+  | 'start'
+  | 'get'
+  | 'list'
+  | 'history'
+  | 'receipt'
+  | 'control'
+  | 'retry'
+  | 'remove'
+  | 'watch'
+  | 'names'
+  | 'workflows'
+  | 'workers'
+  | 'ready'
+  | 'queues'
 >
 
 /** What the routes need; `closing` aborts when the process shuts down, so that streams and waits end by themselves. */

@@ -16,8 +16,15 @@ Where API keys exist, send \`Authorization: Bearer KEY\`; a key sees its own ses
 
 /** The document of all routes, with the input schema of every workflow in the body of a submission. */
 export function openApiDocument(app: App, engine: Pick<EnginePort, 'workflows'>): OpenApiDocument {
-  app.openAPIRegistry.registerComponent('securitySchemes', 'key', { type: 'http', scheme: 'bearer', description: 'an API key from `darkroom keys add`' })
-  const document = app.getOpenAPI31Document({ openapi: '3.1.0', info: { title: 'Darkroom', version: '1', description, license: { name: 'Apache-2.0' } } })
+  app.openAPIRegistry.registerComponent('securitySchemes', 'key', {
+    type: 'http',
+    scheme: 'bearer',
+    description: 'an API key from `darkroom keys add`',
+  })
+  const document = app.getOpenAPI31Document({
+    openapi: '3.1.0',
+    info: { title: 'Darkroom', version: '1', description, license: { name: 'Apache-2.0' } },
+  })
   const schemas = (document.components ??= {}).schemas ?? {}
   const inputs = engine.workflows().map(({ name, version, input }) => {
     const { $schema: _, ...schema } = jsonSchema(input, 'input')
@@ -26,7 +33,8 @@ export function openApiDocument(app: App, engine: Pick<EnginePort, 'workflows'>)
     return { $ref: `#/components/schemas/${component}` }
   })
   const submission = schemas['SubmitSession']
-  if (submission && 'properties' in submission && submission.properties && inputs.length > 0) submission.properties['input'] = { anyOf: inputs }
+  if (submission && 'properties' in submission && submission.properties && inputs.length > 0)
+    submission.properties['input'] = { anyOf: inputs }
   return document
 }
 

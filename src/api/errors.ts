@@ -8,7 +8,10 @@ defineErrors({
     class: 'permanent',
     remedy: 'Call the API by localhost or its bound address, or add the name to DARKROOM_ALLOWED_HOSTS.',
   },
-  'api.origin_refused': { class: 'permanent', remedy: 'Only pages of this server may call it; others need to be in DARKROOM_ALLOWED_ORIGINS.' },
+  'api.origin_refused': {
+    class: 'permanent',
+    remedy: 'Only pages of this server may call it; others need to be in DARKROOM_ALLOWED_ORIGINS.',
+  },
   'api.forwarded_refused': { class: 'permanent', remedy: 'Requests through a proxy need an API key: `darkroom keys add`.' },
   'api.unauthorized': { class: 'permanent', remedy: 'Send `Authorization: Bearer KEY` with a key from `darkroom keys add`.' },
   'api.forbidden': { class: 'permanent', remedy: 'Use a key that has the scope named above.' },

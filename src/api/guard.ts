@@ -37,7 +37,9 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
 
     const forwarded = ['X-Forwarded-For', 'Forwarded'].find((header) => c.req.header(header) !== undefined)
     if (forwarded && c.req.header('authorization') === undefined) {
-      throw new DarkroomError('api.forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, { field: forwarded })
+      throw new DarkroomError('api.forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
+        field: forwarded,
+      })
     }
 
     refuseForeignBody(c.req)
@@ -58,7 +60,9 @@ function refuseForeignBody(request: { method: string; header(name: string): stri
   }
   const encoding = request.header('content-encoding')?.toLowerCase()
   if (encoding !== undefined && encoding !== 'identity') {
-    throw new DarkroomError('api.unsupported_media_type', `a body compressed with ${JSON.stringify(encoding)} is not accepted`, { field: 'Content-Encoding' })
+    throw new DarkroomError('api.unsupported_media_type', `a body compressed with ${JSON.stringify(encoding)} is not accepted`, {
+      field: 'Content-Encoding',
+    })
   }
 }
 

@@ -114,7 +114,8 @@ function translate(thrown: unknown): DarkroomError {
   if (thrown instanceof HTTPException) {
     if (thrown.status === 400) return new DarkroomError('api.malformed', 'the body is not well-formed JSON', { cause: thrown })
     if (thrown.status === 413) return new DarkroomError('api.too_large', 'the body is too large', { cause: thrown })
-    if (thrown.status === 415) return new DarkroomError('api.unsupported_media_type', 'this content type is not accepted', { cause: thrown })
+    if (thrown.status === 415)
+      return new DarkroomError('api.unsupported_media_type', 'this content type is not accepted', { cause: thrown })
   }
   return new DarkroomError('api.failed', 'the request failed inside the API', { cause: thrown })
 }
@@ -124,9 +125,11 @@ export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger):
   const error = translate(thrown)
   const requestId = c.get('requestId')
   const status = statusOf(error)
-  if (error.code === 'api.failed') log.error({ requestId, method: c.req.method, path: c.req.path, err: error.cause ?? error }, 'request failed')
+  if (error.code === 'api.failed')
+    log.error({ requestId, method: c.req.method, path: c.req.path, err: error.cause ?? error }, 'request failed')
   if (status === 503) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
-  if (status === 401) c.header('WWW-Authenticate', c.req.path.startsWith('/admin') ? 'Basic realm="darkroom", charset="UTF-8"' : 'Bearer realm="darkroom"')
+  if (status === 401)
+    c.header('WWW-Authenticate', c.req.path.startsWith('/admin') ? 'Basic realm="darkroom", charset="UTF-8"' : 'Bearer realm="darkroom"')
   c.header('Cache-Control', 'no-store')
   c.header('Content-Type', 'application/problem+json')
   return c.body(JSON.stringify(describe(error, requestId)), status)

@@ -44,7 +44,10 @@ export async function startApi(config: Config, log: Logger): Promise<RunningApi>
     await untilReady(redis, redisWaitMs)
     const keys = new KeyStore(redis)
     if (!isLoopback(config.host) && !(await keys.any())) {
-      throw new DarkroomError('api.key_required', `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`)
+      throw new DarkroomError(
+        'api.key_required',
+        `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`,
+      )
     }
     const engine = new Engine({ redis, subscriber, config, log })
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
@@ -109,7 +112,11 @@ function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
   const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
   const requestId = randomUUID()
   const title = STATUS_CODES[status]
-  const body = JSON.stringify({ ...describe(new DarkroomError('api.malformed', `this is no valid HTTP: ${error.message}`), requestId), status, title })
+  const body = JSON.stringify({
+    ...describe(new DarkroomError('api.malformed', `this is no valid HTTP: ${error.message}`), requestId),
+    status,
+    title,
+  })
   const head = [
     `HTTP/1.1 ${status} ${title}`,
     'Content-Type: application/problem+json',

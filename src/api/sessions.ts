@@ -20,7 +20,10 @@ const SubmitSession = z
   })
   .openapi('SubmitSession', { example: { workflow: 'image-generation', input: { prompt: 'a red circle on a blue background', seed: 7 } } })
 
-const prefer = z.string().optional().openapi({ description: '`wait=SECONDS` (at most 60) waits for the end of the session', example: 'wait=30' })
+const prefer = z
+  .string()
+  .optional()
+  .openapi({ description: '`wait=SECONDS` (at most 60) waits for the end of the session', example: 'wait=30' })
 
 const submit = createRoute({
   method: 'post',
@@ -212,7 +215,8 @@ export async function visible(engine: Pick<EnginePort, 'get'>, id: string, calle
   return session
 }
 
-const unknownSession = (id: string): DarkroomError => new DarkroomError('session.unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
+const unknownSession = (id: string): DarkroomError =>
+  new DarkroomError('session.unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
 
 /** Verbs take no fields; one sent all the same was meant to do something. @throws DarkroomError `api.malformed`, `api.invalid`. */
 async function refuseBody(c: Context<AppEnv>): Promise<void> {

@@ -19,7 +19,12 @@ export function preferredWaitS(header: string | undefined): number | undefined {
  * The session when it has ended, or as it is after `ms` or when a signal aborts. Redis going away meanwhile is no error:
  * the session has been accepted.
  */
-export async function waitForEnd(engine: Pick<EnginePort, 'get' | 'watch'>, session: Session, ms: number, ...signals: (AbortSignal | undefined)[]): Promise<Session> {
+export async function waitForEnd(
+  engine: Pick<EnginePort, 'get' | 'watch'>,
+  session: Session,
+  ms: number,
+  ...signals: (AbortSignal | undefined)[]
+): Promise<Session> {
   if (ended.has(session.status)) return session
   const until = performance.now() + ms
   const bell = new Bell()

@@ -15,11 +15,14 @@ afterAll(async () => {
 const json = { 'Content-Type': 'application/json' }
 
 describe('bodies', () => {
-  test.each(['{', '', 'nonsense', '{"workflow":', "{'workflow':1}", '{"a":1}}', '\u0000', '[1,', 'NaN', '\ufeff{}x', '['.repeat(100_000)])('malformed JSON %#', async (body) => {
-    const answer = await h.client.request('POST', '/v1/sessions', { headers: json, body })
-    expect(answer.status).toBe(400)
-    expect(answer.json).toMatchObject({ code: 'api.malformed', class: 'permanent', remedy: expect.stringMatching(/well-formed/) })
-  })
+  test.each(['{', '', 'nonsense', '{"workflow":', "{'workflow':1}", '{"a":1}}', '\u0000', '[1,', 'NaN', '\ufeff{}x', '['.repeat(100_000)])(
+    'malformed JSON %#',
+    async (body) => {
+      const answer = await h.client.request('POST', '/v1/sessions', { headers: json, body })
+      expect(answer.status).toBe(400)
+      expect(answer.json).toMatchObject({ code: 'api.malformed', class: 'permanent', remedy: expect.stringMatching(/well-formed/) })
+    },
+  )
 
   test.each(['null', '[]', '1', '"text"', 'true'])('JSON that is no object: %s', async (body) => {
     const answer = await h.client.request('POST', '/v1/sessions', { headers: json, body })
@@ -51,8 +54,14 @@ describe('bodies', () => {
     const path = '/v1/sessions/0-00000000000000000000000000'
     const answer = await h.client.post(`${path}/cancel`, { force: true })
     expect(answer.json).toMatchObject({ status: 422, field: 'force' })
-    expect((await h.client.request('POST', `${path}/pause`, { headers: json, body: '{' })).json).toMatchObject({ status: 400, code: 'api.malformed' })
-    expect((await h.client.request('POST', `${path}/retry`, { headers: json, body: '[]' })).json).toMatchObject({ status: 422, field: 'body' })
+    expect((await h.client.request('POST', `${path}/pause`, { headers: json, body: '{' })).json).toMatchObject({
+      status: 400,
+      code: 'api.malformed',
+    })
+    expect((await h.client.request('POST', `${path}/retry`, { headers: json, body: '[]' })).json).toMatchObject({
+      status: 422,
+      field: 'body',
+    })
     expect((await h.client.post(`${path}/resume`, {})).status).toBe(404)
   })
 })
@@ -87,13 +96,20 @@ describe('the input of image-generation', () => {
 
   test('every field at fault is named at once', async () => {
     const answer = await h.client.post('/v1/sessions', picture({ width: 65, steps: 0, sampler: 'x' }))
-    expect(answer.json.problems.map(({ field }: { field: string }) => field).toSorted()).toEqual(['input.sampler', 'input.steps', 'input.width'])
+    expect(answer.json.problems.map(({ field }: { field: string }) => field).toSorted()).toEqual([
+      'input.sampler',
+      'input.steps',
+      'input.width',
+    ])
   })
 
-  test.each(['no-such-model', '../darkroom-tiny', '/etc/passwd', 'darkroom-tiny/unet', '..', 'DARKROOM-TINY'])('an unknown model %j', async (model) => {
-    const answer = await h.client.post('/v1/sessions', picture({ model }))
-    expect(answer.json).toMatchObject({ status: 422, code: 'model.unknown', field: 'input.model' })
-  })
+  test.each(['no-such-model', '../darkroom-tiny', '/etc/passwd', 'darkroom-tiny/unet', '..', 'DARKROOM-TINY'])(
+    'an unknown model %j',
+    async (model) => {
+      const answer = await h.client.post('/v1/sessions', picture({ model }))
+      expect(answer.json).toMatchObject({ status: 422, code: 'model.unknown', field: 'input.model' })
+    },
+  )
 })
 
 describe('the submission', () => {
@@ -152,16 +168,27 @@ describe('queries and paths', () => {
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field })
   })
 
-  test.each(['x', '0', '..', '0-', '0-zzzz', `0-${'0'.repeat(25)}u`, '99-00000000000000000000000000', '%00', '%2e%2e', '{s0}', 'a'.repeat(5000), '%F0%9F%8E%A8', '%zz'])(
-    'a session id %s',
-    async (id) => {
-      for (const path of [`/v1/sessions/${id}`, `/v1/sessions/${id}/receipt`, `/v1/sessions/${id}/events`]) {
-        const answer = await h.client.get(path)
-        expect(answer.status).toBe(404)
-        expect(answer.text.length).toBeLessThan(1000)
-      }
-    },
-  )
+  test.each([
+    'x',
+    '0',
+    '..',
+    '0-',
+    '0-zzzz',
+    `0-${'0'.repeat(25)}u`,
+    '99-00000000000000000000000000',
+    '%00',
+    '%2e%2e',
+    '{s0}',
+    'a'.repeat(5000),
+    '%F0%9F%8E%A8',
+    '%zz',
+  ])('a session id %s', async (id) => {
+    for (const path of [`/v1/sessions/${id}`, `/v1/sessions/${id}/receipt`, `/v1/sessions/${id}/events`]) {
+      const answer = await h.client.get(path)
+      expect(answer.status).toBe(404)
+      expect(answer.text.length).toBeLessThan(1000)
+    }
+  })
 
   test.each([
     ['after=-1', {}],

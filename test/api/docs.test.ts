@@ -4,6 +4,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ApiClient, ResponseValidator } from '../support/http.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 
+interface Operation {
+  summary?: string
+  tags?: string[]
+  security?: unknown
+  responses: Record<string, { content?: unknown }>
+}
+
 let h: Harness
 beforeAll(async () => {
   h = await startHarness()
@@ -34,13 +41,15 @@ describe('the OpenAPI document', () => {
 
   test('every operation has a summary, a tag, problems; all but the probes ask for a key', async () => {
     const { json } = await h.client.get('/openapi.json')
-    for (const [path, methods] of Object.entries<Record<string, any>>(json.paths)) {
+    for (const [path, methods] of Object.entries<Record<string, Operation>>(json.paths)) {
       for (const [method, operation] of Object.entries(methods)) {
         const where = `${method} ${path}`
         expect(operation.summary, where).toBeTruthy()
         expect(operation.tags, where).toHaveLength(1)
         for (const status of [401, 403, 421, 422, 500, 503]) {
-          expect(operation.responses[status].content, where).toEqual({ 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } })
+          expect(operation.responses[status]?.content, where).toEqual({
+            'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
+          })
         }
         expect(operation.security, where).toEqual(['/v1/health', '/v1/ready'].includes(path) ? undefined : [{ key: [] }])
       }
@@ -52,7 +61,12 @@ describe('the OpenAPI document', () => {
     const references = [...text.matchAll(/"\$ref":"#\/([^"]+)"/g)].map((match) => match[1] ?? '')
     expect(references.length).toBeGreaterThan(20)
     for (const reference of references) {
-      const found = reference.split('/').reduce<any>((at, part) => at?.[part.replaceAll('~1', '/').replaceAll('~0', '~')], json)
+      const found = reference
+        .split('/')
+        .reduce<unknown>(
+          (at, part) => (at as Record<string, unknown> | undefined)?.[part.replaceAll('~1', '/').replaceAll('~0', '~')],
+          json,
+        )
       expect(found, reference).toBeDefined()
     }
   })
@@ -75,8 +89,10 @@ describe('the OpenAPI document', () => {
     const { json } = await h.client.get('/openapi.json')
     const validator = new ResponseValidator(json)
     const session = (await h.client.post('/v1/sessions', sketchOf('checked'))).json
-    const check = (status: number, type: string, body: unknown, method = 'GET', path = `/v1/sessions/${session.id}`) => (): void =>
-      validator.check(method, path, status, type, typeof body === 'string' ? body : JSON.stringify(body))
+    const check =
+      (status: number, type: string, body: unknown, method = 'GET', path = `/v1/sessions/${session.id}`) =>
+      (): void =>
+        validator.check(method, path, status, type, typeof body === 'string' ? body : JSON.stringify(body))
     expect(check(200, 'application/json', session)).not.toThrow()
     expect(check(200, 'application/json', { ...session, extra: 1 })).toThrow(/additional properties/)
     expect(check(200, 'application/json', { ...session, createdAt: 'yesterday' })).toThrow(/date-time/)
@@ -125,7 +141,8 @@ describe('the board', () => {
     const page = await h.client.get('/admin/queues')
     expect(page.status).toBe(200)
     expect(page.headers['content-security-policy']).toMatch(/default-src 'none'/)
-    for (const [, path] of page.text.matchAll(/(?:src|href)="(static[^"]+)"/g)) expect((await h.client.get(`/admin/queues/${path}`)).status, path).toBe(200)
+    for (const [, path] of page.text.matchAll(/(?:src|href)="(static[^"]+)"/g))
+      expect((await h.client.get(`/admin/queues/${path}`)).status, path).toBe(200)
     const { queues } = (await h.client.get('/admin/queues/api/queues')).json
     expect(queues).toMatchObject([{ name: 'host', readOnlyMode: true }])
     expect((await h.client.get('/admin/queues/queue/host')).status).toBe(200)
@@ -154,7 +171,9 @@ describe('the board', () => {
     expect(await queue?.isPaused()).toBe(true)
     expect((await client.request('PUT', '/admin/queues/api/queues/host/resume')).status).toBe(200)
     const { key } = await h.keys.add('no operator', ['read', 'control', 'submit'])
-    expect((await new ApiClient(api.url, { key }).request('PUT', '/admin/queues/api/queues/host/pause')).json).toMatchObject({ code: 'api.forbidden' })
+    expect((await new ApiClient(api.url, { key }).request('PUT', '/admin/queues/api/queues/host/pause')).json).toMatchObject({
+      code: 'api.forbidden',
+    })
     for (const { id } of await h.keys.list()) await h.keys.revoke(id)
   })
 

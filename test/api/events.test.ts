@@ -31,7 +31,10 @@ describe('replay', () => {
       ['3', 'step.completed'],
       ['4', 'session.succeeded'],
     ])
-    expect(entries(events).at(-1)?.data).toMatchObject({ type: 'session.succeeded', output: { images: [{ url: expect.stringMatching('/v1/artifacts/') }] } })
+    expect(entries(events).at(-1)?.data).toMatchObject({
+      type: 'session.succeeded',
+      output: { images: [{ url: expect.stringMatching('/v1/artifacts/') }] },
+    })
   })
 
   test('goes on after Last-Event-ID, which counts more than `after`', async () => {
@@ -85,7 +88,11 @@ describe('following', () => {
     const stream = collect(h.client, `/v1/sessions/${id}/events`)
     await pause(100)
     const at = Date.now()
-    await h.redis.rpush(keys.history(id), JSON.stringify({ type: 'step.noted', at, note: 'nobody was told' }), JSON.stringify({ type: 'session.cancelled', at }))
+    await h.redis.rpush(
+      keys.history(id),
+      JSON.stringify({ type: 'step.noted', at, note: 'nobody was told' }),
+      JSON.stringify({ type: 'session.cancelled', at }),
+    )
     const startedAt = performance.now()
     expect((await stream).map(({ event }) => event)).toEqual(['session.created', 'step.noted', 'session.cancelled'])
     expect(performance.now() - startedAt).toBeLessThan(2500)
@@ -113,7 +120,8 @@ describe('progress', () => {
     const id = await submit()
     const frames: { at: number; frame: ServerSentEvent }[] = []
     const stream = (async () => {
-      for await (const frame of h.client.events(`/v1/sessions/${id}/events`)) if (frame.event === 'progress') frames.push({ at: performance.now(), frame })
+      for await (const frame of h.client.events(`/v1/sessions/${id}/events`))
+        if (frame.event === 'progress') frames.push({ at: performance.now(), frame })
     })()
     const attempt = await h.take(id)
     for (let call = 1; call <= 100; call++) {
@@ -136,7 +144,13 @@ describe('progress', () => {
     const id = await submit()
     const attempt = await h.take(id)
     await h.port.progress(attempt, { stage: 'run', call: 3, calls: 10, rate: 2, etaS: 3.5 })
-    expect((await h.client.get(`/v1/sessions/${id}`)).json.progress).toMatchObject({ fraction: 0.3, call: 3, calls: 10, rate: 2, etaS: 3.5 })
+    expect((await h.client.get(`/v1/sessions/${id}`)).json.progress).toMatchObject({
+      fraction: 0.3,
+      call: 3,
+      calls: 10,
+      rate: 2,
+      etaS: 3.5,
+    })
     for await (const { event, data } of h.client.events(`/v1/sessions/${id}/events?after=2`)) {
       expect([event, data.call]).toEqual(['progress', 3])
       break
@@ -174,7 +188,9 @@ describe('restarts', () => {
     const entry = JSON.stringify({ type: 'step.noted', at: 1, note: 'x'.repeat(10_000) })
     await h.redis.rpush(keys.history(id), ...Array.from({ length: 3000 }, () => entry))
     const api = await h.another()
-    const deaf = request({ port: api.port, host: '127.0.0.1', path: `/v1/sessions/${id}/events` }, (response) => response.pause().on('error', () => {}))
+    const deaf = request({ port: api.port, host: '127.0.0.1', path: `/v1/sessions/${id}/events` }, (response) =>
+      response.pause().on('error', () => {}),
+    )
     deaf.on('error', () => {})
     deaf.end()
     await pause(500)
@@ -192,12 +208,21 @@ describe('restarts', () => {
   })
 })
 
+test('a Redis that is away for some seconds does not cut a stream', async () => {
+  const id = await submit()
+  const stream = collect(h.client, `/v1/sessions/${id}/events`)
+  await pause(100)
+  await h.redis.client('PAUSE', 4000)
+  await expect(h.redis.ping()).rejects.toThrow(/timed out/)
+  await pause(1500)
+  await h.finish(id)
+  expect(entries(await stream).map((event) => event.id)).toEqual(['1', '2', '3', '4'])
+}, 15_000)
+
 test('a client that leaves is forgotten', async () => {
   const id = await submit()
   for (let i = 0; i < 20; i++) for await (const _ of h.client.events(`/v1/sessions/${id}/events`)) break
-  await expect
-    .poll(async () => (await h.redis.pubsub('NUMSUB', keys.events(id)))[1], { timeout: 5000 })
-    .toBe(0)
+  await expect.poll(async () => (await h.redis.pubsub('NUMSUB', keys.events(id)))[1], { timeout: 5000 }).toBe(0)
 })
 
 test('HEAD opens no stream', async () => {

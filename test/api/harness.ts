@@ -36,7 +36,12 @@ const sketch: Workflow = {
     initial: 'drawing',
     states: {
       drawing: {
-        invoke: { id: 'draw', src: 'test.draw', input: { text: 'x' }, onDone: { target: 'done', actions: assign({ output: ({ event }) => event.output }) } },
+        invoke: {
+          id: 'draw',
+          src: 'test.draw',
+          input: { text: 'x' },
+          onDone: { target: 'done', actions: assign({ output: ({ event }) => event.output }) },
+        },
       },
       done: { type: 'final' },
     },
@@ -84,18 +89,34 @@ export interface Harness {
 export async function startHarness(over: Partial<Config> = {}): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-api-'))
   const socket = join(folder, 'redis.sock')
-  const server = spawn('redis-server', ['--port', '0', '--unixsocket', socket, '--dir', folder, '--save', '', '--appendonly', 'no'], { stdio: 'ignore' })
+  const server = spawn('redis-server', ['--port', '0', '--unixsocket', socket, '--dir', folder, '--save', '', '--appendonly', 'no'], {
+    stdio: 'ignore',
+  })
   const exited = new Promise<void>((resolve) => server.once('exit', () => resolve()))
   const url = `unix:${socket}`
   const config: Config = {
-    ...readConfig({ DARKROOM_DATA: folder, DARKROOM_HOME: folder, DARKROOM_MODELS: join(root, 'models'), DARKROOM_PORT: '0', REDIS_URL: url, DARKROOM_LOG: 'silent' }),
+    ...readConfig({
+      DARKROOM_DATA: folder,
+      DARKROOM_HOME: folder,
+      DARKROOM_MODELS: join(root, 'models'),
+      DARKROOM_PORT: '0',
+      REDIS_URL: url,
+      DARKROOM_LOG: 'silent',
+    }),
     ...over,
   }
   const log = createLog('silent', 'api')
   const redis = connect(url, { patience: 'fail' })
   const subscriber = connect(url, { patience: 'wait' })
   await untilReady(redis, 10_000)
-  const engine = new Engine({ redis, subscriber, config, log, workflows: [...workflows, sketch], operations: { ...operations, 'test.draw': draw } })
+  const engine = new Engine({
+    redis,
+    subscriber,
+    config,
+    log,
+    workflows: [...workflows, sketch],
+    operations: { ...operations, 'test.draw': draw },
+  })
   const port = new AttemptPort(engine, [])
   const artifacts = new FileArtifactStore(join(folder, 'artifacts'))
   const keys = new KeyStore(redis)
@@ -151,10 +172,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
 }
 
 /** One white pixel. */
-export const png = Buffer.from(
-  'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==',
-  'base64',
-)
+export const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==', 'base64')
 
 /** A small valid submission of a picture. */
 export const picture = (input: Record<string, unknown> = {}): Record<string, unknown> => ({
@@ -163,4 +181,8 @@ export const picture = (input: Record<string, unknown> = {}): Record<string, unk
 })
 
 /** A submission whose step the test runs itself. */
-export const sketchOf = (text: string, more: Record<string, unknown> = {}): Record<string, unknown> => ({ workflow: 'sketch', input: { text }, ...more })
+export const sketchOf = (text: string, more: Record<string, unknown> = {}): Record<string, unknown> => ({
+  workflow: 'sketch',
+  input: { text },
+  ...more,
+})

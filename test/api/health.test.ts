@@ -53,11 +53,18 @@ test('workers as they describe themselves, with the age of what they said', asyn
   await publishWorker(h.redis, worker.id, worker)
   await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers).toHaveLength(1)
   const [seen] = (await h.client.get('/v1/workers')).json.workers
-  expect(seen).toMatchObject({ id: 'w-1', status: 'ready', device: { kind: 'cpu' }, running: [{ session: '0-x', step: 'inference.denoise' }] })
+  expect(seen).toMatchObject({
+    id: 'w-1',
+    status: 'ready',
+    device: { kind: 'cpu' },
+    running: [{ session: '0-x', step: 'inference.denoise' }],
+  })
   expect(seen.ageS).toBeLessThan(60)
 
   const reader = await h.withKey('read')
-  expect((await reader.get('/v1/workers')).json.workers[0].running).toEqual([{ key: null, session: null, step: 'inference.denoise', since: expect.any(String) }])
+  expect((await reader.get('/v1/workers')).json.workers[0].running).toEqual([
+    { key: null, session: null, step: 'inference.denoise', since: expect.any(String) },
+  ])
   const operator = await h.withKey(...scopes)
   expect((await operator.get('/v1/workers')).json.workers[0].running).toMatchObject([{ session: '0-x' }])
   for (const { id } of await h.keys.list()) await h.keys.revoke(id)

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { networkInterfaces } from 'node:os'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { scopes } from '../../src/api/auth.ts'
 import { startApi } from '../../src/api/server.ts'
@@ -31,7 +32,16 @@ describe('the key store', () => {
     const { key, record } = await h.keys.add('laptop', ['read'])
     expect(await h.keys.find(key)).toEqual(record)
     const last = key.endsWith('A') ? 'B' : 'A'
-    for (const wrong of [key.slice(0, -1) + last, key.slice(0, -1), `${key}A`, key.toUpperCase(), '', 'dk_', `dk_${record.id}_`, record.id]) {
+    for (const wrong of [
+      key.slice(0, -1) + last,
+      key.slice(0, -1),
+      `${key}A`,
+      key.toUpperCase(),
+      '',
+      'dk_',
+      `dk_${record.id}_`,
+      record.id,
+    ]) {
       expect(await h.keys.find(wrong)).toBeUndefined()
     }
   })
@@ -68,6 +78,17 @@ describe('without a stored key', () => {
     expect(forwarded.status).toBe(401)
   })
 
+  const address = Object.values(networkInterfaces())
+    .flat()
+    .find((each) => each?.family === 'IPv4' && !each.internal)?.address
+
+  test.skipIf(address === undefined)('other machines need one, also where the last key was revoked', async () => {
+    const { port } = await h.another({ host: '0.0.0.0', allowedHosts: [address ?? ''] })
+    const answer = await new ApiClient(`http://${address}:${port}`).get('/v1/sessions')
+    expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized', detail: expect.stringMatching('other machines') })
+    expect((await new ApiClient(`http://127.0.0.1:${port}`).get('/v1/sessions')).status).toBe(200)
+  })
+
   test('binding beyond this machine is refused', async () => {
     const start = startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
     await expect(start).rejects.toMatchObject({ code: 'api.key_required', remedy: expect.stringMatching('darkroom keys add') })
@@ -75,18 +96,31 @@ describe('without a stored key', () => {
 })
 
 describe('with a stored key', () => {
-  test.each(['/v1/sessions', '/v1/sessions/x', '/v1/sessions/x/events', '/v1/workflows', '/v1/workers', '/v1/artifacts/x', '/v1/nothing', '/admin/queues', '/admin/nothing'])(
-    '%s asks for one',
-    async (path) => {
-      const { key } = await h.keys.add('laptop', [...scopes])
-      for (const headers of [{}, { Authorization: 'Bearer ' }, { Authorization: `Bearer ${key}x` }, { Authorization: 'Basic eDp5' }, { Authorization: 'Negotiate x' }]) {
-        const answer = await h.client.get(path, { headers })
-        expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized' })
-        expect(answer.headers['www-authenticate']).toMatch(path.startsWith('/admin') ? /^Basic / : /^Bearer /)
-        expect(answer.text).not.toContain(key)
-      }
-    },
-  )
+  test.each([
+    '/v1/sessions',
+    '/v1/sessions/x',
+    '/v1/sessions/x/events',
+    '/v1/workflows',
+    '/v1/workers',
+    '/v1/artifacts/x',
+    '/v1/nothing',
+    '/admin/queues',
+    '/admin/nothing',
+  ])('%s asks for one', async (path) => {
+    const { key } = await h.keys.add('laptop', [...scopes])
+    for (const headers of [
+      {},
+      { Authorization: 'Bearer ' },
+      { Authorization: `Bearer ${key}x` },
+      { Authorization: 'Basic eDp5' },
+      { Authorization: 'Negotiate x' },
+    ]) {
+      const answer = await h.client.get(path, { headers })
+      expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized' })
+      expect(answer.headers['www-authenticate']).toMatch(path.startsWith('/admin') ? /^Basic / : /^Bearer /)
+      expect(answer.text).not.toContain(key)
+    }
+  })
 
   test('health, readiness and the document ask for none', async () => {
     await h.keys.add('laptop', ['read'])

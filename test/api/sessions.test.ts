@@ -10,7 +10,8 @@ beforeAll(async () => {
 })
 afterAll(() => h.stop())
 
-const submit = async (text: string, more: Record<string, unknown> = {}): Promise<string> => (await h.client.post('/v1/sessions', sketchOf(text, more))).json.id
+const submit = async (text: string, more: Record<string, unknown> = {}): Promise<string> =>
+  (await h.client.post('/v1/sessions', sketchOf(text, more))).json.id
 
 describe('POST /v1/sessions', () => {
   test('accepts: 202, the session made whole, where to find it', async () => {
@@ -18,7 +19,15 @@ describe('POST /v1/sessions', () => {
     expect(answer.status).toBe(202)
     expect(answer.headers['location']).toBe(`/v1/sessions/${answer.json.id}`)
     expect(answer.headers['cache-control']).toBe('no-store')
-    expect(answer.json).toMatchObject({ status: 'queued', workflow: 'image-generation@1', output: null, error: null, priority: 5, tags: [], keyId: null })
+    expect(answer.json).toMatchObject({
+      status: 'queued',
+      workflow: 'image-generation@1',
+      output: null,
+      error: null,
+      priority: 5,
+      tags: [],
+      keyId: null,
+    })
     expect(answer.json.input).toMatchObject({ model: 'darkroom-tiny', seed: expect.any(Number), sampler: expect.any(String), count: 1 })
     expect((await h.client.get(answer.headers['location'] ?? '')).json).toEqual(answer.json)
   })
@@ -49,7 +58,9 @@ describe('POST /v1/sessions', () => {
   })
 
   test('thirty at once with one key make one session', async () => {
-    const answers = await Promise.all(Array.from({ length: 30 }, () => h.client.post('/v1/sessions', sketchOf('race'), { 'Idempotency-Key': 'race' })))
+    const answers = await Promise.all(
+      Array.from({ length: 30 }, () => h.client.post('/v1/sessions', sketchOf('race'), { 'Idempotency-Key': 'race' })),
+    )
     expect(new Set(answers.map(({ json }) => json.id)).size).toBe(1)
     expect(answers.filter(({ status }) => status === 202)).toHaveLength(1)
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(29)
@@ -64,7 +75,11 @@ describe('Prefer: wait', () => {
     const answer = await pending
     expect(answer.status).toBe(200)
     expect(answer.headers['preference-applied']).toBe('wait=30')
-    expect(answer.json).toMatchObject({ id, status: 'succeeded', output: { images: [{ url: expect.stringMatching(/^\/v1\/artifacts\/[0-9a-f]{64}$/) }] } })
+    expect(answer.json).toMatchObject({
+      id,
+      status: 'succeeded',
+      output: { images: [{ url: expect.stringMatching(/^\/v1\/artifacts\/[0-9a-f]{64}$/) }] },
+    })
     const again = await h.client.post('/v1/sessions', sketchOf('waited'), { Prefer: 'wait=30', 'Idempotency-Key': 'waited' })
     expect(again.json).toEqual(answer.json)
   })
@@ -78,11 +93,14 @@ describe('Prefer: wait', () => {
     expect(performance.now() - startedAt).toBeLessThan(3000)
   })
 
-  test.each(['wait', 'wait=', 'wait=-1', 'wait=ten', 'respond-async', 'wait=1.5'])('%s is no preference, so it is ignored', async (prefer) => {
-    const answer = await h.client.post('/v1/sessions', sketchOf('ignored'), { Prefer: prefer })
-    expect(answer.status).toBe(202)
-    expect(answer.headers['preference-applied']).toBeUndefined()
-  })
+  test.each(['wait', 'wait=', 'wait=-1', 'wait=ten', 'respond-async', 'wait=1.5'])(
+    '%s is no preference, so it is ignored',
+    async (prefer) => {
+      const answer = await h.client.post('/v1/sessions', sketchOf('ignored'), { Prefer: prefer })
+      expect(answer.status).toBe(202)
+      expect(answer.headers['preference-applied']).toBeUndefined()
+    },
+  )
 
   test('waits 60 s at most, and no longer than the process lives', async () => {
     const api = await h.another()
@@ -125,7 +143,8 @@ describe('GET /v1/sessions', () => {
   })
 
   test('filters by status, workflow and tag', async () => {
-    const list = async (query: string): Promise<string[]> => (await h.client.get(`/v1/sessions?${query}`)).json.sessions.map(({ id }: { id: string }) => id)
+    const list = async (query: string): Promise<string[]> =>
+      (await h.client.get(`/v1/sessions?${query}`)).json.sessions.map(({ id }: { id: string }) => id)
     const sketch = await submit('filter', { tags: ['filter'] })
     const cancelled = await submit('filter', { tags: ['filter'] })
     await h.client.post(`/v1/sessions/${cancelled}/cancel`)
@@ -178,7 +197,8 @@ describe('verbs', () => {
     await h.client.post(`/v1/sessions/${id}/cancel`)
     const answer = await h.client.delete(`/v1/sessions/${id}`)
     expect([answer.status, answer.text]).toEqual([204, ''])
-    for (const path of ['', '/receipt', '/events']) expect((await h.client.get(`/v1/sessions/${id}${path}`)).json).toMatchObject({ status: 404, code: 'session.unknown' })
+    for (const path of ['', '/receipt', '/events'])
+      expect((await h.client.get(`/v1/sessions/${id}${path}`)).json).toMatchObject({ status: 404, code: 'session.unknown' })
     expect((await h.client.delete(`/v1/sessions/${id}`)).status).toBe(404)
   })
 
@@ -186,7 +206,11 @@ describe('verbs', () => {
     const id = await submit('receipt')
     await h.finish(id)
     const { json } = await h.client.get(`/v1/sessions/${id}/receipt`)
-    expect(json).toMatchObject({ session: id, status: 'succeeded', steps: [{ step: 'test.draw', attempts: [{ worker: 'w', end: 'completed' }] }] })
+    expect(json).toMatchObject({
+      session: id,
+      status: 'succeeded',
+      steps: [{ step: 'test.draw', attempts: [{ worker: 'w', end: 'completed' }] }],
+    })
   })
 })
 
@@ -268,7 +292,13 @@ describe('pictures', () => {
   })
 
   test('dots in the path stay inside the API', async () => {
-    for (const path of ['/v1/artifacts/../../etc/passwd', '/v1/artifacts/..\\..\\etc', '/docs/../../package.json', '/docs/..%2fpackage.json', '/admin/queues/static/..%2f..%2fpackage.json']) {
+    for (const path of [
+      '/v1/artifacts/../../etc/passwd',
+      '/v1/artifacts/..\\..\\etc',
+      '/docs/../../package.json',
+      '/docs/..%2fpackage.json',
+      '/admin/queues/static/..%2f..%2fpackage.json',
+    ]) {
       expect((await h.client.get(path)).status).toBeGreaterThanOrEqual(400)
     }
   })

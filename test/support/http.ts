@@ -71,7 +71,8 @@ export class ResponseValidator {
       if (text !== '') throw new Error(`${where}: the document says no body, but there is one`)
       return
     }
-    if (type === undefined || !(type in response.content)) throw new Error(`${where}: this content type is not in the OpenAPI document of ${template}`)
+    if (type === undefined || !(type in response.content))
+      throw new Error(`${where}: this content type is not in the OpenAPI document of ${template}`)
     if (!type.endsWith('json')) return
     const pointer = ['paths', template, method.toLowerCase(), 'responses', String(status), 'content', type, 'schema'].map(escape).join('/')
     this.#validate(where, pointer, JSON.parse(text))
@@ -83,7 +84,8 @@ export class ResponseValidator {
   }
 
   #checkProblem(where: string, type: string | undefined, text: string): void {
-    if (type !== 'application/problem+json') throw new Error(`${where}: a refusal that is no application/problem+json\n${text.slice(0, 500)}`)
+    if (type !== 'application/problem+json')
+      throw new Error(`${where}: a refusal that is no application/problem+json\n${text.slice(0, 500)}`)
     this.#validate(where, 'components/schemas/Problem', JSON.parse(text))
   }
 
@@ -91,7 +93,9 @@ export class ResponseValidator {
     const validate = this.#validators.get(pointer) ?? this.#ajv.compile({ $ref: `openapi:#/${pointer}` })
     this.#validators.set(pointer, validate)
     if (!validate(value)) {
-      throw new Error(`${where}: the body does not follow the OpenAPI document: ${this.#ajv.errorsText(validate.errors)}\n${JSON.stringify(value).slice(0, 1000)}`)
+      throw new Error(
+        `${where}: the body does not follow the OpenAPI document: ${this.#ajv.errorsText(validate.errors)}\n${JSON.stringify(value).slice(0, 1000)}`,
+      )
     }
   }
 }
@@ -130,7 +134,15 @@ function open(url: string, method: string, path: string, { headers = {}, body, s
   return new Promise((resolve, reject) => {
     const { hostname, port } = new URL(url)
     const request = httpRequest(
-      { agent, hostname: hostname.replaceAll(/[[\]]/g, ''), port, method, path, headers: { ...type, ...length, ...headers }, ...(signal && { signal }) },
+      {
+        agent,
+        hostname: hostname.replaceAll(/[[\]]/g, ''),
+        port,
+        method,
+        path,
+        headers: { ...type, ...length, ...headers },
+        ...(signal && { signal }),
+      },
       resolve,
     )
     request.on('error', reject)
@@ -205,5 +217,7 @@ function parseEvent(block: string): ServerSentEvent | undefined {
       .map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trimStart()] as const),
   )
   const data = fields.get('data')
-  return data === undefined ? undefined : { id: fields.get('id'), event: fields.get('event') ?? 'message', data: JSON.parse(data) as unknown }
+  return data === undefined
+    ? undefined
+    : { id: fields.get('id'), event: fields.get('event') ?? 'message', data: JSON.parse(data) as unknown }
 }
