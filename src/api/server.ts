@@ -5,7 +5,7 @@ import { createServer, type Server, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { getRequestListener, RequestError } from '@hono/node-server'
-import { FileArtifactStore } from '../artifacts.ts'
+import { checkStore, FileArtifactStore } from '../artifacts.ts'
 import type { Config } from '../config.ts'
 import { DarkroomError } from '../errors.ts'
 import type { Logger } from '../log.ts'
@@ -28,7 +28,7 @@ export interface RunningApi {
 
 /**
  * Starts the API of a configuration; `config.redisUrl` says where Redis is.
- * @throws DarkroomError `config.invalid`, `redis.unavailable`, `api.key_required` when it would listen beyond this machine without a key.
+ * @throws DarkroomError `config.invalid`, `redis.unavailable`, `artifact.not_shared`, `api.key_required` when it would listen beyond this machine without a key.
  */
 export async function startApi(config: Config, log: Logger): Promise<RunningApi> {
   const url = config.redisUrl
@@ -49,8 +49,9 @@ export async function startApi(config: Config, log: Logger): Promise<RunningApi>
         `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`,
       )
     }
-    const engine = new Engine({ redis, subscriber, config, log })
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
+    await checkStore(redis, artifacts)
+    const engine = new Engine({ redis, subscriber, config, log })
     const api = await listen({ engine, artifacts, keys, config, log }, config.port).catch(async (error: unknown) => {
       await engine.close()
       throw error

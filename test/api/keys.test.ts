@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { scopes } from '../../src/api/auth.ts'
 import { startApi } from '../../src/api/server.ts'
@@ -93,6 +94,13 @@ describe('without a stored key', () => {
     const start = startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
     await expect(start).rejects.toMatchObject({ code: 'api.key_required', remedy: expect.stringMatching('darkroom keys add') })
   })
+})
+
+test('an API with another artifact folder than the farm refuses to start', async () => {
+  const first = await startApi(h.config, createLog('silent', 'api'))
+  await first.close()
+  const elsewhere = startApi({ ...h.config, data: join(h.config.data, 'elsewhere') }, createLog('silent', 'api'))
+  await expect(elsewhere).rejects.toMatchObject({ code: 'artifact.not_shared' })
 })
 
 describe('with a stored key', () => {
