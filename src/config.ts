@@ -2,6 +2,7 @@ import { availableParallelism, homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
+import { homeFolder } from '../setup/home.mjs'
 import { DarkroomError } from './errors.ts'
 
 /** The repository's own folder: where `redis/`, `python/` and the embedded models lie. */
@@ -14,7 +15,7 @@ const names = z.string().transform((text) => text.split(',').map((name) => name.
 
 /** Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a test. */
 const Environment = z.object({
-  DARKROOM_HOME: z.string().default(join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'darkroom')).transform((path) => resolve(path))
+  DARKROOM_HOME: z.string().default(() => homeFolder()).transform((path) => resolve(path))
     .describe('where set-up keeps what it fetched: Python environments, the Redis binary'),
   DARKROOM_DATA: z.string().default(join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local', 'share'), 'darkroom')).transform((path) => resolve(path))
     .describe('data folder: Redis files, artifacts, keys; one supervisor each'),
@@ -26,6 +27,7 @@ const Environment = z.object({
   DARKROOM_BOARD_WRITE: z.enum(['0', '1']).default('0').transform((flag) => flag === '1').describe('1 lets keys with scope `operate` change queues in Bull Board'),
   REDIS_URL: z.string().optional().describe('a Redis of your own (redis://, rediss:// or unix:/path); default: a private one in the data folder'),
   DARKROOM_DURABILITY: z.enum(['standard', 'strict']).default('standard').describe('standard: AOF fsync every second; strict: fsync on every write'),
+  DARKROOM_MAXMEMORY: z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb').default('0').describe('most memory the private Redis may take (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z.string().regex(/^(cpu|cuda)(:\d+)?$/, 'must be cpu, cpu:N, cuda or cuda:N').default('cpu').describe('device a worker owns'),
@@ -50,6 +52,7 @@ export interface Config {
   boardWrite: boolean
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
+  maxmemory: string
   shards: number
   workers: number
   device: string
@@ -91,6 +94,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     boardWrite: e.DARKROOM_BOARD_WRITE,
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
+    maxmemory: e.DARKROOM_MAXMEMORY,
     shards: e.DARKROOM_SHARDS,
     workers: e.DARKROOM_WORKERS,
     device: e.DARKROOM_DEVICE,

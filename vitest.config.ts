@@ -1,0 +1,23 @@
+import { defineConfig } from 'vitest/config'
+
+/** Test files that start no process and no server: `npm run check` runs these alone. */
+const unit = [
+  'test/architecture.test.ts',
+  'test/workflows/transition.test.ts',
+  'test/workers/protocol.test.ts',
+  'test/client/progress.test.ts',
+  'test/**/*.unit.test.ts',
+]
+
+const whole = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const
+
+export default defineConfig({
+  test: {
+    // Real Redis, real processes: more files at once than cores only makes clocks late.
+    maxWorkers: 2,
+    projects: [
+      { test: { ...whole, name: 'unit', include: unit } },
+      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: unit } },
+    ],
+  },
+})
