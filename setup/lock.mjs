@@ -118,7 +118,7 @@ export async function takeLock(folder, purpose, info = () => ({})) {
  * @returns {Promise<T>}
  */
 export async function whileHolding(folder, purpose, work, waiting) {
-  for (let told = false; ; ) {
+  for (let told = false; ;) {
     const lock = await takeLock(folder, purpose)
     if ('release' in lock) {
       try {

@@ -25,7 +25,8 @@ try {
     if (!npm) throw failure('there is no npm on PATH')
     mkdirSync(folder, { recursive: true })
     process.stderr.write(`Fetching Node ${version}: about 50 MB into ${folder}, some seconds.\n`)
-    if ((await run(npm, ['install', '--prefix', folder, '--no-save', '--no-audit', '--no-fund', `${name}@${version}`])) !== 0) throw failure(`npm could not fetch ${name}@${version}`)
+    if ((await run(npm, ['install', '--prefix', folder, '--no-save', '--no-audit', '--no-fund', `${name}@${version}`])) !== 0)
+      throw failure(`npm could not fetch ${name}@${version}`)
   }
   const PATH = `${dirname(node)}:${process.env['PATH'] ?? ''}`
   process.exitCode = await run(node, [join(root, 'setup', 'run.mjs'), 'test', ...process.argv.slice(2)], { ...process.env, PATH })

@@ -51,9 +51,13 @@ function npmCi(root) {
   if (!program[0]) throw failure('there is no npm on PATH: install Node.js with npm, https://nodejs.org')
   const [command, ...before] = /** @type {string[]} */ (program)
   return new Promise((settle, fail) => {
-    const child = spawn(/** @type {string} */ (command), [...before, 'ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(/** @type {string} */ (command), [...before, 'ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
     let words = ''
-    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (chunk) => (words = (words + chunk).slice(-4000)))
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (chunk) => (words = (words + chunk).slice(-4000)))
     child.on('error', (error) => fail(failure(`npm cannot be started: ${error.message}`)))
     child.on('close', (code) => (code === 0 ? settle() : fail(failure(`npm ci failed (code ${String(code)}):\n${words.trim()}`))))
   })

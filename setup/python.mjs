@@ -88,22 +88,26 @@ async function make(environment, choice, say) {
   const { folder, interpreter, log, mark, pins } = environment
   const python = await findPython()
   const size = choice.gpu ? 'about 3 GB, 7 GB on disk' : 'about 350 MB, 1.3 GB on disk'
-  say.line(`Fetching the Python packages (torch, diffusers, transformers): ${size}, into ${shown(folder)}. Two minutes beside a fast mirror, more at home; once.`)
+  say.line(
+    `Fetching the Python packages (torch, diffusers, transformers): ${size}, into ${shown(folder)}. Two minutes beside a fast mirror, more at home; once.`,
+  )
   rmSync(folder, { recursive: true, force: true })
   writeFileSync(log, '')
 
   const venv = await say.step(`Python ${python.version} environment`, () => run(python.command, ['-m', 'venv', folder], log))
   if (!venv.ok) throw failure(`Python could not make an environment in ${folder}:\n${lastLines(venv.words)}`)
-  const torch = pins.find((pin) => /^torch==/.test(pin))?.slice('torch=='.length)
+  const torch = pins.find((pin) => pin.startsWith('torch=='))?.slice('torch=='.length)
   if (torch === undefined) throw failure('the lock file names no torch')
   const others = `${folder}/requirements.txt`
-  writeFileSync(others, `${pins.filter((pin) => !/^torch==/.test(pin)).join('\n')}\n`)
-  const pip = (/** @type {string[]} */ args) => run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args], log)
+  writeFileSync(others, `${pins.filter((pin) => !pin.startsWith('torch==')).join('\n')}\n`)
+  const pip = (/** @type {string[]} */ args) =>
+    run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args], log)
   const installOthers = async () => {
     const done = await say.step(`${pins.length - 1} packages`, () => pip(['--no-deps', '-r', others]), log)
     if (!done.ok) throw failure(`pip could not install the packages:\n${errorLines(done.words)}\nAll it said is in ${log}.`)
   }
-  const installTorch = () => say.step(`torch ${torch} for the ${choice.gpu ? 'GPU' : 'CPU'}`, () => chooseTorch(torch, choice, interpreter, pip, log), log)
+  const installTorch = () =>
+    say.step(`torch ${torch} for the ${choice.gpu ? 'GPU' : 'CPU'}`, () => chooseTorch(torch, choice, interpreter, pip, log), log)
   // The GPU build brings packages of its own, which must find the pinned ones in place.
   if (choice.gpu) {
     await installOthers()
@@ -113,11 +117,12 @@ async function make(environment, choice, say) {
     await installOthers()
   }
 
-  const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...pins.filter((pin) => !/^torch==/.test(pin))], log)
+  const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...pins.filter((pin) => !pin.startsWith('torch=='))], log)
   if (!ok) throw failure(`the environment is not what the lock says:\n${lastLines(words)}`)
   /** @type {Mark} */
   const built = { ...JSON.parse(words.trim().split('\n').at(-1) ?? ''), python: python.version }
-  if (choice.gpu && process.platform === 'linux' && built.cuda === null) throw failure(`pip's torch ${built.torch} has no CUDA; without --gpu it is what you want`)
+  if (choice.gpu && process.platform === 'linux' && built.cuda === null)
+    throw failure(`pip's torch ${built.torch} has no CUDA; without --gpu it is what you want`)
   const part = `${mark}.part`
   writeFileSync(part, `${JSON.stringify(built)}\n`)
   const file = openSync(part, 'r+')
@@ -168,7 +173,19 @@ async function chooseTorch(version, { gpu, cpuIndex = pytorchCpuIndex }, interpr
   if (await must(pip(['--no-deps', '--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex, `torch==${version}+cpu`]))) return
 
   const report = `${log}.torch.json`
-  const look = ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--quiet', '--dry-run', '--ignore-installed', '--no-deps', '--retries', '1']
+  const look = [
+    '-m',
+    'pip',
+    'install',
+    '--disable-pip-version-check',
+    '--no-input',
+    '--quiet',
+    '--dry-run',
+    '--ignore-installed',
+    '--no-deps',
+    '--retries',
+    '1',
+  ]
   const looked = await run(interpreter, [...look, '--report', report, `torch==${version}`], log, 60_000)
   if (looked.ok) {
     const [found] = JSON.parse(readFileSync(report, 'utf8')).install
@@ -196,7 +213,8 @@ const isMissing = (words) => /No matching distribution found|Could not find a ve
  * @returns {Promise<{ command: string, version: string }>}
  */
 export async function findPython() {
-  const probe = 'import sys, struct; import importlib.util as u; print(*sys.version_info[:3], sys.implementation.name, 8 * struct.calcsize("P"), u.find_spec("ensurepip") is not None and u.find_spec("venv") is not None)'
+  const probe =
+    'import sys, struct; import importlib.util as u; print(*sys.version_info[:3], sys.implementation.name, 8 * struct.calcsize("P"), u.find_spec("ensurepip") is not None and u.find_spec("venv") is not None)'
   /** @type {string[]} */
   const seen = []
   let unfinished
@@ -212,8 +230,13 @@ export async function findPython() {
     unfinished ??= { command, version, package: `python${major}.${minor}-venv` }
   }
   if (unfinished) {
-    const how = onPath('apt-get').length > 0 ? `\`sudo apt-get install ${unfinished.package}\`` : 'the package of your distribution that holds venv and ensurepip'
-    throw failure(`Python ${unfinished.version} (${unfinished.command}) comes without ensurepip here, so it cannot make an environment. Install it: ${how}, then run this again.`)
+    const how =
+      onPath('apt-get').length > 0
+        ? `\`sudo apt-get install ${unfinished.package}\``
+        : 'the package of your distribution that holds venv and ensurepip'
+    throw failure(
+      `Python ${unfinished.version} (${unfinished.command}) comes without ensurepip here, so it cannot make an environment. Install it: ${how}, then run this again.`,
+    )
   }
   const found = seen.length > 0 ? ` Found: ${[...new Set(seen)].join(', ')}.` : ' There is none on PATH.'
   const how = process.platform === 'darwin' ? ' `brew install python@3.13` brings one.' : ''
@@ -230,7 +253,11 @@ function run(command, args, log, timeoutMs) {
   const output = openSync(log, 'a')
   return new Promise((settle) => {
     const env = { ...rest, PIP_USER: '0', PYTHONUNBUFFERED: '1', PYTHONDONTWRITEBYTECODE: '' }
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env, ...(timeoutMs && { timeout: timeoutMs, killSignal: 'SIGKILL' }) })
+    const child = spawn(command, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env,
+      ...(timeoutMs && { timeout: timeoutMs, killSignal: 'SIGKILL' }),
+    })
     let words = ''
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (chunk) => {

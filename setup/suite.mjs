@@ -91,8 +91,12 @@ for (const part of partsOf(name, args)) {
   total.failed += count.failed
   total.skipped += count.skipped
   const skipped = count.skipped > 0 ? `, ${count.skipped} skipped` : ''
-  lines.push(`${count.failed === 0 ? '✓' : '✗'} ${part.title.padEnd(12)} ${count.passed} passed, ${count.failed} failed${skipped}  ${((performance.now() - startedAt) / 1000).toFixed(1)} s`)
+  lines.push(
+    `${count.failed === 0 ? '✓' : '✗'} ${part.title.padEnd(12)} ${count.passed} passed, ${count.failed} failed${skipped}  ${((performance.now() - startedAt) / 1000).toFixed(1)} s`,
+  )
 }
 rmSync(reports, { recursive: true, force: true })
-process.stdout.write(`\n${lines.join('\n')}\n\n${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}\n`)
+process.stdout.write(
+  `\n${lines.join('\n')}\n\n${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}\n`,
+)
 process.exitCode = total.failed === 0 ? 0 : 1

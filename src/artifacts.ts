@@ -12,6 +12,8 @@ import { mkdir, open, readFile, readdir, rename, rm, stat, utimes, writeFile } f
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { DarkroomError } from './errors.ts'
+import { keys } from './keys.ts'
+import { ask, type Redis } from './redis.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
 
@@ -118,6 +120,14 @@ export class FileArtifactStore implements ArtifactStore {
     }
     return removed
   }
+}
+
+/** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
+export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
+  const own = await artifacts.id()
+  await ask(redis.setnx(keys.storeId(), own))
+  const farm = await ask(redis.get(keys.storeId()))
+  if (farm !== own) throw new DarkroomError('artifact.not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -10,33 +10,73 @@ export const root = resolve(fileURLToPath(new URL('..', import.meta.url)))
 
 const whole = (low: number, high: number) => z.coerce.number().int().min(low).max(high)
 const positive = (high: number) => z.coerce.number().positive().max(high)
-const folders = z.string().transform((text) => text.split(':').filter(Boolean).map((folder) => resolve(folder)))
-const names = z.string().transform((text) => text.split(',').map((name) => name.trim()).filter(Boolean))
+const folders = z.string().transform((text) =>
+  text
+    .split(':')
+    .filter(Boolean)
+    .map((folder) => resolve(folder)),
+)
+const names = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((name) => name.trim())
+    .filter(Boolean),
+)
 
 /** Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a test. */
 const Environment = z.object({
-  DARKROOM_HOME: z.string().default(() => homeFolder()).transform((path) => resolve(path))
+  DARKROOM_HOME: z
+    .string()
+    .default(() => homeFolder())
+    .transform((path) => resolve(path))
     .describe('where set-up keeps what it fetched: Python environments, the Redis binary'),
-  DARKROOM_DATA: z.string().default(join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local', 'share'), 'darkroom')).transform((path) => resolve(path))
+  DARKROOM_DATA: z
+    .string()
+    .default(join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local', 'share'), 'darkroom'))
+    .transform((path) => resolve(path))
     .describe('data folder: Redis files, artifacts, keys; one supervisor each'),
-  DARKROOM_MODELS: folders.optional().describe('model folders, separated by `:`; default: models/ of the repository and of the data folder'),
+  DARKROOM_MODELS: folders
+    .optional()
+    .describe('model folders, separated by `:`; default: models/ of the repository and of the data folder'),
   DARKROOM_HOST: z.string().default('127.0.0.1').describe('address the API binds; anything but loopback needs an API key'),
   DARKROOM_PORT: whole(0, 65_535).default(4780).describe('port of the API; 0 takes a free one'),
   DARKROOM_ALLOWED_HOSTS: names.default([]).describe('further Host names the browser guard accepts'),
   DARKROOM_ALLOWED_ORIGINS: names.default([]).describe('origins of pages that may call the API (CORS); none by default'),
-  DARKROOM_BOARD_WRITE: z.enum(['0', '1']).default('0').transform((flag) => flag === '1').describe('1 lets keys with scope `operate` change queues in Bull Board'),
-  REDIS_URL: z.string().optional().describe('a Redis of your own (redis://, rediss:// or unix:/path); default: a private one in the data folder'),
-  DARKROOM_DURABILITY: z.enum(['standard', 'strict']).default('standard').describe('standard: AOF fsync every second; strict: fsync on every write'),
-  DARKROOM_MAXMEMORY: z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb').default('0').describe('most memory the private Redis may take (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
+  DARKROOM_BOARD_WRITE: z
+    .enum(['0', '1'])
+    .default('0')
+    .transform((flag) => flag === '1')
+    .describe('1 lets keys with scope `operate` change queues in Bull Board'),
+  REDIS_URL: z
+    .string()
+    .optional()
+    .describe('a Redis of your own (redis://, rediss:// or unix:/path); default: a private one in the data folder'),
+  DARKROOM_DURABILITY: z
+    .enum(['standard', 'strict'])
+    .default('standard')
+    .describe('standard: AOF fsync every second; strict: fsync on every write'),
+  DARKROOM_MAXMEMORY: z
+    .string()
+    .regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
+    .default('0')
+    .describe('most memory the private Redis may take (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
-  DARKROOM_DEVICE: z.string().regex(/^(cpu|cuda)(:\d+)?$/, 'must be cpu, cpu:N, cuda or cuda:N').default('cpu').describe('device a worker owns'),
-  DARKROOM_THREADS: whole(1, 256).default(Math.min(4, availableParallelism())).describe('CPU threads of the Python child; part of the hardware class'),
+  DARKROOM_DEVICE: z
+    .string()
+    .regex(/^(cpu|cuda)(:\d+)?$/, 'must be cpu, cpu:N, cuda or cuda:N')
+    .default('cpu')
+    .describe('device a worker owns'),
+  DARKROOM_THREADS: whole(1, 256)
+    .default(Math.min(4, availableParallelism()))
+    .describe('CPU threads of the Python child; part of the hardware class'),
   DARKROOM_HOST_LANE: whole(1, 256).default(4).describe('CPU steps a worker runs at a time'),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints; takes the place of the seconds'),
-  DARKROOM_CLASS_WAIT_S: positive(86_400).default(60).describe('how long an exact session waits for its hardware class before it begins again on another'),
+  DARKROOM_CLASS_WAIT_S: positive(86_400)
+    .default(60)
+    .describe('how long an exact session waits for its hardware class before it begins again on another'),
   DARKROOM_DRAIN_S: positive(3600).default(30).describe('bound of a worker drain after SIGTERM'),
   DARKROOM_LOG: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('log level'),
 })
@@ -75,7 +115,9 @@ export const settings = Object.entries(Environment.shape).map(([name, schema]) =
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([name, value]) => name in Environment.shape && value !== ''))
-  const unknown = Object.keys(env).filter((name) => name.startsWith('DARKROOM_') && !(name in Environment.shape) && !['DARKROOM_URL', 'DARKROOM_KEY'].includes(name))
+  const unknown = Object.keys(env).filter(
+    (name) => name.startsWith('DARKROOM_') && !(name in Environment.shape) && !['DARKROOM_URL', 'DARKROOM_KEY'].includes(name),
+  )
   const parsed = Environment.safeParse(given)
   const problems = [
     ...unknown.map((name) => `${name}: there is no such setting`),

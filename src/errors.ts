@@ -99,9 +99,18 @@ defineErrors({
   'workflow.broken': { class: 'permanent', remedy: 'The workflow itself threw; its author has to mend it and give it a new version.' },
   'worker.failed': { class: 'permanent', remedy: 'Read the worker log around this time; then retry the session.' },
   'worker.poisoned': { class: 'permanent', remedy: 'This session ended the workers that ran it; read the evidence before you retry it.' },
-  'worker.child_died': { class: 'transient', remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.' },
-  'worker.child_hung': { class: 'transient', remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.' },
-  'worker.protocol': { class: 'transient', remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.' },
+  'worker.child_died': {
+    class: 'transient',
+    remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',
+  },
+  'worker.child_hung': {
+    class: 'transient',
+    remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',
+  },
+  'worker.protocol': {
+    class: 'transient',
+    remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.',
+  },
   'worker.busy': { class: 'transient', remedy: 'Try again in a moment.' },
   'worker.timeout': { class: 'transient', remedy: 'The step took longer than its limit; raise it or choose smaller work.' },
   'worker.start_failed': { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
@@ -111,7 +120,10 @@ defineErrors({
   'artifact.corrupt': { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
   'artifact.not_shared': { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
   'artifact.unknown': { class: 'permanent', remedy: 'Check the id: 64 hex digits, named by a session you can see.' },
-  'redis.unavailable': { class: 'transient', remedy: 'Send the same request again with the same Idempotency-Key: it tells which way it went.' },
+  'redis.unavailable': {
+    class: 'transient',
+    remedy: 'Send the same request again with the same Idempotency-Key: it tells which way it went.',
+  },
   'redis.full': { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
   'redis.unsafe': { class: 'permanent', remedy: 'Use noeviction and appendonly yes; a Redis elsewhere needs a password and TLS.' },
   'api.invalid': { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },

@@ -55,7 +55,8 @@ export const keys = {
   outbox: (shard: number) => `${base(shard)}outbox`,
   leases: (shard: number) => `${base(shard)}leases`,
   timers: (shard: number) => `${base(shard)}timers`,
-  index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key', value = '') => `${base(shard)}index:${kind}${value && `:${value}`}`,
+  index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key', value = '') =>
+    `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
   workers: () => 'darkroom:{workers}:index',

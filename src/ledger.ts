@@ -9,11 +9,7 @@ export const workerTtlMs = 5000
 /** Writes a worker's record, to be repeated every second or two; it vanishes with the worker. */
 export async function publishWorker(redis: Redis, id: string, record: object): Promise<void> {
   await ask(
-    redis
-      .pipeline()
-      .psetex(keys.worker(id), workerTtlMs, JSON.stringify(record))
-      .zadd(keys.workers(), String(Date.now()), id)
-      .exec(),
+    redis.pipeline().psetex(keys.worker(id), workerTtlMs, JSON.stringify(record)).zadd(keys.workers(), String(Date.now()), id).exec(),
   )
 }
 
@@ -55,7 +51,8 @@ export interface DeviceLease extends AsyncDisposable {
  * @throws DarkroomError `device.taken` when a living worker holds it.
  */
 export async function leaseDevice(redis: Redis, deviceId: string, owner: string, waits: boolean): Promise<DeviceLease> {
-  const hold = async (): Promise<boolean> => (await runScript(redis, 'leaseDevice', keys.deviceLease(deviceId), [owner, workerTtlMs]))[0] === 'ok'
+  const hold = async (): Promise<boolean> =>
+    (await runScript(redis, 'leaseDevice', keys.deviceLease(deviceId), [owner, workerTtlMs]))[0] === 'ok'
   const until = waits ? Date.now() + workerTtlMs + 1000 : 0
   while (!(await hold())) {
     if (Date.now() > until) throw new DarkroomError('device.taken', `device ${deviceId} is owned by another living worker`)

@@ -7,5 +7,8 @@ export type { Logger }
  * Cancellations are never logged as errors; keys and prompts are never logged at all.
  */
 export function createLog(level: string, role: string): Logger {
-  return pino({ level, base: { role, pid: process.pid }, redact: ['*.key', '*.authorization', 'authorization', 'key'] }, pino.destination({ fd: 2, sync: true }))
+  return pino(
+    { level, base: { role, pid: process.pid }, redact: ['*.key', '*.authorization', 'authorization', 'key'] },
+    pino.destination({ fd: 2, sync: true }),
+  )
 }

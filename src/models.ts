@@ -9,9 +9,15 @@ import { z } from 'zod'
 import { DarkroomError, defineErrors } from './errors.ts'
 
 defineErrors({
-  'model.unknown': { class: 'permanent', remedy: 'Put the model into a model folder (DARKROOM_MODELS), or name one that `darkroom doctor` lists.' },
+  'model.unknown': {
+    class: 'permanent',
+    remedy: 'Put the model into a model folder (DARKROOM_MODELS), or name one that `darkroom doctor` lists.',
+  },
   'model.corrupt': { class: 'permanent', remedy: 'Fetch the model again; its files do not fit together.' },
-  'model.changed': { class: 'permanent', remedy: 'The files are not those the session was pinned to; restore them or submit a new session.' },
+  'model.changed': {
+    class: 'permanent',
+    remedy: 'The files are not those the session was pinned to; restore them or submit a new session.',
+  },
 })
 
 /** Settings a model draws well with, for requests that leave them out. */
@@ -93,7 +99,8 @@ async function headerLength(path: string): Promise<number> {
     const head = Buffer.alloc(8)
     await handle.read(head, 0, 8, 0)
     const header = size >= 8 ? head.readBigUInt64LE() : 0n
-    if (header === 0n || header > BigInt(size - 8) || header > 100_000_000n) throw new DarkroomError('model.corrupt', `${path} is no safetensors file`)
+    if (header === 0n || header > BigInt(size - 8) || header > 100_000_000n)
+      throw new DarkroomError('model.corrupt', `${path} is no safetensors file`)
     return 8 + Number(header)
   } finally {
     await handle.close()

@@ -70,7 +70,8 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
     const info = await redis.info('server')
     const pid = Number(/^process_id:(\d+)/m.exec(info)?.[1])
     const dir = settingIn(await redis.config('GET', 'dir'))
-    if (dir !== folder) throw new DarkroomError('redis.start_failed', `the Redis on ${socket} (pid ${pid}) uses ${String(dir)}, not ${folder}`)
+    if (dir !== folder)
+      throw new DarkroomError('redis.start_failed', `the Redis on ${socket} (pid ${pid}) uses ${String(dir)}, not ${folder}`)
     await redis.config('SET', 'appendfsync', fsync(durability))
     await redis.config('SET', 'maxmemory', maxmemory ?? '0')
     const exited = untilGone(pid)
@@ -82,9 +83,17 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
 
 async function launch(folder: string, socket: string, { durability, maxmemory, home, command }: RedisOptions): Promise<RedisServer> {
   const program = command ?? (await findRedis(home ?? ''))?.command
-  if (program === undefined) throw new DarkroomError('redis.not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and none was fetched')
+  if (program === undefined)
+    throw new DarkroomError('redis.not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and none was fetched')
   const logFile = join(folder, 'redis.log')
-  const settings = { dir: folder, unixsocket: socket, pidfile: pidFile(folder), logfile: logFile, appendfsync: fsync(durability), maxmemory: maxmemory ?? '0' }
+  const settings = {
+    dir: folder,
+    unixsocket: socket,
+    pidfile: pidFile(folder),
+    logfile: logFile,
+    appendfsync: fsync(durability),
+    maxmemory: maxmemory ?? '0',
+  }
   const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value])
   // A session of its own: Ctrl-C in the terminal is for us, and we stop it last.
   const child = spawn(program, [join(root, 'redis', 'redis.conf'), ...args], { cwd: folder, stdio: 'ignore', detached: true })
@@ -94,6 +103,7 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
   const { pid } = child
   const giveUp = async (why: string): Promise<never> => {
     child.kill('SIGKILL')
+    await rmdir(dirname(socket)).catch(() => undefined)
     const words = existsSync(logFile) ? readFileSync(logFile, 'utf8').trim().split('\n').slice(-3).join(' | ') : ''
     throw new DarkroomError('redis.start_failed', `${program} ${why}; ${logFile}: ${words}`)
   }
@@ -109,7 +119,14 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
   try {
     const end = await Promise.race([early, untilReady(redis, loadMs)])
     if (end !== undefined) return await giveUp(end)
-    return { url: `unix:${socket}`, pid, version: versionIn(await redis.info('server')), adopted: false, exited, stop: () => stop(pid, exited, socket) }
+    return {
+      url: `unix:${socket}`,
+      pid,
+      version: versionIn(await redis.info('server')),
+      adopted: false,
+      exited,
+      stop: () => stop(pid, exited, socket),
+    }
   } finally {
     redis.disconnect()
   }

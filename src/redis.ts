@@ -115,5 +115,6 @@ export async function checkSafety(redis: Redis, url: string, own: boolean): Prom
   const version = /redis_version:([\d.]+)/.exec(await redis.info('server'))?.[1] ?? '0'
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major < 6 || (major === 6 && minor < 2)) problems.push(`it is version ${version}; 6.2 is the oldest that works`)
-  if (problems.length > 0) throw new DarkroomError('redis.unsafe', `this Redis is not safe to use: ${problems.join('; ')}`, { details: { problems } })
+  if (problems.length > 0)
+    throw new DarkroomError('redis.unsafe', `this Redis is not safe to use: ${problems.join('; ')}`, { details: { problems } })
 }

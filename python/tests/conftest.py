@@ -148,3 +148,12 @@ def shared(tmp_path_factory):
     child.ready()
     yield child
     child.close()
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Another such process."""
+    child = Child(tmp_path_factory.mktemp("fresh"))
+    child.ready()
+    yield child
+    child.close()

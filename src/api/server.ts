@@ -93,7 +93,8 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
       headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId },
     })
   }
-  const server = createServer(getRequestListener(app.fetch, { errorHandler }))
+  const answer = getRequestListener(app.fetch, { errorHandler })
+  const server = createServer((request, response) => void answer(request, response))
   server.on('clientError', refuse)
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)

@@ -12,7 +12,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { mkdir, rm } from 'node:fs/promises'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
-import { FileArtifactStore, type ArtifactStore } from '../artifacts.ts'
+import { checkStore, FileArtifactStore, type ArtifactStore } from '../artifacts.ts'
 import { root, type Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
 import type { Exactness, OperationTable } from '../domains/operation.ts'
@@ -51,6 +51,8 @@ export interface NodeOptions {
 
 export interface WorkerNode {
   id: string
+  /** Asks the Python child what it holds now. */
+  vitals(): Promise<Vitals>
   /** Gives back what runs, from its checkpoint, and stops; resolves within `drainS`. */
   drain(): Promise<void>
 }
@@ -106,7 +108,23 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     const exactness = exactnessOf(ready)
     const operations = options.operations ?? builtIn
     port = openAttempts({ config, log, redisUrl: options.redisUrl, operations, ...(options.workflows && { workflows: options.workflows }) })
-    return await new Node({ config, log, redis, artifacts, attempts, child, port, operations, ready, exactness, models, host, epoch, held, vitals: () => vitals }).open(undo)
+    return await new Node({
+      config,
+      log,
+      redis,
+      artifacts,
+      attempts,
+      child,
+      port,
+      operations,
+      ready,
+      exactness,
+      models,
+      host,
+      epoch,
+      held,
+      vitals: () => vitals,
+    }).open(undo)
   } catch (error) {
     await undo()
     throw error
@@ -185,16 +203,24 @@ class Node {
         .finally(() => (this.#publishing = setTimeout(publish, publishMs)))
     }
     this.#publishing = setTimeout(publish, publishMs)
-    this.#collecting = setInterval(() => void this.#collect().catch((error: unknown) => log.warn({ err: error }, 'artifacts were not collected')), collectMs)
+    this.#collecting = setInterval(
+      () => void this.#collect().catch((error: unknown) => log.warn({ err: error }, 'artifacts were not collected')),
+      collectMs,
+    )
     log.info({ worker: this.#id, device: held.device, exactness: exactness.key }, 'the worker takes steps')
     let draining: Promise<void> | undefined
+    const close = async (): Promise<void> => {
+      try {
+        await this.#drain()
+      } finally {
+        subscriber.disconnect()
+        await undo()
+      }
+    }
     return {
       id: this.#id,
-      drain: () =>
-        (draining ??= this.#drain().finally(async () => {
-          subscriber.disconnect()
-          await undo()
-        })),
+      vitals: () => this.#parts.child.ping(),
+      drain: () => (draining ??= close()),
     }
   }
 
@@ -281,7 +307,10 @@ export function exactnessOf({ build, hardware, settings }: Pick<Ready, 'build' |
   const hardwareClass = kind === 'cpu' ? { kind, arch, vector, math, threads } : { kind, name, capability, driver, threads }
   const { python: _python, ...decisive } = build
   const facts = { hardware: hardwareClass, build: { ...decisive, png: pngEncoder }, settings }
-  return { key: createHash('sha256').update(canonical(facts)).digest('hex').slice(0, 8), facts: JSON.parse(canonical(facts)) as Record<string, unknown> }
+  return {
+    key: createHash('sha256').update(canonical(facts)).digest('hex').slice(0, 8),
+    facts: JSON.parse(canonical(facts)) as Record<string, unknown>,
+  }
 }
 
 /** JSON with sorted keys. */
@@ -290,12 +319,4 @@ function canonical(value: unknown): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value)
   const entries = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
   return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonical(item)}`).join(',')}}`
-}
-
-/** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
-export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
-  const own = await artifacts.id()
-  await ask(redis.setnx(keys.storeId(), own))
-  const farm = await ask(redis.get(keys.storeId()))
-  if (farm !== own) throw new DarkroomError('artifact.not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }

@@ -12,7 +12,10 @@ import { DarkroomError, defineErrors } from '../errors.ts'
 defineErrors({
   'session.cancelled': { class: 'cancelled', remedy: 'Submit it again if it was not meant to end.' },
   'worker.action_unknown': { class: 'permanent', remedy: 'Node and Python are of different versions; install one version of both.' },
-  'worker.path_refused': { class: 'permanent', remedy: 'Keep models in a model folder and attempt files in the attempt folder; no link may lead out.' },
+  'worker.path_refused': {
+    class: 'permanent',
+    remedy: 'Keep models in a model folder and attempt files in the attempt folder; no link may lead out.',
+  },
 })
 
 export const protocolVersion = 1

@@ -81,8 +81,21 @@ export interface Watch {
 }
 
 const passed = [
-  'PATH', 'LANG', 'LC_ALL', 'LC_CTYPE', 'TZ', 'TMPDIR', 'LD_LIBRARY_PATH', 'CUDA_HOME', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER',
-  'NVIDIA_VISIBLE_DEVICES', 'NVIDIA_DRIVER_CAPABILITIES', 'HIP_VISIBLE_DEVICES', 'ROCR_VISIBLE_DEVICES', 'SystemRoot',
+  'PATH',
+  'LANG',
+  'LC_ALL',
+  'LC_CTYPE',
+  'TZ',
+  'TMPDIR',
+  'LD_LIBRARY_PATH',
+  'CUDA_HOME',
+  'CUDA_VISIBLE_DEVICES',
+  'CUDA_DEVICE_ORDER',
+  'NVIDIA_VISIBLE_DEVICES',
+  'NVIDIA_DRIVER_CAPABILITIES',
+  'HIP_VISIBLE_DEVICES',
+  'ROCR_VISIBLE_DEVICES',
+  'SystemRoot',
 ]
 
 /**
@@ -232,7 +245,9 @@ export class PythonChild {
     else this.#startsWithoutHandshake += 1
     const fatal = end.fatal || this.#startsWithoutHandshake >= 5
     if (fatal) {
-      this.#ended = end.fatal ? end.reason : new DarkroomError('worker.start_failed', `the Python child ended five times before it was ready: ${end.reason.message}`)
+      this.#ended = end.fatal
+        ? end.reason
+        : new DarkroomError('worker.start_failed', `the Python child ended five times before it was ready: ${end.reason.message}`)
       this.#ready.reject(this.#ended)
       for (const call of this.#waiting) call.reject(this.#ended)
       this.#waiting.clear()
@@ -370,7 +385,8 @@ class ChildRun {
     this.#log = options.log.child({ child: this.#child.pid })
     this.#child.on('error', (error) => {
       // Spawning failed, so there will be no exit.
-      if (this.#child.pid === undefined) this.#end(new DarkroomError('worker.start_failed', `cannot start ${program}: ${error.message}`), { fatal: true })
+      if (this.#child.pid === undefined)
+        this.#end(new DarkroomError('worker.start_failed', `cannot start ${program}: ${error.message}`), { fatal: true })
     })
     this.#child.on('exit', (code, signal) => {
       clearInterval(this.#clock)
@@ -384,8 +400,22 @@ class ChildRun {
       else this.#child.stdout.once('close', finish)
     })
     this.#child.stdin.on('error', (error) => this.#log.debug({ err: error }, 'the Python child no longer reads'))
-    this.#child.stdout.on('data', splitLines(lineCap, (line) => this.#line(line), () => this.#broken(`a line is longer than ${lineCap} bytes`)))
-    this.#child.stderr.on('data', splitLines(65_536, (line) => this.#words(line), () => undefined))
+    this.#child.stdout.on(
+      'data',
+      splitLines(
+        lineCap,
+        (line) => this.#line(line),
+        () => this.#broken(`a line is longer than ${lineCap} bytes`),
+      ),
+    )
+    this.#child.stderr.on(
+      'data',
+      splitLines(
+        65_536,
+        (line) => this.#words(line),
+        () => undefined,
+      ),
+    )
     this.#clock = setInterval(() => this.#watch(), Math.max(10, Math.min(1_000, stall.heartbeatMs / 10, stall.stepMs / 10)))
     this.#send(this.#hello.line)
   }
@@ -486,7 +516,10 @@ class ChildRun {
     const limit = this.#stepLimit(busy.action, this.#pending.get(busy.requestId)?.stage)
     if (busy.advancedS * 1000 <= limit) return
     this.#condemn(
-      new DarkroomError('worker.child_hung', `${busy.action} of request ${busy.requestId} has not moved for ${busy.advancedS} s at call ${busy.call ?? '-'}; the limit is ${limit / 1000} s`),
+      new DarkroomError(
+        'worker.child_hung',
+        `${busy.action} of request ${busy.requestId} has not moved for ${busy.advancedS} s at call ${busy.call ?? '-'}; the limit is ${limit / 1000} s`,
+      ),
       'SIGTERM',
     )
   }
@@ -526,7 +559,10 @@ class ChildRun {
     const timers = [
       ...(signal === 'SIGKILL' ? [] : [setTimeout(() => this.#child.kill('SIGKILL'), termMs)]),
       // A process that outlives SIGKILL sits in a driver call: the device is not coming back to us.
-      setTimeout(() => this.#end(new DarkroomError('device.lost', `the Python child outlived SIGKILL: ${reason.message}`), { fatal: true }), 2 * termMs + 5_000),
+      setTimeout(
+        () => this.#end(new DarkroomError('device.lost', `the Python child outlived SIGKILL: ${reason.message}`), { fatal: true }),
+        2 * termMs + 5_000,
+      ),
     ]
     void this.#over.promise.then(() => timers.forEach((timer) => clearTimeout(timer)))
   }
@@ -536,9 +572,11 @@ class ChildRun {
     const words = this.#lastWords.length > 0 ? `: ${this.#lastWords.join(' | ')}` : ''
     const reason =
       this.#condemned ??
-      (code === 64 ? new DarkroomError('worker.start_failed', `the Python child refused the handshake${words}`)
-      : code === 69 ? new DarkroomError('device.lost', `the Python child lost its device${words}`)
-      : new DarkroomError('worker.child_died', `the Python child ${how}${words}`))
+      (code === 64
+        ? new DarkroomError('worker.start_failed', `the Python child refused the handshake${words}`)
+        : code === 69
+          ? new DarkroomError('device.lost', `the Python child lost its device${words}`)
+          : new DarkroomError('worker.child_died', `the Python child ${how}${words}`))
     this.#end(reason, { fatal: code === 64 || reason.code === 'worker.start_failed', recycle: code === 75 })
   }
 

@@ -10,10 +10,11 @@ import type { Attempt, AttemptPort, Checkpoint } from '../workflows/attempt.ts'
 import type { CheckpointGiven, CheckpointMade, FileGiven, FileMade, RequestData, WorkAction } from './protocol.ts'
 import type { Call, Outcome, PythonChild } from './python.ts'
 
-/** Not an error: the attempt was asked to stop and gives its step back. */
-export class Released {
+/** Thrown through the operation, though nothing failed: the attempt was asked to stop and gives its step back. */
+export class Released extends Error {
   readonly checkpoint: Checkpoint | undefined
   constructor(checkpoint: Checkpoint | undefined) {
+    super('the attempt gave its step back')
     this.checkpoint = checkpoint
   }
 }
@@ -69,7 +70,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
     const found = (await this.#options.models()).filter((model) => model.id === id)
     const model = found.find((candidate) => candidate.bodyHash === bodyHash)
     if (model) return model
-    if (found.length > 0) throw new DarkroomError('model.changed', `model ${id} here has body ${found[0]?.bodyHash.slice(0, 10)}, not ${bodyHash.slice(0, 10)}`)
+    if (found.length > 0)
+      throw new DarkroomError('model.changed', `model ${id} here has body ${found[0]?.bodyHash.slice(0, 10)}, not ${bodyHash.slice(0, 10)}`)
     throw new DarkroomError('model.unknown', `this worker has no model ${id}`, { field: 'input.model' })
   }
 
@@ -78,7 +80,9 @@ export class AttemptTools implements Tools, AsyncDisposable {
     const now = Date.now()
     if (now - this.#lastProgress < 200 && progress.call !== progress.calls) return
     this.#lastProgress = now
-    this.#options.port.progress(this.#options.attempt, progress).catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress not told'))
+    this.#options.port
+      .progress(this.#options.attempt, progress)
+      .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress not told'))
   }
 
   async note(text: string): Promise<void> {
@@ -90,7 +94,9 @@ export class AttemptTools implements Tools, AsyncDisposable {
     const pin = input['model'] as { id: string; bodyHash: string }
     const { id, bodyHash, path } = await this.model(pin.id, pin.bodyHash)
     const model = { id, bodyHash, path }
-    await this.#finish(this.#options.child.start('model.ensure', { model }, { progress: (progress) => this.progress({ ...progress, stage: 'load' }) }))
+    await this.#finish(
+      this.#options.child.start('model.ensure', { model }, { progress: (progress) => this.progress({ ...progress, stage: 'load' }) }),
+    )
     if (this.#isPaused) throw new Released(undefined)
 
     await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -181,7 +187,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
 
   async #putFile(file: FileMade): Promise<string> {
     const sha256 = await this.artifacts.put(await readFile(file.path), 'scratch')
-    if (sha256 !== file.sha256) throw new DarkroomError('worker.protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
+    if (sha256 !== file.sha256)
+      throw new DarkroomError('worker.protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
     return sha256
   }
 

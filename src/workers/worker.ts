@@ -40,7 +40,12 @@ export class StepRunner {
 
   /** What runs now, for the worker's record. */
   get running(): { key: string; step: string; session: string; since: number }[] {
-    return [...this.#running.values()].map(({ attempt, since }) => ({ key: attempt.stepKey, step: attempt.step, session: attempt.sessionId, since }))
+    return [...this.#running.values()].map(({ attempt, since }) => ({
+      key: attempt.stepKey,
+      step: attempt.step,
+      session: attempt.sessionId,
+      since,
+    }))
   }
 
   /** A control message came for this session: its attempts ask at once. */
@@ -79,7 +84,7 @@ export class StepRunner {
     const running: Running = { attempt, since: Date.now(), tools, reason: 'pause', ask: () => undefined }
     this.#running.set(attempt.id, running)
     using lease = this.#keepLease(running, stop)
-    running.ask = lease.ask
+    running.ask = () => lease.ask()
     if (this.#isDraining) {
       running.reason = 'drain'
       tools.pause()
@@ -97,7 +102,10 @@ export class StepRunner {
         await port.release(attempt, running.reason, thrown.checkpoint)
         return
       }
-      const error = stop.signal.reason === 'timeout' ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation?.timeoutMs} ms`) : ensureError(thrown, 'worker.failed')
+      const error =
+        stop.signal.reason === 'timeout'
+          ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation?.timeoutMs} ms`)
+          : ensureError(thrown, 'worker.failed')
       // Cancelled, or somebody else has the step: there is nobody to tell.
       if (stop.signal.aborted && stop.signal.reason !== 'timeout') return
       log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
@@ -137,7 +145,13 @@ export interface LaneHandle {
 }
 
 // BullMQ's own stall check is a second net only; leases bring steps back long before.
-const bull = { lockDuration: 60_000, stalledInterval: 30_000, maxStalledCount: 1_000_000, removeOnComplete: { count: 0 }, removeOnFail: { count: 0 } }
+const bull = {
+  lockDuration: 60_000,
+  stalledInterval: 30_000,
+  maxStalledCount: 1_000_000,
+  removeOnComplete: { count: 0 },
+  removeOnFail: { count: 0 },
+}
 
 /** CPU steps: one queue, `concurrency` at a time. */
 export function openHostLane(queue: string, concurrency: number, { redis, runner, log }: LaneOptions): LaneHandle {

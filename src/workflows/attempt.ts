@@ -67,12 +67,26 @@ export class AttemptPort {
     const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
     const { document } = this.#engine.loaded(sessionId, state)
     const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
-    if (name === undefined || !effect || !('step' in effect)) throw new DarkroomError('workflow.broken', `step ${stepKey} is open but no child of its machine`)
+    if (name === undefined || !effect || !('step' in effect))
+      throw new DarkroomError('workflow.broken', `step ${stepKey} is open but no child of its machine`)
     const model = this.#engine.workflow(reply.workflow)?.needs(document.context) ?? null
     const { epoch, tries, resourceTries, checkpoints } = reply
     return {
       is: 'taken',
-      attempt: { id, stepKey, sessionId, step: effect.step, invoke: name.slice('step/'.length), input: effect.input, model, epoch, tries, resourceTries, checkpoints, state },
+      attempt: {
+        id,
+        stepKey,
+        sessionId,
+        step: effect.step,
+        invoke: name.slice('step/'.length),
+        input: effect.input,
+        model,
+        epoch,
+        tries,
+        resourceTries,
+        checkpoints,
+        state,
+      },
     }
   }
 
@@ -124,7 +138,12 @@ export class AttemptPort {
     })
   }
 
-  async #apply(attempt: Attempt, event: NonNullable<Cause['event']>, entry: Cause['entry'], artifacts: Cause['artifacts']): Promise<boolean> {
+  async #apply(
+    attempt: Attempt,
+    event: NonNullable<Cause['event']>,
+    entry: Cause['entry'],
+    artifacts: Cause['artifacts'],
+  ): Promise<boolean> {
     const { suffix } = splitStepKey(attempt.stepKey)
     const cause: Cause = { kind: 'step', name: suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
     const outcome = await this.#engine.apply(attempt.sessionId, cause, attempt.state)
@@ -135,9 +154,11 @@ export class AttemptPort {
   #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
     const attempts = this.#engine.operations[attempt.step]?.attempts ?? 1
     const jitter = 0.8 + 0.4 * Math.random()
-    if (error.class === 'transient' && attempt.tries + 1 < attempts) return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }
+    if (error.class === 'transient' && attempt.tries + 1 < attempts)
+      return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }
     const isForMachine = error.code.startsWith('artifact.')
-    if (error.class === 'resource' && !isForMachine && attempt.resourceTries < maxResourceTries) return { delayMs: Math.round(500 * jitter), counter: 'resourceTries' }
+    if (error.class === 'resource' && !isForMachine && attempt.resourceTries < maxResourceTries)
+      return { delayMs: Math.round(500 * jitter), counter: 'resourceTries' }
     return undefined
   }
 

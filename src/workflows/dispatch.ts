@@ -31,11 +31,13 @@ export function place(step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'l
   const { model, exactnessKey } = step
   const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
   if (able.length === 0) {
-    const reason = ready.length === 0 ? 'no worker is running' : `no worker has model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
+    const reason =
+      ready.length === 0 ? 'no worker is running' : `no worker has model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
     return { nowhere: reason, elsewhere: false }
   }
   const last = able.find((worker) => worker.id === step.lastWorker)
-  if (last && (exactnessKey === null || last.exactnessKey === exactnessKey)) return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
+  if (last && (exactnessKey === null || last.exactnessKey === exactnessKey))
+    return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
   if (exactnessKey === null) {
     // The class with most workers; of equals the first by name, so that every process chooses the same.
     const counts = new Map<string, number>()
@@ -103,7 +105,9 @@ export class Dispatcher {
     }
     await Promise.all(
       [...byQueue].map(async ([name, group]) => {
-        await this.queue(name).addBulk(group.map(({ jobId, name: step, priority }) => ({ name: step, data: {}, opts: priority > 0 ? { jobId, priority } : { jobId } })))
+        await this.queue(name).addBulk(
+          group.map(({ jobId, name: step, priority }) => ({ name: step, data: {}, opts: priority > 0 ? { jobId, priority } : { jobId } })),
+        )
         if (name !== queues.host) await this.#redis.publish(keys.wake(name), '')
       }),
     )

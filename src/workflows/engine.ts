@@ -1,6 +1,6 @@
 /** The durable engine: starts sessions, applies what happened to them, and answers what is known. No live actor exists between two events. */
 import { randomInt } from 'node:crypto'
-import { z } from 'zod'
+import type { z } from 'zod'
 import type { Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
@@ -15,7 +15,17 @@ import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflo
 import { toMermaid } from './mermaid.ts'
 import { receiptOf } from './receipt.ts'
 import { Recovery } from './recovery.ts'
-import type { ControlVerb, Progress, Receipt, Session, SessionEvent, SessionFilter, SessionPage, Submission, WorkerRecord } from './session.ts'
+import type {
+  ControlVerb,
+  Progress,
+  Receipt,
+  Session,
+  SessionEvent,
+  SessionFilter,
+  SessionPage,
+  Submission,
+  WorkerRecord,
+} from './session.ts'
 import { Store, type Cause, type Commit, type Effects, type PlannedStep } from './store.ts'
 import { PureMachine, type Document, type Loaded, type Transition } from './transition.ts'
 
@@ -100,7 +110,8 @@ export class Engine {
     const first = machine.start(input, 1)
     const id = newSessionId(chooseShard(this.config.shards, submission.idempotencyKey), Date.now())
     const { idempotencyKey, bodySha256, keyId, tags, priority, deadlineS } = submission
-    const idempotency = idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256: bodySha256 ?? '' }
+    const idempotency =
+      idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256: bodySha256 ?? '' }
     const effects = this.#planned(first, 10 + (9 - priority))
     const reply = await this.store.create({
       id,
@@ -123,7 +134,11 @@ export class Engine {
     })
     if (!reply.created) {
       if (reply.id !== id && reply.bodySha256 !== (bodySha256 ?? '')) {
-        throw new DarkroomError('session.idempotency_mismatch', `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`, { field: 'Idempotency-Key' })
+        throw new DarkroomError(
+          'session.idempotency_mismatch',
+          `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`,
+          { field: 'Idempotency-Key' },
+        )
       }
       const session = await this.store.get(reply.id)
       if (!session) throw new DarkroomError('session.unknown', `session ${reply.id} was deleted`)
@@ -138,7 +153,8 @@ export class Engine {
   /** A new session that goes on from the last recorded state of a failed or cancelled one. */
   async retry(id: string, keyId: string | null): Promise<Session> {
     const old = await this.#mustGet(id)
-    if (old.status !== 'failed' && old.status !== 'cancelled') throw new DarkroomError('session.not_retryable', `session ${id} is ${old.status}`)
+    if (old.status !== 'failed' && old.status !== 'cancelled')
+      throw new DarkroomError('session.not_retryable', `session ${id} is ${old.status}`)
     const { before, snapshot, exact } = await this.store.fields(id, 'before', 'snapshot', 'exact')
     const workflow = this.#workflows.get(old.workflow)
     if (!workflow) throw new DarkroomError('workflow.unknown', `nobody here has ${old.workflow}`)
@@ -169,7 +185,9 @@ export class Engine {
   }
 
   #newest(name: string): Workflow {
-    const found = [...this.#workflows.values()].filter((workflow) => workflow.name === name || workflowId(workflow) === name).toSorted((a, b) => b.version - a.version)[0]
+    const found = [...this.#workflows.values()]
+      .filter((workflow) => workflow.name === name || workflowId(workflow) === name)
+      .toSorted((a, b) => b.version - a.version)[0]
     if (!found) throw new DarkroomError('workflow.unknown', `there is no workflow ${name}`, { field: 'workflow' })
     return found
   }
@@ -254,11 +272,20 @@ export class Engine {
       const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
       const document = transition?.document ?? loaded.document
       const effects = transition ? this.#planned(transition, 0) : none
-      const commit: Commit = { ...base, mode: pending ? 'inbox' : 'direct', snapshot: JSON.stringify(document), outcome: transition && outcomeOf(transition), effects }
+      const commit: Commit = {
+        ...base,
+        mode: pending ? 'inbox' : 'direct',
+        snapshot: JSON.stringify(document),
+        outcome: transition && outcomeOf(transition),
+        effects,
+      }
       return transition ? { commit, transition } : { commit }
     } catch (error) {
       this.log.error({ session: id, workflow: at.workflow, err: error }, 'the workflow threw')
-      const broken = error instanceof DarkroomError ? error : new DarkroomError('workflow.broken', `${at.workflow} threw: ${(error as Error).message}`, { cause: error })
+      const broken =
+        error instanceof DarkroomError
+          ? error
+          : new DarkroomError('workflow.broken', `${at.workflow} threw: ${(error as Error).message}`, { cause: error })
       return { broken: broken.toWire() }
     }
   }
@@ -319,7 +346,9 @@ export class Engine {
 
   /** Dispatches without making the caller wait: the outbox has the steps already. */
   #dispatchLater(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): void {
-    this.#dispatchSteps(id, steps, context, workflow).catch((error: unknown) => this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'))
+    this.#dispatchSteps(id, steps, context, workflow).catch((error: unknown) =>
+      this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'),
+    )
   }
 
   async #dispatchSteps(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
@@ -328,7 +357,9 @@ export class Engine {
     const session = onDevice ? await this.store.fields(id, 'exactnessKey', 'lastWorker') : { exactnessKey: null, lastWorker: null }
     const model = onDevice ? workflow.needs(context) : null
     await Promise.all(
-      steps.map(({ suffix, step, lane, priority }) => this.dispatch({ stepKey: `${id}.${suffix}`, dispatch: 1, name: step, lane, priority, model, ...session })),
+      steps.map(({ suffix, step, lane, priority }) =>
+        this.dispatch({ stepKey: `${id}.${suffix}`, dispatch: 1, name: step, lane, priority, model, ...session }),
+      ),
     )
   }
 
@@ -340,7 +371,8 @@ export class Engine {
     }
     const placement = place(step, await this.workers())
     if ('nowhere' in placement) return placement
-    if ((await this.store.place(step.stepKey, step.dispatch, placement.queue, false)) !== undefined) await this.dispatcher.add(step, placement.queue)
+    if ((await this.store.place(step.stepKey, step.dispatch, placement.queue, false)) !== undefined)
+      await this.dispatcher.add(step, placement.queue)
     return placement
   }
 
@@ -360,7 +392,8 @@ export class Engine {
   async control(id: string, verb: ControlVerb): Promise<Session> {
     const reply = sessionIdPattern.test(id) ? await this.store.control(id, verb) : ({ is: 'missing' } as const)
     if (reply.is === 'missing') throw unknown(id)
-    if (reply.is === 'ended') throw new DarkroomError('session.ended', `session ${id} has ${reply.status}`, { details: { status: reply.status } })
+    if (reply.is === 'ended')
+      throw new DarkroomError('session.ended', `session ${id} has ${reply.status}`, { details: { status: reply.status } })
     return this.#mustGet(id)
   }
 
@@ -394,7 +427,13 @@ export class Engine {
 
   async receipt(id: string): Promise<Receipt | undefined> {
     const session = await this.get(id)
-    return session && receiptOf(session, (await this.store.history(id, 0, 10_000)).map(({ event }) => event))
+    return (
+      session &&
+      receiptOf(
+        session,
+        (await this.store.history(id, 0, 10_000)).map(({ event }) => event),
+      )
+    )
   }
 
   /** Calls back at each new history entry and progress frame. A lost wake is the caller's own poll's to make up for. */
@@ -453,7 +492,10 @@ export class Engine {
   /** Queues for the operator's board: those of the lanes that workers have now. */
   async queues(): Promise<ReturnType<Dispatcher['queue']>[]> {
     const records = await this.workers()
-    const names = new Set([queues.host, ...records.flatMap((worker) => [queues.gpuClass(worker.exactnessKey), queues.gpuDevice(worker.device.id)])])
+    const names = new Set([
+      queues.host,
+      ...records.flatMap((worker) => [queues.gpuClass(worker.exactnessKey), queues.gpuDevice(worker.device.id)]),
+    ])
     return [...names].map((name) => this.dispatcher.queue(name))
   }
 
@@ -481,18 +523,25 @@ function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {
     return { status: 'succeeded', result: JSON.stringify(output), entry: { type: 'session.succeeded', output } }
   }
   const told = document.status === 'error' ? document.error : (document.output as { error?: unknown } | undefined)?.error
-  const error = isWireError(told) ? told : new DarkroomError('workflow.broken', `the workflow failed without saying why: ${JSON.stringify(told)}`).toWire()
+  const error = isWireError(told)
+    ? told
+    : new DarkroomError('workflow.broken', `the workflow failed without saying why: ${JSON.stringify(told)}`).toWire()
   return { status: 'failed', result: JSON.stringify(error), entry: { type: 'session.failed', error } }
 }
 
-const isWireError = (value: unknown): value is WireError => typeof value === 'object' && value !== null && 'code' in value && 'message' in value
+const isWireError = (value: unknown): value is WireError =>
+  typeof value === 'object' && value !== null && 'code' in value && 'message' in value
 
 function invalid(error: z.ZodError): DarkroomError {
   const problems = error.issues.flatMap((issue) => {
     const at = (path: PropertyKey[]): string => ['input', ...path].map(String).join('.')
-    if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ field: at([...issue.path, key]), message: 'there is no such field' }))
+    if (issue.code === 'unrecognized_keys')
+      return issue.keys.map((key) => ({ field: at([...issue.path, key]), message: 'there is no such field' }))
     return [{ field: at(issue.path), message: issue.message }]
   })
   const [first] = problems
-  return new DarkroomError('api.invalid', problems.map(({ field, message }) => `${field}: ${message}`).join('; '), { field: first?.field ?? 'input', details: { problems } })
+  return new DarkroomError('api.invalid', problems.map(({ field, message }) => `${field}: ${message}`).join('; '), {
+    field: first?.field ?? 'input',
+    details: { problems },
+  })
 }

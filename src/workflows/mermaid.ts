@@ -13,7 +13,7 @@ export function toMermaid(machine: AnyStateMachine): string {
     if (first) lines.push(`${inside}[*] --> ${name(first)}`)
     for (const child of children) draw(child, isRoot ? indent : inside)
     if (children.length > 0 && !isRoot) lines.push(`${indent}}`)
-    for (const invoke of node.invoke) lines.push(`${inside}${name(node)}: ${String(invoke.src)}`)
+    for (const invoke of node.invoke) lines.push(`${inside}${name(node)}: ${invoke.src as string}`)
     if (node.type === 'final') lines.push(`${inside}${name(node)} --> [*]`)
     for (const transition of [...node.transitions.values()].flat().concat(node.always ?? [])) {
       for (const target of transition.target ?? []) lines.push(`${inside}${name(node)} --> ${name(target)}: ${label(transition.eventType)}`)

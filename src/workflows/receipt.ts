@@ -19,9 +19,12 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
     attempt.error = (event['error'] as WireError | undefined) ?? null
     attempt.stats = (event['stats'] as Record<string, unknown> | undefined) ?? null
     const refused = attempt.stats?.['checkpoint_refused']
-    if (refused === undefined || refused === null) return
+    if (typeof refused !== 'string') return
     attempt.resumedFrom = null
-    notes.push({ at: event.at, note: `worker ${attempt.worker} refused the checkpoint and began ${event.step} at call 0: ${String(refused)}` })
+    notes.push({
+      at: event.at,
+      note: `worker ${attempt.worker} refused the checkpoint and began ${event.step} at call 0: ${refused}`,
+    })
   }
   for (const event of history) {
     switch (event.type) {
@@ -31,8 +34,8 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
         step.attempts.push({
           attemptId: event.attemptId ?? '',
           worker: event.worker ?? '',
-          device: String(event['device'] ?? ''),
-          exactnessKey: String(event['exactnessKey'] ?? '') || null,
+          device: textOf(event, 'device'),
+          exactnessKey: textOf(event, 'exactnessKey') || null,
           startedAt: event.at,
           endedAt: null,
           end: null,
@@ -52,7 +55,7 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
         break
       case 'step.released':
         close(event, 'released')
-        notes.push({ at: event.at, note: `worker ${event.worker} gave ${event.step} back: ${String(event['reason'])}` })
+        notes.push({ at: event.at, note: `worker ${event.worker} gave ${event.step} back: ${textOf(event, 'reason')}` })
         break
       case 'step.recovered':
         close(event, 'lost')
@@ -60,9 +63,19 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
         break
       case 'step.noted':
       case 'session.moved':
-        notes.push({ at: event.at, note: String(event['note']) })
+        notes.push({ at: event.at, note: textOf(event, 'note') })
         break
-      default:
+      // What happens to the session as a whole stands in its own fields.
+      case 'session.created':
+      case 'session.pausing':
+      case 'session.paused':
+      case 'session.resumed':
+      case 'session.succeeded':
+      case 'session.failed':
+      case 'session.cancelled':
+      case 'timer.fired':
+      case 'signal.received':
+        break
     }
   }
   if (session.endedAt !== null) {
@@ -74,4 +87,9 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
   }
   const { id, workflow, status, input, exactnessKey, createdAt, startedAt, endedAt } = session
   return { session: id, workflow, status, input, exactnessKey, createdAt, startedAt, endedAt, steps: [...steps.values()], notes }
+}
+
+function textOf(event: SessionEvent, field: string): string {
+  const value = event[field]
+  return typeof value === 'string' ? value : ''
 }

@@ -74,7 +74,8 @@ export class Recovery {
   async #each(members: string[], act: (member: string) => Promise<void>): Promise<void> {
     const outcomes = await Promise.allSettled(members.map(act))
     for (const [i, outcome] of outcomes.entries()) {
-      if (outcome.status === 'rejected') this.#engine.log.warn({ member: members[i], err: outcome.reason as unknown }, 'left to the next sweep')
+      if (outcome.status === 'rejected')
+        this.#engine.log.warn({ member: members[i], err: outcome.reason as unknown }, 'left to the next sweep')
     }
   }
 
@@ -138,7 +139,8 @@ export class Recovery {
     const { sessionId } = splitStepKey(stepKey)
     const at = await store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'status')
     const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
-    if (!workflow || at.version === null || at.snapshot === null || at.workflow === null) return store.postpone(member, (await store.now()) + 1000)
+    if (!workflow || at.version === null || at.snapshot === null || at.workflow === null)
+      return store.postpone(member, (await store.now()) + 1000)
     const context = this.#engine.loaded(sessionId, { version: at.version, snapshot: at.snapshot, workflow: at.workflow }).document.context
     const now = await store.now()
     const waited = now - record.placedAt
@@ -157,7 +159,8 @@ export class Recovery {
     if ('nowhere' in placement) {
       this.#stranded.set(stepKey, placement.nowhere)
       const nowhereMs = await store.waits(sessionId, placement.nowhere)
-      if (placement.elsewhere && nowhereMs > this.#engine.config.classWaitS * 1000 && !workflow.isStrict(context)) await this.#move(sessionId, at.exactnessKey ?? '')
+      if (placement.elsewhere && nowhereMs > this.#engine.config.classWaitS * 1000 && !workflow.isStrict(context))
+        await this.#move(sessionId, at.exactnessKey ?? '')
       return store.postpone(member, now + 1000)
     }
     this.#stranded.delete(stepKey)
@@ -177,7 +180,11 @@ export class Recovery {
       name: `class.lost:${exactnessKey}`,
       attemptId: '',
       event: { type: 'class.lost' },
-      entry: { type: 'session.moved', from: exactnessKey, note: `no worker of hardware class ${exactnessKey} came; the picture begins again on another` },
+      entry: {
+        type: 'session.moved',
+        from: exactnessKey,
+        note: `no worker of hardware class ${exactnessKey} came; the picture begins again on another`,
+      },
       artifacts: [],
       unpin: true,
     })

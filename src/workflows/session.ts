@@ -61,10 +61,23 @@ export interface Session {
 
 /** Kinds of history entries. Entry n of the list is the event with SSE id n, counted from 1. */
 export const eventTypes = [
-  'session.created', 'session.pausing', 'session.paused', 'session.resumed', 'session.moved',
-  'session.succeeded', 'session.failed', 'session.cancelled',
-  'step.started', 'step.completed', 'step.failed', 'step.retrying', 'step.released', 'step.recovered', 'step.noted',
-  'timer.fired', 'signal.received',
+  'session.created',
+  'session.pausing',
+  'session.paused',
+  'session.resumed',
+  'session.moved',
+  'session.succeeded',
+  'session.failed',
+  'session.cancelled',
+  'step.started',
+  'step.completed',
+  'step.failed',
+  'step.retrying',
+  'step.released',
+  'step.recovered',
+  'step.noted',
+  'timer.fired',
+  'signal.received',
 ] as const
 export type EventType = (typeof eventTypes)[number]
 
@@ -83,8 +96,15 @@ export interface SessionEvent {
 /** What `POST /v1/sessions` may say besides the workflow's own input. */
 export const SubmitOptions = z.object({
   priority: z.int().min(0).max(9).default(5),
-  tags: z.array(z.string().regex(/^[\w.:-]{1,64}$/, 'letters, digits, `_ . : -`, at most 64')).max(16).default([]),
-  deadlineS: z.number().positive().max(30 * 86_400).optional(),
+  tags: z
+    .array(z.string().regex(/^[\w.:-]{1,64}$/, 'letters, digits, `_ . : -`, at most 64'))
+    .max(16)
+    .default([]),
+  deadlineS: z
+    .number()
+    .positive()
+    .max(30 * 86_400)
+    .optional(),
 })
 export type SubmitOptions = z.infer<typeof SubmitOptions>
 

@@ -204,8 +204,20 @@ export class Store {
 
   // ---- attempts ----
 
-  async take(stepKey: string, dispatch: number, attempt: { id: string; worker: string; device: string; exactnessKey: string }, leaseMs: number): Promise<TakeReply> {
-    const reply = await this.#runStep('takeStep', stepKey, [dispatch, attempt.id, attempt.worker, attempt.device, attempt.exactnessKey, leaseMs])
+  async take(
+    stepKey: string,
+    dispatch: number,
+    attempt: { id: string; worker: string; device: string; exactnessKey: string },
+    leaseMs: number,
+  ): Promise<TakeReply> {
+    const reply = await this.#runStep('takeStep', stepKey, [
+      dispatch,
+      attempt.id,
+      attempt.worker,
+      attempt.device,
+      attempt.exactnessKey,
+      leaseMs,
+    ])
     const [is, ...values] = reply
     if (is === 'taken') {
       const [epoch, version, snapshot, workflow, latest, before, tries, resourceTries, now, until] = values
@@ -334,7 +346,10 @@ export class Store {
     const merged = perShard.flat().toSorted((a, b) => b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1))
     const page = merged.slice(0, filter.limit)
     const last = page.at(-1)
-    return { sessions: page, next: merged.length > filter.limit && last ? Buffer.from(`${last.createdAt}:${last.id}`).toString('base64url') : null }
+    return {
+      sessions: page,
+      next: merged.length > filter.limit && last ? Buffer.from(`${last.createdAt}:${last.id}`).toString('base64url') : null,
+    }
   }
 
   async #listShard(shard: number, filter: SessionFilter): Promise<Session[]> {

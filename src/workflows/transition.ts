@@ -5,7 +5,14 @@
  * call. Here one inert scope serves a machine for ever and every child is a stand-in; a property test proves states, contexts, children,
  * histories, outputs and effects equal to XState's own. Actors are never started.
  */
-import { initialTransition, type AnyActorLogic, type AnyActorScope, type AnyEventObject, type AnyMachineSnapshot, type AnyStateMachine } from 'xstate'
+import {
+  initialTransition,
+  type AnyActorLogic,
+  type AnyActorScope,
+  type AnyEventObject,
+  type AnyMachineSnapshot,
+  type AnyStateMachine,
+} from 'xstate'
 import { DarkroomError } from '../errors.ts'
 
 /**
@@ -57,8 +64,16 @@ export interface Loaded {
 }
 
 /** Tells the machine of an effect's end: `output` of a step or an `error`, as XState names these events. */
-export const doneEvent = (invoke: string, output: unknown): AnyEventObject => ({ type: `xstate.done.actor.${invoke}`, output, actorId: invoke })
-export const errorEvent = (invoke: string, error: unknown): AnyEventObject => ({ type: `xstate.error.actor.${invoke}`, error, actorId: invoke })
+export const doneEvent = (invoke: string, output: unknown): AnyEventObject => ({
+  type: `xstate.done.actor.${invoke}`,
+  output,
+  actorId: invoke,
+})
+export const errorEvent = (invoke: string, error: unknown): AnyEventObject => ({
+  type: `xstate.error.actor.${invoke}`,
+  error,
+  actorId: invoke,
+})
 
 /** A machine made ready for pure transitions. */
 export class PureMachine {
@@ -152,7 +167,8 @@ export class PureMachine {
       } else if (type === 'xstate.raise') {
         const { event, id, delay } = params as { event: AnyEventObject; id?: string; delay?: number }
         if (delay === undefined) continue // raised without a delay: XState has already applied it
-        if (id === undefined) throw new DarkroomError('workflow.broken', `the delayed event ${event.type} needs an id, or nothing could stop it`)
+        if (id === undefined)
+          throw new DarkroomError('workflow.broken', `the delayed event ${event.type} needs an id, or nothing could stop it`)
         const suffix = `${version}.${n++}`
         open(`timer/${id}`, { suffix, event }, { suffix, delayMs: Math.max(0, Math.round(delay)) })
       } else if (type === 'xstate.cancel') {

@@ -103,7 +103,7 @@ describe('following', () => {
     const stream = collect(h.client, `/v1/sessions/${id}/events?after=2`)
     await pause(100)
     await h.redis.del(keys.session(id), keys.history(id))
-    await stream
+    expect(await stream).toEqual([])
   })
 
   test('fifty followers of one session see the same', async () => {

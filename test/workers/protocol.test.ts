@@ -9,9 +9,28 @@ const folder = join(root, 'test/fixtures/protocol')
 /** Every message there is; python/tests/test_protocol.py holds the same list. */
 const fromNode = ['hello', 'ping', 'pause', 'cancel', 'shutdown', 'ensure', 'encode', 'denoise', 'denoise-resumed', 'decode']
 const fromChild = [
-  'greeting', 'heartbeat', 'heartbeat-idle', 'hello-progress', 'hello-result', 'hello-refused', 'ping-result', 'pause-result',
-  'cancel-result', 'shutdown-result', 'ensure-result', 'encode-result', 'denoise-accepted', 'denoise-load', 'denoise-progress',
-  'denoise-checkpoint', 'denoise-result', 'denoise-released', 'denoise-released-empty', 'decode-result', 'error', 'error-cancelled',
+  'greeting',
+  'heartbeat',
+  'heartbeat-idle',
+  'hello-progress',
+  'hello-result',
+  'hello-refused',
+  'ping-result',
+  'pause-result',
+  'cancel-result',
+  'shutdown-result',
+  'ensure-result',
+  'encode-result',
+  'denoise-accepted',
+  'denoise-load',
+  'denoise-progress',
+  'denoise-checkpoint',
+  'denoise-result',
+  'denoise-released',
+  'denoise-released-empty',
+  'decode-result',
+  'error',
+  'error-cancelled',
 ]
 
 interface Fixture {
@@ -38,16 +57,22 @@ function* mutants(value: unknown): Generator<unknown> {
     const entries = Object.entries(value)
     yield { ...value, surprise: 1 }
     for (const [key, item] of entries) {
-      if (!['field', 'details', 'call', 'calls', 'rate', 'eta_s'].includes(key)) yield Object.fromEntries(entries.filter(([other]) => other !== key))
+      if (!['field', 'details', 'call', 'calls', 'rate', 'eta_s'].includes(key))
+        yield Object.fromEntries(entries.filter(([other]) => other !== key))
       yield Object.fromEntries(entries.map(([other, its]) => [other === key ? `${key}_x` : other, its]))
-      if (!['stats', 'sessions', 'details', 'files', 'params'].includes(key)) for (const mutant of mutants(item)) yield { ...value, [key]: mutant }
+      if (!['stats', 'sessions', 'details', 'files', 'params'].includes(key))
+        for (const mutant of mutants(item)) yield { ...value, [key]: mutant }
     }
   }
 }
 
 describe('protocol fixtures', () => {
   it('are exactly one file per message', () => {
-    expect(readdirSync(folder).filter((name) => name.endsWith('.json')).sort()).toEqual([...fromNode, ...fromChild].map((name) => `${name}.json`).sort())
+    expect(
+      readdirSync(folder)
+        .filter((name) => name.endsWith('.json'))
+        .sort(),
+    ).toEqual([...fromNode, ...fromChild].map((name) => `${name}.json`).sort())
     expect(new Set(fromNode.map((name) => fixture(name).wire.action))).toEqual(new Set(Object.keys(requests)))
     expect(Object.keys(outputs).sort()).toEqual(Object.keys(requests).sort())
   })
@@ -65,7 +90,11 @@ describe('protocol fixtures', () => {
     const { from, wire, frame } = fixture(name)
     expect(from).toBe('child')
     expect(decodeReply(line(wire))).toEqual(frame)
-    for (const mutant of mutants(wire)) expect(code(() => decodeReply(line(mutant))), JSON.stringify(mutant)).toBe('worker.protocol')
+    for (const mutant of mutants(wire))
+      expect(
+        code(() => decodeReply(line(mutant))),
+        JSON.stringify(mutant),
+      ).toBe('worker.protocol')
   })
 })
 
@@ -87,7 +116,10 @@ describe('decodeReply', () => {
     ['a number', line(7)],
     ['an unknown action', line({ request_id: '1', action: 'toString', data: { type: 'accepted' } })],
     ['an unasked frame of another kind', line({ request_id: '0', action: 'worker.ping', data: { type: 'accepted' } })],
-    ['an output of another action', line({ request_id: '1', action: 'inference.decode', data: { type: 'result', output: {}, files: {}, stats: {} } })],
+    [
+      'an output of another action',
+      line({ request_id: '1', action: 'inference.decode', data: { type: 'result', output: {}, files: {}, stats: {} } }),
+    ],
   ])('refuses %s', (_, bytes) => {
     expect(code(() => decodeReply(bytes))).toBe('worker.protocol')
   })

@@ -12,7 +12,17 @@ import type { CheckpointMade, Progress, RequestData } from '../../src/workers/pr
 const interpreter = process.env['DARKROOM_PYTHON'] ?? 'python3'
 const fake = join(root, 'test/support/fake_child.py')
 const model = { id: 'fake', path: '/models/fake', bodyHash: 'a'.repeat(64) }
-const request = { model, prompt: 'a red circle', negativePrompt: '', width: 64, height: 48, steps: 20, guidance: 3, seed: 7, sampler: 'Euler a' }
+const request = {
+  model,
+  prompt: 'a red circle',
+  negativePrompt: '',
+  width: 64,
+  height: 48,
+  steps: 20,
+  guidance: 3,
+  seed: 7,
+  sampler: 'Euler a',
+}
 
 let folder: string
 let children: PythonChild[]
@@ -36,16 +46,25 @@ interface Setup {
 }
 
 function childOf(args: string[], { stall = {}, calls = 1, env = {}, options = {} }: Setup = {}): PythonChild {
-  const log = pino({ level: 'trace' }, new Writable({
-    write(chunk: Buffer, _, done) {
-      logged.push(JSON.parse(chunk.toString()) as Record<string, unknown>)
-      done()
-    },
-  }))
+  const log = pino(
+    { level: 'trace' },
+    new Writable({
+      write(chunk: Buffer, _, done) {
+        logged.push(JSON.parse(chunk.toString()) as Record<string, unknown>)
+        done()
+      },
+    }),
+  )
   const child = new PythonChild({
     command: [interpreter, '-I', '-S', fake, ...args],
     env: { ...childEnvironment(folder, join(root, 'python')), ...env },
-    hello: { workerId: 'w', device: 'cpu', threads: 1, roots: { models: ['/models'], attempts: folder }, checkpoint: { intervalS: 1, calls } },
+    hello: {
+      workerId: 'w',
+      device: 'cpu',
+      threads: 1,
+      roots: { models: ['/models'], attempts: folder },
+      checkpoint: { intervalS: 1, calls },
+    },
     log,
     stall: { termMs: 500, ...stall },
     ...options,
@@ -73,7 +92,11 @@ function latentsOf(outcome: Outcome): string {
   return file.sha256
 }
 
-const codeOf = (promise: Promise<unknown>) => promise.then(() => 'nothing thrown', (error: { code?: string }) => error.code)
+const codeOf = (promise: Promise<unknown>) =>
+  promise.then(
+    () => 'nothing thrown',
+    (error: { code?: string }) => error.code,
+  )
 const gone = (pid: number) => !existsSync(`/proc/${pid}`) || / Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
 const until = async (condition: () => boolean) => {
   for (const end = Date.now() + 5_000; !condition(); await new Promise((resolve) => setTimeout(resolve, 10))) {
@@ -94,7 +117,11 @@ describe('a healthy child', () => {
     const call = denoise(child, work(), { progress: (frame) => progress.push(frame), checkpoint: (made) => checkpoints.push(made) })
     await until(() => checkpoints.length > 2)
     const vitals = await child.ping()
-    expect(vitals).toMatchObject({ busy: { action: 'inference.denoise', requestId: call.requestId }, sessions: { s1: 64 * 48 }, models: ['fake'] })
+    expect(vitals).toMatchObject({
+      busy: { action: 'inference.denoise', requestId: call.requestId },
+      sessions: { s1: 64 * 48 },
+      models: ['fake'],
+    })
     const outcome = await call.outcome
     expect(outcome).toMatchObject({ type: 'result', stats: { calls: 20, checkpoints: 19, resumed_from: 0 } })
     expect(progress[0]).toEqual({ stage: 'load' })
@@ -102,7 +129,9 @@ describe('a healthy child', () => {
     expect(checkpoints.map((made) => made.call)).toEqual(Array.from({ length: 19 }, (_, i) => i + 1))
     expect(await child.ping()).toMatchObject({ busy: null, sessions: {} })
 
-    const latents = { latents: { path: (outcome as { files: Record<string, { path: string }> }).files['latents']!.path, sha256: latentsOf(outcome) } }
+    const latents = {
+      latents: { path: (outcome as { files: Record<string, { path: string }> }).files['latents']!.path, sha256: latentsOf(outcome) },
+    }
     const decoded = await child.start('inference.decode', { ...work(), files: latents, input: { model, width: 64, height: 48 } }).outcome
     expect(decoded).toMatchObject({ output: { width: 64, height: 48 }, files: { pixels: { bytes: 64 * 48 * 3 } } })
   })
@@ -183,7 +212,8 @@ describe('a healthy child', () => {
     const child = childOf(['--fault', 'stdout-noise@2'])
     expect((await denoise(child).outcome).type).toBe('result')
     await until(() => logged.some((entry) => entry['stderr'] === 'noise from a grandchild'))
-    for (const text of ['noise from print', 'noise from a raw write']) expect(logged).toContainEqual(expect.objectContaining({ stderr: text }))
+    for (const text of ['noise from print', 'noise from a raw write'])
+      expect(logged).toContainEqual(expect.objectContaining({ stderr: text }))
     expect(logged).toContainEqual(expect.objectContaining({ level: 20, msg: 'fake child started' }))
   })
 })
@@ -195,7 +225,10 @@ describe('a faulty child', () => {
   /** The fault ends this call with `code`, once; the next process does the work, from the last checkpoint, to the same bytes. */
   async function survives(fault: string, code: string, stall: ChildOptions['stall'] = short) {
     const reasons: string[] = []
-    const child = childOf([...fast, '--fault', fault, '--once', join(folder, 'once')], { stall, options: { onGone: (reason) => reasons.push(reason.code) } })
+    const child = childOf([...fast, '--fault', fault, '--once', join(folder, 'once')], {
+      stall,
+      options: { onGone: (reason) => reasons.push(reason.code) },
+    })
     const { pid } = await child.ready()
     let last: CheckpointMade | undefined
     let settled = 0
@@ -264,8 +297,11 @@ describe('a faulty child', () => {
     const child = childOf([...fast, '--fault', 'error:memory.exhausted:resource@2'])
     await import('../../src/domains/inference/errors.ts')
     await expect(denoise(child).outcome).rejects.toMatchObject({ code: 'memory.exhausted', class: 'resource' })
-    await expect(child.start('inference.decode', { ...work(), input: { model, width: 64, height: 48 } }).outcome)
-      .rejects.toMatchObject({ code: 'artifact.missing', class: 'resource', field: 'files.latents' })
+    await expect(child.start('inference.decode', { ...work(), input: { model, width: 64, height: 48 } }).outcome).rejects.toMatchObject({
+      code: 'artifact.missing',
+      class: 'resource',
+      field: 'files.latents',
+    })
     await expect(denoise(child, { ...work(), dir: '/etc' }).outcome).rejects.toMatchObject({ code: 'worker.path_refused', field: 'dir' })
   })
 
@@ -283,7 +319,10 @@ describe('a faulty child', () => {
 
   it('that dies before the handshake is tried five times, then the reason is told', async () => {
     const child = childOf(['--fault', 'die-at-start'])
-    await expect(child.ready()).rejects.toMatchObject({ code: 'worker.start_failed', message: expect.stringContaining('told to die at the start') })
+    await expect(child.ready()).rejects.toMatchObject({
+      code: 'worker.start_failed',
+      message: expect.stringContaining('told to die at the start'),
+    })
   }, 10_000)
 
   it('that never answers the handshake is replaced', async () => {
@@ -297,13 +336,21 @@ describe('splitLines', () => {
   it('cuts on the byte, keeps characters whole, and drops an endless line once', () => {
     const lines: string[] = []
     let tooLong = 0
-    const feed = splitLines(10, (line) => lines.push(line.toString('utf8')), () => tooLong++)
+    const feed = splitLines(
+      10,
+      (line) => lines.push(line.toString('utf8')),
+      () => tooLong++,
+    )
     const bytes = Buffer.from('é🎨\n\nabcdefghi\nabcdefghijklmnop\nend\nrest')
     for (const byte of bytes) feed(Buffer.from([byte]))
     expect(lines).toEqual(['é🎨', '', 'abcdefghi', 'end'])
     expect(tooLong).toBe(1)
     const whole: string[] = []
-    splitLines(10, (line) => whole.push(line.toString('utf8')), () => undefined)(bytes)
+    splitLines(
+      10,
+      (line) => whole.push(line.toString('utf8')),
+      () => undefined,
+    )(bytes)
     expect(whole).toEqual(lines)
   })
 })

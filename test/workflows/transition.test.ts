@@ -1,12 +1,25 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { assign, createActor, initialTransition, raise, setup, spawnChild, stopChild, transition, type AnyEventObject, type AnyMachineSnapshot, type AnyStateMachine } from 'xstate'
+import {
+  assign,
+  createActor,
+  initialTransition,
+  raise,
+  setup,
+  spawnChild,
+  stopChild,
+  transition,
+  type AnyEventObject,
+  type AnyMachineSnapshot,
+  type AnyStateMachine,
+} from 'xstate'
 import { imageGeneration } from '../../src/workflows/machines/image-generation.ts'
 import { step } from '../../src/workflows/machines/step.ts'
 import { doneEvent, errorEvent, PureMachine, type Document, type Transition } from '../../src/workflows/transition.ts'
 
 type Count = { n: number; log: string[] }
-const note = (word: string) => assign<Count, AnyEventObject, undefined, AnyEventObject, never>({ log: ({ context }) => [...context.log, word] })
+const note = (word: string) =>
+  assign<Count, AnyEventObject, undefined, AnyEventObject, never>({ log: ({ context }) => [...context.log, word] })
 const actors = { 'a.run': step<unknown, unknown>(), 'b.run': step<unknown, unknown>(), 'c.run': step<unknown, unknown>() }
 const types = { context: {} as Count, events: {} as AnyEventObject }
 const context = { n: 0, log: [] as string[] }
@@ -19,7 +32,14 @@ const machines: Record<string, { machine: AnyStateMachine; input?: unknown }> = 
       context,
       initial: 'one',
       states: {
-        one: { invoke: { id: 'x', src: 'a.run', input: ({ context: c }) => ({ n: c.n }), onDone: { target: 'two', actions: assign({ n: ({ context: c }) => c.n + 1 }) } } },
+        one: {
+          invoke: {
+            id: 'x',
+            src: 'a.run',
+            input: ({ context: c }: { context: Count }) => ({ n: c.n }),
+            onDone: { target: 'two', actions: assign({ n: ({ context: c }) => c.n + 1 }) },
+          },
+        },
         two: { invoke: { id: 'y', src: 'b.run', onDone: 'three', onError: { target: 'one', actions: note('again') } } },
         three: { always: [{ guard: ({ context: c }) => c.n < 3, target: 'one' }, { target: 'end' }] },
         end: { type: 'final' },
@@ -28,7 +48,7 @@ const machines: Record<string, { machine: AnyStateMachine; input?: unknown }> = 
     }),
   },
   timers: {
-    machine: setup({ types, actors, delays: { computed: ({ context: c }) => 100 + c.n } }).createMachine({
+    machine: setup({ types, actors, delays: { computed: ({ context: c }: { context: Count }) => 100 + c.n } }).createMachine({
       id: 'timers',
       context,
       initial: 'waiting',
@@ -80,7 +100,15 @@ const machines: Record<string, { machine: AnyStateMachine; input?: unknown }> = 
       id: 'spawning',
       context,
       on: {
-        AGAIN: { actions: [spawnChild('a.run', { id: ({ context: c }) => `k.${c.n}`, input: ({ context: c }) => c.n }), assign({ n: ({ context: c }) => c.n + 1 })] },
+        AGAIN: {
+          actions: [
+            spawnChild('a.run', {
+              id: ({ context: c }: { context: Count }) => `k.${c.n}`,
+              input: ({ context: c }: { context: Count }) => c.n,
+            }),
+            assign({ n: ({ context: c }) => c.n + 1 }),
+          ],
+        },
         LATER: { actions: [spawnChild('b.run', { id: 'brief' }), stopChild('brief')] },
         END: { actions: stopChild('k.0') },
         'xstate.done.actor.k.*': { actions: note('done') },
@@ -90,7 +118,20 @@ const machines: Record<string, { machine: AnyStateMachine; input?: unknown }> = 
   },
   'image-generation': {
     machine: imageGeneration.machine,
-    input: { model: 'm', modelHash: 'h', prompt: 'p', negativePrompt: '', width: 8, height: 8, steps: 1, guidance: 1, seed: 7, sampler: 'DDIM', count: 3, pin: 'class' },
+    input: {
+      model: 'm',
+      modelHash: 'h',
+      prompt: 'p',
+      negativePrompt: '',
+      width: 8,
+      height: 8,
+      steps: 1,
+      guidance: 1,
+      seed: 7,
+      sampler: 'DDIM',
+      count: 3,
+      pin: 'class',
+    },
   },
 }
 
@@ -137,15 +178,16 @@ class Reference {
         fresh.set(name, `${name} ${String(p['src'])} ${JSON.stringify(p['input'])}`)
         this.open.set(name, '')
         this.ended.delete(name)
-      } else if (type === 'xstate.stopChild') drop(`step/${typeof params === 'string' ? params : (params as { id?: string } | undefined)?.id}`)
+      } else if (type === 'xstate.stopChild')
+        drop(`step/${typeof params === 'string' ? params : (params as { id?: string } | undefined)?.id}`)
       else if (type === 'xstate.raise' && p['delay'] !== undefined) {
         const name = `timer/${String(p['id'])}`
         drop(name)
-        fresh.set(name, `${name} ${String(p['delay'])}`)
+        fresh.set(name, `${name} ${p['delay'] as number}`)
         this.open.set(name, '')
       } else if (type === 'xstate.cancel') drop(`timer/${String(p['sendId'])}`)
     }
-    if (this.snapshot.status !== 'active') for (const name of [...this.open.keys()]) drop(name)
+    if (this.snapshot.status !== 'active') for (const name of this.open.keys()) drop(name)
     this.opened = [...fresh.values()]
   }
 }
@@ -160,16 +202,26 @@ function compare(ours: Transition, theirs: Reference): void {
   expect(document.status ?? 'active').toBe(persisted['status'])
   expect(document.output).toEqual(persisted['output'])
   expect(document.error).toEqual(persisted['error'])
-  const history = Object.fromEntries(Object.entries((persisted['historyValue'] ?? {}) as Record<string, { id: string }[]>).map(([id, nodes]) => [id, nodes.map((node) => ({ id: node.id }))]))
+  const history = Object.fromEntries(
+    Object.entries((persisted['historyValue'] ?? {}) as Record<string, { id: string }[]>).map(([id, nodes]) => [
+      id,
+      nodes.map((node) => ({ id: node.id })),
+    ]),
+  )
   expect(document.history ?? {}).toEqual(history)
   const names = Object.keys(document.effects)
   if (persisted['status'] === 'active') {
     // The open steps are the children of the snapshot; XState keeps a spawned child there after its end.
-    const children = Object.keys(theirs.snapshot.children).map((id) => `step/${id}`).filter((child) => !theirs.ended.has(child))
+    const children = Object.keys(theirs.snapshot.children)
+      .map((id) => `step/${id}`)
+      .filter((child) => !theirs.ended.has(child))
     expect(names.filter((name) => name.startsWith('step/')).toSorted()).toEqual(children.toSorted())
   }
   expect(names.toSorted()).toEqual([...theirs.open.keys()].toSorted())
-  const opened = [...ours.steps.map((s) => `step/${s.invoke} ${s.step} ${JSON.stringify(s.input)}`), ...ours.timers.map((t) => `timer/ ${t.delayMs}`)]
+  const opened = [
+    ...ours.steps.map((s) => `step/${s.invoke} ${s.step} ${JSON.stringify(s.input)}`),
+    ...ours.timers.map((t) => `timer/ ${t.delayMs}`),
+  ]
   expect(opened.toSorted()).toEqual(theirs.opened.map((text) => text.replace(/^timer\/\S+/, 'timer/')).toSorted())
 }
 
@@ -195,7 +247,16 @@ describe('the pure transition', () => {
               completed = effectName
               if ('event' in effect) event = effect.event
               else if (fails === 0) event = errorEvent(id, { code: pick % 2 ? 'artifact.missing' : 'inference.diverged', message: 'no' })
-              else event = doneEvent(id, { latents: 'l', conditioning: 'c', pixels: 'x', width: 8, height: 8, exactness: { key: 'k', facts: {} }, seed: pick })
+              else
+                event = doneEvent(id, {
+                  latents: 'l',
+                  conditioning: 'c',
+                  pixels: 'x',
+                  width: 8,
+                  height: 8,
+                  exactness: { key: 'k', facts: {} },
+                  seed: pick,
+                })
             }
             const loaded = reload ? pure.load(JSON.parse(JSON.stringify(ours.document)) as Document) : ours
             ours = pure.next(loaded, event, effect?.suffix, i + 2)
@@ -227,7 +288,9 @@ describe('the pure transition', () => {
     const acting = setup({ types, actions: { beep: () => undefined } }).createMachine({ context, on: { AGAIN: { actions: 'beep' } } })
     const pure = new PureMachine(acting)
     expect(() => pure.next(pure.start(undefined, 1), { type: 'AGAIN' }, undefined, 2)).toThrowError(/make it a step/)
-    const nameless = new PureMachine(setup({ types }).createMachine({ context, on: { AGAIN: { actions: raise({ type: 'X' }, { delay: 5 }) } } }))
+    const nameless = new PureMachine(
+      setup({ types }).createMachine({ context, on: { AGAIN: { actions: raise({ type: 'X' }, { delay: 5 }) } } }),
+    )
     expect(() => nameless.next(nameless.start(undefined, 1), { type: 'AGAIN' }, undefined, 2)).toThrowError(/needs an id/)
   })
 })

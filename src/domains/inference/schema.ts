@@ -31,7 +31,10 @@ export type ImageRequest = z.infer<typeof ImageRequest>
 export const DenoiseInput = ImageRequest.extend({ conditioning: Hash.nullable() })
 export type DenoiseInput = z.infer<typeof DenoiseInput>
 /** `latents`: safetensors, [1, channels, height / scale, width / scale]. */
-export const DenoiseOutput = z.strictObject({ latents: Hash, exactness: z.strictObject({ key: z.string(), facts: z.record(z.string(), z.unknown()) }) })
+export const DenoiseOutput = z.strictObject({
+  latents: Hash,
+  exactness: z.strictObject({ key: z.string(), facts: z.record(z.string(), z.unknown()) }),
+})
 export type DenoiseOutput = z.infer<typeof DenoiseOutput>
 
 export const DecodeInput = z.strictObject({ model: Model, width: z.int(), height: z.int(), latents: Hash })

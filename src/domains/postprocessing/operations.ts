@@ -7,7 +7,10 @@ import type { SaveInput, SaveOutput } from './schema.ts'
 export async function save(input: SaveInput, tools: Tools): Promise<SaveOutput> {
   const pixels = await tools.artifacts.read(input.pixels)
   if (pixels.length !== input.width * input.height * 3) {
-    throw new DarkroomError('artifact.corrupt', `pixels ${input.pixels} hold ${pixels.length} bytes, not ${input.width} · ${input.height} · 3`)
+    throw new DarkroomError(
+      'artifact.corrupt',
+      `pixels ${input.pixels} hold ${pixels.length} bytes, not ${input.width} · ${input.height} · 3`,
+    )
   }
   const { request } = input
   const receipt = { workflow: 'image-generation@1', input: request, exactness: input.exactness }

@@ -1,6 +1,14 @@
 import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
-import { samplers, type DecodeInput, type DecodeOutput, type DenoiseInput, type DenoiseOutput, type EncodeInput, type EncodeOutput } from '../../domains/inference/schema.ts'
+import {
+  samplers,
+  type DecodeInput,
+  type DecodeOutput,
+  type DenoiseInput,
+  type DenoiseOutput,
+  type EncodeInput,
+  type EncodeOutput,
+} from '../../domains/inference/schema.ts'
 import type { ResolveInput, ResolveOutput } from '../../domains/model/schema.ts'
 import type { SaveInput, SaveOutput } from '../../domains/postprocessing/schema.ts'
 import type { WireError } from '../../errors.ts'
@@ -21,12 +29,20 @@ const Input = z
     height: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
     steps: z.int().min(1).max(200).optional().describe('denoise steps'),
     guidance: z.number().min(0).max(50).optional().describe('classifier-free guidance scale; 1 turns it off'),
-    seed: z.int().min(0).max(2 ** 32 - 1).optional().describe('seed of the first image; image i has seed + i; drawn when left out'),
+    seed: z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .optional()
+      .describe('seed of the first image; image i has seed + i; drawn when left out'),
     sampler: z.enum(samplers).optional().describe('sampler'),
     count: z.int().min(1).max(64).default(1).describe('how many images'),
     pin: z.enum(['class', 'strict']).default('class').describe('strict: never begin again on another hardware class'),
   })
-  .refine(({ width = 64, height = 64 }) => width * height <= maxPixels, { path: ['width'], message: `width · height must be at most ${maxPixels} pixels` })
+  .refine(({ width = 64, height = 64 }) => width * height <= maxPixels, {
+    path: ['width'],
+    message: `width · height must be at most ${maxPixels} pixels`,
+  })
 
 /** The request made whole: the session's input, which never changes. */
 const Whole = z.strictObject({
@@ -47,7 +63,14 @@ type Whole = z.infer<typeof Whole>
 
 const Output = z.strictObject({
   images: z.array(
-    z.strictObject({ sha256: z.string(), mediaType: z.literal('image/png'), width: z.int(), height: z.int(), seed: z.int(), bytes: z.int() }),
+    z.strictObject({
+      sha256: z.string(),
+      mediaType: z.literal('image/png'),
+      width: z.int(),
+      height: z.int(),
+      seed: z.int(),
+      bytes: z.int(),
+    }),
   ),
 })
 
@@ -75,7 +98,8 @@ function requestOf(context: Context, image: number): Omit<DenoiseInput, 'conditi
 /** Saves are spawned as `save.<image>`. */
 const imageOf = ({ actorId }: { actorId: string }): number => Number(actorId.split('.')[1])
 
-const isLost = (error: unknown): boolean => ['artifact.missing', 'artifact.corrupt'].includes((error as Partial<WireError> | null)?.code ?? '')
+const isLost = (error: unknown): boolean =>
+  ['artifact.missing', 'artifact.corrupt'].includes((error as Partial<WireError> | null)?.code ?? '')
 
 /**
  * resolve → encode → for each image: denoise → decode → save, where `save` is not waited for before the next image. A tensor that one step
@@ -150,7 +174,12 @@ const machine = setup({
             src: 'inference.denoise',
             input: ({ context }) => ({ ...requestOf(context, current(context)), conditioning: context.conditioning }),
             onDone: { target: 'decoding', actions: assign({ denoised: ({ event }) => event.output }) },
-            onError: { guard: 'mayDrawAgain', target: 'encoding', reenter: true, actions: assign({ lost: ({ context }) => context.lost + 1 }) },
+            onError: {
+              guard: 'mayDrawAgain',
+              target: 'encoding',
+              reenter: true,
+              actions: assign({ lost: ({ context }) => context.lost + 1 }),
+            },
           },
         },
         decoding: {

@@ -1,0 +1,72 @@
+/** A refusal or failure of the API, as its problem document says it. */
+export interface ProblemDocument {
+  title: string
+  status: number
+  detail: string
+  code: string
+  class: string
+  remedy: string
+  requestId?: string
+  field?: string
+  problems?: { field: string; message: string }[]
+  reasons?: string[]
+}
+
+export class Problem extends Error {
+  readonly document: ProblemDocument
+
+  constructor(document: ProblemDocument, options: { cause?: unknown } = {}) {
+    super(document.detail, options)
+    this.name = 'Problem'
+    this.document = document
+  }
+
+  get code(): string {
+    return this.document.code
+  }
+
+  get status(): number {
+    return this.document.status
+  }
+
+  /** The API could not be reached: nobody knows whether what was asked has happened. */
+  static unreachable(url: string, cause: unknown): Problem {
+    return new Problem(
+      {
+        title: 'Unreachable',
+        status: 0,
+        detail: `no answer from ${url}: ${reasonOf(cause)}`,
+        code: 'api.unreachable',
+        class: 'transient',
+        remedy: 'Start Darkroom with `npm start`, or say with DARKROOM_URL where it runs.',
+      },
+      { cause },
+    )
+  }
+
+  /** Reads the problem of a response that is no success. */
+  static async of(response: Response): Promise<Problem> {
+    const text = await response.text().catch(() => '')
+    try {
+      const document = JSON.parse(text) as ProblemDocument
+      if (typeof document.code === 'string') return new Problem(document)
+    } catch {
+      // Something between us and the API answered in its own words.
+    }
+    return new Problem({
+      title: response.statusText,
+      status: response.status,
+      detail: `${response.url} answered ${response.status} ${response.statusText}: ${text.slice(0, 200)}`,
+      code: 'api.not_darkroom',
+      class: response.status >= 500 ? 'transient' : 'permanent',
+      remedy: 'Check DARKROOM_URL: this does not look like Darkroom.',
+    })
+  }
+}
+
+/** `fetch failed` says nothing; what it was caused by does. */
+function reasonOf(cause: unknown): string {
+  const { cause: deeper, message, code } = (cause ?? {}) as { cause?: unknown; message?: string; code?: string }
+  if (deeper !== undefined) return reasonOf(deeper)
+  return message || code || String(cause)
+}

@@ -1,0 +1,351 @@
+/**
+ * `darkroom up`: a Redis (unless `REDIS_URL`), one API and N workers on one data folder.
+ *
+ * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children: they drain and
+ * exit when the channel to their parent closes, are started again after 0.2 → 10 s when they end by themselves, and are stopped in
+ * reverse order. One data folder has one supervisor: the lock is a listening socket, so it ends with its holder.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { takeLock } from '../setup/lock.mjs'
+import { readConfig, type Config } from './config.ts'
+import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { startRedis, type RedisServer } from './redis-server.ts'
+
+defineErrors({
+  'supervisor.taken': {
+    class: 'permanent',
+    remedy: 'Stop the other `darkroom up`, or give this one a data folder of its own (DARKROOM_DATA).',
+  },
+  'supervisor.role_died': { class: 'transient', remedy: 'It is started again; read the end of its log, named above.' },
+})
+
+const backoffMs = { first: 200, longest: 10_000 }
+/** A child that lived this long has paid off the failures before it. */
+const healthyMs = 30_000
+/** How long the start of a child may fail for reasons that pass, such as a port that the last run has not let go yet. */
+const startMs = 15_000
+const largestLog = 16 * 1024 * 1024
+
+export interface SupervisorEvent {
+  what: 'redis' | 'api' | `worker ${number}`
+  /** `failed`: it did not start; `ended`: it had been ready. `againMs`: when it is started again. */
+  is: 'starting' | 'ready' | 'failed' | 'ended' | 'stopping' | 'stopped'
+  pid?: number
+  detail?: string
+  againMs?: number
+}
+
+export interface SupervisorOptions {
+  /** The environment that the configuration is read from, and that children get. */
+  env?: NodeJS.ProcessEnv
+  /** Program and first arguments of a child; `api` or `worker` follows. */
+  program: string[]
+  /** Workers to begin with; default: `DARKROOM_WORKERS`. */
+  workers?: number
+  on?: (event: SupervisorEvent) => void
+  /** Aborted while it starts: everything stops, and the start rejects. */
+  signal?: AbortSignal
+}
+
+/** A child process that is kept running. */
+export interface Role {
+  readonly name: string
+  readonly pid: number | undefined
+  /** What the child said when it was ready first. Rejects with the reason when it never will be. */
+  readonly ready: Promise<Record<string, unknown>>
+  /** Ends it at once, as a crash would, and never starts it again; resolves when it is gone. */
+  kill(): Promise<void>
+  /** Asks it to drain, and waits. */
+  stop(): Promise<void>
+}
+
+export interface Supervisor {
+  readonly config: Config
+  readonly url: string
+  /** Undefined when the Redis is `REDIS_URL`'s. */
+  readonly redis: { adopted: boolean; version: string; pid: number } | undefined
+  readonly redisUrl: string
+  readonly workers: readonly Role[]
+  addWorker(env?: NodeJS.ProcessEnv): Role
+  /** Workers first, then the API, then Redis. */
+  stop(): Promise<void>
+  /** Ends the children without letting them drain; Redis still stops in order. */
+  hurry(): void
+}
+
+/**
+ * Starts everything; resolves when the API answers. Workers may still be importing: `workers[i].ready` tells.
+ * @throws DarkroomError `supervisor.taken`, `config.invalid`, `redis.*`, or the reason why the API cannot start
+ */
+export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
+  const env = options.env ?? process.env
+  const config = readConfig(env)
+  const tell = options.on ?? (() => undefined)
+  await mkdir(config.data, { recursive: true, mode: 0o700 })
+  const logs = join(config.data, 'logs')
+  mkdirSync(logs, { recursive: true, mode: 0o700 })
+
+  const state: { url?: string; redisUrl?: string } = {}
+  const lock = await takeLock(config.data, 'up', () => ({ url: state.url, redisUrl: state.redisUrl }))
+  if ('heldBy' in lock) {
+    throw new DarkroomError(
+      'supervisor.taken',
+      `the data folder ${config.data} is in use by another \`darkroom up\`, pid ${String(lock.heldBy['pid'])}`,
+    )
+  }
+  const redis = config.redisUrl === undefined ? new KeptRedis(config, tell) : undefined
+  const workers: KeptRole[] = []
+  let api: KeptRole | undefined
+  let stopping: Promise<void> | undefined
+  const stop = (): Promise<void> =>
+    (stopping ??= (async () => {
+      await Promise.all(workers.map((worker) => worker.stop()))
+      await api?.stop()
+      await redis?.stop()
+      await lock.release()
+    })())
+
+  try {
+    const redisUrl = (state.redisUrl = (await redis?.start()) ?? config.redisUrl ?? '')
+    const childEnv: NodeJS.ProcessEnv = { ...env, REDIS_URL: redisUrl }
+    const role = (name: 'api' | `worker ${number}`, more: NodeJS.ProcessEnv): KeptRole =>
+      new KeptRole({
+        name,
+        command: [...options.program, name.split(' ')[0] ?? ''],
+        env: { ...childEnv, ...more },
+        logs,
+        stopMs: config.drainS * 1000 + 10_000,
+        tell,
+      })
+    const addWorker = (more: NodeJS.ProcessEnv = {}): Role => {
+      const worker = role(`worker ${workers.length + 1}`, more)
+      workers.push(worker)
+      worker.start()
+      return worker
+    }
+
+    options.signal?.throwIfAborted()
+    const first = (api = role('api', {}))
+    options.signal?.addEventListener('abort', () => void first.stop())
+    api.start()
+    const { url } = (await api.ready) as { url: string }
+    state.url = url
+    // A restarted API listens where the first one did.
+    api.env['DARKROOM_PORT'] = new URL(url).port
+    for (let i = 0; i < (options.workers ?? config.workers); i++) addWorker()
+    return {
+      config,
+      url,
+      redis: redis?.server,
+      redisUrl,
+      workers,
+      addWorker,
+      stop,
+      hurry: () => {
+        for (const child of [...workers, ...(api ? [api] : [])]) child.signal('SIGKILL')
+      },
+    }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+/** Starts something again and again, later each time. */
+class Backoff {
+  #failures = 0
+  #timer: NodeJS.Timeout | undefined
+
+  /** Milliseconds until `work` runs. */
+  again(livedMs: number, work: () => void): number {
+    if (livedMs > healthyMs) this.#failures = 0
+    const ms = Math.min(backoffMs.longest, backoffMs.first * 2 ** this.#failures++)
+    this.#timer = setTimeout(work, ms)
+    return ms
+  }
+
+  cancel(): void {
+    clearTimeout(this.#timer)
+  }
+}
+
+class KeptRedis {
+  server: RedisServer | undefined
+  readonly #config: Config
+  readonly #tell: (event: SupervisorEvent) => void
+  readonly #backoff = new Backoff()
+  #isStopping = false
+
+  constructor(config: Config, tell: (event: SupervisorEvent) => void) {
+    this.#config = config
+    this.#tell = tell
+  }
+
+  /** @throws DarkroomError `redis.*` */
+  async start(): Promise<string> {
+    const { data, durability, home, maxmemory } = this.#config
+    this.#tell({ what: 'redis', is: 'starting' })
+    const server = await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory })
+    this.server = server
+    const startedAt = performance.now()
+    this.#tell({ what: 'redis', is: 'ready', pid: server.pid, detail: `${server.version}${server.adopted ? ', adopted' : ''}` })
+    void server.exited.then(() => {
+      if (!this.#isStopping) this.#restart('it ended', performance.now() - startedAt)
+    })
+    return server.url
+  }
+
+  #restart(detail: string, livedMs: number): void {
+    const againMs = this.#backoff.again(livedMs, () => {
+      this.start().catch((error: unknown) => this.#restart(ensureError(error, 'redis.start_failed').message, 0))
+    })
+    this.#tell({ what: 'redis', is: 'ended', detail, againMs })
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopping = true
+    this.#backoff.cancel()
+    if (!this.server) return
+    this.#tell({ what: 'redis', is: 'stopping' })
+    await this.server.stop()
+    this.#tell({ what: 'redis', is: 'stopped' })
+  }
+}
+
+interface RoleOptions {
+  name: 'api' | `worker ${number}`
+  command: string[]
+  env: NodeJS.ProcessEnv
+  logs: string
+  stopMs: number
+  tell: (event: SupervisorEvent) => void
+}
+
+/** What a child says over its channel: that it is ready, or why it will not be. */
+export type RoleMessage = { ready: Record<string, unknown> } | { failed: WireError }
+
+interface Settle {
+  resolve(info: Record<string, unknown>): void
+  reject(error: DarkroomError): void
+}
+
+class KeptRole implements Role {
+  readonly name: RoleOptions['name']
+  readonly ready: Promise<Record<string, unknown>>
+  /** Environment of the next start. */
+  readonly env: NodeJS.ProcessEnv
+  readonly #options: RoleOptions
+  readonly #backoff = new Backoff()
+  readonly #settle: Settle
+  readonly #bornAt = performance.now()
+  #child: ChildProcess | undefined
+  #gone: Promise<void> = Promise.resolve()
+  #wasReady = false
+  #isStopping = false
+
+  constructor(options: RoleOptions) {
+    this.name = options.name
+    this.env = options.env
+    this.#options = options
+    let settle!: Settle
+    this.ready = new Promise((resolve, reject) => (settle = { resolve, reject }))
+    this.#settle = settle
+    // Whoever starts a worker need not wait for it.
+    this.ready.catch(() => undefined)
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
+  start(): void {
+    const { command, logs, tell } = this.#options
+    const [program = '', ...args] = command
+    const logFile = join(logs, `${this.name.replace(' ', '-')}.log`)
+    const log = openLog(logFile)
+    const startedAt = performance.now()
+    let failure: DarkroomError | undefined
+    // A process group of its own: Ctrl-C in the terminal is for us, and we stop the children in order.
+    const child = spawn(program, args, { env: this.env, stdio: ['ignore', log, log, 'ipc'], detached: true })
+    closeSync(log)
+    this.#child = child
+    tell({ what: this.name, is: 'starting', ...(child.pid !== undefined && { pid: child.pid }) })
+    let isReady = false
+    child.on('message', (message: RoleMessage) => {
+      if ('failed' in message) failure = DarkroomError.fromWire(message.failed)
+      else {
+        isReady = this.#wasReady = true
+        this.#settle.resolve(message.ready)
+        tell({
+          what: this.name,
+          is: 'ready',
+          ...(child.pid !== undefined && { pid: child.pid }),
+          detail: String(message.ready['url'] ?? message.ready['id']),
+        })
+      }
+    })
+    const spawned = once(child, 'spawn').then(() => once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>)
+    this.#gone = spawned.then(
+      ([code, signal]) =>
+        this.#ended(
+          isReady,
+          failure ?? `${code === null ? `ended by ${signal}` : `exited with code ${code}`}; ${logFile}`,
+          performance.now() - startedAt,
+        ),
+      (error: Error) => this.#ended(false, `cannot be started: ${error.message}`, 0),
+    )
+  }
+
+  #ended(wasReady: boolean, why: DarkroomError | string, livedMs: number): void {
+    const { tell } = this.#options
+    this.#child = undefined
+    if (this.#isStopping) {
+      this.#settle.reject(new DarkroomError('supervisor.role_died', `${this.name} was stopped`))
+      tell({ what: this.name, is: 'stopped' })
+      return
+    }
+    const error = typeof why === 'string' ? new DarkroomError('supervisor.role_died', `${this.name} ${why}`) : why
+    const isHopeless = !this.#wasReady && (error.class === 'permanent' || performance.now() - this.#bornAt > startMs)
+    if (isHopeless) {
+      this.#settle.reject(error)
+      tell({ what: this.name, is: 'failed', detail: error.message })
+      return
+    }
+    const againMs = this.#backoff.again(livedMs, () => this.start())
+    tell({ what: this.name, is: wasReady ? 'ended' : 'failed', detail: error.message, againMs })
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal)
+  }
+
+  async kill(): Promise<void> {
+    this.#isStopping = true
+    this.#backoff.cancel()
+    this.signal('SIGKILL')
+    await this.#gone
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopping = true
+    this.#backoff.cancel()
+    if (this.#child) this.#options.tell({ what: this.name, is: 'stopping' })
+    this.signal('SIGTERM')
+    const timer = setTimeout(() => this.signal('SIGKILL'), this.#options.stopMs)
+    await this.#gone
+    clearTimeout(timer)
+  }
+}
+
+/** Opens a log to append to; a large one makes way, one generation is kept. */
+function openLog(path: string): number {
+  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > largestLog) {
+    rmSync(`${path}.1`, { force: true })
+    renameSync(path, `${path}.1`)
+  }
+  return openSync(path, 'a', 0o600)
+}

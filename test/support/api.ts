@@ -1,0 +1,9 @@
+/** An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. */
+import { startApi } from '../../src/api/server.ts'
+import { readConfig } from '../../src/config.ts'
+import { createLog } from '../../src/log.ts'
+
+const config = readConfig()
+const api = await startApi(config, createLog(config.logLevel, 'api'))
+process.once('SIGTERM', () => void api.close())
+process.stdout.write(`${JSON.stringify({ ready: api.url })}\n`)

@@ -1,0 +1,45 @@
+/**
+ * A worker as a process of its own. Its one argument is a `WorkerSetup` as JSON; it says its id on standard output, drains on SIGTERM, and
+ * says on SIGUSR2 what its Python child holds.
+ */
+import { readConfig } from '../../src/config.ts'
+import { operations as builtIn } from '../../src/domains/index.ts'
+import type { OperationTable } from '../../src/domains/operation.ts'
+import { createLog } from '../../src/log.ts'
+import { startWorker } from '../../src/workers/node.ts'
+import type { Stall } from '../../src/workers/python.ts'
+import { workflows as builtInWorkflows, type Workflow } from '../../src/workflows/machines/index.ts'
+
+export interface WorkerSetup {
+  /** The Python child's program and arguments. */
+  command: string[]
+  /** Folder for attempt files. */
+  attempts: string
+  stall: Partial<Stall>
+  /** File URL of a module that exports further `workflows` and `operations`. */
+  module?: string
+}
+
+interface Further {
+  workflows: Workflow[]
+  operations: OperationTable
+}
+
+const setup = JSON.parse(process.argv[2] ?? '') as WorkerSetup
+const further: Further = setup.module === undefined ? { workflows: [], operations: {} } : ((await import(setup.module)) as Further)
+const config = readConfig()
+const say = (message: unknown): void => void process.stdout.write(`${JSON.stringify(message)}\n`)
+
+const worker = await startWorker({
+  config,
+  log: createLog(config.logLevel, 'worker'),
+  redisUrl: config.redisUrl ?? '',
+  command: setup.command,
+  attempts: setup.attempts,
+  stall: setup.stall,
+  operations: { ...builtIn, ...further.operations },
+  workflows: [...builtInWorkflows, ...further.workflows],
+})
+process.on('SIGUSR2', () => void worker.vitals().then((vitals) => say({ vitals })))
+process.once('SIGTERM', () => void worker.drain())
+say({ ready: worker.id })
