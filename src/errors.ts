@@ -126,6 +126,7 @@ defineErrors({
   },
   'redis.full': { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
   'redis.unsafe': { class: 'permanent', remedy: 'Use noeviction and appendonly yes; a Redis elsewhere needs a password and TLS.' },
+  'key.unknown': { class: 'permanent', remedy: '`darkroom keys list` shows the ids there are.' },
   'api.invalid': { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },
   'config.invalid': { class: 'permanent', remedy: 'Correct the settings named above.' },
 })

@@ -97,9 +97,9 @@ export async function ask<T>(answer: Promise<T>): Promise<T> {
  * Refuses a Redis that could lose what was accepted.
  * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, or a remote one without password and TLS.
  */
-export async function checkSafety(redis: Redis, url: string, own: boolean): Promise<void> {
+export async function checkSafety(redis: Redis, url: string): Promise<void> {
   const problems: string[] = []
-  if (!own && !url.startsWith('unix:')) {
+  if (!url.startsWith('unix:')) {
     const { hostname, password, protocol } = new URL(url)
     const local = ['localhost', '127.0.0.1', '[::1]', '::1'].includes(hostname)
     if (!local && (!password || protocol !== 'rediss:')) problems.push(`${hostname} is not this machine: it needs rediss:// and a password`)

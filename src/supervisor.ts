@@ -130,9 +130,11 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 
     options.signal?.throwIfAborted()
     const first = (api = role('api', {}))
-    options.signal?.addEventListener('abort', () => void first.stop())
+    const giveUp = (): void => void first.stop()
+    options.signal?.addEventListener('abort', giveUp)
     api.start()
     const { url } = (await api.ready) as { url: string }
+    options.signal?.removeEventListener('abort', giveUp)
     state.url = url
     // A restarted API listens where the first one did.
     api.env['DARKROOM_PORT'] = new URL(url).port

@@ -22,5 +22,9 @@ defineErrors({
   'api.key_required': { class: 'permanent', remedy: 'Add a key first (`darkroom keys add`), or bind DARKROOM_HOST to 127.0.0.1.' },
   'api.not_ready': { class: 'transient', remedy: 'Read the reasons; start a worker for each lane that has none.' },
   'api.closing': { class: 'transient', remedy: 'This process is shutting down; send the request again in a moment.' },
+  'api.port_taken': {
+    class: 'transient',
+    remedy: 'Stop what listens there, or choose another port with DARKROOM_PORT (0 takes a free one).',
+  },
   'api.failed': { class: 'permanent', remedy: 'Look for the request id in the log of the API.' },
 })

@@ -31,6 +31,7 @@ export const ProgressView = z
     calls: z.int().optional(),
     rate: z.number().optional().openapi({ description: 'calls a second' }),
     etaS: z.number().optional().openapi({ description: 'seconds left' }),
+    checkpoint: z.int().optional().openapi({ description: 'call of the last recorded checkpoint' }),
     image: z.int().optional(),
     images: z.int().optional(),
   })
@@ -102,8 +103,8 @@ function withLinks(output: Record<string, unknown>): z.infer<typeof SessionView>
 }
 
 export function presentProgress({ fraction, step, stage, ...more }: Progress): z.infer<typeof ProgressView> {
-  const { call, calls, rate, etaS, image, images } = more
-  return { fraction, step, stage, call, calls, rate, etaS, image, images }
+  const { call, calls, rate, etaS, checkpoint, image, images } = more
+  return { fraction, step, stage, call, calls, rate, etaS, checkpoint, image, images }
 }
 
 function presentError({ code, class: errorClass, message, remedy, field, details }: WireError): z.infer<typeof ErrorView> {

@@ -97,7 +97,10 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   const server = createServer((request, response) => void answer(request, response))
   server.on('clientError', refuse)
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const isTaken = error.code === 'EADDRINUSE'
+      reject(isTaken ? new DarkroomError('api.port_taken', `port ${port} of ${parts.config.host} is taken`, { cause: error }) : error)
+    })
     server.listen(port, parts.config.host, resolve)
   })
   const { port: bound } = server.address() as AddressInfo

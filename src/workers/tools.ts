@@ -43,6 +43,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
   #call: Call<WorkAction> | undefined
   #isPaused = false
   #lastProgress = 0
+  /** Call of the last checkpoint that counts. */
+  #safe: number | undefined
   /** Checkpoints are recorded one after another, beside the work. */
   #recording: Promise<void> = Promise.resolve()
 
@@ -81,7 +83,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
     if (now - this.#lastProgress < 200 && progress.call !== progress.calls) return
     this.#lastProgress = now
     this.#options.port
-      .progress(this.#options.attempt, progress)
+      .progress(this.#options.attempt, { ...progress, checkpoint: this.#safe })
       .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress not told'))
   }
 
@@ -166,7 +168,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
 
   async #record(made: CheckpointMade): Promise<void> {
     try {
-      await this.#options.port.checkpoint(this.#options.attempt, await this.#store(made))
+      const isRecorded = await this.#options.port.checkpoint(this.#options.attempt, await this.#store(made))
+      if (isRecorded) this.#safe = made.call
     } catch (error) {
       // A checkpoint that could not be kept costs time after a crash, not the picture.
       this.#options.log.warn({ step: this.#options.attempt.stepKey, err: error }, 'a checkpoint was not recorded')

@@ -11,6 +11,7 @@ import type { Logger } from '../log.ts'
 import { connect, type Redis } from '../redis.ts'
 import { Engine } from './engine.ts'
 import type { Workflow } from './machines/index.ts'
+import type { Progress } from './session.ts'
 import { leaseMs, renewMs, type Cause, type Checkpoint } from './store.ts'
 import { doneEvent, errorEvent } from './transition.ts'
 
@@ -100,7 +101,7 @@ export class AttemptPort {
     return this.#engine.store.checkpoint(attempt.stepKey, attempt.id, checkpoint)
   }
 
-  progress(attempt: Attempt, progress: StepProgress): Promise<boolean> {
+  progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint'>): Promise<boolean> {
     const { call, calls } = progress
     const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
     const { document } = this.#engine.loaded(attempt.sessionId, attempt.state)

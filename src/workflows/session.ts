@@ -27,6 +27,8 @@ export interface Progress {
   /** Calls a second and seconds left, from recent calls. */
   rate?: number | undefined
   etaS?: number | undefined
+  /** Call of the last recorded checkpoint: what another worker would go on from. */
+  checkpoint?: number | undefined
   /** Which of how many images. */
   image?: number | undefined
   images?: number | undefined

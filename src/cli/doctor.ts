@@ -1,0 +1,176 @@
+/** `darkroom doctor`: what runs, with what, and how to change it. Looks only; fetches and starts nothing. */
+import { constants, existsSync } from 'node:fs'
+import { access, statfs } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
+import { dirname, join } from 'node:path'
+import { askHolder } from '../../setup/lock.mjs'
+import { isInstalled } from '../../setup/npm.mjs'
+import { readyEnvironment } from '../../setup/python.mjs'
+import { findRedis, howToInstall, onPath } from '../../setup/redis.mjs'
+import { DarkroomClient } from '../client/index.ts'
+import { readConfig, root, type Config } from '../config.ts'
+import { discoverModels } from '../models.ts'
+import { checkSafety, connect, untilReady } from '../redis.ts'
+import { Exit, say, sayJson } from './terminal.ts'
+
+export interface Finding {
+  what: string
+  /** null: neither good nor bad. */
+  ok: boolean | null
+  is: string
+  /** What can be done about it. */
+  remedy?: string
+}
+
+export async function doctor({ json }: { json?: boolean }): Promise<void> {
+  const config = readConfig()
+  const looks = await Promise.all([redis(config), data(config), models(config), running(config)])
+  const findings = [...node(), ...python(config), ...device(config), ...looks.flat()]
+  if (json) sayJson(findings)
+  else for (const finding of findings) say(describe(finding))
+  if (findings.some(({ ok }) => ok === false)) throw new Exit(1)
+}
+
+function describe({ what, ok, is, remedy }: Finding): string {
+  const mark = ok === null ? '·' : ok ? '✓' : '✗'
+  return `${mark} ${what.padEnd(10)} ${is}${remedy ? `\n${' '.repeat(13)}${remedy}` : ''}`
+}
+
+function node(): Finding[] {
+  const installed = isInstalled(root)
+  return [
+    { what: 'node', ok: true, is: `${process.versions.node} on ${process.platform} ${process.arch}` },
+    {
+      what: 'packages',
+      ok: installed,
+      is: installed ? 'as package-lock.json names them' : 'not as package-lock.json names them',
+      ...(!installed && { remedy: 'Run `npm ci`.' }),
+    },
+  ]
+}
+
+function python({ home, python: own }: Config): Finding[] {
+  if (own !== undefined) return [{ what: 'python', ok: existsSync(own), is: `${own} (DARKROOM_PYTHON)` }]
+  const found = (['cpu', 'gpu'] as const).flatMap((flavour) => {
+    const environment = readyEnvironment({ home, gpu: flavour === 'gpu' })
+    return environment ? [`${environment.python} with torch ${environment.torch} (${flavour})`] : []
+  })
+  if (found.length === 0)
+    return [{ what: 'python', ok: false, is: `no environment under ${home}`, remedy: 'Run `npm run setup`, which makes it.' }]
+  return [{ what: 'python', ok: true, is: found.join('; ') }]
+}
+
+function device({ device: chosen, threads, home }: Config): Finding[] {
+  const hasDriver = existsSync('/proc/driver/nvidia/version') || onPath('nvidia-smi').length > 0
+  const model = cpus()[0]?.model.trim() ?? 'unknown processor'
+  const is =
+    chosen === 'cpu'
+      ? `workers draw on the CPU: ${threads} of ${availableParallelism()} threads, ${model}`
+      : `workers draw on ${chosen} (DARKROOM_DEVICE)`
+  if (!chosen.startsWith('cpu')) {
+    const hasBuild = readyEnvironment({ home, gpu: true }) !== undefined
+    const remedy = hasDriver
+      ? 'Run `npm start -- --gpu`, which fetches the GPU build of PyTorch (about 3 GB).'
+      : 'Install the NVIDIA driver, or set DARKROOM_DEVICE=cpu.'
+    return [{ what: 'device', ok: hasDriver && hasBuild, is, ...(!(hasDriver && hasBuild) && { remedy }) }]
+  }
+  if (!hasDriver) return [{ what: 'device', ok: true, is }]
+  return [
+    { what: 'device', ok: true, is, remedy: 'There is an NVIDIA driver here: `npm start -- --gpu` draws on it (fetches about 3 GB once).' },
+  ]
+}
+
+async function redis({ home, redisUrl }: Config): Promise<Finding[]> {
+  if (redisUrl !== undefined) {
+    const client = connect(redisUrl, { patience: 'wait' })
+    try {
+      await untilReady(client, 3000)
+      await checkSafety(client, redisUrl)
+      const version = /^(?:valkey|redis)_version:(\S+)/m.exec(await client.info('server'))?.[1]
+      return [{ what: 'redis', ok: true, is: `${version} at REDIS_URL` }]
+    } catch (error) {
+      return [
+        {
+          what: 'redis',
+          ok: false,
+          is: `REDIS_URL: ${(error as Error).message}`,
+          remedy: 'Start that Redis, or unset REDIS_URL to use a private one.',
+        },
+      ]
+    } finally {
+      client.disconnect()
+    }
+  }
+  const found = await findRedis(home)
+  if (!found) return [{ what: 'redis', ok: false, is: 'none found', remedy: `Run \`npm run setup\`, or ${howToInstall()}.` }]
+  const isOld = Number(found.version.split('.')[0]) < 7
+  const is = `${found.version}, ${found.from === 'PATH' ? found.command : 'the one that set-up fetched'}`
+  const remedy = `A newer one is faster under load: from 7.0 on it rewrites its append-only file in parts. To have it, ${howToInstall()}.`
+  return [{ what: 'redis', ok: true, is, ...(isOld && { remedy }) }]
+}
+
+/** The folder, or as much of its path as exists. */
+const nearest = (folder: string): string => (existsSync(folder) ? folder : nearest(dirname(folder)))
+
+async function data({ data: folder }: Config): Promise<Finding[]> {
+  try {
+    const existing = nearest(folder)
+    await access(existing, constants.W_OK)
+    const { bavail, bsize } = await statfs(existing)
+    const free = (bavail * bsize) / 2 ** 30
+    return [
+      {
+        what: 'data',
+        ok: free > 1,
+        is: `${folder}, ${free.toFixed(1)} GB free`,
+        ...(free <= 1 && { remedy: 'Free some space there, or choose another folder with DARKROOM_DATA.' }),
+      },
+    ]
+  } catch (error) {
+    return [
+      {
+        what: 'data',
+        ok: false,
+        is: `${folder}: ${(error as Error).message}`,
+        remedy: 'Choose a folder that can be written with DARKROOM_DATA.',
+      },
+    ]
+  }
+}
+
+async function models({ models: folders }: Config): Promise<Finding[]> {
+  try {
+    const found = await discoverModels(folders)
+    if (found.length > 0)
+      return [{ what: 'models', ok: true, is: found.map(({ id, family, path }) => `${id} (${family}) in ${path}`).join('; ') }]
+    return [
+      {
+        what: 'models',
+        ok: false,
+        is: `none in ${folders.join(', ')}`,
+        remedy: 'Put a diffusers folder there, or name another folder with DARKROOM_MODELS.',
+      },
+    ]
+  } catch (error) {
+    return [{ what: 'models', ok: false, is: (error as Error).message, remedy: 'Repair or remove that model.' }]
+  }
+}
+
+async function running({ data: folder, port }: Config): Promise<Finding[]> {
+  const holder = (await askHolder(folder, 'up')) as { pid?: number; url?: string } | undefined
+  const url = process.env['DARKROOM_URL'] ?? holder?.url
+  if (url === undefined)
+    return [{ what: 'running', ok: null, is: `no \`darkroom up\` on ${join(folder)} (it would listen on port ${port})` }]
+  const { DARKROOM_KEY: key } = process.env
+  const client = new DarkroomClient({ url, patienceMs: 0, ...(key !== undefined && { key }) })
+  try {
+    const [reasons, workers] = [await client.notReady(), await client.workers()]
+    const list = workers.map(({ id, device: { kind }, status }) => `${id} (${kind}, ${status})`).join(', ') || 'no worker'
+    const is = `${url}${holder?.pid ? `, pid ${holder.pid}` : ''}: ${list}`
+    return [{ what: 'running', ok: reasons.length === 0, is, ...(reasons.length > 0 && { remedy: reasons.join('; ') }) }]
+  } catch (error) {
+    return [
+      { what: 'running', ok: false, is: `${url}: ${(error as Error).message}`, remedy: 'Read the log of the API in the data folder.' },
+    ]
+  }
+}

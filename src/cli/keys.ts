@@ -1,0 +1,46 @@
+/** `darkroom keys add | list | revoke`: they work on Redis itself, since a farm without a key must be able to get its first one. */
+import { join } from 'node:path'
+import { askHolder } from '../../setup/lock.mjs'
+import { KeyStore, scopes, type Scope } from '../api/auth.ts'
+import { readConfig } from '../config.ts'
+import { DarkroomError } from '../errors.ts'
+import { startRedis } from '../redis-server.ts'
+import { connect, untilReady } from '../redis.ts'
+import { say, sayJson, table, whisper } from './terminal.ts'
+
+/** Works on the farm's Redis; where none runs, the private one of the data folder is started for as long as this takes. */
+async function withKeys<T>(work: (keys: KeyStore) => Promise<T>): Promise<T> {
+  const { redisUrl, data, durability, home, maxmemory } = readConfig()
+  const running = redisUrl ?? ((await askHolder(data, 'up'))?.['redisUrl'] as string | undefined)
+  const own = running === undefined ? await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory }) : undefined
+  const redis = connect(own?.url ?? running ?? '', { patience: 'wait' })
+  try {
+    await untilReady(redis, 10_000)
+    return await work(new KeyStore(redis))
+  } finally {
+    redis.disconnect()
+    if (own && !own.adopted) await own.stop()
+  }
+}
+
+export async function addKey(name: string, options: { scope?: Scope[]; json?: boolean }): Promise<void> {
+  const { key, record } = await withKeys((keys) => keys.add(name, options.scope ?? scopes.filter((scope) => scope !== 'operate')))
+  if (options.json) return sayJson({ ...record, key })
+  whisper(`Key ${record.id} (${record.name}) may ${record.scopes.join(', ')}. This is the only time it is shown:`)
+  say(key)
+}
+
+export async function listKeys(options: { json?: boolean }): Promise<void> {
+  const records = await withKeys((keys) => keys.list())
+  if (options.json) return sayJson(records)
+  if (records.length === 0) return say('no keys: whoever is on this machine may do everything')
+  const rows = records.map(({ id, name, scopes: granted, createdAt }) => [id, granted.join(','), new Date(createdAt).toISOString(), name])
+  say(table(['KEY', 'SCOPES', 'ADDED', 'NAME'], rows))
+}
+
+/** @throws DarkroomError `key.unknown` */
+export async function revokeKey(id: string): Promise<void> {
+  const isRevoked = await withKeys((keys) => keys.revoke(id))
+  if (!isRevoked) throw new DarkroomError('key.unknown', `there is no key ${JSON.stringify(id)}`, { field: 'id' })
+  say(`key ${id} opens nothing any more`)
+}

@@ -1,0 +1,27 @@
+import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { dirname, extname, join } from 'node:path'
+import type { DarkroomClient, Session } from '../client/index.ts'
+import { sha256Of } from '../artifacts.ts'
+import { DarkroomError } from '../errors.ts'
+
+/**
+ * Fetches a session's pictures and checks that they are what their names say.
+ * @param out a folder, or for one picture a file that ends in `.png`; default: the current folder
+ * @returns paths, in the order of the images
+ */
+export async function savePictures(client: DarkroomClient, { output }: Session, out = '.'): Promise<string[]> {
+  const images = output?.images ?? []
+  const isFile = extname(out).toLowerCase() === '.png'
+  const paths: string[] = []
+  for (const [i, { sha256, seed }] of images.entries()) {
+    const numbered = images.length > 1 ? `${out.slice(0, -4)}-${i + 1}.png` : out
+    const path = isFile ? numbered : join(out, `darkroom-${seed}-${sha256.slice(0, 8)}.png`)
+    const bytes = await client.artifact(sha256)
+    if (sha256Of(bytes) !== sha256) throw new DarkroomError('artifact.corrupt', `the picture ${sha256} came with other bytes`)
+    await mkdir(dirname(path), { recursive: true })
+    await writeFile(`${path}.part`, bytes)
+    await rename(`${path}.part`, path)
+    paths.push(path)
+  }
+  return paths
+}

@@ -1,0 +1,149 @@
+/** `darkroom generate | sessions | show | pause | resume | cancel | retry`: clients of the API. */
+import type { DarkroomClient, Frame, ImageRequest, ListFilter, Receipt, Session } from '../client/index.ts'
+import type { ControlVerb } from '../workflows/session.ts'
+import { connectApi, type ConnectionOptions } from './connection.ts'
+import { savePictures } from './pictures.ts'
+import { describeProgress, duration, percent } from './progress.ts'
+import { Exit, progressView, say, sayJson, table, whisper, type ProgressView } from './terminal.ts'
+
+export interface Output extends ConnectionOptions {
+  json?: boolean
+}
+
+export interface GenerateOptions extends Output, Omit<ImageRequest, 'prompt' | 'negativePrompt' | 'width' | 'height'> {
+  negative?: string
+  size?: { width: number; height: number }
+  out?: string
+  priority?: number
+  tag?: string[]
+  detach?: boolean
+}
+
+/** Submits a picture, shows its progress, saves it. */
+export async function generate(prompt: string, options: GenerateOptions): Promise<void> {
+  const { json, url, out, detach, priority, tag, negative, size, ...request } = options
+  const client = await connectApi(url === undefined ? {} : { url })
+  const input = { ...request, prompt, ...size, ...(negative !== undefined && { negativePrompt: negative }) }
+  const submitted = await client.generate(input, { ...(priority !== undefined && { priority }), ...(tag && { tags: tag }) })
+  if (detach) return json ? sayJson(submitted) : say(submitted.id)
+  if (!json) whisper(`session ${submitted.id}`)
+  const session = await follow(client, submitted.id)
+  const files = session.status === 'succeeded' ? await savePictures(client, session, out) : []
+  if (json) sayJson({ ...session, files })
+  else for (const file of files) say(`saved ${file}`)
+  if (session.status !== 'succeeded') throw failure(session, json)
+}
+
+/**
+ * Shows a session's progress until it ends. Ctrl-C stops the looking, not the session.
+ * @throws Exit 130 after Ctrl-C
+ */
+export async function follow(client: DarkroomClient, id: string, view: ProgressView = progressView()): Promise<Session> {
+  const interrupt = new AbortController()
+  const stop = (): void => interrupt.abort()
+  process.once('SIGINT', stop)
+  try {
+    return await client.untilEnd(id, (frame) => showFrame(view, frame), interrupt.signal)
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error
+    view.note(`the session goes on: \`darkroom show ${id} --follow\` looks again, \`darkroom cancel ${id}\` ends it`)
+    throw new Exit(130)
+  } finally {
+    process.off('SIGINT', stop)
+    view.stop()
+  }
+}
+
+function showFrame(view: ProgressView, frame: Frame): void {
+  if (frame.kind === 'progress') return view.show(frame.progress)
+  const { step, worker, reason } = frame.data as { step?: string; worker?: string; reason?: string }
+  if (frame.type === 'step.recovered') view.note(`worker ${worker} was lost in ${step}; another one goes on`)
+  if (frame.type === 'step.released') view.note(`worker ${worker} gave ${step} back: ${reason}`)
+  if (frame.type === 'step.retrying') view.note(`${step} failed on ${worker} and is tried again`)
+  if (frame.type === 'session.paused') view.note('paused')
+  if (frame.type === 'session.resumed') view.note('resumed')
+}
+
+/** Says why a session has no result. */
+function failure(session: Session, json = false): Exit {
+  if (!json && session.error) whisper(`error: ${session.error.message}\n${session.error.remedy}\n(${session.error.code})`)
+  else if (!json) whisper(`the session is ${session.status}`)
+  return new Exit(1)
+}
+
+export async function list(options: Output & ListFilter): Promise<void> {
+  const { json, url, ...filter } = options
+  const page = await (await connectApi(url === undefined ? {} : { url })).sessions(filter)
+  if (json) return sayJson(page)
+  if (page.sessions.length === 0) return say('no sessions')
+  const now = Date.now()
+  const rows = page.sessions.map((session) => [
+    session.id,
+    session.status,
+    session.progress && session.endedAt === null ? percent(session.progress.fraction).trim() : '',
+    `${duration((now - Date.parse(session.createdAt)) / 1000)} ago`,
+    session.waiting ?? (typeof session.input['prompt'] === 'string' ? session.input['prompt'] : session.workflow),
+  ])
+  say(table(['SESSION', 'STATUS', 'DONE', 'SUBMITTED', ''], rows))
+  if (page.next !== null) whisper(`more: darkroom sessions --cursor ${page.next}`)
+}
+
+export async function show(id: string, options: Output & { receipt?: boolean; follow?: boolean }): Promise<void> {
+  const client = await connectApi(options)
+  if (options.follow && !options.json) await follow(client, id)
+  const session = await client.session(id)
+  const receipt = options.receipt ? await client.receipt(id) : undefined
+  if (options.json) return sayJson(receipt ?? session)
+  say(describeSession(session, client.url))
+  if (receipt) say(`\n${describeReceipt(receipt)}`)
+}
+
+export async function control(verb: ControlVerb, id: string, options: Output): Promise<void> {
+  const session = await (await connectApi(options)).control(id, verb)
+  if (options.json) sayJson(session)
+  else say(`${session.id} ${session.status}`)
+}
+
+export async function retry(id: string, options: Output): Promise<void> {
+  const session = await (await connectApi(options)).retry(id)
+  if (options.json) sayJson(session)
+  else say(`${session.id} ${session.status}, a retry of ${session.retryOf}`)
+}
+
+function describeSession(session: Session, url: string): string {
+  const { id, workflow, status, waiting, progress, error, output, createdAt, startedAt, endedAt, input, tags, retryOf, exactnessKey } =
+    session
+  const took = startedAt && endedAt ? `, took ${((Date.parse(endedAt) - Date.parse(startedAt)) / 1000).toFixed(1)} s` : ''
+  const lines: [string, string | null | undefined][] = [
+    ['session', id],
+    ['workflow', workflow],
+    ['status', `${status}${took}`],
+    ['waits for', waiting],
+    ['progress', progress && endedAt === null ? `${percent(progress.fraction).trim()}  ${describeProgress(progress)}` : null],
+    ['submitted', createdAt],
+    ['exactness', exactnessKey],
+    ['retry of', retryOf],
+    ['tags', tags.join(' ')],
+    ...Object.entries(input).map(([name, value]): [string, string] => [
+      `  ${name}`,
+      typeof value === 'string' ? value : JSON.stringify(value),
+    ]),
+    ['error', error && `${error.message}\n${' '.repeat(14)}${error.remedy} (${error.code})`],
+    ...(output?.images ?? []).map((image, i): [string, string] => [`image ${i + 1}`, `${url}${image.url}`]),
+  ]
+  return lines.flatMap(([name, value]) => (value ? [`${name.padEnd(14)}${value}`] : [])).join('\n')
+}
+
+function describeReceipt(receipt: Receipt): string {
+  const rows = receipt.steps.flatMap(({ step, attempts }) =>
+    attempts.map(({ worker, startedAt, endedAt, end, resumedFrom }, i) => [
+      i === 0 ? step : '',
+      worker,
+      end ?? 'running',
+      endedAt ? `${((Date.parse(endedAt) - Date.parse(startedAt)) / 1000).toFixed(2)} s` : '',
+      resumedFrom ? `went on from call ${resumedFrom.call}` : '',
+    ]),
+  )
+  const notes = receipt.notes.map(({ at, note }) => `${at}  ${note}`)
+  return [table(['STEP', 'WORKER', 'END', 'TOOK', ''], rows), ...(notes.length > 0 ? ['', ...notes] : [])].join('\n')
+}

@@ -1,0 +1,112 @@
+/** What a person sees: text on stdout, progress on stderr, and the last words of a command that failed. */
+import { MultiBar, Presets, type SingleBar } from 'cli-progress'
+import { Problem } from '../client/index.ts'
+import { DarkroomError } from '../errors.ts'
+import type { Progress } from '../workflows/session.ts'
+import { describeProgress, percent } from './progress.ts'
+
+export const say = (text = ''): void => void process.stdout.write(`${text}\n`)
+export const whisper = (text: string): void => void process.stderr.write(`${text}\n`)
+export const sayJson = (value: unknown): void => say(JSON.stringify(value, null, 2))
+
+/** A command that has said all there is to say, and did not succeed. */
+export class Exit extends Error {
+  readonly code: number
+  constructor(code: number) {
+    super(`exit ${code}`)
+    this.code = code
+  }
+}
+
+/** Prints why a command failed, and what can be done. Returns its exit status. */
+export function explain(error: unknown): number {
+  if (error instanceof Exit) return error.code
+  if (error instanceof Problem) {
+    const { detail, remedy, code, problems, requestId } = error.document
+    const lines = problems && problems.length > 1 ? problems.map(({ field, message }) => `  ${field}: ${message}`) : []
+    whisper([`error: ${detail}`, ...lines, remedy, `(${code}${requestId ? `, request ${requestId}` : ''})`].filter(Boolean).join('\n'))
+  } else if (error instanceof DarkroomError) whisper(`error: ${error.message}\n${error.remedy}\n(${error.code})`)
+  else whisper(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  return 1
+}
+
+export interface ProgressView {
+  show(progress: Progress): void
+  /** A line of its own beside the progress. */
+  note(text: string): void
+  stop(): void
+}
+
+/** Progress of one session: a bar on a terminal; otherwise a line at each stage, and every few seconds within a long one. */
+export function progressView(out: NodeJS.WriteStream = process.stderr): ProgressView {
+  return out.isTTY ? new BarView(out) : new LineView(out)
+}
+
+class BarView implements ProgressView {
+  readonly #bars: MultiBar
+  #bar: SingleBar | undefined
+  #reached = 0
+
+  constructor(out: NodeJS.WriteStream) {
+    this.#bars = new MultiBar(
+      { stream: out, format: '  {bar} {percent}  {text}', barsize: 30, hideCursor: true, clearOnComplete: false, gracefulExit: false },
+      Presets.shades_classic,
+    )
+  }
+
+  show(progress: Progress): void {
+    // A takeover goes back to its checkpoint; what was once shown does not.
+    this.#reached = Math.max(this.#reached, progress.fraction)
+    const shown = { percent: percent(this.#reached), text: describeProgress(progress) }
+    this.#bar ??= this.#bars.create(1, 0, shown)
+    this.#bar.update(this.#reached, shown)
+  }
+
+  note(text: string): void {
+    this.#bars.log(`${text}\n`)
+  }
+
+  stop(): void {
+    this.#bars.stop()
+  }
+}
+
+const lineMs = 5000
+
+class LineView implements ProgressView {
+  readonly #out: NodeJS.WriteStream
+  #stage = ''
+  #saidAt = 0
+  #reached = 0
+
+  constructor(out: NodeJS.WriteStream) {
+    this.#out = out
+  }
+
+  show(progress: Progress): void {
+    this.#reached = Math.max(this.#reached, progress.fraction)
+    const { step, stage, image, call, calls } = progress
+    const now = Date.now()
+    const place = `${step} ${stage} ${image}`
+    if (place === this.#stage && call !== calls && now - this.#saidAt < lineMs) return
+    this.#stage = place
+    this.#saidAt = now
+    this.note(`${percent(this.#reached)}  ${describeProgress(progress)}`)
+  }
+
+  note(text: string): void {
+    this.#out.write(`  ${text}\n`)
+  }
+
+  stop(): void {}
+}
+
+/** Columns as wide as their longest cell; the last is cut so that a line fits the terminal. */
+export function table(head: string[], rows: string[][], width: number = process.stdout.columns ?? 0): string {
+  const all = [head, ...rows]
+  const widths = head.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)))
+  return all
+    .map((row) => row.map((cell, column) => (column === head.length - 1 ? cell : cell.padEnd(widths[column] ?? 0))).join('  '))
+    .map((line) => (width > 0 && line.length > width ? `${line.slice(0, width - 1)}…` : line).trimEnd())
+    .join('\n')
+}

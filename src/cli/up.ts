@@ -1,0 +1,55 @@
+/** `darkroom up` in a terminal: says what starts, ends and starts again, until somebody stops it. */
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { root } from '../config.ts'
+import { startSupervisor, type Supervisor, type SupervisorEvent, type SupervisorOptions } from '../supervisor.ts'
+import { Exit, say, whisper } from './terminal.ts'
+
+/** What a supervisor's children are started with. */
+export const program = [process.execPath, join(root, 'bin', 'darkroom.mjs')]
+
+export function describeEvent({ what, is, pid, detail, againMs }: SupervisorEvent): string {
+  const again = againMs === undefined ? '' : `; again in ${(againMs / 1000).toFixed(1)} s`
+  const process = pid !== undefined && is === 'starting' ? ` (pid ${pid})` : ''
+  return `  ${what.padEnd(9)} ${is}${process}${detail ? `: ${detail}` : ''}${again}`
+}
+
+/**
+ * Starts a supervisor that the user's signals stop: the first in order, the second at once.
+ * @throws Exit 130 when it was stopped while it started
+ */
+export async function superviseHere(
+  options: Omit<SupervisorOptions, 'program' | 'signal'>,
+): Promise<{ supervisor: Supervisor; stopped: Promise<void> }> {
+  const stop = new AbortController()
+  let supervisor: Supervisor | undefined
+  const ask = (): void => {
+    if (!stop.signal.aborted) return stop.abort()
+    whisper('Stopping at once.')
+    supervisor?.hurry()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, ask)
+  const asked = once(stop.signal, 'abort')
+  try {
+    supervisor = await startSupervisor({ ...options, program, signal: stop.signal })
+  } catch (error) {
+    throw stop.signal.aborted ? new Exit(130) : error
+  }
+  const running = supervisor
+  return { supervisor, stopped: asked.then(() => running.stop()) }
+}
+
+export async function up({ workers, port, gpu }: { workers?: number; port?: number; gpu?: boolean }): Promise<void> {
+  const env = {
+    ...process.env,
+    ...(port !== undefined && { DARKROOM_PORT: String(port) }),
+    ...(gpu && { DARKROOM_DEVICE: 'cuda' }),
+  }
+  const on = (event: SupervisorEvent): void => say(describeEvent(event))
+  const { supervisor, stopped } = await superviseHere({ env, on, ...(workers !== undefined && { workers }) })
+  const { url, config } = supervisor
+  say(`\nThe API answers at ${url} (reference: ${url}/docs, queues: ${url}/admin/queues).`)
+  say(`Logs are in ${join(config.data, 'logs')}. Try: npx darkroom generate "a red circle left of a blue square on yellow"`)
+  say('Ctrl-C stops it; what was accepted goes on with the next start.\n')
+  await stopped
+}

@@ -1,0 +1,91 @@
+/**
+ * The composition root: the command line, and the roles it can start.
+ *
+ * | role | started by | ends |
+ * | --- | --- | --- |
+ * | `up` | a person | SIGINT or SIGTERM: workers, API and Redis stop in this order |
+ * | `api`, `worker` | `up`, or a person with `REDIS_URL` | the same signals, or when the channel to its `up` closes |
+ */
+import { askHolder } from '../setup/lock.mjs'
+import { readyEnvironment } from '../setup/python.mjs'
+import { commandLine } from './cli/program.ts'
+import { readConfig, type Config } from './config.ts'
+import { DarkroomError, ensureError } from './errors.ts'
+import { createLog } from './log.ts'
+import { checkSafety, connect, untilReady } from './redis.ts'
+import type { RoleMessage } from './supervisor.ts'
+
+interface Role {
+  /** What `up` is told: where it listens, who it is. */
+  ready: Record<string, string>
+  stop(): Promise<void>
+}
+
+async function api(config: Config): Promise<Role> {
+  const { startApi } = await import('./api/server.ts')
+  const running = await startApi(config, createLog(config.logLevel, 'api'))
+  return { ready: { url: running.url }, stop: () => running.close() }
+}
+
+async function worker(config: Config): Promise<Role> {
+  const { startWorker } = await import('./workers/node.ts')
+  const log = createLog(config.logLevel, 'worker')
+  const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command: childCommand(config) })
+  return { ready: { id: node.id }, stop: () => node.drain() }
+}
+
+/** The Python child of this configuration. @throws DarkroomError `worker.start_failed` when set-up has not made its environment. */
+function childCommand({ home, device, python }: Config): string[] {
+  const wantsGpu = !device.startsWith('cpu')
+  // The GPU build computes on the CPU as well; not the other way round.
+  const environment = (wantsGpu ? undefined : readyEnvironment({ home })) ?? readyEnvironment({ home, gpu: true })
+  const interpreter = python ?? environment?.interpreter
+  if (interpreter === undefined) {
+    const remedy = wantsGpu ? 'Run `npm start -- --gpu`, which fetches the GPU build of PyTorch.' : 'Run `npm run setup`, which makes it.'
+    throw new DarkroomError('worker.start_failed', `there is no Python environment for ${device} under ${home}`, { remedy })
+  }
+  return [interpreter, '-m', 'darkroom']
+}
+
+/** Runs a role until somebody asks it to stop. */
+async function run(start: (config: Config) => Promise<Role>): Promise<void> {
+  const asked = new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
+    process.once('disconnect', () => resolve())
+  })
+  const tell = (message: RoleMessage): void => void process.send?.(message)
+  try {
+    const config = await withRedis(readConfig())
+    const role = await start(config)
+    tell({ ready: role.ready })
+    await asked
+    await role.stop()
+  } catch (error) {
+    tell({ failed: ensureError(error, 'worker.start_failed').toWire() })
+    throw error
+  } finally {
+    if (process.connected) process.disconnect()
+  }
+}
+
+/**
+ * The configuration with the Redis it means: `REDIS_URL`, else that of the `darkroom up` on the same data folder.
+ * @throws DarkroomError `config.invalid` without either, `redis.unavailable`, `redis.unsafe`
+ */
+async function withRedis(config: Config): Promise<Config> {
+  const redisUrl = config.redisUrl ?? ((await askHolder(config.data, 'up'))?.['redisUrl'] as string | undefined)
+  if (redisUrl === undefined) {
+    const problem = `REDIS_URL is not set, and no \`darkroom up\` runs on the data folder ${config.data}`
+    throw new DarkroomError('config.invalid', problem, { remedy: 'Start `npm start` first, or set REDIS_URL to the Redis of your farm.' })
+  }
+  const redis = connect(redisUrl, { patience: 'wait' })
+  try {
+    await untilReady(redis, 10_000)
+    await checkSafety(redis, redisUrl)
+  } finally {
+    redis.disconnect()
+  }
+  return { ...config, redisUrl }
+}
+
+process.exitCode = await commandLine({ api: () => run(api), worker: () => run(worker) }, process.argv)
