@@ -1,5 +1,4 @@
 /** An API of its own for a test file: private Redis, real engine, real HTTP. Nothing is shared with other files. */
-import { spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,7 +7,7 @@ import { z } from 'zod'
 import { KeyStore, type Scope } from '../../src/api/auth.ts'
 import { listen, type RunningApi } from '../../src/api/server.ts'
 import { FileArtifactStore } from '../../src/artifacts.ts'
-import { readConfig, root, type Config } from '../../src/config.ts'
+import { readConfig, type Config } from '../../src/config.ts'
 import { operations } from '../../src/domains/index.ts'
 import { operation } from '../../src/domains/operation.ts'
 import { createLog } from '../../src/log.ts'
@@ -18,6 +17,8 @@ import { Engine } from '../../src/workflows/engine.ts'
 import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
 import { step } from '../../src/workflows/machines/step.ts'
 import { ApiClient } from '../support/http.ts'
+import { writeModel } from '../support/model.ts'
+import { startTestRedis } from '../support/redis.ts'
 
 /** A workflow of one step that no worker runs: tests take it and deliver its result themselves. */
 const sketch: Workflow = {
@@ -88,17 +89,14 @@ export interface Harness {
 
 export async function startHarness(over: Partial<Config> = {}): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-api-'))
-  const socket = join(folder, 'redis.sock')
-  const server = spawn('redis-server', ['--port', '0', '--unixsocket', socket, '--dir', folder, '--save', '', '--appendonly', 'no'], {
-    stdio: 'ignore',
-  })
-  const exited = new Promise<void>((resolve) => server.once('exit', () => resolve()))
-  const url = `unix:${socket}`
+  await writeModel(join(folder, 'models'))
+  const server = await startTestRedis()
+  const { url } = server
   const config: Config = {
     ...readConfig({
       DARKROOM_DATA: folder,
       DARKROOM_HOME: folder,
-      DARKROOM_MODELS: join(root, 'models'),
+      DARKROOM_MODELS: join(folder, 'models'),
       DARKROOM_PORT: '0',
       REDIS_URL: url,
       DARKROOM_LOG: 'silent',
@@ -132,10 +130,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
     return taken.attempt
   }
   const api = await another()
-  const stopRedis = async (): Promise<void> => {
-    server.kill()
-    await exited
-  }
+  const stopRedis = (): Promise<void> => server.stop()
   return {
     api,
     url: api.url,

@@ -23,7 +23,7 @@ async function spawnApi(): Promise<{ client: ApiClient; child: ChildProcess; exi
     PATH: process.env['PATH'],
     HOME: process.env['HOME'],
     DARKROOM_DATA: h.config.data,
-    DARKROOM_MODELS: join(root, 'models'),
+    DARKROOM_MODELS: h.config.models.join(':'),
     DARKROOM_PORT: '0',
     DARKROOM_LOG: 'error',
     REDIS_URL: h.config.redisUrl,
