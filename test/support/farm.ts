@@ -9,7 +9,8 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { root } from '../../src/config.ts'
+import { readyEnvironment } from '../../setup/python.mjs'
+import { readConfig, root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import type { Document } from '../../src/workflows/transition.ts'
@@ -28,6 +29,8 @@ export interface WorkerOptions {
   module?: string
   preload?: string[]
   env?: Record<string, string>
+  /** The product's own Python child and the models of the repository, in place of the fake ones. */
+  real?: boolean
 }
 
 export interface FarmOptions extends WorkerOptions {
@@ -88,7 +91,7 @@ export async function eventually<T>(what: string, look: () => Promise<T | undefi
 
 export async function startFarm(options: FarmOptions = {}): Promise<Farm> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-farm-'))
-  await writeModel(join(folder, 'models'))
+  if (!options.real) await writeModel(join(folder, 'models'))
   const farm = new Farm(folder, await startTestRedis(), options)
   try {
     await farm.open()
@@ -120,7 +123,7 @@ export class Farm implements AsyncDisposable {
       HOME: process.env['HOME'],
       TMPDIR: process.env['TMPDIR'],
       DARKROOM_DATA: join(folder, 'data'),
-      DARKROOM_MODELS: join(folder, 'models'),
+      DARKROOM_MODELS: join(options.real ? root : folder, 'models'),
       DARKROOM_THREADS: '1',
       DARKROOM_SHARDS: String(options.shards ?? 1),
       DARKROOM_CHECKPOINT_CALLS: String(options.checkpointCalls ?? 1),
@@ -171,9 +174,9 @@ export class Farm implements AsyncDisposable {
 
   async addWorker(options: WorkerOptions = {}): Promise<GroupProcess> {
     const name = `worker-${this.workers.length}`
-    const { fake = [], stall = {}, module, preload = [], env = {} } = { ...this.#options, ...options }
+    const { fake = [], stall = {}, module, preload = [], env = {}, real = false } = { ...this.#options, ...options }
     const attempts = join(this.folder, 'attempts', name)
-    const command = ['python3', join(root, 'test/support/fake_child.py'), ...fake]
+    const command = real ? realChild() : ['python3', join(root, 'test/support/fake_child.py'), ...fake]
     const setup: WorkerSetup = { command, attempts, stall, ...(module !== undefined && { module }) }
     const worker = new GroupProcess({
       name,
@@ -369,6 +372,13 @@ export class Farm implements AsyncDisposable {
     const problems = await this.end()
     if (problems.length > 0) throw new Error(`left over at the end of the farm:\n${problems.slice(0, 30).join('\n')}\n${words}`)
   }
+}
+
+/** The interpreter of the environment that set-up made, as `src/main.ts` starts it. */
+function realChild(): string[] {
+  const interpreter = process.env['DARKROOM_PYTHON'] ?? readyEnvironment({ home: readConfig({}).home })?.interpreter
+  if (interpreter === undefined) throw new Error('there is no Python environment: `npm run setup` makes it')
+  return [interpreter, '-m', 'darkroom']
 }
 
 /** Below the range that outgoing connections take their ports from, so that a killed API finds its port free again. */
