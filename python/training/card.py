@@ -1,0 +1,5 @@
+"""The model card."""
+
+
+def write(run, folder):
+    """Nothing yet."""
