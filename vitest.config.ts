@@ -5,9 +5,11 @@ const unit = [
   'test/architecture.test.ts',
   'test/workflows/transition.test.ts',
   'test/workers/protocol.test.ts',
-  'test/client/progress.test.ts',
   'test/**/*.unit.test.ts',
 ]
+
+/** Minutes: by their own command. */
+const long = ['test/exact/**/*.test.ts']
 
 const whole = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const
 
@@ -17,7 +19,8 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { test: { ...whole, name: 'unit', include: unit } },
-      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: unit } },
+      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...long] } },
+      { test: { ...whole, name: 'exact', include: long } },
     ],
   },
 })

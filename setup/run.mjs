@@ -21,6 +21,7 @@ const targets = {
   up: { needs: 'all', run: (args) => [darkroom, 'up', ...args] },
   test: { needs: 'all', run: (args) => [join(root, 'setup', 'suite.mjs'), 'test', ...args] },
   check: { needs: 'npm', run: (args) => [join(root, 'setup', 'suite.mjs'), 'check', ...args] },
+  exact: { needs: 'all', run: (args) => [join(root, 'setup', 'suite.mjs'), 'exact', ...args] },
   node24: { needs: 'npm', run: (args) => [join(root, 'setup', 'node24.mjs'), ...args] },
   bench: { needs: 'all', run: (args) => ['--import', 'tsx', join(root, 'bench', 'main.ts'), ...args] },
   setup: { needs: 'all', run: () => undefined },

@@ -61,9 +61,10 @@ const types = { title: 'types', command: [bin('tsc'), '-p', '.'] }
 /** @param {string} name @param {string[]} args @returns {Part[]} */
 function partsOf(name, args) {
   if (name === 'check') return [format, lint, types, vitest('unit tests', ['--project', 'unit'])]
+  if (name === 'exact') return [vitest('exact', ['--project', 'exact', ...args])]
   const python = process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
   const ruff = { title: 'ruff', command: [python, '-m', 'ruff', 'check', '--no-cache', 'darkroom', 'tests'], cwd: join(root, 'python') }
-  return [format, lint, types, ruff, pytest(python), vitest('vitest', args)]
+  return [format, lint, types, ruff, pytest(python), vitest('vitest', ['--project', 'unit', '--project', 'system', ...args])]
 }
 
 /** @param {Part} part @returns {Promise<boolean>} */
