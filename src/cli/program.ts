@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { root } from '../config.ts'
 import { statuses, type ControlVerb } from '../workflows/session.ts'
-import { Exit, explain } from './terminal.ts'
+import { explain } from './terminal.ts'
 
 export interface Roles {
   api(): Promise<void>
@@ -150,9 +150,5 @@ function program(roles: Roles): Command {
     .option('--kill', 'draw it twice, with the worker killed in the middle of the second')
     .option('--gpu', 'draw on the NVIDIA GPU')
     .action(async (options) => (await import('./demo.ts')).demo(options))
-  darkroom.action(() => {
-    darkroom.outputHelp()
-    throw new Exit(2)
-  })
   return darkroom
 }

@@ -4,7 +4,7 @@ import type { ControlVerb } from '../workflows/session.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { savePictures } from './pictures.ts'
 import { describeProgress, duration, percent } from './progress.ts'
-import { Exit, progressView, say, sayJson, table, whisper, type ProgressView } from './terminal.ts'
+import { Exit, progressView, say, sayJson, silentView, table, whisper, type ProgressView } from './terminal.ts'
 
 export interface Output extends ConnectionOptions {
   json?: boolean
@@ -27,7 +27,7 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
   const submitted = await client.generate(input, { ...(priority !== undefined && { priority }), ...(tag && { tags: tag }) })
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
   if (!json) whisper(`session ${submitted.id}`)
-  const session = await follow(client, submitted.id)
+  const session = await follow(client, submitted.id, json ? silentView : progressView())
   const files = session.status === 'succeeded' ? await savePictures(client, session, out) : []
   if (json) sayJson({ ...session, files })
   else for (const file of files) say(`saved ${file}`)

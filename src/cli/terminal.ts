@@ -42,6 +42,9 @@ export function progressView(out: NodeJS.WriteStream = process.stderr): Progress
   return out.isTTY ? new BarView(out) : new LineView(out)
 }
 
+/** For output that a program reads. */
+export const silentView: ProgressView = { show: () => undefined, note: () => undefined, stop: () => undefined }
+
 class BarView implements ProgressView {
   readonly #bars: MultiBar
   #bar: SingleBar | undefined

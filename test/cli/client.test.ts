@@ -1,0 +1,170 @@
+/** The commands that are clients of the API, as processes, on a farm with the fake child. */
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Session } from '../../src/client/index.ts'
+import { sha256Of } from '../../src/artifacts.ts'
+import { run, start, type Ended } from '../support/command.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+
+let farm: Farm
+let folder: string
+let env: Record<string, string>
+beforeAll(async () => {
+  farm = await startFarm({ workers: 1, fake: ['--call-ms', '40'] })
+  folder = await mkdtemp(join(tmpdir(), 'darkroom-cli-'))
+  env = { DARKROOM_URL: farm.client.url, DARKROOM_DATA: folder }
+})
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true })
+  await farm[Symbol.asyncDispose]()
+})
+
+const darkroom = (...args: string[]): Promise<Ended> => run(args, env)
+const json = async <T>(...args: string[]): Promise<T> => {
+  const { code, stdout, stderr } = await darkroom(...args, '--json')
+  expect(stderr).toBe('')
+  expect(code).toBe(0)
+  return JSON.parse(stdout) as T
+}
+
+describe('generate', () => {
+  it('saves the picture and says where; progress goes to stderr', async () => {
+    const { code, stdout, stderr } = await darkroom('generate', 'a', 'red', 'circle', '--seed', '7', '--out', folder)
+    expect({ code, stderr }).toMatchObject({ code: 0, stderr: expect.stringMatching(/^session \S+\n/) as string })
+    const path = /^saved (.*)\n$/.exec(stdout)?.[1] ?? ''
+    expect(path).toMatch(/darkroom-7-[0-9a-f]{8}\.png$/)
+    expect((await readFile(path)).subarray(1, 4).toString()).toBe('PNG')
+    expect(stderr).toMatch(/ % {2}.*denoise/)
+  })
+
+  it('numbers several pictures of one file name', async () => {
+    const out = join(folder, 'four.png')
+    const { files, output, input } = await json<Session & { files: string[] }>(
+      ...['generate', 'four', '--count', '2', '--seed', '3', '--steps', '4', '--sampler', 'Euler a', '--size', '64x128', '--out', out],
+    )
+    expect(files).toEqual([1, 2].map((n) => join(folder, `four-${n}.png`)))
+    expect(input).toMatchObject({ sampler: 'Euler a', steps: 4, width: 64, height: 128 })
+    for (const [i, file] of files.entries()) expect(sha256Of(await readFile(file))).toBe(output?.images?.[i]?.sha256)
+  })
+
+  it('repeats what the API refuses, field by field, and leaves nothing', async () => {
+    const before = await json<{ sessions: unknown[] }>('sessions')
+    const { code, stderr } = await darkroom('generate', 'x', '--size', '65x64', '--sampler', 'Nonesuch')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/input\.width.*multiple of 8/)
+    expect(stderr).toMatch(/input\.sampler/)
+    expect((await json<{ sessions: unknown[] }>('sessions')).sessions).toHaveLength(before.sessions.length)
+  })
+
+  it('detaches, and Ctrl-C on a follower leaves the session alone', async () => {
+    const { stdout } = await darkroom('generate', 'slowly', '--steps', '100', '--detach')
+    const id = stdout.trim()
+    const follower = start(['show', id, '--follow'], env)
+    await follower.until(/denoise/)
+    follower.process.kill('SIGINT')
+    const end = await follower.ended
+    expect(end.code).toBe(130)
+    expect(end.stderr).toContain(`darkroom cancel ${id}`)
+    expect((await farm.get(id)).status).toBe('running')
+    expect(await darkroom('cancel', id)).toMatchObject({ code: 0, stdout: `${id} cancelled\n` })
+  })
+})
+
+describe('control', () => {
+  it('pauses, resumes, cancels, retries', async () => {
+    const id = (await darkroom('generate', 'to be paused', '--steps', '60', '--tag', 'control', '--detach')).stdout.trim()
+    await farm.untilCall(id, 2)
+    expect((await darkroom('pause', id)).stdout).toMatch(/ (pausing|paused)\n$/)
+    await farm.until(id, 'paused')
+    expect((await json<Session>('resume', id)).status).toBe('running')
+    await darkroom('cancel', id)
+    const refused = await darkroom('pause', id)
+    expect(refused).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('session.ended') as string })
+    const again = await json<Session>('retry', id)
+    expect(again.retryOf).toBe(id)
+    expect((await json<{ sessions: Session[] }>('sessions', '--tag', 'control')).sessions.map((session) => session.id)).toEqual([
+      again.id,
+      id,
+    ])
+    expect((await darkroom('sessions', '--status', 'cancelled')).stdout).toContain(id)
+    await darkroom('cancel', again.id)
+  })
+
+  it('shows a session with its receipt', async () => {
+    const { id } = await json<Session>('generate', 'shown', '--steps', '3', '--out', folder)
+    const { stdout } = await darkroom('show', id, '--receipt')
+    for (const part of [id, 'succeeded', 'shown', '/v1/artifacts/', 'inference.denoise', farm.workers[0]?.ready ?? ''])
+      expect(stdout).toContain(part)
+  })
+
+  it('says that a session does not exist', async () => {
+    const { code, stderr } = await darkroom('show', '0-00000000000000000000000000')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/error: there is no session .*\n.*\n\(session\.unknown, request /)
+  })
+})
+
+describe('used wrongly', () => {
+  it.each([
+    [[], /Usage: darkroom/],
+    [['draw'], /unknown command 'draw'/],
+    [['generate'], /missing required argument 'prompt'/],
+    [['generate', 'x', '--steps', 'many'], /must be a whole number from 1 to 200/],
+    [['generate', 'x', '--size', 'big'], /must be like 128x192/],
+    [['sessions', '--status', 'lost'], /Allowed choices are queued, running/],
+  ])('%j says what it takes', async (args, words) => {
+    const { code, stdout, stderr } = await darkroom(...args)
+    expect(code).toBe(2)
+    expect(stdout + stderr).toMatch(words)
+  })
+
+  it('says at once that nobody answers, and what to do', async () => {
+    const { code, stderr } = await run(['sessions'], { DARKROOM_URL: 'http://127.0.0.1:9', DARKROOM_DATA: folder })
+    expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringMatching(/no answer from .*\n.*npm start/) as string })
+  })
+
+  it('names every setting at fault', async () => {
+    const { code, stderr } = await run(['sessions'], { DARKROOM_PORT: 'x', DARKROOM_THREEDS: '2' })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/DARKROOM_THREEDS: there is no such setting/)
+    expect(stderr).toMatch(/DARKROOM_PORT/)
+  })
+})
+
+describe('keys', () => {
+  it('are made once, listed without secrets, revoked; a farm that does not run is no hindrance', async () => {
+    const own = { DARKROOM_DATA: join(folder, 'keys') }
+    const added = await run(['keys', 'add', 'studio', '--scope', 'read', 'submit'], own)
+    expect(added.code).toBe(0)
+    const key = added.stdout.trim()
+    expect(key).toMatch(/^dk_[0-9a-f]{8}_[\w-]{43}$/)
+    const listed = await run(['keys', 'list'], own)
+    expect(listed.stdout).toMatch(/submit,read .* studio/)
+    expect(listed.stdout).not.toContain(key.slice(12))
+    const id = key.slice(3, 11)
+    expect(await run(['keys', 'revoke', id], own)).toMatchObject({ code: 0 })
+    expect((await run(['keys', 'revoke', id], own)).stderr).toContain('key.unknown')
+    expect((await run(['keys', 'list'], own)).stdout).toMatch(/^no keys/)
+    expect((await run(['keys', 'add', 'x', '--scope', 'everything'], own)).code).toBe(2)
+  })
+})
+
+describe('doctor', () => {
+  it('says what runs and what is missing, and creates nothing', async () => {
+    const missing = join(folder, 'not', 'there')
+    const { code, stdout } = await run(['doctor', '--json'], { DARKROOM_DATA: missing, DARKROOM_MODELS: missing })
+    expect(code).toBe(1)
+    const findings = JSON.parse(stdout) as { what: string; ok: boolean | null; remedy?: string }[]
+    expect(findings.filter(({ ok }) => ok === false).map(({ what }) => what)).toEqual(['models'])
+    expect(findings.map(({ what }) => what)).toEqual(['node', 'packages', 'python', 'device', 'redis', 'data', 'models', 'running'])
+    expect(existsSync(missing)).toBe(false)
+  })
+
+  it('finds the API and its worker', async () => {
+    const { stdout } = await run(['doctor'], env)
+    expect(stdout).toContain(farm.workers[0]?.ready)
+  })
+})
