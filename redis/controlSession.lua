@@ -20,6 +20,7 @@ local resting = status == 'pausing' or status == 'paused'
 if verb == 'pause' then
   if resting then return { 'ok', status } end
   redis.call('HSET', S, 'desired', 'pause')
+  redis.call('HDEL', S, 'waiting', 'nowhereSince')
   setStatus(status, 'pausing')
   record('"type":"session.pausing"')
   for _, effect in ipairs(openEffects()) do

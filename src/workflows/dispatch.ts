@@ -26,8 +26,9 @@ export type Placement = { queue: string; isAffinity: boolean } | { nowhere: stri
  * Pure: workers are what they published.
  */
 export function place(step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker'>, workers: readonly WorkerRecord[]): Placement {
-  if (step.lane === 'host') return { queue: queues.host, isAffinity: false }
   const ready = workers.filter((worker) => worker.status === 'ready')
+  if (step.lane === 'host')
+    return ready.length === 0 ? { nowhere: 'no worker is running', elsewhere: false } : { queue: queues.host, isAffinity: false }
   const { model, exactnessKey } = step
   const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
   if (able.length === 0) {
@@ -113,9 +114,11 @@ export class Dispatcher {
     )
   }
 
-  /** Whether BullMQ still knows the job. */
-  async knows(queue: string, jobId: string): Promise<boolean> {
-    return (await this.#redis.exists(`${keys.queuePrefix(queue)}:${queue}:${jobId}`)) === 1
+  /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */
+  async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
+    const base = `${keys.queuePrefix(queue)}:${queue}`
+    const [isKnown, place] = await Promise.all([this.#redis.exists(`${base}:${jobId}`), this.#redis.lpos(`${base}:active`, jobId)])
+    return isKnown === 0 ? 'gone' : place === null ? 'waiting' : 'active'
   }
 
   async close(): Promise<void> {

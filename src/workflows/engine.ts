@@ -144,7 +144,7 @@ export class Engine {
       if (!session) throw new DarkroomError('session.unknown', `session ${reply.id} was deleted`)
       return { session, created: false }
     }
-    this.#dispatchLater(id, effects.steps, first.snapshot.context, workflow)
+    void this.#dispatchNow(id, effects.steps, first.snapshot.context, workflow)
     const session = await this.store.get(id)
     if (!session) throw new DarkroomError('session.unknown', `session ${id} was deleted`)
     return { session, created: true }
@@ -180,7 +180,7 @@ export class Engine {
       },
       effects,
     })
-    this.#dispatchLater(next, effects.steps, again.snapshot.context, workflow)
+    void this.#dispatchNow(next, effects.steps, again.snapshot.context, workflow)
     return this.#mustGet(next)
   }
 
@@ -238,10 +238,6 @@ export class Engine {
     let at = state ?? (await this.#state(id))
     while (at) {
       const commit = this.#commitFor(id, cause, at, pending)
-      if ('broken' in commit) {
-        await this.store.end(id, commit.broken, '')
-        return 'ended'
-      }
       const reply = await this.store.commit(commit.commit)
       if (reply.is === 'conflict') {
         at = { ...at, version: reply.version, snapshot: reply.snapshot }
@@ -252,16 +248,18 @@ export class Engine {
       if (transition) {
         if (transition.document.status === undefined) this.#remember(id, commit.commit.snapshot, transition)
         const workflow = this.#workflows.get(at.workflow)
-        if (workflow) await this.#dispatchSteps(id, commit.commit.effects.steps, transition.snapshot.context, workflow)
+        // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
+        if (workflow) await this.#dispatchNow(id, commit.commit.effects.steps, transition.snapshot.context, workflow)
       }
       return 'ok'
     }
     return 'stale'
   }
 
-  #commitFor(id: string, cause: Cause, at: State, pending: string): { commit: Commit; transition?: Transition } | { broken: WireError } {
+  #commitFor(id: string, cause: Cause, at: State, pending: string): { commit: Commit; transition?: Transition } {
     const machine = this.#machines.get(at.workflow)
-    const base = { id, version: at.version, cause, pending }
+    const mode: Commit['mode'] = pending ? 'inbox' : 'direct'
+    const base = { id, version: at.version, cause, pending, mode }
     const none: Effects = { closed: [], steps: [], timers: [] }
     if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: none } }
     try {
@@ -274,7 +272,6 @@ export class Engine {
       const effects = transition ? this.#planned(transition, 0) : none
       const commit: Commit = {
         ...base,
-        mode: pending ? 'inbox' : 'direct',
         snapshot: JSON.stringify(document),
         outcome: transition && outcomeOf(transition),
         effects,
@@ -286,12 +283,16 @@ export class Engine {
         error instanceof DarkroomError
           ? error
           : new DarkroomError('workflow.broken', `${at.workflow} threw: ${(error as Error).message}`, { cause: error })
-      return { broken: broken.toWire() }
+      // A commit like any other, so that only what may change the session may break it.
+      const outcome = failure(broken.toWire())
+      return { commit: { ...base, snapshot: at.snapshot, outcome, effects: none } }
     }
   }
 
-  /** Applies what waited in the inbox, in order, until it is empty or the session rests again. */
+  /** Applies what waited in the inbox, in order, until it is empty or the session rests again; left to others without the machine. */
   async drainInbox(id: string): Promise<void> {
+    const { workflow } = await this.store.fields(id, 'workflow')
+    if (workflow === null || !this.#machines.has(workflow)) return
     for (;;) {
       const head = await this.store.inboxHead(id)
       if (head === null) return
@@ -305,11 +306,10 @@ export class Engine {
     return version === null || snapshot === null || workflow === null ? undefined : { version, snapshot, workflow }
   }
 
-  /** A session's document in memory. @throws DarkroomError `workflow.broken`, `workflow.unknown` */
-  loaded(id: string, state: State): Loaded {
-    const loaded = this.#load(id, this.#machine(state.workflow), state.snapshot)
-    this.#cache.set(id, { text: state.snapshot, loaded })
-    return loaded
+  /** A session's document, also of a workflow that this process does not have. */
+  document(id: string, state: State): Document {
+    const known = this.#cache.get(id)
+    return known?.text === state.snapshot ? known.loaded.document : (JSON.parse(state.snapshot) as Document)
   }
 
   #load(id: string, machine: PureMachine, text: string): Loaded {
@@ -344,9 +344,9 @@ export class Engine {
     return { closed: transition.closed, steps, timers: transition.timers }
   }
 
-  /** Dispatches without making the caller wait: the outbox has the steps already. */
-  #dispatchLater(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): void {
-    this.#dispatchSteps(id, steps, context, workflow).catch((error: unknown) =>
+  /** Never throws: the outbox has the steps already. */
+  #dispatchNow(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
+    return this.#dispatchSteps(id, steps, context, workflow).catch((error: unknown) =>
       this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'),
     )
   }
@@ -483,7 +483,8 @@ export class Engine {
   async ready(): Promise<{ ready: boolean; reasons: string[] }> {
     try {
       await ask(this.#redis.ping())
-      return await this.#recovery.lanes()
+      const reasons = await this.store.stranded()
+      return { ready: reasons.length === 0, reasons }
     } catch (error) {
       return { ready: false, reasons: [ensureError(error, 'redis.unavailable').message] }
     }
@@ -526,8 +527,14 @@ function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {
   const error = isWireError(told)
     ? told
     : new DarkroomError('workflow.broken', `the workflow failed without saying why: ${JSON.stringify(told)}`).toWire()
-  return { status: 'failed', result: JSON.stringify(error), entry: { type: 'session.failed', error } }
+  return failure(error)
 }
+
+const failure = (error: WireError): NonNullable<Commit['outcome']> => ({
+  status: 'failed',
+  result: JSON.stringify(error),
+  entry: { type: 'session.failed', error },
+})
 
 const isWireError = (value: unknown): value is WireError =>
   typeof value === 'object' && value !== null && 'code' in value && 'message' in value

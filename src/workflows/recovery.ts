@@ -11,27 +11,30 @@
  */
 import { DarkroomError } from '../errors.ts'
 import { queues, splitStepKey } from '../keys.ts'
-import { place } from './dispatch.ts'
+import { place, type Waiting } from './dispatch.ts'
 import type { Engine } from './engine.ts'
 import { leaseMs, type StepRecord } from './store.ts'
 
 const tickMs = 250
+/** Redis was away when an answer took this long. */
+const outageMs = 1000
 /** Leases that may expire in a row, without progress, before a session is quarantined. */
 const poisonLimit = 5
 /** How long an affinity dispatch may wait for its worker. */
 const affinityMs = 2000
+/** Outbox entries looked at in one sweep of a shard. */
+const batch = 500
 
 export class Recovery {
   readonly #engine: Engine
   #timer: NodeJS.Timeout | undefined
   #running: Promise<void> = Promise.resolve()
   #stopped = false
-  /** Steps nobody could run, as of the last sweep: what readiness tells. */
-  #stranded = new Map<string, string>()
-  #lastAnswer = Date.now()
-  #lastLeaseSweep = 0
+  /** Of `performance.now()`, which no change of the wall clock moves. */
+  #sweptAt = performance.now()
+  #leasesSweptAt = 0
   /** A fresh process waits like one that has lost Redis: it does not know whether Redis has just come back. */
-  #graceUntil = Date.now() + leaseMs
+  #graceUntil = performance.now() + leaseMs
 
   constructor(engine: Engine) {
     this.#engine = engine
@@ -56,18 +59,33 @@ export class Recovery {
 
   async #sweep(): Promise<void> {
     const { store } = this.#engine
-    await store.now()
-    const now = Date.now()
-    if (now - this.#lastAnswer > 1000 + tickMs) this.#graceUntil = now + leaseMs
-    this.#lastAnswer = now
-    const sweepsLeases = now > this.#graceUntil && now - this.#lastLeaseSweep >= 1000
-    if (sweepsLeases) this.#lastLeaseSweep = now
+    await this.#hear(store.now())
+    if (performance.now() - this.#sweptAt > outageMs + tickMs) this.#graceUntil = performance.now() + leaseMs
+    const sweepsLeases = performance.now() - this.#leasesSweptAt >= 1000
+    if (sweepsLeases) this.#leasesSweptAt = performance.now()
     for (let shard = 0; shard < store.shards && !this.#stopped; shard++) {
       await this.#each(await store.claim('timers', shard, 200, 5000), (member) => this.#fire(member))
-      if (sweepsLeases) await this.#each(await store.claim('leases', shard, 200, 2000), (member) => this.#expire(member))
-      await this.#each(await store.claim('outbox', shard, 500, 2000), (member) => this.#resend(member))
+      if (sweepsLeases && !this.#isInGrace()) {
+        const ended = await this.#hear(store.claim('leases', shard, 200, 2000))
+        // Redis may have been away just now: then it counted this time against the leases.
+        if (!this.#isInGrace()) await this.#each(ended, (member) => this.#expire(member))
+      }
+      const due = await store.claim('outbox', shard, batch, 2000)
+      await this.#each(due, (member) => this.#resend(member, due.length < batch ? 5000 : 30_000))
     }
-    this.#lastAnswer = Date.now()
+    this.#sweptAt = performance.now()
+  }
+
+  /** Passes on an answer of Redis; one that took long begins the grace. */
+  async #hear<T>(answer: Promise<T>): Promise<T> {
+    const asked = performance.now()
+    const heard = await answer
+    if (performance.now() - asked > outageMs) this.#graceUntil = performance.now() + leaseMs
+    return heard
+  }
+
+  #isInGrace(): boolean {
+    return performance.now() < this.#graceUntil
   }
 
   /** One that fails does not hold up the others; it is due again after its hold. */
@@ -106,78 +124,66 @@ export class Recovery {
     await this.#engine.countLoss(worker, splitStepKey(stepKey).sessionId)
   }
 
-  async #resend(member: string): Promise<void> {
+  /** Looks after one entry of the outbox; a job that lies in its queue is looked at again after `againMs`. */
+  async #resend(member: string, againMs: number): Promise<void> {
     const [kind, name] = member.split(/:(.*)/s) as [string, string]
     if (kind === 'inbox') {
       // The commit that empties the inbox, or ends the session, takes the member out.
       return this.#engine.drainInbox(name)
     }
-    const record = await this.#engine.store.step(name)
-    if (!record || record.state !== 'open') {
-      this.#stranded.delete(name)
-      return this.#engine.store.forget('outbox', member)
-    }
-    if (record.lane === 'host') await this.#resendHost(name, record, member)
-    else await this.#resendDevice(name, record, member)
-  }
-
-  async #resendHost(stepKey: string, record: StepRecord, member: string): Promise<void> {
     const { store, dispatcher } = this.#engine
-    const step = { stepKey, dispatch: record.dispatch, name: record.name, priority: record.priority }
-    if (!(await dispatcher.knows(queues.host, `${stepKey}.${record.dispatch}`))) await dispatcher.add(step, queues.host)
-    const workers = await this.#engine.workers()
-    const nobody = workers.every((worker) => worker.status !== 'ready')
-    if (nobody) {
-      this.#stranded.set(stepKey, 'no worker is running')
-      await store.waits(splitStepKey(stepKey).sessionId, 'no worker is running')
-    } else this.#stranded.delete(stepKey)
-    await store.postpone(member, (await store.now()) + (nobody ? 1000 : 30_000))
-  }
-
-  async #resendDevice(stepKey: string, record: StepRecord, member: string): Promise<void> {
-    const { store, dispatcher } = this.#engine
-    const { sessionId } = splitStepKey(stepKey)
-    const at = await store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'status')
-    const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
-    if (!workflow || at.version === null || at.snapshot === null || at.workflow === null)
-      return store.postpone(member, (await store.now()) + 1000)
-    const context = this.#engine.loaded(sessionId, { version: at.version, snapshot: at.snapshot, workflow: at.workflow }).document.context
+    const record = await store.step(name)
+    if (!record || record.state !== 'open') return store.forget('outbox', member)
     const now = await store.now()
-    const waited = now - record.placedAt
-    const mayWaitForWorker = record.queue === '' || (queues.isDevice(record.queue) && waited <= affinityMs)
-    const step = {
-      stepKey,
-      dispatch: record.dispatch,
-      name: record.name,
-      lane: record.lane,
-      priority: record.priority,
-      model: workflow.needs(context),
-      exactnessKey: at.exactnessKey,
-      lastWorker: mayWaitForWorker ? at.lastWorker : null,
-    }
+    const { sessionId } = splitStepKey(name)
+    const step = await this.#waiting(name, sessionId, record, now)
+    if (!step) return store.postpone(member, now + 1000)
     const placement = place(step, await this.#engine.workers())
     if ('nowhere' in placement) {
-      this.#stranded.set(stepKey, placement.nowhere)
-      const nowhereMs = await store.waits(sessionId, placement.nowhere)
-      if (placement.elsewhere && nowhereMs > this.#engine.config.classWaitS * 1000 && !workflow.isStrict(context))
-        await this.#move(sessionId, at.exactnessKey ?? '')
+      const nowhereMs = await store.waits(name, placement.nowhere)
+      if (placement.elsewhere && nowhereMs > this.#engine.config.classWaitS * 1000 && !step.isStrict)
+        await this.#move(sessionId, step.version, step.exactnessKey ?? '')
       return store.postpone(member, now + 1000)
     }
-    this.#stranded.delete(stepKey)
     const stays = record.queue === placement.queue
-    if (!stays || !(await dispatcher.knows(record.queue, `${stepKey}.${record.dispatch}`))) {
-      // Only a job under another number can be added beside the one that lies in the old queue.
-      const dispatch = await store.place(stepKey, record.dispatch, placement.queue, record.queue !== '' && !stays)
+    const job = stays ? await dispatcher.find(record.queue, `${name}.${record.dispatch}`) : 'gone'
+    // A worker that fetched the job and died before it took the step: BullMQ would find that out after its own, long lock.
+    const isAbandoned = job === 'active' && now - record.placedAt > leaseMs
+    if (job === 'gone' || isAbandoned) {
+      // Only a job under another number can be added beside the one that BullMQ still knows.
+      const raise = isAbandoned || (record.queue !== '' && !stays)
+      const dispatch = await store.place(name, record.dispatch, placement.queue, raise)
       if (dispatch !== undefined) await dispatcher.add({ ...step, dispatch }, placement.queue)
     }
-    await store.postpone(member, now + (placement.isAffinity ? 500 : 5000))
+    await store.postpone(member, now + (placement.isAffinity ? 500 : againMs))
+  }
+
+  /** An open step with what decides where it may run; undefined in a process that does not have its workflow. */
+  async #waiting(
+    stepKey: string,
+    sessionId: string,
+    record: StepRecord,
+    now: number,
+  ): Promise<(Waiting & { version: string; isStrict: boolean }) | undefined> {
+    const { dispatch, name, lane, priority } = record
+    const base = { stepKey, dispatch, name, lane, priority }
+    if (lane === 'host') return { ...base, model: null, exactnessKey: null, lastWorker: null, version: '', isStrict: true }
+    const at = await this.#engine.store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker')
+    const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
+    if (!workflow || at.version === null || at.snapshot === null || at.workflow === null) return undefined
+    const { version, snapshot, exactnessKey } = at
+    const { context } = this.#engine.document(sessionId, { version, snapshot, workflow: at.workflow })
+    const mayWaitForWorker = record.queue === '' || (queues.isDevice(record.queue) && now - record.placedAt <= affinityMs)
+    const lastWorker = mayWaitForWorker ? at.lastWorker : null
+    return { ...base, model: workflow.needs(context), exactnessKey, lastWorker, version, isStrict: workflow.isStrict(context) }
   }
 
   /** No worker of the pinned class came: the session begins again, from encode, on another. */
-  async #move(sessionId: string, exactnessKey: string): Promise<void> {
+  async #move(sessionId: string, version: string, exactnessKey: string): Promise<void> {
     await this.#engine.apply(sessionId, {
       kind: 'event',
-      name: `class.lost:${exactnessKey}`,
+      // The same class may be lost again later: another version, another event.
+      name: `class.lost:${exactnessKey}:${version}`,
       attemptId: '',
       event: { type: 'class.lost' },
       entry: {
@@ -188,16 +194,5 @@ export class Recovery {
       artifacts: [],
       unpin: true,
     })
-  }
-
-  /** Lanes that take nothing although jobs wait. */
-  async lanes(): Promise<{ ready: boolean; reasons: string[] }> {
-    const reasons = new Set(this.#stranded.values())
-    const workers = await this.#engine.workers()
-    if (workers.every((worker) => worker.status !== 'ready')) {
-      const waiting = await this.#engine.dispatcher.queue(queues.host).getJobCountByTypes('waiting', 'prioritized')
-      if (waiting > 0) reasons.add(`${waiting} jobs wait in lane host and no worker takes them`)
-    }
-    return { ready: reasons.size === 0, reasons: [...reasons] }
   }
 }

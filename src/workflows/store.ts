@@ -320,10 +320,24 @@ export class Store {
     return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
   }
 
-  /** Says what a session waits for. Returns for how long nobody could run its step, ms. */
-  async waits(id: string, waiting: string): Promise<number> {
-    const [is, since, now] = await this.#run('markWaiting', id, [waiting])
+  /** Says what the step's session waits for. Returns for how long nobody could run its step, ms. */
+  async waits(stepKey: string, waiting: string): Promise<number> {
+    const [is, since, now] = await this.#runStep('markWaiting', stepKey, [waiting])
     return is === 'ok' ? Number(now) - Number(since) : 0
+  }
+
+  /** Why nobody can run what is due first in the outboxes; empty when somebody can. */
+  async stranded(): Promise<string[]> {
+    const reasons = new Set<string>()
+    for (let shard = 0; shard < this.shards; shard++) {
+      const due = await ask(this.#redis.zrange(keys.outbox(shard), '0', '199'))
+      const ids = new Set(
+        due.filter((member) => member.startsWith('step:')).map((member) => splitStepKey(member.slice('step:'.length)).sessionId),
+      )
+      const waiting = await Promise.all([...ids].map((id) => ask(this.#redis.hget(keys.session(id), 'waiting'))))
+      for (const reason of waiting) if (reason !== null) reasons.add(reason)
+    }
+    return [...reasons]
   }
 
   async get(id: string): Promise<Session | undefined> {
@@ -386,14 +400,15 @@ export class Store {
     return ask(this.#redis.smembers(keys.named(shard, sha256)))
   }
 
-  /** Every session id, in pages, for the collector. */
+  /** Every session id, in pages, for the collector; one that is there all the while is not left out when others go meanwhile. */
   async *ids(): AsyncGenerator<string[]> {
     for (let shard = 0; shard < this.shards; shard++) {
-      for (let start = 0; ; start += 500) {
-        const ids = await ask(this.#redis.zrange(keys.index(shard, 'all'), String(start), String(start + 499)))
-        if (ids.length === 0) break
-        yield ids
-      }
+      let cursor = '0'
+      do {
+        const [next, found] = await ask(this.#redis.zscan(keys.index(shard, 'all'), cursor, 'COUNT', '500'))
+        cursor = next
+        yield found.filter((_, i) => i % 2 === 0)
+      } while (cursor !== '0')
     }
   }
 
