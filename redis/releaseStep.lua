@@ -8,6 +8,8 @@ local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'name', '
 if step[1] ~= attempt or step[2] == 'delivered' then return { 'stale' } end
 if sha ~= '' then keepCheckpoint(suffix, sha, json) end
 redis.call('HSET', stepOf(suffix), 'attemptId', '', 'expiries', 0)
+-- A worker that drains is about to go: nobody waits for it.
+if reason == 'drain' then redis.call('HDEL', S, 'lastWorker') end
 record('"type":"step.released","key":"' .. memberOf(suffix) .. '","step":"' .. step[3] .. '","attemptId":"' .. attempt .. '","worker":"' .. step[4]
   .. '","reason":"' .. reason .. '"' .. (sha ~= '' and ',"checkpoint":' .. json or ''))
 reopen(suffix, redis.call('HGET', S, 'status'), 0)

@@ -26,8 +26,8 @@ export interface ArtifactStore {
   read(sha256: string): Promise<Buffer>
   open(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined>
   has(sha256: string): Promise<boolean>
-  /** Removes what `isNamed` denies and is older than `olderThanMs`. Returns how many files went. */
-  collect(isNamed: (sha256: string) => boolean, olderThanMs: number): Promise<number>
+  /** Removes what is older than `olderThanMs` and `isNamed` denies. Returns how many files went. */
+  collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number>
 }
 
 export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
@@ -65,8 +65,11 @@ export class FileArtifactStore implements ArtifactStore {
       const present = await readFile(path).catch(() => undefined)
       if (present && sha256Of(present) === sha256) {
         const now = new Date()
-        await utimes(path, now, now)
-        return sha256
+        const isThere = await utimes(path, now, now).then(
+          () => true,
+          () => false, // collected just now
+        )
+        if (isThere) return sha256
       }
     }
     await mkdir(join(this.#folder, sha256.slice(0, 2)), { recursive: true, mode: 0o700 })
@@ -102,20 +105,26 @@ export class FileArtifactStore implements ArtifactStore {
     return (await stat(this.#path(sha256)).catch(() => undefined))?.isFile() ?? false
   }
 
-  async collect(isNamed: (sha256: string) => boolean, olderThanMs: number): Promise<number> {
+  async collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number> {
     const before = Date.now() - olderThanMs
+    const isOld = async (path: string): Promise<boolean> => {
+      const known = await stat(path).catch(() => undefined)
+      return known !== undefined && known.mtimeMs <= before
+    }
     let removed = 0
     for (const shelf of await readdir(this.#folder).catch(() => [])) {
       if (!/^[0-9a-f]{2}$/.test(shelf)) continue
       for (const name of await readdir(join(this.#folder, shelf)).catch(() => [])) {
         const path = join(this.#folder, shelf, name)
         const isOurs = artifactIdPattern.test(name)
-        if (isOurs ? isNamed(name) : !name.endsWith('.part')) continue
-        // The age is read last: a `put` of the same bytes meanwhile has made the file young again.
-        const known = await stat(path).catch(() => undefined)
-        if (!known || known.mtimeMs > before) continue
-        await rm(path, { force: true })
-        removed++
+        if ((!isOurs && !name.endsWith('.part')) || !(await isOld(path)) || (isOurs && (await isNamed(name)))) continue
+        // Out of the way first: a `put` of the same bytes either finds no file, and writes one, or has made this one young again.
+        const taken = isOurs ? `${path}.${randomUUID()}.part` : path
+        if (isOurs) await rename(path, taken)
+        if (await isOld(taken)) {
+          await rm(taken, { force: true })
+          removed++
+        } else await rename(taken, path)
       }
     }
     return removed

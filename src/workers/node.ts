@@ -4,12 +4,13 @@
  * | status | entered | left |
  * | --- | --- | --- |
  * | `starting` | device leased, child imports | handshake → `ready` |
- * | `ready` | lanes take steps | SIGTERM → `draining`; three lost sessions in a row → `suspect` |
+ * | `ready` | lanes take steps | SIGTERM, or no child or device any more → `draining`; three lost sessions in a row → `suspect` |
  * | `suspect` | it lost attempts of three different sessions without completing a step | the operator restarts it |
  * | `draining` | what runs is checkpointed and given back | the process exits |
  */
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { checkStore, FileArtifactStore, type ArtifactStore } from '../artifacts.ts'
@@ -30,6 +31,8 @@ import { childEnvironment, PythonChild, type Stall } from './python.ts'
 import { DeviceLane, openHostLane, StepRunner, type LaneHandle } from './worker.ts'
 
 const publishMs = 1000
+/** How long a leaving worker waits for Redis to hear that it leaves. */
+const farewellMs = 1000
 /** Sessions whose attempts a worker may lose in a row before it stops taking work. */
 const suspectLimit = 3
 const collectMs = 600_000
@@ -53,8 +56,10 @@ export interface WorkerNode {
   id: string
   /** Asks the Python child what it holds now. */
   vitals(): Promise<Vitals>
-  /** Gives back what runs, from its checkpoint, and stops; resolves within `drainS`. */
+  /** Gives back what runs, from its checkpoint, and stops; resolves within `drainS`, whether Redis answers or not. */
   drain(): Promise<void>
+  /** Resolves when the node has drained by itself: its Python child cannot be started any more, or another worker holds its device. */
+  readonly ended: Promise<DarkroomError>
 }
 
 /**
@@ -71,11 +76,12 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
   const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
-  const folders = options.attempts ?? join(tmpdir(), `darkroom-attempts-${userInfo().uid}`)
-  const attempts = join(folders, epoch)
+  const attempts = await openAttemptFolder(options.attempts ?? attemptRoot(), host, epoch)
   const home = join(attempts, 'home')
-  await mkdir(home, { recursive: true, mode: 0o700 })
+  await mkdir(home, { mode: 0o700 })
 
+  let fail: (reason: DarkroomError) => void = () => undefined
+  const failed = new Promise<DarkroomError>((resolve) => (fail = resolve))
   let vitals: Vitals | undefined
   const child = new PythonChild({
     command: options.command,
@@ -91,13 +97,15 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     ...(options.stall && { stall: options.stall }),
     onVitals: (latest) => (vitals = latest),
     onGone: () => (vitals = undefined),
+    onEnded: (reason) => fail(reason),
   })
   let port: AttemptPort | undefined
   let held: { device: string; lease: DeviceLease } | undefined
   const undo = async (): Promise<void> => {
     await child.stop(1000)
-    await held?.lease[Symbol.asyncDispose]()
-    await port?.close()
+    // A Redis that is away is not waited for: leases and records end by themselves.
+    await within(farewellMs, held?.lease[Symbol.asyncDispose]())
+    await within(farewellMs, port?.close())
     await rm(attempts, { recursive: true, force: true })
     redis.disconnect()
   }
@@ -124,6 +132,8 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
       epoch,
       held,
       vitals: () => vitals,
+      fail,
+      failed,
     }).open(undo)
   } catch (error) {
     await undo()
@@ -147,6 +157,8 @@ interface Parts {
   epoch: string
   held: { device: string; lease: DeviceLease }
   vitals(): Vitals | undefined
+  fail(reason: DarkroomError): void
+  failed: Promise<DarkroomError>
 }
 
 class Node {
@@ -200,7 +212,9 @@ class Node {
     const publish = (): void => {
       this.#publish()
         .catch((error: unknown) => log.warn({ err: error }, 'the worker could not publish itself'))
-        .finally(() => (this.#publishing = setTimeout(publish, publishMs)))
+        .finally(() => {
+          if (this.#status !== 'draining') this.#publishing = setTimeout(publish, publishMs)
+        })
     }
     this.#publishing = setTimeout(publish, publishMs)
     this.#collecting = setInterval(
@@ -217,16 +231,21 @@ class Node {
         await undo()
       }
     }
-    return {
-      id: this.#id,
-      vitals: () => this.#parts.child.ping(),
-      drain: () => (draining ??= close()),
-    }
+    const drain = (): Promise<void> => (draining ??= close())
+    const ended = this.#parts.failed.then(async (reason) => {
+      log.fatal({ worker: this.#id, code: reason.code }, `this worker ends: ${reason.message}`)
+      await drain()
+      return reason
+    })
+    return { id: this.#id, vitals: () => this.#parts.child.ping(), drain, ended }
   }
 
   async #publish(): Promise<void> {
     const { child, config, epoch, exactness, held, host, log, models, ready, redis } = this.#parts
-    if (!(await held.lease.renew())) log.error({ device: held.device }, 'another worker holds this device now')
+    if (!(await held.lease.renew())) {
+      this.#parts.fail(new DarkroomError('device.taken', `another worker holds device ${held.device} since this one lost touch with Redis`))
+      return
+    }
     if (this.#hasCompleted) await forgiveLosses(redis, this.#id)
     this.#hasCompleted = false
     if (this.#status === 'ready' && (await countLosses(redis, this.#id)) >= suspectLimit) {
@@ -264,7 +283,8 @@ class Node {
     if ((await ask(redis.set(keys.collector(), this.#id, 'PX', collectMs / 2, 'NX'))) === null) return
     const named = new Set<string>()
     for await (const some of port.namedArtifacts()) for (const sha256 of some) named.add(sha256)
-    const removed = await artifacts.collect((sha256) => named.has(sha256), collectAgeMs)
+    // Asked again just before the file goes: a retry may have named it since.
+    const removed = await artifacts.collect(async (sha256) => named.has(sha256) || (await port.isNamed(sha256)), collectAgeMs)
     if (removed > 0) log.info({ removed }, 'removed artifacts that nobody names')
   }
 
@@ -273,12 +293,43 @@ class Node {
     this.#status = 'draining'
     clearTimeout(this.#publishing)
     clearInterval(this.#collecting)
-    await this.#publish().catch(() => undefined)
-    clearTimeout(this.#publishing)
     this.#runner.drain()
-    const closed = Promise.all(this.#lanes.map((lane) => lane.close()))
-    await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, config.drainS * 1000).unref())])
-    await withdrawWorker(redis, this.#id).catch(() => undefined)
+    const leave = async (): Promise<void> => {
+      await Promise.all([this.#publish(), ...this.#lanes.map((lane) => lane.close())])
+      await withdrawWorker(redis, this.#id)
+    }
+    await within(config.drainS * 1000, leave())
+  }
+}
+
+/** Waits for it, but no longer than that; what goes wrong is not ours to mend any more. */
+async function within(ms: number, act: PromiseLike<unknown> | undefined): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await Promise.race([act?.then(undefined, () => undefined), new Promise((resolve) => (timer = setTimeout(resolve, ms)))])
+  clearTimeout(timer)
+}
+
+/** Shared memory where there is some: attempt files live for seconds. */
+const attemptRoot = (): string => join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `darkroom-attempts-${userInfo().uid}`)
+
+/** Makes this worker's own folder, and removes those whose worker on this host is gone: a killed one could not do it itself. */
+async function openAttemptFolder(folder: string, host: string, epoch: string): Promise<string> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  for (const name of await readdir(folder)) {
+    const [owner, pid] = name.split('-')
+    if (owner === host && !isAlive(Number(pid))) await rm(join(folder, name), { recursive: true, force: true })
+  }
+  const own = join(folder, `${host}-${process.pid}-${epoch}`)
+  await mkdir(own, { mode: 0o700 })
+  return own
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }
 

@@ -59,6 +59,8 @@ export interface ChildOptions {
   /** A process is gone, for this reason; everything that was resident in it is gone too. */
   onGone?: (reason: DarkroomError) => void
   onVitals?: (vitals: Vitals) => void
+  /** No further process will be started, though nobody asked for the end. */
+  onEnded?: (reason: DarkroomError) => void
 }
 
 export type Outcome<A extends Action = Action> =
@@ -195,7 +197,7 @@ export class PythonChild {
     const call = new PendingCall(requestId, action, watch, this.#options.log)
     try {
       call.line = encodeRequest(requestId, action, data)
-      if (this.#ended) throw this.#ended
+      if (this.#ended) throw unserved(this.#ended)
       if (this.#process) this.#process.take(call)
       else this.#waiting.add(call)
     } catch (error) {
@@ -248,10 +250,12 @@ export class PythonChild {
       this.#ended = end.fatal
         ? end.reason
         : new DarkroomError('worker.start_failed', `the Python child ended five times before it was ready: ${end.reason.message}`)
-      this.#ready.reject(this.#ended)
-      for (const call of this.#waiting) call.reject(this.#ended)
+      const ended = this.#ended
+      this.#ready.reject(ended)
+      for (const call of this.#waiting) call.reject(unserved(ended))
       this.#waiting.clear()
-      log.fatal({ code: this.#ended.code }, this.#ended.message)
+      log.fatal({ code: ended.code }, ended.message)
+      this.#tell(() => this.#options.onEnded?.(ended))
       return
     }
     // A process that worked for a minute has paid off the failures before it.
@@ -269,6 +273,10 @@ export class PythonChild {
     }
   }
 }
+
+/** What a call hears that no process will serve: that is this worker's end, not the request's; another worker may well serve it. */
+const unserved = (ended: DarkroomError): DarkroomError =>
+  new DarkroomError('worker.child_died', `no Python child runs here any more: ${ended.message}`, { cause: ended })
 
 /** One call of one process. */
 class PendingCall {

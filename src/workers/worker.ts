@@ -6,7 +6,7 @@ import { DarkroomError, ensureError } from '../errors.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import type { Redis } from '../redis.ts'
-import { renewMs, type Attempt, type AttemptPort, type Taker } from '../workflows/attempt.ts'
+import { renewMs, type Attempt, type AttemptPort, type Delivery, type Taker } from '../workflows/attempt.ts'
 import { AttemptTools, Released, type ToolsOptions } from './tools.ts'
 
 /** A step under way. */
@@ -78,7 +78,7 @@ export class StepRunner {
   }
 
   async #attempt(attempt: Attempt): Promise<void> {
-    const { port, operations, log } = this.#options
+    const { port } = this.#options
     const stop = new AbortController()
     await using tools = new AttemptTools(this.#options.tools(attempt, stop.signal))
     const running: Running = { attempt, since: Date.now(), tools, reason: 'pause', ask: () => undefined }
@@ -89,30 +89,34 @@ export class StepRunner {
       running.reason = 'drain'
       tools.pause()
     }
-    const operation = operations[attempt.step]
-    const limit = setTimeout(() => stop.abort('timeout'), operation?.timeoutMs ?? 0)
     try {
-      if (!operation) throw new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`)
+      const outcome = await this.#outcome(running, stop)
+      if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
+      else if (outcome && (await port.deliver(attempt, outcome)) && 'output' in outcome) this.#options.onCompleted?.()
+    } finally {
+      this.#running.delete(attempt.id)
+    }
+  }
+
+  /** What came of the operation; undefined when there is nobody to tell: cancelled, or somebody else has the step. */
+  async #outcome({ attempt, tools }: Running, stop: AbortController): Promise<Delivery | Released | undefined> {
+    const operation = this.#options.operations[attempt.step]
+    if (!operation) return { error: new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`) }
+    const limit = setTimeout(() => stop.abort('timeout'), operation.timeoutMs)
+    const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout'
+    try {
       const output = await operation.run(attempt.input, tools)
-      if (stop.signal.aborted) return
-      await port.deliver(attempt, { output, artifacts: tools.kept, stats: tools.stats })
-      this.#options.onCompleted?.()
+      return isTold() ? { output, artifacts: tools.kept, stats: tools.stats } : undefined
     } catch (thrown) {
-      if (thrown instanceof Released) {
-        await port.release(attempt, running.reason, thrown.checkpoint)
-        return
-      }
-      const error =
-        stop.signal.reason === 'timeout'
-          ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation?.timeoutMs} ms`)
-          : ensureError(thrown, 'worker.failed')
-      // Cancelled, or somebody else has the step: there is nobody to tell.
-      if (stop.signal.aborted && stop.signal.reason !== 'timeout') return
-      log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
-      await port.deliver(attempt, { error })
+      if (thrown instanceof Released) return thrown
+      if (!isTold()) return undefined
+      const error = stop.signal.aborted
+        ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
+        : ensureError(thrown, 'worker.failed')
+      this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
+      return { error }
     } finally {
       clearTimeout(limit)
-      this.#running.delete(attempt.id)
     }
   }
 
@@ -149,6 +153,8 @@ const bull = {
   lockDuration: 60_000,
   stalledInterval: 30_000,
   maxStalledCount: 1_000_000,
+  // After Redis was away, for what a job still has to tell; 15 s by default.
+  runRetryDelay: 500,
   removeOnComplete: { count: 0 },
   removeOnFail: { count: 0 },
 }

@@ -40,6 +40,8 @@ export interface Attempt {
   /** Newest first. */
   checkpoints: Checkpoint[]
   state: { version: string; snapshot: string; workflow: string }
+  /** Of the machine, when the step was taken. */
+  context: unknown
 }
 
 export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; until: number } | { is: 'gone' }
@@ -47,10 +49,12 @@ export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
 
 const maxResourceTries = 3
+const insistMs = 500
 
 export class AttemptPort {
   readonly #engine: Engine
   readonly #connections: Redis[]
+  #isClosed = false
 
   constructor(engine: Engine, connections: Redis[]) {
     this.#engine = engine
@@ -66,7 +70,7 @@ export class AttemptPort {
     if (reply.is === 'leased' || reply.is === 'early') return { is: reply.is, until: reply.until }
     if (reply.is !== 'taken') return { is: 'gone' }
     const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
-    const { document } = this.#engine.loaded(sessionId, state)
+    const document = this.#engine.document(sessionId, state)
     const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
     if (name === undefined || !effect || !('step' in effect))
       throw new DarkroomError('workflow.broken', `step ${stepKey} is open but no child of its machine`)
@@ -87,6 +91,7 @@ export class AttemptPort {
         resourceTries,
         checkpoints,
         state,
+        context: document.context,
       },
     }
   }
@@ -104,19 +109,18 @@ export class AttemptPort {
   progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint'>): Promise<boolean> {
     const { call, calls } = progress
     const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
-    const { document } = this.#engine.loaded(attempt.sessionId, attempt.state)
-    const whole = this.#engine.workflow(attempt.state.workflow)?.progress(document.context, attempt.step, fraction) ?? { fraction: 0 }
+    const whole = this.#engine.workflow(attempt.state.workflow)?.progress(attempt.context, attempt.step, fraction) ?? { fraction: 0 }
     return this.#engine.store.progress(attempt.stepKey, attempt.id, { ...whole, step: attempt.step, ...progress })
   }
 
   /** A sentence for the receipt. `refusedCheckpoint`: the attempt began at call 0 after all. */
   log(attempt: Attempt, note: string): Promise<boolean> {
-    return this.#engine.store.note(attempt.stepKey, attempt.id, note)
+    return this.#insist(() => this.#engine.store.note(attempt.stepKey, attempt.id, note))
   }
 
   /** Gives the step back without a result; nothing is counted against the session. */
   release(attempt: Attempt, reason: 'pause' | 'drain', checkpoint: Checkpoint | undefined): Promise<boolean> {
-    return this.#engine.store.release(attempt.stepKey, attempt.id, reason, checkpoint)
+    return this.#insist(() => this.#engine.store.release(attempt.stepKey, attempt.id, reason, checkpoint))
   }
 
   /**
@@ -128,7 +132,7 @@ export class AttemptPort {
     if ('error' in delivery) {
       const error = delivery.error.toWire()
       const again = this.#again(attempt, error)
-      if (again) return this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error)
+      if (again) return this.#insist(() => this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error))
       return this.#apply(attempt, errorEvent(invoke, error), { type: 'step.failed', key: stepKey, step, attemptId: attempt.id, error }, [])
     }
     const { output, artifacts, stats } = delivery
@@ -147,8 +151,22 @@ export class AttemptPort {
   ): Promise<boolean> {
     const { suffix } = splitStepKey(attempt.stepKey)
     const cause: Cause = { kind: 'step', name: suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
-    const outcome = await this.#engine.apply(attempt.sessionId, cause, attempt.state)
+    const outcome = await this.#insist(() => this.#engine.apply(attempt.sessionId, cause, attempt.state))
     return outcome === 'ok' || outcome === 'parked'
+  }
+
+  /** Says it again until Redis has answered, for it is the fence that decides, and no outage of Redis is a fault of the step. */
+  async #insist<T>(write: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await write()
+      } catch (error) {
+        const isAway = error instanceof DarkroomError && (error.code === 'redis.unavailable' || error.code === 'redis.full')
+        if (!isAway || this.#isClosed) throw error
+        this.#engine.log.warn({ err: error }, 'Redis did not take what an attempt has to say; it is said again')
+        await new Promise((resolve) => setTimeout(resolve, insistMs))
+      }
+    }
   }
 
   /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
@@ -168,7 +186,13 @@ export class AttemptPort {
     for await (const ids of this.#engine.store.ids()) yield await this.#engine.store.namedBy(ids)
   }
 
+  /** Whether a session names this artifact as a result now. */
+  isNamed(sha256: string): Promise<boolean> {
+    return this.#engine.names(sha256, null)
+  }
+
   async close(): Promise<void> {
+    this.#isClosed = true
     await this.#engine.close()
     for (const connection of this.#connections) connection.disconnect()
   }

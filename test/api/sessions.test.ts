@@ -262,7 +262,7 @@ describe('pictures', () => {
   test('a picture that is gone from the store is said to be gone', async () => {
     const bytes = Buffer.concat([png, Buffer.from('gone')])
     const sha256 = await h.finish(await submit('gone'), bytes)
-    await h.artifacts.collect(() => false, -1000)
+    await h.artifacts.collect(() => Promise.resolve(false), -1000)
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).json).toMatchObject({ status: 410, code: 'artifact.missing' })
   })
 

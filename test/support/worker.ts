@@ -41,5 +41,7 @@ const worker = await startWorker({
   workflows: [...builtInWorkflows, ...further.workflows],
 })
 process.on('SIGUSR2', () => void worker.vitals().then((vitals) => say({ vitals })))
-process.once('SIGTERM', () => void worker.drain())
+// A Redis that is away would keep BullMQ's connections, and so this process.
+process.once('SIGTERM', () => void worker.drain().then(() => process.exit(0)))
+void worker.ended.then(() => process.exit(1))
 say({ ready: worker.id })
