@@ -11,7 +11,7 @@ import { DarkroomError, defineErrors } from '../errors.ts'
 import { discoverModels } from '../models.ts'
 import type { Role, Supervisor, SupervisorEvent } from '../supervisor.ts'
 import { savePictures } from './pictures.ts'
-import { follow } from './sessions.ts'
+import { watch } from './sessions.ts'
 import { Exit, progressView, say, whisper } from './terminal.ts'
 import { describeEvent, superviseHere } from './up.ts'
 
@@ -37,14 +37,14 @@ export async function demo({ kill = false, gpu = false }: DemoOptions): Promise<
     const on = (event: SupervisorEvent): void => {
       if (event.is === 'ready' || event.is === 'failed' || event.is === 'ended') say(describeEvent(event))
     }
-    const { supervisor, stopped } = await superviseHere({ env: environment(folder, kill, gpu), workers: 0, on })
+    const { supervisor, asked } = await superviseHere({ env: environment(folder, kill, gpu), workers: 0, on })
     const run = async (): Promise<void> => {
       for (let i = 1; i <= workers; i++) supervisor.addWorker(kill ? await placeOfItsOwn(folder, i) : {})
       await Promise.all(supervisor.workers.map((worker) => worker.ready))
       await (kill ? drawTwice(supervisor, gpu) : drawOnce(supervisor))
     }
     try {
-      await Promise.race([run(), stopped.then(() => Promise.reject(new Exit(130)))])
+      await Promise.race([run(), asked.then(() => Promise.reject(new Exit(130)))])
     } finally {
       await supervisor.stop()
     }
@@ -123,7 +123,7 @@ async function draw(client: DarkroomClient, request: ImageRequest, meanwhile?: (
   const session = await client.generate(request)
   const { width, height, steps, sampler } = session.input
   say(`"${request.prompt}"  ${String(width)} × ${String(height)}, ${String(steps)} steps, ${String(sampler)}, seed ${request.seed}`)
-  const [end] = await Promise.all([follow(client, session.id, progressView()), meanwhile?.(session)])
+  const [end] = await Promise.all([watch(client, session.id, progressView()), meanwhile?.(session)])
   if (end.status === 'succeeded') return end
   throw end.error ? DarkroomError.fromWire(end.error) : new DarkroomError('demo.failed', `the session is ${end.status}`)
 }

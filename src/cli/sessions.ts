@@ -34,23 +34,28 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
   if (session.status !== 'succeeded') throw failure(session, json)
 }
 
-/**
- * Shows a session's progress until it ends. Ctrl-C stops the looking, not the session.
- * @throws Exit 130 after Ctrl-C
- */
-export async function follow(client: DarkroomClient, id: string, view: ProgressView = progressView()): Promise<Session> {
+/** Shows a session's progress until it ends. */
+export async function watch(client: DarkroomClient, id: string, view: ProgressView, signal?: AbortSignal): Promise<Session> {
+  try {
+    return await client.untilEnd(id, (frame) => showFrame(view, frame), signal)
+  } finally {
+    view.stop()
+  }
+}
+
+/** The same; Ctrl-C stops the looking, not the session. @throws Exit 130 after Ctrl-C */
+async function follow(client: DarkroomClient, id: string, view: ProgressView = progressView()): Promise<Session> {
   const interrupt = new AbortController()
   const stop = (): void => interrupt.abort()
   process.once('SIGINT', stop)
   try {
-    return await client.untilEnd(id, (frame) => showFrame(view, frame), interrupt.signal)
+    return await watch(client, id, view, interrupt.signal)
   } catch (error) {
     if (!interrupt.signal.aborted) throw error
     view.note(`the session goes on: \`darkroom show ${id} --follow\` looks again, \`darkroom cancel ${id}\` ends it`)
     throw new Exit(130)
   } finally {
     process.off('SIGINT', stop)
-    view.stop()
   }
 }
 

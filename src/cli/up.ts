@@ -15,12 +15,12 @@ export function describeEvent({ what, is, pid, detail, againMs }: SupervisorEven
 }
 
 /**
- * Starts a supervisor that the user's signals stop: the first in order, the second at once.
+ * Starts a supervisor. `asked` resolves at the user's first signal: then the caller stops it, in order; a second signal hurries that.
  * @throws Exit 130 when it was stopped while it started
  */
 export async function superviseHere(
   options: Omit<SupervisorOptions, 'program' | 'signal'>,
-): Promise<{ supervisor: Supervisor; stopped: Promise<void> }> {
+): Promise<{ supervisor: Supervisor; asked: Promise<unknown> }> {
   const stop = new AbortController()
   let supervisor: Supervisor | undefined
   const ask = (): void => {
@@ -32,11 +32,10 @@ export async function superviseHere(
   const asked = once(stop.signal, 'abort')
   try {
     supervisor = await startSupervisor({ ...options, program, signal: stop.signal })
+    return { supervisor, asked }
   } catch (error) {
     throw stop.signal.aborted ? new Exit(130) : error
   }
-  const running = supervisor
-  return { supervisor, stopped: asked.then(() => running.stop()) }
 }
 
 export async function up({ workers, port, gpu }: { workers?: number; port?: number; gpu?: boolean }): Promise<void> {
@@ -46,10 +45,11 @@ export async function up({ workers, port, gpu }: { workers?: number; port?: numb
     ...(gpu && { DARKROOM_DEVICE: 'cuda' }),
   }
   const on = (event: SupervisorEvent): void => say(describeEvent(event))
-  const { supervisor, stopped } = await superviseHere({ env, on, ...(workers !== undefined && { workers }) })
+  const { supervisor, asked } = await superviseHere({ env, on, ...(workers !== undefined && { workers }) })
   const { url, config } = supervisor
   say(`\nThe API answers at ${url} (reference: ${url}/docs, queues: ${url}/admin/queues).`)
   say(`Logs are in ${join(config.data, 'logs')}. Try: npx darkroom generate "a red circle left of a blue square on yellow"`)
   say('Ctrl-C stops it; what was accepted goes on with the next start.\n')
-  await stopped
+  await asked
+  await supervisor.stop()
 }

@@ -17,11 +17,12 @@ export interface Running {
 }
 
 /** Settings of the developer's own stay out; `env` is what the command gets besides the machine's. */
-export function start(args: string[], env: Record<string, string> = {}): Running {
+export function start(args: string[], env: Record<string, string> = {}, cwd: string = root): Running {
   const { DARKROOM_HOME, DARKROOM_PYTHON, ...inherited } = process.env
   const clean = Object.fromEntries(Object.entries(inherited).filter(([name]) => name !== 'REDIS_URL' && !name.startsWith('DARKROOM_')))
   const kept = { ...(DARKROOM_HOME && { DARKROOM_HOME }), ...(DARKROOM_PYTHON && { DARKROOM_PYTHON }) }
   const child = spawn(process.execPath, [join(root, 'bin', 'darkroom.mjs'), ...args], {
+    cwd,
     env: { ...clean, ...kept, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
