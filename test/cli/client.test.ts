@@ -41,11 +41,18 @@ describe('generate', () => {
   })
 
   it('numbers several pictures of one file name', async () => {
-    const out = join(folder, 'four.png')
+    const out = join(folder, 'two.png')
+    const options = '--count 2 --seed 3 --steps 4 --size 64x128'.split(' ')
     const { files, output, input } = await json<Session & { files: string[] }>(
-      ...['generate', 'four', '--count', '2', '--seed', '3', '--steps', '4', '--sampler', 'Euler a', '--size', '64x128', '--out', out],
+      'generate',
+      'two',
+      ...options,
+      '--sampler',
+      'Euler a',
+      '--out',
+      out,
     )
-    expect(files).toEqual([1, 2].map((n) => join(folder, `four-${n}.png`)))
+    expect(files).toEqual([1, 2].map((n) => join(folder, `two-${n}.png`)))
     expect(input).toMatchObject({ sampler: 'Euler a', steps: 4, width: 64, height: 128 })
     for (const [i, file] of files.entries()) expect(sha256Of(await readFile(file))).toBe(output?.images?.[i]?.sha256)
   })
