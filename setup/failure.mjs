@@ -3,3 +3,22 @@ export class SetupFailure extends Error {}
 
 /** @param {string} sentence */
 export const failure = (sentence) => new SetupFailure(sentence)
+
+const full = /ENOSPC|EDQUOT|No space left on device|Disk quota exceeded/
+const unreachable =
+  /\b(?:ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ENETUNREACH|ETIMEDOUT)\b|NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|Failed to establish a new connection|ProxyError/
+
+/**
+ * What npm and pip say at length, as one sentence before their own words.
+ * @param {string} words
+ * @returns {string} empty when the words must speak for themselves
+ */
+export function causeOf(words) {
+  if (full.test(words)) return 'The disk is full. '
+  if (unreachable.test(words))
+    return 'The package registry cannot be reached; are you offline, or behind a proxy that npm and pip do not know? '
+  return ''
+}
+
+/** @param {string} text @param {number} [count] */
+export const lastLines = (text, count = 6) => text.trim().split('\n').slice(-count).join('\n')

@@ -5,21 +5,27 @@
 import { createHash } from 'node:crypto'
 import { lstatSync, mkdirSync, realpathSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
-import { join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 
 /** A Unix socket's address has room for 108 bytes on Linux and 104 on macOS, the last one a zero. */
 const longestPath = 103
 
-/** @param {string} folder @returns {string} the same for every path that leads to the folder */
-function hashOf(folder) {
-  let real = resolve(folder)
+/** @param {string} path @returns {string} without links, also where its last parts do not exist yet */
+function realPath(path) {
   try {
-    real = realpathSync(real)
+    return realpathSync(path)
   } catch {
-    // It does not exist yet: its own path is all there is.
+    const parent = dirname(path)
+    return parent === path ? path : join(realPath(parent), basename(path))
   }
-  return createHash('sha256').update(real).digest('hex').slice(0, 12)
 }
+
+/** @param {string} folder @returns {string} the same for every path that leads to the folder */
+const hashOf = (folder) =>
+  createHash('sha256')
+    .update(realPath(resolve(folder)))
+    .digest('hex')
+    .slice(0, 12)
 
 const uid = process.getuid?.() ?? 0
 
@@ -112,9 +118,9 @@ export async function takeLock(folder, purpose, info = () => ({})) {
 }
 
 /**
- * Runs `work` while holding the lock; waits for whoever has it, and tells `waiting` once.
+ * Runs `work` while holding the lock; waits for whoever has it, and tells `waiting` once, with ` (pid 123)` where the holder says it.
  * @template T
- * @param {string} folder @param {string} purpose @param {() => Promise<T>} work @param {(pid: unknown) => void} [waiting]
+ * @param {string} folder @param {string} purpose @param {() => Promise<T>} work @param {(holder: string) => void} [waiting]
  * @returns {Promise<T>}
  */
 export async function whileHolding(folder, purpose, work, waiting) {
@@ -127,7 +133,8 @@ export async function whileHolding(folder, purpose, work, waiting) {
         await lock.release()
       }
     }
-    if (!told) waiting?.(lock.heldBy['pid'])
+    const { pid } = lock.heldBy
+    if (!told) waiting?.(typeof pid === 'number' ? ` (pid ${pid})` : '')
     told = true
     await new Promise((resume) => setTimeout(resume, 200))
   }

@@ -1,37 +1,36 @@
-/** `npm run test:node24`: the whole suite on Node 24, which npm brings as a package. */
-import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { failure, SetupFailure } from './failure.mjs'
-import { homeFolder, root } from './home.mjs'
-import { onPath } from './redis.mjs'
+/** `npm run test:node24`: the suite on Node 24, which npm brings as a package. */
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { causeOf, failure, lastLines } from './failure.mjs'
+import { makeRoom, shown } from './home.mjs'
+import { whileHolding } from './lock.mjs'
+import { npm } from './npm.mjs'
 
 const version = '24.21.0'
 
-/** @param {string} program @param {string[]} args @param {NodeJS.ProcessEnv} [env] @returns {Promise<number>} */
-const run = (program, args, env) =>
-  new Promise((settle, fail) => {
-    const child = spawn(program, args, { stdio: 'inherit', ...(env && { env }) })
-    child.on('error', fail)
-    child.on('exit', (code) => settle(code ?? 1))
-  })
-
-try {
+/**
+ * Node 24's program, fetched when it is not there. Its folder appears only when it is whole.
+ * @param {string} home where set-up keeps what it fetched
+ * @param {import('./say.mjs').Say} say
+ * @returns {Promise<string>}
+ * @throws SetupFailure
+ */
+export async function ensureNode24(home, say) {
   const name = `node-${process.platform}-${process.arch}`
-  const folder = join(homeFolder(), 'node', version)
+  const all = join(home, 'node')
+  const folder = join(all, version)
   const node = join(folder, 'node_modules', name, 'bin', 'node')
-  if (!existsSync(node)) {
-    const [npm] = onPath('npm')
-    if (!npm) throw failure('there is no npm on PATH')
-    mkdirSync(folder, { recursive: true })
-    process.stderr.write(`Fetching Node ${version}: about 50 MB into ${folder}, some seconds.\n`)
-    if ((await run(npm, ['install', '--prefix', folder, '--no-save', '--no-audit', '--no-fund', `${name}@${version}`])) !== 0)
-      throw failure(`npm could not fetch ${name}@${version}`)
-  }
-  const PATH = `${dirname(node)}:${process.env['PATH'] ?? ''}`
-  process.exitCode = await run(node, [join(root, 'setup', 'run.mjs'), 'test', ...process.argv.slice(2)], { ...process.env, PATH })
-} catch (error) {
-  if (!(error instanceof SetupFailure)) throw error
-  process.stderr.write(`${error.message}\n`)
-  process.exitCode = 1
+  return whileHolding(all, 'setup', async () => {
+    if (existsSync(node)) return node
+    makeRoom(all, 200e6)
+    for (const leftover of readdirSync(all)) if (leftover.startsWith('part-')) rmSync(join(all, leftover), { recursive: true })
+    const part = mkdtempSync(join(all, 'part-'))
+    say.line(`Fetching Node ${version}: 50 MB into ${shown(folder)}, some seconds on a fast line.`)
+    const { ok, words } = await say.step(`Node ${version}`, () =>
+      npm(['install', '--prefix', part, '--no-save', `${name}@${version}`], part),
+    )
+    if (!ok) throw failure(`npm could not fetch ${name}@${version}. ${causeOf(words)}It said:\n${lastLines(words)}`)
+    renameSync(part, folder)
+    return node
+  })
 }

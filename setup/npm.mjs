@@ -1,10 +1,9 @@
 /** The npm packages: `npm ci` when node_modules does not hold what package-lock.json names. */
-import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { failure } from './failure.mjs'
+import { causeOf, failure, lastLines } from './failure.mjs'
 import { whileHolding } from './lock.mjs'
-import { onPath } from './redis.mjs'
+import { onPath, runBound } from './programs.mjs'
 
 /** @typedef {{ packages?: Record<string, { version?: string, integrity?: string, optional?: boolean }> }} Lock */
 
@@ -29,7 +28,7 @@ export function isInstalled(root) {
   }
 }
 
-/** @param {string} root @param {import('./say.mjs').Say} say */
+/** @param {string} root @param {import('./say.mjs').Say} say @throws SetupFailure */
 export async function ensurePackages(root, say) {
   if (isInstalled(root)) return
   await whileHolding(
@@ -37,28 +36,23 @@ export async function ensurePackages(root, say) {
     'npm',
     async () => {
       if (isInstalled(root)) return
-      say.line('Fetching the npm packages: about 60 MB into node_modules, some seconds beside a fast mirror.')
-      await say.step('npm ci', () => npmCi(root))
+      say.line('Fetching the npm packages: 60 MB into node_modules, some seconds on a fast line.')
+      const { ok, words } = await say.step('npm ci', () => npm(['ci', '--include=dev'], root))
+      if (!ok) throw failure(`npm could not install the packages. ${causeOf(words)}It said:\n${lastLines(words, 20)}`)
     },
-    (pid) => say.line(`Another set-up (pid ${String(pid)}) is fetching the npm packages; waiting for it.`),
+    (holder) => say.line(`Another set-up${holder} is fetching the npm packages; waiting for it.`),
   )
 }
 
-/** @param {string} root @returns {Promise<void>} */
-function npmCi(root) {
+/**
+ * Runs npm: the one that runs us, if one does, else the one on PATH.
+ * @param {string[]} args @param {string} cwd
+ * @throws SetupFailure when there is none
+ */
+export function npm(args, cwd) {
   const { npm_execpath: script } = process.env
-  const program = script?.endsWith('.js') ? [process.execPath, script] : [onPath('npm')[0]]
-  if (!program[0]) throw failure('there is no npm on PATH: install Node.js with npm, https://nodejs.org')
-  const [command, ...before] = /** @type {string[]} */ (program)
-  return new Promise((settle, fail) => {
-    const child = spawn(/** @type {string} */ (command), [...before, 'ci', '--no-audit', '--no-fund', '--loglevel=error'], {
-      cwd: root,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    let words = ''
-    for (const stream of [child.stdout, child.stderr])
-      stream.setEncoding('utf8').on('data', (chunk) => (words = (words + chunk).slice(-4000)))
-    child.on('error', (error) => fail(failure(`npm cannot be started: ${error.message}`)))
-    child.on('close', (code) => (code === 0 ? settle() : fail(failure(`npm ci failed (code ${String(code)}):\n${words.trim()}`))))
-  })
+  const own = script?.endsWith('npm-cli.js') ? [process.execPath, script] : onPath('npm').slice(0, 1)
+  if (own[0] === undefined) throw failure('There is no npm on PATH; it comes with Node.js, https://nodejs.org.')
+  const patience = ['--fetch-retries=2', '--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=10000']
+  return runBound(own[0], [...own.slice(1), ...args, '--no-audit', '--no-fund', '--loglevel=error', ...patience], { cwd })
 }

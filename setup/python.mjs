@@ -2,16 +2,15 @@
  * The Python environment of the inference child: pinned by `python/requirements.lock`, in `<home>/python/<hash of the lock>`, made in place
  * because virtual environments cannot be moved. It is believed only with the mark that is written last; without it, it is made anew.
  */
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { accessSync, closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { failure } from './failure.mjs'
-import { root, shown } from './home.mjs'
+import { basename, dirname, join } from 'node:path'
+import { causeOf, failure, lastLines } from './failure.mjs'
+import { makeRoom, root, shown } from './home.mjs'
 import { whileHolding } from './lock.mjs'
-import { ask, onPath } from './redis.mjs'
+import { ask, hasNvidiaDriver, onPath, pythonEnvironment, runBound } from './programs.mjs'
 
-const range = { lowest: [3, 11], highest: [3, 13], words: 'Python 3.11, 3.12 or 3.13' }
+const range = { major: 3, minors: [11, 12, 13], words: 'Python 3.11, 3.12 or 3.13' }
 const lockFile = join(root, 'python', 'requirements.lock')
 
 /** PyTorch's own index of CPU builds, asked only when pip finds none by itself. */
@@ -25,7 +24,12 @@ const pytorchCpuIndex = 'https://download.pytorch.org/whl/cpu'
  * @property {string} [cpuIndex] the index asked for torch's CPU build after pip's own
  */
 
-/** @typedef {{ torch: string, cuda: string | null, python: string }} Mark */
+/**
+ * @typedef {object} Mark
+ * @property {string} torch its version with its build, `2.13.0+cpu`
+ * @property {string | null} gpu what the build computes with besides the CPU, `cuda 13.0` or `hip 7.1`
+ * @property {string} python
+ */
 
 /** @param {EnvironmentChoice} choice */
 export function environmentOf({ home, gpu = false, lock = lockFile }) {
@@ -37,7 +41,7 @@ export function environmentOf({ home, gpu = false, lock = lockFile }) {
     .split('\n')
     .map((line) => line.replace(/#.*/, '').trim())
     .filter(Boolean)
-  return { folder, flavour, pins, interpreter: join(folder, 'bin', 'python'), mark: join(folder, 'complete.json'), log: `${folder}.log` }
+  return { folder, pins, interpreter: join(folder, 'bin', 'python'), mark: join(folder, 'complete.json'), log: `${folder}.log` }
 }
 
 /**
@@ -62,78 +66,83 @@ export function readyEnvironment(choice) {
  * @param {EnvironmentChoice} choice
  * @param {import('./say.mjs').Say} say
  * @returns {Promise<{ interpreter: string } & Mark>}
+ * @throws SetupFailure
  */
 export async function ensurePython(choice, say) {
   const ready = readyEnvironment(choice)
   if (ready) return ready
   const environment = environmentOf(choice)
-  mkdirSync(join(choice.home, 'python'), { recursive: true })
   return whileHolding(
-    environment.folder,
-    'setup',
+    dirname(environment.folder),
+    basename(environment.folder),
     async () => {
-      const meanwhile = readyEnvironment(choice)
-      if (meanwhile) return meanwhile
-      await make(environment, choice, say)
+      if (!readyEnvironment(choice)) await make(environment, choice, say)
       const made = readyEnvironment(choice)
-      if (!made) throw failure(`${environment.folder} was made, but its interpreter cannot be run`)
+      if (!made) throw failure(`${shown(environment.folder)} was made, but its interpreter cannot be run.`)
       return made
     },
-    (pid) => say.line(`Another set-up (pid ${String(pid)}) is making the Python environment; waiting for it.`),
+    (holder) => say.line(`Another set-up${holder} is making the Python environment; waiting for it.`),
   )
 }
 
 /** @param {ReturnType<typeof environmentOf>} environment @param {EnvironmentChoice} choice @param {import('./say.mjs').Say} say */
-async function make(environment, choice, say) {
-  const { folder, interpreter, log, mark, pins } = environment
+async function make({ folder, interpreter, log, mark, pins }, choice, say) {
+  const { gpu = false } = choice
   const python = await findPython()
-  const size = choice.gpu ? 'about 3 GB, 7 GB on disk' : 'about 350 MB, 1.3 GB on disk'
-  say.line(
-    `Fetching the Python packages (torch, diffusers, transformers): ${size}, into ${shown(folder)}. Two minutes beside a fast mirror, more at home; once.`,
-  )
+  makeRoom(dirname(folder))
   rmSync(folder, { recursive: true, force: true })
+  makeRoom(folder, gpu ? 8e9 : 1.6e9)
+  const temp = join(folder, 'tmp')
+  mkdirSync(temp)
   writeFileSync(log, '')
+  const run = (/** @type {string} */ command, /** @type {string[]} */ args) =>
+    runBound(command, args, { log, env: pythonEnvironment(temp) })
+  /** @type {Pip} */
+  const pip = (...args) =>
+    run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args])
 
-  const venv = await say.step(`Python ${python.version} environment`, () => run(python.command, ['-m', 'venv', folder], log))
-  if (!venv.ok) throw failure(`Python could not make an environment in ${folder}:\n${lastLines(venv.words)}`)
-  const torch = pins.find((pin) => pin.startsWith('torch=='))?.slice('torch=='.length)
-  if (torch === undefined) throw failure('the lock file names no torch')
-  const others = `${folder}/requirements.txt`
-  writeFileSync(others, `${pins.filter((pin) => !pin.startsWith('torch==')).join('\n')}\n`)
-  const pip = (/** @type {string[]} */ args) =>
-    run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args], log)
-  const installOthers = async () => {
-    const done = await say.step(`${pins.length - 1} packages`, () => pip(['--no-deps', '-r', others]), log)
-    if (!done.ok) throw failure(`pip could not install the packages:\n${errorLines(done.words)}\nAll it said is in ${log}.`)
-  }
-  const installTorch = () =>
-    say.step(`torch ${torch} for the ${choice.gpu ? 'GPU' : 'CPU'}`, () => chooseTorch(torch, choice, interpreter, pip, log), log)
-  // The GPU build brings packages of its own, which must find the pinned ones in place.
-  if (choice.gpu) {
-    await installOthers()
-    await installTorch()
-  } else {
-    await installTorch()
-    await installOthers()
-  }
+  const [size, time] = gpu ? ['3 GB (7 GB on disk)', 'five minutes'] : ['350 MB (1.3 GB on disk)', 'two minutes']
+  say.line(
+    `Fetching PyTorch and diffusers for the ${gpu ? 'GPU' : 'CPU'}: ${size} into ${shown(folder)}, ${time} on a fast line, more at home; once.`,
+  )
+  if (!gpu && hasNvidiaDriver()) say.line('There is an NVIDIA driver here: run this with `-- --gpu` to get the GPU build as well.')
+  if (gpu && process.platform === 'linux' && !hasNvidiaDriver())
+    say.line('No NVIDIA driver is to be seen here; the GPU build needs one to draw.')
 
-  const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...pins.filter((pin) => !pin.startsWith('torch=='))], log)
-  if (!ok) throw failure(`the environment is not what the lock says:\n${lastLines(words)}`)
+  const venv = await say.step(`environment of Python ${python.version}`, () => run(python.command, ['-m', 'venv', folder]))
+  if (!venv.ok)
+    throw failure(`Python could not make an environment in ${shown(folder)}. ${causeOf(venv.words)}It said:\n${lastLines(venv.words)}`)
+  const torch = pins.find((pin) => pin.startsWith('torch=='))
+  if (torch === undefined) throw failure('The lock file names no torch.')
+  // First, because it may be refused. What the GPU build brings along and the lock names too is then replaced.
+  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, temp, log), log)
+  const others = pins.filter((pin) => pin !== torch)
+  const list = join(temp, 'requirements.txt')
+  writeFileSync(list, others.join('\n'))
+  const packages = await say.step(`${others.length} packages`, () => pip('--no-deps', '-r', list), log)
+  if (!packages.ok) throw failed('the packages', packages.words, log)
+
+  const inspected = await run(interpreter, ['-I', '-c', inspect, ...others])
+  if (!inspected.ok) throw failure(`The environment is not what the lock says: ${lastLines(inspected.words)}`)
   /** @type {Mark} */
-  const built = { ...JSON.parse(words.trim().split('\n').at(-1) ?? ''), python: python.version }
-  if (choice.gpu && process.platform === 'linux' && built.cuda === null)
-    throw failure(`pip's torch ${built.torch} has no CUDA; without --gpu it is what you want`)
+  const built = { ...JSON.parse(lastLines(inspected.words, 1)), python: python.version }
+  if (gpu && process.platform === 'linux' && built.gpu === null)
+    throw failure(`pip's torch ${built.torch} is no GPU build. Point pip at an index that has one, or leave --gpu out.`)
+  rmSync(temp, { recursive: true })
   const part = `${mark}.part`
-  writeFileSync(part, `${JSON.stringify(built)}\n`)
-  const file = openSync(part, 'r+')
+  const file = openSync(part, 'w')
+  writeFileSync(file, `${JSON.stringify(built)}\n`)
   fsyncSync(file)
   closeSync(file)
   renameSync(part, mark)
 }
 
-/** Compares what is installed with the pins given as arguments; prints torch's build, read from its files because importing takes seconds. */
+/**
+ * Compares what is installed with the pins given as arguments; prints torch's build, read from its files because importing takes seconds.
+ * What the mark will vouch for is on the disk before it.
+ */
 const inspect = `
-import importlib.metadata as m, json, pathlib, re, sys
+import importlib.metadata as m, json, os, re, sys
 wrong = []
 for pin in sys.argv[1:]:
     name, _, version = pin.partition("==")
@@ -146,142 +155,96 @@ for pin in sys.argv[1:]:
 if wrong:
     sys.exit("; ".join(wrong))
 text = next((p.locate().read_text() for p in m.files("torch") if str(p) == "torch/version.py"), "")
-cuda = re.search(r"^cuda.*= '([^']+)'", text, re.M)
-print(json.dumps({"torch": m.version("torch"), "cuda": cuda and cuda[1]}))
+gpu = re.search(r"^(cuda|hip)\\b.*= '([^']+)'", text, re.M)
+os.sync()
+print(json.dumps({"torch": m.version("torch"), "gpu": gpu and f"{gpu[1]} {gpu[2]}"}))
 `
 
-/**
- * Installs one build of torch. For the CPU: what pip finds as \`+cpu\`; else the same with PyTorch's own CPU index; else a plain one, if a
- * look at it shows that it needs no CUDA packages, as where somebody put a CPU build under the plain name. Never gigabytes of CUDA unasked.
- * @param {string} version @param {EnvironmentChoice} choice @param {string} interpreter
- * @param {(args: string[]) => Promise<{ ok: boolean, words: string }>} pip @param {string} log
- */
-async function chooseTorch(version, { gpu, cpuIndex = pytorchCpuIndex }, interpreter, pip, log) {
-  const must = async (/** @type {Promise<{ ok: boolean, words: string }>} */ attempt) => {
-    const { ok, words } = await attempt
-    if (ok) return true
-    if (isMissing(words)) return false
-    throw failure(`pip could not install torch ${version}:\n${errorLines(words)}\nAll it said is in ${log}.`)
-  }
-  if (process.platform === 'darwin' || gpu) {
-    // Three equal signs: `==2.13.0` would be content with 2.13.0+cpu.
-    const plain = process.platform === 'darwin' ? `torch==${version}` : `torch===${version}`
-    if (await must(pip([plain]))) return
-    throw failure(`pip finds no torch ${version} for this machine`)
-  }
-  if (await must(pip(['--no-deps', '--retries', '2', `torch==${version}+cpu`]))) return
-  if (await must(pip(['--no-deps', '--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex, `torch==${version}+cpu`]))) return
+/** @typedef {(...args: string[]) => Promise<{ ok: boolean, words: string }>} Pip `pip install` with these arguments */
 
-  const report = `${log}.torch.json`
-  const look = [
-    '-m',
-    'pip',
-    'install',
-    '--disable-pip-version-check',
-    '--no-input',
-    '--quiet',
-    '--dry-run',
-    '--ignore-installed',
-    '--no-deps',
-    '--retries',
-    '1',
-  ]
-  const looked = await run(interpreter, [...look, '--report', report, `torch==${version}`], log, 60_000)
-  if (looked.ok) {
-    const [found] = JSON.parse(readFileSync(report, 'utf8')).install
-    rmSync(report)
-    const needs = /** @type {string[]} */ (found.metadata.requires_dist ?? [])
-    if (!needs.some((need) => /^(nvidia|cuda)[-_]/i.test(need))) {
-      if (await must(pip(['--no-deps', `torch==${version}`]))) return
-    }
-    throw failure(
-      `pip finds torch ${version} only as a CUDA build of some gigabytes, and PyTorch's CPU index (${cpuIndex}) cannot be reached. ` +
-        'Point pip at a mirror of that index (PIP_EXTRA_INDEX_URL), or take the CUDA build with --gpu.',
-    )
+/**
+ * Installs one build of torch. For the CPU: what pip finds as `+cpu`; else the same with PyTorch's own CPU index; else a plain one, if a
+ * look at it shows that it needs no CUDA packages, as where somebody put a CPU build under the plain name. Never gigabytes of CUDA unasked.
+ * @param {string} torch `torch==2.13.0`
+ * @param {Pick<EnvironmentChoice, 'gpu' | 'cpuIndex'>} choice
+ * @param {Pip} pip
+ * @param {string} temp a folder
+ * @param {string} log where all that pip says is
+ * @throws SetupFailure
+ */
+export async function installTorch(torch, { gpu = false, cpuIndex = pytorchCpuIndex }, pip, temp, log) {
+  const found = async (/** @type {string[]} */ ...args) => {
+    const { ok, words } = await pip(...args)
+    if (!ok && !/No matching distribution found/.test(words)) throw failed(torch, words, log)
+    return ok
   }
-  throw failure(
-    `pip finds no torch ${version} for the CPU, neither by itself nor in PyTorch's CPU index (${cpuIndex}). ` +
-      `Check the network, or point pip at a mirror (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL); all it said is in ${log}.`,
-  )
+  if (gpu) {
+    // `==2.13.0` alone would be content with 2.13.0+cpu.
+    if (await found(`${torch},!=${torch.slice('torch=='.length)}+cpu`)) return
+    throw failure(`pip finds no GPU build of ${torch}. Check the network, or point pip at an index that has one (PIP_EXTRA_INDEX_URL).`)
+  }
+  if (process.platform !== 'darwin') {
+    if (await found('--no-deps', '--retries', '2', `${torch}+cpu`)) return
+    if (await found('--no-deps', '--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex, `${torch}+cpu`)) return
+  }
+  const report = join(temp, 'torch.json')
+  const look = ['--dry-run', '--ignore-installed', '--no-deps', '--retries', '1', '--quiet', '--report', report]
+  if (!(await found(...look, torch)))
+    throw failure(
+      `pip finds no CPU build of ${torch}, neither by itself nor in PyTorch's own index (${cpuIndex}). ` +
+        `Check the network, or point pip at a mirror (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL). All it said is in ${shown(log)}.`,
+    )
+  const needs = /** @type {string[]} */ (JSON.parse(readFileSync(report, 'utf8')).install[0].metadata.requires_dist ?? [])
+  if (process.platform !== 'darwin' && needs.some((need) => /^(nvidia|cuda|triton)\b/i.test(need)))
+    throw failure(
+      `pip finds ${torch} only as a CUDA build of some gigabytes, and PyTorch's own index (${cpuIndex}) does not answer with a CPU build. ` +
+        'Point pip at a mirror of that index (PIP_EXTRA_INDEX_URL), or take the CUDA build with `-- --gpu`.',
+    )
+  if (!(await found('--no-deps', torch))) throw failure(`pip found ${torch} and then did not. All it said is in ${shown(log)}.`)
 }
 
-/** @param {string} words */
-const isMissing = (words) => /No matching distribution found|Could not find a version that satisfies/.test(words)
+/** @param {string} what @param {string} words @param {string} log */
+function failed(what, words, log) {
+  const errors = words.split('\n').filter((line) => line.startsWith('ERROR:'))
+  const said = errors.length > 0 ? errors.slice(-4).join('\n') : lastLines(words)
+  return failure(`pip could not install ${what}. ${causeOf(words)}It said:\n${said}\nAll of it is in ${shown(log)}.`)
+}
+
+/** Version, kind, width, and whether it can make environments. */
+const probe = `
+import importlib.util as u, struct, sys
+print("%d.%d.%d" % sys.version_info[:3], sys.implementation.name, 8 * struct.calcsize("P"), bool(u.find_spec("venv") and u.find_spec("ensurepip")))
+`
 
 /**
  * A Python in the range, with venv and ensurepip; the machine's `python3` before others.
  * @returns {Promise<{ command: string, version: string }>}
+ * @throws SetupFailure
  */
 export async function findPython() {
-  const probe =
-    'import sys, struct; import importlib.util as u; print(*sys.version_info[:3], sys.implementation.name, 8 * struct.calcsize("P"), u.find_spec("ensurepip") is not None and u.find_spec("venv") is not None)'
-  /** @type {string[]} */
-  const seen = []
-  let unfinished
-  for (const command of new Set(['python3', 'python3.13', 'python3.12', 'python3.11', 'python'].flatMap(onPath))) {
+  const names = ['python3', ...range.minors.toReversed().map((minor) => `python${range.major}.${minor}`), 'python']
+  /** @type {Set<string>} */
+  const seen = new Set()
+  let bare
+  for (const command of new Set(names.flatMap(onPath))) {
     const { code, out } = await ask(command, ['-I', '-c', probe], { timeoutMs: 10_000 })
-    const [major, minor, patch, implementation, bits, hasVenv] = out.trim().split(' ')
-    if (code !== 0 || implementation === undefined) continue
-    const version = `${major}.${minor}.${patch}`
-    const isInRange = Number(major) === 3 && Number(minor) >= (range.lowest[1] ?? 0) && Number(minor) <= (range.highest[1] ?? 0)
-    seen.push(`${version} (${command})`)
-    if (!isInRange || implementation !== 'cpython' || bits !== '64') continue
-    if (hasVenv === 'True') return { command, version }
-    unfinished ??= { command, version, package: `python${major}.${minor}-venv` }
+    const [version = '', implementation, bits, makesEnvironments] = out.trim().split(' ')
+    // A launcher, such as pyenv's, for a version that is not there.
+    if (code !== 0 || bits === undefined) continue
+    seen.add(`${version} (${command})`)
+    const [major, minor] = version.split('.').map(Number)
+    if (major !== range.major || !range.minors.includes(Number(minor)) || implementation !== 'cpython' || bits !== '64') continue
+    if (makesEnvironments === 'True') return { command, version }
+    bare ??= { command, version, package: `python${major}.${minor}-venv` }
   }
-  if (unfinished) {
-    const how =
-      onPath('apt-get').length > 0
-        ? `\`sudo apt-get install ${unfinished.package}\``
-        : 'the package of your distribution that holds venv and ensurepip'
+  if (bare) {
+    const isDebian = onPath('apt-get').length > 0
+    const how = isDebian ? `\`sudo apt-get install ${bare.package}\`` : 'the package of your distribution that holds venv and ensurepip'
     throw failure(
-      `Python ${unfinished.version} (${unfinished.command}) comes without ensurepip here, so it cannot make an environment. Install it: ${how}, then run this again.`,
+      `Python ${bare.version} (${bare.command}) is here without ensurepip, so it cannot make an environment. Install ${how}, then run this again.`,
     )
   }
-  const found = seen.length > 0 ? ` Found: ${[...new Set(seen)].join(', ')}.` : ' There is none on PATH.'
+  const found = seen.size > 0 ? `Found: ${[...seen].join(', ')}.` : 'There is none on PATH.'
   const how = process.platform === 'darwin' ? ' `brew install python@3.13` brings one.' : ''
-  throw failure(`Darkroom needs ${range.words}.${found}${how}`)
-}
-
-/**
- * Runs a program with its output in the log. Settings of the caller's that would send packages elsewhere do not reach it.
- * @param {string} command @param {string[]} args @param {string} log @param {number} [timeoutMs]
- * @returns {Promise<{ ok: boolean, words: string }>}
- */
-function run(command, args, log, timeoutMs) {
-  const { PYTHONHOME: _home, PYTHONPATH: _path, PIP_TARGET: _target, PIP_PREFIX: _prefix, VIRTUAL_ENV: _venv, ...rest } = process.env
-  const output = openSync(log, 'a')
-  return new Promise((settle) => {
-    const env = { ...rest, PIP_USER: '0', PYTHONUNBUFFERED: '1', PYTHONDONTWRITEBYTECODE: '' }
-    const child = spawn(command, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env,
-      ...(timeoutMs && { timeout: timeoutMs, killSignal: 'SIGKILL' }),
-    })
-    let words = ''
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (chunk) => {
-        words = (words + chunk).slice(-20_000)
-        writeFileSync(output, chunk)
-      })
-    }
-    const end = (/** @type {boolean} */ ok) => {
-      closeSync(output)
-      settle({ ok, words })
-    }
-    child.on('error', (error) => {
-      words += error.message
-      end(false)
-    })
-    child.on('close', (code) => end(code === 0))
-  })
-}
-
-/** @param {string} words */
-const lastLines = (words) => words.trim().split('\n').slice(-6).join('\n')
-
-/** @param {string} words what pip calls an error, else its last lines */
-function errorLines(words) {
-  const errors = words.split('\n').filter((line) => line.startsWith('ERROR:'))
-  return errors.length > 0 ? errors.slice(-4).join('\n') : lastLines(words)
+  throw failure(`Darkroom needs ${range.words}. ${found}${how}`)
 }

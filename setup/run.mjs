@@ -5,49 +5,56 @@
  */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { SetupFailure, failure } from './failure.mjs'
 import { homeFolder, root, shown } from './home.mjs'
+import { ensureNode24 } from './node24.mjs'
 import { ensurePackages } from './npm.mjs'
 import { ensurePython } from './python.mjs'
-import { ensureRedis } from './redis.mjs'
+import { checkRedis, ensureRedis } from './redis.mjs'
 import { speaker } from './say.mjs'
 
 const darkroom = join(root, 'bin', 'darkroom.mjs')
+const suite = join(root, 'setup', 'suite.mjs')
 
-/** @type {Record<string, { needs: 'npm' | 'all', run: (args: string[]) => string[] | undefined }>} */
+/**
+ * What there is to run, by name: the arguments of the Node that runs it, and what it needs besides the npm packages.
+ * @type {Record<string, { command?: string[], python?: false, node24?: true }>}
+ */
 const targets = {
-  demo: { needs: 'all', run: (args) => [darkroom, 'demo', ...args] },
-  up: { needs: 'all', run: (args) => [darkroom, 'up', ...args] },
-  test: { needs: 'all', run: (args) => [join(root, 'setup', 'suite.mjs'), 'test', ...args] },
-  check: { needs: 'npm', run: (args) => [join(root, 'setup', 'suite.mjs'), 'check', ...args] },
-  exact: { needs: 'all', run: (args) => [join(root, 'setup', 'suite.mjs'), 'exact', ...args] },
-  node24: { needs: 'npm', run: (args) => [join(root, 'setup', 'node24.mjs'), ...args] },
-  bench: { needs: 'all', run: (args) => ['--import', 'tsx', join(root, 'bench', 'main.ts'), ...args] },
-  setup: { needs: 'all', run: () => undefined },
+  demo: { command: [darkroom, 'demo'] },
+  up: { command: [darkroom, 'up'] },
+  test: { command: [suite, 'test'] },
+  check: { command: [suite, 'check'], python: false },
+  exact: { command: [suite, 'exact'] },
+  node24: { command: [suite, 'test'], node24: true },
+  bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')] },
+  setup: {},
 }
 
 async function main() {
   const [name = '', ...args] = process.argv.slice(2)
   const target = targets[name]
   if (!target) throw failure(`usage: node setup/run.mjs ${Object.keys(targets).join(' | ')}`)
-  if (process.platform === 'win32')
-    throw failure('On Windows, Darkroom runs inside WSL: `wsl --install`, then the same two commands there.')
+  if (process.platform === 'win32') throw failure('On Windows, Darkroom runs inside WSL: `wsl --install`, then the same commands there.')
   const { node: wanted } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).engines
   if (!isNewEnough(process.versions.node, wanted))
     throw failure(`Darkroom needs Node ${wanted}; this is ${process.versions.node}. https://nodejs.org has it.`)
 
   const say = speaker()
   const home = homeFolder()
+  const needsPython = target.python !== false
+  // A farm's Redis takes the place of the private one; whatever else runs here brings its own.
+  const needsRedis = needsPython && !(name === 'up' && process.env['REDIS_URL'])
+  if (needsRedis) await checkRedis(home)
   await ensurePackages(root, say)
-  if (target.needs === 'all') {
-    const gpu = args.includes('--gpu')
+  if (needsPython) {
     // An interpreter of the user's own takes the place of the environment.
-    const python = process.env['DARKROOM_PYTHON'] || (await ensurePython({ home, gpu }, say)).interpreter
-    if (!process.env['REDIS_URL'] || name === 'test' || name === 'demo') await ensureRedis(home, python, say)
+    const python = process.env['DARKROOM_PYTHON'] || (await ensurePython({ home, gpu: args.includes('--gpu') }, say)).interpreter
+    if (needsRedis) await ensureRedis(home, python, say)
   }
-  const command = target.run(args)
-  if (command) process.exitCode = await run(command)
+  const node = target.node24 ? await ensureNode24(home, say) : process.execPath
+  if (target.command) process.exitCode = await run(node, [...target.command, ...args])
   else say.line(`Everything is in place, under ${shown(home)}.`)
 }
 
@@ -58,9 +65,11 @@ function isNewEnough(version, range) {
   return major > least || (major === least && minor >= leastMinor)
 }
 
-/** @param {string[]} args @returns {Promise<number>} */
-function run(args) {
-  const child = spawn(process.execPath, args, { stdio: 'inherit' })
+/** @param {string} node @param {string[]} args @returns {Promise<number>} */
+function run(node, args) {
+  // Another Node than ours is also the `node` of its children.
+  const PATH = [...(node === process.execPath ? [] : [dirname(node)]), process.env['PATH']].join(delimiter)
+  const child = spawn(node, args, { stdio: 'inherit', env: { ...process.env, PATH } })
   // Ctrl-C reaches the child by itself, as the terminal sends it to both; what reaches us alone is passed on.
   process.on('SIGINT', () => {})
   for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) process.on(signal, () => child.kill(signal))

@@ -5,8 +5,9 @@ import { availableParallelism, cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { askHolder } from '../../setup/lock.mjs'
 import { isInstalled } from '../../setup/npm.mjs'
+import { hasNvidiaDriver } from '../../setup/programs.mjs'
 import { readyEnvironment } from '../../setup/python.mjs'
-import { findRedis, howToInstall, onPath } from '../../setup/redis.mjs'
+import { findRedis, howToInstall } from '../../setup/redis.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig, root, type Config } from '../config.ts'
 import { discoverModels } from '../models.ts'
@@ -61,7 +62,7 @@ function python({ home, python: own }: Config): Finding[] {
 }
 
 function device({ device: chosen, threads, home }: Config): Finding[] {
-  const hasDriver = existsSync('/proc/driver/nvidia/version') || onPath('nvidia-smi').length > 0
+  const hasDriver = hasNvidiaDriver()
   const model = cpus()[0]?.model.trim() ?? 'unknown processor'
   const is =
     chosen === 'cpu'
