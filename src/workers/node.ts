@@ -206,7 +206,11 @@ class Node {
     await this.#publish()
     const lane = { redis, runner: this.#runner, log }
     this.#lanes = [
-      new DeviceLane({ ...lane, queues: [queues.gpuDevice(held.device), queues.gpuClass(exactness.key)] }),
+      new DeviceLane({
+        ...lane,
+        queues: [queues.gpuDevice(held.device), queues.gpuClass(exactness.key)],
+        isOpen: () => this.#parts.child.isReady,
+      }),
       openHostLane(queues.host, config.hostLane, lane),
     ]
     const publish = (): void => {

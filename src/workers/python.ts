@@ -158,6 +158,11 @@ export class PythonChild {
     return this.#process?.pid ?? null
   }
 
+  /** Whether a process runs that has shaken hands: what is started now is served at once. */
+  get isReady(): boolean {
+    return this.#process?.isServing ?? false
+  }
+
   /** The last heartbeat of the process that runs. */
   get vitals(): Vitals | undefined {
     return this.#process ? this.#vitals : undefined
@@ -360,6 +365,9 @@ interface RunEvents {
 /** One process, from spawn to exit. */
 class ChildRun {
   wasReady = false
+  get isServing(): boolean {
+    return this.wasReady && this.#condemned === null && !this.#gone
+  }
   readonly #child: ChildProcessWithoutNullStreams
   readonly #log: Logger
   readonly #stall: Stall

@@ -175,12 +175,18 @@ export function openHostLane(queue: string, concurrency: number, { redis, runner
   return { close: () => worker.close() }
 }
 
+export interface DeviceLaneOptions extends LaneOptions {
+  queues: string[]
+  /** Whether the device can be used just now: a step taken without it would only fail. */
+  isOpen(): boolean
+}
+
 /**
  * Steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves one queue and blocks on it, so
  * this lane fetches by hand; the dispatcher's wake spares it the wait, a poll every second makes up for a lost one.
  */
 export class DeviceLane implements LaneHandle {
-  readonly #options: LaneOptions & { queues: string[] }
+  readonly #options: DeviceLaneOptions
   readonly #workers: BullWorker[]
   readonly #subscriber: Redis
   #isClosing = false
@@ -189,7 +195,7 @@ export class DeviceLane implements LaneHandle {
   #isWoken = false
   #loop: Promise<void>
 
-  constructor(options: LaneOptions & { queues: string[] }) {
+  constructor(options: DeviceLaneOptions) {
     this.#options = options
     this.#workers = options.queues.map((queue) => {
       const worker = new BullWorker(queue, null, { connection: options.redis, prefix: keys.queuePrefix(queue), autorun: false, ...bull })
@@ -217,9 +223,9 @@ export class DeviceLane implements LaneHandle {
         log.debug({ err: error }, 'the device lane could not fetch')
         return false
       })
-      if (ran || this.#isWoken || this.#isClosing) continue
+      if (ran || (this.#isWoken && this.#options.isOpen()) || this.#isClosing) continue
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, 1000)
+        const timer = setTimeout(resolve, this.#options.isOpen() ? 1000 : 100)
         this.#wake = () => {
           clearTimeout(timer)
           resolve()
@@ -229,6 +235,7 @@ export class DeviceLane implements LaneHandle {
   }
 
   async #runOne(): Promise<boolean> {
+    if (!this.#options.isOpen()) return false
     const token = randomUUID()
     for (const worker of this.#workers) {
       const job = await worker.getNextJob(token, { block: false })

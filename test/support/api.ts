@@ -1,9 +1,50 @@
-/** An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. */
-import { startApi } from '../../src/api/server.ts'
+/**
+ * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its argument, if any, is
+ * the URL of a module with further workflows and operations.
+ */
+import { join } from 'node:path'
+import { KeyStore } from '../../src/api/auth.ts'
+import { listen, startApi, type RunningApi } from '../../src/api/server.ts'
+import { FileArtifactStore } from '../../src/artifacts.ts'
 import { readConfig } from '../../src/config.ts'
+import { operations } from '../../src/domains/index.ts'
+import type { OperationTable } from '../../src/domains/operation.ts'
 import { createLog } from '../../src/log.ts'
+import { connect, untilReady } from '../../src/redis.ts'
+import { Engine } from '../../src/workflows/engine.ts'
+import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
 
 const config = readConfig()
-const api = await startApi(config, createLog(config.logLevel, 'api'))
+const log = createLog(config.logLevel, 'api')
+const [module] = process.argv.slice(2)
+const api = module === undefined ? await startApi(config, log) : await startWith(module)
 process.once('SIGTERM', () => void api.close())
 process.stdout.write(`${JSON.stringify({ ready: api.url })}\n`)
+
+async function startWith(module: string): Promise<RunningApi> {
+  const further = (await import(module)) as { workflows: Workflow[]; operations: OperationTable }
+  const url = config.redisUrl ?? ''
+  const redis = connect(url, { patience: 'fail' })
+  const subscriber = connect(url, { patience: 'wait' })
+  await untilReady(redis, 10_000)
+  const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
+  await artifacts.id()
+  const engine = new Engine({
+    redis,
+    subscriber,
+    config,
+    log,
+    workflows: [...workflows, ...further.workflows],
+    operations: { ...operations, ...further.operations },
+  })
+  const running = await listen({ engine, artifacts, keys: new KeyStore(redis), config, log }, config.port)
+  return {
+    ...running,
+    close: async () => {
+      await running.close()
+      await engine.close()
+      redis.disconnect()
+      subscriber.disconnect()
+    },
+  }
+}

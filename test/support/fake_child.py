@@ -4,7 +4,9 @@ Its bytes are hashes of the request, the seed, the build and the device name, so
 state of the chain, and going on from it gives the same bytes as never having stopped. Standard library only; ready in well under 100 ms.
 
     fake_child.py [--call-ms 5] [--load-ms 0] [--import-ms 0] [--heartbeat-ms 2000] [--build TEXT] [--device-name TEXT]
-                  [--numerics 1] [--fault NAME[:ARG][@CALL]]... [--once FILE]
+                  [--numerics 1] [--fault NAME[:ARG][@CALL]]... [--once FILE] [--die-when FILE]
+
+With `--die-when FILE` it exits 1 before the first frame whenever that file is there.
 
 Faults with `@CALL` fire when that many denoise calls are done; with `--once FILE` each fires a single time over all restarts.
 
@@ -86,6 +88,7 @@ def parse_arguments():
     parser.add_argument("--numerics", type=int, default=1)
     parser.add_argument("--fault", action="append", default=[])
     parser.add_argument("--once")
+    parser.add_argument("--die-when", default="")
     return parser.parse_args()
 
 
@@ -451,7 +454,7 @@ def die_with_parent():
 
 def main():
     child = Child(parse_arguments())
-    if child.fault("die-at-start"):
+    if os.path.exists(child.options.die_when) or child.fault("die-at-start"):
         print("fake child: told to die at the start", file=sys.stderr)
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

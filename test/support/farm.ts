@@ -5,7 +5,8 @@
  *
  * Its end is part of the test: every session must have ended, and no process, lease, timer, open effect or outbox entry may be left over.
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,8 +26,8 @@ export interface WorkerOptions {
   /** Switches of the fake child. */
   fake?: string[]
   stall?: WorkerSetup['stall']
-  /** File URL of a module with further workflows and operations. */
-  module?: string
+  /** File URL of a module with further workflows and operations; of a whole farm, for its APIs too. */
+  module?: string | undefined
   preload?: string[]
   env?: Record<string, string>
   /** The product's own Python child and the models of the repository, in place of the fake ones. */
@@ -39,6 +40,8 @@ export interface FarmOptions extends WorkerOptions {
   workers?: number | WorkerOptions[]
   shards?: number
   checkpointCalls?: number
+  /** Further settings (`DARKROOM_…`) of every process. */
+  settings?: Record<string, string>
 }
 
 /** A session as HTTP gives it. */
@@ -130,6 +133,7 @@ export class Farm implements AsyncDisposable {
       DARKROOM_DRAIN_S: '10',
       DARKROOM_LOG: 'info',
       REDIS_URL: redis.url,
+      ...options.settings,
     }
   }
 
@@ -165,7 +169,9 @@ export class Farm implements AsyncDisposable {
   async addApi(): Promise<GroupProcess> {
     const name = `api-${this.apis.length}`
     const env = { ...this.#env, DARKROOM_PORT: String(await freePort()) }
-    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args: [], env, log: join(this.folder, `${name}.log`) })
+    const { module } = this.#options
+    const args = module === undefined ? [] : [module]
+    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, log: join(this.folder, `${name}.log`) })
     this.apis.push(api)
     await api.start()
     this.#clients.set(api, new ApiClient(api.ready))
@@ -200,6 +206,17 @@ export class Farm implements AsyncDisposable {
     const answer = await this.client.post('/v1/sessions', body)
     if (answer.status !== 202) throw new Error(`submit → ${answer.status} ${answer.text}`)
     return (answer.json as SessionView).id
+  }
+
+  /** Sends a submission until it has its 2xx, as a client would: again under the same key when the answer is 503 or none. */
+  async submitSurely(key: string, input: Record<string, unknown> = {}, more: Record<string, unknown> = {}): Promise<string> {
+    const body = { workflow: 'image-generation', input: { prompt: 'a red circle', seed: 7, ...input }, ...more }
+    return eventually(`submission ${key} accepted`, async () => {
+      const answer = await this.client.post('/v1/sessions', body, { 'Idempotency-Key': key }).catch(unlessRefused)
+      if (answer === undefined || answer.status === 503) return undefined
+      if (answer.status !== 202 && answer.status !== 200) throw new Error(`submit → ${answer.status} ${answer.text}`)
+      return (answer.json as SessionView).id
+    })
   }
 
   async get(id: string): Promise<SessionView> {
@@ -349,8 +366,18 @@ export class Farm implements AsyncDisposable {
     if (open.join() !== children.join())
       found.push(`session ${id}: open effects ${open.join()}, children of its snapshot ${children.join()}`)
     if (!hasEnded) found.push(`session ${id} is ${session['status']}`)
-    const ends = (await this.history(id)).filter((event) => ended.has(event.type.replace('session.', '') as Status))
+    const history = await this.history(id)
+    const ends = history.filter((event) => ended.has(event.type.replace('session.', '') as Status))
     if (ends.length !== (hasEnded ? 1 : 0)) found.push(`session ${id} has ${ends.length} ends`)
+    if (hasEnded && history.at(-1) !== ends[0]) found.push(`session ${id} goes on after its end: ${history.at(-1)?.type}`)
+    const completed = history.filter((event) => event.type === 'step.completed').map((event) => event.key)
+    for (const key of new Set(completed.filter((key, i) => completed.indexOf(key) !== i)))
+      found.push(`step ${key} has more than one result`)
+    for (const { sha256 } of (JSON.parse(session['output'] ?? '{}') as { images?: { sha256: string }[] }).images ?? []) {
+      if (!existsSync(join(this.artifacts, sha256.slice(0, 2), sha256)))
+        found.push(`picture ${sha256} of session ${id} is not in the store`)
+      if (!(await this.eye.sismember(keys.references(id), sha256))) found.push(`session ${id} does not name its picture ${sha256}`)
+    }
     return found
   }
 
@@ -358,7 +385,13 @@ export class Farm implements AsyncDisposable {
   async end(): Promise<string[]> {
     const problems: string[] = []
     const attempt = async (act: () => Promise<void>): Promise<void> => act().catch((error: Error) => void problems.push(error.message))
+    const alive = this.workersAlive()
     await Promise.all(this.workers.map((worker) => attempt(() => worker.stop(12_000))))
+    for (const { name } of alive)
+      await attempt(async () => {
+        const files = await readdir(join(this.folder, 'attempts', name))
+        if (files.length > 0) problems.push(`${name} left attempt folders: ${files.join(', ')}`)
+      })
     await Promise.all(this.apis.map((api) => attempt(() => api.stop(8000))))
     await attempt(async () => void problems.push(...(await this.leftovers())))
     this.eye.disconnect()
@@ -379,6 +412,11 @@ function realChild(): string[] {
   const interpreter = process.env['DARKROOM_PYTHON'] ?? readyEnvironment({ home: readConfig({}).home })?.interpreter
   if (interpreter === undefined) throw new Error('there is no Python environment: `npm run setup` makes it')
   return [interpreter, '-m', 'darkroom']
+}
+
+/** An API that is down just now is no answer; anything else is a fault. */
+function unlessRefused(error: NodeJS.ErrnoException): undefined {
+  if (error.code === undefined) throw error
 }
 
 /** Below the range that outgoing connections take their ports from, so that a killed API finds its port free again. */

@@ -1,0 +1,54 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { eventually, startFarm } from '../support/farm.ts'
+
+let folder: string
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'darkroom-faults-'))
+})
+afterAll(() => rm(folder, { recursive: true, force: true }))
+
+describe.concurrent('a Python child that fails under a running step', () => {
+  it('hangs with a heartbeat: it is replaced and the step goes on; a retry that a failing attempt asks for is not lost', async () => {
+    const fake = ['--call-ms', '20', '--heartbeat-ms', '200', '--once', join(folder, 'hang')]
+    await using farm = await startFarm({
+      fake: [...fake, '--fault', 'hang@6', '--fault', 'error:worker.busy:transient@9'],
+      stall: { stepMs: 1000 },
+    })
+    const before = (await farm.records())[0]?.childPid
+    const id = await farm.submit()
+    const pictures = await farm.pictures(id)
+    const attempts = await farm.attempts(id, 'inference.denoise')
+    expect(attempts.map(({ end, error }) => [end, error?.code ?? null])).toEqual([
+      ['failed', 'worker.child_hung'],
+      ['failed', 'worker.busy'],
+      ['completed', null],
+    ])
+    expect(attempts[1]?.resumedFrom?.call).toBeGreaterThanOrEqual(5)
+    expect(attempts[2]?.resumedFrom?.call).toBeGreaterThanOrEqual(8)
+    // All three on the only worker there is, whose child is another process now.
+    expect(new Set(attempts.map(({ worker }) => worker))).toEqual(new Set([farm.workers[0]?.ready]))
+    const now = await eventually('the new child published', async () => (await farm.records())[0]?.childPid)
+    expect(now).not.toBe(before)
+    expect(pictures).toEqual(await farm.undisturbed())
+  })
+
+  it('cannot be started any more: its worker leaves, and the sessions go on elsewhere', async () => {
+    const broken = join(folder, 'broken')
+    await using farm = await startFarm({
+      workers: [{ fake: ['--call-ms', '100', '--die-when', broken] }, { fake: ['--call-ms', '100'] }],
+    })
+    const [bad, good] = farm.workers
+    const ids = await Promise.all([farm.submit(), farm.submit({ seed: 8 }), farm.submit({ seed: 9 }), farm.submit({ seed: 10 })])
+    await writeFile(broken, '')
+    const { childPid } = (await farm.records()).find((record) => record.id === bad?.ready) ?? {}
+    process.kill(childPid ?? 0, 'SIGKILL')
+    expect(await bad?.exited).toMatchObject({ code: 1 })
+    for (const id of ids) {
+      expect(await farm.pictures(id)).toHaveLength(1)
+      expect((await farm.attempts(id, 'inference.denoise')).at(-1)?.worker).toBe(good?.ready)
+    }
+  })
+})
