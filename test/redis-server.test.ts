@@ -3,6 +3,7 @@ import { mkdtemp, rm, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { homeFolder } from '../setup/home.mjs'
 import { connect, type Redis, untilReady } from '../src/redis.ts'
 import { type RedisServer, startRedis } from '../src/redis-server.ts'
 import { startTestRedis } from './support/redis.ts'
@@ -20,7 +21,7 @@ afterEach(async () => {
 })
 
 const start = async (more: Partial<Parameters<typeof startRedis>[0]> = {}): Promise<RedisServer> => {
-  const server = await startRedis({ folder: join(folder, 'redis'), durability: 'standard', ...more })
+  const server = await startRedis({ folder: join(folder, 'redis'), durability: 'standard', home: homeFolder(), ...more })
   servers.push(server)
   return server
 }
