@@ -14,6 +14,7 @@ import { DarkroomError, ensureError } from './errors.ts'
 import { createLog } from './log.ts'
 import { checkSafety, connect, untilReady } from './redis.ts'
 import type { RoleMessage } from './supervisor.ts'
+import { checkShards } from './workflows/store.ts'
 
 interface Role {
   /** What `up` is told: where it listens, who it is. */
@@ -82,6 +83,7 @@ async function withRedis(config: Config): Promise<Config> {
   try {
     await untilReady(redis, 10_000)
     await checkSafety(redis, redisUrl)
+    await checkShards(redis, config.shards)
   } finally {
     redis.disconnect()
   }

@@ -155,15 +155,8 @@ export function sessionRoutes({ engine, closing }: ApiParts): App {
     return await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing)
   }
 
+  // The document lists them in this order.
   const routes = new OpenAPIHono<AppEnv>()
-  for (const verb of verbs) {
-    routes.openapi(control(verb), async (c) => {
-      await refuseBody(c)
-      const { id } = await visible(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(presentSession(await engine.control(id, verb)), 200)
-    })
-  }
-  return routes
     .openapi(submit, async (c) => {
       const { workflow, input, priority, tags, deadlineS } = c.req.valid('json')
       const { session, created } = await engine.start({
@@ -203,6 +196,14 @@ export function sessionRoutes({ engine, closing }: ApiParts): App {
       await engine.remove(id)
       return c.body(null, 204)
     })
+  for (const verb of verbs) {
+    routes.openapi(control(verb), async (c) => {
+      await refuseBody(c)
+      const { id } = await visible(engine, c.req.valid('param').id, c.get('caller'))
+      return c.json(presentSession(await engine.control(id, verb)), 200)
+    })
+  }
+  return routes
 }
 
 /**

@@ -116,6 +116,21 @@ const flat = (effects: Effects, withClosed: boolean): (string | number)[] => [
   ...effects.timers.flatMap((timer) => [timer.suffix, timer.delayMs]),
 ]
 
+/**
+ * The number of shards may only grow: a process with fewer would not see what lies in the others.
+ * @throws DarkroomError `config.invalid`
+ */
+export async function checkShards(redis: Redis, shards: number): Promise<void> {
+  const known = Number((await ask(redis.get(keys.shards()))) ?? 0)
+  if (known > shards) {
+    const problem = `DARKROOM_SHARDS is ${shards}, but this farm has ${known} shards`
+    throw new DarkroomError('config.invalid', problem, {
+      remedy: `Set DARKROOM_SHARDS=${known} for every API and worker; it may only grow.`,
+    })
+  }
+  if (known < shards) await ask(redis.set(keys.shards(), shards))
+}
+
 export class Store {
   readonly #redis: Redis
   readonly shards: number
