@@ -1,12 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
 /** Test files that start no process and no server: `npm run check` runs these alone. */
-const unit = [
-  'test/architecture.test.ts',
-  'test/workflows/transition.test.ts',
-  'test/workers/protocol.test.ts',
-  'test/**/*.unit.test.ts',
-]
+const unit = ['test/architecture.test.ts', 'test/workflows/transition.test.ts', 'test/workers/protocol.test.ts', 'test/**/*.unit.test.ts']
 
 /** Minutes: by their own command. */
 const long = ['test/exact/**/*.test.ts']

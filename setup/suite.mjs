@@ -1,103 +1,175 @@
 /**
- * `npm test`: everything there is to check, one part after another, none hiding another's failure; the last line is `N passed, N failed`.
- * `npm run check`: the parts that take seconds.
+ * `npm test`: everything there is to check, one part after another, none hiding another's failure. What failed stands at the end once more;
+ * the last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
+import { lastLines } from './failure.mjs'
 import { homeFolder, root } from './home.mjs'
 import { readyEnvironment } from './python.mjs'
 
-/** @typedef {{ passed: number, failed: number, skipped: number }} Count */
-/** @typedef {{ title: string, command: string[], cwd?: string, count?: (ok: boolean) => Count }} Part */
+/** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
 
-const bin = (/** @type {string} */ name) => join(root, 'node_modules', '.bin', name)
+/**
+ * @typedef {object} Part
+ * @property {string} title
+ * @property {string[]} command
+ * @property {string} [cwd]
+ * @property {() => Count} [count] reads the report of a part that writes one; any other part counts as one test
+ */
+
 const reports = mkdtempSync(join(tmpdir(), 'darkroom-suite-'))
 
+/** @param {string} name @param {string[]} args @returns {string[]} */
+const tool = (name, ...args) => [join(root, 'node_modules', '.bin', name), ...args]
+
 /** @param {string} title @param {string[]} args @returns {Part} */
-const vitest = (title, args) => {
-  const file = join(reports, `${title.replaceAll(/\W/g, '-')}.json`)
+function vitest(title, ...args) {
+  const report = join(reports, 'vitest.json')
   return {
     title,
-    command: [bin('vitest'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`, ...args],
-    count(ok) {
-      try {
-        const { numPassedTests, numFailedTests, numPendingTests, numFailedTestSuites } = JSON.parse(readFileSync(file, 'utf8'))
-        // A file that could not even be read has no tests to count.
-        const failed = Math.max(numFailedTests, Math.min(numFailedTestSuites, 1), ok ? 0 : 1)
-        return { passed: numPassedTests, failed, skipped: numPendingTests }
-      } catch {
-        return { passed: 0, failed: 1, skipped: 0 }
+    command: tool('vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...args),
+    count() {
+      const { numPassedTests, numPendingTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
+      /** @type {string[]} */
+      const failures = []
+      for (const { name, status, message, assertionResults } of testResults) {
+        const file = relative(root, name)
+        const failed = assertionResults.filter((/** @type {{ status: string }} */ test) => test.status === 'failed')
+        for (const { fullName, failureMessages } of failed) failures.push(`${file}  ${fullName}\n${firstLines(failureMessages[0])}`)
+        // A file that could not even be read, or a hook of it that failed, has no test to blame.
+        if (status === 'failed' && failed.length === 0) failures.push(`${file}\n${firstLines(message)}`)
       }
+      return { passed: numPassedTests, skipped: numPendingTests, failures }
     },
   }
 }
 
 /** @param {string} python @returns {Part} */
-const pytest = (python) => {
-  const file = join(reports, 'pytest.xml')
+function pytest(python) {
+  const report = join(reports, 'pytest.xml')
   return {
     title: 'pytest',
-    command: [python, '-m', 'pytest', '--junitxml', file],
+    command: [python, '-m', 'pytest', '--junitxml', report],
     cwd: join(root, 'python'),
-    count(ok) {
-      try {
-        const [head = ''] = /<testsuite [^>]*>/.exec(readFileSync(file, 'utf8')) ?? []
-        const number = (/** @type {string} */ name) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(head)?.[1] ?? 0)
-        const failed = Math.max(number('failures') + number('errors'), ok ? 0 : 1)
-        return { passed: number('tests') - number('failures') - number('errors') - number('skipped'), failed, skipped: number('skipped') }
-      } catch {
-        return { passed: 0, failed: 1, skipped: 0 }
-      }
+    count() {
+      const text = readFileSync(report, 'utf8')
+      const cases = [...text.matchAll(/<testcase ([^>]*?)(?:\/>|>(.*?)<\/testcase>)/gs)].map(([, attributes = '', inside = '']) => ({
+        name: `${plain(/classname="([^"]*)"/.exec(attributes)?.[1])}::${plain(/ name="([^"]*)"/.exec(attributes)?.[1])}`,
+        problem: /<(?:failure|error)[^>]*message="([^"]*)"/.exec(inside)?.[1],
+        skipped: inside.includes('<skipped'),
+      }))
+      const failed = cases.filter(({ problem }) => problem !== undefined)
+      const skipped = cases.filter(({ skipped }) => skipped).length
+      const failures = failed.map(({ name, problem }) => `${name}\n${firstLines(plain(problem))}`)
+      return { passed: cases.length - failed.length - skipped, skipped, failures }
     },
   }
 }
 
-const format = { title: 'format', command: [bin('oxfmt'), '--check'] }
-const lint = { title: 'lint', command: [bin('oxlint'), '--type-aware', '--deny-warnings'] }
-const types = { title: 'types', command: [bin('tsc'), '-p', '.'] }
+/** @param {string | undefined} xml */
+const plain = (xml = '') =>
+  xml
+    .replaceAll(/&#(?:x([0-9a-f]+)|(\d+));/gi, (_, hex, decimal) => String.fromCodePoint(hex ? Number.parseInt(hex, 16) : Number(decimal)))
+    .replaceAll('&lt;', '<')
+    .replaceAll('&gt;', '>')
+    .replaceAll('&quot;', '"')
+    .replaceAll('&amp;', '&')
+
+/** @param {string | undefined} text what a test says, without its stack */
+const firstLines = (text = '') =>
+  text
+    .trim()
+    .split('\n')
+    .filter((line) => !/^\s*at /.test(line))
+    .slice(0, 5)
+    .map((line) => `    ${line}`)
+    .join('\n')
 
 /** @param {string} name @param {string[]} args @returns {Part[]} */
 function partsOf(name, args) {
-  if (name === 'check') return [format, lint, types, vitest('unit tests', ['--project', 'unit'])]
-  if (name === 'exact') return [vitest('exact', ['--project', 'exact', ...args])]
+  if (name === 'exact') return [vitest('vitest', '--project', 'exact', ...args)]
+  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', ...args)]
+  const quick = [
+    { title: 'format', command: tool('oxfmt', '--check') },
+    { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
+    { title: 'types', command: tool('tsc', '-p', '.') },
+  ]
+  if (name === 'check') return [...quick, vitest('vitest', '--project', 'unit')]
   const python = process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
-  const ruff = { title: 'ruff', command: [python, '-m', 'ruff', 'check', '--no-cache', 'darkroom', 'tests'], cwd: join(root, 'python') }
-  return [format, lint, types, ruff, pytest(python), vitest('vitest', ['--project', 'unit', '--project', 'system', ...args])]
+  const ruff = { title: 'ruff', command: [python, '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
+  return [...quick, ruff, pytest(python), vitest('vitest', '--project', 'unit', '--project', 'system')]
 }
 
-/** @param {Part} part @returns {Promise<boolean>} */
-function run({ command: [program = '', ...args], cwd = root }) {
+/**
+ * Runs one part and shows what it says.
+ * @param {Part} part
+ * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of what it said, kept where no report says it better
+ */
+function run({ command: [program = '', ...args], cwd = root, count }) {
   return new Promise((settle) => {
-    const child = spawn(program, args, { cwd, stdio: 'inherit' })
+    const child = spawn(program, args, { cwd, stdio: count ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
+    let words = ''
+    const show = (/** @type {string} */ chunk) => {
+      words = (words + chunk).slice(-20_000)
+      process.stdout.write(chunk)
+    }
+    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', show)
     child.on('error', (error) => {
-      process.stderr.write(`${program}: ${error.message}\n`)
-      settle(false)
+      show(`${program}: ${error.message}\n`)
+      settle({ ok: false, words })
     })
-    child.on('exit', (code) => settle(code === 0))
+    child.on('close', (code) => settle({ ok: code === 0, words }))
+    stop = () => child.kill()
+  })
+}
+
+/** @param {Part} part @returns {Promise<Count>} */
+async function check(part) {
+  const { ok, words } = await run(part)
+  const own = (/** @type {string} */ why) => `${part.title}\n${why}`
+  if (!part.count) return ok ? { passed: 1, skipped: 0, failures: [] } : { passed: 0, skipped: 0, failures: [own(lastLines(words, 40))] }
+  try {
+    const count = part.count()
+    // Something that is no test's fault, such as an error after the last one.
+    if (!ok && count.failures.length === 0) count.failures.push(own('    failed outside its tests; what it said stands above'))
+    return count
+  } catch {
+    return { passed: 0, skipped: 0, failures: [own('    ended without a report; what it said stands above')] }
+  }
+}
+
+let stop = () => true
+for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) {
+  process.on(signal, () => {
+    stop()
+    process.exit(143)
   })
 }
 
 const [name = 'test', ...args] = process.argv.slice(2)
-const total = { passed: 0, failed: 0, skipped: 0 }
-/** @type {string[]} */
+const total = { passed: 0, skipped: 0, failed: 0 }
 const lines = []
+const failures = []
 for (const part of partsOf(name, args)) {
   process.stdout.write(`\n── ${part.title}\n`)
   const startedAt = performance.now()
-  const ok = await run(part)
-  const count = part.count?.(ok) ?? { passed: ok ? 1 : 0, failed: ok ? 0 : 1, skipped: 0 }
+  const count = await check(part)
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
+  const failed = count.failures.length
   total.passed += count.passed
-  total.failed += count.failed
   total.skipped += count.skipped
+  total.failed += failed
+  failures.push(...count.failures)
   const skipped = count.skipped > 0 ? `, ${count.skipped} skipped` : ''
   lines.push(
-    `${count.failed === 0 ? '✓' : '✗'} ${part.title.padEnd(12)} ${count.passed} passed, ${count.failed} failed${skipped}  ${((performance.now() - startedAt) / 1000).toFixed(1)} s`,
+    `${failed === 0 ? '✓' : '✗'} ${part.title.padEnd(8)} ${seconds.padStart(6)} s  ${count.passed} passed, ${failed} failed${skipped}`,
   )
 }
 rmSync(reports, { recursive: true, force: true })
-process.stdout.write(
-  `\n${lines.join('\n')}\n\n${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}\n`,
-)
+if (failures.length > 0) process.stdout.write(`\n── what failed\n${failures.map((failure) => `\n✗ ${failure}\n`).join('')}`)
+const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''
+process.stdout.write(`\n${lines.join('\n')}\n\n${total.passed} passed, ${total.failed} failed${skipped}\n`)
 process.exitCode = total.failed === 0 ? 0 : 1
