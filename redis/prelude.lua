@@ -108,14 +108,12 @@ local function reopen(suffix, status, delay)
   enlist(suffix, delay)
 end
 
--- The checkpoint before the last is kept: a broken one falls back to it.
+-- The checkpoint before the last is kept: a broken one falls back to it. The last one again, as a pause right after it gives, is no newer one.
 local function keepCheckpoint(suffix, sha, json)
   local step = stepOf(suffix)
   local known = redis.call('HMGET', step, 'checkpoint', 'checkpointBefore')
-  if known[2] then
-    local dropped = cjson.decode(known[2]).sha256
-    if dropped ~= sha then redis.call('SREM', B .. 'scratch:' .. sid, dropped) end
-  end
+  if known[1] and cjson.decode(known[1]).sha256 == sha then return end
+  if known[2] then redis.call('SREM', B .. 'scratch:' .. sid, cjson.decode(known[2]).sha256) end
   if known[1] then redis.call('HSET', step, 'checkpointBefore', known[1]) end
   redis.call('HSET', step, 'checkpoint', json, 'expiries', 0)
   redis.call('SADD', B .. 'scratch:' .. sid, sha)

@@ -2,11 +2,14 @@ import type { WireError } from '../errors.ts'
 import type { Receipt, Session, SessionEvent, StepReceipt } from './session.ts'
 
 type Attempt = StepReceipt['attempts'][number]
+type Start = NonNullable<Attempt['resumedFrom']>
 
 /** What happened on the way, read off the history: attempts, workers, checkpoints used, times. Pure. */
 export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
   const steps = new Map<string, StepReceipt>()
   const notes: Receipt['notes'] = []
+  /** What each attempt was given to go on from, newest first. */
+  const given = new Map<string, Start[]>()
   const open = (event: SessionEvent): Attempt | undefined => {
     const attempt = steps.get(event.key ?? '')?.attempts.at(-1)
     return attempt?.attemptId === event.attemptId || event.attemptId === undefined ? attempt : undefined
@@ -18,9 +21,11 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
     attempt.endedAt = event.at
     attempt.error = (event['error'] as WireError | undefined) ?? null
     attempt.stats = (event['stats'] as Record<string, unknown> | undefined) ?? null
+    // The newest may have been broken: the child says where it really began.
+    const began = attempt.stats?.['resumed_from']
+    if (typeof began === 'number') attempt.resumedFrom = given.get(attempt.attemptId)?.find(({ call }) => call === began) ?? null
     const refused = attempt.stats?.['checkpoint_refused']
     if (typeof refused !== 'string') return
-    attempt.resumedFrom = null
     notes.push({
       at: event.at,
       note: `worker ${attempt.worker} refused the checkpoint and began ${event.step} at call 0: ${refused}`,
@@ -30,7 +35,10 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
     switch (event.type) {
       case 'step.started': {
         const step = steps.get(event.key ?? '') ?? { key: event.key ?? '', step: event.step ?? '', attempts: [] }
-        const checkpoint = event['checkpoint'] as { call: number; sha256: string } | undefined
+        const starts = [event['checkpoint'], event['checkpointBefore']]
+          .filter((checkpoint) => checkpoint !== undefined)
+          .map((checkpoint) => ({ call: (checkpoint as Start).call, sha256: (checkpoint as Start).sha256 }))
+        given.set(event.attemptId ?? '', starts)
         step.attempts.push({
           attemptId: event.attemptId ?? '',
           worker: event.worker ?? '',
@@ -39,7 +47,7 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
           startedAt: event.at,
           endedAt: null,
           end: null,
-          resumedFrom: checkpoint ? { call: checkpoint.call, sha256: checkpoint.sha256 } : null,
+          resumedFrom: starts[0] ?? null,
           stats: null,
           error: null,
         })
