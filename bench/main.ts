@@ -1,0 +1,52 @@
+/**
+ * `npm run bench [-- --only NAME] [--json FILE]`: measures what the README and docs/benchmarks.md quote, on real Redis, real processes and
+ * real HTTP. Exits 1 when a figure misses its target.
+ */
+import { writeFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import { chain } from './chain.ts'
+import { isAsked, type Benchmark, type Figure } from './figure.ts'
+import { hop } from './hop.ts'
+import { list } from './list.ts'
+import { describeMachine, isBusy } from './machine.ts'
+import { recovery } from './recovery.ts'
+import { submit } from './submit.ts'
+
+const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list]
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`)
+
+function readArguments(): { json: string | undefined; only: string | undefined } {
+  const { values } = parseArgs({ options: { json: { type: 'string' }, only: { type: 'string' } } })
+  return { json: values.json, only: values.only }
+}
+
+async function main(): Promise<void> {
+  const { json, only } = readArguments()
+  const chosen = benchmarks.filter(({ figures }) => figures.some((name) => isAsked(name, only)))
+  if (chosen.length === 0) {
+    const names = benchmarks.flatMap(({ figures }) => figures)
+    throw new Error(`--only: there is no figure ${only}; there are ${names.join(', ')}, or how one of them begins`)
+  }
+  const machine = await describeMachine()
+  say(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGB} GB, ${machine.os}`)
+  say(`Node ${machine.node}, Redis ${machine.redis}, ${machine.durability}`)
+  say(`${machine.date}, load average ${machine.loadAverage.join(' ')}`)
+  if (isBusy(machine)) say('! The machine is busy with something else: what follows is worse than it would be, and not worth quoting.')
+
+  const figures: Figure[] = []
+  for (const benchmark of chosen) {
+    say(`\n── ${benchmark.figures.join(', ')}`)
+    figures.push(...(await benchmark.measure((line) => say(`   ${line}`))).filter(({ name }) => isAsked(name, only)))
+  }
+  say('')
+  for (const { name, value, unit, target, pass } of figures)
+    say(`${pass ? '✓' : '✗'} ${name.padEnd(22)} ${`${value} ${unit}`.trim().padEnd(12)} target ${target}`)
+  if (json !== undefined) await writeFile(json, `${JSON.stringify({ machine, figures }, null, 2)}\n`)
+  if (figures.some(({ pass }) => !pass)) process.exitCode = 1
+}
+
+await main().catch((error: unknown) => {
+  process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+  process.exitCode = 2
+})
