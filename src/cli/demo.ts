@@ -35,7 +35,9 @@ export async function demo({ kill = false, gpu = false }: DemoOptions): Promise<
     const workers = kill ? 2 : 1
     say(`A farm of its own in ${folder}: one Redis, one API, ${kill ? 'two workers' : 'one worker'}. It is gone when the demo ends.`)
     const on = (event: SupervisorEvent): void => {
-      if (event.is === 'ready' || event.is === 'failed' || event.is === 'ended') say(describeEvent(event))
+      const { what, is } = event
+      if (is === 'starting' && what.startsWith('worker')) say(describeEvent({ ...event, detail: 'imports PyTorch, some seconds' }))
+      if (is === 'ready' || is === 'failed' || is === 'ended') say(describeEvent(event))
     }
     const { supervisor, asked } = await superviseHere({ env: environment(folder, kill, gpu), workers: 0, on })
     const run = async (): Promise<void> => {

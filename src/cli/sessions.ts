@@ -61,6 +61,7 @@ async function follow(client: DarkroomClient, id: string, view: ProgressView = p
 
 function showFrame(view: ProgressView, frame: Frame): void {
   if (frame.kind === 'progress') return view.show(frame.progress)
+  if (frame.type === 'session.succeeded') return view.done()
   const { step, worker, reason } = frame.data as { step?: string; worker?: string; reason?: string }
   if (frame.type === 'step.recovered') view.note(`worker ${worker} was lost in ${step}; another one goes on`)
   if (frame.type === 'step.released') view.note(`worker ${worker} gave ${step} back: ${reason}`)

@@ -32,6 +32,8 @@ export function explain(error: unknown): number {
 
 export interface ProgressView {
   show(progress: Progress): void
+  /** It has succeeded. */
+  done(): void
   /** A line of its own beside the progress. */
   note(text: string): void
   stop(): void
@@ -43,7 +45,7 @@ export function progressView(out: NodeJS.WriteStream = process.stderr): Progress
 }
 
 /** For output that a program reads. */
-export const silentView: ProgressView = { show: () => undefined, note: () => undefined, stop: () => undefined }
+export const silentView: ProgressView = { show: () => undefined, done: () => undefined, note: () => undefined, stop: () => undefined }
 
 class BarView implements ProgressView {
   readonly #bars: MultiBar
@@ -60,7 +62,16 @@ class BarView implements ProgressView {
   show(progress: Progress): void {
     // A takeover goes back to its checkpoint; what was once shown does not.
     this.#reached = Math.max(this.#reached, progress.fraction)
-    const shown = { percent: percent(this.#reached), text: describeProgress(progress) }
+    this.#draw(describeProgress(progress))
+  }
+
+  done(): void {
+    this.#reached = 1
+    this.#draw('done')
+  }
+
+  #draw(text: string): void {
+    const shown = { percent: percent(this.#reached), text }
     this.#bar ??= this.#bars.create(1, 0, shown)
     this.#bar.update(this.#reached, shown)
   }
@@ -95,6 +106,10 @@ class LineView implements ProgressView {
     this.#stage = place
     this.#saidAt = now
     this.note(`${percent(this.#reached)}  ${describeProgress(progress)}`)
+  }
+
+  done(): void {
+    this.note(`${percent(1)}  done`)
   }
 
   note(text: string): void {
