@@ -68,6 +68,9 @@ describe('bodies', () => {
 
 describe('the input of image-generation', () => {
   test.each([
+    [{ prompt: 'a\u0000b' }, 'input.prompt', /control characters/],
+    [{ prompt: 'half a pair \ud83d' }, 'input.prompt', /control characters/],
+    [{ negativePrompt: '\u001b[31m' }, 'input.negativePrompt', /control characters/],
     [{ width: 63 }, 'input.width', /8/],
     [{ width: 100 }, 'input.width', /multiple of 8/],
     [{ height: 65 }, 'input.height', /multiple of 8/],

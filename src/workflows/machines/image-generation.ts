@@ -19,12 +19,18 @@ import type { Workflow } from './workflow.ts'
 const maxPixels = 4_194_304
 const side = z.int().min(64, 'must be at least 64').max(4096, 'must be at most 4096').multipleOf(8, 'must be a multiple of 8')
 
+/** What every tokenizer, PNG text chunk and log can hold: no control characters but line breaks and tabs, no half of a surrogate pair. */
+const Prompt = z
+  .string()
+  .max(8000, 'must be at most 8,000 characters')
+  .regex(/^(?:[^\p{Cc}\p{Cs}]|[\t\n\r])*$/u, 'must be text without control characters')
+
 /** What a client may send; what it leaves out the model's recommended settings fill in, the seed is drawn. */
 const Input = z
   .strictObject({
     model: z.string().min(1).max(200).default('darkroom-tiny').describe('name of the model'),
-    prompt: z.string().max(8000, 'must be at most 8,000 characters').describe('what to draw'),
-    negativePrompt: z.string().max(8000, 'must be at most 8,000 characters').default('').describe('what not to draw'),
+    prompt: Prompt.describe('what to draw'),
+    negativePrompt: Prompt.default('').describe('what not to draw'),
     width: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
     height: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
     steps: z.int().min(1).max(200).optional().describe('denoise steps'),
