@@ -1,0 +1,130 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { describe, it } from 'vitest'
+import { root } from '../../src/config.ts'
+import { keys, queues } from '../../src/keys.ts'
+import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+
+const module = pathToFileURL(join(root, 'test/support/rehearsal.ts')).href
+const clockAhead = pathToFileURL(join(root, 'test/support/clock-ahead.mjs')).href
+
+/** Starts a session of the one-step workflow; its step leaves a line in the ledger each time it runs. */
+async function rehearse(farm: Farm, ledger: string, input: Record<string, unknown> = {}): Promise<string> {
+  const { json } = await farm.client.post('/v1/sessions', { workflow: 'rehearsal', input: { ledger: join(farm.folder, ledger), ...input } })
+  return json.id
+}
+
+const lines = async (farm: Farm, ledger: string): Promise<string[]> =>
+  (await readFile(join(farm.folder, ledger), 'utf8').catch(() => '')).split('\n').filter(Boolean)
+
+describe.concurrent('where steps run', () => {
+  // Beyond every lease and every wait for a worker; DARKROOM_TEST_LATE_S=60 is the long form.
+  const lateS = Number(process.env['DARKROOM_TEST_LATE_S'] ?? 12)
+  it(`the only worker arrives ${lateS} s after the submission`, { timeout: 60_000 + lateS * 1000 }, async ({ expect }) => {
+    await using farm = await startFarm({ workers: 0, fake: ['--call-ms', '5'] })
+    const id = await farm.submit()
+    await eventually('it says what it waits for', async () => (await farm.get(id)).waiting === 'no worker is running')
+    expect((await farm.client.get('/v1/ready')).status).toBe(503)
+    await sleep(lateS * 1000)
+    expect((await farm.get(id)).status).toBe('queued')
+    await farm.addWorker()
+    await farm.pictures(id)
+    expect((await farm.get(id)).waiting).toBe(null)
+    expect((await farm.client.get('/v1/ready')).status).toBe(200)
+  })
+
+  it('two workers share the work: of four sessions each runs some, and a session stays where its tensors are', async ({ expect }) => {
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '50'] })
+    const ids = await Promise.all([1, 2, 3, 4].map((seed) => farm.submit({ seed })))
+    const workers = new Set<string>()
+    for (const id of ids) {
+      await farm.pictures(id)
+      const steps = (await farm.receipt(id)).steps.filter(({ step }) => step.startsWith('inference.'))
+      const own = new Set(steps.flatMap(({ attempts }) => attempts.map(({ worker }) => worker)))
+      expect(own).toHaveProperty('size', 1)
+      for (const worker of own) workers.add(worker)
+    }
+    expect(workers).toHaveProperty('size', 2)
+  })
+
+  it('a job that lies in the queue of a dead device moves', async ({ expect }) => {
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '60'] })
+    const id = await farm.submit()
+    const { worker, stepKey } = await farm.untilCall(id, 3)
+    await farm.control(id, 'pause')
+    await farm.until(id, 'paused')
+    // Its last worker still counts as alive, so the step goes to that worker's own queue, which nobody serves any more.
+    worker.signalGroup('SIGSTOP')
+    await farm.control(id, 'resume')
+    const { device } = (await farm.records()).find((record) => record.id === worker.ready) ?? {}
+    await eventually(
+      'the step is placed',
+      async () => (await farm.eye.hget(keys.step(stepKey), 'queue')) === queues.gpuDevice(device?.id ?? ''),
+    )
+    await worker.kill()
+    const again = await farm.event(id, 'step.started', 'inference.denoise', 2)
+    expect(again.worker).toBe(farm.other(worker).ready)
+    await farm.pictures(id)
+  })
+
+  it('a worker whose clock is an hour ahead: no timer is early, no lease is stolen, nothing runs twice', async ({ expect }) => {
+    await using farm = await startFarm({
+      module,
+      workers: [{ preload: [clockAhead], env: { REHEARSAL_NAME: 'ahead' } }, { env: { REHEARSAL_NAME: 'right' } }],
+      fake: ['--call-ms', '50'],
+    })
+    const delayed = await rehearse(farm, 'delayed', { delayMs: 8000 })
+    const picture = await farm.submit({}, { deadlineS: 60 })
+    await farm.pictures(picture)
+    const { createdAt } = await farm.eye.hgetall(keys.session(delayed))
+    await farm.until(delayed, 'succeeded')
+    const fired = (await farm.history(delayed)).find((event) => event.type === 'timer.fired')
+    expect((fired?.at ?? 0) - Number(createdAt)).toBeGreaterThanOrEqual(8000)
+    expect((fired?.at ?? 0) - Number(createdAt)).toBeLessThan(20_000)
+    expect(await lines(farm, 'delayed')).toHaveLength(1)
+    // Longer than a lease, on both.
+    const ids = await Promise.all([1, 2].map((seed) => farm.submit({ seed, steps: 120 })))
+    const workers = await Promise.all(ids.map(async (id) => (await farm.untilCall(id, 5)).worker.ready))
+    expect(new Set(workers)).toHaveProperty('size', 2)
+    for (const [i, id] of ids.entries()) {
+      await farm.pictures(id)
+      expect((await farm.attempts(id, 'inference.denoise')).map((attempt) => [attempt.worker, attempt.end])).toEqual([
+        [workers[i], 'completed'],
+      ])
+    }
+  })
+
+  it('a worker that lost attempts of three different sessions in a row takes nothing more', async ({ expect }) => {
+    await using farm = await startFarm({
+      module,
+      workers: [{ env: { REHEARSAL_NAME: 'bad', DARKROOM_HOST_LANE: '1' } }, { env: { REHEARSAL_NAME: 'good' } }],
+    })
+    const [bad] = farm.workers
+    const statusOf = async (): Promise<string | undefined> => (await farm.records()).find((record) => record.id === bad?.ready)?.status
+    const ids: string[] = []
+    await eventually(
+      'the worker is suspect',
+      async () => {
+        ids.push(await rehearse(farm, 'lost', { blockMs: 6500, blockOn: 'bad' }))
+        await sleep(500)
+        return (await statusOf()) === 'suspect'
+      },
+      50_000,
+    )
+    for (const id of ids) await farm.until(id, 'succeeded')
+    const taken = (await lines(farm, 'lost')).filter((name) => name === 'bad').length
+    for (let i = 0; i < 5; i++) await farm.until(await rehearse(farm, 'lost', { blockMs: 6500, blockOn: 'bad' }), 'succeeded')
+    expect((await lines(farm, 'lost')).filter((name) => name === 'bad')).toHaveLength(taken)
+  })
+
+  it('a worker without the version of the workflow runs its steps; who has it makes the transition', async ({ expect }) => {
+    await using farm = await startFarm({ module, workers: [{ module: undefined }] })
+    const { json } = await farm.client.post('/v1/sessions', { workflow: 'lookup', input: { model: 'darkroom-tiny' } })
+    const { output } = await farm.until(json.id, 'succeeded')
+    expect(output).toMatchObject({ family: expect.any(String) })
+    expect((await farm.attempts(json.id, 'model.resolve')).map(({ worker, end }) => [worker, end])).toEqual([
+      [farm.workers[0]?.ready, 'completed'],
+    ])
+  })
+})

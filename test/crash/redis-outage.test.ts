@@ -1,0 +1,99 @@
+import { describe, it } from 'vitest'
+import { sleep, startFarm } from '../support/farm.ts'
+
+describe.concurrent('Redis', () => {
+  it('frozen for 7 s under a running step: nothing runs twice, and no lease is counted as lost', async ({ expect }) => {
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '500'] })
+    // Past the first grace of every process, or it would hide what is looked for.
+    await sleep(6000)
+    const id = await farm.submit()
+    await farm.untilCall(id, 2)
+    const thaw = farm.redis.freeze()
+    await sleep(7000)
+    thaw()
+    const pictures = await farm.pictures(id)
+    const history = await farm.history(id)
+    expect(history.filter((event) => event.type === 'step.recovered')).toEqual([])
+    expect(history.filter((event) => event.type === 'step.started').map((event) => event.step)).toEqual([
+      'model.resolve',
+      'inference.encode',
+      'inference.denoise',
+      'inference.decode',
+      'postprocessing.save',
+    ])
+    expect(pictures).toEqual(await farm.pictures(await farm.submit()))
+  })
+
+  it('killed while sessions are submitted and run: each accepted one ends once, the same key is the same session', async ({ expect }) => {
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '20'] })
+    let isOver = false
+    const kills = (async () => {
+      let count = 0
+      while (!isOver) {
+        await sleep(400)
+        await farm.redis.kill()
+        count++
+        await sleep(300)
+        await farm.redis.restart()
+      }
+      return count
+    })()
+    const keys = Array.from({ length: 24 }, (_, i) => `key-${i}`)
+    const ids: string[] = []
+    for (const [i, key] of keys.entries()) {
+      ids.push(await farm.submitSurely(key, { seed: i, steps: 4 }))
+      await sleep(100)
+    }
+    isOver = true
+    expect(await kills).toBeGreaterThan(3)
+    for (const [i, key] of keys.entries()) expect(await farm.submitSurely(key, { seed: i, steps: 4 })).toBe(ids[i])
+    expect(new Set(ids)).toHaveProperty('size', keys.length)
+    for (const id of ids) expect(await farm.pictures(id)).toHaveLength(1)
+    const { json } = await farm.client.get('/v1/sessions?limit=100')
+    expect(json.sessions).toHaveLength(keys.length)
+    const other = await farm.client.post(
+      '/v1/sessions',
+      { workflow: 'image-generation', input: { prompt: 'another' } },
+      { 'Idempotency-Key': 'key-0' },
+    )
+    expect(other.json).toMatchObject({ code: 'session.idempotency_mismatch' })
+  })
+
+  it('away: a submission is refused as unknown, a step goes on and its result is not lost, a worker still ends in time', async ({
+    expect,
+  }) => {
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '50'], settings: { DARKROOM_DRAIN_S: '2' } })
+    const id = await farm.submit()
+    const { worker } = await farm.untilCall(id, 10)
+    await farm.redis.kill()
+    const refused = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x' } })
+    expect([refused.status, refused.json.code]).toEqual([503, 'redis.unavailable'])
+    // The step ends meanwhile; what it has to say waits.
+    await sleep(2000)
+    const idle = farm.other(worker)
+    await idle.stop(10_000)
+    await farm.redis.restart()
+    const pictures = await farm.pictures(id)
+    expect((await farm.attempts(id, 'inference.denoise')).map(({ end, worker: by }) => [end, by])).toEqual([['completed', worker.ready]])
+    expect(pictures).toEqual(await farm.undisturbed())
+  })
+
+  it('and everything else killed while a session is paused, then started again: it is paused, and goes on where it was', async ({
+    expect,
+  }) => {
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '50'] })
+    const id = await farm.submit()
+    const { call } = await farm.untilCall(id, 5)
+    await farm.control(id, 'pause')
+    await farm.until(id, 'paused')
+    await Promise.all([...farm.workers, ...farm.apis].map((process) => process.kill()))
+    await farm.redis.kill()
+    await farm.redis.restart()
+    await Promise.all([...farm.apis, ...farm.workers].map((process) => process.start()))
+    expect((await farm.get(id)).status).toBe('paused')
+    await farm.control(id, 'resume')
+    const pictures = await farm.pictures(id)
+    expect((await farm.attempts(id, 'inference.denoise')).at(-1)?.resumedFrom?.call).toBeGreaterThanOrEqual(call)
+    expect(pictures).toEqual(await farm.undisturbed())
+  })
+})
