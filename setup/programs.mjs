@@ -60,7 +60,7 @@ export function pythonEnvironment(temp) {
  * Runs the program in a process group of its own, beside a watcher that reads a pipe of which only we hold the other end, and that kills
  * the group when the pipe closes.
  */
-const watched = 'exec 3<&0 0</dev/null; (cat <&3; kill -KILL 0) >/dev/null 2>&1 & exec 3<&-; exec "$@"'
+const watched = 'exec 3<&0 0</dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec 3<&-; exec "$@"'
 
 /**
  * Runs a program that writes where a later set-up will write too. It and all that it starts end with us, also when we are killed by

@@ -115,7 +115,7 @@ async function make({ folder, interpreter, log, mark, pins }, choice, say) {
   const torch = pins.find((pin) => pin.startsWith('torch=='))
   if (torch === undefined) throw failure('The lock file names no torch.')
   // First, because it may be refused. What the GPU build brings along and the lock names too is then replaced.
-  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, temp, log), log)
+  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, log), log)
   const others = pins.filter((pin) => pin !== torch)
   const list = join(temp, 'requirements.txt')
   writeFileSync(list, others.join('\n'))
@@ -163,44 +163,32 @@ print(json.dumps({"torch": m.version("torch"), "gpu": gpu and f"{gpu[1]} {gpu[2]
 /** @typedef {(...args: string[]) => Promise<{ ok: boolean, words: string }>} Pip `pip install` with these arguments */
 
 /**
- * Installs one build of torch. For the CPU: what pip finds as `+cpu`; else the same with PyTorch's own CPU index; else a plain one, if a
- * look at it shows that it needs no CUDA packages, as where somebody put a CPU build under the plain name. Never gigabytes of CUDA unasked.
+ * Installs one build of torch. For the CPU: what pip finds as `+cpu`, else the same with PyTorch's own index of CPU builds, never gigabytes
+ * of CUDA unasked; macOS has one build for all.
  * @param {string} torch `torch==2.13.0`
  * @param {Pick<EnvironmentChoice, 'gpu' | 'cpuIndex'>} choice
  * @param {Pip} pip
- * @param {string} temp a folder
  * @param {string} log where all that pip says is
  * @throws SetupFailure
  */
-export async function installTorch(torch, { gpu = false, cpuIndex = pytorchCpuIndex }, pip, temp, log) {
-  const found = async (/** @type {string[]} */ ...args) => {
+export async function installTorch(torch, { gpu = false, cpuIndex = pytorchCpuIndex }, pip, log) {
+  const isMac = process.platform === 'darwin'
+  // `==2.13.0` alone would be content with 2.13.0+cpu.
+  const gpuBuild = [`${torch},!=${torch.replace('torch==', '')}+cpu`]
+  const cpuBuild = ['--no-deps', isMac ? torch : `${torch}+cpu`]
+  const elsewhere = ['--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex, ...cpuBuild]
+  const tries = gpu ? [gpuBuild] : isMac ? [cpuBuild] : [['--retries', '2', ...cpuBuild], elsewhere]
+  for (const args of tries) {
     const { ok, words } = await pip(...args)
-    if (!ok && !/No matching distribution found/.test(words)) throw failed(torch, words, log)
-    return ok
+    if (ok) return
+    if (!words.includes('No matching distribution found')) throw failed(torch, words, log)
   }
-  if (gpu) {
-    // `==2.13.0` alone would be content with 2.13.0+cpu.
-    if (await found(`${torch},!=${torch.slice('torch=='.length)}+cpu`)) return
-    throw failure(`pip finds no GPU build of ${torch}. Check the network, or point pip at an index that has one (PIP_EXTRA_INDEX_URL).`)
-  }
-  if (process.platform !== 'darwin') {
-    if (await found('--no-deps', '--retries', '2', `${torch}+cpu`)) return
-    if (await found('--no-deps', '--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex, `${torch}+cpu`)) return
-  }
-  const report = join(temp, 'torch.json')
-  const look = ['--dry-run', '--ignore-installed', '--no-deps', '--retries', '1', '--quiet', '--report', report]
-  if (!(await found(...look, torch)))
-    throw failure(
-      `pip finds no CPU build of ${torch}, neither by itself nor in PyTorch's own index (${cpuIndex}). ` +
-        `Check the network, or point pip at a mirror (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL). All it said is in ${shown(log)}.`,
-    )
-  const needs = /** @type {string[]} */ (JSON.parse(readFileSync(report, 'utf8')).install[0].metadata.requires_dist ?? [])
-  if (process.platform !== 'darwin' && needs.some((need) => /^(nvidia|cuda|triton)\b/i.test(need)))
-    throw failure(
-      `pip finds ${torch} only as a CUDA build of some gigabytes, and PyTorch's own index (${cpuIndex}) does not answer with a CPU build. ` +
-        'Point pip at a mirror of that index (PIP_EXTRA_INDEX_URL), or take the CUDA build with `-- --gpu`.',
-    )
-  if (!(await found('--no-deps', torch))) throw failure(`pip found ${torch} and then did not. All it said is in ${shown(log)}.`)
+  const where = gpu || isMac ? '' : `, neither by itself nor in PyTorch's own index (${cpuIndex})`
+  const mirror = 'Check the network, or point pip at a mirror that has one (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL).'
+  const other = gpu || isMac ? '' : ' `-- --gpu` takes the CUDA build instead, some gigabytes.'
+  throw failure(
+    `pip finds no ${gpu ? 'GPU' : 'CPU'} build of ${torch} for this Python${where}. ${mirror}${other} All it said is in ${shown(log)}.`,
+  )
 }
 
 /** @param {string} what @param {string} words @param {string} log */
