@@ -36,7 +36,7 @@ export async function ensurePackages(root, say) {
     'npm',
     async () => {
       if (isInstalled(root)) return
-      say.line('Fetching the npm packages: 60 MB into node_modules, some seconds on a fast line.')
+      say.line('Fetching the npm packages: 110 MB (210 MB on disk) into node_modules, some seconds on a fast line.')
       const { ok, words } = await say.step('npm ci', () => npm(['ci', '--include=dev'], root))
       if (!ok) throw failure(`npm could not install the packages. ${causeOf(words)}It said:\n${lastLines(words, 20)}`)
     },

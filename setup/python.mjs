@@ -101,7 +101,7 @@ async function make({ folder, interpreter, log, mark, pins }, choice, say) {
   const pip = (...args) =>
     run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args])
 
-  const [size, time] = gpu ? ['3 GB (7 GB on disk)', 'five minutes'] : ['350 MB (1.3 GB on disk)', 'two minutes']
+  const [size, time] = gpu ? ['3 GB (7 GB on disk)', 'five minutes'] : ['310 MB (1.3 GB on disk)', 'two minutes']
   say.line(
     `Fetching PyTorch and diffusers for the ${gpu ? 'GPU' : 'CPU'}: ${size} into ${shown(folder)}, ${time} on a fast line, more at home; once.`,
   )

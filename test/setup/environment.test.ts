@@ -101,7 +101,7 @@ describe('the Python environment', () => {
     expect(words.filter((text) => /Another set-up \(pid \d+\) is making the Python environment/.test(text))).toHaveLength(1)
     // Before it fetches: how much, where, how long. Beside a GPU the CPU build all the same, and how to get the other.
     const [maker = ''] = words.filter((text) => text.includes('Fetching'))
-    expect(maker).toMatch(/^Fetching .* for the CPU: 350 MB \(1\.3 GB on disk\) into .*(second home|link).*two minutes/)
+    expect(maker).toMatch(/^Fetching .* for the CPU: 310 MB \(1\.3 GB on disk\) into .*(second home|link).*two minutes/)
     expect(maker).toContain('`-- --gpu`')
 
     for (const folder of ['cwd', 'tmp', 'user']) expect(readdirSync(join(sandbox.folder, folder)), folder).toEqual([])

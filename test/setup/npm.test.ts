@@ -76,7 +76,7 @@ test('npm packages: of two set-ups one fetches and the other waits; a third find
   const ends = await Promise.all([install().ended, install().ended])
   expect(ends.map(({ code }) => code)).toEqual([0, 0])
   const words = ends.map(({ stderr }) => stderr).join('')
-  expect(words.match(/Fetching the npm packages: 60 MB into node_modules/g)).toHaveLength(1)
+  expect(words.match(/Fetching the npm packages: 110 MB \(210 MB on disk\) into node_modules/g)).toHaveLength(1)
   expect(words).toMatch(/Another set-up \(pid \d+\) is fetching the npm packages/)
   expect(await install().ended).toMatchObject({ code: 0, stderr: '' })
 })

