@@ -14,9 +14,8 @@ Exit codes: 0 clean (shutdown, or the node closed the pipe), 64 handshake refuse
 import os
 import sys
 
-# Before any import that could print: the pipes are ours alone, standard input is empty, standard output is
-# stderr. Duplicated descriptors
-# are not inherited, so no grandchild can hold the pipe open.
+# Before any import that could print: the pipes are ours alone, standard input is empty, standard output is stderr. Duplicated
+# descriptors are not inherited, so no grandchild can hold the pipe open.
 FRAMES_IN, FRAMES_OUT = os.dup(0), os.dup(1)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.dup2(2, 1)
@@ -30,62 +29,57 @@ import signal
 import threading
 import time
 from collections import deque
+from functools import partial
 from types import SimpleNamespace
 
 from darkroom import exactness, logs, protocol, registry, samplers
 from darkroom.errors import Cancelled, DarkroomError, Paused
-from darkroom.tools import Tools
+from darkroom.tools import Held, Tools
 
 EXIT_HANDSHAKE, EXIT_DEVICE_LOST, EXIT_INTERNAL, EXIT_RECYCLE = 64, 69, 70, 75
 MOST_QUEUED = 64
-MOST_UNSENT = 256
 MEMORY_ERRORS_BEFORE_RECYCLING = 3
 
 
 class Writer:
-    """Sends frames in order.
-
-    Nothing is dropped but progress that a newer one of the same request has overtaken in a full queue.
-    """
+    """Sends frames in order. Nothing is dropped but progress that a newer one of the same request has overtaken in the queue."""
 
     def __init__(self, descriptor):
         self._descriptor = descriptor
         self._frames = deque()
         self._changed = threading.Condition()
-        self._unsent = 0
+        self._is_writing = False
         threading.Thread(target=self._run, name="writer", daemon=True).start()
 
     def send(self, request_id, action, data):
-        """Raises ProtocolError when it is no frame of the protocol."""
+        """Raises ProtocolError when it is no frame of the protocol, ValueError when it holds NaN."""
         protocol.check_reply(request_id, action, data)
         line = protocol.encode(request_id, action, data)
         latest_only = request_id if data.get("type") == "progress" else None
         with self._changed:
-            if latest_only and len(self._frames) >= MOST_UNSENT:
+            if latest_only:
                 self._frames = deque(frame for frame in self._frames if frame[0] != latest_only)
-                self._unsent = len(self._frames)
             self._frames.append((latest_only, line))
-            self._unsent += 1
             self._changed.notify_all()
 
     def flush(self, timeout_s):
         with self._changed:
-            self._changed.wait_for(lambda: self._unsent == 0, timeout_s)
+            self._changed.wait_for(lambda: not self._frames and not self._is_writing, timeout_s)
 
     def _run(self):
         while True:
             with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._frames)
                 _, line = self._frames.popleft()
+                self._is_writing = True
             view = memoryview(line)
             try:
                 while view:
                     view = view[os.write(self._descriptor, view) :]
             except OSError:
                 os._exit(0)
-            with self._changed:
-                self._unsent = len(self._frames)
-                self._changed.notify_all()
 
 
 class Child:
@@ -145,20 +139,15 @@ class Child:
     def handle(self, request_id, action, data):
         if action == "worker.hello":
             self.greet(request_id, data)
-        elif self.place is None and action != "worker.shutdown":
+        elif action == "worker.shutdown":
+            self.shut_down(request_id)
+        elif self.place is None:
             raise DarkroomError("worker.protocol", f"{action} came before the handshake was done")
         elif action == "worker.ping":
             self.writer.send(request_id, action, protocol.result(self.vitals()))
         elif action in ("worker.pause", "worker.cancel"):
             self.writer.send(request_id, action, protocol.result())
             self.stop(data["target"], action.removeprefix("worker."))
-        elif action == "worker.shutdown":
-            with self.changed:
-                self.shutdown_id = request_id
-                targets = list(self.open)
-                self.changed.notify_all()
-            for target in targets:
-                self.stop(target, "pause")
         else:
             self.accept(request_id, action, data)
 
@@ -175,19 +164,28 @@ class Child:
         self.hello_id = request_id
         threading.Thread(target=self.guard, args=(self.device, data), name="device", daemon=True).start()
 
+    def shut_down(self, request_id):
+        """What runs stops where it can, what waits goes back; then the device thread answers and ends the process."""
+        if self.hello_id is None:
+            self.writer.send(request_id, "worker.shutdown", protocol.result())
+            self.exit(0)
+        with self.changed:
+            if self.shutdown_id is not None:
+                raise DarkroomError("worker.protocol", "the shutdown came twice")
+            self.shutdown_id = request_id
+            targets = list(self.open)
+            self.changed.notify_all()
+        for target in targets:
+            self.stop(target, "pause")
+
     def accept(self, request_id, action, data):
-        tools = Tools(
-            request_id,
-            action,
-            data,
-            self.place,
-            lambda frame: self.writer.send(request_id, action, frame),
-            self.log,
-        )
+        tools = Tools(request_id, action, data, self.place, lambda frame: self.writer.send(request_id, action, frame), self.log)
         with self.changed:
             if request_id in self.open:
                 self.die(EXIT_INTERNAL, f"the node used request id {request_id} twice")
-            if len(self.queued) >= MOST_QUEUED or self.shutdown_id is not None:
+            if self.shutdown_id is not None:
+                raise DarkroomError("worker.busy", "this child is about to end")
+            if len(self.queued) >= MOST_QUEUED:
                 raise DarkroomError("worker.busy", f"{len(self.queued)} requests wait already")
             self.writer.send(request_id, action, {"type": "accepted"})
             self.open[request_id] = tools
@@ -205,9 +203,7 @@ class Child:
             if tools not in self.queued:
                 return
             self.queued.remove(tools)
-        self.finish(
-            tools, self.cancelled(tools) if how == "cancel" else {"type": "released", "checkpoint": None}
-        )
+        self.finish(tools, self.cancelled(tools) if how == "cancel" else {"type": "released", "checkpoint": None})
 
     # --- device ---
 
@@ -217,9 +213,7 @@ class Child:
         except Exception as error:
             self.log.exception("the child cannot start")
             message = f"{type(error).__name__}: {error}"
-            self.writer.send(
-                self.hello_id, "worker.hello", DarkroomError("worker.start_failed", message).to_wire()
-            )
+            self.writer.send(self.hello_id, "worker.hello", DarkroomError("worker.start_failed", message).to_wire())
             self.exit(EXIT_HANDSHAKE)
         while True:
             with self.changed:
@@ -230,43 +224,34 @@ class Child:
                 self.writer.send(self.shutdown_id, "worker.shutdown", protocol.result())
                 self.exit(0)
             tools.advance()
-            frame, then = self.run(tools)
-            # The frames of the operation are gone by now, and with them every reference to its tensors.
+            frame, code = self.run(tools)
             tools.close()
-            self.release_memory()
+            # After a result the pool stays for the next request. A device that is lost cannot be asked to do anything.
+            if frame["type"] != "result" and code is None:
+                self.release_memory()
             self.running = None
             self.finish(tools, frame)
-            if then is not None:
-                self.leave(then)
+            if code is not None:
+                self.leave(code)
 
     def prepare(self, hello):
         """The heavy imports, with progress, then everything that requests share."""
-        steps = (
-            "torch",
-            "transformers.models.clip",
-            "diffusers.models.unets.unet_2d_condition",
-            "diffusers.models.autoencoders.autoencoder_kl",
-        )
         exactness.prepare_environment(hello["threads"])
-        for done, name in enumerate(steps):
-            self.writer.send(
-                self.hello_id,
-                "worker.hello",
-                {"type": "progress", "stage": "import", "call": done, "calls": len(steps)},
-            )
-            importlib.import_module(name)
+        modules = ("torch", "transformers.models.clip", "diffusers.models.unets.unet_2d_condition", "diffusers.models.autoencoders")
+        loads = [*(partial(importlib.import_module, name) for name in modules), samplers.load_classes]
+        for done, load in enumerate(loads):
+            progress = {"type": "progress", "stage": "import", "call": done, "calls": len(loads)}
+            self.writer.send(self.hello_id, "worker.hello", progress)
+            load()
         logs.quiet_libraries()
-        import torch
+        # What the imports made lives for ever: the collector need not look at it again, half a second each time.
+        gc.collect()
+        gc.freeze()
 
         from darkroom.model import Models
 
         exactness.configure(hello["threads"])
-        device = torch.device(hello["device"])
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-            torch.cuda.init()
-        elif device.type != "cpu":
-            raise RuntimeError(f"device {hello['device']!r} is not supported; use cpu or cuda:N")
+        device = exactness.device(hello["device"])
         hardware = exactness.hardware(device, hello["threads"])
         build, settings = exactness.build(), exactness.settings(device)
         self.place = SimpleNamespace(
@@ -274,6 +259,7 @@ class Child:
             roots=hello["roots"],
             checkpoint=hello["checkpoint"],
             models=Models(device, hello["roots"]["models"]),
+            held=Held(),
             identity=exactness.fingerprint(hardware, build, settings),
         )
         ready = {
@@ -303,6 +289,7 @@ class Child:
         except Exception as error:
             message = f"{tools.action} of request {tools.request_id}: {type(error).__name__}: {error}"
             if is_out_of_memory(error):
+                self.place.models.clear()
                 self.memory_errors += 1
                 recycle = self.memory_errors >= MEMORY_ERRORS_BEFORE_RECYCLING
                 return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else None
@@ -326,10 +313,10 @@ class Child:
             self.writer.send(tools.request_id, tools.action, failure.to_wire())
 
     def release_memory(self):
+        gc.collect()
         if self.place.device.type == "cuda":
             import torch
 
-            gc.collect()
             torch.cuda.empty_cache()
 
     def leave(self, code):
@@ -350,8 +337,7 @@ class Child:
             time.sleep(protocol.HEARTBEAT_S)
 
     def vitals(self):
-        now, running = time.monotonic(), self.running
-        busy, sessions = None, {}
+        now, running, busy = time.monotonic(), self.running, None
         if running is not None:
             busy = {
                 "request_id": running.request_id,
@@ -359,14 +345,12 @@ class Child:
                 "call": running.call,
                 "advanced_s": round(now - running.advanced_at, 3),
             }
-            if running.session_id is not None and running.held_bytes > 0:
-                sessions[running.session_id] = running.held_bytes
         return {
             "uptime_s": round(now - self.born, 3),
             "rss_bytes": resident_bytes(),
             "device_bytes": self.device_bytes(),
             "busy": busy,
-            "sessions": sessions,
+            "sessions": self.place.held.bytes(),
             "models": self.place.models.ids(),
         }
 

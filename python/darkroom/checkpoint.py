@@ -6,14 +6,16 @@
 | `rng` | state of the request's generator |
 | `state.<n>` | tensors and arrays of the scheduler |
 | metadata `state` | every plain-data attribute of the scheduler, as JSON that names those tensors |
-| metadata `call`, `request`, `model`, `scheduler`, `fingerprint` | what it belongs to |
+| metadata `call` | how many calls are done |
+| metadata `request`, `model`, `scheduler`, `fingerprint` | what it belongs to |
 
-A scheduler's attributes are taken as they are, whatever its class: multistep solvers keep their history in
-them.
+A scheduler's attributes are taken as they are, whatever its class: multistep solvers keep their history in them.
 """
 
 import hashlib
 import json
+
+from darkroom import tensors as files
 
 FORMAT = "darkroom checkpoint 1"
 
@@ -37,18 +39,16 @@ def describe_scheduler(scheduler):
 
 
 def snapshot(latents, generator, scheduler, call, identity):
-    """Tensors on the CPU and metadata, independent of everything that goes on changing.
+    """(tensors on the CPU, metadata), independent of everything that goes on changing.
 
-    `identity`: request, model, fingerprint.
+    `identity`: {request, model, fingerprint}, plain data.
     """
-    tensors = {"latents": latents.detach().cpu().clone(), "rng": generator.get_state().clone()}
+    tensors = {"latents": _copy(latents), "rng": generator.get_state().clone()}
     state = {}
     for name, value in vars(scheduler).items():
-        if name == "_internal_dict":
-            continue
-        plain = _pack(value, tensors)
-        if plain is not None:
-            state[name] = plain
+        packed = None if name == "_internal_dict" else _pack(value, tensors)
+        if packed is not None:
+            state[name] = packed
     metadata = {
         "format": FORMAT,
         "call": str(call),
@@ -59,66 +59,65 @@ def snapshot(latents, generator, scheduler, call, identity):
     return tensors, metadata
 
 
-def serialize(tensors, metadata):
-    from safetensors.torch import save
+def restore(content, given, scheduler, generator, identity, device):
+    """Puts scheduler and generator back where they were and returns the latents, on `device`.
 
-    return save(tensors, metadata)
-
-
-def restore(content, sha256, scheduler, generator, identity):
-    """Puts scheduler and generator back where they were and returns (latents, call).
-
-    Raises CheckpointRefused.
+    `given`: {sha256, call} as the node recorded them. Raises CheckpointRefused; scheduler and generator are then as before.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != given["sha256"]:
         raise CheckpointRefused("the file does not match its SHA-256")
     try:
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
+        tensors, metadata = files.load(content)
+    except files.Unreadable as error:
         raise CheckpointRefused(f"the file is broken: {error}") from error
     expected = {
         "format": FORMAT,
         "scheduler": describe_scheduler(scheduler),
         **{key: canonical(value) for key, value in identity.items()},
+        "call": str(given["call"]),
     }
     for key, value in expected.items():
         if metadata.get(key) != value:
             raise CheckpointRefused(_difference(key, metadata.get(key), value))
     try:
-        state = {name: _unpack(value, tensors) for name, value in json.loads(metadata["state"]).items()}
-        latents, call = tensors["latents"], int(metadata["call"])
+        state = {name: _unpack(value, tensors, device) for name, value in json.loads(metadata["state"]).items()}
+        latents = tensors["latents"].to(device)
         generator.set_state(tensors["rng"])
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointRefused(f"the file is incomplete: {error}") from error
     vars(scheduler).update(state)
-    return latents, call
+    return latents
 
 
-def scheduler_bytes(scheduler):
-    """Bytes of the tensors a scheduler holds."""
-    tensors = {}
-    for name, value in vars(scheduler).items():
-        if name != "_internal_dict":
-            _pack(value, tensors, copy=False)
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def tensors_of(value):
+    """Every tensor in plain data, such as the attributes of a scheduler."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_of(item)
+    elif isinstance(value, dict):
+        yield from tensors_of(list(value.values()))
 
 
-def _pack(value, tensors, copy=True):
+def _copy(tensor):
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _pack(value, tensors):
     """`[kind, …]` for plain data, with tensors put aside into `tensors`; None for anything else."""
     import numpy
     import torch
 
-    if value is None or (isinstance(value, (bool, int, float, str)) and type(value).__module__ == "builtins"):
+    if value is None or type(value) in (bool, int, float, str):
         return ["plain", value]
     if isinstance(value, torch.Tensor):
         name = f"state.{len(tensors)}"
-        tensors[name] = value.detach().cpu().clone().contiguous() if copy else value
-        return ["tensor", name, str(value.device)]
+        tensors[name] = _copy(value)
+        # Which device it is may differ when it is read again; whether it is the host does not.
+        return ["tensor", name, value.device.type == "cpu"]
     if isinstance(value, (numpy.ndarray, numpy.generic)):
         if value.dtype.kind not in "biuf":
             return None
@@ -126,27 +125,27 @@ def _pack(value, tensors, copy=True):
         tensors[name] = torch.from_numpy(numpy.array(value, copy=True, order="C"))
         return ["array" if isinstance(value, numpy.ndarray) else "scalar", name]
     if type(value) in (list, tuple):
-        items = [_pack(item, tensors, copy) for item in value]
+        items = [_pack(item, tensors) for item in value]
         return None if None in items else [type(value).__name__, items]
     if type(value) is dict and all(isinstance(key, str) for key in value):
-        items = {key: _pack(item, tensors, copy) for key, item in value.items()}
+        items = {key: _pack(item, tensors) for key, item in value.items()}
         return None if None in items.values() else ["dict", items]
     return None
 
 
-def _unpack(packed, tensors):
+def _unpack(packed, tensors, device):
     kind, value = packed[0], packed[1]
     if kind == "plain":
         return value
     if kind == "tensor":
-        return tensors[value].to(packed[2])
+        return tensors[value] if packed[2] else tensors[value].to(device)
     if kind == "array":
         return tensors[value].numpy()
     if kind == "scalar":
         return tensors[value].numpy()[()]
     if kind == "dict":
-        return {key: _unpack(item, tensors) for key, item in value.items()}
-    items = [_unpack(item, tensors) for item in value]
+        return {key: _unpack(item, tensors, device) for key, item in value.items()}
+    items = [_unpack(item, tensors, device) for item in value]
     return tuple(items) if kind == "tuple" else items
 
 

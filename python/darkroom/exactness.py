@@ -1,5 +1,6 @@
 """What decides the bits of an image besides the request: the hardware's class, the build, the settings."""
 
+import ctypes
 import os
 import platform
 import re
@@ -10,12 +11,11 @@ NUMERICS = 1
 # Read by libraries when they are loaded, so set before the first import of torch.
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # MKL and OpenMP may otherwise take fewer threads than they were told to, and another split sums
-    # differently.
+    # MKL and OpenMP may otherwise take fewer threads than they were told to, and another split sums differently.
     "MKL_DYNAMIC": "FALSE",
     "OMP_DYNAMIC": "FALSE",
-    # Threads that spin while they wait hold one another up on a busy machine: 48 s instead of 1.3 s for 20
-    # steps of darkroom-tiny with two threads on two busy cores.
+    # Threads that spin while they wait hold one another up on a busy machine: 48 s instead of 1.3 s for 20 steps of
+    # darkroom-tiny with two threads on two busy cores.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
@@ -35,8 +35,7 @@ def configure(threads):
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.fp32_precision = "ieee"
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     # Which of these runs follows from shape and dtype alone; cuDNN's choice does not.
@@ -44,6 +43,25 @@ def configure(threads):
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)
     torch.backends.cuda.enable_math_sdp(True)
+
+
+def device(name):
+    """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises RuntimeError."""
+    import torch
+
+    device = torch.device(name)
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise RuntimeError(f"device {name!r} is not supported; use cpu or cuda:N")
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"device {name!r} is not there: torch {torch.__version__} finds no CUDA driver or has no CUDA in it")
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
+        raise RuntimeError(f"device {name!r} is not there: the machine has {torch.cuda.device_count()}, counted from 0")
+    torch.cuda.set_device(index)
+    torch.cuda.init()
+    return torch.device("cuda", index)
 
 
 def build():
@@ -87,7 +105,7 @@ def hardware(device, threads):
             name=properties.name,
             uuid=str(properties.uuid),
             capability=f"{properties.major}.{properties.minor}",
-            driver=_nvidia_driver(),
+            driver=_driver(),
             total_bytes=properties.total_memory,
             math=f"cuda {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}",
         )
@@ -95,23 +113,31 @@ def hardware(device, threads):
 
 
 def settings(device):
+    """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and VAE are fp32."""
+    import torch
+
+    precisions = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
     return {
         "dtype": "float32" if device.type == "cpu" else "float16",
         "attention": "sdpa",
-        "deterministic": True,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "tf32": "tf32" in precisions,
         "tiling": False,
         "offload": "none",
     }
 
 
 def fingerprint(described, built, set_to):
-    """What two processes must share for one to go on from the other's checkpoint: everything but the device's
-    own identity.
+    """What two processes must share for one to go on from the other's checkpoint: class of hardware, build, settings.
+
+    The node makes its exactness key of the same facts.
     """
-    own = ("uuid", "index", "total_bytes")
+    shared = ("kind", "arch", "vector", "math", "threads")
+    if described["kind"] != "cpu":
+        shared = ("kind", "name", "capability", "driver", "math", "threads")
     return {
-        "hardware": {key: value for key, value in described.items() if key not in own},
-        "build": built,
+        "hardware": {name: described[name] for name in shared},
+        "build": {name: value for name, value in built.items() if name != "python"},
         "settings": set_to,
     }
 
@@ -134,10 +160,18 @@ def _math_libraries(config):
     return ", ".join(f"{names[name]} {version}" for name, version in found) or "unknown"
 
 
-def _nvidia_driver():
+def _driver():
+    """The NVIDIA kernel driver's version; where the system does not tell (WSL), the CUDA version that it speaks."""
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8") as file:
             match = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", file.read())
-            return match.group(1) if match else None
+    except OSError:
+        match = None
+    if match:
+        return match.group(1)
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     except OSError:
         return None
+    return f"cuda {version.value // 1000}.{version.value % 1000 // 10}"

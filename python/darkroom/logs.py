@@ -1,7 +1,4 @@
-"""Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`.
-
-The node logs them again as its own.
-"""
+"""Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`. The node logs them again as its own."""
 
 import json
 import logging

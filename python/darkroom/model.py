@@ -4,7 +4,7 @@ import json
 import os
 import time
 
-from darkroom import protocol
+from darkroom import exactness, protocol
 from darkroom.errors import DarkroomError
 from darkroom.tools import inside
 
@@ -16,14 +16,13 @@ MOST_RESIDENT = 2
 class Model:
     """One resident model. `scale`: pixels of a latent cell's side. Its weights never change after loading."""
 
-    def __init__(self, parts, dtype):
-        self.unet, self.vae, self.text_encoder, self.tokenizer, self.scheduler_config = parts
-        self.dtype = dtype
-        self.scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
+    def __init__(self, unet, vae, text_encoder, tokenizer, scheduler_config):
+        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
+        self.tokenizer, self.scheduler_config = tokenizer, scheduler_config
+        self.dtype = unet.dtype
+        self.scale = 2 ** (len(vae.config.block_out_channels) - 1)
         self.bytes = sum(
-            parameter.numel() * parameter.element_size()
-            for module in (self.unet, self.vae, self.text_encoder)
-            for parameter in module.parameters()
+            parameter.numel() * parameter.element_size() for module in (unet, vae, text_encoder) for parameter in module.parameters()
         )
 
 
@@ -39,93 +38,74 @@ class Models:
         return [model_id for model_id, _ in list(self._resident)]
 
     def get(self, reference, tools):
-        """(model, seconds its load took: 0 when it was resident). `reference`: {id, path, body_hash}."""
+        """(model, seconds its load took: 0 when it was resident). `reference`: {id, path, body_hash}.
+
+        Raises `worker.path_refused`, `model.corrupt` and `model.load_failed`.
+        """
         key = (reference["id"], reference["body_hash"])
         if key in self._resident:
             self._resident[key] = self._resident.pop(key)
             return self._resident[key], 0.0
         started = time.monotonic()
-        folder = self._checked(reference["path"])
+        tools.progress("load")
+        folder = inside(reference["path"], self.roots)
+        if folder is None:
+            raise DarkroomError("worker.path_refused", f"{reference['path']} is in no model folder", field="model.path")
         while len(self._resident) >= MOST_RESIDENT:
             self._resident.pop(next(iter(self._resident)))
-        tools.progress("load")
-        model = self._load(folder, tools)
+        try:
+            self._check_files(folder)
+            model = self._load(folder, tools)
+        except DarkroomError:
+            raise
+        # Whatever a broken folder makes the libraries throw, but for what is the device's fault.
+        except Exception as error:
+            if is_out_of_memory(error) or is_device_lost(error):
+                raise
+            raise DarkroomError("model.load_failed", f"{folder}: {type(error).__name__}: {error}", field="model.path") from error
         self._resident[key] = model
         return model, time.monotonic() - started
 
     def clear(self):
         self._resident.clear()
 
-    def _checked(self, path):
-        """The real folder. Raises `worker.path_refused` when it, or a file the load would read, lies outside
-        the roots.
-        """
-        folder = inside(path, self.roots)
-        if folder is None:
-            raise DarkroomError("worker.path_refused", f"{path} is in no model folder", field="model.path")
+    def _check_files(self, folder):
+        """Nothing that the load would read may lie outside the roots."""
         for part in PARTS:
             if not os.path.isdir(os.path.join(folder, part)):
                 raise DarkroomError("model.corrupt", f"{folder} has no {part}/", field="model.path")
             for name in os.listdir(os.path.join(folder, part)):
                 file = os.path.join(folder, part, name)
                 if inside(file, self.roots) is None:
-                    raise DarkroomError(
-                        "worker.path_refused", f"{file} leads out of the model folders", field="model.path"
-                    )
-        return folder
+                    raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")
 
     def _load(self, folder, tools):
-        from safetensors import SafetensorError
-
-        try:
-            return self._parts(folder, tools)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-            if is_out_of_memory(error) or is_device_lost(error):
-                raise
-            raise DarkroomError("model.load_failed", f"{folder}: {error}", field="model.path") from error
-
-    def _parts(self, folder, tools):
         import torch
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        dtype = torch.float32 if self.device.type == "cpu" else torch.float16
-
-        def diffusers_part(kind, part, as_type):
-            module = kind.from_pretrained(
-                os.path.join(folder, part),
-                torch_dtype=as_type,
-                local_files_only=True,
-                use_safetensors=True,
-                # Mapped weights would follow the file when somebody writes to it.
-                disable_mmap=True,
-                variant=_variant(os.path.join(folder, part), "diffusion_pytorch_model"),
-            )
+        def network(kind, part, stem, **options):
+            here = os.path.join(folder, part)
+            options |= {"local_files_only": True, "use_safetensors": True, "variant": _variant(here, stem), "output_loading_info": True}
+            module, report = kind.from_pretrained(here, **options)
+            # The libraries would fill them with random numbers.
+            if report["missing_keys"]:
+                raise DarkroomError("model.corrupt", f"{here} lacks {sorted(report['missing_keys'])[:3]}", field="model.path")
+            # Mapped weights would follow the file when somebody writes to it.
+            for tensor in (*module.parameters(), *module.buffers()):
+                tensor.data = tensor.data.to(self.device, copy=True)
             tools.advance()
-            return module.to(self.device).eval()
+            return module.eval()
 
-        unet = diffusers_part(UNet2DConditionModel, "unet", dtype)
-        vae = diffusers_part(AutoencoderKL, "vae", torch.float32)
-        text_folder = os.path.join(folder, "text_encoder")
-        text_encoder, report = CLIPTextModel.from_pretrained(
-            text_folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            variant=_variant(text_folder, "model"),
-            output_loading_info=True,
-        )
-        if report["missing_keys"]:
-            raise DarkroomError("model.corrupt", f"{text_folder} lacks {sorted(report['missing_keys'])[:3]}")
-        for parameter in text_encoder.parameters():
-            parameter.data = parameter.data.clone()
-        tools.advance()
+        dtype = getattr(torch, exactness.settings(self.device)["dtype"])
+        unet = network(UNet2DConditionModel, "unet", "diffusion_pytorch_model", torch_dtype=dtype)
+        vae = network(AutoencoderKL, "vae", "diffusion_pytorch_model", torch_dtype=torch.float32)
+        text_encoder = network(CLIPTextModel, "text_encoder", "model", dtype=torch.float32, attn_implementation="sdpa")
         tokenizer = CLIPTokenizer.from_pretrained(os.path.join(folder, "tokenizer"), local_files_only=True)
         with open(os.path.join(folder, "scheduler", "scheduler_config.json"), encoding="utf-8") as file:
             scheduler_config = json.load(file)
-        parts = (unet, vae, text_encoder.to(self.device).eval(), tokenizer, scheduler_config)
-        return Model(parts, dtype)
+        _check_fit(folder, unet.config, vae.config, text_encoder.config)
+        return Model(unet, vae, text_encoder, tokenizer, scheduler_config)
 
 
 def ensure(tools):
@@ -141,7 +121,8 @@ def is_out_of_memory(error):
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def is_device_lost(error):
@@ -150,15 +131,26 @@ def is_device_lost(error):
 
     if isinstance(error, torch.AcceleratorError):
         return True
-    return isinstance(error, RuntimeError) and (
-        "CUDA error" in str(error) or "CUDNN_STATUS_EXECUTION_FAILED" in str(error)
-    )
+    return isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "CUDNN_STATUS_EXECUTION_FAILED" in str(error))
 
 
 def _variant(folder, stem):
     """`fp16` for a folder that holds its weights under that name only."""
     names = os.listdir(folder)
-    plain = any(
-        name.startswith(stem) and ".fp16." not in name and name.endswith(".safetensors") for name in names
-    )
+    plain = any(name.startswith(stem) and ".fp16." not in name and name.endswith(".safetensors") for name in names)
     return "fp16" if not plain and any(name.startswith(f"{stem}.fp16") for name in names) else None
+
+
+def _check_fit(folder, unet, vae, text_encoder):
+    """The loop draws text to image with one text encoder, as Stable Diffusion 1 and 2 do. Other layouts are refused here, not mid-way."""
+    wanted = {
+        "cross_attention_dim": text_encoder.hidden_size,
+        "in_channels": vae.latent_channels,
+        "out_channels": vae.latent_channels,
+        "addition_embed_type": None,
+        "class_embed_type": None,
+        "num_class_embeds": None,
+    }
+    for name, value in wanted.items():
+        if unet[name] != value:
+            raise DarkroomError("model.corrupt", f"{folder}: the UNet's {name} is {unet[name]}, not {value}", field="model.path")

@@ -1,8 +1,6 @@
-"""What the child and its node say to each other: one JSON object a line, `{request_id, action, data}`, at
-most 1 MiB.
+"""What the child and its node say to each other: one JSON object a line, `{request_id, action, data}`, at most 1 MiB.
 
-The schemas below are the twin of src/workers/protocol.ts; test/fixtures/protocol/ holds one message of every
-kind and is read by the
+The schemas below are the twin of src/workers/protocol.ts; test/fixtures/protocol/ holds one message of every kind and is read by the
 tests of both sides.
 """
 
@@ -12,6 +10,8 @@ import re
 VERSION = 1
 # Longest line either side may send, newline included, in bytes.
 LINE_CAP = 1_048_576
+# Largest whole number that both sides hold exactly; no figure is larger.
+MOST = 2**53 - 1
 HEARTBEAT_S = 2.0
 
 
@@ -33,6 +33,11 @@ def _fail(path, problem, value):
 def text(value, path):
     if not isinstance(value, str):
         _fail(path, "must be a string", value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # JSON can spell half a surrogate pair; no tokenizer reads it.
+        _fail(path, "must be text of whole characters", value)
 
 
 def flag(value, path):
@@ -42,24 +47,20 @@ def flag(value, path):
 
 def number(low=None):
     def check(value, path):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or (low is not None and value < low)
-        ):
-            _fail(path, f"must be a number{'' if low is None else f' of at least {low}'}", value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -MOST <= value <= MOST:
+            _fail(path, "must be a number", value)
+        if low is not None and value < low:
+            _fail(path, f"must be at least {low}", value)
 
     return check
 
 
 def whole(low=0, step=1):
     def check(value, path):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low or value % step:
-            _fail(
-                path,
-                f"must be a whole number of at least {low}{f' and a multiple of {step}' if step > 1 else ''}",
-                value,
-            )
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MOST:
+            _fail(path, f"must be a whole number of at least {low}", value)
+        if value % step:
+            _fail(path, f"must be a multiple of {step}", value)
 
     return check
 
@@ -127,7 +128,7 @@ def shape(fields, optional=()):
 
 seconds = number(0)
 sha256 = pattern(r"[0-9a-f]{64}", "64 hex digits")
-location = pattern(r"(?s).+", "a path")
+location = pattern(r"/[^\0\ud800-\udfff]*", "an absolute path")
 
 MODEL = shape({"id": text, "path": location, "body_hash": sha256})
 FILE_GIVEN = shape({"path": location, "sha256": sha256})
@@ -181,7 +182,7 @@ VITALS = shape(
         "rss_bytes": whole(),
         "device_bytes": nullable(whole()),
         "busy": nullable(
-            shape({"request_id": text, "action": text, "call": nullable(whole()), "advanced_s": seconds})
+            shape({"request_id": text, "action": text, "call": nullable(whole()), "advanced_s": seconds}),
         ),
         "sessions": mapping(whole()),
         "models": listing(text),
@@ -218,7 +219,7 @@ READY = shape(
             }
         ),
         "settings": shape(
-            {"dtype": text, "attention": text, "deterministic": flag, "tiling": flag, "offload": text}
+            {"dtype": text, "attention": text, "deterministic": flag, "tf32": flag, "tiling": flag, "offload": text}
         ),
         "actions": listing(text),
         "samplers": listing(text),
@@ -259,23 +260,18 @@ REPLIES = {
         optional=("field", "details"),
     ),
 }
-ENVELOPE = shape(
-    {"request_id": pattern(r"(?s).{1,64}", "1 to 64 characters"), "action": text, "data": mapping()}
-)
+ENVELOPE = shape({"request_id": pattern(r"(?s).{1,64}", "1 to 64 characters"), "action": text, "data": mapping()})
 
 
 def decode(line):
-    """A line (bytes, without its newline) as (request_id, action, data), the data unchecked.
-
-    Raises ProtocolError.
-    """
+    """A line (bytes, without its newline) as (request_id, action, data), the data unchecked. Raises ProtocolError."""
 
     def constant(name):
         raise ProtocolError("", f"{name} is no JSON")
 
     try:
         frame = json.loads(line.decode("utf-8"), parse_constant=constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError("", f"is not JSON: {error}") from None
     ENVELOPE(frame, "")
     return frame["request_id"], frame["action"], frame["data"]
@@ -304,10 +300,7 @@ def check_reply(request_id, action, data):
 
 
 def encode(request_id, action, data):
-    """One frame as the bytes to send, newline included.
-
-    Raises ProtocolError when it is over the cap, ValueError for NaN.
-    """
+    """One frame as the bytes to send, newline included. Raises ProtocolError when it is over the cap, ValueError for NaN."""
     frame = {"request_id": request_id, "action": action, "data": data}
     line = json.dumps(frame, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     if len(line) > LINE_CAP:

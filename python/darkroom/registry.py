@@ -1,7 +1,4 @@
-"""Which function an action is.
-
-`inference.denoise` is `darkroom.inference.denoise`; what is not listed here does not exist.
-"""
+"""Which function an action is: `inference.denoise` is `darkroom.inference.denoise`. What is not listed here does not exist."""
 
 import importlib
 

@@ -1,10 +1,10 @@
-"""What an operation gets from the child that runs it: progress, checkpoints, the stop check, its folder, its
-files.
-"""
+"""What an operation gets from the child that runs it: progress, checkpoints, the stop check, its folder, its files."""
 
 import hashlib
 import os
+import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 from darkroom.errors import Cancelled, DarkroomError, Paused
@@ -21,11 +21,33 @@ def inside(path, roots):
     return None
 
 
+class Held:
+    """The tensors of each session, by weak reference: it counts what is alive, not what somebody meant to free."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._sessions = {}
+
+    def add(self, session_id, tensors):
+        with self._lock:
+            self._sessions.setdefault(session_id, {}).update((id(tensor), weakref.ref(tensor)) for tensor in tensors)
+
+    def bytes(self):
+        """Session id → bytes, of sessions that hold any."""
+        with self._lock:
+            alive = {
+                session_id: {key: ref for key, ref in refs.items() if ref() is not None} for session_id, refs in self._sessions.items()
+            }
+            self._sessions = {session_id: refs for session_id, refs in alive.items() if refs}
+            tensors = {session_id: [ref() for ref in refs.values()] for session_id, refs in self._sessions.items()}
+        return {session_id: sum(tensor.nbytes for tensor in its if tensor is not None) for session_id, its in tensors.items()}
+
+
 class Tools:
     """One request's tools. The device thread calls them; only `stop` is set from outside.
 
-    `place`: what every request shares — `device`, `models`, `identity` (the exactness fingerprint), `roots`,
-    `checkpoint` (interval).
+    `place`: what every request shares: `device`, `models`, `held`, `identity` (the exactness fingerprint), `roots`, `checkpoint`
+    (interval). Raises `worker.path_refused` when the request's folder is not inside the attempt folder.
     """
 
     def __init__(self, request_id, action, data, place, send, log):
@@ -38,8 +60,6 @@ class Tools:
         self.stop = None
         self.call = None
         self.advanced_at = time.monotonic()
-        self.held_bytes = 0
-        self.session_id = data.get("session_id")
         self._send = send
         self._stage = None
         self._told_at = 0.0
@@ -47,8 +67,7 @@ class Tools:
         self._writer = None
         self._writing = None
         self._last_checkpoint = None
-        if "dir" in data:
-            self._inside_attempts(data["dir"], "dir")
+        self._folder = self._inside_attempts(data["dir"], "dir") if "dir" in data else None
 
     @property
     def input(self):
@@ -63,17 +82,18 @@ class Tools:
             self.call = call
 
     def progress(self, stage, **figures):
-        """At most five frames a second, a new stage at once. `figures`: call, calls, rate, eta_s."""
-        self.advance(figures.get("call"))
-        now = self.advanced_at
-        if stage == self._stage and now - self._told_at < PROGRESS_S:
+        """At most five frames a second; a new stage and the last call at once. `figures`: call, calls, rate, eta_s."""
+        call, calls = figures.get("call"), figures.get("calls")
+        self.advance(call)
+        is_last = call is not None and call == calls
+        if stage == self._stage and not is_last and self.advanced_at - self._told_at < PROGRESS_S:
             return
-        self._stage, self._told_at = stage, now
+        self._stage, self._told_at = stage, self.advanced_at
         self._send({"type": "progress", "stage": stage, **figures})
 
-    def hold(self, count):
-        """Bytes of the tensors that the request holds from now on."""
-        self.held_bytes = count
+    def hold(self, tensors):
+        """These tensors are the session's: the child reports them for as long as they live."""
+        self.place.held.add(self.data["session_id"], tensors)
 
     def check_stop(self, can_pause=False):
         """Between two pieces of work. Raises Cancelled, or Paused where the caller has nothing to lose."""
@@ -85,58 +105,48 @@ class Tools:
     # --- files ---
 
     def read(self, name):
-        """Bytes of an input file and None, or None and why there are none."""
+        """Bytes of an input file and None, or None and why there are none. Raises `worker.path_refused`."""
         given = self.data["files"].get(name)
         if given is None:
             return None, "it was not given"
-        path = self._inside_attempts(given["path"], f"files.{name}.path")
-        return self._read(path, given["sha256"])
+        try:
+            with open(self._inside_attempts(given["path"], f"files.{name}.path"), "rb") as file:
+                content = file.read()
+        except OSError as error:
+            return None, f"it cannot be read: {error.strerror}"
+        if hashlib.sha256(content).hexdigest() != given["sha256"]:
+            return None, "it does not match its SHA-256"
+        return content, None
 
     def read_checkpoint(self):
-        """(bytes, SHA-256 it should have) of the checkpoint to go on from; (None, None) without one.
+        """(bytes, {sha256, call}) of the checkpoint to go on from; None without one.
 
-        Raises OSError.
+        Raises OSError and `worker.path_refused`.
         """
         given = self.data["checkpoint"]
         if given is None:
-            return None, None
+            return None
         with open(self._inside_attempts(given["path"], "checkpoint.path"), "rb") as file:
-            return file.read(), given["sha256"]
+            return file.read(), given
 
     def write(self, name, content):
-        """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256,
-        bytes}.
-        """
-        path = os.path.join(self.data["dir"], name)
+        """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256, bytes}."""
+        path = os.path.join(self._folder, name)
         with open(path + ".part", "wb") as file:
             file.write(content)
         os.rename(path + ".part", path)
         return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
-    def _read(self, path, sha256):
-        try:
-            with open(path, "rb") as file:
-                content = file.read()
-        except OSError as error:
-            return None, f"it cannot be read: {error.strerror}"
-        if hashlib.sha256(content).hexdigest() != sha256:
-            return None, "it does not match its SHA-256"
-        return content, None
-
     def _inside_attempts(self, path, field):
         real = inside(path, [self.place.roots["attempts"]])
-        if real is None or not os.path.isabs(path):
-            raise DarkroomError(
-                "worker.path_refused", f"{path} is not inside {self.place.roots['attempts']}", field=field
-            )
+        if real is None:
+            raise DarkroomError("worker.path_refused", f"{path} is not inside {self.place.roots['attempts']}", field=field)
         return real
 
     # --- checkpoints ---
 
     def checkpoint_due(self, call):
-        """Every `calls` calls where that is set, else when the interval has passed and the last one is on
-        disk.
-        """
+        """Every `calls` calls where that is set, else when the interval has passed and the last one is on disk."""
         policy = self.place.checkpoint
         if policy["calls"] is not None:
             return call % policy["calls"] == 0
@@ -160,14 +170,12 @@ class Tools:
 
         One that fails costs the run nothing but itself.
         """
-        if self._writing is not None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
             try:
-                self._last_checkpoint = self._writing.result()
-            except OSError as error:
-                self.log.warning(
-                    "a checkpoint could not be written: %s", error, extra={"request_id": self.request_id}
-                )
-            self._writing = None
+                self._last_checkpoint = writing.result()
+            except Exception as error:
+                self.log.warning("a checkpoint could not be written: %s", error, extra={"request_id": self.request_id})
         return self._last_checkpoint
 
     def close(self):
@@ -175,7 +183,6 @@ class Tools:
         if self._writer is not None:
             self.finish_checkpoints()
             self._writer.shutdown()
-        self.held_bytes = 0
 
     def _write_checkpoint(self, call, serialize):
         made = {**self.write(f"checkpoint-{call}.safetensors", serialize()), "call": call}

@@ -359,7 +359,7 @@ async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner
  */
 export function exactnessOf({ build, hardware, settings }: Pick<Ready, 'build' | 'hardware' | 'settings'>): Exactness {
   const { kind, name, capability, driver, arch, vector, math, threads } = hardware
-  const hardwareClass = kind === 'cpu' ? { kind, arch, vector, math, threads } : { kind, name, capability, driver, threads }
+  const hardwareClass = kind === 'cpu' ? { kind, arch, vector, math, threads } : { kind, name, capability, driver, math, threads }
   const { python: _python, ...decisive } = build
   const facts = { hardware: hardwareClass, build: { ...decisive, png: pngEncoder }, settings }
   return {

@@ -85,6 +85,7 @@ export const Ready = z.strictObject({
     dtype: z.string(),
     attention: z.string(),
     deterministic: z.boolean(),
+    tf32: z.boolean(),
     tiling: z.boolean(),
     offload: z.string(),
   }),

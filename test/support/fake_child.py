@@ -189,7 +189,7 @@ class Child:
                 "math": "hash",
                 "threads": self.hello["threads"],
             },
-            "settings": {"dtype": "float32", "attention": "none", "deterministic": True, "tiling": False, "offload": "none"},
+            "settings": {"dtype": "float32", "attention": "none", "deterministic": True, "tf32": False, "tiling": False, "offload": "none"},
             "actions": list(WORK),
             "samplers": ["Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "DDIM", "UniPC", "Heun", "LCM"],
         }
