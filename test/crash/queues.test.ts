@@ -19,8 +19,8 @@ const lines = async (farm: Farm, ledger: string): Promise<string[]> =>
   (await readFile(join(farm.folder, ledger), 'utf8').catch(() => '')).split('\n').filter(Boolean)
 
 describe.concurrent('where steps run', () => {
-  // Beyond every lease and every wait for a worker; DARKROOM_TEST_LATE_S=60 is the long form.
-  const lateS = Number(process.env['DARKROOM_TEST_LATE_S'] ?? 12)
+  // Beyond every lease and every wait for a worker; LATE_S=60 is the long form.
+  const lateS = Number(process.env['LATE_S'] ?? 12)
   it(`the only worker arrives ${lateS} s after the submission`, { timeout: 60_000 + lateS * 1000 }, async ({ expect }) => {
     await using farm = await startFarm({ workers: 0, fake: ['--call-ms', '5'] })
     const id = await farm.submit()
