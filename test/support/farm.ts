@@ -19,6 +19,7 @@ import { ended, type Progress, type SessionEvent, type Status, type WorkerRecord
 import { ApiClient } from './http.ts'
 import { writeModel } from './model.ts'
 import { GroupProcess } from './process.ts'
+import { startProxy, type FaultProxy } from './proxy.ts'
 import { startTestRedis, type TestRedis } from './redis.ts'
 import type { WorkerSetup } from './worker.ts'
 
@@ -42,6 +43,10 @@ export interface FarmOptions extends WorkerOptions {
   checkpointCalls?: number
   /** Further settings (`DARKROOM_…`) of every process. */
   settings?: Record<string, string>
+  /** Durability and memory of its Redis. */
+  redis?: Parameters<typeof startTestRedis>[0]
+  /** Every process reaches Redis through a proxy that can break the line. */
+  proxied?: boolean
 }
 
 /** A session as HTTP gives it. */
@@ -95,7 +100,8 @@ export async function eventually<T>(what: string, look: () => Promise<T | undefi
 export async function startFarm(options: FarmOptions = {}): Promise<Farm> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-farm-'))
   if (!options.real) await writeModel(join(folder, 'models'))
-  const farm = new Farm(folder, await startTestRedis(), options)
+  const redis = await startTestRedis(options.redis)
+  const farm = new Farm(folder, redis, options, options.proxied ? await startProxy(redis.url) : undefined)
   try {
     await farm.open()
     return farm
@@ -116,8 +122,11 @@ export class Farm implements AsyncDisposable {
   readonly #env: Record<string, string | undefined>
   readonly #clients = new Map<GroupProcess, ApiClient>()
 
-  constructor(folder: string, redis: TestRedis, options: FarmOptions) {
+  readonly #proxy: FaultProxy | undefined
+
+  constructor(folder: string, redis: TestRedis, options: FarmOptions, proxy: FaultProxy | undefined) {
     this.folder = folder
+    this.#proxy = proxy
     this.redis = redis
     this.#options = options
     this.eye = connect(redis.url, { patience: 'wait' })
@@ -132,13 +141,19 @@ export class Farm implements AsyncDisposable {
       DARKROOM_CHECKPOINT_CALLS: String(options.checkpointCalls ?? 1),
       DARKROOM_DRAIN_S: '10',
       DARKROOM_LOG: 'info',
-      REDIS_URL: redis.url,
+      REDIS_URL: proxy?.url ?? redis.url,
       ...options.settings,
     }
   }
 
   get artifacts(): string {
     return join(this.folder, 'data', 'artifacts')
+  }
+
+  /** The line between the processes and Redis, of a farm that is `proxied`. */
+  get proxy(): FaultProxy {
+    if (!this.#proxy) throw new Error('this farm reaches its Redis directly')
+    return this.#proxy
   }
 
   /** The first API's. */
@@ -395,6 +410,7 @@ export class Farm implements AsyncDisposable {
     await Promise.all(this.apis.map((api) => attempt(() => api.stop(8000))))
     await attempt(async () => void problems.push(...(await this.leftovers())))
     this.eye.disconnect()
+    await attempt(async () => this.#proxy?.close())
     await attempt(() => this.redis.stop())
     await attempt(() => rm(this.folder, { recursive: true, force: true }))
     return problems
