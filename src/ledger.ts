@@ -1,20 +1,18 @@
 /** Device leases and what workers publish about themselves. A worker is the only writer of its own record. */
 import { DarkroomError } from './errors.ts'
 import { keys } from './keys.ts'
-import { ask, runScript, type Redis } from './redis.ts'
+import { ask, askAll, runScript, type Redis } from './redis.ts'
 
 /** How long a record and a device lease live without their worker, ms. */
 export const workerTtlMs = 5000
 
 /** Writes a worker's record, to be repeated every second or two; it vanishes with the worker. */
 export async function publishWorker(redis: Redis, id: string, record: object): Promise<void> {
-  await ask(
-    redis.pipeline().psetex(keys.worker(id), workerTtlMs, JSON.stringify(record)).zadd(keys.workers(), String(Date.now()), id).exec(),
-  )
+  await askAll(redis.pipeline().psetex(keys.worker(id), workerTtlMs, JSON.stringify(record)).zadd(keys.workers(), String(Date.now()), id))
 }
 
 export async function withdrawWorker(redis: Redis, id: string): Promise<void> {
-  await ask(redis.pipeline().del(keys.worker(id)).zrem(keys.workers(), id).exec())
+  await askAll(redis.pipeline().del(keys.worker(id)).zrem(keys.workers(), id))
 }
 
 /** Records of the workers that live now; forgets those whose record has expired. */
@@ -29,7 +27,7 @@ export async function readWorkers<Record>(redis: Redis): Promise<Record[]> {
 
 /** Counts a session whose attempt this worker lost. */
 export async function countLoss(redis: Redis, workerId: string, sessionId: string): Promise<void> {
-  await ask(redis.pipeline().sadd(keys.losses(workerId), sessionId).expire(keys.losses(workerId), 3600).exec())
+  await askAll(redis.pipeline().sadd(keys.losses(workerId), sessionId).expire(keys.losses(workerId), 3600))
 }
 
 /** How many different sessions' attempts the worker has lost since it last completed a step. */

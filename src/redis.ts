@@ -1,7 +1,7 @@
 /** The one door to Redis: connections, and the scripts under `redis/` as functions. */
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { Redis, type RedisOptions } from 'ioredis'
+import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
 import { DarkroomError } from './errors.ts'
 
@@ -24,7 +24,7 @@ export const scripts: ReadonlyMap<string, string> = new Map(
 
 export interface ConnectOptions {
   /**
-   * `fail`: a command fails at once without a connection and after 3 s without an answer (doors, where somebody waits).
+   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (doors, where somebody waits).
    * `wait`: a command waits for Redis to come back (workers, where a step goes on meanwhile).
    */
   patience: 'fail' | 'wait'
@@ -36,7 +36,13 @@ export function connect(url: string, options: ConnectOptions): Redis {
   const shared: RedisOptions & { replyMapping?: 'legacy' } = {
     retryStrategy: (times) => Math.min(50 * times, 1000),
     maxRetriesPerRequest: null,
-    ...(options.patience === 'fail' && { enableOfflineQueue: false, autoResendUnfulfilledCommands: false, commandTimeout: 3000 }),
+    ...(options.patience === 'fail' && {
+      enableOfflineQueue: false,
+      autoResendUnfulfilledCommands: false,
+      // What the broken connection leaves unanswered fails with it; otherwise only the timeout would end it.
+      maxRetriesPerRequest: 0,
+      commandTimeout: 3000,
+    }),
   }
   const redis: Redis = url.startsWith('unix:') ? new Redis({ ...shared, path: url.slice('unix:'.length) }) : new Redis(url, shared)
   for (const [name, lua] of scripts) redis.defineCommand(name, { numberOfKeys: 1, lua })
@@ -78,7 +84,11 @@ export async function runScript(redis: Redis, name: string, key: string, args: A
 export function asRedisError(error: unknown): unknown {
   const message = error instanceof Error ? error.message : String(error)
   if (message.startsWith('OOM ')) return new DarkroomError('redis.full', 'Redis has reached its maxmemory', { cause: error })
-  if (/timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|Reached the max retries/.test(message)) {
+  if (
+    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|Reached the max retries|aborted due to connection close/.test(
+      message,
+    )
+  ) {
     return new DarkroomError('redis.unavailable', `Redis did not answer: ${message}`, { cause: error })
   }
   return error
@@ -91,6 +101,15 @@ export async function ask<T>(answer: Promise<T>): Promise<T> {
   } catch (error) {
     throw asRedisError(error)
   }
+}
+
+/** What a pipeline's commands answered, in their order. @throws the first error among them, which `exec` alone would hand over as an answer. */
+export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
+  const answers = (await ask(pipeline.exec())) ?? []
+  return answers.map(([error, answer]) => {
+    if (error) throw asRedisError(error)
+    return answer
+  })
 }
 
 /**

@@ -1,7 +1,7 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`, or a read. Nothing else writes a session. */
 import { DarkroomError, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
-import { ask, runScript, type Redis, type ScriptReply } from '../redis.ts'
+import { ask, askAll, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 import type { OpenedStep, OpenedTimer } from './transition.ts'
 
@@ -398,9 +398,9 @@ export class Store {
     for (let offset = 0; found.length <= filter.limit; offset += batch) {
       const ids = await ask(this.#redis.zrevrangebyscore(index, at, '-inf', 'LIMIT', offset, batch))
       if (ids.length === 0) break
-      const records = await ask(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()).exec())
+      const records = await askAll(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()))
       for (const [i, id] of ids.entries()) {
-        const record = records?.[i]?.[1] as Record<string, string> | undefined
+        const record = records[i] as Record<string, string> | undefined
         if (!record?.['status']) continue
         const session = toSession(id, record)
         const isPast = afterId !== undefined && String(session.createdAt) === at && id >= afterId
@@ -429,13 +429,10 @@ export class Store {
 
   /** Artifacts these sessions name, as results or for their steps. */
   async namedBy(ids: string[]): Promise<string[]> {
-    const sets = await ask(
-      ids.reduce((pipeline, id) => pipeline.smembers(keys.references(id)).smembers(keys.scratch(id)), this.#redis.pipeline()).exec(),
+    const sets = await askAll(
+      ids.reduce((pipeline, id) => pipeline.smembers(keys.references(id)).smembers(keys.scratch(id)), this.#redis.pipeline()),
     )
-    return (sets ?? []).flatMap(([error, members]) => {
-      if (error) throw error
-      return members as string[]
-    })
+    return sets.flatMap((members) => members as string[])
   }
 }
 
