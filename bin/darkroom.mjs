@@ -1,6 +1,11 @@
 #!/usr/bin/env node
 /** The `darkroom` command: runs src/main.ts from wherever it is called, through a link too. */
-import { register } from 'tsx/esm/api'
-
-register()
+try {
+  const { register } = await import('tsx/esm/api')
+  register()
+} catch (error) {
+  if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ERR_MODULE_NOT_FOUND') throw error
+  process.stderr.write('The npm packages are not there yet: run `npm run setup` in the folder of the repository, once.\n')
+  process.exit(1)
+}
 await import('../src/main.ts')

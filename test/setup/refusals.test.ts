@@ -1,5 +1,6 @@
 /** `setup/run.mjs` on machines on which it cannot go on: it says so before it fetches anything. */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { causeOf } from '../../setup/failure.mjs'
@@ -74,6 +75,13 @@ describe('set-up refuses', () => {
     const old = ['--import', 'data:text/javascript,Object.defineProperty(process,"versions",{value:{...process.versions,node:"18.20.8"}})']
     expect(await refusal(run('setup', {}, old))).toMatch(/Darkroom needs Node >=20\.19; this is 18\.20\.8/)
   })
+})
+
+test('the command says what is missing in a clone that was never set up', () => {
+  cpSync(join(root, 'bin'), join(sandbox.folder, 'bin'), { recursive: true })
+  const { status, stderr } = spawnSync(process.execPath, [join(sandbox.folder, 'bin', 'darkroom.mjs'), 'doctor'], { encoding: 'utf8' })
+  expect(stderr).toBe('The npm packages are not there yet: run `npm run setup` in the folder of the repository, once.\n')
+  expect(status).toBe(1)
 })
 
 test('a folder with too little room is refused with both numbers', () => {
