@@ -20,7 +20,8 @@ export const recovery: Benchmark = {
       const killedAt = Date.now()
       await worker.kill()
       const again = await farm.event(id, 'step.started', 'inference.denoise', 2)
-      if (again.key !== stepKey || again.worker === worker.ready) throw new Error(`void: ${JSON.stringify(again)} is not that step elsewhere`)
+      if (again.key !== stepKey || again.worker === worker.ready)
+        throw new Error(`void: ${JSON.stringify(again)} is not that step elsewhere`)
       // It runs, it is not only taken: the child goes on from the checkpoint and makes one of its own.
       const { call } = again['checkpoint'] as { call: number }
       await farm.untilCall(id, call + 1)
