@@ -78,6 +78,8 @@ export class Dispatcher {
         skipMetasUpdate: true,
         defaultJobOptions: { attempts: 1, removeOnComplete: true, removeOnFail: true },
       })
+      // The connection tells its own errors; without a listener BullMQ prints them.
+      queue.on('error', () => undefined)
       this.#queues.set(name, queue)
     }
     return queue

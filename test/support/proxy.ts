@@ -193,7 +193,7 @@ class Line {
     if (name === 'EXEC') for (const id of inside ?? []) sessions.add(id)
     else if (inside) for (const id of sessions) inside.add(id)
     const isQueued = inside !== undefined && name !== 'EXEC'
-    const isLook = name === 'HGETALL' && text(1).includes('}:session:')
+    const isLook = /^(HGETALL .*:session|LRANGE .*:history):/.test(`${name} ${text(1)}`)
     return { name: own ?? name, isWrite: !reads.has(name) && !isQueued, sessions: [...sessions], isLook }
   }
 
