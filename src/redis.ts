@@ -50,19 +50,28 @@ export function connect(url: string, options: ConnectOptions): Redis {
   return redis
 }
 
-/** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`. */
+/** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong. */
 export async function untilReady(redis: Redis, timeoutMs: number): Promise<void> {
   if (redis.status === 'ready') return
+  const { path, host, port } = redis.options
+  let reason = ''
   await new Promise<void>((resolve, reject) => {
+    const failed = (error: Error): void => void (reason = `: ${error.message}`)
+    const done = (): void => {
+      clearTimeout(timer)
+      redis.off('ready', ready).off('error', failed)
+    }
     const timer = setTimeout(() => {
-      redis.off('ready', ready)
-      reject(new DarkroomError('redis.unavailable', `Redis did not answer within ${timeoutMs / 1000} s`))
+      done()
+      const where = path === undefined ? `${host}:${port}` : `unix:${path}`
+      const remedy = 'Start Redis there, or set REDIS_URL to where it is; `darkroom up` brings its own.'
+      reject(new DarkroomError('redis.unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy }))
     }, timeoutMs)
     const ready = (): void => {
-      clearTimeout(timer)
+      done()
       resolve()
     }
-    redis.once('ready', ready)
+    redis.on('error', failed).once('ready', ready)
   })
 }
 
