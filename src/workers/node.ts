@@ -281,14 +281,11 @@ class Node {
     await publishWorker(redis, this.#id, record)
   }
 
-  /** Removes artifacts that no session names; one worker of the farm at a time. */
+  /** One worker of the farm at a time. */
   async #collect(): Promise<void> {
     const { artifacts, log, port, redis } = this.#parts
     if ((await ask(redis.set(keys.collector(), this.#id, 'PX', collectMs / 2, 'NX'))) === null) return
-    const named = new Set<string>()
-    for await (const some of port.namedArtifacts()) for (const sha256 of some) named.add(sha256)
-    // Asked again just before the file goes: a retry may have named it since.
-    const removed = await artifacts.collect(async (sha256) => named.has(sha256) || (await port.isNamed(sha256)), collectAgeMs)
+    const removed = await collectArtifacts(artifacts, port)
     if (removed > 0) log.info({ removed }, 'removed artifacts that nobody names')
   }
 
@@ -304,6 +301,14 @@ class Node {
     }
     await within(config.drainS * 1000, leave())
   }
+}
+
+/** Removes artifacts that no session has named for an hour. Returns how many. */
+export async function collectArtifacts(artifacts: ArtifactStore, port: Pick<AttemptPort, 'namedArtifacts' | 'isNamed'>): Promise<number> {
+  const named = new Set<string>()
+  for await (const some of port.namedArtifacts()) for (const sha256 of some) named.add(sha256)
+  // Asked again just before the file goes: a retry may have named it since.
+  return artifacts.collect(async (sha256) => named.has(sha256) || (await port.isNamed(sha256)), collectAgeMs)
 }
 
 /** Waits for it, but no longer than that; what goes wrong is not ours to mend any more. */

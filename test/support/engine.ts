@@ -1,0 +1,56 @@
+/** An engine in the test's own process on a private Redis, without sweeps: nothing happens but what the test does. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { readConfig } from '../../src/config.ts'
+import { createLog } from '../../src/log.ts'
+import { connect, type Redis } from '../../src/redis.ts'
+import { AttemptPort, type Attempt } from '../../src/workflows/attempt.ts'
+import { Engine } from '../../src/workflows/engine.ts'
+import { writeModel } from './model.ts'
+import { startTestRedis } from './redis.ts'
+
+export interface TestEngine extends AsyncDisposable {
+  engine: Engine
+  port: AttemptPort
+  redis: Redis
+  folder: string
+  /** Submits a picture; returns the session's id. */
+  submit(more?: Record<string, unknown>): Promise<string>
+  /** Takes a session's step `<version>.<n>` under a dispatch number. */
+  take(id: string, suffix: string, dispatch?: number): Promise<Attempt>
+}
+
+export async function startEngine({ shards = 1 } = {}): Promise<TestEngine> {
+  const server = await startTestRedis()
+  const folder = await mkdtemp(join(tmpdir(), 'darkroom-engine-'))
+  await writeModel(join(folder, 'models'))
+  const config = { ...readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') }), shards }
+  const redis = connect(server.url, { patience: 'wait' })
+  const subscriber = connect(server.url, { patience: 'wait' })
+  const engine = new Engine({ redis, subscriber, config, log: createLog('silent', 'test'), sweeps: false })
+  const port = new AttemptPort(engine, [])
+  return {
+    engine,
+    port,
+    redis,
+    folder,
+    submit: async (more = {}) => {
+      const input = { prompt: 'a red circle', seed: 7 }
+      const { session } = await engine.start({ workflow: 'image-generation', input, priority: 5, tags: [], keyId: null, ...more })
+      return session.id
+    },
+    take: async (id, suffix, dispatch = 1) => {
+      const taken = await port.take(`${id}.${suffix}.${dispatch}`, { worker: 'w', device: 'd', exactnessKey: '01234567' })
+      if (taken.is !== 'taken') throw new Error(`step ${suffix} of ${id} is ${taken.is}`)
+      return taken.attempt
+    },
+    [Symbol.asyncDispose]: async () => {
+      await engine.close()
+      redis.disconnect()
+      subscriber.disconnect()
+      await server.stop()
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
