@@ -37,8 +37,7 @@ export async function ensurePackages(root, say) {
     async () => {
       if (isInstalled(root)) return
       say.line('Fetching the npm packages: 110 MB (210 MB on disk) into node_modules, some seconds on a fast line.')
-      const { ok, words } = await say.step('npm ci', () => npm(['ci', '--include=dev'], root))
-      if (!ok) throw failure(`npm could not install the packages. ${causeOf(words)}It said:\n${lastLines(words, 20)}`)
+      await say.step('npm ci', () => npm(['ci', '--include=dev'], root))
     },
     (holder) => say.line(`Another set-up${holder} is fetching the npm packages; waiting for it.`),
   )
@@ -47,12 +46,14 @@ export async function ensurePackages(root, say) {
 /**
  * Runs npm: the one that runs us, if one does, else the one on PATH.
  * @param {string[]} args @param {string} cwd
- * @throws SetupFailure when there is none
+ * @throws SetupFailure when there is none, or in its words
  */
-export function npm(args, cwd) {
+export async function npm(args, cwd) {
   const { npm_execpath: script } = process.env
   const own = script?.endsWith('npm-cli.js') ? [process.execPath, script] : onPath('npm').slice(0, 1)
   if (own[0] === undefined) throw failure('There is no npm on PATH; it comes with Node.js, https://nodejs.org.')
   const patience = ['--fetch-retries=2', '--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=10000']
-  return runBound(own[0], [...own.slice(1), ...args, '--no-audit', '--no-fund', '--loglevel=error', ...patience], { cwd })
+  const quiet = ['--no-audit', '--no-fund', '--loglevel=error']
+  const { ok, words } = await runBound(own[0], [...own.slice(1), ...args, ...quiet, ...patience], { cwd })
+  if (!ok) throw failure(`npm could not install the packages. ${causeOf(words)}It said:\n${lastLines(words, 20)}`)
 }

@@ -86,21 +86,14 @@ export async function ensurePython(choice, say) {
 }
 
 /** @param {ReturnType<typeof environmentOf>} environment @param {EnvironmentChoice} choice @param {import('./say.mjs').Say} say */
-async function make({ folder, interpreter, log, mark, pins }, choice, say) {
+async function make(environment, choice, say) {
+  const { folder, log, mark } = environment
   const { gpu = false } = choice
   const python = await findPython()
   makeRoom(dirname(folder))
   rmSync(folder, { recursive: true, force: true })
   makeRoom(folder, gpu ? 8e9 : 1.6e9)
-  const temp = join(folder, 'tmp')
-  mkdirSync(temp)
   writeFileSync(log, '')
-  const run = (/** @type {string} */ command, /** @type {string[]} */ args) =>
-    runBound(command, args, { log, env: pythonEnvironment(temp) })
-  /** @type {Pip} */
-  const pip = (...args) =>
-    run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args])
-
   const [size, time] = gpu ? ['3 GB (7 GB on disk)', 'five minutes'] : ['310 MB (1.3 GB on disk)', 'two minutes']
   say.line(
     `Fetching PyTorch and diffusers for the ${gpu ? 'GPU' : 'CPU'}: ${size} into ${shown(folder)}, ${time} on a fast line, more at home; once.`,
@@ -108,33 +101,60 @@ async function make({ folder, interpreter, log, mark, pins }, choice, say) {
   if (!gpu && hasNvidiaDriver()) say.line('There is an NVIDIA driver here: run this with `-- --gpu` to get the GPU build as well.')
   if (gpu && process.platform === 'linux' && !hasNvidiaDriver())
     say.line('No NVIDIA driver is to be seen here; the GPU build needs one to draw.')
+  try {
+    const built = await fill(environment, python, choice, say)
+    const part = `${mark}.part`
+    const file = openSync(part, 'w')
+    writeFileSync(file, `${JSON.stringify(built)}\n`)
+    fsyncSync(file)
+    closeSync(file)
+    renameSync(part, mark)
+  } catch (error) {
+    rmSync(folder, { recursive: true, force: true })
+    throw error
+  }
+}
 
-  const venv = await say.step(`environment of Python ${python.version}`, () => run(python.command, ['-m', 'venv', folder]))
-  if (!venv.ok)
-    throw failure(`Python could not make an environment in ${shown(folder)}. ${causeOf(venv.words)}It said:\n${lastLines(venv.words)}`)
+/**
+ * Everything but the mark.
+ * @param {ReturnType<typeof environmentOf>} environment @param {{ command: string, version: string }} python
+ * @param {EnvironmentChoice} choice @param {import('./say.mjs').Say} say
+ * @returns {Promise<Mark>}
+ */
+async function fill({ folder, interpreter, log, pins }, python, choice, say) {
+  const temp = join(folder, 'tmp')
+  mkdirSync(temp)
+  const run = (/** @type {string} */ command, /** @type {string[]} */ args) =>
+    runBound(command, args, { log, env: pythonEnvironment(temp) })
+  /** @type {Pip} */
+  const pip = (...args) =>
+    run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args])
   const torch = pins.find((pin) => pin.startsWith('torch=='))
   if (torch === undefined) throw failure('The lock file names no torch.')
-  // First, because it may be refused. What the GPU build brings along and the lock names too is then replaced.
-  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, log), log)
   const others = pins.filter((pin) => pin !== torch)
-  const list = join(temp, 'requirements.txt')
-  writeFileSync(list, others.join('\n'))
-  const packages = await say.step(`${others.length} packages`, () => pip('--no-deps', '-r', list), log)
-  if (!packages.ok) throw failed('the packages', packages.words, log)
 
-  const inspected = await run(interpreter, ['-I', '-c', inspect, ...others])
-  if (!inspected.ok) throw failure(`The environment is not what the lock says: ${lastLines(inspected.words)}`)
+  await say.step(`environment of Python ${python.version}`, async () => {
+    const { ok, words } = await run(python.command, ['-m', 'venv', folder])
+    if (!ok) throw failure(`Python could not make an environment in ${shown(folder)}. ${causeOf(words)}It said:\n${lastLines(words)}`)
+  })
+  // torch first, because it may be refused. What the GPU build brings along and the lock names too is then replaced.
+  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, log), log)
+  const installOthers = async () => {
+    const list = join(temp, 'requirements.txt')
+    writeFileSync(list, others.join('\n'))
+    const { ok, words } = await pip('--no-deps', '-r', list)
+    if (!ok) throw failed('the packages', words, log)
+  }
+  await say.step(`${others.length} packages`, installOthers, log)
+
+  const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...others])
+  if (!ok) throw failure(`The environment is not what the lock says: ${lastLines(words)}`)
   /** @type {Mark} */
-  const built = { ...JSON.parse(lastLines(inspected.words, 1)), python: python.version }
-  if (gpu && process.platform === 'linux' && built.gpu === null)
+  const built = { ...JSON.parse(lastLines(words, 1)), python: python.version }
+  if (choice.gpu && process.platform === 'linux' && built.gpu === null)
     throw failure(`pip's torch ${built.torch} is no GPU build. Point pip at an index that has one, or leave --gpu out.`)
   rmSync(temp, { recursive: true })
-  const part = `${mark}.part`
-  const file = openSync(part, 'w')
-  writeFileSync(file, `${JSON.stringify(built)}\n`)
-  fsyncSync(file)
-  closeSync(file)
-  renameSync(part, mark)
+  return built
 }
 
 /**
@@ -181,7 +201,8 @@ export async function installTorch(torch, { gpu = false, cpuIndex = pytorchCpuIn
   for (const args of tries) {
     const { ok, words } = await pip(...args)
     if (ok) return
-    if (!words.includes('No matching distribution found')) throw failed(torch, words, log)
+    // The second is what pip says where a constraints file names torch too.
+    if (!/No matching distribution found|ResolutionImpossible/.test(words)) throw failed(torch, words, log)
   }
   const where = gpu || isMac ? '' : `, neither by itself nor in PyTorch's own index (${cpuIndex})`
   const mirror = 'Check the network, or point pip at a mirror that has one (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL).'

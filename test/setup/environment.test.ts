@@ -5,6 +5,9 @@ import { environmentOf, readyEnvironment, type EnvironmentChoice, type Mark } fr
 import { ask } from '../../setup/programs.mjs'
 import { Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Running } from './sandbox.ts'
 
+/** Nobody listens there. */
+const nowhere = 'http://127.0.0.1:9/simple/'
+
 let sandbox: Sandbox
 let index: Index
 /** A file here makes one stage of set-up stop at a known place; `held` appears when it has. */
@@ -33,15 +36,15 @@ exec "${sandbox.python}" "$@"`,
   index = await startIndex(wheels)
   const lock = join(sandbox.folder, 'requirements.lock')
   writeFileSync(lock, '# what the environment holds\nalpha==1.0\nbeta==2.0\ntorch==0.9.9\n')
-  choice = { home: sandbox.home, lock }
+  choice = { home: sandbox.home, lock, cpuIndex: nowhere }
 })
 afterAll(async () => {
   await index[Symbol.asyncDispose]()
   sandbox[Symbol.dispose]()
 })
 
-const setUp = (home = sandbox.home): Running =>
-  sandbox.start('test/setup/set-up.mjs', [JSON.stringify({ environment: { ...choice, home } })], sandbox.env({ PIP_INDEX_URL: index.url }))
+const setUp = (home = sandbox.home, url = index.url): Running =>
+  sandbox.start('test/setup/set-up.mjs', [JSON.stringify({ environment: { ...choice, home } })], sandbox.env({ PIP_INDEX_URL: url }))
 
 const result = async ({ ended }: Running): Promise<Mark & { interpreter: string }> => {
   const { code, stdout, stderr } = await ended
@@ -53,7 +56,7 @@ describe('the Python environment', () => {
   test('killed at every stage in turn and run again, it ends whole, and nothing that it started lives on', async () => {
     const untilHeld = (stage: string) => async () => {
       writeFileSync(join(holds, stage), '')
-      await vi.waitUntil(() => existsSync(join(holds, 'held')), { timeout: 50_000, interval: 20 })
+      await vi.waitUntil(() => existsSync(join(holds, 'held')), { timeout: 60_000, interval: 20 })
     }
     const stages: Record<string, () => Promise<void>> = {
       'half of the environment made': untilHeld('venv'),
@@ -85,7 +88,7 @@ describe('the Python environment', () => {
     expect(readdirSync(folder)).not.toContain('left-over')
     expect(readdirSync(folder)).not.toContain('tmp')
     expect(readyEnvironment(choice)).toEqual(made)
-  }, 120_000)
+  }, 240_000)
 
   test('a second set-up waits for the first, also by another path; neither writes anywhere else', async () => {
     const [home, link] = [join(sandbox.folder, 'second home'), join(sandbox.folder, 'link')]
@@ -108,7 +111,15 @@ describe('the Python environment', () => {
 
     const again = await setUp(home).ended
     expect(again).toMatchObject({ code: 0, stderr: '' })
-  }, 60_000)
+  }, 120_000)
+
+  test('that cannot be made leaves nothing but its log, and says which step failed', async () => {
+    const home = join(sandbox.folder, 'third home')
+    const { code, stderr } = await setUp(home, nowhere).ended
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/✓ environment of Python .*✗ torch 0\.9\.9/s)
+    expect(readdirSync(join(home, 'python'))).toEqual([expect.stringMatching(/^cpu-\w+\.log$/)])
+  })
 
   test('one whose interpreter is gone is not believed', async () => {
     const { interpreter, mark } = environmentOf({ ...choice, home: join(sandbox.folder, 'second home') })

@@ -76,6 +76,14 @@ describe('torch for the CPU', () => {
     expect(own.served).toEqual([])
   })
 
+  test('is looked for there too when a constraints file of the machine names torch', async () => {
+    const own = await indexOf({ ...cuda, ...nvidia })
+    const other = await indexOf(cpu)
+    const constraints = join(sandbox.folder, 'constraints.txt')
+    writeFileSync(constraints, 'torch<=1.0\n')
+    expect(await choose({ PIP_INDEX_URL: own.url, PIP_CONSTRAINT: constraints }, { cpuIndex: other.url })).toEqual(['torch-0.9.9+cpu'])
+  })
+
   test('is never the CUDA build unasked: a sentence says what to do, after seconds', async () => {
     const own = await indexOf({ ...cuda, ...nvidia })
     const startedAt = performance.now()
