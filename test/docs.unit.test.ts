@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { root, settings } from '../src/config.ts'
+import { breaking, matrix, shown, written } from './support/reliability.ts'
 
 const read = (file: string): string => readFileSync(join(root, file), 'utf8')
 const documents = [
@@ -31,6 +32,12 @@ describe('the documentation', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
     const named = [...read(file).matchAll(/npm run ([\w:]+)/g)].map(([, name = '']) => name)
     expect(named.filter((name) => !(name in scripts))).toEqual([])
+  })
+
+  it('has a reliability matrix that is written from the tests, and leaves none out that breaks something', () => {
+    // After a change of tests: node --import tsx test/support/reliability.ts
+    expect(written()).toBe(matrix().trim())
+    expect(breaking.filter((file) => !shown.includes(file))).toEqual(['test/faults/proxy.test.ts'])
   })
 
   it('maps files of the architecture that exist', () => {
