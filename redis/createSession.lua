@@ -5,6 +5,7 @@
 -- ARGV[4] deadline, ms from now ('' without one)   ARGV[5] first history entry, without braces and time
 -- ARGV[6] references to copy from (session id of the same shard, or '')
 -- ARGV[7] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash   then opened effects
+-- ARGV last  bytes that its history may need until it ends
 -- Returns {'created', now} | {'exists', session id, SHA-256 of its body}
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 if idempotency ~= '' then
@@ -28,7 +29,10 @@ for _ = 1, fields do
   set[#set + 1] = ARGV[i + 1]
   i = i + 2
 end
-openFrom(i, set)
+i = openFrom(i, set)
+set[#set + 1] = 'reserve'
+set[#set + 1] = ARGV[i]
+redis.call('INCRBY', B .. 'reserved', ARGV[i])
 if deadline ~= '' then
   set[#set + 1] = 'deadlineAt'
   set[#set + 1] = now + deadline

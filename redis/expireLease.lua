@@ -18,6 +18,7 @@ local expiries = redis.call('HINCRBY', key, 'expiries', 1)
 local status = redis.call('HGET', S, 'status')
 record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. step[5] .. '","attemptId":"' .. step[3] .. '","worker":"' .. step[4] .. '","inARow":' .. expiries)
 redis.call('HDEL', S, 'lastWorker')
+redis.call('HSET', key, 'avoid', step[4])
 if expiries >= limit then
   local error = cjson.encode({ code = 'worker.poisoned', class = 'permanent',
     message = 'step ' .. step[5] .. ' of session ' .. sid .. ' ended ' .. expiries .. ' leases in a row without progress, the last on worker ' .. step[4],

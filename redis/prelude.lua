@@ -4,7 +4,7 @@
 -- Session hash: status version desired workflow input snapshot … and `open:<suffix>` = step | timer for every open effect, `left:<suffix>` =
 -- milliseconds left of a timer that pause took out of the clock, `seen:<event id>` for outside events already applied.
 -- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil notBefore tries
--- resourceTries expiries checkpoint checkpointBefore queue placedAt.
+-- resourceTries expiries checkpoint checkpointBefore queue placedAt avoid (the worker its last attempt failed on).
 local S = KEYS[1]
 local B, sid = string.match(S, '^(.-:)session:(.+)$')
 local clock = redis.call('TIME')
@@ -46,13 +46,15 @@ end
 
 -- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders.
 local function finish(from, status, field, json, fragment)
-  local gone = { 'waiting', 'nowhereSince' }
+  local gone = { 'waiting', 'nowhereSince', 'reserve' }
   for _, effect in ipairs(openEffects()) do
     dropEffect(effect[1])
     gone[#gone + 1] = 'open:' .. effect[1]
     gone[#gone + 1] = 'left:' .. effect[1]
   end
+  local reserve = redis.call('HGET', S, 'reserve')
   redis.call('HDEL', S, unpack(gone))
+  if reserve then redis.call('DECRBY', B .. 'reserved', reserve) end
   redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
   redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)
   redis.call('HSET', S, 'endedAt', now, 'inboxed', 0)

@@ -6,7 +6,7 @@
 local suffix, attempt, delay, counter, error = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'name', 'worker')
 if step[1] ~= attempt or step[2] == 'delivered' then return { 'stale' } end
-redis.call('HSET', stepOf(suffix), 'attemptId', '', 'expiries', 0)
+redis.call('HSET', stepOf(suffix), 'attemptId', '', 'expiries', 0, 'avoid', step[4])
 redis.call('HINCRBY', stepOf(suffix), counter, 1)
 redis.call('HDEL', S, 'lastWorker')
 record('"type":"step.retrying","key":"' .. memberOf(suffix) .. '","step":"' .. step[3] .. '","attemptId":"' .. attempt .. '","worker":"' .. step[4]

@@ -17,6 +17,8 @@ export interface Waiting {
   exactnessKey: string | null
   /** Worker of the session's last step on a device: its tensors and model are there. */
   lastWorker: string | null
+  /** Worker on which the step's last attempt failed or was lost: another is asked first. */
+  avoid: string | null
 }
 
 export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean }
@@ -25,7 +27,10 @@ export type Placement = { queue: string; isAffinity: boolean } | { nowhere: stri
  * Where a step may run now. `elsewhere` says that workers of another hardware class could run it.
  * Pure: workers are what they published.
  */
-export function place(step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker'>, workers: readonly WorkerRecord[]): Placement {
+export function place(
+  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid'>,
+  workers: readonly WorkerRecord[],
+): Placement {
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
     return ready.length === 0 ? { nowhere: 'no worker is running', elsewhere: false } : { queue: queues.host, isAffinity: false }
@@ -37,7 +42,7 @@ export function place(step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'l
     return { nowhere: reason, elsewhere: false }
   }
   const last = able.find((worker) => worker.id === step.lastWorker)
-  if (last && (exactnessKey === null || last.exactnessKey === exactnessKey))
+  if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
   if (exactnessKey === null) {
     // The class with most workers; of equals the first by name, so that every process chooses the same.
@@ -46,7 +51,11 @@ export function place(step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'l
     const [best] = [...counts].toSorted(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
     return { queue: queues.gpuClass(best?.[0] ?? ''), isAffinity: false }
   }
-  if (able.some((worker) => worker.exactnessKey === exactnessKey)) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
+  const peers = able.filter((worker) => worker.exactnessKey === exactnessKey)
+  const others = step.avoid === null ? [] : peers.filter((worker) => worker.id !== step.avoid)
+  const [idlest] = others.toSorted((a, b) => a.running.length - b.running.length || (a.id < b.id ? -1 : 1))
+  if (idlest) return { queue: queues.gpuDevice(idlest.device.id), isAffinity: true }
+  if (peers.length > 0) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
   return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
 }
 

@@ -62,6 +62,10 @@ export interface State {
 
 const cacheLimit = 10_000
 
+/** What a session and its first job take in Redis, and what each step adds to that until the session ends, bytes: measured, and a little more. */
+const sessionBytes = 6000
+const stepBytes = 2000
+
 export class Engine {
   readonly store: Store
   readonly dispatcher: Dispatcher
@@ -78,7 +82,7 @@ export class Engine {
   readonly #cache = new Map<string, { text: string; loaded: Loaded }>()
   #workersRead: { at: number; records: Promise<WorkerRecord[]> } = { at: 0, records: Promise.resolve([]) }
   #modelsRead: { at: number; models: Promise<Model[]> } = { at: 0, models: Promise.resolve([]) }
-  #memoryRead: { at: number; isFull: Promise<boolean> } = { at: 0, isFull: Promise.resolve(false) }
+  #memoryRead = { at: 0, left: Promise.resolve(Infinity), promised: 0 }
 
   constructor(options: EngineOptions) {
     this.#redis = options.redis
@@ -104,7 +108,6 @@ export class Engine {
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const workflow = this.#newest(submission.workflow)
-    if (await this.#isFull()) throw new DarkroomError('redis.full', 'Redis holds more than 80 % of its maxmemory; nothing new is accepted')
     const input = await this.#makeWhole(workflow, submission.input)
     const machine = this.#machine(workflowId(workflow))
     const first = machine.start(input, 1)
@@ -113,6 +116,9 @@ export class Engine {
     const idempotency =
       idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256: bodySha256 ?? '' }
     const effects = this.#planned(first, 10 + (9 - priority))
+    const reserve = reserveOf(workflow, input)
+    // The key of what was accepted before tells so, however full it is.
+    if (!(await this.#hasRoom(reserve)) && !(idempotency && (await this.store.isKnown(idempotency.key)))) throw full()
     const reply = await this.store.create({
       id,
       idempotency,
@@ -131,6 +137,7 @@ export class Engine {
         ...(workflow.exact && { exact: '1' }),
       },
       effects,
+      reserve,
     })
     if (!reply.created) {
       if (reply.id !== id && reply.bodySha256 !== (bodySha256 ?? '')) {
@@ -161,6 +168,8 @@ export class Engine {
     const again = this.#machine(old.workflow).restart(JSON.parse(before ?? snapshot ?? 'null') as Document, 1)
     const effects = this.#planned(again, 10 + (9 - old.priority))
     const next = newSessionId(shardOf(id), Date.now())
+    const reserve = reserveOf(workflow, old.input)
+    if (!(await this.#hasRoom(reserve))) throw full()
     await this.store.create({
       id: next,
       idempotency: undefined,
@@ -179,6 +188,7 @@ export class Engine {
         ...(exact && { exact }),
       },
       effects,
+      reserve,
     })
     void this.#dispatchNow(next, effects.steps, again.snapshot.context, workflow)
     return this.#mustGet(next)
@@ -216,16 +226,18 @@ export class Engine {
     return this.#modelsRead.models
   }
 
-  /** Above 80 % of maxmemory nothing new is accepted, so that what was accepted can end. */
-  #isFull(): Promise<boolean> {
+  /** Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can always end. */
+  async #hasRoom(reserve: number): Promise<boolean> {
     if (Date.now() - this.#memoryRead.at > 1000) {
-      const isFull = ask(this.#redis.info('memory')).then((info) => {
-        const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
-        return number('maxmemory') > 0 && number('used_memory') > 0.8 * number('maxmemory')
-      })
-      this.#memoryRead = { at: Date.now(), isFull }
+      const left = this.store.memoryLeft()
+      this.#memoryRead = { at: Date.now(), left, promised: 0 }
+      left.catch(() => (this.#memoryRead.at = 0))
     }
-    return this.#memoryRead.isFull
+    const read = this.#memoryRead
+    const bytes = sessionBytes + reserve
+    if ((await read.left) < read.promised + bytes) return false
+    read.promised += bytes
+    return true
   }
 
   // ---- what happened ----
@@ -358,7 +370,7 @@ export class Engine {
     const model = onDevice ? workflow.needs(context) : null
     await Promise.all(
       steps.map(({ suffix, step, lane, priority }) =>
-        this.dispatch({ stepKey: `${id}.${suffix}`, dispatch: 1, name: step, lane, priority, model, ...session }),
+        this.dispatch({ stepKey: `${id}.${suffix}`, dispatch: 1, name: step, lane, priority, model, avoid: null, ...session }),
       ),
     )
   }
@@ -506,6 +518,11 @@ export class Engine {
     await this.dispatcher.close()
   }
 }
+
+const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + (workflow.steps?.(input) ?? 10))
+
+const full = (): DarkroomError =>
+  new DarkroomError('redis.full', 'what Redis holds and its open sessions may still need is more than 80 % of its maxmemory')
 
 const unknown = (id: string): DarkroomError => new DarkroomError('session.unknown', `there is no session ${id}`, { field: 'id' })
 

@@ -167,15 +167,15 @@ export class Recovery {
   ): Promise<(Waiting & { version: string; isStrict: boolean }) | undefined> {
     const { dispatch, name, lane, priority } = record
     const base = { stepKey, dispatch, name, lane, priority }
-    if (lane === 'host') return { ...base, model: null, exactnessKey: null, lastWorker: null, version: '', isStrict: true }
+    if (lane === 'host') return { ...base, model: null, exactnessKey: null, lastWorker: null, avoid: null, version: '', isStrict: true }
     const at = await this.#engine.store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker')
     const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
     if (!workflow || at.version === null || at.snapshot === null || at.workflow === null) return undefined
     const { version, snapshot, exactnessKey } = at
     const { context } = this.#engine.document(sessionId, { version, snapshot, workflow: at.workflow })
     const mayWaitForWorker = record.queue === '' || (queues.isDevice(record.queue) && now - record.placedAt <= affinityMs)
-    const lastWorker = mayWaitForWorker ? at.lastWorker : null
-    return { ...base, model: workflow.needs(context), exactnessKey, lastWorker, version, isStrict: workflow.isStrict(context) }
+    const [lastWorker, avoid] = mayWaitForWorker ? [at.lastWorker, record.avoid] : [null, null]
+    return { ...base, model: workflow.needs(context), exactnessKey, lastWorker, avoid, version, isStrict: workflow.isStrict(context) }
   }
 
   /** No worker of the pinned class came: the session begins again, from encode, on another. */

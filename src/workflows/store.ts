@@ -39,6 +39,8 @@ export interface Creation {
   indexes: string[]
   fields: Record<string, string>
   effects: Effects
+  /** Bytes of Redis it may still need until it ends. */
+  reserve: number
 }
 
 /** A history entry before Redis gives it its time. */
@@ -103,6 +105,8 @@ export interface StepRecord {
   notBefore: number
   queue: string
   placedAt: number
+  /** Worker on which its last attempt failed or was lost. */
+  avoid: string | null
 }
 
 /** JSON of an entry without its braces, as the scripts put it behind the time. */
@@ -167,9 +171,24 @@ export class Store {
       pairs.length,
       ...pairs.flat(),
       ...flat(creation.effects, false),
+      creation.reserve,
     ])
     if (reply[0] === 'created') return { created: true }
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
+  }
+
+  /** Whether the idempotency key stands for a session already. */
+  async isKnown(idempotency: string): Promise<boolean> {
+    return (await ask(this.#redis.exists(idempotency))) === 1
+  }
+
+  /** Bytes left below 80 % of maxmemory once the open sessions have what they may still need; infinite where there is no limit. */
+  async memoryLeft(): Promise<number> {
+    const shards = Array.from({ length: this.shards }, (_, shard) => keys.reserved(shard))
+    const [info, ...reserved] = await Promise.all([ask(this.#redis.info('memory')), ...shards.map((key) => ask(this.#redis.get(key)))])
+    const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
+    const limit = number('maxmemory') || Infinity
+    return 0.8 * limit - number('used_memory') - reserved.reduce((sum, bytes) => sum + Number(bytes), 0)
   }
 
   async commit(commit: Commit): Promise<CommitReply> {
@@ -327,6 +346,7 @@ export class Store {
       notBefore: Number(record['notBefore'] ?? 0),
       queue: record['queue'] ?? '',
       placedAt: Number(record['placedAt'] ?? 0),
+      avoid: record['avoid'] ?? null,
     }
   }
 

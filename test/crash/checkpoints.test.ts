@@ -7,10 +7,12 @@ import { startFarm, type Farm } from '../support/farm.ts'
 
 /** A paused session with the two checkpoints that are kept of its denoise step, newest first. */
 async function pausedAt(farm: Farm, call: number): Promise<{ id: string; checkpoints: Checkpoint[] }> {
+  const open = await farm.gate(7, call)
   const id = await farm.submit()
   const { stepKey } = await farm.untilCall(id, call)
   await farm.control(id, 'pause')
   await farm.until(id, 'paused')
+  await open()
   const texts = await farm.eye.hmget(keys.step(stepKey), 'checkpoint', 'checkpointBefore')
   const checkpoints = texts.map((text) => JSON.parse(text ?? '') as Checkpoint)
   expect(checkpoints[0]?.call).toBeGreaterThan(checkpoints[1]?.call ?? 0)
@@ -31,7 +33,7 @@ describe('a checkpoint that cannot be used', () => {
   let farm: Farm
   let undisturbed: string[]
   beforeAll(async () => {
-    farm = await startFarm({ fake: ['--call-ms', '30'] })
+    farm = await startFarm({ fake: ['--call-ms', '10'] })
     undisturbed = await farm.pictures(await farm.submit())
   })
   afterAll(() => farm[Symbol.asyncDispose]())
@@ -64,31 +66,38 @@ describe('a checkpoint that cannot be used', () => {
   })
 })
 
-it.concurrent('one changed version string: the picture begins again on the other build, and the receipt says so', async ({ expect }) => {
-  await using farm = await startFarm({
-    workers: ['2.13.0', '2.13.1'].map((build) => ({ fake: ['--call-ms', '100', '--build', build] })),
-    settings: { DARKROOM_CLASS_WAIT_S: '2' },
-  })
-  const id = await farm.submit()
-  const { worker } = await farm.untilCall(id, 5)
-  const { exactnessKey } = (await farm.records()).find((record) => record.id === worker.ready) ?? {}
-  const other = farm.other(worker)
-  await worker.kill()
-  const pictures = await farm.pictures(id)
-  const moved = await farm.event(id, 'session.moved')
-  expect(moved).toMatchObject({ from: exactnessKey })
-  const attempts = await farm.attempts(id, 'inference.denoise')
-  expect(attempts.at(-1)).toMatchObject({ worker: other.ready, end: 'completed', resumedFrom: null, stats: { resumed_from: 0 } })
-  const encodes = await farm.attempts(id, 'inference.encode')
-  expect(encodes.map((attempt) => attempt.worker)).toEqual([worker.ready, other.ready])
-  expect((await farm.receipt(id)).notes.map(({ note }) => note)).toContainEqual(expect.stringContaining(`class ${exactnessKey}`))
-  // The other build draws other bits: what it gives is its own picture, whole.
-  expect(pictures).toEqual(await farm.undisturbed())
-})
+it.concurrent(
+  'one changed version string: the picture begins again on the other build, and the receipt says so',
+  { timeout: 120_000 },
+  async ({ expect }) => {
+    await using farm = await startFarm({
+      workers: ['2.13.0', '2.13.1'].map((build) => ({ fake: ['--build', build] })),
+      settings: { DARKROOM_CLASS_WAIT_S: '2' },
+    })
+    const open = await farm.gate(7, 5)
+    const id = await farm.submit()
+    const { worker } = await farm.untilCall(id, 5)
+    const { exactnessKey } = (await farm.records()).find((record) => record.id === worker.ready) ?? {}
+    const other = farm.other(worker)
+    await worker.kill()
+    await open()
+    const pictures = await farm.pictures(id)
+    const moved = await farm.event(id, 'session.moved')
+    expect(moved).toMatchObject({ from: exactnessKey })
+    const attempts = await farm.attempts(id, 'inference.denoise')
+    expect(attempts.at(-1)).toMatchObject({ worker: other.ready, end: 'completed', resumedFrom: null, stats: { resumed_from: 0 } })
+    const encodes = await farm.attempts(id, 'inference.encode')
+    expect(encodes.map((attempt) => attempt.worker)).toEqual([worker.ready, other.ready])
+    expect((await farm.receipt(id)).notes.map(({ note }) => note)).toContainEqual(expect.stringContaining(`class ${exactnessKey}`))
+    // The other build draws other bits: what it gives is its own picture, whole.
+    expect(pictures).toEqual(await farm.undisturbed())
+  },
+)
 
-it.concurrent('one session may lose the same class twice', async ({ expect }) => {
-  const builds = ['one', 'two'].map((build) => ({ fake: ['--call-ms', '100', '--build', build] }))
+it.concurrent('one session may lose the same class twice', { timeout: 120_000 }, async ({ expect }) => {
+  const builds = ['one', 'two'].map((build) => ({ fake: ['--build', build] }))
   await using farm = await startFarm({ workers: [builds[0] ?? {}], settings: { DARKROOM_CLASS_WAIT_S: '1' } })
+  const open = await farm.gate(7, 2)
   const id = await farm.submit()
   let { worker } = await farm.untilCall(id, 2)
   for (const next of [1, 0, 1]) {
@@ -96,6 +105,7 @@ it.concurrent('one session may lose the same class twice', async ({ expect }) =>
     worker = await farm.addWorker(builds[next])
     await farm.event(id, 'step.started', 'inference.denoise', (await farm.history(id)).filter(isDenoise).length + 1)
   }
+  await open()
   await farm.pictures(id)
   expect((await farm.history(id)).filter((event) => event.type === 'session.moved')).toHaveLength(3)
 })

@@ -10,7 +10,7 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
-describe.concurrent('a Python child that fails under a running step', () => {
+describe.concurrent('a Python child that fails under a running step', { timeout: 120_000 }, () => {
   it('hangs with a heartbeat: it is replaced and the step goes on; a retry that a failing attempt asks for is not lost', async () => {
     const fake = ['--call-ms', '20', '--heartbeat-ms', '200', '--once', join(folder, 'hang')]
     await using farm = await startFarm({
@@ -38,14 +38,18 @@ describe.concurrent('a Python child that fails under a running step', () => {
   it('cannot be started any more: its worker leaves, and the sessions go on elsewhere', async () => {
     const broken = join(folder, 'broken')
     await using farm = await startFarm({
-      workers: [{ fake: ['--call-ms', '100', '--die-when', broken] }, { fake: ['--call-ms', '100'] }],
+      workers: [{ fake: ['--die-when', broken] }, {}],
     })
     const [bad, good] = farm.workers
-    const ids = await Promise.all([farm.submit(), farm.submit({ seed: 8 }), farm.submit({ seed: 9 }), farm.submit({ seed: 10 })])
+    const seeds = [7, 8, 9, 10]
+    const gates = await Promise.all(seeds.map((seed) => farm.gate(seed, 3)))
+    const ids = await Promise.all(seeds.map((seed) => farm.submit({ seed })))
+    await eventually('both at work', async () => (await farm.records()).every((record) => record.running.length > 0))
     await writeFile(broken, '')
     const { childPid } = (await farm.records()).find((record) => record.id === bad?.ready) ?? {}
     process.kill(childPid ?? 0, 'SIGKILL')
     expect(await bad?.exited).toMatchObject({ code: 1 })
+    await Promise.all(gates.map((open) => open()))
     for (const id of ids) {
       expect(await farm.pictures(id)).toHaveLength(1)
       expect((await farm.attempts(id, 'inference.denoise')).at(-1)?.worker).toBe(good?.ready)

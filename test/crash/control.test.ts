@@ -5,7 +5,7 @@ describe('pause, resume, cancel, deadline, retry', () => {
   let farm: Farm
   let undisturbed: string[]
   beforeAll(async () => {
-    farm = await startFarm({ workers: 2, fake: ['--call-ms', '50'] })
+    farm = await startFarm({ workers: 2, fake: ['--call-ms', '10'] })
     undisturbed = await farm.pictures(await farm.submit())
   })
   afterAll(() => farm[Symbol.asyncDispose]())
@@ -16,6 +16,7 @@ describe('pause, resume, cancel, deadline, retry', () => {
   }
 
   it('paused means that no child holds a tensor of the session, by its own word; resumed, the bytes are the same', async () => {
+    const open = await farm.gate(7, 4)
     const id = await farm.submit()
     await farm.untilCall(id, 4)
     expect(await holds(id)).toBe(true)
@@ -25,25 +26,30 @@ describe('pause, resume, cancel, deadline, retry', () => {
     const at = await farm.history(id)
     await sleep(1500)
     expect(await farm.history(id)).toEqual(at)
+    await open()
     expect((await farm.control(id, 'resume')).json.status).toBe('running')
     expect(await farm.pictures(id)).toEqual(undisturbed)
     expect((await farm.attempts(id, 'inference.denoise')).map(({ end }) => end)).toEqual(['released', 'completed'])
   })
 
   it('pause and resume at once, over and over: nothing is stuck, nothing runs twice at a time', async () => {
+    const open = await farm.gate(7, 2)
     const id = await farm.submit()
     await farm.untilCall(id, 2)
     for (let i = 0; i < 8; i++) {
       await farm.control(id, 'pause')
       await farm.control(id, 'resume')
     }
+    await open()
     expect(await farm.pictures(id)).toEqual(undisturbed)
   })
 
   it('pausing twice is once; a paused session can be cancelled', async () => {
+    const open = await farm.gate(7, 2)
     const id = await farm.submit()
     await farm.untilCall(id, 2)
     await farm.control(id, 'pause')
+    await open()
     expect((await farm.control(id, 'pause')).status).toBe(200)
     await farm.until(id, 'paused')
     expect((await farm.control(id, 'pause')).json.status).toBe('paused')
@@ -53,9 +59,11 @@ describe('pause, resume, cancel, deadline, retry', () => {
   })
 
   it('cancel before the last result: the session has ended when the answer comes, the device is free within a call, the result is too late', async () => {
-    const id = await farm.submit({ steps: 200 })
+    const open = await farm.gate(7, 4)
+    const id = await farm.submit()
     await farm.untilCall(id, 4)
     const { status, json } = await farm.control(id, 'cancel')
+    await open()
     expect([status, json.status]).toEqual([200, 'cancelled'])
     await eventually('the device is free', async () => !(await holds(id)), 3000)
     const history = await farm.history(id)
@@ -89,7 +97,8 @@ describe('pause, resume, cancel, deadline, retry', () => {
   })
 
   it('a deadline ends the session, also in the middle of a step, and pausing keeps what was left of it', async () => {
-    const id = await farm.submit({ steps: 200 }, { deadlineS: 1.5 })
+    const open = await farm.gate(7, 1)
+    const id = await farm.submit({}, { deadlineS: 1.5 })
     const { error } = await farm.until(id, 'failed')
     expect(error?.code).toBe('session.deadline_exceeded')
     await eventually('the device is free', async () => !(await holds(id)), 3000)
@@ -98,6 +107,7 @@ describe('pause, resume, cancel, deadline, retry', () => {
     await farm.untilCall(paused, 1)
     await farm.control(paused, 'pause')
     await farm.until(paused, 'paused')
+    await open()
     await sleep(4200)
     expect((await farm.get(paused)).status).toBe('paused')
     await farm.control(paused, 'resume')

@@ -24,13 +24,15 @@ async function follow(farm: Farm, id: string, frames: Frame[]): Promise<void> {
   }
 }
 
-it('progress never falls and no event is lost or doubled, over the death of a worker, an API and Redis', async () => {
+it('progress never falls and no event is lost or doubled, over the death of a worker, an API and Redis', { timeout: 120_000 }, async () => {
   await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'], checkpointCalls: 5 })
+  const open = await farm.gate(7, 10)
   const id = await farm.submit({ count: 2, steps: 40 })
   const frames: Frame[] = []
   const following = follow(farm, id, frames)
   const { worker } = await farm.untilCall(id, 10)
   await worker.kill()
+  await open()
   await farm.event(id, 'step.started', 'inference.denoise', 2)
   const [api] = farm.apis
   await api?.kill()

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { Worker as BullWorker } from 'bullmq'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { keys, queues } from '../../src/keys.ts'
@@ -18,7 +19,7 @@ async function rehearse(farm: Farm, ledger: string, input: Record<string, unknow
 const lines = async (farm: Farm, ledger: string): Promise<string[]> =>
   (await readFile(join(farm.folder, ledger), 'utf8').catch(() => '')).split('\n').filter(Boolean)
 
-describe.concurrent('where steps run', () => {
+describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   // Beyond every lease and every wait for a worker; LATE_S=60 is the long form.
   const lateS = Number(process.env['LATE_S'] ?? 12)
   it(`the only worker arrives ${lateS} s after the submission`, { timeout: 60_000 + lateS * 1000 }, async ({ expect }) => {
@@ -49,7 +50,8 @@ describe.concurrent('where steps run', () => {
   })
 
   it('a job that lies in the queue of a dead device moves', async ({ expect }) => {
-    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '60'] })
+    await using farm = await startFarm({ workers: 2 })
+    const open = await farm.gate(7, 3)
     const id = await farm.submit()
     const { worker, stepKey } = await farm.untilCall(id, 3)
     await farm.control(id, 'pause')
@@ -63,9 +65,23 @@ describe.concurrent('where steps run', () => {
       async () => (await farm.eye.hget(keys.step(stepKey), 'queue')) === queues.gpuDevice(device?.id ?? ''),
     )
     await worker.kill()
+    await open()
     const again = await farm.event(id, 'step.started', 'inference.denoise', 2)
     expect(again.worker).toBe(farm.other(worker).ready)
     await farm.pictures(id)
+  })
+
+  it('a job whose worker died between fetching it and taking its step is dispatched again', async ({ expect }) => {
+    await using farm = await startFarm({ workers: 0 })
+    const id = await farm.submit()
+    const connection = farm.eye.duplicate()
+    const fetcher = new BullWorker('host', null, { connection, prefix: keys.queuePrefix('host'), autorun: false, lockDuration: 60_000 })
+    const job = await eventually('a job', () => fetcher.getNextJob('of a worker that dies now', { block: false }))
+    expect(job.id).toContain(id)
+    await fetcher.close()
+    connection.disconnect()
+    await farm.addWorker()
+    await farm.pictures(id, 25_000)
   })
 
   it('a worker whose clock is an hour ahead: no timer is early, no lease is stolen, nothing runs twice', async ({ expect }) => {

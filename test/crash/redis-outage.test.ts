@@ -1,7 +1,7 @@
 import { describe, it } from 'vitest'
 import { sleep, startFarm } from '../support/farm.ts'
 
-describe.concurrent('Redis', () => {
+describe.concurrent('Redis', { timeout: 120_000 }, () => {
   it('frozen for 7 s under a running step: nothing runs twice, and no lease is counted as lost', async ({ expect }) => {
     await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '500'] })
     // Past the first grace of every process, or it would hide what is looked for.
@@ -62,12 +62,14 @@ describe.concurrent('Redis', () => {
   it('away: a submission is refused as unknown, a step goes on and its result is not lost, a worker still ends in time', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '50'], settings: { DARKROOM_DRAIN_S: '2' } })
+    await using farm = await startFarm({ workers: 2, settings: { DARKROOM_DRAIN_S: '2' } })
+    const open = await farm.gate(7, 10)
     const id = await farm.submit()
     const { worker } = await farm.untilCall(id, 10)
     await farm.redis.kill()
     const refused = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x' } })
     expect([refused.status, refused.json.code]).toEqual([503, 'redis.unavailable'])
+    await open()
     // The step ends meanwhile; what it has to say waits.
     await sleep(2000)
     const idle = farm.other(worker)
@@ -78,14 +80,33 @@ describe.concurrent('Redis', () => {
     expect(pictures).toEqual(await farm.undisturbed())
   })
 
+  it('full for 3 s under a running step: what it has to say is said again when there is room', async ({ expect }) => {
+    await using farm = await startFarm()
+    const open = await farm.gate(7, 15)
+    const id = await farm.submit()
+    await farm.untilCall(id, 15)
+    await farm.eye.config('SET', 'maxmemory', '1mb')
+    const refused = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x' } })
+    expect([refused.status, refused.json.code]).toEqual([503, 'redis.full'])
+    await open()
+    await sleep(3000)
+    await farm.eye.config('SET', 'maxmemory', '0')
+    const pictures = await farm.pictures(id)
+    const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
+    expect(attempts.filter(({ end }) => end === 'failed')).toEqual([])
+    expect(pictures).toEqual(await farm.undisturbed())
+  })
+
   it('and everything else killed while a session is paused, then started again: it is paused, and goes on where it was', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '50'] })
+    await using farm = await startFarm({ workers: 2 })
+    const open = await farm.gate(7, 5)
     const id = await farm.submit()
     const { call } = await farm.untilCall(id, 5)
     await farm.control(id, 'pause')
     await farm.until(id, 'paused')
+    await open()
     await Promise.all([...farm.workers, ...farm.apis].map((process) => process.kill()))
     await farm.redis.kill()
     await farm.redis.restart()

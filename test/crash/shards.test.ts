@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys, shardOf } from '../../src/keys.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
 
 /** A command as Redis' MONITOR shows it. */
 interface Seen {
@@ -30,6 +30,7 @@ describe('three shards', () => {
   })
 
   it('hold sessions that run, pause, are cancelled, and recover, like one', async () => {
+    const open = await farm.gate(5, 3)
     const ids = await Promise.all(Array.from({ length: 12 }, (_, i) => farm.submitSurely(`key-${i}`, { seed: i }, { tags: ['shards'] })))
     expect(new Set(ids.map(shardOf))).toEqual(new Set([0, 1, 2]))
     for (const [i, id] of ids.entries()) expect(await farm.submitSurely(`key-${i}`, { seed: i }, { tags: ['shards'] })).toBe(id)
@@ -37,14 +38,9 @@ describe('three shards', () => {
     await farm.control(paused, 'pause')
     await farm.control(cancelled, 'cancel')
     await farm.until(paused, 'paused')
-    const { worker } = await eventually('one at work', async () => {
-      for (const id of others) {
-        const at = await farm.untilCall(id, 2, 0).catch(() => undefined)
-        if (at) return at
-      }
-      return undefined
-    })
+    const { worker } = await farm.untilCall(ids[5] ?? '', 3)
     await worker.kill()
+    await open()
     for (const id of others) expect(await farm.pictures(id)).toHaveLength(1)
     await farm.control(paused, 'resume')
     expect(await farm.pictures(paused)).toHaveLength(1)

@@ -8,17 +8,19 @@ describe('a worker that dies, freezes or is asked to end', () => {
   let farm: Farm
   let undisturbed: string[]
   beforeAll(async () => {
-    farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'] })
+    farm = await startFarm({ workers: 2, fake: ['--call-ms', '10'] })
     undisturbed = await farm.pictures(await farm.submit())
   })
   afterAll(() => farm[Symbol.asyncDispose]())
 
   it('SIGKILL in the middle of a denoise step: another worker goes on from the last checkpoint, the bytes are the same', async () => {
+    const open = await farm.gate(7, 6)
     const id = await farm.submit()
     const { call, worker } = await farm.untilCall(id, 6)
     const other = farm.other(worker)
     const dead = worker.ready
     await worker.kill()
+    await open()
     const pictures = await farm.pictures(id)
     const [lost, finished] = await farm.attempts(id, 'inference.denoise')
     expect(lost).toMatchObject({ worker: dead, end: 'lost' })
@@ -39,6 +41,7 @@ describe('a worker that dies, freezes or is asked to end', () => {
   })
 
   it('SIGTERM at call 5: the step is released, the other worker goes on at once, nothing is counted against the session', async () => {
+    const open = await farm.gate(7, 5)
     const id = await farm.submit()
     const { worker } = await farm.untilCall(id, 5)
     const other = farm.other(worker)
@@ -51,6 +54,7 @@ describe('a worker that dies, freezes or is asked to end', () => {
     // A take counts the leases that expired and the failures on the step itself.
     const counters = await farm.eye.hmget(keys.step(again.key ?? ''), 'expiries', 'tries', 'resourceTries')
     expect(counters.filter((count) => Number(count ?? 0) > 0)).toEqual([])
+    await open()
     expect(await farm.pictures(id)).toEqual(undisturbed)
     const attempts = await farm.attempts(id, 'inference.denoise')
     expect(attempts.map(({ end }) => end)).toEqual(['released', 'completed'])
@@ -60,9 +64,11 @@ describe('a worker that dies, freezes or is asked to end', () => {
   })
 
   it('SIGSTOP beyond its lease: another worker finishes, and the one that thaws changes nothing', async () => {
+    const open = await farm.gate(7, 4)
     const id = await farm.submit()
     const { worker } = await farm.untilCall(id, 4)
     worker.signalGroup('SIGSTOP')
+    await open()
     const pictures = await farm.pictures(id)
     const before = await farm.history(id)
     worker.signalGroup('SIGCONT')

@@ -16,9 +16,9 @@ export interface TestEngine extends AsyncDisposable {
   redis: Redis
   folder: string
   /** Submits a picture; returns the session's id. */
-  submit(more?: Record<string, unknown>): Promise<string>
+  submit: (more?: Record<string, unknown>) => Promise<string>
   /** Takes a session's step `<version>.<n>` under a dispatch number. */
-  take(id: string, suffix: string, dispatch?: number): Promise<Attempt>
+  take: (id: string, suffix: string, dispatch?: number) => Promise<Attempt>
 }
 
 export async function startEngine({ shards = 1 } = {}): Promise<TestEngine> {

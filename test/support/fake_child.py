@@ -5,7 +5,10 @@ state of the chain, and going on from it gives the same bytes as never having st
 
     fake_child.py [--call-ms 5] [--load-ms 0] [--import-ms 0] [--heartbeat-ms 2000] [--build TEXT] [--device-name TEXT]
                   [--numerics 1] [--fault NAME[:ARG][@CALL]]... [--once FILE] [--die-when FILE]
+                  [--gates FOLDER]
 
+With `--gates FOLDER` a denoise step whose seed has a file there is held once it has done as many calls as the file says, until the file is
+gone or the step is paused or cancelled: what a test does meanwhile does not depend on time.
 With `--die-when FILE` it exits 1 before the first frame whenever that file is there.
 
 Faults with `@CALL` fire when that many denoise calls are done; with `--once FILE` each fires a single time over all restarts.
@@ -89,6 +92,7 @@ def parse_arguments():
     parser.add_argument("--fault", action="append", default=[])
     parser.add_argument("--once")
     parser.add_argument("--die-when", default="")
+    parser.add_argument("--gates")
     return parser.parse_args()
 
 
@@ -335,6 +339,7 @@ class Child:
         checkpoints, saved_at, told_at, first = 0, time.monotonic(), 0.0, call
         while call < calls:
             self.misbehave(request_id, call)
+            self.wait_at_gate(request_id, request["seed"], call)
             if self.running[request_id] == "pause":
                 return {"type": "released", "checkpoint": self.checkpoint(data["dir"], identity, state, call)}
             self.check_cancel(request_id)
@@ -390,6 +395,19 @@ class Child:
             self.call_s *= 10
         if "error" in name and (fault := self.fault("error", call)):
             raise Stop(fault.args[0], fault.args[1], f"asked for by a fault at call {call}")
+
+    def wait_at_gate(self, request_id, seed, call):
+        if self.options.gates is None:
+            return
+        while self.running[request_id] == "run":
+            try:
+                with open(os.path.join(self.options.gates, str(seed))) as gate:
+                    if call < int(gate.read()):
+                        return
+            except FileNotFoundError:
+                return
+            self.busy[3] = time.monotonic()
+            time.sleep(0.02)
 
     def check_cancel(self, request_id):
         if self.running[request_id] == "cancel":

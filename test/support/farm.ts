@@ -6,7 +6,7 @@
  * Its end is part of the test: every session must have ended, and no process, lease, timer, open effect or outbox entry may be left over.
  */
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -197,7 +197,9 @@ export class Farm implements AsyncDisposable {
     const name = `worker-${this.workers.length}`
     const { fake = [], stall = {}, module, preload = [], env = {}, real = false } = { ...this.#options, ...options }
     const attempts = join(this.folder, 'attempts', name)
-    const command = real ? realChild() : ['python3', join(root, 'test/support/fake_child.py'), ...fake]
+    const command = real
+      ? realChild()
+      : ['python3', join(root, 'test/support/fake_child.py'), '--gates', join(this.folder, 'gates'), ...fake]
     const setup: WorkerSetup = { command, attempts, stall, ...(module !== undefined && { module }) }
     const worker = new GroupProcess({
       name,
@@ -211,6 +213,18 @@ export class Farm implements AsyncDisposable {
     await mkdir(attempts, { recursive: true })
     await worker.start()
     return worker
+  }
+
+  /**
+   * Holds denoise steps of this seed once they have done so many calls; the returned function lets them go on. With it a test meets a step
+   * in its middle however busy the machine is.
+   */
+  async gate(seed: number, call: number): Promise<() => Promise<void>> {
+    const file = join(this.folder, 'gates', String(seed))
+    await mkdir(join(this.folder, 'gates'), { recursive: true })
+    await writeFile(`${file}.part`, String(call))
+    await rename(`${file}.part`, file)
+    return () => rm(file, { force: true })
   }
 
   // ---- what a user does, through the first API ----
@@ -359,6 +373,8 @@ export class Farm implements AsyncDisposable {
         for (const member of await this.eye.zrange(keys[clock](shard), '0', '-1')) found.push(`${clock}: ${member}`)
       }
     }
+    for (const key of await this.eye.keys(keys.reserved(0).replace('s0', 's*')))
+      if (Number(await this.eye.get(key)) !== 0) found.push(`${key}: ${await this.eye.get(key)} bytes for sessions that have ended`)
     for (const kind of ['step', 'inbox', 'scratch']) found.push(...(await this.eye.keys(`darkroom:{s*}:${kind}:*`)))
     return found
   }

@@ -275,5 +275,6 @@ export const imageGeneration: Workflow = {
   },
   needs: (context) => pinOf(context as Context),
   isStrict: (context) => (context as Context).input.pin === 'strict',
+  steps: (input) => 2 + 3 * Number(input['count']),
   resources: { lanes: ['gpu', 'host'], note: 'one device; memory by model and size' },
 }

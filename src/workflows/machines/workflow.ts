@@ -31,6 +31,8 @@ export interface Workflow {
   needs(context: unknown): { id: string; bodyHash: string } | null
   /** `strict`: wait for the pinned hardware class until the deadline. */
   isStrict(context: unknown): boolean
+  /** How many steps a session with this input takes, for the memory its history will need; ten when the workflow does not say. */
+  steps?(input: Record<string, unknown>): number
   /** What one run takes at its largest, in words of the reader. */
   resources: { lanes: string[]; note: string }
 }
