@@ -74,29 +74,27 @@ describe('the fence', () => {
     expect(verbs.toSorted()).toEqual([...Object.keys(writes), ...reads].toSorted())
   })
 
-  for (const [how, overtake] of Object.entries(overtakings)) {
-    describe(how, () => {
-      let attempt: Attempt
-      beforeAll(async () => {
-        attempt = await t.take(await t.submit(), '1.0')
-        await overtake(t, attempt)
-      })
-
-      it.each(Object.values(writes).flatMap((ways) => Object.entries(ways)))('%s changes nothing and tells nobody', async (_, write) => {
-        const said: string[] = []
-        const ear = t.redis.duplicate()
-        await ear.psubscribe('darkroom:*')
-        ear.on('pmessage', (_pattern: string, channel: string) => said.push(channel))
-        const before = await contents()
-        const answer = await write(t.port, attempt)
-        expect(await contents()).toEqual(before)
-        await ear.ping()
-        ear.disconnect()
-        expect(said).toEqual([])
-        expect([false, 'lost', { is: 'gone' }]).toContainEqual(answer)
-      })
+  describe.each(Object.entries(overtakings))('%s', (_, overtake) => {
+    let attempt: Attempt
+    beforeAll(async () => {
+      attempt = await t.take(await t.submit(), '1.0')
+      await overtake(t, attempt)
     })
-  }
+
+    it.each(Object.values(writes).flatMap((ways) => Object.entries(ways)))('%s changes nothing and tells nobody', async (_, write) => {
+      const said: string[] = []
+      const ear = t.redis.duplicate()
+      await ear.psubscribe('darkroom:*')
+      ear.on('pmessage', (_pattern: string, channel: string) => said.push(channel))
+      const before = await contents()
+      const answer = await write(t.port, attempt)
+      expect(await contents()).toEqual(before)
+      await ear.ping()
+      ear.disconnect()
+      expect(said).toEqual([])
+      expect([false, 'lost', { is: 'gone' }]).toContainEqual(answer)
+    })
+  })
 
   it.each(Object.entries(writes).filter(([verb]) => verb !== 'take'))(
     'of the attempt that holds the step, %s does change something',
