@@ -138,14 +138,14 @@ async function fill({ folder, interpreter, log, pins }, python, choice, say) {
     if (!ok) throw failure(`Python could not make an environment in ${shown(folder)}. ${causeOf(words)}It said:\n${lastLines(words)}`)
   })
   // torch first, because it may be refused. What the GPU build brings along and the lock names too is then replaced.
-  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, log), log)
+  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, log))
   const installOthers = async () => {
     const list = join(temp, 'requirements.txt')
     writeFileSync(list, others.join('\n'))
     const { ok, words } = await pip('--no-deps', '-r', list)
     if (!ok) throw failed('the packages', words, log)
   }
-  await say.step(`${others.length} packages`, installOthers, log)
+  await say.step(`${others.length} packages`, installOthers)
 
   const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...others])
   if (!ok) throw failure(`The environment is not what the lock says: ${lastLines(words)}`)

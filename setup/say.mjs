@@ -1,10 +1,9 @@
 /** What set-up tells its user, on stderr: stdout belongs to the command that runs afterwards. */
-import { statSync } from 'node:fs'
 
 /**
  * @typedef {object} Say
  * @property {(text: string) => void} line
- * @property {<T>(title: string, work: () => Promise<T>, logFile?: string) => Promise<T>} step shows the title, seconds passed, and a mark at the end
+ * @property {<T>(title: string, work: () => Promise<T>) => Promise<T>} step shows the title, seconds passed, and a mark at the end
  */
 
 /** @param {NodeJS.WriteStream} [out] @returns {Say} */
@@ -12,16 +11,14 @@ export function speaker(out = process.stderr) {
   const isTerminal = out.isTTY === true
   return {
     line: (text) => void out.write(`${text}\n`),
-    async step(title, work, logFile) {
+    async step(title, work) {
       const startedAt = performance.now()
       const seconds = () => `${((performance.now() - startedAt) / 1000).toFixed(performance.now() - startedAt < 10_000 ? 1 : 0)} s`
       const draw = () => out.write(`\r\u001b[2K  … ${title}  ${seconds()}`)
       if (isTerminal) draw()
       else out.write(`  … ${title}\n`)
       // Without a terminal a long step says now and then that it lives.
-      const timer = isTerminal
-        ? setInterval(draw, 500)
-        : setInterval(() => out.write(`    ${seconds()}${logFile ? `, ${sizeOf(logFile)} of output` : ''}\n`), 30_000)
+      const timer = isTerminal ? setInterval(draw, 500) : setInterval(() => out.write(`    ${seconds()}\n`), 30_000)
       try {
         const result = await work()
         out.write(`${isTerminal ? '\r\u001b[2K' : ''}  ✓ ${title}  ${seconds()}\n`)
@@ -33,14 +30,5 @@ export function speaker(out = process.stderr) {
         clearInterval(timer)
       }
     },
-  }
-}
-
-/** @param {string} file */
-function sizeOf(file) {
-  try {
-    return `${Math.ceil(statSync(file).size / 1024)} KB`
-  } catch {
-    return '0 KB'
   }
 }
