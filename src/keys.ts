@@ -55,6 +55,8 @@ export const keys = {
   outbox: (shard: number) => `${base(shard)}outbox`,
   leases: (shard: number) => `${base(shard)}leases`,
   timers: (shard: number) => `${base(shard)}timers`,
+  /** Bytes that the open sessions of a shard may still need. */
+  reserved: (shard: number) => `${base(shard)}reserved`,
   index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key', value = '') =>
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 

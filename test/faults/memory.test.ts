@@ -1,0 +1,91 @@
+/** Redis has a limit: what is new is refused before it is reached, and what was accepted ends. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { keys } from '../../src/keys.ts'
+import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+
+const MB = 1024 * 1024
+
+let farm: Farm
+
+const used = async (): Promise<number> => Number(/^used_memory:(\d+)/m.exec(await farm.eye.info('memory'))?.[1])
+const limit = async (bytes: number): Promise<void> => void (await farm.eye.config('SET', 'maxmemory', String(Math.round(bytes))))
+
+async function submit(
+  key: string,
+  input: Record<string, unknown> = {},
+): Promise<{ status: number; id: string; code?: string; retryAfter: number }> {
+  const body = { workflow: 'image-generation', input: { prompt: 'a red circle', seed: 7, steps: 2, ...input } }
+  const { status, json, headers } = await farm.client.post('/v1/sessions', body, { 'Idempotency-Key': key })
+  return {
+    status,
+    id: json.id as string,
+    ...(status === 503 && { code: json.code as string }),
+    retryAfter: Number(headers['retry-after'] ?? 0),
+  }
+}
+
+const untilAccepted = (key: string): Promise<string> =>
+  eventually(`${key} accepted`, async () => {
+    const { status, id } = await submit(key)
+    return status === 202 && id
+  })
+
+describe('maxmemory', () => {
+  beforeAll(async () => {
+    farm = await startFarm({ workers: 0, fake: ['--call-ms', '5'] })
+  })
+  afterAll(() => farm[Symbol.asyncDispose]())
+
+  const ids: string[] = []
+
+  it('a backlog fills Redis: the rest is refused with 503 and Retry-After, and every accepted session ends, though each grows', async () => {
+    await limit((await used()) + 3 * MB)
+    const refusals: Awaited<ReturnType<typeof submit>>[] = []
+    const client = async (name: string): Promise<void> => {
+      for (let i = 0; ; i++) {
+        const answer = await submit(`${name}-${i}`, { count: 1 + (i % 3) })
+        if (answer.status !== 202) return void refusals.push(answer)
+        ids.push(answer.id)
+      }
+    }
+    await Promise.all(['a', 'b', 'c', 'd'].map(client))
+    for (const { status, code, retryAfter } of refusals) expect([status, code, retryAfter > 0]).toEqual([503, 'redis.full', true])
+    expect(ids.length).toBeGreaterThan(20)
+    // Nobody hangs in the air: the key of one that was accepted still tells so, and reads are answered.
+    expect(await submit('a-0', { count: 1 })).toMatchObject({ status: 200, id: ids[0] })
+    expect((await farm.client.get('/v1/sessions?limit=200')).json.sessions).toHaveLength(ids.length)
+
+    await Promise.all([farm.addWorker(), farm.addWorker()])
+    for (const id of ids) await farm.until(id, 'succeeded', 60_000)
+  })
+
+  it('memory is freed by deleting ended sessions: submits work again', async () => {
+    await limit((await used()) / 0.85)
+    await eventually('refused', async () => (await submit('no')).code === 'redis.full')
+    const retried = await farm.client.post(`/v1/sessions/${ids[0]}/retry`)
+    expect([retried.status, retried.json.code]).toEqual([409, 'session.not_retryable'])
+    for (const id of ids) expect((await farm.client.delete(`/v1/sessions/${id}`)).status).toBe(204)
+    await farm.until(await untilAccepted('again'), 'succeeded')
+    await limit(0)
+  })
+
+  it('really full, for longer than a lease: cancel works, no lease is lost, and what runs ends when there is room', async () => {
+    // Past the first grace of every process, or it would hide what is looked for.
+    await sleep(5500)
+    const slow = await farm.addWorker({ fake: ['--call-ms', '150'] })
+    expect(slow.isAlive).toBe(true)
+    const running = await Promise.all(Array.from({ length: 6 }, (_, i) => farm.submit({ steps: 100, seed: i })))
+    for (const id of running) await eventually(`${id} runs`, async () => (await farm.get(id)).status === 'running' && true)
+    await limit(MB)
+    await sleep(1500)
+    const [cancelled = '', ...others] = running
+    expect((await farm.control(cancelled, 'cancel')).json).toMatchObject({ status: 'cancelled' })
+    expect(await submit('full')).toMatchObject({ status: 503, code: 'redis.full' })
+    await sleep(7000)
+    await limit(0)
+    for (const id of others) await farm.until(id, 'succeeded', 40_000)
+    for (const id of others) expect((await farm.history(id)).filter((event) => event.type === 'step.recovered')).toEqual([])
+    for (const worker of farm.workers) expect(await farm.eye.exists(keys.losses(worker.ready))).toBe(0)
+    expect(((await farm.get(await untilAccepted('full'))) satisfies SessionView).error).toBe(null)
+  })
+})
