@@ -248,9 +248,11 @@ export async function findPython() {
   }
   if (bare) {
     const isDebian = onPath('apt-get').length > 0
-    const how = isDebian ? `\`sudo apt-get install ${bare.package}\`` : 'the package of your distribution that holds venv and ensurepip'
+    const how = isDebian
+      ? `Run \`sudo apt-get install ${bare.package}\``
+      : 'Install the package of your distribution that holds venv and ensurepip'
     throw failure(
-      `Python ${bare.version} (${bare.command}) is here without ensurepip, so it cannot make an environment. Install ${how}, then run this again.`,
+      `Python ${bare.version} (${bare.command}) is here without ensurepip, so it cannot make an environment. ${how}, then run this again.`,
     )
   }
   const found = seen.size > 0 ? `Found: ${[...seen].join(', ')}.` : 'There is none on PATH.'
