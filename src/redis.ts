@@ -92,7 +92,8 @@ export async function runScript(redis: Redis, name: string, key: string, args: A
 /** What ioredis threw, in our words; anything that is not a connection's fault stays as it is. */
 export function asRedisError(error: unknown): unknown {
   const message = error instanceof Error ? error.message : String(error)
-  if (message.startsWith('OOM ')) return new DarkroomError('redis.full', 'Redis has reached its maxmemory', { cause: error })
+  // A script's own refusal is wrapped in words before Redis 7.
+  if (/\bOOM command not allowed/.test(message)) return new DarkroomError('redis.full', 'Redis has reached its maxmemory', { cause: error })
   if (
     /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|Reached the max retries|aborted due to connection close/.test(
       message,

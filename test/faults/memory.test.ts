@@ -1,7 +1,7 @@
 /** Redis has a limit: what is new is refused before it is reached, and what was accepted ends. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
 
 const MB = 1024 * 1024
 
@@ -70,22 +70,25 @@ describe('maxmemory', () => {
   })
 
   it('really full, for longer than a lease: cancel works, no lease is lost, and what runs ends when there is room', async () => {
+    await using full = await startFarm({ workers: 2 })
     // Past the first grace of every process, or it would hide what is looked for.
     await sleep(5500)
-    const slow = await farm.addWorker({ fake: ['--call-ms', '150'] })
-    expect(slow.isAlive).toBe(true)
-    const running = await Promise.all(Array.from({ length: 6 }, (_, i) => farm.submit({ steps: 100, seed: i })))
-    for (const id of running) await eventually(`${id} runs`, async () => (await farm.get(id)).status === 'running' && true)
-    await limit(MB)
-    await sleep(1500)
-    const [cancelled = '', ...others] = running
-    expect((await farm.control(cancelled, 'cancel')).json).toMatchObject({ status: 'cancelled' })
-    expect(await submit('full')).toMatchObject({ status: 503, code: 'redis.full' })
-    await sleep(7000)
-    await limit(0)
-    for (const id of others) await farm.until(id, 'succeeded', 40_000)
-    for (const id of others) expect((await farm.history(id)).filter((event) => event.type === 'step.recovered')).toEqual([])
-    for (const worker of farm.workers) expect(await farm.eye.exists(keys.losses(worker.ready))).toBe(0)
-    expect(((await farm.get(await untilAccepted('full'))) satisfies SessionView).error).toBe(null)
+    const gates = await Promise.all([0, 1].map((seed) => full.gate(seed, 3)))
+    const running = await Promise.all([0, 1].map((seed) => full.submit({ seed })))
+    for (const id of running) await full.untilCall(id, 3)
+    const waiting = await full.submit({ seed: 2 })
+    await full.eye.config('SET', 'maxmemory', String(MB / 2))
+    const refused = await full.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x' } })
+    expect([refused.status, refused.json.code]).toEqual([503, 'redis.full'])
+    expect((await full.control(waiting, 'cancel')).json).toMatchObject({ status: 'cancelled' })
+    await sleep(8000)
+    await full.eye.config('SET', 'maxmemory', '0')
+    for (const open of gates) await open()
+    for (const id of running) {
+      await full.until(id, 'succeeded')
+      expect((await full.history(id)).filter((event) => event.type === 'step.recovered')).toEqual([])
+    }
+    for (const worker of full.workers) expect(await full.eye.exists(keys.losses(worker.ready))).toBe(0)
+    expect(await full.pictures(await full.submit({ seed: 3 }))).toHaveLength(1)
   })
 })
