@@ -1,16 +1,30 @@
-import { describe, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { sleep, startFarm } from '../support/farm.ts'
 
 describe.concurrent('Redis', { timeout: 120_000 }, () => {
-  it('frozen for 7 s under a running step: nothing runs twice, and no lease is counted as lost', async ({ expect }) => {
-    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '500'] })
+  it.each(['frozen', 'gone'])('%s for 7 s under a running step: nothing runs twice, and no lease is counted as lost', async (how) => {
+    await using farm = await startFarm({ workers: 2 })
     // Past the first grace of every process, or it would hide what is looked for.
     await sleep(6000)
+    const open = await farm.gate(7, 2)
     const id = await farm.submit()
-    await farm.untilCall(id, 2)
-    const thaw = farm.redis.freeze()
-    await sleep(7000)
-    thaw()
+    const { worker } = await farm.untilCall(id, 2)
+    if (how === 'frozen') {
+      const thaw = farm.redis.freeze()
+      await sleep(7000)
+      thaw()
+    } else {
+      // Its worker comes back later than those who look for dead leases.
+      worker.signalGroup('SIGSTOP')
+      await farm.redis.kill()
+      await sleep(7000)
+      await farm.redis.restart()
+      await sleep(2500)
+      worker.signalGroup('SIGCONT')
+    }
+    // Long enough for a lease that was declared dead to be taken by the other.
+    await sleep(2000)
+    await open()
     const pictures = await farm.pictures(id)
     const history = await farm.history(id)
     expect(history.filter((event) => event.type === 'step.recovered')).toEqual([])
@@ -21,10 +35,10 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
       'inference.decode',
       'postprocessing.save',
     ])
-    expect(pictures).toEqual(await farm.pictures(await farm.submit()))
+    expect(pictures).toHaveLength(1)
   })
 
-  it('killed while sessions are submitted and run: each accepted one ends once, the same key is the same session', async ({ expect }) => {
+  it('killed while sessions are submitted and run: each accepted one ends once, the same key is the same session', async () => {
     await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '20'] })
     let isOver = false
     const kills = (async () => {
@@ -59,9 +73,7 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
     expect(other.json).toMatchObject({ code: 'session.idempotency_mismatch' })
   })
 
-  it('away: a submission is refused as unknown, a step goes on and its result is not lost, a worker still ends in time', async ({
-    expect,
-  }) => {
+  it('away: a submission is refused as unknown, a step goes on and its result is not lost, a worker still ends in time', async () => {
     await using farm = await startFarm({ workers: 2, settings: { DARKROOM_DRAIN_S: '2' } })
     const open = await farm.gate(7, 10)
     const id = await farm.submit()
@@ -80,7 +92,7 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
     expect(pictures).toEqual(await farm.undisturbed())
   })
 
-  it('full for 3 s under a running step: what it has to say is said again when there is room', async ({ expect }) => {
+  it('full under a running step: what it has to say is said again when there is room', async () => {
     await using farm = await startFarm()
     const open = await farm.gate(7, 15)
     const id = await farm.submit()
@@ -89,17 +101,16 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
     const refused = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x' } })
     expect([refused.status, refused.json.code]).toEqual([503, 'redis.full'])
     await open()
-    await sleep(3000)
+    // Shorter than what is left of the lease.
+    await sleep(1500)
     await farm.eye.config('SET', 'maxmemory', '0')
     const pictures = await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
-    expect(attempts.filter(({ end }) => end === 'failed')).toEqual([])
+    expect(attempts.filter(({ end }) => end !== 'completed')).toEqual([])
     expect(pictures).toEqual(await farm.undisturbed())
   })
 
-  it('and everything else killed while a session is paused, then started again: it is paused, and goes on where it was', async ({
-    expect,
-  }) => {
+  it('and everything else killed while a session is paused, then started again: it is paused, and goes on where it was', async () => {
     await using farm = await startFarm({ workers: 2 })
     const open = await farm.gate(7, 5)
     const id = await farm.submit()
