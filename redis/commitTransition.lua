@@ -3,11 +3,11 @@
 -- KEYS[1] session
 -- ARGV[1] expected version   ARGV[2] cause: step | timer | event   ARGV[3] suffix of the step or timer; id of the event
 -- ARGV[4] attempt id (step)   ARGV[5] direct: apply this now | inbox: apply the head of the inbox | park: append it, this process has no such machine
--- ARGV[6] the inbox entry: appended when the session cannot take the event now; in mode inbox the head it must equal
+-- ARGV[6] the inbox entry: appended when the session cannot take the event now ('' first: most need none); in mode inbox the head it must equal
 -- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
 -- ARGV[13] n, then n × (references | scratch, SHA-256)   then m and m suffixes of closed effects   then opened effects
--- Returns {'ok', version} | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'}
+-- Returns {'ok', version} | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local entry, last, unpin = ARGV[10], ARGV[11], ARGV[12]
@@ -18,7 +18,7 @@ local status, version = state[1], state[2]
 if not status then return { 'missing' } end
 if status == 'succeeded' or status == 'failed' or status == 'cancelled' then return { 'ended', status } end
 
-local stale
+local stale, isLeased
 if cause == 'event' then
   stale = mode ~= 'inbox' and state[4] and true -- an entry of the inbox was compared when it was appended
 else
@@ -26,6 +26,7 @@ else
   if cause == 'step' and not stale then
     local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')
     stale = step[1] ~= attempt or (step[2] == 'delivered') ~= (mode == 'inbox')
+    isLeased = step[2] == 'leased'
   end
 end
 if mode == 'inbox' and redis.call('LINDEX', inbox, 0) ~= pending then return { 'stale' } end
@@ -51,6 +52,7 @@ end
 local resting = status == 'pausing' or status == 'paused'
 if mode == 'inbox' and resting then return { 'inbox' } end
 if mode == 'park' or (mode == 'direct' and (resting or state[3] ~= '0')) then
+  if pending == '' then return { 'rests' } end
   redis.call('RPUSH', inbox, pending)
   redis.call('HINCRBY', S, 'inboxed', 1)
   if cause == 'event' then redis.call('HSET', S, 'seen:' .. suffix, 1) end
@@ -71,7 +73,7 @@ local i = refer()
 local closed, gone = tonumber(ARGV[i]), {}
 i = i + 1
 for _ = 1, closed do
-  dropEffect(ARGV[i])
+  dropEffect(ARGV[i], isLeased and ARGV[i] == suffix)
   gone[#gone + 1] = 'open:' .. ARGV[i]
   i = i + 1
 end

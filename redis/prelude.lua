@@ -36,10 +36,12 @@ local function openEffects()
   return list
 end
 
-local function dropEffect(suffix)
+-- Forgets an open effect. A leased step is neither a timer nor in the outbox.
+local function dropEffect(suffix, isLeased)
   local member = memberOf(suffix)
   redis.call('DEL', stepOf(suffix))
   redis.call('ZREM', B .. 'leases', member)
+  if isLeased then return end
   redis.call('ZREM', B .. 'timers', member)
   redis.call('ZREM', B .. 'outbox', 'step:' .. member)
 end

@@ -81,14 +81,27 @@ async function hashBody(folder: string): Promise<string> {
     })
     for (const file of files.toSorted()) {
       const path = join(folder, part, file)
-      const hash = createHash('sha256')
-      const start = file.endsWith('.safetensors') ? await headerLength(path) : 0
-      const handle = await open(path, 'r')
-      for await (const chunk of handle.createReadStream({ start })) hash.update(chunk as Buffer)
-      whole.update(`${relative(folder, path)} ${hash.digest('hex')}\n`)
+      whole.update(`${relative(folder, path)} ${await hashFile(path)}\n`)
     }
   }
   return whole.digest('hex')
+}
+
+/** What files hashed to, by path, size and time of change: gigabytes are read once, not at every look at the folder. */
+const hashes = new Map<string, { state: string; sha256: string }>()
+
+async function hashFile(path: string): Promise<string> {
+  const { size, mtimeMs } = await stat(path)
+  const state = `${size} ${mtimeMs}`
+  const known = hashes.get(path)
+  if (known?.state === state) return known.sha256
+  const hash = createHash('sha256')
+  const start = path.endsWith('.safetensors') ? await headerLength(path) : 0
+  const handle = await open(path, 'r')
+  for await (const chunk of handle.createReadStream({ start })) hash.update(chunk as Buffer)
+  const sha256 = hash.digest('hex')
+  hashes.set(path, { state, sha256 })
+  return sha256
 }
 
 /** Bytes before the tensors: 8 for the length, then the header (safetensors format, README of the project). */

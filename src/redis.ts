@@ -1,5 +1,6 @@
 /** The one door to Redis: connections, and the scripts under `redis/` as functions. */
 import { readFileSync, readdirSync } from 'node:fs'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
@@ -47,7 +48,31 @@ export function connect(url: string, options: ConnectOptions): Redis {
   const redis: Redis = url.startsWith('unix:') ? new Redis({ ...shared, path: url.slice('unix:'.length) }) : new Redis(url, shared)
   for (const [name, lua] of scripts) redis.defineCommand(name, { numberOfKeys: 1, lua })
   redis.on('error', (error: Error) => options.onError?.(error))
+  redis.on('connect', () => corkWrites((redis as unknown as { stream: Socket }).stream))
   return redis
+}
+
+/** Commands that leave together at most; more would only make Redis wait for the first of them. */
+const corked = 4
+
+/** Sends what one tick writes in few packets: a system call for each command costs more than the command. */
+function corkWrites(stream: Socket): void {
+  const write = stream.write.bind(stream) as (...args: unknown[]) => boolean
+  let held = 0
+  const release = (): void => {
+    if (held === 0) return
+    held = 0
+    stream.uncork()
+  }
+  stream.write = (...args: unknown[]): boolean => {
+    if (held === 0) {
+      stream.cork()
+      process.nextTick(release)
+    }
+    const more = write(...args)
+    if (++held >= corked) release()
+    return more
+  }
 }
 
 /** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong. */
@@ -124,9 +149,10 @@ export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
 
 /**
  * Refuses a Redis that could lose what was accepted.
- * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, or a remote one without password and TLS.
+ * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, one that does not sync each write where `strict` is asked for, or a
+ * remote one without password and TLS.
  */
-export async function checkSafety(redis: Redis, url: string): Promise<void> {
+export async function checkSafety(redis: Redis, url: string, durability: 'standard' | 'strict'): Promise<void> {
   const problems: string[] = []
   if (!url.startsWith('unix:')) {
     const { hostname, password, protocol } = new URL(url)
@@ -141,6 +167,8 @@ export async function checkSafety(redis: Redis, url: string): Promise<void> {
   if (policy !== undefined && policy !== 'noeviction') problems.push(`maxmemory-policy is ${policy}, not noeviction`)
   const appendonly = await setting('appendonly')
   if (appendonly === 'no') problems.push('appendonly is no: a crash of Redis would lose accepted sessions')
+  const fsync = durability === 'strict' ? await setting('appendfsync') : 'always'
+  if (fsync !== 'always') problems.push(`DARKROOM_DURABILITY is strict, but appendfsync is ${fsync ?? 'not to be read'}, not always`)
   const version = /redis_version:([\d.]+)/.exec(await redis.info('server'))?.[1] ?? '0'
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major < 6 || (major === 6 && minor < 2)) problems.push(`it is version ${version}; 6.2 is the oldest that works`)

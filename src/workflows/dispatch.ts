@@ -59,18 +59,9 @@ export function place(
   return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
 }
 
-interface Job {
-  queue: string
-  jobId: string
-  name: string
-  priority: number
-}
-
 export class Dispatcher {
   readonly #redis: Redis
   readonly #queues = new Map<string, Queue>()
-  #pending: Job[] = []
-  #flushing: Promise<void> | undefined
 
   constructor(redis: Redis) {
     this.#redis = redis
@@ -85,7 +76,6 @@ export class Dispatcher {
         prefix: keys.queuePrefix(name),
         skipVersionCheck: true,
         skipMetasUpdate: true,
-        defaultJobOptions: { attempts: 1, removeOnComplete: true, removeOnFail: true },
       })
       // The connection tells its own errors; without a listener BullMQ prints them.
       queue.on('error', () => undefined)
@@ -94,35 +84,11 @@ export class Dispatcher {
     return queue
   }
 
-  /** Adds the step's job to a queue. Adds of one tick leave together: the commits of many sessions cost one trip. */
-  add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
-    this.#pending.push({ queue, jobId: `${step.stepKey}.${step.dispatch}`, name: step.name, priority: step.priority })
-    this.#flushing ??= new Promise((resolve, reject) => {
-      setImmediate(() => {
-        const jobs = this.#pending
-        this.#pending = []
-        this.#flushing = undefined
-        this.#flush(jobs).then(resolve, reject)
-      })
-    })
-    return this.#flushing
-  }
-
-  async #flush(jobs: Job[]): Promise<void> {
-    const byQueue = new Map<string, Job[]>()
-    for (const job of jobs) {
-      const group = byQueue.get(job.queue)
-      if (group) group.push(job)
-      else byQueue.set(job.queue, [job])
-    }
-    await Promise.all(
-      [...byQueue].map(async ([name, group]) => {
-        await this.queue(name).addBulk(
-          group.map(({ jobId, name: step, priority }) => ({ name: step, data: {}, opts: priority > 0 ? { jobId, priority } : { jobId } })),
-        )
-        if (name !== queues.host) await this.#redis.publish(keys.wake(name), '')
-      }),
-    )
+  /** Adds the step's job to a queue. One that cannot be added is no other one's fault. */
+  async add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
+    const { stepKey, dispatch, name, priority } = step
+    await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
+    if (queue !== queues.host) await this.#redis.publish(keys.wake(queue), '')
   }
 
   /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */
@@ -133,7 +99,6 @@ export class Dispatcher {
   }
 
   async close(): Promise<void> {
-    await this.#flushing
     await Promise.all([...this.#queues.values()].map((queue) => queue.close()))
   }
 }

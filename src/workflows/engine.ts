@@ -152,9 +152,7 @@ export class Engine {
       return { session, created: false }
     }
     void this.#dispatchNow(id, effects.steps, first.snapshot.context, workflow)
-    const session = await this.store.get(id)
-    if (!session) throw new DarkroomError('session.unknown', `session ${id} was deleted`)
-    return { session, created: true }
+    return { session: reply.session, created: true }
   }
 
   /** A new session that goes on from the last recorded state of a failed or cancelled one. */

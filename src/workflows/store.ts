@@ -156,14 +156,14 @@ export class Store {
   // ---- sessions ----
 
   /** Writes a session whole, or answers which one the idempotency key stands for. */
-  async create(creation: Creation): Promise<{ created: true } | { created: false; id: string; bodySha256: string }> {
-    const { id, idempotency, fields } = creation
+  async create(creation: Creation): Promise<{ created: true; session: Session } | { created: false; id: string; bodySha256: string }> {
+    const { id, idempotency, fields, deadlineMs } = creation
     const pairs = Object.entries(fields)
     const reply = await this.#run('createSession', id, [
       idempotency?.key ?? '',
       idempotency?.bodySha256 ?? '',
       idempotencyTtlS,
-      creation.deadlineMs ?? '',
+      deadlineMs ?? '',
       inner(creation.entry),
       creation.copyReferencesOf ?? '',
       creation.indexes.length,
@@ -173,7 +173,11 @@ export class Store {
       ...flat(creation.effects, false),
       creation.reserve,
     ])
-    if (reply[0] === 'created') return { created: true }
+    if (reply[0] === 'created') {
+      const now = Number(reply[1])
+      const deadline = deadlineMs === undefined ? {} : { deadlineAt: String(now + deadlineMs) }
+      return { created: true, session: toSession(id, { ...fields, ...deadline, status: 'queued', version: '1', createdAt: String(now) }) }
+    }
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }
 
@@ -192,6 +196,11 @@ export class Store {
   }
 
   async commit(commit: Commit): Promise<CommitReply> {
+    const reply = await this.#commit(commit, commit.mode === 'park' ? JSON.stringify(commit.cause) : commit.pending)
+    return reply.is === 'rests' ? ((await this.#commit(commit, JSON.stringify(commit.cause))) as CommitReply) : reply
+  }
+
+  async #commit(commit: Commit, pending: string): Promise<CommitReply | { is: 'rests' }> {
     const { cause, outcome } = commit
     const reply = await this.#run('commitTransition', commit.id, [
       commit.version,
@@ -199,7 +208,7 @@ export class Store {
       cause.name,
       cause.attemptId,
       commit.mode,
-      commit.pending || JSON.stringify(cause),
+      pending,
       commit.snapshot,
       outcome?.status ?? '',
       outcome?.result ?? '',
@@ -218,7 +227,7 @@ export class Store {
       case 'ended':
         return { is: 'ended', status: reply[1] as Status }
       default:
-        return { is: reply[0] as 'stale' | 'missing' | 'inbox' }
+        return { is: reply[0] as 'stale' | 'missing' | 'inbox' | 'rests' }
     }
   }
 
