@@ -119,6 +119,8 @@ class Child:
         except protocol.ProtocolError as error:
             # Nobody can be told which request this was, and one that is never answered would wait for ever.
             self.die(EXIT_INTERNAL, f"the node sent a line that is no frame: {error}")
+        if request_id == "0":
+            self.die(EXIT_INTERNAL, "the node sent a request under request id 0, which is for frames that nobody asked for")
         try:
             if action not in protocol.REQUESTS:
                 raise DarkroomError("worker.action_unknown", f"there is no action {action!r}", field="action")

@@ -41,7 +41,7 @@ def describe_scheduler(scheduler):
 def snapshot(latents, generator, scheduler, call, identity):
     """(tensors on the CPU, metadata), independent of everything that goes on changing.
 
-    `identity`: {request, model, fingerprint}, plain data.
+    `identity`: {model, request, fingerprint}, plain data.
     """
     tensors = {"latents": _copy(latents), "rng": generator.get_state().clone()}
     state = {}
@@ -72,8 +72,8 @@ def restore(content, given, scheduler, generator, identity, device):
         raise CheckpointRefused(f"the file is broken: {error}") from error
     expected = {
         "format": FORMAT,
-        "scheduler": describe_scheduler(scheduler),
         **{key: canonical(value) for key, value in identity.items()},
+        "scheduler": describe_scheduler(scheduler),
         "call": str(given["call"]),
     }
     for key, value in expected.items():

@@ -108,8 +108,8 @@ class Drawing:
         self._scheduler = make_scheduler(request["sampler"], model.scheduler_config, request["steps"])
         self._options = step_options(self._scheduler, self._generator)
         self._identity = {
-            "request": {name: request[name] for name in protocol.DENOISE if name != "model"},
             "model": request["model"]["body_hash"],
+            "request": {name: request[name] for name in protocol.DENOISE if name != "model"},
             "fingerprint": place.identity,
         }
         self._shape = (1, model.unet.config.in_channels, request["height"] // model.scale, request["width"] // model.scale)

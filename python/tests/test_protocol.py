@@ -2,6 +2,7 @@ import json
 
 import pytest
 from conftest import ROOT
+
 from darkroom import errors, protocol
 
 FOLDER = ROOT / "test" / "fixtures" / "protocol"

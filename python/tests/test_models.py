@@ -1,0 +1,172 @@
+"""Models: loaded whole or refused, from their folders only, kept while there is room."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import MODEL
+from micro import make_model
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def copy(micro, micro_folder):
+    """A copy of the random model to spoil: (folder, how a request names it)."""
+    made = []
+
+    def make(name):
+        folder = micro_folder / name
+        shutil.copytree(micro["path"], folder)
+        made.append(folder)
+        return folder, {"id": name, "path": str(folder), "body_hash": hashlib.sha256(name.encode()).hexdigest()}
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder)
+
+
+def ensure(child, model):
+    return child.until(child.send("model.ensure", {"model": model}))
+
+
+def refused(child, model, code, words):
+    answer = ensure(child, model)
+    assert (answer["type"], answer.get("code"), answer.get("field")) == ("error", code, "model.path"), answer
+    assert words in answer["message"]
+    assert model["id"] not in child.vitals()["models"]
+
+
+def test_two_models_stay_resident_and_the_one_unused_longest_goes(fresh, micro, micro_folder):
+    other = make_model(micro_folder / "other", seed=2)
+    drawn = fresh.run("denoise")["files"]["latents"]["sha256"]
+    assert ensure(fresh, micro)["output"]["id"] == "micro"
+    assert fresh.run("denoise")["stats"]["load_s"] == 0
+    loaded = ensure(fresh, other)["output"]
+    assert (loaded["resident"], loaded["bytes"] > 100_000, loaded["seconds"] > 0) == (False, True, True)
+    assert fresh.vitals()["models"] == [MODEL["id"], "other"]
+    again = ensure(fresh, other)["output"]
+    assert (again["resident"], again["seconds"]) == (True, 0)
+    ensure(fresh, micro)
+    answer = fresh.run("denoise")
+    assert answer["stats"]["load_s"] > 0
+    assert answer["files"]["latents"]["sha256"] == drawn
+
+
+def test_the_same_name_with_another_body_is_another_model(fresh, micro, micro_folder):
+    other = {**make_model(micro_folder / "another body", seed=4), "id": "micro"}
+    pictures = {fresh.run("denoise", model=model)["files"]["latents"]["sha256"] for model in (micro, other)}
+    assert len(pictures) == 2
+
+
+def test_half_precision_files_are_found_by_their_usual_name(fresh, copy):
+    folder, model = copy("half")
+    for part, stem in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        (folder / part / f"{stem}.safetensors").rename(folder / part / f"{stem}.fp16.safetensors")
+    assert ensure(fresh, model)["type"] == "result"
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_model_that_lacks_a_tensor_is_not_filled_up_with_noise(fresh, copy, part):
+    from safetensors.torch import load_file, save_file
+
+    folder, model = copy(f"lacks in {part}")
+    [file] = (folder / part).glob("*.safetensors")
+    held = load_file(file)
+    name = sorted(held)[-1]
+    save_file({key: tensor for key, tensor in held.items() if key != name}, file, {"format": "pt"})
+    refused(fresh, model, "model.corrupt", "lacks ")
+
+
+def test_pickled_weights_are_not_opened(fresh, copy, tmp_path):
+    folder, model = copy("pickled")
+    proof = tmp_path / "proof"
+
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(proof),))
+
+    (folder / WEIGHTS).unlink()
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    refused(fresh, model, "model.load_failed", "safetensors")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "code", "words"),
+    [
+        ("truncated", lambda folder: os.truncate(folder / WEIGHTS, 5000), "model.load_failed", ""),
+        ("a lying header", lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 64), "model.load_failed", ""),
+        ("no weights", lambda folder: (folder / WEIGHTS).unlink(), "model.load_failed", ""),
+        ("no part", lambda folder: shutil.rmtree(folder / "vae"), "model.corrupt", "has no vae/"),
+        ("a broken config", lambda folder: (folder / "unet/config.json").write_text("{"), "model.load_failed", ""),
+        ("no schedule", lambda folder: (folder / "scheduler/scheduler_config.json").write_text("x"), "model.load_failed", "JSON"),
+    ],
+)
+def test_a_broken_model_is_refused(fresh, copy, name, spoil, code, words):
+    folder, model = copy(name)
+    spoil(folder)
+    refused(fresh, model, code, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "unet"),
+    [
+        ("cross_attention_dim", {"cross_attention_dim": 48}),
+        ("in_channels", {"in_channels": 9}),
+        ("num_class_embeds", {"num_class_embeds": 7}),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_the_first_call(fresh, micro_folder, name, unet):
+    refused(fresh, make_model(micro_folder / name, seed=5, unet=unet), "model.corrupt", f"the UNet's {name} is ")
+
+
+def test_a_model_outside_the_model_folders_is_refused(fresh, copy, tmp_path, micro_folder):
+    folder, model = copy("outside")
+    shutil.move(folder, tmp_path / "outside")
+    for path in (tmp_path / "outside", micro_folder / ".." / tmp_path.name / "outside", Path("/etc"), micro_folder):
+        refused(fresh, {**model, "path": str(path)}, "worker.path_refused", "is in no model folder")
+    folder.symlink_to(tmp_path / "outside")
+    refused(fresh, model, "worker.path_refused", "is in no model folder")
+    folder.unlink()
+    shutil.copytree(tmp_path / "outside", folder)
+
+
+def test_a_link_that_leads_out_of_the_model_folders_is_refused(fresh, copy, tmp_path):
+    folder, model = copy("linked out")
+    shutil.move(folder / WEIGHTS, tmp_path / "weights")
+    (folder / WEIGHTS).symlink_to(tmp_path / "weights")
+    refused(fresh, model, "worker.path_refused", "leads out of the model folders")
+
+
+def test_a_link_within_the_model_folders_is_followed(fresh, copy, micro_folder):
+    """As in a cache of the Hugging Face hub, whose files are links to blobs beside them."""
+    folder, model = copy("linked")
+    shutil.move(folder / WEIGHTS, micro_folder / "blob")
+    (folder / WEIGHTS).symlink_to(micro_folder / "blob")
+    assert ensure(fresh, model)["type"] == "result"
+
+
+def test_weights_in_memory_do_not_follow_the_file(fresh, copy):
+    folder, model = copy("overwritten")
+    before = fresh.run("denoise", model=model)["files"]["latents"]["sha256"]
+    for file in folder.glob("*/*.safetensors"):
+        with open(file, "r+b") as weights:
+            weights.write(os.urandom(file.stat().st_size))
+    assert fresh.run("denoise", model=model)["files"]["latents"]["sha256"] == before
+
+
+def test_code_that_a_model_brings_along_is_not_run(fresh, copy, tmp_path):
+    folder, model = copy("with code")
+    proof = tmp_path / "proof"
+    for part in ("unet", "text_encoder"):
+        (folder / part / "evil.py").write_text(f"open({str(proof)!r}, 'w')\n")
+        config = json.loads((folder / part / "config.json").read_text())
+        config["auto_map"] = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
+        (folder / part / "config.json").write_text(json.dumps(config))
+    ensure(fresh, model)
+    assert not proof.exists()
