@@ -42,6 +42,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
   readonly #options: ToolsOptions
   #call: Call<WorkAction> | undefined
   #isPaused = false
+  #hasFolder = false
   #lastProgress = 0
   /** Call of the last checkpoint that counts. */
   #safe: number | undefined
@@ -101,6 +102,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
     )
     if (this.#isPaused) throw new Released(undefined)
 
+    this.#hasFolder = true
     await mkdir(folder, { recursive: true, mode: 0o700 })
     const data = {
       sessionId: attempt.sessionId,
@@ -197,6 +199,6 @@ export class AttemptTools implements Tools, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#recording
-    await rm(this.#options.folder, { recursive: true, force: true })
+    if (this.#hasFolder) await rm(this.#options.folder, { recursive: true, force: true })
   }
 }

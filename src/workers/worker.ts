@@ -11,13 +11,21 @@ import { AttemptTools, Released, type ToolsOptions } from './tools.ts'
 
 /** A step under way. */
 interface Running {
-  attempt: Attempt
-  since: number
-  tools: AttemptTools
-  /** Asks Redis now what is desired, instead of at the next renewal. */
-  ask(): void
+  readonly attempt: Attempt
+  readonly since: number
+  readonly tools: AttemptTools
+  readonly stop: AbortController
   reason: 'pause' | 'drain'
+  /** When the lease was last renewed, ms since 1970. */
+  renewedAt: number
+  /** When the operation has taken too long, ms since 1970; Infinity before it begins and after its end. */
+  until: number
+  /** Its outcome is being told: what is desired comes too late. */
+  isDelivering: boolean
 }
+
+/** How often leases and limits are looked at, ms. */
+const clockMs = 250
 
 export interface StepRunnerOptions {
   port: AttemptPort
@@ -36,6 +44,8 @@ export class StepRunner {
 
   constructor(options: StepRunnerOptions) {
     this.#options = options
+    // One clock for all attempts: timers of their own would cost short steps more than their work does.
+    setInterval(() => this.#tick(), clockMs).unref()
   }
 
   /** What runs now, for the worker's record. */
@@ -50,7 +60,28 @@ export class StepRunner {
 
   /** A control message came for this session: its attempts ask at once. */
   ask(sessionId: string): void {
-    for (const running of this.#running.values()) if (running.attempt.sessionId === sessionId) running.ask()
+    for (const running of this.#running.values()) if (running.attempt.sessionId === sessionId && !running.isDelivering) this.#renew(running)
+  }
+
+  #tick(): void {
+    const now = Date.now()
+    for (const running of this.#running.values()) {
+      if (now >= running.until) running.stop.abort('timeout')
+      if (now - running.renewedAt >= renewMs - clockMs / 2) this.#renew(running)
+    }
+  }
+
+  /** Prolongs the lease, and does what is desired of the session. */
+  #renew(running: Running): void {
+    const { port, log } = this.#options
+    running.renewedAt = Date.now()
+    port.renew(running.attempt).then(
+      (desired) => {
+        if (desired === 'lost' || desired === 'cancel') running.stop.abort(desired)
+        else if (desired === 'pause') running.tools.pause()
+      },
+      (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
+    )
   }
 
   /** From now on what runs is given back at its next call, and nothing new is taken. */
@@ -81,16 +112,16 @@ export class StepRunner {
     const { port } = this.#options
     const stop = new AbortController()
     await using tools = new AttemptTools(this.#options.tools(attempt, stop.signal))
-    const running: Running = { attempt, since: Date.now(), tools, reason: 'pause', ask: () => undefined }
+    const since = Date.now()
+    const running: Running = { attempt, since, tools, stop, reason: 'pause', renewedAt: since, until: Infinity, isDelivering: false }
     this.#running.set(attempt.id, running)
-    using lease = this.#keepLease(running, stop)
-    running.ask = () => lease.ask()
     if (this.#isDraining) {
       running.reason = 'drain'
       tools.pause()
     }
     try {
-      const outcome = await this.#outcome(running, stop)
+      const outcome = await this.#outcome(running)
+      running.isDelivering = true
       if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
       else if (outcome && (await port.deliver(attempt, outcome)) && 'output' in outcome) this.#options.onCompleted?.()
     } finally {
@@ -99,10 +130,11 @@ export class StepRunner {
   }
 
   /** What came of the operation; undefined when there is nobody to tell: cancelled, or somebody else has the step. */
-  async #outcome({ attempt, tools }: Running, stop: AbortController): Promise<Delivery | Released | undefined> {
+  async #outcome(running: Running): Promise<Delivery | Released | undefined> {
+    const { attempt, tools, stop } = running
     const operation = this.#options.operations[attempt.step]
     if (!operation) return { error: new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`) }
-    const limit = setTimeout(() => stop.abort('timeout'), operation.timeoutMs)
+    running.until = running.since + operation.timeoutMs
     const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout'
     try {
       const output = await operation.run(attempt.input, tools)
@@ -116,24 +148,8 @@ export class StepRunner {
       this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
       return { error }
     } finally {
-      clearTimeout(limit)
+      running.until = Infinity
     }
-  }
-
-  /** Renews until disposed, and does what is desired of the session. */
-  #keepLease(running: Running, stop: AbortController): Disposable & { ask(): void } {
-    const { port, log } = this.#options
-    const ask = (): void => {
-      port.renew(running.attempt).then(
-        (desired) => {
-          if (desired === 'lost' || desired === 'cancel') stop.abort(desired)
-          else if (desired === 'pause') running.tools.pause()
-        },
-        (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
-      )
-    }
-    const timer = setInterval(ask, renewMs)
-    return { ask, [Symbol.dispose]: () => clearInterval(timer) }
   }
 }
 
