@@ -20,6 +20,8 @@ interface Role {
   /** What `up` is told: where it listens, who it is. */
   ready: Record<string, string>
   stop(): Promise<void>
+  /** Resolves with the reason when it has ended by itself. */
+  ended?: Promise<DarkroomError>
 }
 
 async function api(config: Config): Promise<Role> {
@@ -32,7 +34,7 @@ async function worker(config: Config): Promise<Role> {
   const { startWorker } = await import('./workers/node.ts')
   const log = createLog(config.logLevel, 'worker')
   const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command: childCommand(config) })
-  return { ready: { id: node.id }, stop: () => node.drain() }
+  return { ready: { id: node.id }, stop: () => node.drain(), ended: node.ended }
 }
 
 /** The Python child of this configuration. @throws DarkroomError `worker.start_failed` when set-up has not made its environment. */
@@ -59,8 +61,9 @@ async function run(start: (config: Config) => Promise<Role>): Promise<void> {
     const config = await withRedis(readConfig())
     const role = await start(config)
     tell({ ready: role.ready })
-    await asked
+    const reason = await Promise.race([asked, ...(role.ended ? [role.ended] : [])])
     await role.stop()
+    if (reason) throw reason
   } catch (error) {
     tell({ failed: ensureError(error, 'worker.start_failed').toWire() })
     throw error
@@ -82,7 +85,7 @@ async function withRedis(config: Config): Promise<Config> {
   const redis = connect(redisUrl, { patience: 'wait' })
   try {
     await untilReady(redis, 10_000)
-    await checkSafety(redis, redisUrl)
+    await checkSafety(redis, redisUrl, config.durability)
     await checkShards(redis, config.shards)
   } finally {
     redis.disconnect()
@@ -91,3 +94,5 @@ async function withRedis(config: Config): Promise<Config> {
 }
 
 process.exitCode = await commandLine({ api: () => run(api), worker: () => run(worker) }, process.argv)
+// Nothing is left to do; connections that wait for a Redis that is away would keep the process for ever.
+setTimeout(() => process.exit(), 1000).unref()

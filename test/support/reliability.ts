@@ -9,7 +9,7 @@ import { root } from '../../src/config.ts'
 
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
-  'A worker, its Python child, and what they leave': ['worker-death', 'child-faults', 'checkpoints', 'queues'].map(
+  'A worker, its Python child, and what they leave': ['worker-death', 'role', 'child-faults', 'checkpoints', 'queues'].map(
     (name) => `test/crash/${name}.test.ts`,
   ),
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
