@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from conftest import ROOT
@@ -77,7 +78,7 @@ def test_what_the_child_sends_is_the_wire_form(name):
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"garbage", b"[]", b"7", b'{"request_id":"1","action":"x"}', b'{"a":NaN}', b"\xff{}", b"[" * 5000],
+    [b"", b"garbage", b'{"a":' + b"9" * 5000 + b"}", b"[]", b"7", b'{"request_id":"1","action":"x"}', b'{"a":NaN}', b"\xff{}", b"[" * 5000],
 )
 def test_a_line_that_is_no_frame_is_refused(line):
     with pytest.raises(protocol.ProtocolError):
@@ -96,3 +97,8 @@ def test_the_error_catalogue_is_the_one_that_typescript_checks():
     assert {
         code: {"class": error_class, "remedy": remedy} for code, (error_class, remedy) in errors.CATALOGUE.items()
     } == shared
+
+
+def test_every_code_that_the_child_raises_is_in_the_catalogue_and_the_other_way_round():
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "python" / "darkroom").glob("*.py")))
+    assert set(re.findall(r'DarkroomError\(\s*"([^"]+)"', source)) == set(errors.CATALOGUE)

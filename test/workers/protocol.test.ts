@@ -2,6 +2,10 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
+import '../../src/domains/index.ts'
+import { samplers } from '../../src/domains/inference/schema.ts'
+import { errorCatalogue } from '../../src/errors.ts'
+import '../../src/models.ts'
 import { decodeReply, encodeRequest, lineCap, outputs, requests, type Action } from '../../src/workers/protocol.ts'
 
 const folder = join(root, 'test/fixtures/protocol')
@@ -95,6 +99,19 @@ describe('protocol fixtures', () => {
         code(() => decodeReply(line(mutant))),
         JSON.stringify(mutant),
       ).toBe('worker.protocol')
+  })
+})
+
+describe('what both sides hold', () => {
+  it('the errors that the child may send have the class and remedy they have here; python/tests/test_protocol.py reads the same file', () => {
+    const shared = JSON.parse(readFileSync(join(root, 'test/fixtures/child-errors.json'), 'utf8')) as Record<string, unknown>
+    const ours = Object.fromEntries(Object.keys(shared).map((name) => [name, errorCatalogue.get(name)]))
+    expect(ours).toEqual(shared)
+  })
+
+  it('the samplers that the child says it has are those that the API offers', () => {
+    const { data } = fixture('hello-result').wire
+    expect((data['output'] as { samplers: string[] }).samplers).toEqual(samplers)
   })
 })
 
