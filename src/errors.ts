@@ -125,7 +125,10 @@ defineErrors({
     remedy: 'Send the same request again with the same Idempotency-Key: it tells which way it went.',
   },
   'redis.full': { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
-  'redis.unsafe': { class: 'permanent', remedy: 'Use noeviction and appendonly yes; a Redis elsewhere needs a password and TLS.' },
+  'redis.unsafe': {
+    class: 'permanent',
+    remedy: 'Use noeviction, appendonly yes, for strict appendfsync always; a Redis elsewhere needs a password and TLS.',
+  },
   'key.unknown': { class: 'permanent', remedy: '`darkroom keys list` shows the ids there are.' },
   'api.invalid': { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },
   'config.invalid': { class: 'permanent', remedy: 'Correct the settings named above.' },

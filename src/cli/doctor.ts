@@ -81,12 +81,12 @@ function device({ device: chosen, threads, home }: Config): Finding[] {
   ]
 }
 
-async function redis({ home, redisUrl }: Config): Promise<Finding[]> {
+async function redis({ home, redisUrl, durability }: Config): Promise<Finding[]> {
   if (redisUrl !== undefined) {
     const client = connect(redisUrl, { patience: 'wait' })
     try {
       await untilReady(client, 3000)
-      await checkSafety(client, redisUrl)
+      await checkSafety(client, redisUrl, durability)
       const version = /^(?:valkey|redis)_version:(\S+)/m.exec(await client.info('server'))?.[1]
       return [{ what: 'redis', ok: true, is: `${version} at REDIS_URL` }]
     } catch (error) {
