@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 import os
@@ -107,7 +108,7 @@ class Child:
             "denoise": tuple(REQUEST),
             "decode": ("model", "width", "height"),
         }[verb]
-        given = {name: {**REQUEST, **changes}[name] for name in names}
+        given = copy.deepcopy({name: {**REQUEST, **changes}[name] for name in names})
         files = {name: self.given(file) for name, file in (files or {}).items()}
         checkpoint = checkpoint and self.given(checkpoint)
         return {"session_id": session, "dir": str(folder), "input": given, "files": files, "checkpoint": checkpoint}
@@ -154,8 +155,10 @@ class Child:
         pipe = Path(data["dir"]) / f"checkpoint-{call}.safetensors.part"
         os.mkfifo(pipe)
         request_id = self.send(f"inference.{verb}", data)
-        while self.until(request_id, "checkpoint")["call"] < call - 1:
-            pass
+        made = {"call": 0}
+        while made["call"] < call - 1:
+            made = self.until(request_id, "checkpoint", *TERMINAL)
+            assert made["type"] == "checkpoint", made
         while (self.vitals()["busy"] or {}).get("call") != call + 1:
             time.sleep(0.01)
         return Stall(request_id, pipe)
