@@ -6,6 +6,9 @@ const unit = ['test/architecture.test.ts', 'test/workflows/transition.test.ts', 
 /** Minutes: by their own command. */
 const long = ['test/exact/**/*.test.ts']
 
+/** Needs the addon and its programs: `npm run test:native` builds them first. */
+const native = ['test/native/**/*.test.ts']
+
 const whole = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const
 
 export default defineConfig({
@@ -14,8 +17,9 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { test: { ...whole, name: 'unit', include: unit } },
-      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...long] } },
+      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...long, ...native] } },
       { test: { ...whole, name: 'exact', include: long } },
+      { test: { ...whole, name: 'native', include: native } },
     ],
   },
 })

@@ -217,7 +217,7 @@ export async function ensureNativeTests(home, say) {
   const options = { ...headers(home), DARKROOM_TESTS: 'ON' }
   await build({ home, folder: testFolder(), title: 'native addon and its tests', options }, say)
   if (process.platform === 'linux') {
-    const sanitized = { ...options, DARKROOM_ASAN: 'ON' }
+    const sanitized = { ...options, DARKROOM_ASAN: 'ON', CMAKE_BUILD_TYPE: 'None' }
     await build({ home, folder: testFolder({ sanitized: true }), title: 'the same with AddressSanitizer', options: sanitized }, say)
   }
   return { isBuilt: true, notes: 'reason' in stack ? [`native: d3d12 not run, ${stack.reason}`] : [] }
