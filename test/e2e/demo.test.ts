@@ -38,7 +38,7 @@ describe('the demo', () => {
     expect(saved).toHaveLength(2)
     for (const path of saved) expect(sha256Of(await readFile(path))).toBe(first)
     expect(stdout).toMatch(/worker \S+ was lost while it ran inference\.denoise/)
-    expect(stdout).toMatch(/worker \S+ went on from call 1\d/)
+    expect(stdout).toMatch(/worker \S+ went on from call [1-9]\d/)
     expect(await remains()).toEqual([])
   })
 

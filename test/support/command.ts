@@ -12,7 +12,7 @@ export interface Ended {
 export interface Running {
   readonly process: ChildProcess
   readonly ended: Promise<Ended>
-  /** Resolves with the match when the output has it. @throws Error with the whole output when it ends, or 60 s pass, before that. */
+  /** Resolves with the match when the output has it. @throws Error with the whole output when it ends, or 180 s pass, before that. */
   until(pattern: RegExp): Promise<RegExpExecArray>
 }
 
@@ -44,7 +44,7 @@ export function start(args: string[], env: Record<string, string> = {}, cwd: str
     until: (pattern) =>
       new Promise((resolve, reject) => {
         const fail = (why: string): void => reject(new Error(`${why} before ${String(pattern)}\n${stdout}\n${stderr}`))
-        const timer = setTimeout(() => fail('60 s passed'), 60_000)
+        const timer = setTimeout(() => fail('180 s passed'), 180_000)
         const look = (): void => {
           const match = pattern.exec(stdout) ?? pattern.exec(stderr)
           if (!match) return

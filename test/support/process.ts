@@ -18,7 +18,7 @@ export interface ProcessOptions {
   log: string
 }
 
-const startMs = 30_000
+const startMs = 120_000
 const goneMs = 5000
 
 export class GroupProcess {
