@@ -51,9 +51,9 @@ export interface DeviceLease extends AsyncDisposable {
 export async function leaseDevice(redis: Redis, deviceId: string, owner: string, waits: boolean): Promise<DeviceLease> {
   const hold = async (): Promise<boolean> =>
     (await runScript(redis, 'leaseDevice', keys.deviceLease(deviceId), [owner, workerTtlMs]))[0] === 'ok'
-  const until = waits ? Date.now() + workerTtlMs + 1000 : 0
+  const until = waits ? performance.now() + workerTtlMs + 1000 : 0
   while (!(await hold())) {
-    if (Date.now() > until) throw new DarkroomError('device.taken', `device ${deviceId} is owned by another living worker`)
+    if (performance.now() > until) throw new DarkroomError('device.taken', `device ${deviceId} is owned by another living worker`)
     await new Promise((resolve) => setTimeout(resolve, 250))
   }
   return {

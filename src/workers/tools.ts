@@ -43,7 +43,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
   #call: Call<WorkAction> | undefined
   #isPaused = false
   #hasFolder = false
-  #lastProgress = 0
+  #lastProgress = -Infinity
   /** Call of the last checkpoint that counts. */
   #safe: number | undefined
   /** Checkpoints are recorded one after another, beside the work. */
@@ -80,7 +80,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
 
   progress(progress: StepProgress): void {
     // Five a second are enough for anybody; the last call always goes out.
-    const now = Date.now()
+    const now = performance.now()
     if (now - this.#lastProgress < 200 && progress.call !== progress.calls) return
     this.#lastProgress = now
     this.#options.port

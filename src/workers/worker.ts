@@ -16,9 +16,9 @@ interface Running {
   readonly tools: AttemptTools
   readonly stop: AbortController
   reason: 'pause' | 'drain'
-  /** When the lease was last renewed, ms since 1970. */
+  /** When the lease was last renewed, by `performance.now()`: no change of the wall clock may cost a lease. */
   renewedAt: number
-  /** When the operation has taken too long, ms since 1970; Infinity before it begins and after its end. */
+  /** When the operation has taken too long, by the same clock; Infinity before it begins and after its end. */
   until: number
   /** Its outcome is being told: what is desired comes too late. */
   isDelivering: boolean
@@ -64,7 +64,7 @@ export class StepRunner {
   }
 
   #tick(): void {
-    const now = Date.now()
+    const now = performance.now()
     for (const running of this.#running.values()) {
       if (now >= running.until) running.stop.abort('timeout')
       if (now - running.renewedAt >= renewMs - clockMs / 2) this.#renew(running)
@@ -74,7 +74,7 @@ export class StepRunner {
   /** Prolongs the lease, and does what is desired of the session. */
   #renew(running: Running): void {
     const { port, log } = this.#options
-    running.renewedAt = Date.now()
+    running.renewedAt = performance.now()
     port.renew(running.attempt).then(
       (desired) => {
         if (desired === 'lost' || desired === 'cancel') running.stop.abort(desired)
@@ -112,8 +112,16 @@ export class StepRunner {
     const { port } = this.#options
     const stop = new AbortController()
     await using tools = new AttemptTools(this.#options.tools(attempt, stop.signal))
-    const since = Date.now()
-    const running: Running = { attempt, since, tools, stop, reason: 'pause', renewedAt: since, until: Infinity, isDelivering: false }
+    const running: Running = {
+      attempt,
+      since: Date.now(),
+      tools,
+      stop,
+      reason: 'pause',
+      renewedAt: performance.now(),
+      until: Infinity,
+      isDelivering: false,
+    }
     this.#running.set(attempt.id, running)
     if (this.#isDraining) {
       running.reason = 'drain'
@@ -134,7 +142,7 @@ export class StepRunner {
     const { attempt, tools, stop } = running
     const operation = this.#options.operations[attempt.step]
     if (!operation) return { error: new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`) }
-    running.until = running.since + operation.timeoutMs
+    running.until = performance.now() + operation.timeoutMs
     const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout'
     try {
       const output = await operation.run(attempt.input, tools)

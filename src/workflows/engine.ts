@@ -80,9 +80,9 @@ export class Engine {
   readonly #watchers = new Map<string, Set<{ entry(): void; progress(progress: Progress): void }>>()
   /** What a document's text parses to: a memo, so it cannot be stale. An entry is out while it is in use. */
   readonly #cache = new Map<string, { text: string; loaded: Loaded }>()
-  #workersRead: { at: number; records: Promise<WorkerRecord[]> } = { at: 0, records: Promise.resolve([]) }
-  #modelsRead: { at: number; models: Promise<Model[]> } = { at: 0, models: Promise.resolve([]) }
-  #memoryRead = { at: 0, left: Promise.resolve(Infinity), promised: 0 }
+  #workersRead: { at: number; records: Promise<WorkerRecord[]> } = { at: -Infinity, records: Promise.resolve([]) }
+  #modelsRead: { at: number; models: Promise<Model[]> } = { at: -Infinity, models: Promise.resolve([]) }
+  #memoryRead = { at: -Infinity, left: Promise.resolve(Infinity), promised: 0 }
 
   constructor(options: EngineOptions) {
     this.#redis = options.redis
@@ -220,16 +220,17 @@ export class Engine {
 
   /** Models in the configured folders, read again at most every ten seconds. */
   models(): Promise<Model[]> {
-    if (Date.now() - this.#modelsRead.at > 10_000) this.#modelsRead = { at: Date.now(), models: discoverModels(this.config.models) }
+    if (performance.now() - this.#modelsRead.at > 10_000)
+      this.#modelsRead = { at: performance.now(), models: discoverModels(this.config.models) }
     return this.#modelsRead.models
   }
 
   /** Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can always end. */
   async #hasRoom(reserve: number): Promise<boolean> {
-    if (Date.now() - this.#memoryRead.at > 1000) {
+    if (performance.now() - this.#memoryRead.at > 1000) {
       const left = this.store.memoryLeft()
-      this.#memoryRead = { at: Date.now(), left, promised: 0 }
-      left.catch(() => (this.#memoryRead.at = 0))
+      this.#memoryRead = { at: performance.now(), left, promised: 0 }
+      left.catch(() => (this.#memoryRead.at = -Infinity))
     }
     const read = this.#memoryRead
     const bytes = sessionBytes + reserve
@@ -388,10 +389,10 @@ export class Engine {
 
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
   workers(): Promise<WorkerRecord[]> {
-    if (Date.now() - this.#workersRead.at > 300) {
+    if (performance.now() - this.#workersRead.at > 300) {
       const records = readWorkers<WorkerRecord>(this.#redis)
-      this.#workersRead = { at: Date.now(), records }
-      records.catch(() => (this.#workersRead.at = 0))
+      this.#workersRead = { at: performance.now(), records }
+      records.catch(() => (this.#workersRead.at = -Infinity))
     }
     return this.#workersRead.records
   }

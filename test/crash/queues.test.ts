@@ -5,9 +5,11 @@ import { Worker as BullWorker } from 'bullmq'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { keys, queues } from '../../src/keys.ts'
+import { leaseMs } from '../../src/workflows/store.ts'
 import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
 
 const module = pathToFileURL(join(root, 'test/support/rehearsal.ts')).href
+const clockBack = pathToFileURL(join(root, 'test/support/clock-back.mjs')).href
 const clockAhead = pathToFileURL(join(root, 'test/support/clock-ahead.mjs')).href
 
 /** Starts a session of the one-step workflow; its step leaves a line in the ledger each time it runs. */
@@ -109,6 +111,24 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
         [workers[i], 'completed'],
       ])
     }
+  })
+
+  it('clocks that jump back by an hour under a step: its lease is kept, its progress is told, the next step finds its way', async ({
+    expect,
+  }) => {
+    await using farm = await startFarm({ preload: [clockBack], workers: 2 })
+    const open = await farm.gate(7, 2)
+    const id = await farm.submit({ count: 2 })
+    const { worker } = await farm.untilCall(id, 2)
+    await sleep(8000 + leaseMs + 2000)
+    await open()
+    await farm.pictures(id)
+    const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
+    expect(attempts.filter(({ end }) => end !== 'completed')).toEqual([])
+    expect((await farm.attempts(id, 'inference.denoise')).map((attempt) => attempt.worker)).toEqual([worker.ready, worker.ready])
+    // And a worker that is gone by now is not asked any more.
+    await worker.kill()
+    expect(await farm.pictures(await farm.submit({ seed: 8 }))).toHaveLength(1)
   })
 
   it('a worker that lost attempts of three different sessions in a row takes nothing more', async ({ expect }) => {

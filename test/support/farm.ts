@@ -184,9 +184,10 @@ export class Farm implements AsyncDisposable {
   async addApi(): Promise<GroupProcess> {
     const name = `api-${this.apis.length}`
     const env = { ...this.#env, DARKROOM_PORT: String(await freePort()) }
-    const { module } = this.#options
+    const { module, preload = [] } = this.#options
     const args = module === undefined ? [] : [module]
-    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, log: join(this.folder, `${name}.log`) })
+    const log = join(this.folder, `${name}.log`)
+    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, log })
     this.apis.push(api)
     await api.start()
     this.#clients.set(api, new ApiClient(api.ready))
