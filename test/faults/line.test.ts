@@ -10,7 +10,7 @@ import { chance, either, sometimes, Walk, type Place } from '../support/proxy.ts
 const seed = Number(process.env['FAULT_SEED'] ?? Math.floor(Math.random() * 1e9))
 const places = Number(process.env['FAULT_PLACES'] ?? 24)
 /** Sessions under way at a time. */
-const atOnce = 8
+const atOnce = 12
 
 const input = (i: number): Record<string, unknown> => ({ seed: i, steps: 4 })
 

@@ -39,7 +39,7 @@ describe('maxmemory', () => {
   const ids: string[] = []
 
   it('a backlog fills Redis: the rest is refused with 503 and Retry-After, and every accepted session ends, though each grows', async () => {
-    await limit((await used()) + 3 * MB)
+    await limit((await used()) + 2 * MB)
     const refusals: Awaited<ReturnType<typeof submit>>[] = []
     const client = async (name: string): Promise<void> => {
       for (let i = 0; ; i++) {

@@ -1,9 +1,9 @@
-/** The line breaks where the rules say, and nowhere else; or the other tests of this folder would show nothing. */
+/** The line breaks where the rules say, and nowhere else; or the tests under faults/ would show nothing. */
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { newSessionId } from '../../src/keys.ts'
 import { connect, untilReady, type Redis } from '../../src/redis.ts'
-import { chance, messageEnd, sometimes, startProxy, Walk, type FaultProxy, type Rule } from '../support/proxy.ts'
-import { startTestRedis, type TestRedis } from '../support/redis.ts'
+import { chance, messageEnd, sometimes, startProxy, Walk, type FaultProxy, type Rule } from './proxy.ts'
+import { startTestRedis, type TestRedis } from './redis.ts'
 
 let redis: TestRedis
 let proxy: FaultProxy
