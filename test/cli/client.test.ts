@@ -67,7 +67,7 @@ describe('generate', () => {
   })
 
   it('detaches, and Ctrl-C on a follower leaves the session alone', async () => {
-    const { stdout } = await darkroom('generate', 'slowly', '--steps', '100', '--detach')
+    const { stdout } = await darkroom('generate', 'slowly', '--steps', '200', '--detach')
     const id = stdout.trim()
     const follower = start(['show', id, '--follow'], env)
     await follower.until(/denoise/)
@@ -82,7 +82,7 @@ describe('generate', () => {
 
 describe('control', () => {
   it('pauses, resumes, cancels, retries', async () => {
-    const id = (await darkroom('generate', 'to be paused', '--steps', '60', '--tag', 'control', '--detach')).stdout.trim()
+    const id = (await darkroom('generate', 'to be paused', '--steps', '200', '--tag', 'control', '--detach')).stdout.trim()
     await farm.untilCall(id, 2)
     expect((await darkroom('pause', id)).stdout).toMatch(/ (pausing|paused)\n$/)
     await farm.until(id, 'paused')
