@@ -1,4 +1,6 @@
-"""Command line: `python -m training <command>`, run in `python/`. `python -m training train --state DIR` does every stage."""
+"""Command line: `python -m training <command>`, run in `python/`. `python -m training train --state DIR` does
+every stage.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-# Before PyTorch and the tokenizers load: nothing here goes to the network, and worker processes must not multiply threads.
+# Before PyTorch and the tokenizers load: nothing here goes to the network, and worker processes must not
+# multiply threads.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -46,9 +49,7 @@ def train(run: Run, stages: tuple[str, ...] = STAGES) -> int:
             elif stage in lora.STYLES:
                 lora.train(run, stage)
             else:
-                {"vae": vae, "upscaler": upscaler, "safety": safety, "controlnet": controlnet}[stage].train(
-                    run
-                )
+                {"vae": vae, "upscaler": upscaler, "safety": safety, "controlnet": controlnet}[stage].train(run)
             if run.cuda:
                 torch.cuda.empty_cache()
     finally:
@@ -63,9 +64,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True)
 
-    def add(
-        name: str, explanation: str, state: bool = False, family: bool = False
-    ) -> argparse.ArgumentParser:
+    def add(name: str, explanation: str, state: bool = False, family: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=explanation, description=explanation)
         default = "cuda" if torch.cuda.is_available() else "cpu"
         command.add_argument("--device", default=default, help="cuda or cpu (default: %(default)s)")
@@ -76,20 +75,13 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     for name in ("train", *STAGES):
-        explanation = (
-            "every stage that is not done yet"
-            if name == "train"
-            else f"the stage {name} ({BUDGETS[name]:.0f} s)"
-        )
+        explanation = "every stage that is not done yet" if name == "train" else f"the stage {name} ({BUDGETS[name]:.0f} s)"
         command = add(name, explanation, state=True)
-        command.add_argument(
-            "--minutes", type=float, help="end after so long, to be resumed by the same command"
-        )
+        command.add_argument("--minutes", type=float, help="end after so long, to be resumed by the same command")
         command.add_argument("--seed", type=int, default=1)
-        command.add_argument(
-            "--small", action="store_true", help="a few steps of each stage, to see that it works"
-        )
+        command.add_argument("--small", action="store_true", help="a few steps of each stage, to see that it works")
         command.add_argument("--seconds", type=float, help="another training time than the stage's own")
+        command.add_argument("--start", type=Path, help="a family whose UNet and text encoder the stage unet begins with")
     add("precompile", "fill the compiler's cache for the stage unet (it does this itself)", state=True)
     add("package", "write the trained networks as a family", state=True, family=True)
     command = add(
@@ -97,9 +89,8 @@ def parser() -> argparse.ArgumentParser:
         "measure the family, print the judge's table and the gates, write evaluation.json",
         family=True,
     )
-    command.add_argument(
-        "--fraction", type=float, default=1.0, help="share of each measurement's sample (default: 1)"
-    )
+    command.add_argument("--fraction", type=float, default=1.0, help="share of the main table's prompts (default: 1)")
+    command.add_argument("--others", type=float, default=1.0, help="share of every other sample (default: 1)")
     command.add_argument("--out", type=Path, help="where to write (default: evaluation.json in the family)")
     command = add("time", "time pictures on two CPU cores, write timing.json", family=True)
     command.add_argument("--pictures", type=int, default=10)
@@ -124,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command == "evaluate":
         run = Run.open(options.family, options.device, logs=False)
-        result = evaluate.evaluate(run, options.family, options.fraction)
+        result = evaluate.evaluate(run, options.family, options.fraction, options.others)
         print(evaluate.format_gates(result["gates"]))
         evaluate.write_result(result, options.out or options.family / "evaluation.json")
         run.close()
@@ -140,9 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
             unet.precompile(run)
         run.close()
         return 0
-    run = Run.open(
-        options.state, options.device, options.small, options.seed, options.minutes, options.seconds
-    )
+    run = Run.open(options.state, options.device, options.small, options.seed, options.minutes, options.seconds, options.start)
     try:
         return train(run, STAGES if command == "train" else (command,))
     finally:

@@ -110,7 +110,9 @@ def _describe(
 
 
 def write(rng: random.Random, scene: Scene, full: bool = False) -> Prompt:
-    """Caption a scene. `full` names every colour, shape, relation and the background, as the evaluation needs."""
+    """Caption a scene. `full` names every colour, shape, relation and the background, as the evaluation
+    needs.
+    """
 
     def omit(share: float) -> bool:
         return not full and rng.random() < share
@@ -153,7 +155,9 @@ def _describe_pair(rng: random.Random, scene: Scene, sized: tuple[bool, ...], om
 
 
 def write_vague(rng: random.Random, scene: Scene) -> str:
-    """Caption without shapes and places: a ControlNet that reads everything from the text learns to ignore its hint."""
+    """Caption without shapes and places: a ControlNet that reads everything from the text learns to ignore
+    its hint.
+    """
     background = COLOURS[scene.background]
     colours = [COLOURS[thing.colour] for thing in scene.things]
     rng.shuffle(colours)
@@ -164,18 +168,13 @@ def write_vague(rng: random.Random, scene: Scene) -> str:
     if len(colours) == 1:
         forms = ("{a} {0} shape", "one shape, {0}", "something {0}", "{0}")
         return rng.choice(forms).format(colours[0], a=_article(colours[0])) + tail
-    return (
-        rng.choice(("two shapes, {} and {}", "{} and {} shapes", "{} and {}", "shapes in {} and {}")).format(
-            *colours
-        )
-        + tail
-    )
+    return rng.choice(("two shapes, {} and {}", "{} and {} shapes", "{} and {}", "shapes in {} and {}")).format(*colours) + tail
 
 
-def prompts(
-    seed: int, singles: int, pairs: int, empties: int = 0, width: int = SIDE, height: int = SIDE
-) -> list[Prompt]:
-    """Full captions of random scenes: `singles` with one thing, then `pairs` with two, then `empties` with none."""
+def prompts(seed: int, singles: int, pairs: int, empties: int = 0, width: int = SIDE, height: int = SIDE) -> list[Prompt]:
+    """Full captions of random scenes: `singles` with one thing, then `pairs` with two, then `empties` with
+    none.
+    """
     rng = random.Random(seed)
     counts = [1] * singles + [2] * pairs + [0] * empties
     return [write(rng, random_scene(rng, count, width, height), full=True) for count in counts]

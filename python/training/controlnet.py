@@ -1,7 +1,8 @@
 """Stage 3: a ControlNet for edges, trained against the frozen UNet.
 
-Hints come from the renderer: boundaries one or two pixels wide, some cells dropped and shifted by a pixel, so that the edges an
-ordinary detector finds at inference look familiar. Half of the captions name neither shapes nor places.
+Hints come from the renderer: boundaries one or two pixels wide, some cells dropped and shifted by a pixel, so
+that the edges an ordinary detector finds at inference look familiar. Half of the captions name neither shapes
+nor places.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .render import edges
 from .run import Run
 
 BATCH, RATE = 256, 8e-4
-SCENES = 200_000
+SCENES = 100_000
 CELL = 8
 MOST_DROPPED = 0.1
 
@@ -83,10 +84,7 @@ def train(run: Run) -> None:
     latents = data.latents(run, autoencoder, corpus.packed, corpus.width, corpus.height)
     frozen, text = unet.load(run)
     control = models.new_controlnet(frozen).train().requires_grad_(True)
-    networks = [
-        module.to(run.dtype).to(memory_format=torch.channels_last)
-        for module in (control.to(run.device), frozen)
-    ]
+    networks = [module.to(run.dtype).to(memory_format=torch.channels_last) for module in (control.to(run.device), frozen)]
     weights = MasterWeights({"controlnet": networks[0]}, run, RATE, average=0.999)
     losses, batch = Losses(("v",), run), run.scale(BATCH, 4)
     step = _step(
@@ -99,7 +97,7 @@ def train(run: Run) -> None:
         losses,
         batch,
     )
-    schedule = Schedule(run.budget("controlnet"), 300, 0.05, most_steps=4 if run.small else None)
+    schedule = Schedule(run.budget("controlnet"), 150, 0.05, most_steps=4 if run.small else None)
     outcome = loop("controlnet", [capture(step, run, "controlnet")], weights, schedule, losses, run)
     run.save("controlnet", part(weights.averaged(), "controlnet"))
     run.finish("controlnet", outcome.report() | {"parameters": sum(p.numel() for p in control.parameters())})

@@ -1,4 +1,6 @@
-"""The training set: packed scenes with tokenised captions, and their latents. Pictures are rendered on the device, never stored."""
+"""The training set: packed scenes with tokenised captions, and their latents. Pictures are rendered on the
+device, never stored.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ CAPTIONS, VAGUE = 4, 2
 LONG = 192
 FORMATS = {"square": (SIDE, SIDE), "wide": (LONG, SIDE), "tall": (SIDE, LONG)}
 """Width and height in pixels of the formats trained on."""
-SCENES = {"square": 500_000, "wide": 24_000, "tall": 24_000}
+SCENES = {"square": 250_000, "wide": 24_000, "tall": 24_000}
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,10 @@ def empty_caption(run: Run) -> torch.Tensor:
 
 
 @torch.no_grad()
-def latents(
-    run: Run, vae: AutoencoderKL, packed: torch.Tensor, width: int, height: int, **style
-) -> torch.Tensor:
-    """Unscaled latents of rendered scenes, in the run's working dtype: [N, 4, height / 4, width / 4]. `style` goes to `render`."""
+def latents(run: Run, vae: AutoencoderKL, packed: torch.Tensor, width: int, height: int, **style) -> torch.Tensor:
+    """Unscaled latents of rendered scenes, in the run's working dtype: [N, 4, height / 4, width / 4]. `style`
+    goes to `render`.
+    """
     shape = (len(packed), models.LATENT_CHANNELS, height // models.FACTOR, width // models.FACTOR)
     result = torch.empty(shape, dtype=run.dtype, device=run.device)
     working = models.new_vae().to(run.device, run.dtype).to(memory_format=torch.channels_last).eval()

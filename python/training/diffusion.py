@@ -17,7 +17,9 @@ from .run import Run
 EMPTY_SHARE = 0.12
 """Share of captions replaced by the empty one, which guidance needs (Ho and Salimans 2022)."""
 MIDDLE = (380, 860)
-"""Half of all timesteps fall here. Layout is decided at middle noise: with uniform timesteps relations stay at chance."""
+"""Half of all timesteps fall here. Layout is decided at middle noise: with uniform timesteps relations stay
+at chance.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Noised:
 def noiser(run: Run, scaling: float) -> Callable[[torch.Tensor], Noised]:
     """A function that noises unscaled latents [N, 4, h, w].
 
-    v = √ᾱ ε - √(1 - ᾱ) x (Salimans and Ho 2022). Weight: min(1, 5 / (snr + 1)), which tames nearly clean latents as min-SNR
-    (Hang et al. 2023) does, but keeps the full weight at high noise, where layout is learned.
+    v = √ᾱ ε - √(1 - ᾱ) x (Salimans and Ho 2022). Weight: min(1, 5 / (snr + 1)), which tames nearly clean
+    latents as min-SNR (Hang et al. 2023) does, but keeps the full weight at high noise, where layout is
+    learned.
     """
     alphas = models.alphas_cumulative().to(run.device)
     signal, noise = alphas.sqrt(), (1 - alphas).sqrt()
@@ -124,7 +127,9 @@ class Hint:
 
 @dataclass(frozen=True)
 class Start:
-    """Pictures to start from, uint8 [N, 3, H, W]. `mask`, bool [N, H, W], limits the change to where it is true."""
+    """Pictures to start from, uint8 [N, 3, H, W]. `mask`, bool [N, H, W], limits the change to where it is
+    true.
+    """
 
     pictures: torch.Tensor
     strength: float = 1.0
@@ -144,22 +149,22 @@ def draw(
     sampler: str = "DDIM",
     hint: Hint | None = None,
     start: Start | None = None,
-    chunk: int = 500,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """Draw one picture for each text: uint8 [N, 3, height, width].
 
-    Picture i starts from a CPU generator seeded with seed + i, so it does not depend on the batch it is drawn in (up to rounding).
-    Raises ValueError if a side is not a multiple of 8.
+    Picture i starts from a CPU generator seeded with seed + i, so it does not depend on the batch it is drawn
+    in (up to rounding). Raises ValueError if a side is not a multiple of 8.
     """
     if width % 8 or height % 8:
-        raise ValueError(f"sides must be multiples of 8: {width} × {height}")
+        raise ValueError(f"sides must be multiples of 8: {width} x {height}")
+    # On a CPU small batches stay in the cache.
+    chunk = chunk or (500 if family.device.type == "cuda" else 10)
     parts = []
     for at in range(0, len(texts), chunk):
         span = slice(at, at + chunk)
         part_hint = Hint(hint.edges[span], hint.scale) if hint else None
-        part_start = start and Start(
-            start.pictures[span], start.strength, None if start.mask is None else start.mask[span]
-        )
+        part_start = start and Start(start.pictures[span], start.strength, None if start.mask is None else start.mask[span])
         latents = _denoise(
             family,
             texts[span],
@@ -178,9 +183,7 @@ def draw(
 def _denoise(family, texts, seed, size, steps, guidance, sampler, hint, start):
     device, count = family.device, len(texts)
     generators = [torch.Generator().manual_seed(seed + index) for index in range(count)]
-    noise = torch.stack(
-        [torch.randn(models.LATENT_CHANNELS, *size, generator=generator) for generator in generators]
-    ).to(device)
+    noise = torch.stack([torch.randn(models.LATENT_CHANNELS, *size, generator=generator) for generator in generators]).to(device)
     ids = tokenizer.encode(family.tokenizer, [""] * count + list(texts))
     states = models.encode_text(family.text_encoder, torch.from_numpy(ids).to(device).long())
     plan = scheduler(sampler)
@@ -209,9 +212,7 @@ def _denoise(family, texts, seed, size, steps, guidance, sampler, hint, start):
             )
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         free, told = family.unet(doubled, step, states, return_dict=False, **residuals)[0].chunk(2)
-        latents = plan.step(free + guidance * (told - free), step, latents, return_dict=False, **stochastic)[
-            0
-        ]
+        latents = plan.step(free + guidance * (told - free), step, latents, return_dict=False, **stochastic)[0]
         if mask is not None:
             last = number + 1 == len(timesteps)
             known = clean if last else plan.add_noise(clean, noise, timesteps[number + 1 : number + 2])

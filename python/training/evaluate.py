@@ -1,15 +1,18 @@
-"""The evaluation: draws with the packaged family, measures every picture and holds the figures against the gates.
+"""The evaluation: draws with the packaged family, measures every picture and holds the figures against the
+gates.
 
 Everything works on a CPU too; `--fraction` takes a smaller sample of each measurement.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from .render import edges, render, render_bytes, to_bytes, to_numpy
 from .run import Run
 from .world import COLOURS, SHAPES, Scene, pack, random_scene
 
+MAIN = ("judge", "prompts")
+"""Sections that decide first whether a family is any good."""
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 VARIANTS = (
     ("DDIM", 10, 3.0),
@@ -56,20 +61,27 @@ class Bench:
     def packed(self, asked: list[Prompt]) -> torch.Tensor:
         return torch.from_numpy(pack(prompt.scene for prompt in asked)).to(self.run.device)
 
-    def graded(
-        self, asked: list[Prompt], **options: Any
-    ) -> tuple[judge.Table, list[judge.Grade], torch.Tensor]:
+    def graded(self, asked: list[Prompt], **options: Any) -> tuple[judge.Table, list[judge.Grade], torch.Tensor]:
         """Draw and judge: table, grades and the uint8 pictures."""
         pictures = draw(self.family, [prompt.text for prompt in asked], **options)
         grades = self.run.grade(pictures, asked)
         return judge.tabulate(grades), grades, pictures
 
 
-def evaluate(run: Run, folder: Path, fraction: float = 1.0) -> dict[str, Any]:
-    """Measure the family in `folder`. Returns what `evaluation.json` holds."""
-    bench = Bench(run, folder, Family.open(folder, run.device), fraction)
+def evaluate(run: Run, folder: Path, fraction: float = 1.0, others: float = 1.0) -> dict[str, Any]:
+    """Measure the family in `folder`. Returns what `evaluation.json` holds.
+
+    `fraction` is the share taken of the samples of MAIN, `others` that of everything else.
+    """
+    family = Family.open(folder, run.device)
     device = torch.cuda.get_device_name() if run.cuda else "CPU"
-    result: dict[str, Any] = {"device": device, "torch": torch.__version__, "fraction": fraction}
+    result: dict[str, Any] = {
+        "device": device,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "fraction": fraction,
+        "others": others,
+    }
     sections: dict[str, Callable[[Bench], Any]] = {
         "judge": measure_judge,
         "vae": lambda b: vae.measure(run, b.family.vae, b.count(300)),
@@ -85,14 +97,16 @@ def evaluate(run: Run, folder: Path, fraction: float = 1.0) -> dict[str, Any]:
     }
     for name, measure in sections.items():
         begun = time.monotonic()
-        result[name] = measure(bench)
+        result[name] = measure(Bench(run, folder, family, fraction if name in MAIN else others))
         run.log(f"evaluate {name}: {time.monotonic() - begun:.1f} s")
     result["gates"] = gates(result)
     return result
 
 
 def measure_judge(bench: Bench) -> dict[str, Any]:
-    """The judge on rendered ground truth, plain, and blurred (deviation 1 pixel) with noise (deviation 0.05)."""
+    """The judge on rendered ground truth, plain, and blurred (deviation 1 pixel) with noise (deviation
+    0.05).
+    """
     each = bench.count(600)
     asked = prompts(11, each, each)
     clear = torch.cat([render(chunk) for chunk in bench.packed(asked).split(200)])
@@ -107,9 +121,7 @@ def worn(pictures: torch.Tensor, seed: int = 11) -> torch.Tensor:
     kernel = torch.exp(-(torch.arange(-3, 4, device=pictures.device).float() ** 2) / 2)
     kernel = kernel / kernel.sum()
     square = (kernel[:, None] * kernel[None])[None, None].repeat(3, 1, 1, 1)
-    blurred = torch.nn.functional.conv2d(
-        torch.nn.functional.pad(pictures, (3, 3, 3, 3), mode="replicate"), square, groups=3
-    )
+    blurred = torch.nn.functional.conv2d(torch.nn.functional.pad(pictures, (3, 3, 3, 3), mode="replicate"), square, groups=3)
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(seed)).to(pictures.device)
     return blurred + 0.05 * noise
 
@@ -143,18 +155,18 @@ def measure_formats(bench: Bench) -> dict[str, judge.Table]:
     for form in ("wide", "tall"):
         width, height = FORMATS[form]
         asked = prompts(303, each, each, width=width, height=height)
-        result[f"{width}×{height}"], _, _ = bench.graded(asked, seed=3000, width=width, height=height)
+        result[f"{width}x{height}"], _, _ = bench.graded(asked, seed=3000, width=width, height=height)
     return result
 
 
 def measure_variants(bench: Bench) -> dict[str, judge.Table]:
     """The table under other samplers, step counts and guidance scales."""
-    each = bench.count(150)
+    each = bench.count(50)
     asked = prompts(404, each, each)
     return {
-        f"{sampler}, {steps} steps, guidance {guidance:g}": bench.graded(
-            asked, seed=4000, sampler=sampler, steps=steps, guidance=guidance
-        )[0]
+        f"{sampler}, {steps} steps, guidance {guidance:g}": bench.graded(asked, seed=4000, sampler=sampler, steps=steps, guidance=guidance)[
+            0
+        ]
         for sampler, steps, guidance in (("DDIM", 20, 3.0), *VARIANTS)
     }
 
@@ -172,17 +184,11 @@ def measure_controlnet(bench: Bench) -> dict[str, dict[str, float]]:
     hint, hints = thin[:, None].expand(-1, 3, -1, -1).float(), thin.cpu().numpy()
 
     def overlap(pictures: torch.Tensor) -> float:
-        values = [
-            judge.boundary_overlap(edge, picture)
-            for edge, picture in zip(hints, to_numpy(pictures), strict=True)
-        ]
+        values = [judge.boundary_overlap(edge, picture) for edge, picture in zip(hints, to_numpy(pictures), strict=True)]
         return round(float(np.mean(values)), 4)
 
     result = {
-        kind: {
-            f"{scale:g}": overlap(draw(bench.family, lines, seed=4300, hint=Hint(hint, scale)))
-            for scale in (0.0, 0.5, 1.0)
-        }
+        kind: {f"{scale:g}": overlap(draw(bench.family, lines, seed=4300, hint=Hint(hint, scale))) for scale in (0.0, 0.5, 1.0)}
         for kind, lines in texts.items()
     }
     result["renders"] = {"own hint": overlap(render_bytes(packed))}
@@ -190,7 +196,9 @@ def measure_controlnet(bench: Bench) -> dict[str, dict[str, float]]:
 
 
 def measure_loras(bench: Bench) -> dict[str, dict[str, float]]:
-    """Mean saturation under `pastel` and mean black rim under `outline`, by weight; prompts for the rim name no black."""
+    """Mean saturation under `pastel` and mean black rim under `outline`, by weight; prompts for the rim name
+    no black.
+    """
     each = bench.count(50)
     asked = [p for p in prompts(777, 2 * each, 2 * each) if BLACK not in _colours(p.scene)]
     measures = {"pastel": judge.saturation, "outline": judge.rim_share}
@@ -201,13 +209,9 @@ def measure_loras(bench: Bench) -> dict[str, dict[str, float]]:
         for weight in WEIGHTS:
             styled = bench.family.with_unet(lora.styled_unet(bench.family.unet, adapter, weight))
             pictures = draw(styled, [prompt.text for prompt in asked], seed=7700)
-            values[f"{weight:g}"] = round(
-                float(np.mean([measure(picture) for picture in to_numpy(pictures)])), 4
-            )
+            values[f"{weight:g}"] = round(float(np.mean([measure(picture) for picture in to_numpy(pictures)])), 4)
         style = lora.STYLES[name].rendering(name, bench.run.device)
-        values["renders in the style"] = round(
-            float(np.mean([measure(picture) for picture in to_numpy(render_bytes(packed, **style))])), 4
-        )
+        values["renders in the style"] = round(float(np.mean([measure(picture) for picture in to_numpy(render_bytes(packed, **style))])), 4)
         result[name] = values
     return result
 
@@ -218,10 +222,7 @@ def _colours(scene: Scene) -> set[int]:
 
 def load_adapter(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """A packaged LoRA in diffusers' layout, with names relative to the UNet."""
-    return {
-        name.removeprefix("unet."): tensor.float()
-        for name, tensor in load_file(path, device=str(device)).items()
-    }
+    return {name.removeprefix("unet."): tensor.float() for name, tensor in load_file(path, device=str(device)).items()}
 
 
 def _side_by_side(count: int, seed: int) -> list[Scene]:
@@ -238,8 +239,9 @@ def _side_by_side(count: int, seed: int) -> list[Scene]:
 def measure_inpainting(bench: Bench) -> dict[str, float]:
     """Replace the right-hand thing behind a mask of the right half.
 
-    `kept`: mean absolute difference from the original, 0 to 255, over unmasked pixels at least 8 from the mask; it is the VAE's own
-    error, as nothing is pasted back. `vae`: the same for a mere reconstruction. `right`: share of pictures that match the new prompt.
+    `kept`: mean absolute difference from the original, 0 to 255, over unmasked pixels at least 8 from the
+    mask; it is the VAE's own error, as nothing is pasted back. `vae`: the same for a mere reconstruction.
+    `right`: share of pictures that match the new prompt.
     """
     rng = random.Random(55)
     before = _side_by_side(bench.count(100), 5)
@@ -247,18 +249,14 @@ def measure_inpainting(bench: Bench) -> dict[str, float]:
     for scene in before:
         right = max(scene.things, key=lambda thing: thing.x)
         colour = rng.choice([index for index in range(len(COLOURS)) if index not in _colours(scene)])
-        changed = replace(
-            right, colour=colour, shape=(right.shape + rng.randrange(1, len(SHAPES))) % len(SHAPES)
-        )
+        changed = replace(right, colour=colour, shape=(right.shape + rng.randrange(1, len(SHAPES))) % len(SHAPES))
         things = tuple(changed if thing is right else thing for thing in scene.things)
         # Named sizes would bind the thing outside the mask too; only what is drawn anew is judged.
         asked.append(replace(write(rng, replace(scene, things=things), full=True), sized=()))
     original = render_bytes(torch.from_numpy(pack(before)).to(bench.run.device))
     mask = torch.zeros(len(asked), 128, 128, dtype=torch.bool, device=bench.run.device)
     mask[:, :, 64:] = True
-    pictures = draw(
-        bench.family, [prompt.text for prompt in asked], seed=5000, start=Start(original, 1.0, mask)
-    )
+    pictures = draw(bench.family, [prompt.text for prompt in asked], seed=5000, start=Start(original, 1.0, mask))
     rebuilt = decode(bench.family.vae, encode(bench.family.vae, original))
 
     def difference(seen: torch.Tensor) -> float:
@@ -273,7 +271,9 @@ def measure_inpainting(bench: Bench) -> dict[str, float]:
 
 
 def measure_image_to_image(bench: Bench) -> dict[str, float]:
-    """Strength 0.5 from a render of the prompt's own scene: how far things move, in pixels, and the share still right."""
+    """Strength 0.5 from a render of the prompt's own scene: how far things move, in pixels, and the share
+    still right.
+    """
     each = bench.count(50)
     asked = prompts(808, each, each)
     original = render_bytes(bench.packed(asked))
@@ -298,15 +298,15 @@ def measure_image_to_image(bench: Bench) -> dict[str, float]:
 def measure_upscaler(bench: Bench) -> dict[str, dict[str, float]]:
     """See `upscaler.measure`."""
     network = Compact()
-    network.load_state_dict(
-        {k: v.float() for k, v in load_file(bench.folder / "upscaler" / "x2-compact.safetensors").items()}
-    )
+    network.load_state_dict({k: v.float() for k, v in load_file(bench.folder / "upscaler" / "x2-compact.safetensors").items()})
     network = network.to(bench.run.device).eval().requires_grad_(False)
     return upscaler.measure(network, bench.family.vae, bench.count(200))
 
 
 def measure_safety(bench: Bench) -> dict[str, dict[str, float]]:
-    """Area under the ROC curve on renders, on reconstructions, and on generated pictures, where the judge tells the truth."""
+    """Area under the ROC curve on renders, on reconstructions, and on generated pictures, where the judge
+    tells the truth.
+    """
     network = ResNetForImageClassification.from_pretrained(bench.folder / "safety", dtype=torch.float32)
     network = network.to(bench.run.device).eval().requires_grad_(False)
     result = safety.measure(network, bench.family.vae, bench.count(2000))
@@ -319,9 +319,7 @@ def measure_safety(bench: Bench) -> dict[str, dict[str, float]]:
     probability = safety.scores(network, pictures).cpu().numpy()
     sights = [judge.look(picture) for picture in to_numpy(pictures)]
     truth = np.array([safety.truth_of(sight.background, sight.things) for sight in sights])
-    result["generated"] = {
-        label: safety.area(probability[:, index], truth[:, index]) for index, label in safety.LABELS.items()
-    }
+    result["generated"] = {label: safety.area(probability[:, index], truth[:, index]) for index, label in safety.LABELS.items()}
     return result
 
 
@@ -338,7 +336,7 @@ def gates(result: dict[str, Any]) -> list[dict[str, Any]]:
         ("judge right on rendered ground truth, least", min(truth), "= 1", min(truth) == 1),
         ("one object, all right", judge.share(table, 1), "≥ 0.99", judge.share(table, 1) >= 0.99),
         ("two objects, all right", judge.share(table, 2), "≥ 0.97", judge.share(table, 2) >= 0.97),
-        ("192×128 and 128×192, all right, least", min(shares), "≥ 0.9", min(shares) >= 0.9),
+        ("192x128 and 128x192, all right, least", min(shares), "≥ 0.9", min(shares) >= 0.9),
         (
             "ControlNet boundary IoU, vague prompts, scale 1",
             control["vague"]["1"],
@@ -367,13 +365,13 @@ def gates(result: dict[str, Any]) -> list[dict[str, Any]]:
             "pastel: saturation at weights 0 … 1",
             fall,
             "falls",
-            all(a > b for a, b in zip(fall, fall[1:], strict=False)),
+            all(a > b for a, b in itertools.pairwise(fall)),
         ),
         (
             "outline: black rim at weights 0 … 1",
             rise,
             "rises",
-            all(a < b for a, b in zip(rise, rise[1:], strict=False)),
+            all(a < b for a, b in itertools.pairwise(rise)),
         ),
         ("inpainting: mean change outside the mask, of 255", inside["kept"], "≤ 2", inside["kept"] <= 2),
         ("inpainting: new thing right", inside["right"], "≥ 0.8", inside["right"] >= 0.8),
@@ -385,10 +383,7 @@ def gates(result: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         ("test classifier: AUC, least", min(curves), "≥ 0.99", min(curves) >= 0.99),
     ]
-    return [
-        {"gate": gate, "figure": _short(figure), "wanted": wanted, "met": bool(met)}
-        for gate, figure, wanted, met in rows
-    ]
+    return [{"gate": gate, "figure": _short(figure), "wanted": wanted, "met": bool(met)} for gate, figure, wanted, met in rows]
 
 
 def _short(figure: float | list[float]) -> float | list[float]:

@@ -1,9 +1,9 @@
 """The judge: reads a picture of the family with plain image processing and compares it with what was asked.
 
-Nearest palette colour for each pixel; background = most frequent colour of the border; opening with a 3 × 3 square for each
-colour; 4-connected components of at least 120 pixels; shape = best intersection over union with templates stretched to the
-component's box; relation from the centroids. On rendered ground truth it is right every time (a test holds it to
-that), so what it misses in a generated picture is the model's fault.
+Nearest palette colour for each pixel; background = most frequent colour of the border; opening with a 3 x 3
+square for each colour; 4-connected components of at least 120 pixels; shape = best intersection over union
+with templates stretched to the component's box; relation from the centroids. On rendered ground truth it is
+right every time (a test holds it to that), so what it misses in a generated picture is the model's fault.
 
 Needs numpy only, so that tests of the product can use it without PyTorch.
 """
@@ -28,7 +28,9 @@ BLACK = COLOURS.index("black")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A thing seen in a picture: colour and shape as indices, centroid, radius and area in pixels, fit of the template 0 to 1."""
+    """A thing seen in a picture: colour and shape as indices, centroid, radius and area in pixels, fit of the
+    template 0 to 1.
+    """
 
     colour: int
     shape: int
@@ -49,10 +51,11 @@ class Sight:
 
 @dataclass(slots=True)
 class Grade:
-    """Verdict on one picture. `marks` maps attributes to right or wrong; what the prompt did not ask for is absent.
+    """Verdict on one picture. `marks` maps attributes to right or wrong; what the prompt did not ask for is
+    absent.
 
-    `all` means background, count, binding of colours to shapes, and relation. `shapes` lists pairs (asked, seen), seen -1
-    where nothing was found.
+    `all` means background, count, binding of colours to shapes, and relation. `shapes` lists pairs (asked,
+    seen), seen -1 where nothing was found.
     """
 
     count: int
@@ -74,14 +77,14 @@ def segment(picture: np.ndarray, palette: np.ndarray = PALETTE) -> np.ndarray:
 
 def background_of(labels: np.ndarray) -> int:
     """Most frequent label in the outer two pixels of [H, W]."""
-    border = np.concatenate(
-        [labels[:2].ravel(), labels[-2:].ravel(), labels[:, :2].ravel(), labels[:, -2:].ravel()]
-    )
+    border = np.concatenate([labels[:2].ravel(), labels[-2:].ravel(), labels[:, :2].ravel(), labels[:, -2:].ravel()])
     return int(np.bincount(border, minlength=len(COLOURS)).argmax())
 
 
 def opened(labels: np.ndarray, background: int) -> np.ndarray:
-    """Morphological opening with a 3 × 3 square for each label; background and what the opening removes become -1."""
+    """Morphological opening with a 3 x 3 square for each label; background and what the opening removes
+    become -1.
+    """
     height, width = labels.shape
     padded = np.pad(labels, 1, mode="edge")
     windows = [(dy, dx) for dy in range(3) for dx in range(3)]
@@ -91,14 +94,14 @@ def opened(labels: np.ndarray, background: int) -> np.ndarray:
     core = np.pad(eroded, 1)
     kept = np.zeros((height, width), bool)
     for dy, dx in windows:
-        kept |= core[dy : dy + height, dx : dx + width] & (
-            padded[dy : dy + height, dx : dx + width] == labels
-        )
+        kept |= core[dy : dy + height, dx : dx + width] & (padded[dy : dy + height, dx : dx + width] == labels)
     return np.where(kept & (labels != background), labels, -1).astype(np.int8)
 
 
 def _templates() -> list[tuple[int, np.ndarray]]:
-    """(shape, mask) at two radii, opened and cropped: small stars lose their tips to the opening, so the template must too."""
+    """(shape, mask) at two radii, opened and cropped: small stars lose their tips to the opening, so the
+    template must too.
+    """
     templates = []
     for index, shape in enumerate(SHAPES):
         for radius in TEMPLATE_RADII:
@@ -114,10 +117,7 @@ def _unit_areas() -> list[float]:
     """Area of each shape of radius 1, by counting on a fine grid."""
     span, cells = 2.8, 800
     axis = (np.arange(cells) + 0.5) / cells * span - span / 2
-    return [
-        float((signed_distance(shape, *np.meshgrid(axis, axis), np) <= 0).mean() * span**2)
-        for shape in SHAPES
-    ]
+    return [float((signed_distance(shape, *np.meshgrid(axis, axis), np) <= 0).mean() * span**2) for shape in SHAPES]
 
 
 TEMPLATES = _templates()
@@ -125,9 +125,11 @@ UNIT_AREAS = _unit_areas()
 
 
 def components(labels: np.ndarray) -> list[list[tuple[int, int, int, int]]]:
-    """4-connected components of equal label >= 0 in [H, W], each as runs (row, first column, end column, label).
+    """4-connected components of equal label >= 0 in [H, W], each as runs (row, first column, end column,
+    label).
 
-    Union-find over horizontal runs: no dependency, and fast enough in plain Python because there are few runs.
+    Union-find over horizontal runs: no dependency, and fast enough in plain Python because there are few
+    runs.
     """
     parent: list[int] = []
 
@@ -205,7 +207,9 @@ def relation_of(first: Found, second: Found) -> str:
 
 
 def grade(picture: np.ndarray, scene: Scene, sized: Sequence[bool] = ()) -> Grade:
-    """Compare a picture, uint8 [H, W, 3], with the scene its prompt was written from; `sized` says which sizes were asked for."""
+    """Compare a picture, uint8 [H, W, 3], with the scene its prompt was written from; `sized` says which
+    sizes were asked for.
+    """
     sight = look(picture)
     asked, count = scene.things, len(scene.things)
     marks = {"background": sight.background == scene.background, "count": len(sight.things) == count}
@@ -220,9 +224,7 @@ def grade(picture: np.ndarray, scene: Scene, sized: Sequence[bool] = ()) -> Grad
         matches = [next((seen for seen in top if seen.colour == thing.colour), None) for thing in asked]
         marks["colour"] = sorted(seen.colour for seen in top) == sorted(thing.colour for thing in asked)
         marks["shape"] = sorted(seen.shape for seen in top) == sorted(thing.shape for thing in asked)
-        marks["binding"] = all(
-            seen is not None and seen.shape == thing.shape for seen, thing in zip(matches, asked, strict=True)
-        )
+        marks["binding"] = all(seen is not None and seen.shape == thing.shape for seen, thing in zip(matches, asked, strict=True))
         marks["relation"] = None not in matches and relation_of(*matches) == scene.relation
     else:
         matches = []
@@ -231,18 +233,14 @@ def grade(picture: np.ndarray, scene: Scene, sized: Sequence[bool] = ()) -> Grad
             seen is not None and (not named or (seen.radius > SIZE_BOUNDARY) == bool(thing.size))
             for seen, thing, named in zip(matches, asked, sized, strict=True)
         )
-    result.shapes = [
-        (thing.shape, seen.shape if seen else -1) for thing, seen in zip(asked, matches, strict=True)
-    ]
+    result.shapes = [(thing.shape, seen.shape if seen else -1) for thing, seen in zip(asked, matches, strict=True)]
     marks["all"] = all(marks.get(name, True) for name in ("background", "count", "binding", "relation"))
     return result
 
 
 def grade_all(pictures: Iterable[np.ndarray], asked: Iterable[Prompt]) -> list[Grade]:
     """Grade pictures, uint8 [N, H, W, 3], against their prompts."""
-    return [
-        grade(picture, prompt.scene, prompt.sized) for picture, prompt in zip(pictures, asked, strict=True)
-    ]
+    return [grade(picture, prompt.scene, prompt.sized) for picture, prompt in zip(pictures, asked, strict=True)]
 
 
 def tabulate(grades: Iterable[Grade]) -> Table:
@@ -271,10 +269,8 @@ def format_table(table: Table) -> str:
     ]
     for count in sorted(table):
         row = table[count]
-        cells = [f"{100 * row[name][0] / row[name][1]:.1f} %" if name in row else "–" for name in ATTRIBUTES]
-        lines.append(
-            f"| {names[count]} ({row['all'][1]}) | " + " | ".join(cells[:-1]) + f" | **{cells[-1]}** |"
-        )
+        cells = [f"{100 * row[name][0] / row[name][1]:.1f} %" if name in row else "-" for name in ATTRIBUTES]
+        lines.append(f"| {names[count]} ({row['all'][1]}) | " + " | ".join(cells[:-1]) + f" | **{cells[-1]}** |")
     return "\n".join(lines)
 
 
@@ -286,13 +282,15 @@ def saturation(picture: np.ndarray) -> float:
 
 
 def rim_share(picture: np.ndarray) -> float:
-    """Share of the pixels along the background's edge that are black: near 0 for flat shapes, near 1 for outlined ones.
+    """Share of the pixels along the background's edge that are black: near 0 for flat shapes, near 1 for
+    outlined ones.
 
     Tells nothing where black was asked for. 0 if there is no edge.
     """
     labels = segment(picture)
     figure = labels != background_of(labels)
-    # Two pixels deep: the outermost pixel of a black rim is a blend with the background and may read as another colour.
+    # Two pixels deep: the outermost pixel of a black rim is a blend with the background and may read as
+    # another colour.
     inner = figure & _dilated(~figure, 2)
     return float((labels[inner] == BLACK).mean()) if inner.any() else 0.0
 
@@ -302,9 +300,7 @@ def _dilated(mask: np.ndarray, reach: int) -> np.ndarray:
     for axis in (0, 1):
         padded = np.pad(mask, [(reach, reach) if index == axis else (0, 0) for index in (0, 1)])
         length = mask.shape[axis]
-        mask = np.logical_or.reduce(
-            [padded.take(range(start, start + length), axis) for start in range(2 * reach + 1)]
-        )
+        mask = np.logical_or.reduce([padded.take(range(start, start + length), axis) for start in range(2 * reach + 1)])
     return mask
 
 
@@ -318,8 +314,8 @@ def boundaries(labels: np.ndarray) -> np.ndarray:
 def boundary_overlap(hint: np.ndarray, picture: np.ndarray, tolerance: int = 2) -> float:
     """Intersection over union, 0 to 1, of a hint's edges, bool [H, W], with a picture's, uint8 [H, W, 3].
 
-    An edge pixel is matched if the other side has one within `tolerance` pixels (square); the intersection is the mean of
-    the two directions' matches.
+    An edge pixel is matched if the other side has one within `tolerance` pixels (square); the intersection is
+    the mean of the two directions' matches.
     """
     labels = segment(picture)
     edges = boundaries(opened(labels, background_of(labels)))
@@ -334,7 +330,9 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve by the Mann–Whitney statistic, ties counted half. Raises ValueError without both classes."""
+    """Area under the ROC curve by the Mann-Whitney statistic, ties counted half. Raises ValueError without
+    both classes.
+    """
     positive, negative = scores[truth], scores[~truth]
     if not len(positive) or not len(negative):
         raise ValueError("both classes are needed")

@@ -1,8 +1,8 @@
 """Stage 4: two LoRAs (Hu et al. 2021), each a style that can be measured.
 
-`pastel` mixes every colour with white: mean saturation falls with its weight. `outline` draws a dark rim of three pixels around every
-thing; strokes that fine need the convolutions at full latent resolution, where this UNet has no attention.
-Neither has a trigger word: captions are the ordinary ones, the weight alone decides.
+`pastel` mixes every colour with white: mean saturation falls with its weight. `outline` draws a dark rim of
+three pixels around every thing; strokes that fine need the convolutions at full latent resolution, where this
+UNet has no attention. Neither has a trigger word: captions are the ordinary ones, the weight alone decides.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .optimise import Losses, MasterWeights, Schedule, Step, capture, loop, part
 from .render import palette, pastel
 from .run import Run
 
-BATCH, RATE = 256, 1e-3
-SCENES = 60_000
+BATCH, RATE = 256, 2e-3
+SCENES = 30_000
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2")
 
@@ -45,10 +45,10 @@ STYLES = {
 }
 
 
-def fused(
-    base: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], weight: float
-) -> dict[str, torch.Tensor]:
-    """The UNet's weights with W + weight · B A for every adapted layer (alpha equals the rank, so the scale is 1)."""
+def fused(base: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], weight: float) -> dict[str, torch.Tensor]:
+    """The UNet's weights with W + weight · B A for every adapted layer (alpha equals the rank, so the scale
+    is 1).
+    """
     result = dict(base)
     for name, down in adapter.items():
         if ".lora_A." not in name:
@@ -60,9 +60,7 @@ def fused(
     return result
 
 
-def styled_unet(
-    base: UNet2DConditionModel, adapter: Mapping[str, torch.Tensor], weight: float
-) -> UNet2DConditionModel:
+def styled_unet(base: UNet2DConditionModel, adapter: Mapping[str, torch.Tensor], weight: float) -> UNet2DConditionModel:
     """A copy of the UNet with the adapter fused in."""
     network = models.new_unet()
     network.load_state_dict(fused(base.state_dict(), adapter, weight))
@@ -95,9 +93,7 @@ def train(run: Run, name: str) -> None:
     torch.manual_seed(run.seed + 3 + list(STYLES).index(name))
     autoencoder = vae.load(run)
     corpus = data.corpus(run, "square", SCENES)
-    latents = data.latents(
-        run, autoencoder, corpus.packed, corpus.width, corpus.height, **style.rendering(name, run.device)
-    )
+    latents = data.latents(run, autoencoder, corpus.packed, corpus.width, corpus.height, **style.rendering(name, run.device))
     network, text = unet.load(run)
     network.add_adapter(
         LoraConfig(
@@ -123,9 +119,7 @@ def train(run: Run, name: str) -> None:
     )
     schedule = Schedule(run.budget(name), 50, 0.05, most_steps=4 if run.small else None)
     outcome = loop(name, [capture(step, run, name)], weights, schedule, losses, run)
-    adapter = {
-        key.replace(f".{name}.", "."): tensor for key, tensor in part(weights.averaged(), "unet").items()
-    }
+    adapter = {key.replace(f".{name}.", "."): tensor for key, tensor in part(weights.averaged(), "unet").items()}
     run.save(name, adapter)
     run.finish(
         name,

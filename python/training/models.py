@@ -1,9 +1,10 @@
 """Shapes of the family's networks and the noise schedule, in the names diffusers and transformers use.
 
-The latent is four channels at a quarter of the picture's side: small enough for a CPU, and the latent shape rules of Stable
-Diffusion 1 hold. The schedule is v-prediction over linear betas: with SD's own betas a share √ᾱ_T = 0.07 of the picture
-survives in the last step and flat backgrounds leak towards grey; linear betas leave 0.006, and v stays well conditioned
-there (Salimans and Ho 2022, "Progressive Distillation", appendix D).
+The latent is four channels at a quarter of the picture's side: small enough for a CPU, and the latent shape
+rules of Stable Diffusion 1 hold. The schedule is v-prediction over linear betas: with SD's own betas a share
+√ᾱ_T = 0.07 of the picture survives in the last step and flat backgrounds leak towards grey; linear betas
+leave 0.006, and v stays well conditioned there (Salimans and Ho 2022, "Progressive Distillation", appendix
+D).
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "force_upcast": False,
 }
-# One stride of two for each gap between entries: three entries reach this VAE's quarter scale, the default four would not.
+# One stride of two for each gap between entries: three entries reach this VAE's quarter scale, the default
+# four would not.
 CONTROLNET = {"conditioning_embedding_out_channels": (8, 16, 32), "conditioning_channels": 3}
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -73,7 +75,9 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet that starts as a copy of the UNet's encoder behind zero convolutions (Zhang et al. 2023)."""
+    """A ControlNet that starts as a copy of the UNet's encoder behind zero convolutions (Zhang et al.
+    2023).
+    """
     return ControlNetModel.from_unet(unet, **CONTROLNET)
 
 
@@ -100,8 +104,8 @@ def new_text_encoder() -> CLIPTextModel:
 def encode_text(model: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
     """The text encoder's last hidden state, [N, 32] int -> [N, 32, 96].
 
-    Written out because CLIPTextModel.forward builds its mask on the host, which a CUDA graph cannot capture; a test holds
-    the two equal.
+    Written out because CLIPTextModel.forward builds its mask on the host, which a CUDA graph cannot capture;
+    a test holds the two equal.
     """
     model = getattr(model, "text_model", model)
     length = ids.shape[1]
@@ -122,8 +126,8 @@ def encode_text(model: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
 def new_vae() -> AutoencoderKL:
     """A VAE with a quiet start: the posterior's deviation begins at 0.05.
 
-    Started at 1, the noise drowns the signal until the encoder has raised its scale, and channels die meanwhile (21 dB
-    instead of 40, whatever the weight of the KL term).
+    Started at 1, the noise drowns the signal until the encoder has raised its scale, and channels die
+    meanwhile (21 dB instead of 40, whatever the weight of the KL term).
     """
     vae = AutoencoderKL(**VAE)
     with torch.no_grad():
@@ -142,9 +146,7 @@ def posterior(vae: AutoencoderKL, picture: torch.Tensor) -> tuple[torch.Tensor, 
 def encode(vae: AutoencoderKL, pictures: torch.Tensor, chunk: int = 250) -> torch.Tensor:
     """Posterior means of uint8 pictures [N, 3, H, W], unscaled."""
     dtype = vae.dtype
-    return torch.cat(
-        [posterior(vae, (part.float() / 127.5 - 1).to(dtype))[0] for part in pictures.split(chunk)]
-    )
+    return torch.cat([posterior(vae, (part.float() / 127.5 - 1).to(dtype))[0] for part in pictures.split(chunk)])
 
 
 @torch.no_grad()
@@ -158,10 +160,10 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor, chunk: int = 250) -> torch
 
 
 class Compact(nn.Module):
-    """×2 upscaler: 3 × 3 convolutions with PReLU, pixel shuffle, added to the nearest-neighbour enlargement.
+    """x2 upscaler: 3 x 3 convolutions with PReLU, pixel shuffle, added to the nearest-neighbour enlargement.
 
-    The "Compact" network of Real-ESRGAN (SRVGGNetCompact) with 24 features and 6 inner convolutions; the parameter names are
-    those its loaders expect.
+    The "Compact" network of Real-ESRGAN (SRVGGNetCompact) with 24 features and 6 inner convolutions; the
+    parameter names are those its loaders expect.
     """
 
     def __init__(self, features: int = 24, inner: int = 6, factor: int = 2) -> None:
@@ -178,9 +180,7 @@ class Compact(nn.Module):
         hidden = picture
         for layer in self.body:
             hidden = layer(hidden)
-        return F.pixel_shuffle(hidden, self.factor) + F.interpolate(
-            picture, scale_factor=self.factor, mode="nearest"
-        )
+        return F.pixel_shuffle(hidden, self.factor) + F.interpolate(picture, scale_factor=self.factor, mode="nearest")
 
 
 def new_classifier(labels: dict[int, str]) -> ResNetForImageClassification:

@@ -1,7 +1,8 @@
 """The training step's machinery: float32 masters, moving averages, CUDA graphs and loops that keep to a time.
 
-Networks this narrow are bound by kernel launches, not arithmetic, so a whole step (data, forward, backward, optimiser) is captured
-once in a CUDA graph and replayed. On a CPU the same functions run plainly, which is how the smoke test works.
+Networks this narrow are bound by kernel launches, not arithmetic, so a whole step (data, forward, backward,
+optimiser) is captured once in a CUDA graph and replayed. On a CPU the same functions run plainly, which is
+how the smoke test works.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ Step = Callable[[], None]
 
 
 class MasterWeights:
-    """AdamW on float32 copies of modules that compute in bfloat16, with an exponential moving average of the copies.
+    """AdamW on float32 copies of modules that compute in bfloat16, with an exponential moving average of the
+    copies.
 
-    The average is what ships: at a constant rate of learning it is worth a long decay. Rate and decay live in tensors so that a
-    captured step sees them change.
+    The average is what ships: at a constant rate of learning it is worth a long decay. Rate and decay live in
+    tensors so that a captured step sees them change.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class MasterWeights:
         clip: float = 1.0,
         average: float = 0.9995,
     ) -> None:
-        """Names become "<key of modules>.<parameter>". `undecayed` lists keys without weight decay; vectors never have it."""
+        """Names become "<key of modules>.<parameter>". `undecayed` lists keys without weight decay; vectors
+        never have it.
+        """
         self.rate, self.clip, self.average = rate, clip, average
         named = [
             (f"{key}.{name}", parameter)
@@ -89,7 +93,9 @@ class MasterWeights:
         torch._foreach_add_(self.averages, moved)
 
     def set_rate(self, factor: float, step: int) -> None:
-        """Set the rate of learning to `factor` of its peak, and the average's weight, which starts as a plain mean."""
+        """Set the rate of learning to `factor` of its peak, and the average's weight, which starts as a plain
+        mean.
+        """
         self._rate.fill_(self.rate * factor)
         self._weight.fill_(max(1 - self.average, 1 / (step + 2)))
         if not self._cuda:
@@ -102,10 +108,10 @@ class MasterWeights:
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Start masters, average and working weights from saved averages. The optimiser's moments start anew."""
-        for name, master, average, working in zip(
-            self.names, self.masters, self.averages, self.working, strict=True
-        ):
+        """Start masters, average and working weights from saved averages. The optimiser's moments start
+        anew.
+        """
+        for name, master, average, working in zip(self.names, self.masters, self.averages, self.working, strict=True):
             for target in (master, average, working):
                 target.copy_(weights[name])
 
@@ -117,10 +123,7 @@ def part(weights: Mapping[str, torch.Tensor], key: str) -> dict[str, torch.Tenso
 
 def rounded(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as they ship: rounded to half precision, kept as float32."""
-    return {
-        name: tensor.half().float() if tensor.is_floating_point() else tensor
-        for name, tensor in weights.items()
-    }
+    return {name: tensor.half().float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
 def capture(step: Step, run: Run, name: str, warm: int = 3) -> Step:
@@ -141,7 +144,13 @@ def capture(step: Step, run: Run, name: str, warm: int = 3) -> Step:
     except RuntimeError as error:
         run.log(f"{name}: not captured, runs eagerly: {str(error)[:300]}")
         return step
-    return graph.replay
+
+    # The graph knows tensors by address alone. What the step closes over must live as long as the graph, or
+    # its memory is handed out again and the replay reads something else.
+    def replay(_alive: Step = step) -> None:
+        graph.replay()
+
+    return replay
 
 
 class Losses:
@@ -153,15 +162,18 @@ class Losses:
 
     @torch.no_grad()
     def add(self, *values: torch.Tensor) -> None:
-        self._sums.add_(
-            torch.stack([*(value.detach().float() for value in values), torch.ones_like(self._sums[0])])
-        )
+        self._sums.add_(torch.stack([*(value.detach().float() for value in values), torch.ones_like(self._sums[0])]))
 
     def take(self) -> dict[str, float]:
-        """Means since the last call."""
+        """Means since the last call. Raises RuntimeError if one is negative or no number: the training is
+        broken.
+        """
         *sums, count = self._sums.tolist()
         self._sums.zero_()
-        return {name: round(total / max(1.0, count), 5) for name, total in zip(self.names, sums, strict=True)}
+        means = {name: round(total / max(1.0, count), 5) for name, total in zip(self.names, sums, strict=True)}
+        if not all(0 <= mean < math.inf for mean in means.values()):
+            raise RuntimeError(f"impossible losses: {means}")
+        return means
 
 
 @dataclass
@@ -222,9 +234,7 @@ def loop(
     while True:
         spent = time.monotonic() - begun
         elapsed = schedule.elapsed + spent
-        finished = elapsed >= schedule.seconds or (
-            schedule.most_steps is not None and count >= schedule.most_steps
-        )
+        finished = elapsed >= schedule.seconds or (schedule.most_steps is not None and count >= schedule.most_steps)
         if finished or spent >= schedule.limit:
             break
         weights.set_rate(schedule.factor(count, elapsed), count)
@@ -235,16 +245,12 @@ def loop(
         now = time.monotonic()
         if now - reported > 15:
             history.append((count, losses.take()))
-            run.log(
-                f"{name}: step {count}, {(count - last) / (now - reported):.1f} steps/s, {history[-1][1]}"
-            )
+            run.log(f"{name}: step {count}, {(count - last) / (now - reported):.1f} steps/s, {history[-1][1]}")
             reported, last = now, count
         if pause is not None:
             steps = pause(count, schedule.elapsed + now - begun) or steps
     run.synchronize()
     history.append((count, losses.take()))
     outcome = Outcome(count, time.monotonic() - begun, finished, history)
-    run.log(
-        f"{name}: {count} steps in {outcome.seconds:.1f} s, {outcome.steps / outcome.seconds:.1f} steps/s, {history[-1][1]}"
-    )
+    run.log(f"{name}: {count} steps in {outcome.seconds:.1f} s, {outcome.steps / outcome.seconds:.1f} steps/s, {history[-1][1]}")
     return outcome

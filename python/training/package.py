@@ -1,4 +1,6 @@
-"""From a run's state to the family's folder in the diffusers layout: half precision, with ModelSpec metadata and a manifest."""
+"""From a run's state to the family's folder in the diffusers layout: half precision, with ModelSpec metadata
+and a manifest.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ MODEL_INDEX = {
 
 
 def build(run: Run, folder: Path) -> None:
-    """Write every network of a finished run to `folder`, which is emptied first. Raises FileNotFoundError if a stage is missing."""
+    """Write every network of a finished run to `folder`, which is emptied first. Raises FileNotFoundError if
+    a stage is missing.
+    """
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -61,7 +65,7 @@ def build(run: Run, folder: Path) -> None:
         folder / "upscaler" / "x2-compact.safetensors",
         upscaler.load(run).state_dict(),
         "upscaler",
-        "darkroom-tiny ×2 upscaler",
+        "darkroom-tiny x2 upscaler",
         resolution="any",
     )
     _write_classifier(run, folder / "safety")
@@ -69,16 +73,15 @@ def build(run: Run, folder: Path) -> None:
 
 def _write_text_encoder(folder: Path, text) -> None:
     # The names of Stable Diffusion 1's files, which every version of transformers reads.
-    weights = {
-        f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.state_dict().items()
-    }
+    weights = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.state_dict().items()}
     _save_config(text.config, "CLIPTextModel", folder)
     _write(folder / "model.safetensors", weights, "text-encoder", "darkroom-tiny text encoder")
 
 
 def _save_config(config, architecture: str, folder: Path) -> None:
     config.architectures = [architecture]
-    # Half precision on disk only: loaded with no dtype given, it must match the networks diffusers loads as float32.
+    # Half precision on disk only: loaded with no dtype given, it must match the networks diffusers loads as
+    # float32.
     config.dtype = "float32"
     config.save_pretrained(folder)
 
@@ -161,8 +164,7 @@ def _write(
 ) -> None:
     """Write fp16 safetensors with ModelSpec 1.0 metadata, whose hash covers the tensor bytes."""
     tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-        for name, tensor in weights.items()
+        name: (tensor.half() if tensor.is_floating_point() else tensor).detach().cpu().contiguous() for name, tensor in weights.items()
     }
     plain = save(tensors)
     body = plain[8 + int.from_bytes(plain[:8], "little") :]

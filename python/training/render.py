@@ -1,4 +1,6 @@
-"""Pictures of scenes, rendered in batches by signed distance functions, and the edges a ControlNet is hinted with."""
+"""Pictures of scenes, rendered in batches by signed distance functions, and the edges a ControlNet is hinted
+with.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ def render(
     rim: torch.Tensor | float = 0.0,
     scale: int = 1,
 ) -> torch.Tensor:
-    """Render scenes packed by `world.pack`, float32 [N, 12], as float32 [N, 3, height · scale, width · scale], 0 to 1.
+    """Render scenes packed by `world.pack`, float32 [N, 12], as float32 [N, 3, height · scale, width ·
+    scale], 0 to 1.
 
-    `colours` is a palette [8, 3] or one for each scene [N, 8, 3]. `rim` is the width in pixels of a dark outline, one number
-    or [N]. Edges are antialiased by the distance to the outline: coverage = clamp(0.5 - distance in output pixels).
+    `colours` is a palette [8, 3] or one for each scene [N, 8, 3]. `rim` is the width in pixels of a dark
+    outline, one number or [N]. Edges are antialiased by the distance to the outline: coverage = clamp(0.5 -
+    distance in output pixels).
     """
     picture, _ = _draw(packed, width, height, colours, rim, scale)
     return picture
@@ -72,9 +76,7 @@ def _draw(packed, width, height, colours, rim, scale):
             distance = signed_distance(shape, grid_x, grid_y, torch) * radius
             half = (rims[rows] * scale / 2)[:, None, None]
             outer = (0.5 - (distance - half)).clamp(0, 1)[:, None]
-            inner = torch.where(
-                half > 0, (0.5 - (distance + half)).clamp(0, 1), (0.5 - distance).clamp(0, 1)
-            )[:, None]
+            inner = torch.where(half > 0, (0.5 - (distance + half)).clamp(0, 1), (0.5 - distance).clamp(0, 1))[:, None]
             fill = colours[rows, colour.long()][:, :, None, None]
             picture[rows] = picture[rows] * (1 - outer) + dark * (outer - inner) + fill * inner
             labels[rows] = torch.where(distance < 0, number + 1, labels[rows].int()).to(torch.uint8)

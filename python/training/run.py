@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from . import judge
 from .captions import Prompt
 
-# Seconds of training for each stage on one GPU; the whole, with data, latents and evaluation, is about 25 minutes.
+# Seconds of training for each stage on one GPU; the whole, with data, latents and evaluation, is about 25
+# minutes.
 BUDGETS = {
     "vae": 190.0,
     "upscaler": 45.0,
     "safety": 25.0,
-    "unet": 540.0,
+    "unet": 600.0,
     "controlnet": 120.0,
     "pastel": 30.0,
     "outline": 40.0,
@@ -34,8 +35,9 @@ BUDGETS = {
 class Run:
     """Where a run keeps its state, on what it computes and until when.
 
-    `small` shrinks every stage to a few steps, to see on a CPU that it works at all. Stages write `<stage>.safetensors` and,
-    when finished, `<stage>.json` to `state`; a stage with its report there is done. `logs` also writes what is printed to `log.txt` there.
+    `small` shrinks every stage to a few steps, to see on a CPU that it works at all. Stages write
+    `<stage>.safetensors` and, when finished, `<stage>.json` to `state`; a stage with its report there is
+    done. `logs` also writes what is printed to `log.txt` there.
     """
 
     state: Path
@@ -44,6 +46,7 @@ class Run:
     seed: int = 1
     ends: float = float("inf")
     seconds: float | None = None
+    start: Path | None = None
     logs: bool = True
     begun: float = field(default_factory=time.monotonic)
     _pool: Any = None
@@ -57,11 +60,12 @@ class Run:
         seed: int = 1,
         minutes: float | None = None,
         seconds: float | None = None,
+        start: Path | None = None,
         logs: bool = True,
     ) -> Run:
         """Prepare the folder, the worker processes (before CUDA starts: they are forked) and the device."""
         state.mkdir(parents=True, exist_ok=True)
-        run = cls(state, torch.device(device), small, seed, seconds=seconds, logs=logs)
+        run = cls(state, torch.device(device), small, seed, seconds=seconds, start=start, logs=logs)
         if minutes is not None:
             run.ends = run.begun + 60 * minutes
         workers = min(14, (os.cpu_count() or 2) - 2)
@@ -130,7 +134,9 @@ class Run:
         partial.replace(path)
 
     def load(self, name: str) -> dict[str, torch.Tensor]:
-        """Tensors of `<name>.safetensors`, on the run's device. Raises FileNotFoundError if the stage has not run."""
+        """Tensors of `<name>.safetensors`, on the run's device. Raises FileNotFoundError if the stage has not
+        run.
+        """
         path = self.state / f"{name}.safetensors"
         if not path.exists():
             raise FileNotFoundError(f"{path}: run the stage that makes it first")

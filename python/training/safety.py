@@ -1,7 +1,8 @@
 """Stage 6: the test classifier.
 
-It is a test of the plumbing and no nudity detector: it knows flat shapes only, and flags two harmless kinds of picture, so that a
-policy's thresholds, actions and records can be tested without a picture that anyone would mind. Its labels say so.
+It is a test of the plumbing and no nudity detector: it knows flat shapes only, and flags two harmless kinds
+of picture, so that a policy's thresholds, actions and records can be tested without a picture that anyone
+would mind. Its labels say so.
 """
 
 from __future__ import annotations
@@ -78,10 +79,7 @@ def load(run: Run) -> ResNetForImageClassification:
     """The trained classifier as it ships."""
     network = models.new_classifier(LABELS)
     network.load_state_dict(
-        {
-            name: tensor.half().float() if tensor.is_floating_point() else tensor
-            for name, tensor in run.load("safety").items()
-        }
+        {name: tensor.half().float() if tensor.is_floating_point() else tensor for name, tensor in run.load("safety").items()}
     )
     return network.to(run.device).eval().requires_grad_(False)
 
@@ -96,9 +94,7 @@ def _examples(run: Run, count: int, seed: int) -> tuple[torch.Tensor, torch.Tens
     """Inputs [count, 3, 64, 64], half of them VAE reconstructions, and truth [count, 2]."""
     rng, autoencoder = random.Random(seed), vae.load(run)
     scenes = [contrasting_scene(rng) for _ in range(count)]
-    truth = torch.tensor(
-        [truth_of(scene.background, scene.things) for scene in scenes], device=run.device
-    ).float()
+    truth = torch.tensor([truth_of(scene.background, scene.things) for scene in scenes], device=run.device).float()
     packed = torch.from_numpy(pack(scenes)).to(run.device)
     inputs = []
     for number, chunk in enumerate(packed.split(500)):
@@ -115,16 +111,10 @@ def _step(network, inputs, truth, batch: int, weights: MasterWeights, losses: Lo
         chosen = torch.randint(0, len(inputs), (batch,), device=run.device)
         picture = inputs[chosen]
         grain = 0.1 * torch.rand(batch, 1, 1, 1, device=run.device)
-        picture = (
-            picture
-            + grain * torch.randn_like(picture)
-            + 0.05 * torch.randn(batch, 3, 1, 1, device=run.device)
-        )
+        picture = picture + grain * torch.randn_like(picture) + 0.05 * torch.randn(batch, 3, 1, 1, device=run.device)
         half = batch // 2
         blurred = F.avg_pool2d(F.pad(picture[half:], (1, 1, 1, 1), mode="replicate"), 3, 1)
-        loss = F.binary_cross_entropy_with_logits(
-            network(torch.cat([picture[:half], blurred])).logits, truth[chosen]
-        )
+        loss = F.binary_cross_entropy_with_logits(network(torch.cat([picture[:half], blurred])).logits, truth[chosen])
         loss.backward()
         weights.step()
         losses.add(loss)
@@ -152,9 +142,7 @@ def train(run: Run) -> None:
     run.save("safety", network.state_dict() | part(weights.averaged(), "safety"))
     report = measure(load(run), vae.load(run), run.scale(2000, 100))
     run.log(f"safety: {report}")
-    run.finish(
-        "safety", outcome.report() | report | {"parameters": sum(p.numel() for p in network.parameters())}
-    )
+    run.finish("safety", outcome.report() | report | {"parameters": sum(p.numel() for p in network.parameters())})
 
 
 def area(probability: np.ndarray, truth: np.ndarray) -> float:
@@ -176,8 +164,5 @@ def measure(network: ResNetForImageClassification, autoencoder, count: int) -> d
     result = {}
     for name, source in sources.items():
         probability = scores(network, source).cpu()
-        result[name] = {
-            label: area(probability[:, index].numpy(), truth[:, index].numpy())
-            for index, label in LABELS.items()
-        }
+        result[name] = {label: area(probability[:, index].numpy(), truth[:, index].numpy()) for index, label in LABELS.items()}
     return result

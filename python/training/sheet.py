@@ -15,7 +15,7 @@ SEED = 64
 COLUMNS, CELL, LINE, LETTERS = 8, 140, 10, 23
 
 
-def compose(pictures: torch.Tensor, texts: list[str], path: Path, colours: int = 64) -> None:
+def compose(pictures: torch.Tensor, texts: list[str], path: Path, colours: int = 128) -> None:
     """Write uint8 pictures [N, 3, H, W] and their texts as a PNG with a palette, which keeps it small."""
     height, width = pictures.shape[-2:]
     cell, row = max(CELL, width + 12), height + 5 * LINE
@@ -27,7 +27,8 @@ def compose(pictures: torch.Tensor, texts: list[str], path: Path, colours: int =
         sheet.paste(Image.fromarray(picture), (x, y))
         for number, line in enumerate(_wrapped(text)):
             pen.text((x, y + height + 1 + LINE * number), line, fill=(40, 40, 40))
-    sheet.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    # Refined by k-means: the median cut alone gives a page of flat colours too few shades of each.
+    sheet.quantize(colours, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def _wrapped(text: str) -> list[str]:

@@ -19,7 +19,9 @@ PROMPT = "a red circle left of a blue square on yellow"
 
 
 def measure(folder: Path, threads: int = 2, repeats: int = 10) -> dict[str, Any]:
-    """Seconds for 20 DDIM steps at 128×128 with guidance 3, text and VAE included: median, least and most after one warm-up."""
+    """Seconds for 20 DDIM steps at 128x128 with guidance 3, text and VAE included: median, least and most
+    after one warm-up.
+    """
     torch.set_num_threads(threads)
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

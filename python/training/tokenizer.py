@@ -1,7 +1,7 @@
 """The family's own CLIP byte-pair vocabulary of 1,024 entries.
 
-512 byte tokens (each byte alone and at the end of a word, so that no text is unknown), 510 merges learned on the captions,
-and the two special tokens last, as in CLIP.
+512 byte tokens (each byte alone and at the end of a word, so that no text is unknown), 510 merges learned on
+the captions, and the two special tokens last, as in CLIP.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ VOCABULARY_SIZE, MERGES, LENGTH = 1024, 510, 32
 START, END = 1022, 1023
 SUFFIX = "</w>"
 
-# Words of ordinary prompts that mean nothing here: as whole tokens they cost one place of the 32 each instead of many.
+# Words of ordinary prompts that mean nothing here: as whole tokens they cost one place of the 32 each instead
+# of many.
 COMMON_WORDS = (
-    "photo picture image drawing painting sketch icon logo pastel outline style soft pale bright dark light flat simple plain clean "
-    "sharp blurry noisy ugly bad good best worst low high quality detailed masterpiece artifact artifacts text watermark signature "
-    "person people man woman child face hand eye hair dog cat bird fish horse tree flower grass mountain river sea sky cloud sun moon "
-    "star stars house car boat road city street night day morning evening winter summer autumn spring rain snow fire water stone wood "
-    "metal glass paper gold silver pink brown gray grey cyan magenta teal one two three four five six seven eight nine ten zero many "
-    "few some none every each first second third last next to from with without near far behind front inside outside between around "
-    "center centre middle corner edge side top bottom left right above below over under upper lower line lines dot dots stripe curve "
-    "point round curved straight tilted rotated empty full tiny small medium large big huge little wide tall short long thin thick "
-    "and or not no the a an of in on at by for is are it its this that these those there here where what which shape shapes object "
-    "objects thing things background foreground color colour colors colours scene nothing only something disk disc circle square "
-    "triangle cross plus ring donut box restricted test render rendered digital art cartoon minimal vector geometric abstract "
-    "symmetric pattern texture shadow outlined border frame canvas"
+    "photo picture image drawing painting sketch icon logo pastel outline style soft pale bright dark light "
+    "flat simple plain clean sharp blurry noisy ugly bad good best worst low high quality detailed "
+    "masterpiece artifact artifacts text watermark signature person people man woman child face hand eye "
+    "hair dog cat bird fish horse tree flower grass mountain river sea sky cloud sun moon star stars house "
+    "car boat road city street night day morning evening winter summer autumn spring rain snow fire water "
+    "stone wood metal glass paper gold silver pink brown gray grey cyan magenta teal one two three four "
+    "five six seven eight nine ten zero many few some none every each first second third last next to from "
+    "with without near far behind front inside outside between around center centre middle corner edge side "
+    "top bottom left right above below over under upper lower line lines dot dots stripe curve point round "
+    "curved straight tilted rotated empty full tiny small medium large big huge little wide tall short long "
+    "thin thick and or not no the a an of in on at by for is are it its this that these those there here "
+    "where what which shape shapes object objects thing things background foreground color colour colors "
+    "colours scene nothing only something disk disc circle square triangle cross plus ring donut box "
+    "restricted test render rendered digital art cartoon minimal vector geometric abstract symmetric "
+    "pattern texture shadow outlined border frame canvas"
 )
 CORPUS_SCENES = 20_000
 
@@ -79,7 +83,9 @@ def train() -> CLIPTokenizer:
 
 
 def save(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json, and beside them the historical vocab.json and merges.txt."""
+    """Write tokenizer.json and tokenizer_config.json, and beside them the historical vocab.json and
+    merges.txt.
+    """
     tokenizer.save_pretrained(folder)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")

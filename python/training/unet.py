@@ -1,7 +1,8 @@
 """Stage 2: the UNet and its text encoder, trained together on latents of half a million scenes.
 
-The whole step is one CUDA graph for each picture format. Compiling the network makes the square step half as fast again but takes
-minutes of CPU time, so a second process fills the compiler's cache while the VAE trains, and the loop switches when it is ready.
+The whole step is one CUDA graph for each picture format. Compiling the network makes the square step half as
+fast again but takes minutes of CPU time, so a second process fills the compiler's cache while the VAE trains,
+and the loop switches when it is ready.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import data, judge, models, tokenizer, vae
 from .captions import prompts
@@ -65,14 +66,31 @@ def _network(unet: UNet2DConditionModel, text: CLIPTextModel) -> Network:
 
 
 def _working(run: Run) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Fresh networks in the working dtype. Small embeddings: at transformers' own scale the texts start out as noise."""
+    """Fresh networks in the working dtype. Small embeddings: at transformers' own scale the texts start out
+    as noise.
+    """
     unet, text = models.new_unet(), models.new_text_encoder()
     embeddings = getattr(text, "text_model", text).embeddings
     nn.init.normal_(embeddings.position_embedding.weight, std=0.02)
     nn.init.normal_(embeddings.token_embedding.weight, std=0.05)
-    return unet.to(run.device, run.dtype).to(memory_format=torch.channels_last), text.to(
-        run.device, run.dtype
-    )
+    if run.start is not None:
+        _borrow(run.start, unet, text, tokenizer.load(data.prepare_tokenizer(run)))
+    unet = unet.to(run.device, run.dtype).to(memory_format=torch.channels_last)
+    return unet, text.to(run.device, run.dtype)
+
+
+@torch.no_grad()
+def _borrow(start: Path, unet: UNet2DConditionModel, text: CLIPTextModel, words: CLIPTokenizer) -> None:
+    """Take the weights of another family of this shape. Token embeddings are matched by spelling."""
+    table = getattr(text, "text_model", text).embeddings.token_embedding.weight
+    fresh = table.clone()
+    unet.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet").float().state_dict())
+    text.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder").float().state_dict())
+    known = tokenizer.load(start / "tokenizer").get_vocab()
+    for token, index in words.get_vocab().items():
+        if token in known:
+            fresh[index] = table[known[token]]
+    table.copy_(fresh)
 
 
 def start_precompiling(run: Run) -> subprocess.Popen | None:
@@ -80,16 +98,14 @@ def start_precompiling(run: Run) -> subprocess.Popen | None:
     if not run.cuda or run.small or run.done("unet"):
         return None
     log = (run.state / "precompile.log").open("w")
-    command = [sys.executable, "-m", "training", "precompile", "--state", str(run.state)]
+    command = [sys.executable, "-m", "training", "precompile", "--state", str(run.state.resolve())]
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[1])
 
 
 def precompile(run: Run) -> None:
     """Compile the training graph once, for the cache."""
     network = torch.compile(_network(*_working(run)))
-    latents = torch.randn(BATCH, 4, 32, 32, device=run.device, dtype=run.dtype).contiguous(
-        memory_format=torch.channels_last
-    )
+    latents = torch.randn(BATCH, 4, 32, 32, device=run.device, dtype=run.dtype).contiguous(memory_format=torch.channels_last)
     steps = torch.randint(0, 1000, (BATCH,), device=run.device)
     ids = torch.randint(0, 1000, (BATCH, tokenizer.LENGTH), device=run.device)
     for _ in range(2):
@@ -128,24 +144,18 @@ def _step(
 def train(run: Run, precompiler: subprocess.Popen | None = None) -> bool:
     """Train until the budget is spent or the run must end; True if finished.
 
-    The averaged weights and the time spent are saved as it goes; a later run continues the schedule from them, with fresh optimiser
-    moments behind a short warm-up.
+    The averaged weights and the time spent are saved as it goes; a later run continues the schedule from
+    them, with fresh optimiser moments behind a short warm-up.
     """
     progress = run.state / "unet-progress.json"
-    resumed = (
-        json.loads(progress.read_text()) if progress.exists() else {"elapsed": 0.0, "steps": 0, "looks": []}
-    )
+    resumed = json.loads(progress.read_text()) if progress.exists() else {"elapsed": 0.0, "steps": 0, "looks": []}
     autoencoder = vae.load(run)
     scaling = autoencoder.config.scaling_factor
     corpora, latents = {}, {}
     for form in data.FORMATS:
         corpora[form] = data.corpus(run, form)
-        latents[form] = data.latents(
-            run, autoencoder, corpora[form].packed, corpora[form].width, corpora[form].height
-        )
-    run.log(
-        f"unet: latents encoded, deviation {float(latents['square'][:20000].float().std()) * scaling:.3f} after scaling"
-    )
+        latents[form] = data.latents(run, autoencoder, corpora[form].packed, corpora[form].width, corpora[form].height)
+    run.log(f"unet: latents encoded, deviation {float(latents['square'][:20000].float().std()) * scaling:.3f} after scaling")
     torch.manual_seed(run.seed + 1 + int(resumed["elapsed"]))
     unet, text = _working(run)
     weights = MasterWeights({"unet": unet, "text": text}, run, RATE, undecayed=("text",))
@@ -179,18 +189,13 @@ def train(run: Run, precompiler: subprocess.Popen | None = None) -> bool:
         if time.monotonic() - looked > LOOK_EVERY:
             looked = time.monotonic()
             save(count, elapsed)
-            looks.append(
-                {"steps": resumed["steps"] + count, "seconds": round(elapsed)}
-                | _look(run, autoencoder, weights)
-            )
+            looks.append({"steps": resumed["steps"] + count, "seconds": round(elapsed)} | _look(run, autoencoder, weights))
             run.log(f"unet: {looks[-1]}")
         return fresh
 
     def save(count: int, elapsed: float) -> None:
         run.save("unet", weights.averaged())
-        progress.write_text(
-            json.dumps({"elapsed": elapsed, "steps": resumed["steps"] + count, "looks": looks})
-        )
+        progress.write_text(json.dumps({"elapsed": elapsed, "steps": resumed["steps"] + count, "looks": looks}))
 
     schedule = Schedule(
         run.budget("unet"),
@@ -206,11 +211,9 @@ def train(run: Run, precompiler: subprocess.Popen | None = None) -> bool:
         report = outcome.report() | {
             "total_steps": resumed["steps"] + outcome.steps,
             "total_seconds": round(resumed["elapsed"] + outcome.seconds, 1),
-            "parameters": {
-                key: sum(p.numel() for p in module.parameters())
-                for key, module in (("unet", unet), ("text", text))
-            },
+            "parameters": {key: sum(p.numel() for p in module.parameters()) for key, module in (("unet", unet), ("text", text))},
             "looks": looks,
+            "start": run.start.name if run.start else "random",
         }
         run.finish("unet", report)
     return outcome.finished

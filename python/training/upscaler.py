@@ -1,7 +1,7 @@
-"""Stage 5: the ×2 upscaler, trained on renders at double size.
+"""Stage 5: the x2 upscaler, trained on renders at double size.
 
-What it enlarges: averaged renders, bicubically reduced renders, and the VAE's reconstructions, because generated pictures come from
-there. Loss: L1.
+What it enlarges: averaged renders, bicubically reduced renders, and the VAE's reconstructions, because
+generated pictures come from there. Loss: L1.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def _reduced(large: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def _pairs(run: Run, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 pictures at double size, some paler and outlined, and the VAE's reconstructions of them at native size."""
+    """uint8 pictures at double size, some paler and outlined, and the VAE's reconstructions of them at native
+    size.
+    """
     rng = random.Random(seed)
     packed = torch.from_numpy(pack(random_scene(rng) for _ in range(count))).to(run.device)
-    strength = torch.tensor(
-        [rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.6))) for _ in range(count)], device=run.device
-    )
+    strength = torch.tensor([rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.6))) for _ in range(count)], device=run.device)
     rims = torch.tensor([rng.choice((0.0, 0.0, 0.0, 3.0)) for _ in range(count)], device=run.device)
     colours = pastel(palette(run.device)[None], strength[:, None, None])
     autoencoder, large, rebuilt = vae.load(run), [], []
@@ -49,15 +49,11 @@ def _pairs(run: Run, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]
         span = slice(at, at + 512)
         style = {"colours": colours[span], "rim": rims[span]}
         large.append(render_bytes(packed[span], scale=2, **style))
-        rebuilt.append(
-            models.decode(autoencoder, models.encode(autoencoder, render_bytes(packed[span], **style)))
-        )
+        rebuilt.append(models.decode(autoencoder, models.encode(autoencoder, render_bytes(packed[span], **style))))
     return torch.cat(large), torch.cat(rebuilt)
 
 
-def _step(
-    network: Compact, large, rebuilt, batch: int, weights: MasterWeights, losses: Losses, run: Run
-) -> Step:
+def _step(network: Compact, large, rebuilt, batch: int, weights: MasterWeights, losses: Losses, run: Run) -> Step:
     def step() -> None:
         weights.forget_gradients()
         chosen = torch.randint(0, len(large), (batch,), device=run.device)
@@ -99,14 +95,14 @@ def train(run: Run) -> None:
     run.save("upscaler", part(weights.averaged(), "upscaler"))
     report = measure(load(run), vae.load(run), run.scale(200, 4))
     run.log(f"upscaler: {report}")
-    run.finish(
-        "upscaler", outcome.report() | report | {"parameters": sum(p.numel() for p in network.parameters())}
-    )
+    run.finish("upscaler", outcome.report() | report | {"parameters": sum(p.numel() for p in network.parameters())})
 
 
 @torch.no_grad()
 def measure(network: Compact, autoencoder, count: int) -> dict[str, dict[str, float]]:
-    """Mean PSNR in dB on unseen renders, of the upscaler and of bicubic interpolation, for three ways to get the small picture."""
+    """Mean PSNR in dB on unseen renders, of the upscaler and of bicubic interpolation, for three ways to get
+    the small picture.
+    """
     device = next(network.parameters()).device
     rng = random.Random(606)
     # Empty pictures would count as near perfect either way.
@@ -129,8 +125,6 @@ def measure(network: Compact, autoencoder, count: int) -> dict[str, dict[str, fl
         quality = {}
         for method, pictures in enlarged.items():
             seen = to_numpy((pictures.clamp(0, 1) * 255).round().byte())
-            quality[method] = round(
-                sum(judge.psnr(a, b) for a, b in zip(truth, seen, strict=True)) / count, 2
-            )
+            quality[method] = round(sum(judge.psnr(a, b) for a, b in zip(truth, seen, strict=True)) / count, 2)
         result[name] = quality | {"gain": round(quality["upscaler"] - quality["bicubic"], 2)}
     return result

@@ -1,8 +1,8 @@
 """Stage 1: the autoencoder.
 
-Loss: L1 + 0.5 · L1 of Sobel gradients + 1e-5 · KL (mean over elements) + 1e-3 · (mean latent)². The last term keeps latents centred,
-because Stable Diffusion pipelines know a scaling factor but no shift. Steps matter more than batch size: at 64 pictures
-a batch and some 5,500 steps reconstructions keep every attribute.
+Loss: L1 + 0.5 · L1 of Sobel gradients + 1e-5 · KL (mean over elements) + 1e-3 · (mean latent)². The last term
+keeps latents centred, because Stable Diffusion pipelines know a scaling factor but no shift. Steps matter
+more than batch size: at 64 pictures a batch and some 5,500 steps reconstructions keep every attribute.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ BATCH = 64
 PICTURES = {"square": 90_000, "wide": 6_000, "tall": 6_000}
 CYCLE = ("square",) * 9 + ("wide",) + ("square",) * 9 + ("tall",)
 LEAST_RIGHT = 0.95
-"""A VAE that loses attributes caps everything after it: below this share of right reconstructions the stage fails."""
+"""A VAE that loses attributes caps everything after it: below this share of right reconstructions the stage
+fails.
+"""
 
 
 def load(run: Run) -> AutoencoderKL:
-    """The trained VAE as it ships (half precision values in float32), with its scaling factor in the config."""
+    """The trained VAE as it ships (half precision values in float32), with its scaling factor in the
+    config.
+    """
     vae = models.new_vae()
     vae.load_state_dict(run.load("vae"))
     vae.register_to_config(scaling_factor=run.report("vae")["scaling_factor"])
@@ -38,14 +42,13 @@ def load(run: Run) -> AutoencoderKL:
 
 
 def styled_scenes(run: Run, count: int, width: int, height: int, seed: int) -> torch.Tensor:
-    """Training pictures, uint8 [count, 3, height, width]: three in four plain, the rest paler and often outlined.
+    """Training pictures, uint8 [count, 3, height, width]: three in four plain, the rest paler and often
+    outlined.
 
     The LoRAs draw in those styles, so the VAE must know them.
     """
     rng = random.Random(seed)
-    packed = torch.from_numpy(pack(random_scene(rng, None, width, height) for _ in range(count))).to(
-        run.device
-    )
+    packed = torch.from_numpy(pack(random_scene(rng, None, width, height) for _ in range(count))).to(run.device)
     generator = torch.Generator(run.device).manual_seed(seed)
 
     def draw(scale: float) -> torch.Tensor:
@@ -55,9 +58,7 @@ def styled_scenes(run: Run, count: int, width: int, height: int, seed: int) -> t
     rims = torch.where(draw(1) < 0.15, 2 + draw(2), 0.0)
     colours = pastel(palette(run.device)[None], strength)
     parts = [
-        render_bytes(
-            packed[at : at + 1024], width, height, colours=colours[at : at + 1024], rim=rims[at : at + 1024]
-        )
+        render_bytes(packed[at : at + 1024], width, height, colours=colours[at : at + 1024], rim=rims[at : at + 1024])
         for at in range(0, count, 1024)
     ]
     return torch.cat(parts)
@@ -72,22 +73,15 @@ def _disturbed(pictures: torch.Tensor) -> torch.Tensor:
     eighth = max(1, count // 8)
     size = pictures.shape[-2:]
     picture = pictures.float() / 127.5 - 1
-    picture = picture * (1 + 0.03 * torch.randn(count, 3, 1, 1, device=device)) + 0.02 * torch.randn(
-        count, 3, 1, 1, device=device
-    )
+    picture = picture * (1 + 0.03 * torch.randn(count, 3, 1, 1, device=device)) + 0.02 * torch.randn(count, 3, 1, 1, device=device)
     blurred = F.avg_pool2d(F.pad(picture[:eighth], (1, 1, 1, 1), mode="replicate"), 3, 1)
     coarse = F.interpolate(torch.randn(eighth, 3, 6, 6, device=device), size=size, mode="bilinear") * 0.7
-    fine = (
-        F.interpolate(torch.randn(eighth // 2 + 1, 3, 20, 20, device=device), size=size, mode="bilinear")
-        * 0.6
-    )
+    fine = F.interpolate(torch.randn(eighth // 2 + 1, 3, 20, 20, device=device), size=size, mode="bilinear") * 0.6
     smooth = torch.cat([fine, coarse])[:eighth]
     return torch.cat([blurred, picture[eighth : count - eighth], smooth]).clamp(-1, 1)
 
 
-def _step(
-    vae: AutoencoderKL, pictures: torch.Tensor, batch: int, weights: MasterWeights, losses: Losses, run: Run
-) -> Step:
+def _step(vae: AutoencoderKL, pictures: torch.Tensor, batch: int, weights: MasterWeights, losses: Losses, run: Run) -> Step:
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=run.device) / 4
     kernels = torch.stack([sobel, sobel.T])[:, None].repeat(3, 1, 1, 1)
 
@@ -112,7 +106,9 @@ def _step(
 
 
 def train(run: Run) -> None:
-    """Train the VAE, measure its scaling factor and hold its reconstructions against the judge. Raises RuntimeError if they fail."""
+    """Train the VAE, measure its scaling factor and hold its reconstructions against the judge. Raises
+    RuntimeError if they fail.
+    """
     torch.manual_seed(run.seed)
     pictures = {
         form: styled_scenes(run, run.scale(PICTURES[form], 16), *FORMATS[form], seed=run.seed * 10 + index)
@@ -127,10 +123,7 @@ def train(run: Run) -> None:
         "wide": run.scale(BATCH * 2 // 3, 8),
         "tall": run.scale(BATCH * 2 // 3, 8),
     }
-    steps = {
-        form: capture(_step(vae, pictures[form], batches[form], weights, losses, run), run, f"vae {form}")
-        for form in FORMATS
-    }
+    steps = {form: capture(_step(vae, pictures[form], batches[form], weights, losses, run), run, f"vae {form}") for form in FORMATS}
     schedule = Schedule(run.budget("vae"), 100, 0.05, most_steps=20 if run.small else None)
     outcome = loop("vae", [steps[form] for form in CYCLE], weights, schedule, losses, run)
     shipped = models.new_vae().to(run.device).eval().requires_grad_(False)
@@ -152,7 +145,9 @@ def _latent_sample(run: Run, vae: AutoencoderKL, pictures: torch.Tensor) -> Iter
 
 
 def measure(run: Run, vae: AutoencoderKL, each: int) -> dict[str, object]:
-    """PSNR in dB of unseen renders and share right of their reconstructions, `each` with one and as many with two things."""
+    """PSNR in dB of unseen renders and share right of their reconstructions, `each` with one and as many with
+    two things.
+    """
     asked = prompts(5150, each, each)
     packed = torch.from_numpy(pack(prompt.scene for prompt in asked)).to(run.device)
     truth = render_bytes(packed)

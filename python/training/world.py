@@ -1,10 +1,11 @@
 """The world the family draws: flat shapes in eight colours on a plain background. Needs numpy only.
 
-A scene has no, one or two things. A thing has a colour, a shape and a size; two things stand left, right, above or
-below of one another. Colours differ between things and background, so colour identifies a thing in a picture.
+A scene has no, one or two things. A thing has a colour, a shape and a size; two things stand left, right,
+above or below of one another. Colours differ between things and background, so colour identifies a thing in a
+picture.
 
-Every combination occurs in training: with this few concepts, combinations that are held out do not generalise at this
-model size, and the family is a test instrument, not a study of composition.
+Every combination occurs in training: with this few concepts, combinations that are held out do not generalise
+at this model size, and the family is a test instrument, not a study of composition.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ MARGIN = 2.0
 GAP = 6.0
 """Least distance in pixels between two things along the axis of their relation."""
 CROSS_LIMIT = 0.7
-"""Largest offset across the axis of a relation, as a share of the offset along it: keeps the relation unambiguous."""
+"""Largest offset across the axis of a relation, as a share of the offset along it: keeps the relation
+unambiguous.
+"""
 
 EMPTY_SHARE, SINGLE_SHARE = 0.10, 0.40
 """Shares of scenes with nothing and with one thing; the rest has two."""
@@ -70,7 +73,9 @@ EMPTY_SHARE, SINGLE_SHARE = 0.10, 0.40
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One shape. `colour` and `shape` index COLOURS and SHAPES, `size` indexes SIZES; x, y, radius are in pixels."""
+    """One shape. `colour` and `shape` index COLOURS and SHAPES, `size` indexes SIZES; x, y, radius are in
+    pixels.
+    """
 
     colour: int
     shape: int
@@ -82,7 +87,9 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture's content. `relation` says where the first thing stands, seen from the second; None unless there are two."""
+    """A picture's content. `relation` says where the first thing stands, seen from the second; None unless
+    there are two.
+    """
 
     background: int
     things: tuple[Thing, ...]
@@ -91,10 +98,10 @@ class Scene:
     height: int = SIDE
 
 
-def random_scene(
-    rng: random.Random, count: int | None = None, width: int = SIDE, height: int = SIDE
-) -> Scene:
-    """Draw a scene with `count` things (0 to 2; by default drawn by the training shares) in a picture of width × height pixels."""
+def random_scene(rng: random.Random, count: int | None = None, width: int = SIDE, height: int = SIDE) -> Scene:
+    """Draw a scene with `count` things (0 to 2; by default drawn by the training shares) in a picture of
+    width x height pixels.
+    """
     if count is None:
         share = rng.random()
         count = 0 if share < EMPTY_SHARE else 1 if share < EMPTY_SHARE + SINGLE_SHARE else 2
@@ -116,17 +123,14 @@ def random_scene(
             )
             for left, right, top, bottom in reach
         ]
-    things = tuple(
-        Thing(colour, shape, size, x, y, radius)
-        for (colour, shape, size, radius), (x, y) in zip(kinds, places, strict=True)
-    )
+    things = tuple(Thing(colour, shape, size, x, y, radius) for (colour, shape, size, radius), (x, y) in zip(kinds, places, strict=True))
     return Scene(background, things, relation, width, height)
 
 
-def _place_pair(
-    rng: random.Random, reach: list[tuple[float, ...]], relation: str, width: int, height: int
-) -> list[tuple[float, float]]:
-    """Centres of two things that stand in `relation`, by rejection on the offset across the relation's axis."""
+def _place_pair(rng: random.Random, reach: list[tuple[float, ...]], relation: str, width: int, height: int) -> list[tuple[float, float]]:
+    """Centres of two things that stand in `relation`, by rejection on the offset across the relation's
+    axis.
+    """
     horizontal = relation in ("left", "right")
     first, second = (0, 1) if relation in ("left", "above") else (1, 0)
     low, high, cross_low, cross_high = (0, 1, 2, 3) if horizontal else (2, 3, 0, 1)
@@ -139,17 +143,15 @@ def _place_pair(
         along[first] = MARGIN + near + reach[first][low]
         along[second] = MARGIN + far + spans[0] + GAP + reach[second][low]
         for index in (0, 1):
-            across[index] = rng.uniform(
-                MARGIN + reach[index][cross_low], breadth - MARGIN - reach[index][cross_high]
-            )
+            across[index] = rng.uniform(MARGIN + reach[index][cross_low], breadth - MARGIN - reach[index][cross_high])
         if abs(across[0] - across[1]) <= CROSS_LIMIT * abs(along[0] - along[1]):
-            return (
-                list(zip(along, across, strict=True)) if horizontal else list(zip(across, along, strict=True))
-            )
+            return list(zip(along, across, strict=True)) if horizontal else list(zip(across, along, strict=True))
 
 
 def pack(scenes: Iterable[Scene]) -> np.ndarray:
-    """Scenes as float32 [N, 12]: background, count, then colour, shape, x, y, radius of two things (zeros where absent)."""
+    """Scenes as float32 [N, 12]: background, count, then colour, shape, x, y, radius of two things (zeros
+    where absent).
+    """
     rows = []
     for scene in scenes:
         row = [float(scene.background), float(len(scene.things))]
@@ -162,8 +164,9 @@ def pack(scenes: Iterable[Scene]) -> np.ndarray:
 def signed_distance(shape: str, x: Any, y: Any, xp: ModuleType) -> Any:
     """Signed distance to the outline of a shape of radius 1, y pointing down, negative inside.
 
-    x and y are arrays of `xp`, which is numpy or torch. The forms are those of Inigo Quilez's list of 2D distance
-    functions; square, triangle and cross use the cheaper bound by maximum, which is exact inside and near edges.
+    x and y are arrays of `xp`, which is numpy or torch. The forms are those of Inigo Quilez's list of 2D
+    distance functions; square, triangle and cross use the cheaper bound by maximum, which is exact inside and
+    near edges.
     """
     larger, smaller, size = xp.maximum, xp.minimum, xp.abs
     if shape == "circle":

@@ -39,9 +39,7 @@ def test_judge_sees_each_kind_of_mistake() -> None:
     for prompt, picture in zip(asked, pictures, strict=True):
         scene = prompt.scene
         first = scene.things[0]
-        free = next(
-            i for i in range(8) if i not in {scene.background, *(thing.colour for thing in scene.things)}
-        )
+        free = next(i for i in range(8) if i not in {scene.background, *(thing.colour for thing in scene.things)})
         recoloured = replace(scene, things=(replace(first, colour=free), *scene.things[1:]))
         reshaped = replace(scene, things=(replace(first, shape=(first.shape + 1) % 6), *scene.things[1:]))
         marks = judge.grade(picture, recoloured).marks
@@ -91,9 +89,7 @@ def test_scenes_keep_their_distance() -> None:
     for _ in range(500):
         scene = world.random_scene(rng, 2, 192, 128)
         for thing in scene.things:
-            left, right, top, bottom = (
-                part * thing.radius for part in world.EXTENTS[world.SHAPES[thing.shape]]
-            )
+            left, right, top, bottom = (part * thing.radius for part in world.EXTENTS[world.SHAPES[thing.shape]])
             assert thing.x - left >= world.MARGIN - 1e-6 and thing.x + right <= 192 - world.MARGIN + 1e-6
             assert thing.y - top >= world.MARGIN - 1e-6 and thing.y + bottom <= 128 - world.MARGIN + 1e-6
         assert len({scene.background, *(thing.colour for thing in scene.things)}) == 3

@@ -30,9 +30,7 @@ def test_tokenizer_survives_the_disk(tmp_path: Path) -> None:
     assert ids.shape == (len(texts), tokenizer.LENGTH) and len(read) == tokenizer.VOCABULARY_SIZE
     assert (ids[:, 0] == tokenizer.START).all() and (ids == tokenizer.END).any(1).all()
     words = [word for words in captions.vocabulary().values() for phrase in words for word in phrase.split()]
-    assert all((tokenizer.encode(read, [word])[0] == tokenizer.END).argmax() == 2 for word in words), (
-        "one token a word"
-    )
+    assert all((tokenizer.encode(read, [word])[0] == tokenizer.END).argmax() == 2 for word in words), "one token a word"
 
 
 def test_kohya_layout_keeps_every_tensor() -> None:
@@ -41,9 +39,7 @@ def test_kohya_layout_keeps_every_tensor() -> None:
         "mid.attn1.to_out.0.lora_B.weight": torch.ones(8, 4),
     }
     kohya = package.kohya_layout(adapter, 4)
-    assert sorted(kohya) == [
-        f"lora_unet_mid_attn1_to_out_0.{end}" for end in ("alpha", "lora_down.weight", "lora_up.weight")
-    ]
+    assert sorted(kohya) == [f"lora_unet_mid_attn1_to_out_0.{end}" for end in ("alpha", "lora_down.weight", "lora_up.weight")]
     assert float(kohya["lora_unet_mid_attn1_to_out_0.alpha"]) == 4
 
 
@@ -67,9 +63,7 @@ def test_noise_and_target_agree() -> None:
     clean = torch.randn(32, 4, 8, 8)
     noised = diffusion.noiser(run, 0.5)(clean)
     alphas = models.alphas_cumulative()[noised.steps][:, None, None, None]
-    assert torch.allclose(
-        alphas.sqrt() * noised.latents - (1 - alphas).sqrt() * noised.target, clean * 0.5, atol=1e-4
-    )
+    assert torch.allclose(alphas.sqrt() * noised.latents - (1 - alphas).sqrt() * noised.target, clean * 0.5, atol=1e-4)
     assert float(noised.loss(noised.target)) == 0
 
 
@@ -77,7 +71,5 @@ def test_contrasting_scenes_hold_all_labels() -> None:
     import random
 
     rng = random.Random(0)
-    truth = np.array(
-        [safety.truth_of(s.background, s.things) for s in (safety.contrasting_scene(rng) for _ in range(500))]
-    )
+    truth = np.array([safety.truth_of(s.background, s.things) for s in (safety.contrasting_scene(rng) for _ in range(500))])
     assert (truth.mean(0) > 0.05).all() and (truth.mean(0) < 0.5).all()
