@@ -34,7 +34,7 @@ import {
 export interface Stall {
   /** Without any frame for this long the process is suspected, for twice as long it is killed, ms. */
   heartbeatMs: number
-  /** The device thread may take this long, or 20 median denoise calls, for one call, ms; ten times this until a call has been measured. */
+  /** The device thread may take this long, or 20 of the request's recent calls, for one call, ms; ten times this until one has been measured. */
   stepMs: number
   /** The same while a model loads, ms. */
   loadMs: number
@@ -292,6 +292,8 @@ class PendingCall {
   sent = false
   settled = false
   stage: string | undefined
+  /** Milliseconds of its recent calls, as the child reckons them. */
+  paceMs: number | undefined
   readonly #watch: Watch
   readonly #log: Logger
   readonly #settle: { resolve: (outcome: Outcome) => void; reject: (error: DarkroomError) => void }
@@ -314,6 +316,7 @@ class PendingCall {
       case 'progress': {
         const { type: _, ...progress } = data
         this.stage = progress.stage
+        if (progress.rate) this.paceMs = 1000 / progress.rate
         this.#tell(() => this.#watch.progress?.(progress))
         return false
       }
@@ -381,8 +384,6 @@ class ChildRun {
   readonly #clock: NodeJS.Timeout
   #lastFrame = performance.now()
   #suspected = false
-  /** Milliseconds of the latest denoise calls. */
-  #steps: number[] = []
   /** Why we are killing it; null while we are not. */
   #condemned: DarkroomError | null = null
   #gone = false
@@ -509,7 +510,6 @@ class ChildRun {
       this.#log.warn({ requestId: reply.requestId, action: reply.action, type: reply.data.type }, 'a frame for no open request was ignored')
       return
     }
-    if (reply.data.type === 'progress' && reply.data.rate) this.#steps = [...this.#steps.slice(-31), 1000 / reply.data.rate]
     if (call.frame(reply.data)) this.#pending.delete(reply.requestId)
   }
 
@@ -529,7 +529,7 @@ class ChildRun {
     this.#events.vitals(vitals)
     const { busy } = vitals
     if (!busy) return
-    const limit = this.#stepLimit(busy.action, this.#pending.get(busy.requestId)?.stage)
+    const limit = this.#stepLimit(busy.action, this.#pending.get(busy.requestId))
     if (busy.advancedS * 1000 <= limit) return
     this.#condemn(
       new DarkroomError(
@@ -540,11 +540,11 @@ class ChildRun {
     )
   }
 
-  #stepLimit(action: string, stage: string | undefined): number {
+  /** By the request's own pace: another one's says nothing about a larger picture, or about a decode. */
+  #stepLimit(action: string, call: PendingCall | undefined): number {
     const { stepMs, loadMs } = this.#stall
-    if (action === 'model.ensure' || stage === 'load') return Math.max(stepMs, loadMs)
-    const median = this.#steps.toSorted((a, b) => a - b)[this.#steps.length >> 1]
-    return median === undefined ? 10 * stepMs : Math.max(stepMs, 20 * median)
+    if (action === 'model.ensure' || call?.stage === 'load') return Math.max(stepMs, loadMs)
+    return call?.paceMs === undefined ? 10 * stepMs : Math.max(stepMs, 20 * call.paceMs)
   }
 
   #watch(): void {
