@@ -13,7 +13,7 @@ let farm: Farm
 let folder: string
 let env: Record<string, string>
 beforeAll(async () => {
-  farm = await startFarm({ workers: 1, fake: ['--call-ms', '40'] })
+  farm = await startFarm({ workers: 1, fake: ['--call-ms', '100'] })
   folder = await mkdtemp(join(tmpdir(), 'darkroom-cli-'))
   env = { DARKROOM_URL: farm.client.url, DARKROOM_DATA: folder }
 })
