@@ -17,7 +17,7 @@ import { DarkroomError } from '../errors.ts'
 
 /**
  * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`) and timers (`timer/<id>`):
- * the suffix of their key, and what a step was asked to do or a timer will send.
+ * the suffix of their key, and what a step was asked to do, or what a timer will send after how long.
  */
 export interface Document {
   value: unknown
@@ -29,7 +29,7 @@ export interface Document {
   effects: Record<string, OpenEffect>
 }
 
-export type OpenEffect = { suffix: string; step: string; input: unknown } | { suffix: string; event: AnyEventObject }
+export type OpenEffect = { suffix: string; step: string; input: unknown } | { suffix: string; event: AnyEventObject; delayMs: number }
 
 export interface OpenedStep {
   suffix: string
@@ -125,18 +125,19 @@ export class PureMachine {
     return this.#plan(snapshot, effects, closed, version)
   }
 
-  /** The same state with every open step under a new suffix: what a retry of an ended session begins with. */
+  /** The same state with everything open under a new suffix, timers from their beginning: what a retry of an ended session begins with. */
   restart(document: Document, version: number): Transition {
     const effects: Record<string, OpenEffect> = {}
     const steps: OpenedStep[] = []
-    for (const [name, effect] of Object.entries(document.effects)) {
-      if (!('step' in effect)) continue
-      const suffix = `${version}.${steps.length}`
+    const timers: OpenedTimer[] = []
+    for (const [n, [name, effect]] of Object.entries(document.effects).entries()) {
+      const suffix = `${version}.${n}`
       effects[name] = { ...effect, suffix }
-      steps.push({ suffix, step: effect.step, invoke: name.slice('step/'.length), input: effect.input })
+      if ('step' in effect) steps.push({ suffix, step: effect.step, invoke: name.slice('step/'.length), input: effect.input })
+      else timers.push({ suffix, delayMs: effect.delayMs })
     }
     const restarted = { ...document, effects }
-    return { ...this.load(restarted), closed: [], steps, timers: [] }
+    return { ...this.load(restarted), closed: [], steps, timers }
   }
 
   #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: string[], version: number): Transition {
@@ -170,7 +171,8 @@ export class PureMachine {
         if (id === undefined)
           throw new DarkroomError('workflow.broken', `the delayed event ${event.type} needs an id, or nothing could stop it`)
         const suffix = `${version}.${n++}`
-        open(`timer/${id}`, { suffix, event }, { suffix, delayMs: Math.max(0, Math.round(delay)) })
+        const delayMs = Math.max(0, Math.round(delay))
+        open(`timer/${id}`, { suffix, event, delayMs }, { suffix, delayMs })
       } else if (type === 'xstate.cancel') {
         drop(`timer/${(params as { sendId: string }).sendId}`)
       } else if (type !== 'xstate.emit' && type !== 'xstate.log') {

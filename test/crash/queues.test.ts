@@ -154,6 +154,15 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     expect((await lines(farm, 'lost')).filter((name) => name === 'bad')).toHaveLength(taken)
   })
 
+  it('a retry of a session that waited for a timer waits for it again', async ({ expect }) => {
+    await using farm = await startFarm({ module, env: { REHEARSAL_NAME: 'only' } })
+    const id = await rehearse(farm, 'timer', { delayMs: 1000 })
+    await farm.control(id, 'cancel')
+    const { json } = await farm.control(id, 'retry')
+    await farm.until(json.id, 'succeeded')
+    expect(await lines(farm, 'timer')).toHaveLength(1)
+  })
+
   it('a worker without the version of the workflow runs its steps; who has it makes the transition', async ({ expect }) => {
     await using farm = await startFarm({ module, workers: [{ module: undefined }] })
     const { json } = await farm.client.post('/v1/sessions', { workflow: 'lookup', input: { model: 'darkroom-tiny' } })
