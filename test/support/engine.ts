@@ -7,6 +7,7 @@ import { createLog } from '../../src/log.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import { AttemptPort, type Attempt } from '../../src/workflows/attempt.ts'
 import { Engine } from '../../src/workflows/engine.ts'
+import { workflows as builtIn, type Workflow } from '../../src/workflows/machines/index.ts'
 import { writeModel } from './model.ts'
 import { startTestRedis } from './redis.ts'
 
@@ -21,14 +22,15 @@ export interface TestEngine extends AsyncDisposable {
   take: (id: string, suffix: string, dispatch?: number) => Promise<Attempt>
 }
 
-export async function startEngine({ shards = 1 } = {}): Promise<TestEngine> {
+export async function startEngine(further: { workflows?: Workflow[] } = {}): Promise<TestEngine> {
   const server = await startTestRedis()
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-engine-'))
   await writeModel(join(folder, 'models'))
-  const config = { ...readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') }), shards }
+  const config = readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') })
   const redis = connect(server.url, { patience: 'wait' })
   const subscriber = connect(server.url, { patience: 'wait' })
-  const engine = new Engine({ redis, subscriber, config, log: createLog('silent', 'test'), sweeps: false })
+  const workflows = [...builtIn, ...(further.workflows ?? [])]
+  const engine = new Engine({ redis, subscriber, config, log: createLog('silent', 'test'), workflows, sweeps: false })
   const port = new AttemptPort(engine, [])
   return {
     engine,
