@@ -30,7 +30,7 @@ async function submitUntilKilled(farm: Farm, round: number, enough: number): Pro
   return accepted
 }
 
-describe.concurrent('durability', () => {
+describe.concurrent('durability', { timeout: 120_000 }, () => {
   for (const durability of ['standard', 'strict'] as const) {
     it(`${durability}: Redis killed in the middle of submissions, over and over, has every session that got its 2xx`, async ({
       expect,

@@ -66,7 +66,7 @@ async function cleanRun(i: number): Promise<{ picture: string; steps: string[] }
   return { picture, steps: (await farm.receipt(id)).steps.map(({ step }) => step) }
 }
 
-describe('the line to Redis', () => {
+describe('the line to Redis', { timeout: 120_000 }, () => {
   beforeAll(async () => {
     farm = await startFarm({ workers: 2, proxied: true, fake: ['--call-ms', '5'] })
   })

@@ -30,7 +30,7 @@ const untilAccepted = (key: string): Promise<string> =>
     return status === 202 && id
   })
 
-describe('maxmemory', () => {
+describe('maxmemory', { timeout: 120_000 }, () => {
   beforeAll(async () => {
     farm = await startFarm({ workers: 0, fake: ['--call-ms', '5'] })
   })
@@ -59,7 +59,12 @@ describe('maxmemory', () => {
     for (const id of ids) await farm.until(id, 'succeeded', 60_000)
   })
 
-  it('memory is freed by deleting ended sessions: submits work again', async () => {
+  it('a retry is refused like a submission; memory is freed by deleting ended sessions, and submits work again', async () => {
+    const open = await farm.gate(99, 1)
+    const { id: cancelled } = await submit('cancelled', { seed: 99 })
+    await farm.control(cancelled, 'cancel')
+    await open()
+    ids.push(cancelled)
     await limit((await used()) / 0.85)
     const late: string[] = []
     await eventually('refused', async () => {
@@ -67,8 +72,8 @@ describe('maxmemory', () => {
       if (code === undefined) late.push(id)
       return code === 'redis.full'
     })
-    const retried = await farm.client.post(`/v1/sessions/${ids[0]}/retry`)
-    expect([retried.status, retried.json.code]).toEqual([409, 'session.not_retryable'])
+    const retried = await farm.client.post(`/v1/sessions/${cancelled}/retry`)
+    expect([retried.status, retried.json.code]).toEqual([503, 'redis.full'])
     for (const id of ids) expect((await farm.client.delete(`/v1/sessions/${id}`)).status).toBe(204)
     late.push(await untilAccepted('again'))
     await limit(0)

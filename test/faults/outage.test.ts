@@ -10,6 +10,9 @@ const drainDelayMs = 5000
 /** Within this, every worker takes work after an outage, ms. */
 const backMs = 10_000
 
+/** These wait for outages of many seconds, on a machine that may be busy. */
+const timeout = 120_000
+
 const body = { workflow: 'image-generation', input: { prompt: 'a red circle', steps: 4, seed: 7 } }
 
 /** What each worker has begun since then, by lane: `<worker> gpu`, `<worker> host`. */
@@ -26,7 +29,7 @@ async function redisNow(farm: Farm): Promise<number> {
   return Number(seconds) * 1000
 }
 
-describe.concurrent('Redis', () => {
+describe.concurrent('Redis', { timeout }, () => {
   it('killed under load for three times the drain delay: idle or busy, each worker takes work on both lanes within 10 s after it is back', async ({
     expect,
   }) => {
