@@ -6,9 +6,11 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
-import { lastLines } from './failure.mjs'
+import { SetupFailure, lastLines } from './failure.mjs'
 import { homeFolder, root } from './home.mjs'
+import { ensureNativeTests } from './native.mjs'
 import { readyEnvironment } from './python.mjs'
+import { speaker } from './say.mjs'
 
 /** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
 
@@ -27,7 +29,7 @@ const tool = (name, ...args) => [join(root, 'node_modules', '.bin', name), ...ar
 
 /** @param {string} title @param {string[]} args @returns {Part} */
 function vitest(title, ...args) {
-  const report = join(reports, 'vitest.json')
+  const report = join(reports, `${title}.json`)
   return {
     title,
     command: tool('vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...args),
@@ -104,6 +106,22 @@ function partsOf(name, args) {
 }
 
 /**
+ * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which `DARKROOM_NATIVE=required` forbids.
+ * @returns {Promise<{ parts: Part[], failures: string[], notes: string[] }>} `notes`: what was not run, and why
+ */
+async function nativeParts() {
+  const isRequired = process.env['DARKROOM_NATIVE'] === 'required'
+  try {
+    const { isBuilt, notes } = await ensureNativeTests(homeFolder(), speaker())
+    if (isBuilt) return { parts: [vitest('native', '--project', 'native')], failures: [], notes }
+    return { parts: [], failures: isRequired ? notes : [], notes }
+  } catch (error) {
+    if (!(error instanceof SetupFailure)) throw error
+    return { parts: [], failures: [`native\n${error.message}`], notes: [] }
+  }
+}
+
+/**
  * Runs one part and shows what it says.
  * @param {Part} part
  * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of what it said, kept where no report says it better
@@ -152,8 +170,10 @@ for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) {
 const [name = 'test', ...args] = process.argv.slice(2)
 const total = { passed: 0, skipped: 0, failed: 0 }
 const lines = []
-const failures = []
-for (const part of partsOf(name, args)) {
+const native = name === 'test' && args.length === 0 ? await nativeParts() : { parts: [], failures: [], notes: [] }
+const failures = [...native.failures]
+total.failed += failures.length
+for (const part of [...partsOf(name, args), ...native.parts]) {
   process.stdout.write(`\n── ${part.title}\n`)
   const startedAt = performance.now()
   const count = await check(part)
@@ -171,5 +191,5 @@ for (const part of partsOf(name, args)) {
 rmSync(reports, { recursive: true, force: true })
 if (failures.length > 0) process.stdout.write(`\n── what failed\n${failures.map((failure) => `\n✗ ${failure}\n`).join('')}`)
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''
-process.stdout.write(`\n${lines.join('\n')}\n\n${total.passed} passed, ${total.failed} failed${skipped}\n`)
+process.stdout.write(`\n${[...lines, ...native.notes].join('\n')}\n\n${total.passed} passed, ${total.failed} failed${skipped}\n`)
 process.exitCode = total.failed === 0 ? 0 : 1

@@ -178,7 +178,7 @@ void refusesBadInput() {
 }
 
 /** Sizes around a chunk, a granule and nothing much. */
-const std::vector<std::uint64_t> sizes = {1, 3, 4097, 65536, chunkBytes - 1, chunkBytes, chunkBytes + 1, 5 * chunkBytes + 7};
+const std::vector<std::uint64_t> sizes = {1, 3, 4097, 65536, chunkBytes - 1, chunkBytes, chunkBytes + 1};
 
 void copiesEveryByteInEveryDirection() {
   Fixture t;
@@ -198,6 +198,25 @@ void copiesEveryByteInEveryDirection() {
       t.memory.release(source);
     }
   }
+  t.expectNothingHeld();
+}
+
+/** More chunks than there are staging buffers, copies in flight and events or command lists in a ring. */
+void keepsManyChunksInOrder() {
+  Fixture t;
+  const Bytes bytes = pattern(10 * chunkBytes + 7, 77);
+  const std::uint64_t pinned = t.filled(bytes, 0, Kind::Upload);
+  for (const std::size_t device : {std::size_t{0}, std::size_t{1}}) {
+    const std::uint64_t target = t.make(bytes.size(), device);
+    t.memory.copy(pinned, 0, target, 0, bytes.size(), t.control);
+    CHECK(t.content(target) == bytes);
+    const std::uint64_t again = t.make(bytes.size(), 0);
+    t.memory.copy(target, 0, again, 0, bytes.size(), t.control);
+    CHECK(t.content(again) == bytes);
+    t.memory.release(again);
+    t.memory.release(target);
+  }
+  t.memory.release(pinned);
   t.expectNothingHeld();
 }
 
@@ -649,6 +668,7 @@ int main(int argc, char** argv) {
       {"describes its devices, unknown figures as none", describesItsDevices},
       {"refuses bad input and holds nothing for it", refusesBadInput},
       {"copies every byte in every direction", copiesEveryByteInEveryDirection},
+      {"keeps many chunks in order", keepsManyChunksInOrder},
       {"copies only the range it was given", copiesOnlyTheRangeItWasGiven},
       {"tells progress and stops when asked", tellsProgressAndStopsWhenAsked},
       {"refuses what does not fit and goes on", refusesWhatDoesNotFitAndGoesOn},

@@ -46,8 +46,7 @@ describe.each(backendsOf())('a program that uses $name', ({ name, env }) => {
   })
 })
 
-// Mesa and the sanitizer do not stand one another in one process.
-const sanitized = process.platform === 'linux' ? backendsOf({ sanitized: true }).filter(({ name }) => name !== 'd3d12') : []
+const sanitized = process.platform === 'linux' ? backendsOf({ sanitized: true }) : []
 describe.each(sanitized)('under AddressSanitizer, a program that uses $name', ({ name, env }) => {
   it.skipIf(env === null).each(scenarios.filter(({ scenario }) => scenario !== 'drop'))(
     'touches nothing that is gone: $scenario',
