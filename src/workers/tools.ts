@@ -117,8 +117,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
         this.#recording = this.#recording.then(() => this.#record(made))
       },
     })
-    const outcome = await this.#finish(call)
-    await this.#recording
+    // A failed attempt too leaves what it has reached to the next one.
+    const outcome = await this.#finish(call).finally(() => this.#recording)
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#store(outcome.checkpoint) : undefined)
     this.stats = outcome.stats
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))

@@ -11,8 +11,8 @@ const seed = Number(process.env['CHAOS_SEED'] ?? Math.floor(Math.random() * 1e9)
 const sessions = Number(process.env['CHAOS_SESSIONS'] ?? 100)
 /** A run with fewer kills that hit live work shows nothing. */
 const leastHits = 30
-/** Kills after which the farm is left alone. */
-const mostKills = Number(process.env['CHAOS_KILLS'] ?? 44)
+/** After so many the farm is left alone. */
+const mostHits = Number(process.env['CHAOS_KILLS'] ?? 40)
 /** As many different requests; each is sent again and again. */
 const requests = 10
 
@@ -55,7 +55,7 @@ async function disturb(farm: Farm, draw: () => number, isOver: () => boolean): P
     const members = await farm.eye.zrange(keys.leases(0), '0', '-1')
     return Promise.all(members.map((member) => farm.eye.hget(keys.step(member), 'worker')))
   }
-  while (!isOver() && kills.worker + kills.api + kills.redis < mostKills) {
+  while (!isOver() && kills.hits < mostHits) {
     await sleep(300 + draw() * 700)
     const [what, which, afterMs] = [draw(), draw(), draw() * 300]
     if (what < 0.15) {
