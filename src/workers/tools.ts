@@ -117,8 +117,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
         this.#recording = this.#recording.then(() => this.#record(made))
       },
     })
-    // A failed attempt too leaves what it has reached to the next one.
-    const outcome = await this.#finish(call).finally(() => this.#recording)
+    const outcome = await this.#finish(call)
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#store(outcome.checkpoint) : undefined)
     this.stats = outcome.stats
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
@@ -133,6 +132,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
       return await call.outcome
     } finally {
       this.#call = undefined
+      // A failed attempt too leaves the checkpoints it has made to the next one.
+      await this.#recording
     }
   }
 
