@@ -21,6 +21,18 @@ export interface ProcessOptions {
 const startMs = 120_000
 const goneMs = 5000
 
+/** Groups that run; a test run that is cut short takes them along. */
+const groups = new Set<number>()
+process.on('exit', () => {
+  for (const group of groups) {
+    try {
+      process.kill(-group, 'SIGKILL')
+    } catch {
+      // It is gone already.
+    }
+  }
+})
+
 export class GroupProcess {
   readonly name: string
   /** What it said it is: an API its URL, a worker its id. */
@@ -61,6 +73,9 @@ export class GroupProcess {
     })
     this.#child = child
     this.starts++
+    const group = child.pid ?? 0
+    groups.add(group)
+    child.once('exit', () => groups.delete(group))
     this.#exited = once(child, 'exit').then(([code, signal]) => ({ code: code as number | null, signal: signal as NodeJS.Signals | null }))
     child.stderr.on('data', (text: Buffer) => appendFileSync(log, text))
     const ready = new Promise<string>((resolve) => {
