@@ -1,5 +1,7 @@
 /**
- * The suite of one backend, without Node: native_test BACKEND [OPERATIONS=10000] [SEED=1]
+ * The suite of one backend, without Node: native_test BACKEND [OPERATIONS=10000] [SEED=1] [ONLY]
+ *
+ * ONLY is a part of the names of the tests to run.
  *
  * Prints `ok NAME` or `not ok NAME: why` for every test and a count. Exit codes: 0 all passed, 1 something failed, 77 not run because the
  * backend is not here (the last line says why). A device beside the first is another device of the backend, else the same one opened again.
@@ -118,7 +120,7 @@ struct Fixture {
     for (std::size_t device = 0; device < memory.devices(); device++) {
       memory.trim(device);
       const Usage usage = memory.usage(device);
-      CHECK(usage.live == 0 && usage.tracked == 0 && usage.reserved == 0 && usage.arenas == 0);
+      CHECK(usage.live == 0 && usage.tracked == 0 && usage.pinned == 0 && usage.reserved == 0 && usage.arenas == 0);
       CHECK(usage.created == usage.released);
     }
   }
@@ -299,6 +301,9 @@ void refusesWhatDoesNotFitAndGoesOn() {
   for (int i = 0; i < 5; i++) ids.push_back(t.make(8ull << 20));
   REFUSED("DR_OUT_OF_MEMORY", t.make(1));
   CHECK(codeOf([&] { t.make(64 << 10, 1); }).empty()); // the other device has a limit of its own
+  const std::uint64_t pinned = t.make(1 << 20, 0, Kind::Upload); // RAM, which the device's limit does not count
+  CHECK(t.memory.usage(0).tracked == 40ull << 20 && t.memory.usage(0).pinned == 1 << 20);
+  t.memory.release(pinned);
   t.memory.releaseOwner("nobody");
   CHECK(t.memory.list().size() == 6);
   t.memory.release(ids.back());
@@ -687,6 +692,8 @@ int main(int argc, char** argv) {
     tests.emplace_back("keeps an allocation where it is when a move fails", keepsAnAllocationWhereItIsWhenAMoveFails);
     tests.emplace_back("finds a damaged copy", findsADamagedCopy);
   }
+  const std::string only = argc > 4 ? argv[4] : "";
+  tests.erase(std::remove_if(tests.begin(), tests.end(), [&](const auto& test) { return test.first.find(only) == std::string::npos; }), tests.end());
   int failed = 0;
   for (const auto& [name, test] : tests) {
     const auto startedAt = Clock::now();

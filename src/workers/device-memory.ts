@@ -74,10 +74,12 @@ export interface Vitals {
 export interface Usage {
   /** Allocations. */
   live: number
-  /** Bytes of the live ones, rounded up as the device does. */
+  /** Bytes of the live ones of kind `device`, rounded up as the device does. */
   tracked: number
-  /** Bytes taken from the driver: `tracked`, and what is free in arenas. */
+  /** Bytes of the device taken from the driver: `tracked`, and what is free in arenas. */
   reserved: number
+  /** Bytes of the live ones of the other kinds: RAM, not the device's memory, and not under its limit. */
+  pinned: number
   /** The highest `tracked`. */
   peak: number
   limit: number | null

@@ -42,7 +42,7 @@ export class HostMemory implements DeviceMemory {
   readonly implementation = 'typescript'
   readonly backend = 'host'
   readonly #held = new Map<number, Held>()
-  readonly #counts = { created: 0, released: 0, expired: 0, peak: 0, tracked: 0 }
+  readonly #counts = { created: 0, released: 0, expired: 0, peak: 0, tracked: 0, pinned: 0 }
   readonly #ending = new AbortController()
   #limit: number | null = null
   #nextId = 1
@@ -87,9 +87,9 @@ export class HostMemory implements DeviceMemory {
 
   usage(device: number): Usage {
     this.#checkDevice(device)
-    const { created, released, expired, peak, tracked } = this.#counts
+    const { created, released, expired, peak, tracked, pinned } = this.#counts
     const nothing = { arenas: 0, fragmentation: 0, largestHole: 0, lost: false }
-    return { live: this.#held.size, tracked, reserved: tracked, peak, limit: this.#limit, created, released, expired, ...nothing }
+    return { live: this.#held.size, tracked, reserved: tracked, pinned, peak, limit: this.#limit, created, released, expired, ...nothing }
   }
 
   setLimit(device: number, bytes: number | null): void {
@@ -103,7 +103,7 @@ export class HostMemory implements DeviceMemory {
     if (placement === 'placed') throw invalid('placement', 'cannot be placed: the native addon is not built')
     const counts = this.#counts
     const free = freemem()
-    if (this.#limit !== null && counts.tracked + bytes > this.#limit)
+    if (kind === 'device' && this.#limit !== null && counts.tracked + bytes > this.#limit)
       throw exhausted(`${bytes} bytes would pass the limit of ${this.#limit}; ${counts.tracked} are held already`)
     if (bytes > free) throw exhausted(`${bytes} bytes are more than the ${free} that are free`)
     let memory: Uint8Array
@@ -118,7 +118,7 @@ export class HostMemory implements DeviceMemory {
     const held = { id, device, bytes, kind, owner, memory, createdAt: now, expiresAt, uses: 0, isReleased: false }
     this.#held.set(id, held)
     counts.created++
-    counts.tracked += bytes
+    this.#count(held, bytes)
     counts.peak = Math.max(counts.peak, counts.tracked)
     return disposable(this, describe(held))
   }
@@ -246,7 +246,7 @@ export class HostMemory implements DeviceMemory {
     } finally {
       for (const held of uses) {
         held.uses--
-        if (held.uses === 0 && held.isReleased) this.#counts.tracked -= held.bytes
+        if (held.uses === 0 && held.isReleased) this.#count(held, -held.bytes)
       }
     }
   }
@@ -265,7 +265,11 @@ export class HostMemory implements DeviceMemory {
     this.#held.delete(held.id)
     held.isReleased = true
     this.#counts.released++
-    if (held.uses === 0) this.#counts.tracked -= held.bytes
+    if (held.uses === 0) this.#count(held, -held.bytes)
+  }
+
+  #count({ kind }: Held, bytes: number): void {
+    this.#counts[kind === 'device' ? 'tracked' : 'pinned'] += bytes
   }
 
   #find(id: number): Held {

@@ -37,8 +37,8 @@ async function refused(code: string, call: () => unknown, field?: string): Promi
 
 function expectNothingHeld(memory: DeviceMemory): void {
   for (const device of memory.devices().keys()) {
-    const { live, tracked, arenas, created, released } = memory.usage(device)
-    assert.deepEqual({ live, tracked, arenas }, { live: 0, tracked: 0, arenas: 0 })
+    const { live, tracked, pinned, arenas, created, released } = memory.usage(device)
+    assert.deepEqual({ live, tracked, pinned, arenas }, { live: 0, tracked: 0, pinned: 0, arenas: 0 })
     assert.equal(created, released)
   }
   assert.deepEqual(memory.list(), [])

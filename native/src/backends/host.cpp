@@ -47,6 +47,8 @@ std::optional<std::uint64_t> cgroup(const char* file) {
 }
 #endif
 
+} // namespace
+
 Figures systemFigures() {
   Figures figures;
 #ifdef __linux__
@@ -73,6 +75,8 @@ Figures systemFigures() {
 #endif
   return figures;
 }
+
+namespace {
 
 struct HostBuffer : Buffer {
   HostBuffer(std::uint64_t size, Kind kind_) {

@@ -125,6 +125,9 @@ Devices openHost();
 Devices openCuda();
 Devices openD3d12();
 
+/** The machine's RAM, where pinned memory comes from. */
+Figures systemFigures();
+
 /** The backends in this build, best first. */
 std::vector<std::string> backends();
 /** @throws Error `DR_UNAVAILABLE`, also for a name that is no backend */

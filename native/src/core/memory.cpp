@@ -21,6 +21,17 @@ std::optional<Clock::time_point> deadline(std::optional<std::chrono::millisecond
   return Clock::now() + *timeToLive;
 }
 
+/** Bytes taken from the device by the driver's books; pinned memory is RAM. */
+std::uint64_t heldOf(const std::unique_ptr<Buffer>& buffer) { return buffer && buffer->kind == Kind::Device ? buffer->held : 0; }
+
+/** More pinned memory than is free would bring the whole machine down. @throws Error `DR_OUT_OF_MEMORY` */
+void refuseBeyondRam(std::uint64_t bytes) {
+  const Figures ram = systemFigures();
+  if (!ram.total) return;
+  const std::uint64_t free = *ram.total - std::min(ram.used.value_or(0), *ram.total);
+  if (bytes > free) throw Error("DR_OUT_OF_MEMORY", number(bytes) + " bytes are more than the " + number(free) + " of RAM that are free");
+}
+
 } // namespace
 
 /** An arena and what lies where in it. */
@@ -227,7 +238,7 @@ std::uint64_t Memory::allocate(const Request& request) {
   made->id = nextId_++;
   of.usage.live++;
   of.usage.created++;
-  of.usage.reserved += made->buffer->held;
+  of.usage.reserved += heldOf(made->buffer);
   if (made->slot) made->slot->residents[made->offset] = made;
   allocations_.emplace(made->id, made);
   return made->id;
@@ -236,6 +247,12 @@ std::uint64_t Memory::allocate(const Request& request) {
 /** Books the bytes, and for a placed allocation its range, making an arena where none has room. */
 void Memory::reserve(Entry& of, const Request& request, Allocation& made, bool isPlaced) {
   const std::uint64_t granule = of.device->granule();
+  if (request.kind != Kind::Device) {
+    refuseBeyondRam(made.size);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    of.usage.pinned += made.size;
+    return;
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   if (isPlaced) made.size = Heap(granule, granule).rounded(request.bytes);
   Usage& usage = of.usage;
@@ -276,11 +293,11 @@ void Memory::reserve(Entry& of, const Request& request, Allocation& made, bool i
 /** Gives the memory back; nobody else knows the allocation any more. */
 void Memory::destroy(const Kept& allocation) {
   Entry& of = entry(allocation->device);
-  const std::uint64_t held = allocation->buffer ? allocation->buffer->held : 0;
+  const std::uint64_t held = heldOf(allocation->buffer);
   allocation->buffer.reset();
   std::shared_ptr<Arena> emptied; // declared first: it goes after the lock
   const std::lock_guard<std::mutex> lock(mutex_);
-  of.usage.tracked -= allocation->size;
+  (allocation->kind == Kind::Device ? of.usage.tracked : of.usage.pinned) -= allocation->size;
   of.usage.reserved -= held;
   if (const auto slot = std::exchange(allocation->slot, nullptr)) {
     slot->heap.release(allocation->offset);

@@ -51,8 +51,9 @@ struct AllocationInfo {
 /** What this process holds of a device. */
 struct Usage {
   std::uint64_t live = 0;     // allocations
-  std::uint64_t tracked = 0;  // bytes of the live ones, rounded up as the device does
-  std::uint64_t reserved = 0; // bytes taken from the driver: `tracked`, and what is free in arenas
+  std::uint64_t tracked = 0;  // bytes of the live ones of kind Device, rounded up as the device does
+  std::uint64_t reserved = 0; // bytes of the device taken from the driver: `tracked`, and what is free in arenas
+  std::uint64_t pinned = 0;   // bytes of the live ones of the other kinds: RAM, not the device's memory
   std::uint64_t peak = 0;     // the highest `tracked`
   std::optional<std::uint64_t> limit;
   std::uint64_t created = 0;

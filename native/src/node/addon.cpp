@@ -126,6 +126,7 @@ Napi::Object objectOf(Napi::Env env, const Usage& usage) {
   object.Set("live", number(usage.live));
   object.Set("tracked", number(usage.tracked));
   object.Set("reserved", number(usage.reserved));
+  object.Set("pinned", number(usage.pinned));
   object.Set("peak", number(usage.peak));
   object.Set("limit", orNull(env, usage.limit));
   object.Set("created", number(usage.created));
