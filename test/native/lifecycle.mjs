@@ -73,17 +73,22 @@ const scenarios = {
     for (const worker of workers) await worker.terminate()
     await Promise.all(ends)
   },
+  /** Copies without a pause, large and small ones, so that at any moment one runs and one has something to tell. */
   async 'in-worker'() {
     const memory = await addon.open(backend, null)
-    const bytes = new Uint8Array(32 << 20)
-    const { id } = await memory.allocate(0, bytes.length, 'device', 'automatic', 'test', null)
-    while (true) {
-      await memory.write(1, id, 0, bytes, false, () => parentPort?.postMessage('copied'))
+    const copyOn = async (/** @type {number} */ bytes) => {
+      const { id } = await memory.allocate(0, bytes, 'device', 'automatic', 'test', null)
+      const source = new Uint8Array(bytes)
+      for (let copies = 0; ; copies++) {
+        await memory.write(1, id, 0, source, false, () => {})
+        if (copies % 100 === 0) parentPort?.postMessage('copied')
+      }
     }
+    await Promise.all([32 << 20, ...Array(16).fill(4096)].map(copyOn))
   },
-  /** Terminated while the driver starts. */
+  /** Terminated while the driver starts, and soon after. */
   async 'terminate-early'() {
-    for (const wait of [0, 1, 5, 20]) {
+    for (const wait of [0, 1, 5, 20, 60, 80, 100, 120, 140, 160]) {
       const worker = new Worker(fileURLToPath(import.meta.url), { workerData: [path, backend, 'in-worker'] })
       await new Promise((settle) => worker.once('online', settle))
       await pause(wait)
