@@ -1,16 +1,17 @@
 -- commitTransition: the one commit. Compares version, cause and attempt; then writes snapshot, history, effects and references.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] expected version   ARGV[2] cause: step | timer | event   ARGV[3] suffix of the step or timer; id of the event
+-- ARGV[1] expected version   ARGV[2] cause: step | timer | child | event   ARGV[3] suffix of the effect; id of the event
 -- ARGV[4] attempt id (step)   ARGV[5] direct: apply this now | inbox: apply the head of the inbox | park: append it, this process has no such machine
 -- ARGV[6] the inbox entry: appended when the session cannot take the event now ('' first: most need none); in mode inbox the head it must equal
 -- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
--- ARGV[13] n, then n × (references | scratch, SHA-256)   then m and m suffixes of closed effects   then opened effects
+-- ARGV[13] what the session waits for from now on ('' while a step of it is open)
+-- ARGV[14] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
 -- Returns {'ok', version} | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local entry, last, unpin = ARGV[10], ARGV[11], ARGV[12]
+local entry, last, unpin, parked = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 local inbox = B .. 'inbox:' .. sid
 
 local state = redis.call('HMGET', S, 'status', 'version', 'inboxed', cause == 'event' and 'seen:' .. suffix or 'open:' .. suffix, 'snapshot')
@@ -36,8 +37,8 @@ local function pop()
 end
 -- References count from here on, so that the collector spares them: they are written before anything names them.
 local function refer()
-  local i = 14
-  for _ = 1, tonumber(ARGV[13]) do
+  local i = 15
+  for _ = 1, tonumber(ARGV[14]) do
     redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
     if ARGV[i] == 'references' then redis.call('SADD', B .. 'named:' .. ARGV[i + 1], sid) end
     i = i + 2
@@ -57,6 +58,10 @@ if mode == 'park' or (mode == 'direct' and (resting or state[3] ~= '0')) then
   redis.call('HINCRBY', S, 'inboxed', 1)
   if cause == 'event' then redis.call('HSET', S, 'seen:' .. suffix, 1) end
   if cause == 'timer' then redis.call('ZREM', B .. 'timers', memberOf(suffix)) end
+  if cause == 'child' then
+    redis.call('HSET', S, 'rests:' .. suffix, redis.call('HGET', S, 'wish') or '')
+    refer()
+  end
   if cause == 'step' then
     redis.call('HSET', stepOf(suffix), 'state', 'delivered')
     redis.call('ZREM', B .. 'leases', memberOf(suffix))
@@ -73,9 +78,14 @@ local i = refer()
 local closed, gone = tonumber(ARGV[i]), {}
 i = i + 1
 for _ = 1, closed do
-  dropEffect(ARGV[i], isLeased and ARGV[i] == suffix)
+  if cause == 'child' and ARGV[i] == suffix then
+    redis.call('ZREM', B .. 'outbox', childMember(suffix, ARGV[i + 1])) -- it has ended
+  else
+    dropEffect(ARGV[i], ARGV[i + 1], isLeased and ARGV[i] == suffix)
+  end
   gone[#gone + 1] = 'open:' .. ARGV[i]
-  i = i + 1
+  if ARGV[i + 1] ~= '' then gone[#gone + 1] = 'rests:' .. ARGV[i] end
+  i = i + 2
 end
 local set = { 'version', version + 1, 'snapshot', snapshot }
 if outcome == 'failed' then
@@ -87,6 +97,18 @@ if cause == 'event' then
   set[#set + 1] = 1
 end
 openFrom(i, set)
+if parked == '' then
+  gone[#gone + 1] = 'parked'
+else
+  set[#set + 1] = 'parked'
+  set[#set + 1] = parked
+  if status == 'queued' then
+    status = 'running'
+    setStatus('queued', status)
+    set[#set + 1] = 'startedAt'
+    set[#set + 1] = now
+  end
+end
 redis.call('HSET', S, unpack(set))
 if unpin ~= '' then
   gone[#gone + 1] = 'exactnessKey'

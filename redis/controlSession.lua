@@ -1,10 +1,10 @@
 -- controlSession: pause, resume, cancel. Whichever commit comes first, this one or the last result's, wins.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] pause | resume | cancel
+-- ARGV[1] pause | resume | cancel   ARGV[2] the parent's wish that asks for the pause or resume ('' when nobody's parent does); an older one changes nothing
 -- Returns {'ok', status} | {'missing'} | {'ended', status}
-local verb = ARGV[1]
-local session = redis.call('HMGET', S, 'status', 'startedAt', 'inboxed')
+local verb, wish = ARGV[1], ARGV[2]
+local session = redis.call('HMGET', S, 'status', 'startedAt', 'inboxed', 'parentWish')
 local status = session[1]
 if not status then return { 'missing' } end
 if status == 'cancelled' and verb == 'cancel' then return { 'ok', status } end
@@ -18,10 +18,15 @@ if verb == 'cancel' then
   return { 'ok', 'cancelled' }
 end
 
+if wish ~= '' then
+  if session[4] and tonumber(session[4]) >= tonumber(wish) then return { 'ok', status } end
+  redis.call('HSET', S, 'parentWish', wish)
+end
 local resting = status == 'pausing' or status == 'paused'
 if verb == 'pause' then
   if resting then return { 'ok', status } end
   redis.call('HSET', S, 'desired', 'pause')
+  redis.call('HINCRBY', S, 'wish', 1)
   redis.call('HDEL', S, 'waiting', 'nowhereSince')
   setStatus(status, 'pausing')
   record('"type":"session.pausing"')
@@ -33,6 +38,8 @@ if verb == 'pause' then
         redis.call('HSET', S, 'left:' .. effect[1], math.max(0, due - now))
         redis.call('ZREM', B .. 'timers', member)
       end
+    elseif isChild(effect[2]) then
+      redis.call('ZADD', B .. 'outbox', now, childMember(effect[1], effect[2]))
     else
       redis.call('ZREM', B .. 'outbox', 'step:' .. member)
     end
@@ -45,6 +52,7 @@ end
 
 if not resting then return { 'ok', status } end
 redis.call('HSET', S, 'desired', 'run')
+redis.call('HINCRBY', S, 'wish', 1)
 local to = session[2] and 'running' or 'queued'
 setStatus(status, to)
 record('"type":"session.resumed"')
@@ -56,6 +64,8 @@ for _, effect in ipairs(openEffects()) do
       if effect[1] == 'deadline' then redis.call('HSET', S, 'deadlineAt', now + left) end
       redis.call('HDEL', S, 'left:' .. effect[1])
     end
+  elseif isChild(effect[2]) then
+    redis.call('ZADD', B .. 'outbox', now, childMember(effect[1], effect[2]))
   elseif redis.call('HGET', stepOf(effect[1]), 'state') == 'open' then
     redis.call('HINCRBY', stepOf(effect[1]), 'dispatch', 1)
     redis.call('HSET', stepOf(effect[1]), 'queue', '', 'attemptId', '')

@@ -4,21 +4,25 @@
 -- ARGV[1] idempotency record's key ('' without one)   ARGV[2] SHA-256 of the body as sent   ARGV[3] time to live of the record, seconds
 -- ARGV[4] deadline, ms from now ('' without one)   ARGV[5] first history entry, without braces and time
 -- ARGV[6] references to copy from (session id of the same shard, or '')
--- ARGV[7] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash   then opened effects
+-- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] status it is created with: '' | failed | cancelled   ARGV[9] its error, JSON
+-- ARGV[10] history entry of that end, without braces and time
+-- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash   then opened effects
 -- ARGV last  bytes that its history may need until it ends
 -- Returns {'created', now} | {'exists', session id, SHA-256 of its body}
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local parked, outcome, error, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local status = parked == '' and 'queued' or 'running'
 if idempotency ~= '' then
   local known = redis.call('HMGET', idempotency, 'session', 'body')
   if known[1] then return { 'exists', known[1], known[2] } end
 end
 if redis.call('EXISTS', S) == 1 then return { 'exists', sid, bodySha } end
 
-local set = { 'status', 'queued', 'desired', 'run', 'version', 1, 'createdAt', now, 'inboxed', 0 }
+local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', now, 'inboxed', 0 }
 redis.call('ZADD', B .. 'index:all', now, sid)
-redis.call('ZADD', B .. 'index:status:queued', now, sid)
-local i = 8
-for _ = 1, tonumber(ARGV[7]) do
+redis.call('ZADD', B .. 'index:status:' .. status, now, sid)
+local i = 12
+for _ = 1, tonumber(ARGV[11]) do
   redis.call('ZADD', B .. 'index:' .. ARGV[i], now, sid)
   i = i + 1
 end
@@ -33,6 +37,9 @@ i = openFrom(i, set)
 set[#set + 1] = 'reserve'
 set[#set + 1] = ARGV[i]
 redis.call('INCRBY', B .. 'reserved', ARGV[i])
+if parked ~= '' then
+  for _, value in ipairs({ 'parked', parked, 'startedAt', now }) do set[#set + 1] = value end
+end
 if deadline ~= '' then
   set[#set + 1] = 'deadlineAt'
   set[#set + 1] = now + deadline
@@ -50,4 +57,5 @@ if idempotency ~= '' then
   redis.call('EXPIRE', idempotency, ttl)
 end
 record(entry)
+if outcome ~= '' then finish(status, outcome, error ~= '' and 'error' or '', error, last) end
 return { 'created', now }

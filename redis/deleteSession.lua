@@ -2,11 +2,12 @@
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV index names (`workflow:…`, `tag:…`, `key:…`)
--- Returns {'ok'} | {'missing'} | {'not_ended', status}
+-- Returns {'ok'} | {'missing'} | {'not_ended', status} | {'untold'}: its parent has yet to be told of its end
 local session = redis.call('HMGET', S, 'status', 'idempotency')
 local status = session[1]
 if not status then return { 'missing' } end
 if status ~= 'succeeded' and status ~= 'failed' and status ~= 'cancelled' then return { 'not_ended', status } end
+if redis.call('ZSCORE', B .. 'outbox', 'parent:' .. sid) then return { 'untold' } end
 redis.call('ZREM', B .. 'index:all', sid)
 redis.call('ZREM', B .. 'index:status:' .. status, sid)
 for _, index in ipairs(ARGV) do redis.call('ZREM', B .. 'index:' .. index, sid) end

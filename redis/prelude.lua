@@ -1,8 +1,10 @@
 -- Prelude: what the scripts over one session share. The loader puts it in front of every script whose header says `Uses: prelude`.
 -- A script's KEYS[1] is the session key `darkroom:{s<n>}:session:<id>`; every other key it touches shares that hash tag and is derived here.
 --
--- Session hash: status version desired workflow input snapshot … and `open:<suffix>` = step | timer for every open effect, `left:<suffix>` =
--- milliseconds left of a timer that pause took out of the clock, `seen:<event id>` for outside events already applied.
+-- Session hash: status version desired workflow input snapshot … and `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect,
+-- `left:<suffix>` = milliseconds left of a timer that pause took out of the clock, `seen:<event id>` for outside events already applied, `parked` =
+-- what it waits for while no step is open. `wish` counts pauses and resumes, `rests:<suffix>` is the wish with which a child came to rest. Of a child:
+-- `parent` = step key of the effect it is, `parentWish` = the last wish of its parent that it followed.
 -- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil notBefore tries
 -- resourceTries expiries checkpoint checkpointBefore queue placedAt avoid (the worker its last attempt failed on).
 local S = KEYS[1]
@@ -27,7 +29,9 @@ local function setStatus(from, to)
   redis.call('HSET', S, 'status', to)
 end
 
--- Suffixes of the open effects, with their kinds.
+local function isChild(value) return value ~= 'step' and value ~= 'timer' end
+
+-- Suffixes of the open effects, with their values.
 local function openEffects()
   local all, list = redis.call('HGETALL', S), {}
   for i = 1, #all, 2 do
@@ -36,8 +40,13 @@ local function openEffects()
   return list
 end
 
--- Forgets an open effect. A leased step is neither a timer nor in the outbox.
-local function dropEffect(suffix, isLeased)
+-- What the outbox holds for a child session: enough to cancel it once its parent's records are gone.
+local function childMember(suffix, child) return 'child:' .. memberOf(suffix) .. ':' .. child end
+
+-- Forgets an open effect. A leased step is neither a timer nor in the outbox. `child` is the value of a child's effect, '' for steps and
+-- timers: it is cancelled through the outbox.
+local function dropEffect(suffix, child, isLeased)
+  if child ~= '' then return redis.call('ZADD', B .. 'outbox', now, childMember(suffix, child)) end
   local member = memberOf(suffix)
   redis.call('DEL', stepOf(suffix))
   redis.call('ZREM', B .. 'leases', member)
@@ -48,13 +57,14 @@ end
 
 -- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders.
 local function finish(from, status, field, json, fragment)
-  local gone = { 'waiting', 'nowhereSince', 'reserve' }
+  local gone = { 'waiting', 'parked', 'nowhereSince', 'reserve' }
   for _, effect in ipairs(openEffects()) do
-    dropEffect(effect[1])
+    dropEffect(effect[1], isChild(effect[2]) and effect[2] or '')
     gone[#gone + 1] = 'open:' .. effect[1]
-    gone[#gone + 1] = 'left:' .. effect[1]
+    gone[#gone + 1] = (isChild(effect[2]) and 'rests:' or 'left:') .. effect[1]
   end
-  local reserve = redis.call('HGET', S, 'reserve')
+  local held = redis.call('HMGET', S, 'reserve', 'parent')
+  local reserve = held[1]
   redis.call('HDEL', S, unpack(gone))
   if reserve then redis.call('DECRBY', B .. 'reserved', reserve) end
   redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
@@ -63,6 +73,7 @@ local function finish(from, status, field, json, fragment)
   if field ~= '' then redis.call('HSET', S, field, json) end
   setStatus(from, status)
   record(fragment)
+  if held[2] then redis.call('ZADD', B .. 'outbox', now, 'parent:' .. sid) end
   redis.call('PUBLISH', 'darkroom:control', sid)
 end
 
@@ -70,7 +81,7 @@ end
 local function enlist(suffix, delay) redis.call('ZADD', B .. 'outbox', now + delay, 'step:' .. memberOf(suffix)) end
 
 -- Opens the effects listed in ARGV from position i: a count and (suffix, name, invoke id, lane, priority) for steps, then a count and
--- (suffix, delay in ms) for timers. An outbox entry falls due after a second: by then the committing process has dispatched it, or died.
+-- (suffix, delay in ms) for timers, then a count and (suffix, value) for children. An outbox entry falls due after a second: by then the committing process has dispatched it, or died.
 local function openFrom(i, set)
   local steps = tonumber(ARGV[i])
   i = i + 1
@@ -90,14 +101,27 @@ local function openFrom(i, set)
     redis.call('ZADD', B .. 'timers', now + ARGV[i + 1], memberOf(ARGV[i]))
     i = i + 2
   end
+  local children = tonumber(ARGV[i])
+  i = i + 1
+  for _ = 1, children do
+    set[#set + 1] = 'open:' .. ARGV[i]
+    set[#set + 1] = ARGV[i + 1]
+    redis.call('ZADD', B .. 'outbox', now + 1000, childMember(ARGV[i], ARGV[i + 1]))
+    i = i + 2
+  end
   return i
 end
 
--- `pausing` is over when no attempt of the session holds a lease.
+-- `pausing` is over when no attempt of the session holds a lease, and its children rest.
 local function settlePause(status)
   if status ~= 'pausing' then return end
   for _, effect in ipairs(openEffects()) do
-    if effect[2] == 'step' and redis.call('HGET', stepOf(effect[1]), 'state') == 'leased' then return end
+    if isChild(effect[2]) then
+      local rests = redis.call('HMGET', S, 'rests:' .. effect[1], 'wish')
+      if not rests[1] or rests[1] ~= rests[2] then return end
+    elseif effect[2] == 'step' and redis.call('HGET', stepOf(effect[1]), 'state') == 'leased' then
+      return
+    end
   end
   setStatus('pausing', 'paused')
   record('"type":"session.paused"')

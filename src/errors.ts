@@ -92,6 +92,8 @@ defineErrors({
   'session.ended': { class: 'permanent', remedy: 'The session has ended and never changes again; `retry` makes a new one from it.' },
   'session.not_ended': { class: 'permanent', remedy: 'Cancel the session first, or wait for its end.' },
   'session.not_retryable': { class: 'permanent', remedy: 'Only a failed or cancelled session can be retried; submit a new one.' },
+  'session.child_cancelled': { class: 'cancelled', remedy: 'Somebody cancelled this child session; its workflow decides what follows.' },
+  'session.signal_unknown': { class: 'permanent', remedy: 'Send a signal that the workflow takes; the message names them.' },
   'session.idempotency_mismatch': { class: 'permanent', remedy: 'Send the same body again, or use another Idempotency-Key.' },
   'session.deadline_exceeded': { class: 'permanent', remedy: 'Give it a later deadline, or add workers.' },
   'session.too_long': { class: 'permanent', remedy: 'Split the work over several sessions; one records at most 10,000 events.' },

@@ -6,13 +6,20 @@ import { createHash, randomBytes } from 'node:crypto'
 
 const base = (shard: number): string => `darkroom:{s${shard}}:`
 
+const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
+
 /** `<shard>-<10 characters of time><16 of chance>`, Crockford base 32 in lower case: no dot and no colon, as job ids need it. */
 export function newSessionId(shard: number, nowMs: number): string {
-  const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
   let time = ''
   for (let rest = nowMs, i = 0; i < 10; i++, rest = Math.floor(rest / 32)) time = alphabet[rest % 32] + time
   const chance = Array.from(randomBytes(16), (byte) => alphabet[byte % 32]).join('')
   return `${shard}-${time}${chance}`
+}
+
+/** The id of the child session that the effect `stepKey` asks for: always the same, on a shard of its own. */
+export function childSessionId(shards: number, stepKey: string): string {
+  const digest = createHash('sha256').update(stepKey).digest()
+  return `${digest.readUInt32BE(28) % shards}-${Array.from(digest.subarray(0, 26), (byte) => alphabet[byte % 32]).join('')}`
 }
 
 export const sessionIdPattern = /^\d{1,2}-[0-9a-hjkmnp-tv-z]{26}$/
@@ -57,7 +64,7 @@ export const keys = {
   timers: (shard: number) => `${base(shard)}timers`,
   /** Bytes that the open sessions of a shard may still need. */
   reserved: (shard: number) => `${base(shard)}reserved`,
-  index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key', value = '') =>
+  index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key' | 'parent', value = '') =>
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,

@@ -15,6 +15,7 @@ export type EnginePort = Pick<
   | 'history'
   | 'receipt'
   | 'control'
+  | 'signal'
   | 'retry'
   | 'remove'
   | 'watch'

@@ -4,7 +4,7 @@ import type { Context } from 'hono'
 import { sha256Of } from '../artifacts.ts'
 import { DarkroomError } from '../errors.ts'
 import { sessionIdPattern } from '../keys.ts'
-import { type ControlVerb, ended, type Session, statuses, SubmitOptions } from '../workflows/session.ts'
+import { type ControlVerb, ended, type Session, Signal, statuses, SubmitOptions } from '../workflows/session.ts'
 import { type Caller, needs } from './auth.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
 import { presentReceipt, presentSession, ReceiptView, SessionView } from './present.ts'
@@ -63,6 +63,11 @@ const list = createRoute({
       status: z.enum(statuses).optional(),
       workflow: z.string().min(1).max(128).optional(),
       tag: z.string().min(1).max(64).optional(),
+      parent: z
+        .string()
+        .regex(sessionIdPattern, 'must be a session id')
+        .optional()
+        .openapi({ description: 'only children of this session' }),
       cursor: z.string().min(1).max(512).optional().openapi({ description: '`next` of the page before' }),
       limit: z
         .string()
@@ -119,6 +124,28 @@ const control = (verb: ControlVerb) =>
     request: { params: idParam, query: noQuery },
     responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
   })
+
+const signal = createRoute({
+  method: 'post',
+  path: '/sessions/{id}/signal',
+  summary: 'Tell the workflow of a session something',
+  tags: ['sessions'],
+  ...keyed,
+  middleware: needs('control'),
+  request: {
+    params: idParam,
+    query: noQuery,
+    body: {
+      required: true,
+      content: {
+        'application/json': {
+          schema: z.strictObject(Signal.shape).openapi('Signal', { example: { type: 'approve', data: { by: 'Ada' } } }),
+        },
+      },
+    },
+  },
+  responses: { 200: json('The session as it is now; a repeat of the same `eventId` changes nothing', SessionView), ...problems(404, 409) },
+})
 
 const retry = createRoute({
   method: 'post',
@@ -183,6 +210,10 @@ export function sessionRoutes({ engine, closing }: ApiParts): App {
       const found = await engine.receipt(id)
       if (!found) throw unknownSession(id)
       return c.json(presentReceipt(found), 200)
+    })
+    .openapi(signal, async (c) => {
+      const { id } = await visible(engine, c.req.valid('param').id, c.get('caller'))
+      return c.json(presentSession(await engine.signal(id, c.req.valid('json'))), 200)
     })
     .openapi(retry, async (c) => {
       await refuseBody(c)

@@ -41,6 +41,14 @@ const size = (text: string): { width: number; height: number } => {
   return { width: Number(width), height: Number(height) }
 }
 
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text) as unknown
+  } catch {
+    throw new InvalidArgumentError('must be JSON, as in \'{"by": "Ada"}\'')
+  }
+}
+
 const collect = (value: string, before: string[] = []): string[] => [...before, value]
 
 /** Commands that are clients of the API load nothing of the engine. */
@@ -96,6 +104,7 @@ function program(roles: Roles): Command {
     .addOption(new Option('--status <status>', 'only these').choices([...statuses]))
     .option('--workflow <name>', 'only of this workflow')
     .option('--tag <tag>', 'only with this tag')
+    .option('--parent <session>', 'only children of this session')
     .option('--limit <n>', 'how many', whole(1, 200))
     .option('--cursor <cursor>', 'go on after an earlier page')
     .action(async (options) => (await import('./sessions.ts')).list(options))
@@ -114,6 +123,11 @@ function program(roles: Roles): Command {
       .argument('<session>')
       .action(async (id: string, options) => (await import('./sessions.ts')).control(verb, id, options))
   }
+  client('signal', 'tell the workflow of a session something')
+    .argument('<session>')
+    .argument('<type>', 'as the workflow names it')
+    .option('--data <json>', 'what to tell, as JSON', parsed)
+    .action(async (id: string, type: string, options) => (await import('./sessions.ts')).signal(id, type, options))
   client('retry', 'make a new session from a failed or cancelled one')
     .argument('<session>')
     .action(async (id: string, options) => (await import('./sessions.ts')).retry(id, options))

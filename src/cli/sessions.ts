@@ -110,6 +110,12 @@ export async function control(verb: ControlVerb, id: string, options: Output): P
   else say(`${session.id} ${session.status}`)
 }
 
+export async function signal(id: string, type: string, { data, ...options }: Output & { data?: unknown }): Promise<void> {
+  const session = await (await connectApi(options)).signal(id, { type, ...(data !== undefined && { data }) })
+  if (options.json) sayJson(session)
+  else say(`${session.id} ${session.status}`)
+}
+
 export async function retry(id: string, options: Output): Promise<void> {
   const session = await (await connectApi(options)).retry(id)
   if (options.json) sayJson(session)
@@ -129,6 +135,7 @@ function describeSession(session: Session, url: string): string {
     ['submitted', createdAt],
     ['exactness', exactnessKey],
     ['retry of', retryOf],
+    ['child of', session.parent],
     ['tags', tags.join(' ')],
     ...Object.entries(input).map(([name, value]): [string, string] => [
       `  ${name}`,

@@ -1,6 +1,6 @@
 /** A typed client of the HTTP interface. It survives a restarted API: submits carry an idempotency key, streams go on where they were cut. */
 import { randomUUID } from 'node:crypto'
-import type { ControlVerb, Status } from '../workflows/session.ts'
+import type { ControlVerb, Signal, Status } from '../workflows/session.ts'
 import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type { Frame, ImageRequest, Progress, Receipt, Session, SessionPage, Submission, Worker } from './types.ts'
@@ -25,6 +25,7 @@ export interface ListFilter {
   status?: Status
   workflow?: string
   tag?: string
+  parent?: string
   cursor?: string
   limit?: number
 }
@@ -72,6 +73,11 @@ export class DarkroomClient {
 
   control(id: string, verb: ControlVerb): Promise<Session> {
     return this.#json('POST', `${pathOf(id)}/${verb}`)
+  }
+
+  /** Tells the workflow of a session something; sent again under the same event id when the answer got lost. @throws Problem */
+  signal(id: string, { type, data, eventId = randomUUID() }: Signal): Promise<Session> {
+    return this.#json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
   }
 
   /** A new session from a failed or cancelled one. */

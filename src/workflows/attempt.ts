@@ -13,7 +13,7 @@ import { Engine } from './engine.ts'
 import type { Workflow } from './machines/index.ts'
 import type { Progress } from './session.ts'
 import { leaseMs, renewMs, type Cause, type Checkpoint } from './store.ts'
-import { doneEvent, errorEvent } from './transition.ts'
+import { doneEvent, errorEvent, idOf } from './transition.ts'
 
 export { leaseMs, renewMs, type Checkpoint }
 
@@ -83,7 +83,7 @@ export class AttemptPort {
         stepKey,
         sessionId,
         step: effect.step,
-        invoke: name.slice('step/'.length),
+        invoke: idOf(name),
         input: effect.input,
         model,
         epoch,

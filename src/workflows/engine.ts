@@ -1,15 +1,16 @@
 /** The durable engine: starts sessions, applies what happened to them, and answers what is known. No live actor exists between two events. */
-import { randomInt } from 'node:crypto'
+import { randomInt, randomUUID } from 'node:crypto'
 import type { z } from 'zod'
 import type { Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError, type WireError } from '../errors.ts'
-import { chooseShard, keys, newSessionId, queues, sessionIdPattern, shardOf } from '../keys.ts'
+import { childSessionId, chooseShard, keys, newSessionId, queues, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { countLoss, readWorkers } from '../ledger.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels, type Model } from '../models.ts'
 import { ask, type Redis } from '../redis.ts'
+import { Children } from './children.ts'
 import { Dispatcher, place, type Waiting } from './dispatch.ts'
 import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflow } from './machines/index.ts'
 import { toMermaid } from './mermaid.ts'
@@ -23,10 +24,11 @@ import type {
   SessionEvent,
   SessionFilter,
   SessionPage,
+  Signal,
   Submission,
   WorkerRecord,
 } from './session.ts'
-import { Store, type Cause, type Commit, type Effects, type PlannedStep } from './store.ts'
+import { childValue, Store, type Cause, type Commit, type Creation, type Effects, type PlannedSession, type PlannedStep } from './store.ts'
 import { PureMachine, type Document, type Loaded, type Transition } from './transition.ts'
 
 export interface WorkflowInfo {
@@ -60,6 +62,24 @@ export interface State {
   workflow: string
 }
 
+/** A child session as its parent's effect asks for it. */
+export interface Child {
+  id: string
+  stepKey: string
+  invoke: string
+  workflow: string
+  input: unknown
+  keyId: string | null
+  priority: string
+  depth: number
+  /** Whether its first steps may be dispatched at once. */
+  runs: boolean
+  end?: Creation['end']
+}
+
+/** How deep children of children may go: a workflow that names itself would go on for ever. */
+const maxDepth = 8
+
 const cacheLimit = 10_000
 
 /** What a session and its first job take in Redis, and what each step adds to that until the session ends, bytes: measured, and a little more. */
@@ -77,6 +97,7 @@ export class Engine {
   readonly #workflows: Map<string, Workflow>
   readonly #machines: Map<string, PureMachine>
   readonly #recovery: Recovery
+  readonly children: Children
   readonly #watchers = new Map<string, Set<{ entry(): void; progress(progress: Progress): void }>>()
   /** What a document's text parses to: a memo, so it cannot be stale. An entry is out while it is in use. */
   readonly #cache = new Map<string, { text: string; loaded: Loaded }>()
@@ -96,6 +117,7 @@ export class Engine {
     this.#workflows = new Map(known.map((workflow) => [workflowId(workflow), workflow]))
     this.#machines = new Map(known.map((workflow) => [workflowId(workflow), new PureMachine(workflow.machine)]))
     this.#subscriber.on('message', (channel: string, message: string) => this.#wake(channel, message))
+    this.children = new Children(this)
     this.#recovery = new Recovery(this)
     if (options.sweeps !== false) this.#recovery.start()
   }
@@ -115,7 +137,7 @@ export class Engine {
     const { idempotencyKey, bodySha256, keyId, tags, priority, deadlineS } = submission
     const idempotency =
       idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256: bodySha256 ?? '' }
-    const effects = this.#planned(first, 10 + (9 - priority))
+    const effects = this.#planned(id, first, 10 + (9 - priority))
     const reserve = reserveOf(workflow, input)
     // The key of what was accepted before tells so, however full it is.
     if (!(await this.#hasRoom(reserve)) && !(idempotency && (await this.store.isKnown(idempotency.key)))) throw full()
@@ -151,7 +173,7 @@ export class Engine {
       if (!session) throw new DarkroomError('session.unknown', `session ${reply.id} was deleted`)
       return { session, created: false }
     }
-    void this.#dispatchNow(id, effects.steps, first.snapshot.context, workflow)
+    void this.#dispatchNow(id, effects, first.snapshot.context, workflow)
     return { session: reply.session, created: true }
   }
 
@@ -163,9 +185,11 @@ export class Engine {
     const { before, snapshot, exact } = await this.store.fields(id, 'before', 'snapshot', 'exact')
     const workflow = this.#workflows.get(old.workflow)
     if (!workflow) throw new DarkroomError('workflow.unknown', `nobody here has ${old.workflow}`)
-    const again = this.#machine(old.workflow).restart(JSON.parse(before ?? snapshot ?? 'null') as Document, 1)
-    const effects = this.#planned(again, 10 + (9 - old.priority))
+    const document = JSON.parse(before ?? snapshot ?? 'null') as Document | null
+    if (!document) throw new DarkroomError('session.not_retryable', `session ${id} never began`)
+    const again = this.#machine(old.workflow).restart(document, 1)
     const next = newSessionId(shardOf(id), Date.now())
+    const effects = this.#planned(next, again, 10 + (9 - old.priority))
     const reserve = reserveOf(workflow, old.input)
     if (!(await this.#hasRoom(reserve))) throw full()
     await this.store.create({
@@ -188,8 +212,63 @@ export class Engine {
       effects,
       reserve,
     })
-    void this.#dispatchNow(next, effects.steps, again.snapshot.context, workflow)
+    void this.#dispatchNow(next, effects, again.snapshot.context, workflow)
     return this.#mustGet(next)
+  }
+
+  /**
+   * Makes the child session that an open effect asks for, unless it is there. Whatever keeps its request from being made whole is its own
+   * failure, which its parent is told. Undefined in a process that does not have its workflow.
+   */
+  async startChild(child: Child): Promise<void | undefined> {
+    const workflow = this.#workflows.get(child.workflow)
+    if (!workflow && !child.end) throw new DarkroomError('workflow.unknown', `this process does not have ${child.workflow}`)
+    const none: Effects = { closed: [], steps: [], sessions: [], timers: [], parked: '' }
+    let [input, document, effects, end]: [Record<string, unknown>, Document | null, Effects, Creation['end']] = [{}, null, none, child.end]
+    let context: unknown
+    if (workflow && !end) {
+      try {
+        if (child.depth > maxDepth)
+          throw new DarkroomError(
+            'workflow.broken',
+            `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`,
+          )
+        input = await this.#makeWhole(workflow, child.input)
+        const first = this.#machine(child.workflow).start(input, 1)
+        // It continues the work of its parent.
+        effects = this.#planned(child.id, first, 0)
+        ;[document, context] = [first.document, first.snapshot.context]
+      } catch (error) {
+        const broken = ensureError(error, 'workflow.broken')
+        if (broken.class === 'transient') throw broken
+        ;[input, effects, end] = [{}, none, { status: 'failed', error: broken.toWire() }]
+      }
+    }
+    const { sessionId: parent } = splitStepKey(child.stepKey)
+    const reply = await this.store.create({
+      id: child.id,
+      idempotency: undefined,
+      deadlineMs: undefined,
+      entry: { type: 'session.created', workflow: child.workflow, parent },
+      copyReferencesOf: undefined,
+      indexes: indexesOf(child.workflow.split('@')[0] ?? '', [], child.keyId, parent),
+      fields: {
+        workflow: child.workflow,
+        input: JSON.stringify(input),
+        snapshot: JSON.stringify(document),
+        tags: '[]',
+        priority: child.priority,
+        parent: child.stepKey,
+        invoke: child.invoke,
+        depth: String(child.depth),
+        ...(child.keyId !== null && { keyId: child.keyId }),
+        ...(workflow?.exact && { exact: '1' }),
+      },
+      effects,
+      reserve: workflow ? reserveOf(workflow, input) : 0,
+      ...(end && { end }),
+    })
+    if (reply.created && workflow && !end && child.runs) await this.#dispatchNow(child.id, effects, context, workflow)
   }
 
   #newest(name: string): Workflow {
@@ -260,7 +339,8 @@ export class Engine {
         if (transition.document.status === undefined) this.#remember(id, commit.commit.snapshot, transition)
         const workflow = this.#workflows.get(at.workflow)
         // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
-        if (workflow) await this.#dispatchNow(id, commit.commit.effects.steps, transition.snapshot.context, workflow)
+        if (workflow) await this.#dispatchNow(id, commit.commit.effects, transition.snapshot.context, workflow)
+        if (commit.commit.outcome) await this.children.tellNow(id)
       }
       return 'ok'
     }
@@ -271,7 +351,7 @@ export class Engine {
     const machine = this.#machines.get(at.workflow)
     const mode: Commit['mode'] = pending ? 'inbox' : 'direct'
     const base = { id, version: at.version, cause, pending, mode }
-    const none: Effects = { closed: [], steps: [], timers: [] }
+    const none: Effects = { closed: [], steps: [], sessions: [], timers: [], parked: '' }
     if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: none } }
     try {
       const loaded = this.#load(id, machine, at.snapshot)
@@ -280,7 +360,7 @@ export class Engine {
       // The effect is not open any more: the script finds the same and changes nothing.
       const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
       const document = transition?.document ?? loaded.document
-      const effects = transition ? this.#planned(transition, 0) : none
+      const effects = transition ? this.#planned(id, transition, 0, loaded.document) : none
       const commit: Commit = {
         ...base,
         snapshot: JSON.stringify(document),
@@ -346,19 +426,37 @@ export class Engine {
 
   // ---- dispatch ----
 
-  #planned(transition: Transition, priority: number): Effects {
+  /** Effects with what their dispatch needs. `before`: the document in which the closed ones are open. */
+  #planned(id: string, transition: Transition, priority: number, before?: Document): Effects {
     const steps = transition.steps.map((step): PlannedStep => {
       const operation = this.operations[step.step]
       if (!operation) throw new DarkroomError('workflow.broken', `there is no operation ${step.step}`)
       return { ...step, lane: operation.lane, priority }
     })
-    return { closed: transition.closed, steps, timers: transition.timers }
+    const { effects } = transition.document
+    const sessions = transition.sessions.map((opened): PlannedSession => {
+      const child = childSessionId(this.config.shards, `${id}.${opened.suffix}`)
+      const effect = effects[`session/${opened.invoke}`]
+      // Kept beside what was asked for: the number of shards may grow, the child stays where it is.
+      if (effect && 'session' in effect) effect.child = child
+      return { ...opened, child }
+    })
+    const children = new Map(
+      Object.values(before?.effects ?? {}).flatMap((effect) => ('session' in effect ? [[effect.suffix, effect]] : [])),
+    )
+    const closed = transition.closed.map((suffix) => {
+      const effect = children.get(suffix)
+      return { suffix, child: effect?.child === undefined ? '' : childValue({ child: effect.child, workflow: effect.session }) }
+    })
+    return { closed, steps, sessions, timers: transition.timers, parked: parkedOn(transition) }
   }
 
   /** Never throws: the outbox has the steps already. */
-  #dispatchNow(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
-    return this.#dispatchSteps(id, steps, context, workflow).catch((error: unknown) =>
-      this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'),
+  #dispatchNow(id: string, { steps, sessions }: Effects, context: unknown, workflow: Workflow): Promise<void> {
+    const children = sessions.map((planned) => this.children.follow(`${id}.${planned.suffix}`, childValue(planned)))
+    return Promise.all([this.#dispatchSteps(id, steps, context, workflow), ...children]).then(
+      () => undefined,
+      (error: unknown) => this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'),
     )
   }
 
@@ -399,6 +497,39 @@ export class Engine {
 
   // ---- control and reads ----
 
+  /**
+   * Tells a session's machine something from outside. The event id makes a repeat the same signal.
+   * @throws DarkroomError `session.unknown`, `session.ended`, `session.signal_unknown`
+   */
+  async signal(id: string, { type, data, eventId = randomUUID() }: Signal): Promise<Session> {
+    const session = await this.#mustGet(id)
+    const taken = this.#machines.get(session.workflow)?.signals
+    if (
+      taken &&
+      !taken.some((pattern) => pattern === type || pattern === '*' || (pattern.endsWith('.*') && type.startsWith(pattern.slice(0, -1))))
+    )
+      throw new DarkroomError(
+        'session.signal_unknown',
+        `${session.workflow} takes no signal ${type}; it takes ${taken.length > 0 ? taken.join(', ') : 'none'}`,
+        { field: 'type' },
+      )
+    const name = `signal:${eventId}`
+    const outcome = await this.apply(id, {
+      kind: 'event',
+      name,
+      attemptId: '',
+      event: { type: `signal.${type}`, ...(data !== undefined && { data }) },
+      entry: { type: 'signal.received', signal: type, eventId, ...(data !== undefined && { data }) },
+      artifacts: [],
+      unpin: false,
+    })
+    const now = await this.#mustGet(id)
+    // A repeat of one that was taken before the end is no news.
+    if (outcome === 'ended' && (await this.store.fields(id, `seen:${name}`))[`seen:${name}`] === null)
+      throw new DarkroomError('session.ended', `session ${id} has ${now.status}`, { details: { status: now.status } })
+    return now
+  }
+
   /** @throws DarkroomError `session.unknown`, `session.ended` */
   async control(id: string, verb: ControlVerb): Promise<Session> {
     const reply = sessionIdPattern.test(id) ? await this.store.control(id, verb) : ({ is: 'missing' } as const)
@@ -412,7 +543,12 @@ export class Engine {
   async remove(id: string): Promise<void> {
     const session = await this.#mustGet(id)
     const workflow = session.workflow.split('@')[0] ?? ''
-    const reply = await this.store.remove(id, indexesOf(workflow, session.tags, session.keyId))
+    const indexes = indexesOf(workflow, session.tags, session.keyId, session.parent)
+    let reply = await this.store.remove(id, indexes)
+    while (reply === 'untold') {
+      await this.children.tell(id)
+      reply = await this.store.remove(id, indexes)
+    }
     if (reply === 'missing') throw unknown(id)
     if (reply === 'not_ended') throw new DarkroomError('session.not_ended', `session ${id} is ${session.status}`)
     this.#cache.delete(id)
@@ -525,11 +661,21 @@ const full = (): DarkroomError =>
 
 const unknown = (id: string): DarkroomError => new DarkroomError('session.unknown', `there is no session ${id}`, { field: 'id' })
 
-const indexesOf = (workflow: string, tags: string[], keyId: string | null): string[] => [
+const indexesOf = (workflow: string, tags: string[], keyId: string | null, parent: string | null = null): string[] => [
   `workflow:${workflow}`,
   ...tags.map((tag) => `tag:${tag}`),
   ...(keyId === null ? [] : [`key:${keyId}`]),
+  ...(parent === null ? [] : [`parent:${parent}`]),
 ]
+
+/** What a session waits for while no step of it is open, in words; empty while one is. */
+function parkedOn({ document }: Transition): string {
+  const effects = Object.values(document.effects)
+  if (document.status !== undefined || effects.some((effect) => 'step' in effect)) return ''
+  const children = effects.flatMap((effect) => ('session' in effect ? [effect.session] : []))
+  if (children.length > 0) return `child sessions: ${children.join(', ')}`
+  return effects.length > 0 ? 'a timer' : 'a signal'
+}
 
 /** How a final state ends the session: XState `done` succeeds, unless the state has the tag `failed`; XState `error` fails. */
 function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {

@@ -82,6 +82,7 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
       case 'session.failed':
       case 'session.cancelled':
       case 'timer.fired':
+      case 'child.ended':
       case 'signal.received':
         break
     }

@@ -4,6 +4,7 @@
  * | clock | due | what happens |
  * | --- | --- | --- |
  * | `outbox` | a step not taken, an inbox to apply | dispatched again when its job is gone, moved when its queue has no worker |
+ * | | a child to see to, a parent to tell | see `children.ts` |
  * | `timers` | a delay or a deadline is over | the event is applied |
  * | `leases` | a lease has ended | the step is put back, or its session is quarantined |
  *
@@ -131,7 +132,13 @@ export class Recovery {
       // The commit that empties the inbox, or ends the session, takes the member out.
       return this.#engine.drainInbox(name)
     }
-    const { store, dispatcher } = this.#engine
+    const { store, dispatcher, children } = this.#engine
+    if (kind === 'parent') return children.tell(name)
+    if (kind === 'child') {
+      const [, stepKey, value] = /^([^:]+):(.*)$/s.exec(name) as unknown as [string, string, string]
+      if (await children.follow(stepKey, value)) return
+      return store.postpone(member, (await store.now()) + tickMs)
+    }
     const record = await store.step(name)
     if (!record || record.state !== 'open') return store.forget('outbox', member)
     const now = await store.now()

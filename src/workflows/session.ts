@@ -50,6 +50,8 @@ export interface Session {
   /** Id of the API key that submitted it; null without keys. */
   keyId: string | null
   retryOf: string | null
+  /** The session whose child it is. */
+  parent: string | null
   /** Exactness key its first GPU step pinned (8 hex), null before. */
   exactnessKey: string | null
   /** All times are milliseconds since 1970 by Redis' clock. */
@@ -79,6 +81,7 @@ export const eventTypes = [
   'step.recovered',
   'step.noted',
   'timer.fired',
+  'child.ended',
   'signal.received',
 ] as const
 export type EventType = (typeof eventTypes)[number]
@@ -124,6 +127,8 @@ export interface SessionFilter {
   status?: Status | undefined
   workflow?: string | undefined
   tag?: string | undefined
+  /** Only children of this session. */
+  parent?: string | undefined
   /** Only sessions of this API key; null sees all. */
   keyId: string | null
   /** Opaque, from a former page. */
@@ -135,6 +140,17 @@ export interface SessionPage {
   sessions: Session[]
   next: string | null
 }
+
+/** What `POST /v1/sessions/{id}/signal` may say. */
+export const Signal = z.strictObject({
+  type: z.string().regex(/^[A-Za-z][\w-]{0,63}(?:\.[\w-]{1,64}){0,3}$/, 'must be words of letters, digits, `_ -`, joined by dots'),
+  data: z.unknown().optional(),
+  eventId: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,128}$/, 'must be 1 to 128 visible ASCII characters')
+    .optional(),
+})
+export type Signal = z.infer<typeof Signal>
 
 export type ControlVerb = 'pause' | 'resume' | 'cancel'
 

@@ -3,7 +3,7 @@ import { DarkroomError, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { ask, askAll, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
-import type { OpenedStep, OpenedTimer } from './transition.ts'
+import type { OpenedSession, OpenedStep, OpenedTimer } from './transition.ts'
 
 /** How long a lease lasts without a renewal, and how often it is renewed, ms. */
 export const leaseMs = 5000
@@ -24,11 +24,22 @@ export interface PlannedStep extends OpenedStep {
   priority: number
 }
 
-export interface Effects {
-  closed: string[]
-  steps: PlannedStep[]
-  timers: OpenedTimer[]
+/** A child session with the id it has from the commit that asked for it. */
+export interface PlannedSession extends OpenedSession {
+  child: string
 }
+
+export interface Effects {
+  closed: { suffix: string; child: string }[]
+  steps: PlannedStep[]
+  sessions: PlannedSession[]
+  timers: OpenedTimer[]
+  /** What the session waits for when no step of it is open; empty otherwise. */
+  parked: string
+}
+
+/** What an open child's effect holds, and the outbox behind `child:<step key>:`. */
+export const childValue = ({ child, workflow }: { child: string; workflow: string }): string => `${child}:${workflow}`
 
 export interface Creation {
   id: string
@@ -41,6 +52,8 @@ export interface Creation {
   effects: Effects
   /** Bytes of Redis it may still need until it ends. */
   reserve: number
+  /** A child that never begins: cancelled before it was there, or its request cannot be made whole. */
+  end?: { status: 'failed' | 'cancelled'; error: WireError | undefined }
 }
 
 /** A history entry before Redis gives it its time. */
@@ -48,8 +61,8 @@ export type Entry = Omit<SessionEvent, 'at'>
 
 /** Why a transition happens; the inbox keeps it when it cannot happen now. */
 export interface Cause {
-  kind: 'step' | 'timer' | 'event'
-  /** Suffix of the step or timer, or the event's id. */
+  kind: 'step' | 'timer' | 'child' | 'event'
+  /** Suffix of the effect, or the event's id. */
   name: string
   attemptId: string
   /** What the machine is told; a timer's event is in the document. */
@@ -113,11 +126,13 @@ export interface StepRecord {
 const inner = (entry: object): string => JSON.stringify(entry).slice(1, -1)
 
 const flat = (effects: Effects, withClosed: boolean): (string | number)[] => [
-  ...(withClosed ? [effects.closed.length, ...effects.closed] : []),
+  ...(withClosed ? [effects.closed.length, ...effects.closed.flatMap(({ suffix, child }) => [suffix, child])] : []),
   effects.steps.length,
   ...effects.steps.flatMap((step) => [step.suffix, step.step, step.invoke, step.lane, step.priority]),
   effects.timers.length,
   ...effects.timers.flatMap((timer) => [timer.suffix, timer.delayMs]),
+  effects.sessions.length,
+  ...effects.sessions.flatMap((planned) => [planned.suffix, childValue(planned)]),
 ]
 
 /**
@@ -157,7 +172,9 @@ export class Store {
 
   /** Writes a session whole, or answers which one the idempotency key stands for. */
   async create(creation: Creation): Promise<{ created: true; session: Session } | { created: false; id: string; bodySha256: string }> {
-    const { id, idempotency, fields, deadlineMs } = creation
+    const { id, idempotency, fields, deadlineMs, end } = creation
+    const { parked } = creation.effects
+    const endEntry = end && { type: `session.${end.status}`, ...(end.error && { error: end.error }) }
     const pairs = Object.entries(fields)
     const reply = await this.#run('createSession', id, [
       idempotency?.key ?? '',
@@ -166,6 +183,10 @@ export class Store {
       deadlineMs ?? '',
       inner(creation.entry),
       creation.copyReferencesOf ?? '',
+      parked,
+      end?.status ?? '',
+      end?.error ? JSON.stringify(end.error) : '',
+      endEntry ? inner(endEntry) : '',
       creation.indexes.length,
       ...creation.indexes,
       pairs.length,
@@ -176,7 +197,8 @@ export class Store {
     if (reply[0] === 'created') {
       const now = Number(reply[1])
       const deadline = deadlineMs === undefined ? {} : { deadlineAt: String(now + deadlineMs) }
-      return { created: true, session: toSession(id, { ...fields, ...deadline, status: 'queued', version: '1', createdAt: String(now) }) }
+      const begun = parked === '' ? { status: 'queued' } : { status: 'running', parked, startedAt: String(now) }
+      return { created: true, session: toSession(id, { ...fields, ...deadline, ...begun, version: '1', createdAt: String(now) }) }
     }
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }
@@ -215,6 +237,7 @@ export class Store {
       inner(cause.entry),
       outcome ? inner(outcome.entry) : '',
       cause.unpin ? '1' : '',
+      outcome ? '' : commit.effects.parked,
       cause.artifacts.length,
       ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),
       ...flat(commit.effects, true),
@@ -231,8 +254,9 @@ export class Store {
     }
   }
 
-  async control(id: string, verb: ControlVerb): Promise<{ is: 'ok' | 'ended'; status: Status } | { is: 'missing' }> {
-    const [is, status] = await this.#run('controlSession', id, [verb])
+  /** `wish` numbers what a parent asks of its child: an older one changes nothing. */
+  async control(id: string, verb: ControlVerb, wish = ''): Promise<{ is: 'ok' | 'ended'; status: Status } | { is: 'missing' }> {
+    const [is, status] = await this.#run('controlSession', id, [verb, wish])
     return is === 'missing' ? { is } : { is: is as 'ok' | 'ended', status: status as Status }
   }
 
@@ -241,8 +265,18 @@ export class Store {
     return (await this.#run('endSession', id, [JSON.stringify(error), timer]))[0] === 'ok'
   }
 
-  async remove(id: string, indexes: string[]): Promise<'ok' | 'missing' | 'not_ended'> {
-    return (await this.#run('deleteSession', id, indexes))[0] as 'ok' | 'missing' | 'not_ended'
+  async remove(id: string, indexes: string[]): Promise<'ok' | 'missing' | 'not_ended' | 'untold'> {
+    return (await this.#run('deleteSession', id, indexes))[0] as 'ok' | 'missing' | 'not_ended' | 'untold'
+  }
+
+  /** A child has followed its parent's wish (empty: it was cancelled). False when there is another wish by now. */
+  async settleChild(stepKey: string, value: string, wish: string, rests: boolean): Promise<boolean> {
+    return (await this.#runStep('settleChild', stepKey, [value, wish, rests ? '1' : '']))[0] === 'ok'
+  }
+
+  /** Artifacts a session names as its results. */
+  async references(id: string): Promise<string[]> {
+    return ask(this.#redis.smembers(keys.references(id)))
   }
 
   // ---- attempts ----
@@ -415,6 +449,7 @@ export class Store {
       filter.status && keys.index(shard, 'status', filter.status),
       filter.workflow && keys.index(shard, 'workflow', filter.workflow.split('@')[0]),
       filter.tag && keys.index(shard, 'tag', filter.tag),
+      filter.parent && keys.index(shard, 'parent', filter.parent),
       filter.keyId && keys.index(shard, 'key', filter.keyId),
     ].filter((index): index is string => Boolean(index))
     if (candidates.length === 0) candidates.push(keys.index(shard, 'all'))
@@ -470,6 +505,7 @@ function matches(session: Session, filter: SessionFilter): boolean {
     (!filter.status || session.status === filter.status) &&
     (!filter.workflow || session.workflow === filter.workflow || session.workflow.split('@')[0] === filter.workflow) &&
     (!filter.tag || session.tags.includes(filter.tag)) &&
+    (!filter.parent || session.parent === filter.parent) &&
     (filter.keyId === null || session.keyId === filter.keyId)
   )
 }
@@ -483,7 +519,7 @@ function toSession(id: string, record: Record<string, string>): Session {
     id,
     workflow: record['workflow'] ?? '',
     status,
-    waiting: record['waiting'] ?? null,
+    waiting: record['waiting'] ?? (status === 'running' ? record['parked'] : undefined) ?? null,
     input: json<Record<string, unknown>>('input') ?? {},
     output: json<Record<string, unknown>>('output'),
     error: json<WireError>('error'),
@@ -492,6 +528,7 @@ function toSession(id: string, record: Record<string, string>): Session {
     tags: json<string[]>('tags') ?? [],
     keyId: record['keyId'] ?? null,
     retryOf: record['retryOf'] ?? null,
+    parent: record['parent'] === undefined ? null : splitStepKey(record['parent']).sessionId,
     exactnessKey: record['exactnessKey'] ?? null,
     createdAt: number('createdAt') ?? 0,
     startedAt: number('startedAt'),

@@ -14,10 +14,11 @@ import {
   type AnyStateMachine,
 } from 'xstate'
 import { DarkroomError } from '../errors.ts'
+import { isSession } from './machines/session.ts'
 
 /**
- * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`) and timers (`timer/<id>`):
- * the suffix of their key, and what a step was asked to do, or what a timer will send after how long.
+ * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`, `session/<id>`) and timers
+ * (`timer/<id>`): the suffix of their key, and what a child was asked to do or a timer will send.
  */
 export interface Document {
   value: unknown
@@ -29,11 +30,22 @@ export interface Document {
   effects: Record<string, OpenEffect>
 }
 
-export type OpenEffect = { suffix: string; step: string; input: unknown } | { suffix: string; event: AnyEventObject; delayMs: number }
+export type OpenEffect =
+  | { suffix: string; step: string; input: unknown }
+  | { suffix: string; session: string; input: unknown; child?: string }
+  | { suffix: string; event: AnyEventObject; delayMs: number }
 
 export interface OpenedStep {
   suffix: string
   step: string
+  invoke: string
+  input: unknown
+}
+
+/** A child session: `workflow` is `name@version`. */
+export interface OpenedSession {
+  suffix: string
+  workflow: string
   invoke: string
   input: unknown
 }
@@ -49,6 +61,7 @@ export interface Transition {
   /** Suffixes of effects that were open before and are not any more, the completed one included. */
   closed: string[]
   steps: OpenedStep[]
+  sessions: OpenedSession[]
   timers: OpenedTimer[]
 }
 
@@ -78,14 +91,15 @@ export const errorEvent = (invoke: string, error: unknown): AnyEventObject => ({
 /** A machine made ready for pure transitions. */
 export class PureMachine {
   readonly #machine: AnyStateMachine
-  readonly #sources: ReadonlySet<string>
+  /** Actor sources by kind. */
+  readonly #sources: ReadonlyMap<string, 'step' | 'session'>
   readonly #scope: AnyActorScope
   #actions: Action[] = []
 
   constructor(machine: AnyStateMachine) {
-    const sources = Object.keys(machine.implementations.actors as object)
-    this.#sources = new Set(sources)
-    this.#machine = machine.provide({ actors: Object.fromEntries(sources.map((source) => [source, standIn])) })
+    const sources = Object.entries(machine.implementations.actors as Record<string, unknown>)
+    this.#sources = new Map(sources.map(([source, logic]) => [source, isSession(logic) ? 'session' : 'step']))
+    this.#machine = machine.provide({ actors: Object.fromEntries(sources.map(([source]) => [source, standIn])) })
     this.#scope = inertScope()
     this.#scope.actionExecutor = (action) => void this.#actions.push(action as Action)
   }
@@ -102,10 +116,11 @@ export class PureMachine {
   load(document: Document): Loaded {
     const children: Record<string, unknown> = {}
     for (const [name, effect] of Object.entries(document.effects)) {
-      if (!('step' in effect)) continue
+      const [kind, src] = 'step' in effect ? ['step', effect.step] : 'session' in effect ? ['session', effect.session] : []
+      if (src === undefined) continue
       // XState drops a child whose source was renamed without a word.
-      if (!this.#sources.has(effect.step)) throw new DarkroomError('workflow.broken', `the machine has no step ${effect.step} any more`)
-      children[name.slice('step/'.length)] = { src: effect.step, snapshot: active }
+      if (this.#sources.get(src) !== kind) throw new DarkroomError('workflow.broken', `the machine has no ${kind} ${src} any more`)
+      children[idOf(name)] = { src, snapshot: active }
     }
     const persisted = { ...document, status: document.status ?? 'active', historyValue: document.history, children }
     return { document, snapshot: this.#machine.restoreSnapshot(persisted as never, this.#scope) as AnyMachineSnapshot }
@@ -125,25 +140,32 @@ export class PureMachine {
     return this.#plan(snapshot, effects, closed, version)
   }
 
-  /** The same state with everything open under a new suffix, timers from their beginning: what a retry of an ended session begins with. */
+  /** Signals that some state of the machine takes, without their `signal.`; `*` stands for any. */
+  get signals(): string[] {
+    const taken = (this.#machine.events as string[]).filter((event) => event.startsWith('signal.'))
+    return taken.map((event) => event.slice('signal.'.length)).toSorted()
+  }
+
+  /** The same state with every open effect under a new suffix, a timer with its whole delay: what a retry of an ended session begins with. */
   restart(document: Document, version: number): Transition {
     const effects: Record<string, OpenEffect> = {}
-    const steps: OpenedStep[] = []
-    const timers: OpenedTimer[] = []
-    for (const [n, [name, effect]] of Object.entries(document.effects).entries()) {
-      const suffix = `${version}.${n}`
+    const [steps, sessions, timers]: [OpenedStep[], OpenedSession[], OpenedTimer[]] = [[], [], []]
+    for (const [i, [name, effect]] of Object.entries(document.effects).entries()) {
+      const suffix = `${version}.${i}`
+      const invoke = idOf(name)
       effects[name] = { ...effect, suffix }
-      if ('step' in effect) steps.push({ suffix, step: effect.step, invoke: name.slice('step/'.length), input: effect.input })
+      if ('step' in effect) steps.push({ suffix, step: effect.step, invoke, input: effect.input })
+      else if ('session' in effect) sessions.push({ suffix, workflow: effect.session, invoke, input: effect.input })
       else timers.push({ suffix, delayMs: effect.delayMs })
     }
     const restarted = { ...document, effects }
-    return { ...this.load(restarted), closed: [], steps, timers }
+    return { ...this.load(restarted), closed: [], steps, sessions, timers }
   }
 
   #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: string[], version: number): Transition {
-    const opened = new Map<string, OpenedStep | OpenedTimer>()
+    const opened = new Map<string, OpenedStep | OpenedSession | OpenedTimer>()
     let n = 0
-    const open = (name: string, effect: OpenEffect, record: OpenedStep | OpenedTimer): void => {
+    const open = (name: string, effect: OpenEffect, record: OpenedStep | OpenedSession | OpenedTimer): void => {
       drop(name)
       effects[name] = effect
       opened.set(name, record)
@@ -161,10 +183,14 @@ export class PureMachine {
         const { actorRef, src, input } = params as { actorRef: { id: string }; src: string; input: unknown }
         const { id } = actorRef
         const suffix = `${version}.${n++}`
-        open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
+        if (this.#sources.get(src) === 'session')
+          open(`session/${id}`, { suffix, session: src, input }, { suffix, workflow: src, invoke: id, input })
+        else open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
       } else if (type === 'xstate.stopChild') {
         const stopped = params as { id?: string } | string | undefined
-        drop(`step/${typeof stopped === 'string' ? stopped : stopped?.id}`)
+        const id = typeof stopped === 'string' ? stopped : stopped?.id
+        drop(`step/${id}`)
+        drop(`session/${id}`)
       } else if (type === 'xstate.raise') {
         const { event, id, delay } = params as { event: AnyEventObject; id?: string; delay?: number }
         if (delay === undefined) continue // raised without a delay: XState has already applied it
@@ -188,6 +214,7 @@ export class PureMachine {
       snapshot,
       closed,
       steps: records.filter((record): record is OpenedStep => 'step' in record),
+      sessions: records.filter((record): record is OpenedSession => 'workflow' in record),
       timers: records.filter((record): record is OpenedTimer => 'delayMs' in record),
     }
   }
@@ -204,6 +231,9 @@ export class PureMachine {
     return document
   }
 }
+
+/** The id that a child has in its machine. */
+export const idOf = (effect: string): string => effect.slice(effect.indexOf('/') + 1)
 
 const active = { status: 'active' }
 

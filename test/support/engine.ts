@@ -7,9 +7,17 @@ import { createLog } from '../../src/log.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import { AttemptPort, type Attempt } from '../../src/workflows/attempt.ts'
 import { Engine } from '../../src/workflows/engine.ts'
-import { workflows as builtIn, type Workflow } from '../../src/workflows/machines/index.ts'
+import { operations } from '../../src/domains/index.ts'
+import type { OperationTable } from '../../src/domains/operation.ts'
+import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
 import { writeModel } from './model.ts'
 import { startTestRedis } from './redis.ts'
+
+interface Further {
+  shards?: number
+  workflows?: Workflow[]
+  operations?: OperationTable
+}
 
 export interface TestEngine extends AsyncDisposable {
   engine: Engine
@@ -22,15 +30,23 @@ export interface TestEngine extends AsyncDisposable {
   take: (id: string, suffix: string, dispatch?: number) => Promise<Attempt>
 }
 
-export async function startEngine(further: { workflows?: Workflow[] } = {}): Promise<TestEngine> {
+/** With further workflows and operations. */
+export async function startEngine(further: Further = {}): Promise<TestEngine> {
   const server = await startTestRedis()
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-engine-'))
   await writeModel(join(folder, 'models'))
-  const config = readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') })
+  const config = { ...readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') }), shards: further.shards ?? 1 }
   const redis = connect(server.url, { patience: 'wait' })
   const subscriber = connect(server.url, { patience: 'wait' })
-  const workflows = [...builtIn, ...(further.workflows ?? [])]
-  const engine = new Engine({ redis, subscriber, config, log: createLog('silent', 'test'), workflows, sweeps: false })
+  const engine = new Engine({
+    redis,
+    subscriber,
+    config,
+    log: createLog('silent', 'test'),
+    sweeps: false,
+    workflows: [...workflows, ...(further.workflows ?? [])],
+    operations: { ...operations, ...further.operations },
+  })
   const port = new AttemptPort(engine, [])
   return {
     engine,

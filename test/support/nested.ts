@@ -1,0 +1,235 @@
+/**
+ * Further workflows for tests: `leaf` is one step on the host; `tree` uses everything a machine may be made of, and its output can be
+ * computed by hand: `total` is what its leaves and its own steps counted, `word` what it was signalled.
+ */
+import { assign, setup } from 'xstate'
+import { z } from 'zod'
+import { operation } from '../../src/domains/operation.ts'
+import { DarkroomError } from '../../src/errors.ts'
+import { session } from '../../src/workflows/machines/session.ts'
+import { step } from '../../src/workflows/machines/step.ts'
+import type { Workflow } from '../../src/workflows/machines/index.ts'
+
+const plain: Pick<Workflow, 'exact' | 'makeWhole' | 'progress' | 'needs' | 'isStrict' | 'resources'> = {
+  exact: false,
+  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
+  progress: (_, __, fraction) => ({ fraction }),
+  needs: () => null,
+  isStrict: () => false,
+  resources: { lanes: ['host'], note: 'nothing' },
+}
+
+const Count = z.strictObject({ n: z.int().min(0), ms: z.int().default(0), fails: z.boolean().default(false) })
+interface Counted {
+  n: number
+}
+
+const leaf: Workflow = {
+  ...plain,
+  name: 'leaf',
+  version: 1,
+  title: 'Leaf',
+  description: 'One step that counts.',
+  input: Count,
+  output: z.strictObject({ n: z.int() }),
+  machine: setup({
+    types: {
+      context: {} as { input: z.infer<typeof Count>; n: number; error: unknown },
+      input: {} as z.infer<typeof Count>,
+      output: {} as Counted | { error: unknown },
+    },
+    actors: { 'test.count': step<z.infer<typeof Count>, Counted>() },
+  }).createMachine({
+    id: 'leaf',
+    context: ({ input }) => ({ input, n: 0, error: null }),
+    initial: 'counting',
+    states: {
+      counting: {
+        invoke: {
+          id: 'count',
+          src: 'test.count',
+          input: ({ context }) => context.input,
+          onDone: { target: 'done', actions: assign({ n: ({ event }) => event.output.n }) },
+          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        },
+      },
+      done: { type: 'final' },
+      failed: { type: 'final', tags: 'failed' },
+    },
+    output: ({ context }) => (context.error ? { error: context.error } : { n: context.n }),
+  }),
+}
+
+interface TreeContext {
+  input: { n: number; ms: number; delayMs: number }
+  total: number
+  word: string
+  failure: string
+}
+const add = assign<TreeContext, { type: string; output: Counted }, undefined, { type: string }, never>({
+  total: ({ context, event }) => context.total + event.output.n,
+})
+
+const patience = ({ context }: { context: TreeContext }): number => context.input.delayMs
+
+/** A step, then at once: two leaves (one fails and is made up for), a delay, a signal; then a step that counts again. */
+const tree: Workflow = {
+  ...plain,
+  name: 'tree',
+  version: 1,
+  title: 'Tree',
+  description: 'Sequence, parallel states, a delay, children and a signal.',
+  input: z.strictObject({ n: z.int(), ms: z.int().default(0), delayMs: z.int().default(100) }),
+  output: z.record(z.string(), z.unknown()),
+  machine: setup({
+    types: {
+      context: {} as TreeContext,
+      input: {} as { n: number; ms: number; delayMs: number },
+      events: {} as { type: 'signal.go'; data?: { word: string } } | { type: 'signal.stop' },
+      output: {} as Record<string, unknown>,
+    },
+    actors: {
+      'test.count': step<unknown, Counted>(),
+      'leaf@1': session<{ n: number; ms?: number; fails?: boolean }, Counted>(),
+    },
+    delays: { patience },
+  }).createMachine({
+    id: 'tree',
+    context: ({ input }) => ({ input, total: 0, word: '', failure: '' }),
+    initial: 'first',
+    on: { 'signal.stop': '.done' },
+    states: {
+      first: {
+        invoke: {
+          id: 'first',
+          src: 'test.count',
+          input: ({ context }) => ({ n: context.input.n, ms: 0, fails: false }),
+          onDone: { target: 'middle', actions: add as never },
+        },
+      },
+      middle: {
+        type: 'parallel',
+        onDone: 'last',
+        states: {
+          good: {
+            initial: 'run',
+            states: {
+              run: {
+                invoke: {
+                  id: 'good',
+                  src: 'leaf@1',
+                  input: ({ context }) => ({ n: 10, ms: context.input.ms }),
+                  onDone: { target: 'over', actions: add as never },
+                },
+              },
+              over: { type: 'final' },
+            },
+          },
+          bad: {
+            initial: 'run',
+            states: {
+              run: {
+                invoke: {
+                  id: 'bad',
+                  src: 'leaf@1',
+                  input: { n: 100, fails: true },
+                  onError: { target: 'over', actions: assign({ failure: ({ event }) => (event.error as { code: string }).code }) },
+                },
+              },
+              over: { type: 'final' },
+            },
+          },
+          delay: { initial: 'wait', states: { wait: { after: { patience: 'over' } }, over: { type: 'final' } } },
+          word: {
+            initial: 'wait',
+            states: {
+              wait: {
+                on: {
+                  'signal.go': {
+                    target: 'over',
+                    actions: assign({ word: ({ context, event }) => context.word + (event.data?.word ?? '') }),
+                  },
+                },
+              },
+              over: { type: 'final' },
+            },
+          },
+        },
+      },
+      last: {
+        invoke: {
+          id: 'last',
+          src: 'test.count',
+          input: { n: 1000, ms: 0, fails: false },
+          onDone: { target: 'done', actions: add as never },
+        },
+      },
+      done: { type: 'final' },
+    },
+    output: ({ context: { total, word, failure } }) => ({ total, word, failure }),
+  }),
+}
+
+/** What an undisturbed `tree` gives. */
+export const treeOutput = (n: number, word: string): Record<string, unknown> => ({ total: n + 1010, word, failure: 'worker.failed' })
+
+/** A workflow that names itself for ever, and one whose child's request is refused. */
+const deep: Workflow = {
+  ...plain,
+  name: 'deep',
+  version: 1,
+  title: 'Deep',
+  description: 'A child of its own kind.',
+  input: z.strictObject({ child: z.enum(['deep', 'leaf']) }),
+  output: z.record(z.string(), z.unknown()),
+  machine: setup({
+    types: {
+      context: {} as { child: string; error: unknown },
+      input: {} as { child: string },
+      output: {} as { error: unknown },
+    },
+    actors: { 'deep@1': session<{ child: string }, unknown>(), 'leaf@1': session<{ n: number }, unknown>() },
+  }).createMachine({
+    id: 'deep',
+    context: ({ input }) => ({ child: input?.child ?? '', error: null }),
+    initial: 'choose',
+    states: {
+      choose: { always: [{ guard: ({ context }) => context.child === 'leaf', target: 'leaf' }, { target: 'deep' }] },
+      leaf: {
+        invoke: {
+          id: 'x',
+          src: 'leaf@1',
+          input: { n: -1 },
+          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        },
+      },
+      deep: {
+        invoke: {
+          id: 'x',
+          src: 'deep@1',
+          input: { child: 'deep' },
+          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        },
+      },
+      failed: { type: 'final', tags: 'failed' },
+    },
+    output: ({ context }) => ({ error: context.error }),
+  }),
+}
+
+export const workflows: Workflow[] = [leaf, tree, deep]
+
+export const operations = {
+  'test.count': operation({
+    input: Count,
+    output: z.strictObject({ n: z.int() }),
+    lane: 'host',
+    attempts: 3,
+    timeoutMs: 60_000,
+    run: async ({ n, ms, fails }) => {
+      await new Promise((resolve) => setTimeout(resolve, ms))
+      if (fails) throw new DarkroomError('worker.failed', 'it was told to fail')
+      return { n }
+    },
+  }),
+}
