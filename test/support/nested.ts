@@ -89,7 +89,7 @@ const tree: Workflow = {
       output: {} as Record<string, unknown>,
     },
     actors: {
-      'test.count': step<unknown, Counted>(),
+      'test.count': step<z.infer<typeof Count>, Counted>(),
       'leaf@1': session<{ n: number; ms?: number; fails?: boolean }, Counted>(),
     },
     delays: { patience },
