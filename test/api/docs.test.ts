@@ -33,6 +33,7 @@ describe('the OpenAPI document', () => {
       '/v1/sessions/{id}/receipt',
       '/v1/sessions/{id}/resume',
       '/v1/sessions/{id}/retry',
+      '/v1/sessions/{id}/signal',
       '/v1/workers',
       '/v1/workflows',
       '/v1/workflows/{name}',
