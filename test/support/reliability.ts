@@ -15,6 +15,7 @@ const groups: Record<string, string[]> = {
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
   'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/faults'],
+  'Child sessions and signals': ['test/workflows/children.test.ts'],
   'The fence: late attempts': ['test/workflows/fence.test.ts'],
   'A poisonous session': ['test/workflows/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts'],
