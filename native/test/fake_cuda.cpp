@@ -52,19 +52,20 @@ struct Mapping {
   bool isAccessible;
 };
 
-std::mutex mutex;
-std::map<std::uint64_t, Block> blocks;      // cuMemAlloc
-std::map<std::uint64_t, Block> pinned;      // cuMemHostAlloc
-std::map<std::uint64_t, Block> reserved;    // addresses
-std::map<std::uint64_t, Mapping> mappings;  // in reserved addresses
-std::map<cuda::Handle, Physical> physicals;
-std::map<int, std::uint64_t> used;          // by device
-std::map<int, int> retained;                // primary contexts
+// Never destroyed: a program may end while its threads still copy.
+std::mutex& mutex = *new std::mutex;
+std::map<std::uint64_t, Block>& blocks = *new std::map<std::uint64_t, Block>;      // cuMemAlloc
+std::map<std::uint64_t, Block>& pinned = *new std::map<std::uint64_t, Block>;      // cuMemHostAlloc
+std::map<std::uint64_t, Block>& reserved = *new std::map<std::uint64_t, Block>;    // addresses
+std::map<std::uint64_t, Mapping>& mappings = *new std::map<std::uint64_t, Mapping>;  // in reserved addresses
+std::map<cuda::Handle, Physical>& physicals = *new std::map<cuda::Handle, Physical>;
+std::map<int, std::uint64_t>& used = *new std::map<int, std::uint64_t>;          // by device
+std::map<int, int>& retained = *new std::map<int, int>;                // primary contexts
 cuda::Handle nextHandle = 1;
 thread_local std::uintptr_t current = 0; // 0x1000 + device
 
-std::mutex failMutex;
-std::string failing;
+std::mutex& failMutex = *new std::mutex;
+std::string& failing = *new std::string;
 int failure = 0;
 int successesFirst = 0;
 int failures = 0;

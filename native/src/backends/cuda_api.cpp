@@ -31,8 +31,9 @@ std::unique_ptr<Api> load() {
 } // namespace
 
 const Api* api() {
-  static const std::unique_ptr<Api> loaded = load();
-  return loaded.get();
+  // Never destroyed: process.exit() runs destructors while threads may still be copying.
+  static const Api* const loaded = load().release();
+  return loaded;
 }
 
 } // namespace darkroom::cuda
@@ -60,8 +61,9 @@ std::unique_ptr<Api> load() {
 } // namespace
 
 const Api* api() {
-  static const std::unique_ptr<Api> loaded = load();
-  return loaded.get();
+  // Never destroyed: process.exit() runs destructors while threads may still be copying.
+  static const Api* const loaded = load().release();
+  return loaded;
 }
 
 } // namespace darkroom::nvml
