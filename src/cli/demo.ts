@@ -137,7 +137,7 @@ async function killInTheMiddle({ workers }: Supervisor, client: DarkroomClient, 
     const victim = await find(workers, attempt?.worker)
     const { pid } = victim
     await victim.kill()
-    whisper(`  killed worker ${attempt?.worker} (pid ${pid}): its last checkpoint was at call ${frame.progress.checkpoint}`)
+    whisper(`  killed worker ${attempt?.worker} (pid ${pid}): a checkpoint at call ${frame.progress.checkpoint} had been recorded`)
     return
   }
   throw new DarkroomError('demo.failed', `the session ended before a checkpoint at call ${killCall} was seen, so nothing was killed`)

@@ -85,12 +85,11 @@ export async function list(options: Output & ListFilter): Promise<void> {
   const now = Date.now()
   const rows = page.sessions.map((session) => [
     session.id,
-    session.status,
-    session.progress && session.endedAt === null ? percent(session.progress.fraction).trim() : '',
+    session.progress && session.endedAt === null ? `${session.status} ${percent(session.progress.fraction).trim()}` : session.status,
     `${duration((now - Date.parse(session.createdAt)) / 1000)} ago`,
     session.waiting ?? (typeof session.input['prompt'] === 'string' ? session.input['prompt'] : session.workflow),
   ])
-  say(table(['SESSION', 'STATUS', 'DONE', 'SUBMITTED', ''], rows))
+  say(table(['SESSION', 'STATUS', 'SUBMITTED', ''], rows))
   if (page.next !== null) whisper(`more: darkroom sessions --cursor ${page.next}`)
 }
 

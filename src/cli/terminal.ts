@@ -99,9 +99,9 @@ class LineView implements ProgressView {
 
   show(progress: Progress): void {
     this.#reached = Math.max(this.#reached, progress.fraction)
-    const { step, stage, image, call, calls } = progress
+    const { step, stage, image, call, calls, rate } = progress
     const now = Date.now()
-    const place = `${step} ${stage} ${image}`
+    const place = `${step} ${stage} ${image} ${rate === undefined ? '' : 'measured'}`
     if (place === this.#stage && call !== calls && now - this.#saidAt < lineMs) return
     this.#stage = place
     this.#saidAt = now
