@@ -106,11 +106,11 @@ function partsOf(name, args) {
 }
 
 /**
- * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which `DARKROOM_NATIVE=required` forbids.
+ * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which `NATIVE_SUITES=required` forbids.
  * @returns {Promise<{ parts: Part[], failures: string[], notes: string[] }>} `notes`: what was not run, and why
  */
 async function nativeParts() {
-  const isRequired = process.env['DARKROOM_NATIVE'] === 'required'
+  const isRequired = process.env['NATIVE_SUITES'] === 'required'
   try {
     const { isBuilt, notes } = await ensureNativeTests(homeFolder(), speaker())
     if (isBuilt) return { parts: [vitest('native', '--project', 'native')], failures: [], notes }
