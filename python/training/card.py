@@ -60,7 +60,7 @@ All weights are fp16 safetensors with ModelSpec metadata; `manifest.json` has th
 
 | path | what |
 | --- | --- |
-| `unet`, `text_encoder`, `vae`, `tokenizer`, `scheduler` | the pipeline: v-prediction, linear betas, latents at a quarter |
+| `unet`, `text_encoder`, `vae`, `tokenizer`, `scheduler` | the pipeline: v-prediction, linear betas, latents at a quarter of the side |
 | `controlnet-edge` | ControlNet for edges: white lines one or two pixels wide on black |
 | `lora/pastel.safetensors` | LoRA of rank 4, attention only: every colour mixed with white; weights 0 to 1, no trigger word |
 | `lora/pastel-kohya.safetensors` | the same tensors under kohya's names |
@@ -97,14 +97,15 @@ def _figures(figures: dict[str, Any], timing: dict[str, Any]) -> str:
         f"| {100 * judge.share({int(k): v for k, v in counts.items()}, 2):.1f} % |"
         for name, counts in figures["variants"].items()
     )
-    shares = (("the main table", figures["fraction"]), ("everything else", figures["others"]))
-    sample = "".join(f", {what} on {share:.0%} of the sample" for what, share in shares if share < 1)
+    partial = {name: share for name, share in figures["fractions"].items() if share < 1}
+    sample = ", ".join(f"{name} {share:.0%}" for name, share in partial.items())
+    sample = f" (share of the full sample: {sample})" if sample else ""
     kept = figures["image_to_image"]
     return f"""## Figures
 
-Measured on {figures["device"]}, float32, torch {figures["torch"]}, {figures["date"]}{sample}, by `python -m training evaluate`.
+Measured on {figures["device"]}, float32, torch {figures["torch"]}, {figures["date"]}, by `python -m training evaluate`{sample}.
 A judge made of plain image processing reads every picture; it is right on all of its own 2,400 rendered pictures, plain and worn.
-Prompts and seeds of the evaluation do not occur in training; scenes are drawn from the same distribution.
+Scenes and noise come from seeds that training does not use, but from the same world: short prompts occur in both.
 
 {format_gates(figures["gates"])}
 
@@ -116,7 +117,7 @@ Shapes misread: {", ".join(wrong) or "none"}.
 
 {formats}
 
-Other settings, share of one-object and two-object prompts that are all right:
+Other settings, share all right of {_asked(figures["variants"])} prompts of each kind:
 
 | setting | one | two |
 | --- | --- | --- |
@@ -131,8 +132,14 @@ Other settings, share of one-object and two-object prompts that are all right:
 black rim under outline {_row(figures["loras"]["outline"])}.
 - Image to image at strength 0.5: things move {kept["moved_mean"]} pixels on average, 95 % of them at most \
 {kept["moved_95_percent"]}.
-- Time, {timing["machine"]}, {timing["threads"]} CPU threads, torch {timing["torch"]}, stock pipeline: median {timing["median"]} s \
-a picture ({timing["least"]} to {timing["most"]} s, {timing["pictures"]} pictures), by `python -m training time`."""
+- Time of a picture with the stock pipeline, {timing["threads"]} CPU threads ({timing["machine"]}, torch {timing["torch"]}), nothing else
+  running: median {timing["median"]} s, {timing["least"]} to {timing["most"]} s over {timing["pictures"]} pictures, by
+  `python -m training time`."""
+
+
+def _asked(variants: dict[str, Any]) -> int:
+    """How many prompts with one thing each setting was measured on."""
+    return next(iter(variants.values()))["1"]["all"][1]
 
 
 def _gain(figure: dict[str, float]) -> str:
@@ -147,8 +154,8 @@ def _limits() -> str:
     return """## Limits
 
 - It knows the words above and draws at most two things. It has no notion of people, text or photographs.
-- Native side 128 pixels; 192×128 and 128×192 were one batch in ten. Other sides (multiples of 8) work but were not trained.
-- Guidance above 5 oversaturates.
+- Native side 128 pixels. 192×128 and 128×192 were one batch in ten: one thing is drawn well there, but beside two things a third one
+  appears in about a quarter of the pictures. Other sides (multiples of 8) work but were not trained.
 - The pastel LoRA has only attention to work with and was trained for seconds: at weight 1 colours are pale but grainy, and edges soften.
 - The classifier detects nothing but the two kinds of picture named above."""
 
@@ -161,10 +168,10 @@ def _training(reports: dict[str, dict[str, Any]]) -> str:
     start = ""
     if reports["unet"]["start"] != "random":
         start = """
-UNet and text encoder did not start at random but from an earlier edition of the family: the same networks, losses and data, trained for
+UNet and text encoder did not start at random but from an earlier edition of the family: the same networks and world, trained for
 23,540 steps in 706 s of an NVIDIA H200 (2026-11-23, torch 2.11.0+cu130) on the latents of that edition's VAE, in squares only. The stage
 `unet` taught them this VAE and the two other formats. `--start` names the folder of such an edition; without it the stage starts at random
-and needs its whole default time.
+for its whole default time, which was not carried through with this edition.
 """
     torch_build = reports["unet"]["torch"]
     return f"""## How it was made

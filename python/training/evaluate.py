@@ -79,8 +79,7 @@ def evaluate(run: Run, folder: Path, fraction: float = 1.0, others: float = 1.0)
         "device": device,
         "torch": torch.__version__,
         "date": date.today().isoformat(),
-        "fraction": fraction,
-        "others": others,
+        "fractions": {},
     }
     sections: dict[str, Callable[[Bench], Any]] = {
         "judge": measure_judge,
@@ -97,7 +96,8 @@ def evaluate(run: Run, folder: Path, fraction: float = 1.0, others: float = 1.0)
     }
     for name, measure in sections.items():
         begun = time.monotonic()
-        result[name] = measure(Bench(run, folder, family, fraction if name in MAIN else others))
+        result["fractions"][name] = fraction if name in MAIN else others
+        result[name] = measure(Bench(run, folder, family, result["fractions"][name]))
         run.log(f"evaluate {name}: {time.monotonic() - begun:.1f} s")
     result["gates"] = gates(result)
     return result

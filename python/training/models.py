@@ -143,14 +143,14 @@ def posterior(vae: AutoencoderKL, picture: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: torch.Tensor, chunk: int = 250) -> torch.Tensor:
+def encode(vae: AutoencoderKL, pictures: torch.Tensor, chunk: int = 50) -> torch.Tensor:
     """Posterior means of uint8 pictures [N, 3, H, W], unscaled."""
     dtype = vae.dtype
     return torch.cat([posterior(vae, (part.float() / 127.5 - 1).to(dtype))[0] for part in pictures.split(chunk)])
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL, latents: torch.Tensor, chunk: int = 250) -> torch.Tensor:
+def decode(vae: AutoencoderKL, latents: torch.Tensor, chunk: int = 50) -> torch.Tensor:
     """uint8 pictures [N, 3, H, W] of unscaled latents."""
     parts = []
     for part in latents.split(chunk):

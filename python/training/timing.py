@@ -20,7 +20,7 @@ PROMPT = "a red circle left of a blue square on yellow"
 
 def measure(folder: Path, threads: int = 2, repeats: int = 10) -> dict[str, Any]:
     """Seconds for 20 DDIM steps at 128x128 with guidance 3, text and VAE included: median, least and most
-    after one warm-up.
+    after one warm-up. Means something only where nothing else computes.
     """
     torch.set_num_threads(threads)
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
