@@ -24,7 +24,7 @@ import { countLosses, forgiveLosses, leaseDevice, publishWorker, withdrawWorker,
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
-import { openAttempts, type AttemptPort } from '../workflows/attempt.ts'
+import { openAttempts, type AttemptPort, type PortOptions } from '../workflows/attempt.ts'
 import type { WorkerRecord } from '../workflows/session.ts'
 import type { Ready, Vitals } from './protocol.ts'
 import { childEnvironment, PythonChild, type Stall } from './python.ts'
@@ -48,7 +48,9 @@ export interface NodeOptions {
   /** Folder for attempt files; default: shared memory, else the temporary folder. */
   attempts?: string
   operations?: OperationTable
-  workflows?: Parameters<typeof openAttempts>[0]['workflows']
+  workflows?: PortOptions['workflows']
+  sweeps?: PortOptions['sweeps']
+  at?: PortOptions['at']
   stall?: Partial<Stall>
 }
 
@@ -115,7 +117,8 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     const models = await discoverModels(config.models)
     const exactness = exactnessOf(ready)
     const operations = options.operations ?? builtIn
-    port = openAttempts({ config, log, redisUrl: options.redisUrl, operations, ...(options.workflows && { workflows: options.workflows }) })
+    const { redisUrl, workflows, sweeps = true, at } = options
+    port = openAttempts({ config, log, redisUrl, operations, ...(workflows && { workflows }), sweeps, at })
     return await new Node({
       config,
       log,

@@ -64,7 +64,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
   }
 
   async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
-    const sha256 = await this.artifacts.put(bytes, kind)
+    const sha256 = await this.#put(bytes, kind)
     this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256 })
     return sha256
   }
@@ -192,9 +192,17 @@ export class AttemptTools implements Tools, AsyncDisposable {
   }
 
   async #putFile(file: FileMade): Promise<string> {
-    const sha256 = await this.artifacts.put(await readFile(file.path), 'scratch')
+    const sha256 = await this.#put(await readFile(file.path), 'scratch')
     if (sha256 !== file.sha256)
       throw new DarkroomError('worker.protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
+    return sha256
+  }
+
+  async #put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
+    const { attempt, port } = this.#options
+    port.at?.('artifact.before', attempt.sessionId)
+    const sha256 = await this.artifacts.put(bytes, kind)
+    port.at?.('artifact.after', attempt.sessionId)
     return sha256
   }
 

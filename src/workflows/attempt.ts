@@ -11,6 +11,7 @@ import type { Logger } from '../log.ts'
 import { connect, type Redis } from '../redis.ts'
 import { Engine } from './engine.ts'
 import type { Workflow } from './machines/index.ts'
+import type { AtPoint } from './points.ts'
 import type { Progress } from './session.ts'
 import { leaseMs, renewMs, type Cause, type Checkpoint } from './store.ts'
 import { doneEvent, errorEvent, idOf } from './transition.ts'
@@ -52,11 +53,13 @@ const maxResourceTries = 3
 const insistMs = 500
 
 export class AttemptPort {
+  readonly at: AtPoint | undefined
   readonly #engine: Engine
   readonly #connections: Redis[]
   #isClosed = false
 
   constructor(engine: Engine, connections: Redis[]) {
+    this.at = engine.at
     this.#engine = engine
     this.#connections = connections
   }
@@ -129,6 +132,7 @@ export class AttemptPort {
    */
   async deliver(attempt: Attempt, delivery: Delivery): Promise<boolean> {
     const { stepKey, sessionId, step, invoke } = attempt
+    this.at?.('deliver.before', sessionId)
     if ('error' in delivery) {
       const error = delivery.error.toWire()
       const again = this.#again(attempt, error)
@@ -152,6 +156,7 @@ export class AttemptPort {
     const { suffix } = splitStepKey(attempt.stepKey)
     const cause: Cause = { kind: 'step', name: suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
     const outcome = await this.#insist(() => this.#engine.apply(attempt.sessionId, cause, attempt.state))
+    this.at?.('deliver.after', attempt.sessionId)
     return outcome === 'ok' || outcome === 'parked'
   }
 
@@ -204,12 +209,15 @@ export interface PortOptions {
   redisUrl: string
   operations: OperationTable
   workflows?: readonly Workflow[]
+  sweeps?: boolean
+  at?: AtPoint | undefined
 }
 
 /** An engine of this process's own behind the port: the worker computes the transitions of its results itself. */
-export function openAttempts({ config, log, redisUrl, operations, workflows }: PortOptions): AttemptPort {
+export function openAttempts({ redisUrl, ...options }: PortOptions): AttemptPort {
+  const { log } = options
   const onError = (error: Error): void => log.debug({ err: error }, 'Redis connection')
   const redis = connect(redisUrl, { patience: 'wait', onError })
   const subscriber = connect(redisUrl, { patience: 'wait', onError })
-  return new AttemptPort(new Engine({ redis, subscriber, config, log, operations, ...(workflows && { workflows }) }), [redis, subscriber])
+  return new AttemptPort(new Engine({ redis, subscriber, ...options }), [redis, subscriber])
 }

@@ -91,6 +91,7 @@ export class Children {
       artifacts: references.map((sha256) => ({ group: 'references', sha256 })),
       unpin: false,
     })
+    this.#engine.at?.('parent.told', child)
     await store.forget('outbox', `parent:${child}`)
   }
 

@@ -1,7 +1,8 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
 import { Queue } from 'bullmq'
-import { keys, queues } from '../keys.ts'
+import { keys, queues, splitStepKey } from '../keys.ts'
 import type { Redis } from '../redis.ts'
+import type { AtPoint } from './points.ts'
 import type { WorkerRecord } from './session.ts'
 
 /** A step that waits for a worker, with what decides where it may run. */
@@ -61,10 +62,12 @@ export function place(
 
 export class Dispatcher {
   readonly #redis: Redis
+  readonly #at: AtPoint | undefined
   readonly #queues = new Map<string, Queue>()
 
-  constructor(redis: Redis) {
+  constructor(redis: Redis, at?: AtPoint) {
     this.#redis = redis
+    this.#at = at
   }
 
   /** The queue of that name; Bull Board and readiness look at them too. */
@@ -87,7 +90,9 @@ export class Dispatcher {
   /** Adds the step's job to a queue. One that cannot be added is no other one's fault. */
   async add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
     const { stepKey, dispatch, name, priority } = step
+    this.#at?.('dispatch.before', splitStepKey(stepKey).sessionId)
     await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
+    this.#at?.('dispatch.after', splitStepKey(stepKey).sessionId)
     if (queue !== queues.host) await this.#redis.publish(keys.wake(queue), '')
   }
 

@@ -14,6 +14,7 @@ import { Children } from './children.ts'
 import { Dispatcher, place, type Waiting } from './dispatch.ts'
 import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflow } from './machines/index.ts'
 import { toMermaid } from './mermaid.ts'
+import type { AtPoint } from './points.ts'
 import { receiptOf } from './receipt.ts'
 import { Recovery } from './recovery.ts'
 import type {
@@ -53,6 +54,8 @@ export interface EngineOptions {
   operations?: OperationTable
   /** Runs the sweeps; false only for a process that starts and reads sessions in tests of the others. */
   sweeps?: boolean
+  /** Called at every crash point. */
+  at?: AtPoint | undefined
 }
 
 /** Where a session stands, as a script or a read returned it. */
@@ -92,6 +95,7 @@ export class Engine {
   readonly operations: OperationTable
   readonly config: Config
   readonly log: Logger
+  readonly at: AtPoint | undefined
   readonly #redis: Redis
   readonly #subscriber: Redis
   readonly #workflows: Map<string, Workflow>
@@ -111,8 +115,9 @@ export class Engine {
     this.config = options.config
     this.log = options.log
     this.operations = options.operations ?? builtIn
-    this.store = new Store(options.redis, options.config.shards)
-    this.dispatcher = new Dispatcher(options.redis)
+    this.at = options.at
+    this.store = new Store(options.redis, options.config.shards, options.at)
+    this.dispatcher = new Dispatcher(options.redis, options.at)
     const known = options.workflows ?? builtInWorkflows
     this.#workflows = new Map(known.map((workflow) => [workflowId(workflow), workflow]))
     this.#machines = new Map(known.map((workflow) => [workflowId(workflow), new PureMachine(workflow.machine)]))
@@ -387,6 +392,7 @@ export class Engine {
     for (;;) {
       const head = await this.store.inboxHead(id)
       if (head === null) return
+      this.at?.('inbox.before', id)
       const outcome = await this.apply(id, JSON.parse(head) as Cause, undefined, head)
       if (outcome === 'parked' || outcome === 'ended') return
     }

@@ -101,6 +101,7 @@ export class Recovery {
   async #fire(member: string): Promise<void> {
     const { store } = this.#engine
     const { sessionId, suffix } = splitStepKey(member)
+    this.#engine.at?.('timer.before', sessionId)
     if (suffix === 'deadline') {
       const error = new DarkroomError('session.deadline_exceeded', `session ${sessionId} did not end before its deadline`)
       if (!(await store.end(sessionId, error.toWire(), suffix))) await store.forget('timers', member)
@@ -128,6 +129,7 @@ export class Recovery {
   /** Looks after one entry of the outbox; a job that lies in its queue is looked at again after `againMs`. */
   async #resend(member: string, againMs: number): Promise<void> {
     const [kind, name] = member.split(/:(.*)/s) as [string, string]
+    this.#engine.at?.('outbox.before', splitStepKey(`${name}.`).sessionId)
     if (kind === 'inbox') {
       // The commit that empties the inbox, or ends the session, takes the member out.
       return this.#engine.drainInbox(name)

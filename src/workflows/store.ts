@@ -2,6 +2,7 @@
 import { DarkroomError, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { ask, askAll, runScript, type Redis, type ScriptReply } from '../redis.ts'
+import { acts, type AtPoint, type Script } from './points.ts'
 import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 import type { OpenedSession, OpenedStep, OpenedTimer } from './transition.ts'
 
@@ -152,18 +153,22 @@ export async function checkShards(redis: Redis, shards: number): Promise<void> {
 
 export class Store {
   readonly #redis: Redis
+  readonly #at: AtPoint | undefined
   readonly shards: number
 
-  constructor(redis: Redis, shards: number) {
+  constructor(redis: Redis, shards: number, at?: AtPoint) {
     this.#redis = redis
+    this.#at = at
     this.shards = shards
   }
 
-  #run(name: string, id: string, args: (string | number)[]): Promise<ScriptReply> {
-    return runScript(this.#redis, name, keys.session(id), args)
+  #run(name: Script, id: string, args: (string | number)[]): Promise<ScriptReply> {
+    this.#at?.(`${acts[name]}.before`, id)
+    const reply = runScript(this.#redis, name, keys.session(id), args)
+    return this.#at ? reply.then((answer) => (this.#at?.(`${acts[name]}.after`, id), answer)) : reply
   }
 
-  #runStep(name: string, stepKey: string, args: (string | number)[]): Promise<ScriptReply> {
+  #runStep(name: Script, stepKey: string, args: (string | number)[]): Promise<ScriptReply> {
     const { sessionId, suffix } = splitStepKey(stepKey)
     return this.#run(name, sessionId, [suffix, ...args])
   }
