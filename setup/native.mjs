@@ -281,6 +281,9 @@ export async function packForGpu(home, say) {
   if (!findCompiler()) throw failure(noCompiler)
   const stack = await ensureVkd3d(home, say)
   if ('reason' in stack) throw failure(`The suite of d3d12 needs vkd3d: ${stack.reason}`)
+  // NVIDIA's Vulkan driver answers nothing where the dispatch library of GLVND is missing, as it is in a bare container.
+  const glvnd = await unpackDebian(home, 'glvnd', ['libglvnd0', 'libglx0', 'libegl1', 'libx11-6', 'libxext6'], 20e6, say)
+  if ('reason' in glvnd) throw failure(`NVIDIA's Vulkan driver needs libglvnd: ${glvnd.reason}`)
   const folder = join(native, 'build', 'gpu')
   const built = join(native, 'build', `${platform}-gpu`)
   const options = { DARKROOM_ADDON: 'OFF', DARKROOM_TESTS: 'ON', CMAKE_BUILD_TYPE: 'Release', ...headers(home) }
@@ -289,9 +292,11 @@ export async function packForGpu(home, say) {
   mkdirSync(join(folder, 'bin'), { recursive: true })
   mkdirSync(join(folder, 'lib'))
   for (const program of ['native_test', 'native_bench']) copyFileSync(join(built, program), join(folder, 'bin', program))
-  for (const library of ['libvkd3d.so.1', 'libvkd3d-shader.so.1', 'libvulkan.so.1']) {
-    const [own, system] = [join(stack.folder, libraries, library), join('/', libraries, library)]
-    copyFileSync(existsSync(own) ? own : system, join(folder, 'lib', library))
+  for (const library of ['libvkd3d.so.1', 'libvkd3d-shader.so.1', 'libvulkan.so.1', 'libGLdispatch.so.0', 'libGLX.so.0', 'libEGL.so.1']) {
+    const places = [stack.folder, glvnd.folder, '/'].map((place) => join(place, libraries, library))
+    const found = places.find((place) => existsSync(place))
+    if (found === undefined) throw failure(`${library} is in none of ${places.join(', ')}`)
+    copyFileSync(found, join(folder, 'lib', library))
   }
   writeFileSync(join(folder, 'run.sh'), gpuScript)
   chmodSync(join(folder, 'run.sh'), 0o755)

@@ -36,6 +36,10 @@ def configure(threads):
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.fp32_precision = "ieee"
+    # cuDNN's convolutions keep TF32 of their own, whatever stands above them.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     # Which of these runs follows from shape and dtype alone; cuDNN's choice does not.

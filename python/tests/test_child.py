@@ -165,22 +165,24 @@ def test_an_interrupt_from_the_terminal_is_the_nodes_business(fresh):
 # --- pipes ---
 
 
-def test_what_libraries_print_never_reaches_the_pipe(spawn):
+def test_what_libraries_print_never_reaches_the_pipe(spawn, device):
     """oneDNN and MKL print to standard output from C when they are told to. `until` reads every line of the pipe as a frame."""
     child = spawn(environment={"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"})
     child.ready()
     assert child.run("denoise", steps=1)["type"] == "result"
     child.send("worker.shutdown", {})
     assert child.ends() == 0
-    assert "onednn_verbose" in child.said()
+    if device == "cpu":
+        assert "onednn_verbose" in child.said()
 
 
-def test_its_log_is_json_and_it_opens_no_connection(fresh):
+def test_its_log_is_json_and_it_opens_no_connection(fresh, device):
     fresh.run("encode")
     for entry in fresh.log():
         assert {"ts", "level", "logger", "msg"} <= set(entry)
         assert entry["logger"] == "darkroom", entry
-    if sys.platform == "linux":
+    # The driver of a GPU has a socket of its own, inside the machine.
+    if sys.platform == "linux" and device == "cpu":
         opened = [os.readlink(link) for link in Path(f"/proc/{fresh.process.pid}/fd").iterdir()]
         assert [target for target in opened if target.startswith("socket:")] == []
 
