@@ -79,17 +79,25 @@ const sources = (folder) =>
     .flatMap((entry) => (entry.isDirectory() ? sources(join(folder, entry.name)) : [join(folder, entry.name)]))
     .toSorted()
 
-/**
- * Configures and builds, unless the sources and the options are those of the last time.
- * @param {{ home: string, folder: string, title: string, options: Record<string, string>, env?: NodeJS.ProcessEnv }} what @param {Say} say
- * @throws SetupFailure with the compiler's own words
- */
-async function build({ home, folder, title, options, env = process.env }, say) {
+/** @param {Record<string, string>} options @returns {string} what a build is made of, hashed */
+function keyOf(options) {
   const hash = createHash('sha256').update(JSON.stringify([options, process.env['CXX'] ?? '']))
   for (const file of [...sources(native), join(root, 'package-lock.json')]) hash.update(`${file}\0`).update(readFileSync(file))
-  const key = hash.digest('hex')
+  return hash.digest('hex')
+}
+
+/**
+ * Configures and builds, unless the sources and the options are those of the last time. `orElse`: options of a build that holds more and
+ * will do as well.
+ * @param {{ home: string, folder: string, title: string, options: Record<string, string>, orElse?: Record<string, string>, env?: NodeJS.ProcessEnv }} what
+ * @param {Say} say
+ * @throws SetupFailure with the compiler's own words
+ */
+async function build({ home, folder, title, options, orElse, env = process.env }, say) {
+  const key = keyOf(options)
+  const enough = [key, ...(orElse ? [keyOf(orElse)] : [])]
   const mark = join(folder, 'complete')
-  const isDone = () => existsSync(mark) && readFileSync(mark, 'utf8') === key
+  const isDone = () => existsSync(mark) && enough.includes(readFileSync(mark, 'utf8'))
   if (isDone()) return
   await whileHolding(
     folder,
@@ -196,7 +204,8 @@ async function ensureVkd3d(home, say) {
 export async function ensureNative(home, say) {
   if (!findCompiler()) return false
   const options = { ...headers(home), DARKROOM_TESTS: 'OFF' }
-  await build({ home, folder: join(native, 'build', platform), title: 'native addon', options }, say)
+  const orElse = { ...options, DARKROOM_TESTS: 'ON' }
+  await build({ home, folder: join(native, 'build', platform), title: 'native addon', options, orElse }, say)
   return true
 }
 

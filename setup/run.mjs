@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { SetupFailure, failure } from './failure.mjs'
 import { homeFolder, root, shown } from './home.mjs'
+import { ensureNative } from './native.mjs'
 import { ensureNode24 } from './node24.mjs'
 import { ensurePackages } from './npm.mjs'
 import { ensurePython } from './python.mjs'
@@ -19,17 +20,18 @@ const suite = join(root, 'setup', 'suite.mjs')
 
 /**
  * What there is to run, by name: the arguments of the Node that runs it, and what it needs besides the npm packages.
- * @type {Record<string, { command?: string[], python?: false, node24?: true }>}
+ * `native`: the addon as well; the tests build theirs themselves.
+ * @type {Record<string, { command?: string[], python?: false, native?: true, node24?: true }>}
  */
 const targets = {
-  demo: { command: [darkroom, 'demo'] },
-  up: { command: [darkroom, 'up'] },
+  demo: { command: [darkroom, 'demo'], native: true },
+  up: { command: [darkroom, 'up'], native: true },
   test: { command: [suite, 'test'] },
   check: { command: [suite, 'check'], python: false },
   exact: { command: [suite, 'exact'] },
   node24: { command: [suite, 'test'], node24: true },
-  bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')] },
-  setup: {},
+  bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
+  setup: { native: true },
 }
 
 async function main() {
@@ -53,9 +55,23 @@ async function main() {
     const python = process.env['DARKROOM_PYTHON'] || (await ensurePython({ home, gpu: args.includes('--gpu') }, say)).interpreter
     if (needsRedis) await ensureRedis(home, python, say)
   }
+  if (target.native) await tryNative(home, say)
   const node = target.node24 ? await ensureNode24(home, say) : process.execPath
   if (target.command) process.exitCode = await run(node, [...target.command, ...args])
   else say.line(`Everything is in place, under ${shown(home)}.`)
+}
+
+/**
+ * The native addon, where it can be built; without it Darkroom runs, but knows no GPU's memory, and says so.
+ * @param {string} home @param {import('./say.mjs').Say} say
+ */
+async function tryNative(home, say) {
+  try {
+    await ensureNative(home, say)
+  } catch (error) {
+    if (!(error instanceof SetupFailure)) throw error
+    say.line(`${error.message}\nDarkroom goes on without it, with memory of the host alone; \`darkroom doctor\` says so as well.`)
+  }
 }
 
 /** @param {string} version @param {string} range `>=20.19` */

@@ -8,7 +8,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSyn
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { findPython } from '../../setup/python.mjs'
 import { root } from '../../src/config.ts'
 
@@ -155,9 +155,9 @@ export class Sandbox implements Disposable {
     }
   }
 
-  /** A Node program of this repository, in a working folder of its own. */
+  /** A Node program of this repository, or of a copy by its whole path, in a working folder of its own. */
   start(script: string, args: string[], env: Record<string, string>, node: string[] = []): Running {
-    const child = spawn(process.execPath, [...node, join(root, script), ...args], {
+    const child = spawn(process.execPath, [...node, resolve(root, script), ...args], {
       cwd: join(this.folder, 'cwd'),
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
