@@ -36,7 +36,12 @@ async function finishOne(farm: Farm): Promise<Remains> {
     farm.eye.lrange(keys.history(id), 0, -1),
     farm.eye.smembers(keys.references(id)),
   ])
-  const indexes = [keys.index(0, 'all'), keys.index(0, 'status', 'succeeded'), keys.index(0, 'workflow', 'image-generation')]
+  const indexes = [
+    keys.index(0, 'all'),
+    keys.index(0, 'ended'),
+    keys.index(0, 'status', 'succeeded'),
+    keys.index(0, 'workflow', 'image-generation'),
+  ]
   const known = new Set([keys.session(id), keys.history(id), keys.references(id), ...indexes, keys.index(0, 'tag', 'often')])
   for (const sha256 of references) known.add(keys.named(0, sha256))
   // What open sessions may still need is counted for all of them together, and this one has ended.

@@ -8,7 +8,7 @@
 -- ARGV[10] history entry of that end, without braces and time
 -- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash   then opened effects
 -- ARGV last  bytes that its history may need until it ends
--- Returns {'created', now} | {'exists', session id, SHA-256 of its body}
+-- Returns {'created', now} | {'exists', session id, SHA-256 of its body} | {'gone'}: the session to copy references from was deleted
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local parked, outcome, error, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local status = parked == '' and 'queued' or 'running'
@@ -17,6 +17,7 @@ if idempotency ~= '' then
   if known[1] then return { 'exists', known[1], known[2] } end
 end
 if redis.call('EXISTS', S) == 1 then return { 'exists', sid, bodySha } end
+if copied ~= '' and redis.call('EXISTS', B .. 'session:' .. copied) == 0 then return { 'gone' } end
 
 local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', now, 'inboxed', 0 }
 redis.call('ZADD', B .. 'index:all', now, sid)

@@ -1,7 +1,7 @@
 -- deleteSession: removes an ended session and its records. Its artifacts lose a reference; the collector removes what nobody names.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV index names (`workflow:…`, `tag:…`, `key:…`)
+-- ARGV[1] whether its idempotency record stays until its own time is over ('' or '1')   ARGV further: index names (`workflow:…`, `tag:…`, `key:…`)
 -- Returns {'ok'} | {'missing'} | {'not_ended', status} | {'untold'}: its parent has yet to be told of its end
 local session = redis.call('HMGET', S, 'status', 'idempotency')
 local status = session[1]
@@ -9,9 +9,10 @@ if not status then return { 'missing' } end
 if status ~= 'succeeded' and status ~= 'failed' and status ~= 'cancelled' then return { 'not_ended', status } end
 if redis.call('ZSCORE', B .. 'outbox', 'parent:' .. sid) then return { 'untold' } end
 redis.call('ZREM', B .. 'index:all', sid)
+redis.call('ZREM', B .. 'index:ended', sid)
 redis.call('ZREM', B .. 'index:status:' .. status, sid)
-for _, index in ipairs(ARGV) do redis.call('ZREM', B .. 'index:' .. index, sid) end
+for i = 2, #ARGV do redis.call('ZREM', B .. 'index:' .. ARGV[i], sid) end
 for _, sha in ipairs(redis.call('SMEMBERS', B .. 'references:' .. sid)) do redis.call('SREM', B .. 'named:' .. sha, sid) end
-if session[2] then redis.call('DEL', session[2]) end
+if session[2] and ARGV[1] == '' then redis.call('DEL', session[2]) end
 redis.call('DEL', S, B .. 'history:' .. sid, B .. 'references:' .. sid, B .. 'scratch:' .. sid, B .. 'inbox:' .. sid)
 return { 'ok' }

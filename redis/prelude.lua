@@ -72,6 +72,7 @@ local function finish(from, status, field, json, fragment)
   redis.call('HSET', S, 'endedAt', now, 'inboxed', 0)
   if field ~= '' then redis.call('HSET', S, field, json) end
   setStatus(from, status)
+  redis.call('ZADD', B .. 'index:ended', now, sid)
   record(fragment)
   if held[2] then redis.call('ZADD', B .. 'outbox', now, 'parent:' .. sid) end
   redis.call('PUBLISH', 'darkroom:control', sid)

@@ -12,7 +12,8 @@ if wanted ~= wish then
   return { 'again' }
 end
 redis.call('ZREM', B .. 'outbox', member)
-if rests ~= '' then
+-- A parent that was deleted must not come back as a hash of one field.
+if rests ~= '' and session[1] then
   redis.call('HSET', S, 'rests:' .. suffix, wish)
   settlePause(session[3])
 end

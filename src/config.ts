@@ -61,6 +61,12 @@ const Environment = z.object({
     .default('0')
     .describe('most memory the private Redis may take (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
+  DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)
+    .default(30 * 86_400)
+    .describe('how long an ended session and its pictures are kept, seconds; 0 is for ever'),
+  DARKROOM_KEEP_SESSIONS: whole(0, 100_000_000)
+    .default(100_000)
+    .describe('most ended sessions that are kept, of all shards together; 0 is no limit'),
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
@@ -94,6 +100,8 @@ export interface Config {
   durability: 'standard' | 'strict'
   maxmemory: string
   shards: number
+  keepS: number
+  keepSessions: number
   workers: number
   device: string
   threads: number
@@ -138,6 +146,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,
     shards: e.DARKROOM_SHARDS,
+    keepS: e.DARKROOM_KEEP_S,
+    keepSessions: e.DARKROOM_KEEP_SESSIONS,
     workers: e.DARKROOM_WORKERS,
     device: e.DARKROOM_DEVICE,
     threads: e.DARKROOM_THREADS,

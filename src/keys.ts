@@ -64,7 +64,8 @@ export const keys = {
   timers: (shard: number) => `${base(shard)}timers`,
   /** Bytes that the open sessions of a shard may still need. */
   reserved: (shard: number) => `${base(shard)}reserved`,
-  index: (shard: number, kind: 'all' | 'status' | 'workflow' | 'tag' | 'key' | 'parent', value = '') =>
+  /** Scored by the time a session was made; `ended` by the time from which its retention counts, which is its end. */
+  index: (shard: number, kind: 'all' | 'ended' | 'status' | 'workflow' | 'tag' | 'key' | 'parent', value = '') =>
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
@@ -75,6 +76,8 @@ export const keys = {
   models: () => 'darkroom:{models}:catalogue',
   /** Held by the worker that collects artifacts now. */
   collector: () => 'darkroom:{store}:collector',
+  /** Held by the process whose turn it is to remove sessions that are no longer kept. */
+  retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',

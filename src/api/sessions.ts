@@ -47,7 +47,7 @@ const submit = createRoute({
   responses: {
     200: json('It has ended within the wait, or this is a repeat', SessionView),
     202: json('Accepted', SessionView),
-    ...problems(),
+    ...problems(404),
   },
 })
 
@@ -165,7 +165,8 @@ const retry = createRoute({
 const remove = createRoute({
   method: 'delete',
   path: '/sessions/{id}',
-  summary: 'Delete an ended session with everything it kept',
+  summary: 'Delete an ended session with everything it kept, and its children',
+  description: 'A child is not deleted while its parent is paused and has yet to take its end in (409): its parent would begin it anew.',
   tags: ['sessions'],
   ...keyed,
   middleware: needs('control'),

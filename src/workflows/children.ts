@@ -13,6 +13,7 @@ import { DarkroomError, type WireError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
 import type { Engine } from './engine.ts'
 import { ended, type Status } from './session.ts'
+import { childValue } from './store.ts'
 import { doneEvent, errorEvent, idOf, type Document } from './transition.ts'
 
 export class Children {
@@ -33,11 +34,13 @@ export class Children {
     const { sessionId, suffix } = splitStepKey(stepKey)
     const open = `open:${suffix}` as const
     for (;;) {
-      const parent = await store.fields(sessionId, open, 'desired', 'wish', 'snapshot', 'keyId', 'priority', 'depth')
+      const parent = await store.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'priority', 'depth')
       const isWanted = typeof parent[open] === 'string'
       const wish = isWanted ? (parent.wish ?? '0') : ''
       const pauses = isWanted && parent.desired === 'pause'
       let { status } = await store.fields(child, 'status')
+      // Of a parent that was deleted nothing is left to be cancelled.
+      if (status === null && parent.status === null) return store.settleChild(stepKey, value, wish, false)
       if (status === null) {
         await this.#engine.startChild({
           ...asked(parent.snapshot, suffix),
@@ -93,6 +96,24 @@ export class Children {
     })
     this.#engine.at?.('parent.told', child)
     await store.forget('outbox', `parent:${child}`)
+  }
+
+  /**
+   * Parts an ended child from its parent, so that it can be removed: its end was told, and no outbox asks anything of it.
+   * @returns false while its parent rests and has yet to take the end in: going on, it would make the child anew
+   */
+  async part(child: string): Promise<boolean> {
+    const { store } = this.#engine
+    const { parent, workflow } = await store.fields(child, 'parent', 'workflow')
+    if (parent === null || workflow === null) return true
+    const { sessionId, suffix } = splitStepKey(parent)
+    const open = `open:${suffix}` as const
+    const isAwaited = async (): Promise<boolean> => (await store.fields(sessionId, open))[open] !== null
+    if (await isAwaited()) {
+      await this.tell(child)
+      if (await isAwaited()) return false
+    }
+    return this.follow(parent, childValue({ child, workflow }))
   }
 
   /** The same, at the end of a commit. Never throws: the outbox has it. */

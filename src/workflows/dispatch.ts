@@ -60,6 +60,9 @@ export function place(
   return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
 }
 
+/** Entries of its events that BullMQ keeps of each queue, about. */
+const eventsLength = 1000
+
 export class Dispatcher {
   readonly #redis: Redis
   readonly #at: AtPoint | undefined
@@ -78,7 +81,8 @@ export class Dispatcher {
         connection: this.#redis,
         prefix: keys.queuePrefix(name),
         skipVersionCheck: true,
-        skipMetasUpdate: true,
+        // Nobody reads them, and the queues of devices that are gone stay.
+        streams: { events: { maxLen: eventsLength } },
       })
       // The connection tells its own errors; without a listener BullMQ prints them.
       queue.on('error', () => undefined)

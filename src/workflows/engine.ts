@@ -17,17 +17,19 @@ import { toMermaid } from './mermaid.ts'
 import type { AtPoint } from './points.ts'
 import { receiptOf } from './receipt.ts'
 import { Recovery } from './recovery.ts'
-import type {
-  ControlVerb,
-  Progress,
-  Receipt,
-  Session,
-  SessionEvent,
-  SessionFilter,
-  SessionPage,
-  Signal,
-  Submission,
-  WorkerRecord,
+import { Retention } from './retention.ts'
+import {
+  ended,
+  type ControlVerb,
+  type Progress,
+  type Receipt,
+  type Session,
+  type SessionEvent,
+  type SessionFilter,
+  type SessionPage,
+  type Signal,
+  type Submission,
+  type WorkerRecord,
 } from './session.ts'
 import { childValue, Store, type Cause, type Commit, type Creation, type Effects, type PlannedSession, type PlannedStep } from './store.ts'
 import { PureMachine, type Document, type Loaded, type Transition } from './transition.ts'
@@ -101,6 +103,7 @@ export class Engine {
   readonly #workflows: Map<string, Workflow>
   readonly #machines: Map<string, PureMachine>
   readonly #recovery: Recovery
+  readonly retention: Retention
   readonly children: Children
   readonly #watchers = new Map<string, Set<{ entry(): void; progress(progress: Progress): void }>>()
   /** What a document's text parses to: a memo, so it cannot be stale. An entry is out while it is in use. */
@@ -124,7 +127,10 @@ export class Engine {
     this.#subscriber.on('message', (channel: string, message: string) => this.#wake(channel, message))
     this.children = new Children(this)
     this.#recovery = new Recovery(this)
-    if (options.sweeps !== false) this.#recovery.start()
+    this.retention = new Retention(this)
+    if (options.sweeps === false) return
+    this.#recovery.start()
+    this.retention.start()
   }
 
   // ---- submissions ----
@@ -187,7 +193,8 @@ export class Engine {
     const old = await this.#mustGet(id)
     if (old.status !== 'failed' && old.status !== 'cancelled')
       throw new DarkroomError('session.not_retryable', `session ${id} is ${old.status}`)
-    const { before, snapshot, exact } = await this.store.fields(id, 'before', 'snapshot', 'exact')
+    const { status, before, snapshot, exact } = await this.store.fields(id, 'status', 'before', 'snapshot', 'exact')
+    if (status === null) throw unknown(id)
     const workflow = this.#workflows.get(old.workflow)
     if (!workflow) throw new DarkroomError('workflow.unknown', `nobody here has ${old.workflow}`)
     const document = JSON.parse(before ?? snapshot ?? 'null') as Document | null
@@ -545,19 +552,60 @@ export class Engine {
     return this.#mustGet(id)
   }
 
-  /** Removes an ended session. @throws DarkroomError `session.unknown`, `session.not_ended` */
+  /**
+   * Removes an ended session, and its children before it.
+   * @throws DarkroomError `session.unknown`, `session.not_ended`
+   */
   async remove(id: string): Promise<void> {
     const session = await this.#mustGet(id)
-    const workflow = session.workflow.split('@')[0] ?? ''
-    const indexes = indexesOf(workflow, session.tags, session.keyId, session.parent)
-    let reply = await this.store.remove(id, indexes)
+    if ((await this.#removeTree(session, Infinity, false)) === 0) throw unknown(id)
+  }
+
+  /**
+   * Removes an ended session that is kept no longer, and its children before it, `most` sessions at most; a child whose parent is there is
+   * left to it. Returns how many went.
+   */
+  async retire(id: string, most: number): Promise<number> {
+    const session = await this.store.get(id)
+    if (!session) await this.store.forgetEnd(id)
+    else if (session.parent !== null && (await this.store.fields(session.parent, 'status')).status !== null) await this.store.spare(id)
+    else return this.#removeTree(session, most, true)
+    return 0
+  }
+
+  async #removeTree(session: Session, most: number, keepsKey: boolean): Promise<number> {
+    const { id, parent, status, tags, keyId } = session
+    if (!ended.has(status)) throw new DarkroomError('session.not_ended', `session ${id} is ${status}`)
+    if (parent !== null && !(await this.children.part(id)))
+      throw new DarkroomError(
+        'session.not_ended',
+        `session ${id} has ${status}, but its parent ${parent} rests and has yet to take that in`,
+      )
+    let gone = 0
+    while (gone < most) {
+      const children = await this.store.children(id, Math.min(50, most - gone))
+      const share = Math.ceil((most - gone) / children.length)
+      const counts = await Promise.all(children.map((child) => this.#removeChild(child, share, keepsKey)))
+      const some = counts.reduce((sum, count) => sum + count, 0)
+      if (some === 0) break
+      gone += some
+    }
+    if (gone >= most) return gone
+    const indexes = indexesOf(session.workflow.split('@')[0] ?? '', tags, keyId, parent)
+    let reply = await this.store.remove(id, indexes, keepsKey)
     while (reply === 'untold') {
       await this.children.tell(id)
-      reply = await this.store.remove(id, indexes)
+      reply = await this.store.remove(id, indexes, keepsKey)
     }
-    if (reply === 'missing') throw unknown(id)
-    if (reply === 'not_ended') throw new DarkroomError('session.not_ended', `session ${id} is ${session.status}`)
     this.#cache.delete(id)
+    return reply === 'ok' ? gone + 1 : gone
+  }
+
+  /** Its parent has ended, so it is cancelled by now, or about to be. */
+  async #removeChild(id: string, most: number, keepsKey: boolean): Promise<number> {
+    await this.store.control(id, 'cancel')
+    const session = await this.store.get(id)
+    return session ? this.#removeTree(session, most, keepsKey) : 0
   }
 
   async get(id: string): Promise<Session | undefined> {
@@ -655,7 +703,7 @@ export class Engine {
 
   /** Stops the sweeps and lets go of queues; the connections belong to the caller. */
   async close(): Promise<void> {
-    await this.#recovery.stop()
+    await Promise.all([this.#recovery.stop(), this.retention.stop()])
     await this.dispatcher.close()
   }
 }

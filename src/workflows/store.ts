@@ -3,7 +3,16 @@ import { DarkroomError, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { ask, askAll, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import { acts, type AtPoint, type Script } from './points.ts'
-import type { ControlVerb, Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
+import {
+  ended,
+  type ControlVerb,
+  type Progress,
+  type Session,
+  type SessionEvent,
+  type SessionFilter,
+  type SessionPage,
+  type Status,
+} from './session.ts'
 import type { OpenedSession, OpenedStep, OpenedTimer } from './transition.ts'
 
 /** How long a lease lasts without a renewal, and how often it is renewed, ms. */
@@ -175,7 +184,10 @@ export class Store {
 
   // ---- sessions ----
 
-  /** Writes a session whole, or answers which one the idempotency key stands for. */
+  /**
+   * Writes a session whole, or answers which one the idempotency key stands for.
+   * @throws DarkroomError `session.unknown` when the one to copy references from is gone
+   */
   async create(creation: Creation): Promise<{ created: true; session: Session } | { created: false; id: string; bodySha256: string }> {
     const { id, idempotency, fields, deadlineMs, end } = creation
     const { parked } = creation.effects
@@ -205,6 +217,8 @@ export class Store {
       const begun = parked === '' ? { status: 'queued' } : { status: 'running', parked, startedAt: String(now) }
       return { created: true, session: toSession(id, { ...fields, ...deadline, ...begun, version: '1', createdAt: String(now) }) }
     }
+    if (reply[0] === 'gone')
+      throw new DarkroomError('session.unknown', `session ${creation.copyReferencesOf} was deleted just now`, { field: 'id' })
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }
 
@@ -270,8 +284,9 @@ export class Store {
     return (await this.#run('endSession', id, [JSON.stringify(error), timer]))[0] === 'ok'
   }
 
-  async remove(id: string, indexes: string[]): Promise<'ok' | 'missing' | 'not_ended' | 'untold'> {
-    return (await this.#run('deleteSession', id, indexes))[0] as 'ok' | 'missing' | 'not_ended' | 'untold'
+  /** `keepsKey`: its idempotency record stays until its own time is over. */
+  async remove(id: string, indexes: string[], keepsKey: boolean): Promise<'ok' | 'missing' | 'not_ended' | 'untold'> {
+    return (await this.#run('deleteSession', id, [keepsKey ? '1' : '', ...indexes]))[0] as 'ok' | 'missing' | 'not_ended' | 'untold'
   }
 
   /** A child has followed its parent's wish (empty: it was cancelled). False when there is another wish by now. */
@@ -377,6 +392,58 @@ export class Store {
   async now(): Promise<number> {
     const [seconds, micros] = await ask(this.#redis.time())
     return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
+  }
+
+  // ---- retention ----
+
+  /** True for one process of the farm; for the others once `holdMs` are over. */
+  async takeTurn(holdMs: number): Promise<boolean> {
+    return (await ask(this.#redis.set(keys.retention(), '1', 'PX', holdMs, 'NX'))) !== null
+  }
+
+  /** Sessions of a shard that ended more than `keepS` seconds ago (0: for ever), or before the latest `most`; the oldest, `limit` at most. */
+  async outlived(shard: number, keepS: number, most: number, limit: number): Promise<string[]> {
+    const index = keys.index(shard, 'ended')
+    const surplus = most === Infinity ? 0 : Math.min(limit, (await ask(this.#redis.zcard(index))) - most)
+    const [tooMany, tooOld] = await Promise.all([
+      surplus > 0 ? ask(this.#redis.zrange(index, '0', String(surplus - 1))) : [],
+      keepS > 0 ? ask(this.#redis.zrangebyscore(index, '-inf', (await this.now()) - keepS * 1000, 'LIMIT', 0, limit)) : [],
+    ])
+    return tooMany.length > tooOld.length ? tooMany : tooOld
+  }
+
+  /** The session's retention counts from now. */
+  async spare(id: string): Promise<void> {
+    await ask(this.#redis.zadd(keys.index(shardOf(id), 'ended'), 'XX', await this.now(), id))
+  }
+
+  /** Takes an entry without a session out of the index of ends. */
+  async forgetEnd(id: string): Promise<void> {
+    await ask(this.#redis.zrem(keys.index(shardOf(id), 'ended'), id))
+  }
+
+  /** How many ended sessions of a shard the index of ends lacks. */
+  async endsMissing(shard: number): Promise<number> {
+    const statuses = [...ended].map((status) => keys.index(shard, 'status', status))
+    const [indexed = 0, ...counts] = (await askAll(
+      [keys.index(shard, 'ended'), ...statuses].reduce((transaction, index) => transaction.zcard(index), this.#redis.multi()),
+    )) as number[]
+    return counts.reduce((sum, count) => sum + count, 0) - indexed
+  }
+
+  /** Writes the index of ends anew, beside whatever ends meanwhile. Returns how many entries it lacked. */
+  async indexEnds(shard: number): Promise<number> {
+    const index = keys.index(shard, 'ended')
+    let written = 0
+    for (const status of ended) {
+      for await (const ids of this.#members(keys.index(shard, 'status', status))) {
+        const answers = await askAll(ids.reduce((pipeline, id) => pipeline.hget(keys.session(id), 'endedAt'), this.#redis.pipeline()))
+        const ends = answers as (string | null)[]
+        const pairs = ids.flatMap((id, i) => (typeof ends[i] === 'string' ? [ends[i], id] : []))
+        if (pairs.length > 0) written += Number(await ask(this.#redis.zadd(index, 'NX', ...pairs)))
+      }
+    }
+    return written
   }
 
   // ---- reads ----
@@ -487,13 +554,26 @@ export class Store {
   /** Every session id, in pages, for the collector; one that is there all the while is not left out when others go meanwhile. */
   async *ids(): AsyncGenerator<string[]> {
     for (let shard = 0; shard < this.shards; shard++) {
-      let cursor = '0'
-      do {
-        const [next, found] = await ask(this.#redis.zscan(keys.index(shard, 'all'), cursor, 'COUNT', '500'))
-        cursor = next
-        yield found.filter((_, i) => i % 2 === 0)
-      } while (cursor !== '0')
+      yield* this.#members(keys.index(shard, 'all'))
     }
+  }
+
+  /** Members of an index, in pages. */
+  async *#members(index: string): AsyncGenerator<string[]> {
+    let cursor = '0'
+    do {
+      const [next, found] = await ask(this.#redis.zscan(index, cursor, 'COUNT', '500'))
+      cursor = next
+      yield found.filter((_, i) => i % 2 === 0)
+    } while (cursor !== '0')
+  }
+
+  /** Children of a session that are there, `most` at most. */
+  async children(id: string, most: number): Promise<string[]> {
+    const found: string[] = []
+    for (let shard = 0; shard < this.shards && found.length < most; shard++)
+      found.push(...(await ask(this.#redis.zrange(keys.index(shard, 'parent', id), '0', String(most - found.length - 1)))))
+    return found
   }
 
   /** Artifacts these sessions name, as results or for their steps. */

@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { readConfig } from '../../src/config.ts'
+import { readConfig, type Config } from '../../src/config.ts'
 import { createLog } from '../../src/log.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import { AttemptPort, type Attempt } from '../../src/workflows/attempt.ts'
@@ -15,6 +15,7 @@ import { startTestRedis } from './redis.ts'
 
 interface Further {
   shards?: number
+  config?: Partial<Config>
   workflows?: Workflow[]
   operations?: OperationTable
 }
@@ -35,7 +36,11 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
   const server = await startTestRedis()
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-engine-'))
   await writeModel(join(folder, 'models'))
-  const config = { ...readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') }), shards: further.shards ?? 1 }
+  const config = {
+    ...readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') }),
+    shards: further.shards ?? 1,
+    ...further.config,
+  }
   const redis = connect(server.url, { patience: 'wait' })
   const subscriber = connect(server.url, { patience: 'wait' })
   const engine = new Engine({

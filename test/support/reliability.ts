@@ -20,7 +20,12 @@ const groups: Record<string, string[]> = {
   'A poisonous session': ['test/workflows/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts'],
   'Everything at random': ['test/chaos'],
-  'Events, shards, bytes': ['test/crash/events.test.ts', 'test/crash/shards.test.ts', 'test/workflows/artifacts.test.ts'],
+  'Events, shards, bytes': [
+    'test/crash/events.test.ts',
+    'test/crash/shards.test.ts',
+    'test/workflows/artifacts.test.ts',
+    'test/workflows/retention.test.ts',
+  ],
   'The Python child alone': ['test/workers/python.test.ts'],
 }
 

@@ -132,7 +132,7 @@ describe('child sessions, over three shards, step by step', () => {
     await settle()
   })
 
-  it('cannot be deleted before their parent was told, stay when it is deleted, and are opened anew by its retry', async () => {
+  it('cannot be deleted before their parent was told, go with it when it is deleted, and are opened anew by its retry', async () => {
     const { id, good, bad } = await grown()
     await t.engine.control(bad, 'cancel')
     await t.engine.remove(bad)
@@ -151,9 +151,12 @@ describe('child sessions, over three shards, step by step', () => {
     const children = (await t.engine.list({ parent: again.id, keyId: null, limit: 10 })).sessions
     expect(children.map((child) => child.input['n'])).toEqual([10])
     await t.engine.remove(id)
-    expect((await get(good)).parent).toBe(id)
+    expect(await t.engine.get(good)).toBe(undefined)
+    // Those that were not cancelled yet go as well.
     await t.engine.control(again.id, 'cancel')
-    await settle()
+    await t.engine.remove(again.id)
+    expect(await Promise.all(children.map((child) => t.engine.get(child.id)))).toEqual([undefined])
+    expect((await t.engine.list({ parent: again.id, keyId: null, limit: 10 })).sessions).toEqual([])
   })
 
   it('whose request cannot be made whole fail, and so does what goes too deep', async () => {
