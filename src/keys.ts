@@ -69,6 +69,8 @@ export const keys = {
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
+  /** Analytics of its memory, as its worker publishes them. */
+  deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
   workers: () => 'darkroom:{workers}:index',
   worker: (id: string) => `darkroom:{workers}:worker:${id}`,
   /** Sessions whose attempts a worker lost in a row. */
@@ -94,7 +96,8 @@ export const queues = {
   host: 'host',
   gpuClass: (exactnessKey: string) => `gpu.${exactnessKey}`,
   gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
-  control: (workerId: string) => `control.${workerId}`,
+  /** Commands to the worker that owns the device. */
+  control: (deviceId: string) => `control.${deviceId}`,
   /** A device id holds dashes, an exactness key does not. */
   isDevice: (queue: string) => queue.startsWith('gpu.') && queue.includes('-'),
 }

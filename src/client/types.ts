@@ -41,7 +41,7 @@ export type Receipt = Omit<Timed<ReceiptRecord, 'createdAt' | 'startedAt' | 'end
   notes: { at: string; note: string }[]
 }
 
-export type Worker = Omit<Timed<WorkerRecord, 'startedAt' | 'seenAt'>, 'running'> & {
+export type Worker = Omit<Timed<WorkerRecord, 'startedAt' | 'seenAt'>, 'running' | 'report'> & {
   running: { key: string | null; step: string; session: string | null; since: string }[]
   ageS: number
 }

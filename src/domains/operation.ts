@@ -1,6 +1,11 @@
-import type { z } from 'zod'
+import { z } from 'zod'
 import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
 import type { Model } from '../models.ts'
+import type { DeviceMemory, Kind } from './device-memory.ts'
+
+/** One worker of one device, in one epoch: whom an operation of lane `control` is for. What it speaks of goes when the epoch ends. */
+export const Target = z.strictObject({ device: z.string(), worker: z.string(), epoch: z.string() })
+export type Target = z.infer<typeof Target>
 
 /** What decides the bits of a picture: equal keys, equal bytes. `facts` is what the key is the hash of. */
 export interface Exactness {
@@ -22,8 +27,26 @@ export interface PythonResult {
   files: Record<string, string>
 }
 
+/** What an operation of lane `control` gets: the worker's device and what it holds of it. */
+export interface DeviceTools extends Target {
+  readonly memory: DeviceMemory
+  /** Of the device in `memory.devices()`; null when `memory` is system RAM because the addon does not reach the device. */
+  readonly index: number | null
+  /** Lets the ladder of memory pressure make room. @throws DarkroomError `memory.exhausted` with figures when it cannot */
+  admit(bytes: number, kind: Kind): Promise<void>
+  /** Whose an owner's allocations are, as `key:<id>` or `key:local`. */
+  principal(owner: string): Promise<string>
+  /** Empties the caches of Python's allocator, and lets go of up to so many idle models, least recently used first; null without a child. */
+  trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null>
+  /** What the Python child holds now; null without one. */
+  python(): Promise<{ reservedBytes: number | null; models: string[] } | null>
+  /** Takes the figures and publishes them now; answers when they were taken. */
+  publish(): Promise<number>
+}
+
 /** What an operation gets from the worker that runs it. */
 export interface Tools {
+  readonly sessionId: string
   /** Aborted when the attempt must stop: cancelled, or its lease is lost. */
   readonly signal: AbortSignal
   readonly artifacts: ArtifactStore
@@ -38,17 +61,24 @@ export interface Tools {
    */
   python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult>
   progress(progress: StepProgress): void
+  /** The worker's device. @throws DarkroomError `device.lost` when the target is another worker, or another epoch of this device */
+  device(target: Target): DeviceTools
+  /** Called when nobody will hear of this attempt's result: it takes back what the result would have named. */
+  undo(act: () => Promise<void>): void
   /** A sentence for the receipt. */
   note(text: string): Promise<void>
 }
 
-export type Lane = 'gpu' | 'host'
+export type Lane = 'gpu' | 'host' | 'control'
 
 /** An operation: what one step does. Its name, `domain.verb`, is the same in machines, jobs, frames and Python. */
 export interface Operation<Input = unknown, Output = unknown> {
   input: z.ZodType<Input>
   output: z.ZodType<Output>
-  /** `gpu`: one at a time, on the device; `host`: CPU work beside it. */
+  /**
+   * `gpu`: one at a time, on the device; `host`: CPU work beside it; `control`: a command to one worker, the `target` of its input. It is
+   * taken within ten seconds or fails, never moves, and is never tried again.
+   */
   lane: Lane
   /** Tries of a transient error. */
   attempts: number

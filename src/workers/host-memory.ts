@@ -21,7 +21,7 @@ import {
   type Figures,
   type Usage,
   type Vitals,
-} from './device-memory.ts'
+} from '../domains/device-memory.ts'
 
 /** About a millisecond of copying. */
 const pieceBytes = 4 << 20

@@ -24,7 +24,7 @@ import {
   type Figures,
   type Usage,
   type Vitals,
-} from './device-memory.ts'
+} from '../domains/device-memory.ts'
 import { disposable, HostMemory } from './host-memory.ts'
 
 /** The addon's own surface, native/src/node/addon.cpp. */

@@ -26,15 +26,19 @@ import { discoverModels } from '../models.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
 import { openAttempts, type AttemptPort, type PortOptions } from '../workflows/attempt.ts'
 import type { WorkerRecord } from '../workflows/session.ts'
+import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './keeper.ts'
+import type { OpenOptions } from './native.ts'
 import type { Ready, Vitals } from './protocol.ts'
 import { childEnvironment, PythonChild, type Stall } from './python.ts'
-import { DeviceLane, openHostLane, StepRunner, type LaneHandle } from './worker.ts'
+import { DeviceLane, openLane, StepRunner, type LaneHandle } from './worker.ts'
 
 const publishMs = 1000
 /** How long a leaving worker waits for Redis to hear that it leaves. */
 const farewellMs = 1000
 /** Sessions whose attempts a worker may lose in a row before it stops taking work. */
 const suspectLimit = 3
+/** Commands that a worker carries out at a time. */
+const controlAtOnce = 8
 const collectMs = 600_000
 /** Unreferenced artifacts stay this long: a session about to name them has put them within it. */
 const collectAgeMs = 3_600_000
@@ -52,6 +56,8 @@ export interface NodeOptions {
   sweeps?: PortOptions['sweeps']
   at?: PortOptions['at']
   stall?: Partial<Stall>
+  /** How its device's memory is opened. */
+  native?: OpenOptions | undefined
 }
 
 export interface WorkerNode {
@@ -103,8 +109,10 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
   })
   let port: AttemptPort | undefined
   let held: { device: string; lease: DeviceLease } | undefined
+  let own: OpenedDevice | undefined
   const undo = async (): Promise<void> => {
     await child.stop(1000)
+    await own?.memory.close()
     // A Redis that is away is not waited for: leases and records end by themselves.
     await within(farewellMs, held?.lease[Symbol.asyncDispose]())
     await within(farewellMs, port?.close())
@@ -114,6 +122,7 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
   try {
     const ready = await child.ready()
     held = await takeDevice(redis, host, ready, owner)
+    own = await openOwnDevice(ready.hardware, options.native)
     const models = await discoverModels(config.models)
     const exactness = exactnessOf(ready)
     const operations = options.operations ?? builtIn
@@ -134,6 +143,7 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
       host,
       epoch,
       held,
+      own,
       vitals: () => vitals,
       fail,
       failed,
@@ -159,6 +169,7 @@ interface Parts {
   host: string
   epoch: string
   held: { device: string; lease: DeviceLease }
+  own: OpenedDevice
   vitals(): Vitals | undefined
   fail(reason: DarkroomError): void
   failed: Promise<DarkroomError>
@@ -168,6 +179,7 @@ class Node {
   readonly #parts: Parts
   readonly #id: string
   readonly #runner: StepRunner
+  readonly #keeper: MemoryKeeper
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
@@ -177,8 +189,21 @@ class Node {
 
   constructor(parts: Parts) {
     this.#parts = parts
-    const { artifacts, attempts, child, exactness, held, log, operations, port } = parts
+    const { artifacts, attempts, child, epoch, exactness, held, log, models, operations, own, port, ready } = parts
     this.#id = `${held.device}-${randomBytes(2).toString('hex')}`
+    this.#keeper = new MemoryKeeper(own, {
+      device: held.device,
+      worker: this.#id,
+      epoch,
+      ready,
+      child,
+      vitals: () => parts.vitals(),
+      families: [...new Set(models.map((model) => model.family))],
+      port,
+      log,
+      isBusy: () => this.#runner.running.length > 0,
+      tell: () => this.#publish(),
+    })
     this.#runner = new StepRunner({
       port,
       operations,
@@ -190,6 +215,7 @@ class Node {
         artifacts,
         child,
         exactness,
+        device: this.#keeper,
         signal,
         log,
         models: () => Promise.resolve(parts.models),
@@ -203,8 +229,12 @@ class Node {
     const { config, exactness, held, log, redis } = this.#parts
     const subscriber = redis.duplicate()
     subscriber.on('error', (error: Error) => log.debug({ err: error }, 'Redis connection'))
-    subscriber.on('message', (_channel: string, sessionId: string) => this.#runner.ask(sessionId))
+    subscriber.on('message', (_channel: string, sessionId: string) => {
+      this.#runner.ask(sessionId)
+      this.#keeper.ask(sessionId).catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
+    })
     await subscriber.subscribe(keys.control())
+    await this.#keeper.open()
     this.#status = 'ready'
     await this.#publish()
     const lane = { redis, runner: this.#runner, log }
@@ -214,7 +244,8 @@ class Node {
         queues: [queues.gpuDevice(held.device), queues.gpuClass(exactness.key)],
         isOpen: () => this.#parts.child.isReady,
       }),
-      openHostLane(queues.host, config.hostLane, lane),
+      openLane('host', queues.host, config.hostLane, lane),
+      openLane('control', queues.control(held.device), controlAtOnce, lane),
     ]
     const publish = (): void => {
       this.#publish()
@@ -278,6 +309,7 @@ class Node {
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
+      report: this.#keeper.report,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
@@ -303,6 +335,7 @@ class Node {
       await withdrawWorker(redis, this.#id)
     }
     await within(config.drainS * 1000, leave())
+    await this.#keeper.close()
   }
 }
 

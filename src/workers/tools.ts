@@ -2,7 +2,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
-import type { Exactness, PythonResult, StepProgress, Tools } from '../domains/operation.ts'
+import type { DeviceTools, Exactness, PythonResult, StepProgress, Target, Tools } from '../domains/operation.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Model } from '../models.ts'
@@ -25,12 +25,15 @@ export interface ToolsOptions {
   artifacts: ArtifactStore
   child: PythonChild
   exactness: Exactness
+  device: DeviceTools
   models(): Promise<Model[]>
   /** The attempt's own folder; made when the first file is written, removed by `dispose`. */
   folder: string
   signal: AbortSignal
   log: Logger
 }
+
+const lostRemedy = 'What a device held goes with its worker; submit the session again for the worker that is there now.'
 
 export class AttemptTools implements Tools, AsyncDisposable {
   readonly signal: AbortSignal
@@ -40,6 +43,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
   readonly kept: { group: 'references' | 'scratch'; sha256: string }[] = []
   stats: Record<string, unknown> = {}
   readonly #options: ToolsOptions
+  readonly #undo: (() => Promise<void>)[] = []
   #call: Call<WorkAction> | undefined
   #isPaused = false
   #hasFolder = false
@@ -61,6 +65,26 @@ export class AttemptTools implements Tools, AsyncDisposable {
   pause(): void {
     this.#isPaused = true
     this.#call?.pause()
+  }
+
+  get sessionId(): string {
+    return this.#options.attempt.sessionId
+  }
+
+  device(target: Target): DeviceTools {
+    const { device } = this.#options
+    if (target.epoch === device.epoch && target.worker === device.worker) return device
+    throw new DarkroomError('device.lost', `worker ${target.worker} of ${target.device} is gone, and what it held`, { remedy: lostRemedy })
+  }
+
+  undo(act: () => Promise<void>): void {
+    this.#undo.push(act)
+  }
+
+  /** Nobody hears of the result: what it would have named is taken back, the latest first. */
+  async takeBack(): Promise<void> {
+    for (const act of this.#undo.toReversed())
+      await act().catch((error: unknown) => this.#options.log.debug({ step: this.#options.attempt.stepKey, err: error }, 'not taken back'))
   }
 
   async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {

@@ -1,7 +1,7 @@
 /** From job to result: takes the step a job speaks of, runs its operation under a renewed lease, delivers what came of it. */
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { randomUUID } from 'node:crypto'
-import type { OperationTable } from '../domains/operation.ts'
+import type { Lane, OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
@@ -24,13 +24,18 @@ interface Running {
   isDelivering: boolean
 }
 
+const lostDevice = (worker: string): DarkroomError =>
+  new DarkroomError('device.lost', `worker ${worker} is ending, and what it holds of its device`, {
+    remedy: 'Submit the session again for the worker that comes after it.',
+  })
+
 /** How often leases and limits are looked at, ms. */
 const clockMs = 250
 
 export interface StepRunnerOptions {
   port: AttemptPort
   operations: OperationTable
-  taker(lane: 'gpu' | 'host'): Taker
+  taker(lane: Lane): Taker
   tools(attempt: Attempt, signal: AbortSignal): ToolsOptions
   log: Logger
   onCompleted?(): void
@@ -89,12 +94,18 @@ export class StepRunner {
     this.#isDraining = true
     for (const running of this.#running.values()) {
       running.reason = 'drain'
-      running.tools.pause()
+      if (this.#isCommand(running)) running.stop.abort('drain')
+      else running.tools.pause()
     }
   }
 
+  /** Whether it speaks of what ends with this worker: it has no other place to go on. */
+  #isCommand({ attempt }: Running): boolean {
+    return this.#options.operations[attempt.step]?.lane === 'control'
+  }
+
   /** Runs the step of one job. Returns when the job should be looked at again, if it should; never throws. */
-  async run(jobId: string, lane: 'gpu' | 'host'): Promise<{ againAt: number } | undefined> {
+  async run(jobId: string, lane: Lane): Promise<{ againAt: number } | undefined> {
     const { port, log } = this.#options
     try {
       const taken = await port.take(jobId, this.#options.taker(lane))
@@ -125,14 +136,20 @@ export class StepRunner {
     this.#running.set(attempt.id, running)
     if (this.#isDraining) {
       running.reason = 'drain'
-      tools.pause()
+      if (this.#isCommand(running)) stop.abort('drain')
+      else tools.pause()
     }
+    let isRecorded = false
     try {
       const outcome = await this.#outcome(running)
       running.isDelivering = true
       if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
-      else if (outcome && (await port.deliver(attempt, outcome)) && 'output' in outcome) this.#options.onCompleted?.()
+      else if (outcome && (await port.deliver(attempt, outcome)) && 'output' in outcome) {
+        isRecorded = true
+        this.#options.onCompleted?.()
+      }
     } finally {
+      if (!isRecorded) await tools.takeBack()
       this.#running.delete(attempt.id)
     }
   }
@@ -143,16 +160,20 @@ export class StepRunner {
     const operation = this.#options.operations[attempt.step]
     if (!operation) return { error: new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`) }
     running.until = performance.now() + operation.timeoutMs
-    const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout'
+    const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout' || stop.signal.reason === 'drain'
     try {
+      if (stop.signal.aborted) throw new DarkroomError('session.cancelled', 'it was stopped before it began')
       const output = await operation.run(attempt.input, tools)
       return isTold() ? { output, artifacts: tools.kept, stats: tools.stats } : undefined
     } catch (thrown) {
       if (thrown instanceof Released) return thrown
       if (!isTold()) return undefined
-      const error = stop.signal.aborted
-        ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
-        : ensureError(thrown, 'worker.failed')
+      const error =
+        stop.signal.reason === 'drain'
+          ? lostDevice(this.#options.taker(operation.lane).worker)
+          : stop.signal.aborted
+            ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
+            : ensureError(thrown, 'worker.failed')
       this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
       return { error }
     } finally {
@@ -183,12 +204,13 @@ const bull = {
   removeOnFail: { count: 0 },
 }
 
-/** CPU steps: one queue, `concurrency` at a time. */
-export function openHostLane(queue: string, concurrency: number, { redis, runner, log }: LaneOptions): LaneHandle {
+/** Steps beside the device, CPU work or commands: one queue, `concurrency` at a time. */
+export function openLane(lane: 'host' | 'control', queue: string, concurrency: number, options: LaneOptions): LaneHandle {
+  const { redis, runner, log } = options
   const worker = new BullWorker(
     queue,
     async (job: Job, token?: string) => {
-      const again = await runner.run(job.id ?? '', 'host')
+      const again = await runner.run(job.id ?? '', lane)
       if (!again) return
       await job.moveToDelayed(again.againAt, token)
       throw new DelayedError()

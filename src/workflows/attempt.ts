@@ -186,6 +186,16 @@ export class AttemptPort {
     return undefined
   }
 
+  /** Those of these sessions that have ended, each with how long ago, ms; one that is not there any more ended long ago. */
+  endedOf(sessions: string[]): Promise<Map<string, number>> {
+    return this.#engine.store.endedOf(sessions)
+  }
+
+  /** Id of the API key that submitted a session; null without keys. */
+  async keyOf(sessionId: string): Promise<string | null> {
+    return (await this.#engine.store.fields(sessionId, 'keyId')).keyId
+  }
+
   /** Artifacts that a session names, for the collector. */
   async *namedArtifacts(): AsyncGenerator<string[]> {
     for await (const ids of this.#engine.store.ids()) yield await this.#engine.store.namedBy(ids)

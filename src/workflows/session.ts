@@ -10,6 +10,7 @@
  * | `succeeded`, `failed`, `cancelled` | the end | never |
  */
 import { z } from 'zod'
+import type { DeviceReport } from '../domains/report.ts'
 import type { WireError } from '../errors.ts'
 
 export const statuses = ['queued', 'running', 'pausing', 'paused', 'succeeded', 'failed', 'cancelled'] as const
@@ -207,6 +208,8 @@ export interface WorkerRecord {
   running: { key: string; step: string; session: string; since: number }[]
   lanes: { gpu: number; host: number }
   childPid: number | null
+  /** Its device and what it holds of it. */
+  report: DeviceReport
   startedAt: number
   seenAt: number
 }

@@ -470,6 +470,19 @@ export class Store {
     return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
   }
 
+  /** Those of these sessions that have ended or are gone, with the time since, ms: Infinity for those that are gone. */
+  async endedOf(ids: string[]): Promise<Map<string, number>> {
+    const now = await this.now()
+    const found = await askAll(ids.reduce((pipeline, id) => pipeline.hmget(keys.session(id), 'status', 'endedAt'), this.#redis.pipeline()))
+    const isOver = ([status]: (string | null)[]): boolean => status === null || status === undefined || ended.has(status as Status)
+    return new Map(
+      ids.flatMap((id, i) => {
+        const record = found[i] as (string | null)[]
+        return isOver(record) ? [[id, record[1] ? now - Number(record[1]) : Infinity] as const] : []
+      }),
+    )
+  }
+
   /** Says what the step's session waits for. Returns for how long nobody could run its step, ms. */
   async waits(stepKey: string, waiting: string): Promise<number> {
     const [is, since, now] = await this.#runStep('markWaiting', stepKey, [waiting])

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { publishWorker, withdrawWorker } from '../../src/ledger.ts'
 import { scopes } from '../../src/api/auth.ts'
 import type { WorkerRecord } from '../../src/workflows/session.ts'
+import { report } from '../support/report.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 
 let h: Harness
@@ -26,6 +27,7 @@ const worker: WorkerRecord = {
   running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),
 }

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { homeFolder } from '../../setup/home.mjs'
 import { readyVkd3d, testFolder } from '../../setup/native.mjs'
-import type { BackendName } from '../../src/workers/device-memory.ts'
+import type { BackendName } from '../../src/domains/device-memory.ts'
 
 export interface Backend {
   name: BackendName

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout as pause } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
-import type { DeviceMemory } from '../../src/workers/device-memory.ts'
+import type { DeviceMemory } from '../../src/domains/device-memory.ts'
 import { DarkroomError } from '../../src/errors.ts'
 
 export type Scenario = (open: () => Promise<DeviceMemory>) => Promise<void>

@@ -1,5 +1,5 @@
 /** Runs every scenario of the contract on the backend that the arguments name; a line of JSON each on stdout. */
-import type { BackendName } from '../../src/workers/device-memory.ts'
+import type { BackendName } from '../../src/domains/device-memory.ts'
 import { openDeviceMemory } from '../../src/workers/native.ts'
 import { contract } from './contract.ts'
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { place, type Waiting } from '../../src/workflows/dispatch.ts'
 import type { WorkerRecord } from '../../src/workflows/session.ts'
+import { report } from '../support/report.ts'
 
 const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => ({
   id,
@@ -18,6 +19,7 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   running: [],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  report: report(),
   startedAt: 0,
   seenAt: 0,
   ...more,

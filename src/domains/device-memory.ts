@@ -5,19 +5,9 @@
  * An allocation goes with its release, its owner's, its time or the end of the memory, whichever comes first; its id is invalid at once, and
  * its memory goes back when the last copy that uses it has ended.
  */
-import '../domains/inference/errors.ts' // memory.exhausted
-import { DarkroomError, defineErrors } from '../errors.ts'
-
-defineErrors({
-  'memory.invalid': { class: 'permanent', remedy: 'Correct the field named above; sizes and offsets are whole numbers of bytes.' },
-  'memory.out_of_range': { class: 'permanent', remedy: 'Keep offset and size inside the allocation, and two ranges in one apart.' },
-  'memory.unknown': { class: 'permanent', remedy: 'Allocate again; allocations go with their release, their owner or their time.' },
-  'memory.cancelled': { class: 'cancelled', remedy: 'Copy again if it was not meant to end; the target holds old and new bytes.' },
-  'memory.corrupt': { class: 'transient', remedy: 'Copy again; if it comes back, the device or the RAM of this machine is broken.' },
-  'memory.closed': { class: 'transient', remedy: 'The worker is ending; ask again when it is back.' },
-  'memory.refused': { class: 'transient', remedy: 'The driver refused, for the reason above; look at its log.' },
-  'device.unavailable': { class: 'permanent', remedy: '`darkroom doctor` says which devices are here, and why others are not.' },
-})
+import { DarkroomError } from '../errors.ts'
+import './device/errors.ts'
+import './memory/errors.ts'
 
 export type BackendName = 'cuda' | 'd3d12' | 'host'
 /** What kernels work on, or host memory that the device reads (upload) or writes (readback) at full speed. */

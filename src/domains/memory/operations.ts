@@ -1,0 +1,190 @@
+import { crc32 } from 'node:zlib'
+import { DarkroomError } from '../../errors.ts'
+import type { AllocationInfo, CopyOptions } from '../device-memory.ts'
+import type { DeviceTools, Tools } from '../operation.ts'
+import type {
+  AllocateInput,
+  AllocationView,
+  ChecksumInput,
+  ChecksumOutput,
+  CopyInput,
+  CopyOutput,
+  DefragmentInput,
+  DefragmentOutput,
+  ReadInput,
+  ReadOutput,
+  ReleaseInput,
+  ReleaseOutput,
+  RenewInput,
+  WriteInput,
+  WriteOutput,
+} from './schema.ts'
+
+/** Most pieces a transfer is stored in, and how small these may be: hashing one must not hold up the worker. */
+const mostChunks = 1024
+const leastChunk = 8 << 20
+
+/** Device memory, or host memory that the device reads or writes at full speed. @throws DarkroomError `memory.exhausted`, `device.unavailable` */
+export async function allocate(input: AllocateInput, tools: Tools): Promise<AllocationView> {
+  const { target, bytes, ...make } = input
+  const device = tools.device(target)
+  return view(await obtain(bytes, make, device, tools), device)
+}
+
+/** @throws DarkroomError `memory.unknown` */
+export async function release({ target, id, asOperator }: ReleaseInput, tools: Tools): Promise<ReleaseOutput> {
+  const device = tools.device(target)
+  const { id: n, bytes } = await find(id, device, tools, asOperator)
+  await device.memory.release(n)
+  return { id, bytes }
+}
+
+/** Its time begins anew. @throws DarkroomError `memory.unknown` */
+export async function renew({ target, id, timeToLiveMs, asOperator }: RenewInput, tools: Tools): Promise<AllocationView> {
+  const device = tools.device(target)
+  const { id: n } = await find(id, device, tools, asOperator)
+  device.memory.renew(n, timeToLiveMs)
+  return view(device.memory.inspect(n), device)
+}
+
+/** Within one device, in any direction. @throws DarkroomError `memory.unknown`, `memory.elsewhere`, `memory.out_of_range`, `memory.corrupt` */
+export async function copy(input: CopyInput, tools: Tools): Promise<CopyOutput> {
+  const device = tools.device(input.target)
+  const source = await find(input.from, device, tools, input.asOperator)
+  const target = await find(input.to, device, tools, input.asOperator)
+  const { fromAt, at } = input
+  const bytes = input.bytes ?? Math.min(rest(source, fromAt, 'fromAt'), rest(target, at, 'at'))
+  const began = performance.now()
+  await device.memory.copy({ from: source.id, fromAt, to: target.id, at, bytes }, watched('copy', tools))
+  const seconds = (performance.now() - began) / 1000
+  if (!input.verify) return { bytes, seconds, crc32: null }
+  const sent = await device.memory.checksum(source.id, { at: fromAt, bytes }, watched('verify', tools))
+  const arrived = await device.memory.checksum(target.id, { at, bytes }, { signal: tools.signal })
+  if (sent !== arrived) throw corrupt(input.to, sent, arrived)
+  return { bytes, seconds, crc32: hex(arrived) }
+}
+
+/** @throws DarkroomError `memory.unknown`, `memory.out_of_range` */
+export async function checksum(input: ChecksumInput, tools: Tools): Promise<ChecksumOutput> {
+  const device = tools.device(input.target)
+  const held = await find(input.id, device, tools, input.asOperator)
+  const { id, at } = input
+  const bytes = input.bytes ?? rest(held, at, 'at')
+  return { id, at, bytes, crc32: hex(await device.memory.checksum(held.id, { at, bytes }, watched('verify', tools))) }
+}
+
+/** A range as artifacts, for a worker elsewhere to write. @throws DarkroomError `memory.unknown`, `memory.out_of_range`, `memory.corrupt` */
+export async function read(input: ReadInput, tools: Tools): Promise<ReadOutput> {
+  const device = tools.device(input.target)
+  const held = await find(input.id, device, tools, input.asOperator)
+  const left = rest(held, input.at, 'at')
+  const bytes = input.bytes ?? left
+  if (bytes > left) throw beyond(bytes, input.at, input.id, held)
+  const size = Math.max(leastChunk, Math.ceil(bytes / mostChunks))
+  const chunks: string[] = []
+  let sum = 0
+  for (let done = 0; done < bytes;) {
+    const chunk = new Uint8Array(Math.min(size, bytes - done))
+    await device.memory.read(held.id, chunk, { at: input.at + done, verify: true, signal: tools.signal })
+    sum = crc32(chunk, sum)
+    chunks.push(await tools.keep(chunk, 'scratch'))
+    done += chunk.byteLength
+    tools.progress({ stage: 'copy', call: done, calls: bytes })
+  }
+  return { bytes, crc32: hex(sum), chunks }
+}
+
+/**
+ * What `read` left as artifacts, into an allocation or a new one.
+ * @throws DarkroomError `memory.unknown`, `memory.exhausted`, `memory.out_of_range`, `memory.corrupt`, `artifact.missing`
+ */
+export async function write(input: WriteInput, tools: Tools): Promise<WriteOutput> {
+  const device = tools.device(input.target)
+  const { to, make, at, bytes } = input
+  if ((to === null) === (make === null))
+    throw new DarkroomError('memory.invalid', 'to or make must be given, not both and not neither', { field: 'to' })
+  const target = make ? await obtain(at + bytes, make, device, tools) : await find(to ?? '', device, tools, input.asOperator)
+  try {
+    if (bytes > rest(target, at, 'at')) throw beyond(bytes, at, to ?? '', target)
+    let [done, sum] = [0, 0]
+    for (const sha256 of input.chunks) {
+      const chunk = new Uint8Array(await tools.artifacts.read(sha256))
+      await device.memory.write(target.id, chunk, { at: at + done, signal: tools.signal })
+      sum = crc32(chunk, sum)
+      done += chunk.byteLength
+      tools.progress({ stage: 'copy', call: done, calls: bytes })
+    }
+    if (done !== bytes || hex(sum) !== input.crc32)
+      throw new DarkroomError('memory.corrupt', `the chunks hold ${done} bytes with CRC-32 ${hex(sum)}, not ${bytes} with ${input.crc32}`)
+    if (input.verify) {
+      const arrived = await device.memory.checksum(target.id, { at, bytes }, watched('verify', tools))
+      if (arrived !== sum) throw corrupt(name(target.id, device), sum, arrived)
+    }
+    return { allocation: view(device.memory.inspect(target.id), device), bytes, crc32: input.crc32 }
+  } catch (error) {
+    if (make) await device.memory.release(target.id).catch(() => undefined)
+    throw error
+  }
+}
+
+/** Moves placed allocations together, and empties Python's pool. */
+export async function defragment({ target, maxBytes }: DefragmentInput, tools: Tools): Promise<DefragmentOutput> {
+  const device = tools.device(target)
+  const options = { ...watched('move', tools), ...(maxBytes !== null && { maxBytes }) }
+  const compaction = await device.memory.defragment(device.index ?? 0, options)
+  const trimmed = await device.trimPython(0)
+  return { compaction, python: trimmed && { freedBytes: trimmed.freedBytes } }
+}
+
+type Make = Omit<AllocateInput, 'target' | 'bytes'>
+
+/** An allocation that goes again when nobody hears of it. */
+async function obtain(bytes: number, make: Make, device: DeviceTools, tools: Tools): Promise<AllocationInfo> {
+  const { kind, placement, ownedBy, timeToLiveMs } = make
+  if (kind === 'device' && device.index === null)
+    throw new DarkroomError('device.unavailable', `the native addon does not reach ${device.device}, only system RAM`, { field: 'kind' })
+  await device.admit(bytes, kind)
+  const owner = ownedBy === 'key' ? await device.principal(tools.sessionId) : tools.sessionId
+  const made = await device.memory.allocate({ device: device.index ?? 0, bytes, kind, placement, owner, timeToLiveMs })
+  tools.undo(() => device.memory.release(made.id))
+  return made
+}
+
+/** An allocation that this step's session may touch. @throws DarkroomError `memory.unknown`, `memory.elsewhere` */
+async function find(id: string, device: DeviceTools, tools: Tools, asOperator: boolean): Promise<AllocationInfo> {
+  const [where, epoch, n] = id.split('.')
+  if (where !== device.device) throw new DarkroomError('memory.elsewhere', `${id} is not on ${device.device}`)
+  if (epoch !== device.epoch.slice(0, 8)) throw new DarkroomError('memory.unknown', `${id} went with its device epoch`, { field: 'id' })
+  const info = device.memory.inspect(Number(n))
+  const isOwn = asOperator || (await device.principal(info.owner)) === (await device.principal(tools.sessionId))
+  if (!isOwn) throw new DarkroomError('memory.unknown', `there is no allocation ${id}`, { field: 'id' })
+  return info
+}
+
+const name = (n: number, { device, epoch }: DeviceTools): string => `${device}.${epoch.slice(0, 8)}.${n}`
+
+/** An allocation as everybody sees it, with times by the worker's clock. */
+export function view(info: AllocationInfo, device: DeviceTools): AllocationView {
+  const { id, bytes, kind, placement, owner, ageMs, timeLeftMs, inUse } = info
+  const now = Date.now()
+  const expiresAt = timeLeftMs === null ? null : now + timeLeftMs
+  return { id: name(id, device), device: device.device, bytes, kind, placement, owner, createdAt: now - ageMs, expiresAt, inUse }
+}
+
+function rest({ id, bytes }: AllocationInfo, at: number, field: string): number {
+  if (at >= bytes) throw new DarkroomError('memory.out_of_range', `${field} ${at} leaves allocation ${id} of ${bytes} bytes`, { field })
+  return bytes - at
+}
+
+const beyond = (bytes: number, at: number, id: string, held: AllocationInfo): DarkroomError =>
+  new DarkroomError('memory.out_of_range', `${bytes} bytes from ${at} on leave allocation ${id} of ${held.bytes} bytes`, { field: 'bytes' })
+
+const corrupt = (id: string, sent: number, arrived: number): DarkroomError =>
+  new DarkroomError('memory.corrupt', `${id} holds CRC-32 ${hex(arrived)} after the copy, its source ${hex(sent)}`)
+
+const hex = (sum: number): string => sum.toString(16).padStart(8, '0')
+
+const watched = (stage: string, tools: Tools): CopyOptions => ({
+  signal: tools.signal,
+  onProgress: (done, total) => tools.progress({ stage, call: done, calls: total }),
+})

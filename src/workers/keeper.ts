@@ -1,0 +1,308 @@
+/**
+ * Keeps what a worker holds of its device: opens its memory, samples it once a second, lets go of what has outlived its owner, and says how it
+ * stands. The only writer of these figures; they end with the worker's epoch.
+ */
+import { freemem, totalmem } from 'node:os'
+import type { AllocationInfo, Device, DeviceMemory, Kind } from '../domains/device-memory.ts'
+import type { Alert } from '../domains/device/schema.ts'
+import { view } from '../domains/memory/operations.ts'
+import type { LeakReport, Pressure, PythonMemory, Ram } from '../domains/memory/schema.ts'
+import type { DeviceTools, Target } from '../domains/operation.ts'
+import type { DeviceReport } from '../domains/report.ts'
+import { DarkroomError, ensureError } from '../errors.ts'
+import { sessionIdPattern } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import type { AttemptPort } from '../workflows/attempt.ts'
+import { nativeStatus, openDeviceMemory, type OpenOptions } from './native.ts'
+import type { Ready, Vitals } from './protocol.ts'
+import type { PythonChild } from './python.ts'
+
+const sampleMs = 1000
+/** Most allocations and leaks that a report lists. */
+const listed = 200
+const listedLeaks = 20
+/** °C at which a device is hot, and at which it is not any more. */
+const hot = { from: 90, below: 85 }
+/** An alert of a leak stays this long after the last one. */
+const leakAlertMs = 600_000
+/** What a session leaves at its end goes at once; what is found later than this was leaked. */
+const releaseGraceMs = 3000
+
+export interface KeeperOptions extends Target {
+  ready: Ready
+  child: PythonChild
+  /** The child's last heartbeat, while one runs. */
+  vitals(): Vitals | undefined
+  /** Families of models that are here. */
+  families: string[]
+  port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
+  log: Logger
+  isBusy(): boolean
+  /** Publishes the worker's record with the newest report. */
+  tell(): Promise<void>
+}
+
+export interface OpenedDevice {
+  memory: DeviceMemory
+  index: number | null
+  device: Device
+  /** Why it is not the device itself, or not through the addon. */
+  reason: string | null
+}
+
+/** The worker's own device as the addon sees it, found by what Python calls it; system RAM where there is no such one. */
+export async function openOwnDevice({ kind, uuid }: Ready['hardware'], native: OpenOptions = {}): Promise<OpenedDevice> {
+  const missing = native.plain ? 'the native addon is left out' : nativeStatus().reason
+  const onHost = async (reason: string | null): Promise<OpenedDevice> => {
+    const memory = await openDeviceMemory('host', native)
+    const [device] = memory.devices()
+    if (!device) throw new DarkroomError('device.unavailable', 'system RAM is no device of the native addon')
+    return { memory, index: kind === 'cpu' ? 0 : null, device, reason: reason ?? missing }
+  }
+  if (kind === 'cpu') return onHost(null)
+  const memory = await openDeviceMemory('auto', native)
+  const devices = memory.devices()
+  const index = uuid === null ? -1 : devices.findIndex((device) => bare(device.uuid) === bare(uuid) || bare(device.luid) === bare(uuid))
+  const device = devices[index]
+  if (device) return { memory, index, device, reason: null }
+  await memory.close()
+  const seen = devices.map(({ key }) => key).join(', ')
+  return onHost(missing ?? `${uuid ?? 'a device without a UUID'} is none of the devices that the native addon sees: ${seen}`)
+}
+
+const bare = (id: string | null): string | null => id && id.toLowerCase().replace(/^gpu-/, '').replaceAll('-', '')
+
+export class MemoryKeeper implements DeviceTools {
+  readonly device: string
+  readonly worker: string
+  readonly epoch: string
+  readonly memory: DeviceMemory
+  readonly index: number | null
+  readonly #options: KeeperOptions
+  readonly #own: OpenedDevice
+  readonly #alerts = new Map<Alert['code'], Alert>()
+  readonly #leaks: LeakReport = { count: 0, bytes: 0, newest: [] }
+  readonly #pressure: { device: Pressure; ram: Pressure }
+  #report: DeviceReport | undefined
+  #timer: NodeJS.Timeout | undefined
+  #sampling: Promise<DeviceReport> | undefined
+  #isClosed = false
+
+  constructor(own: OpenedDevice, options: KeeperOptions) {
+    this.device = options.device
+    this.worker = options.worker
+    this.epoch = options.epoch
+    this.memory = own.memory
+    this.index = own.index
+    this.#own = own
+    this.#options = options
+    const calm = (): Pressure => ({ level: 'ok', fraction: null, used: null, evictable: 0, total: null, since: Date.now(), rung: null })
+    this.#pressure = { device: calm(), ram: calm() }
+  }
+
+  /** Takes the first figures, and new ones every second from then on. */
+  async open(): Promise<void> {
+    await this.#sample()
+    const tick = (): void => {
+      this.#tick()
+        .catch((error: unknown) => this.#options.log.warn({ err: error }, 'the device could not be looked at'))
+        .finally(() => {
+          if (!this.#isClosed) this.#timer = setTimeout(tick, sampleMs)
+        })
+    }
+    this.#timer = setTimeout(tick, sampleMs)
+  }
+
+  /** The newest figures. */
+  get report(): DeviceReport {
+    if (!this.#report) throw new Error('the keeper is not open')
+    return this.#report
+  }
+
+  async #tick(): Promise<void> {
+    await this.memory.expire()
+    await this.#releaseEnded()
+    await this.#sample()
+  }
+
+  // ---- owners ----
+
+  /** A session may have ended: if it has, what is its goes. */
+  async ask(sessionId: string): Promise<void> {
+    if (!this.memory.list().some(({ owner }) => owner === sessionId)) return
+    if ((await this.#options.port.endedOf([sessionId])).size > 0) await this.memory.releaseOwner(sessionId)
+  }
+
+  /** A message of an end can be lost: Redis is asked about every owner there is. */
+  async #releaseEnded(): Promise<void> {
+    const owners = new Set(this.memory.list().flatMap(({ owner }) => (sessionIdPattern.test(owner) ? [owner] : [])))
+    if (owners.size === 0) return
+    const ends = await this.#options.port.endedOf([...owners])
+    for (const [owner, endedMs] of ends) this.#count(await this.memory.releaseOwner(owner), endedMs > releaseGraceMs)
+  }
+
+  #count(released: AllocationInfo[], isLeak: boolean): void {
+    if (!isLeak || released.length === 0) return
+    const { log } = this.#options
+    for (const info of released) {
+      const { id, owner, bytes, kind } = view(info, this)
+      this.#leaks.count++
+      this.#leaks.bytes += bytes
+      this.#leaks.newest.unshift({ id, owner, bytes, kind, ageMs: info.ageMs, foundAt: Date.now() })
+      log.warn({ allocation: id, owner, bytes }, 'an allocation had outlived its owner')
+    }
+    this.#leaks.newest.length = Math.min(this.#leaks.newest.length, listedLeaks)
+  }
+
+  async principal(owner: string): Promise<string> {
+    return owner.startsWith('key:') ? owner : `key:${(await this.#options.port.keyOf(owner)) ?? 'local'}`
+  }
+
+  // ---- what operations do ----
+
+  async admit(_bytes: number, _kind: Kind): Promise<void> {}
+
+  async trimPython(_idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
+    return null
+  }
+
+  async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {
+    const vitals = this.#options.vitals()
+    return vitals ? { reservedBytes: vitals.deviceBytes, models: vitals.models } : null
+  }
+
+  async publish(): Promise<number> {
+    const { sampledAt } = await this.#sample()
+    await this.#options.tell()
+    return sampledAt
+  }
+
+  // ---- figures ----
+
+  /** One at a time; who asks meanwhile gets the one that runs. */
+  #sample(): Promise<DeviceReport> {
+    this.#sampling ??= this.#look().finally(() => (this.#sampling = undefined))
+    return this.#sampling
+  }
+
+  async #look(): Promise<DeviceReport> {
+    const { memory } = this
+    const index = this.index ?? 0
+    const { families, ready } = this.#options
+    const [figures, vitals] = await this.#figures(index)
+    const usage = memory.usage(index)
+    const child = this.#options.vitals()
+    const python: PythonMemory | null = child
+      ? {
+          allocatedBytes: null,
+          reservedBytes: child.deviceBytes,
+          models: child.models.map((id) => ({ id, bytes: null, isIdle: child.busy === null })),
+        }
+      : null
+    const ram = ramNow(child?.rssBytes ?? 0)
+    this.#press('device', figures.total, figures.used)
+    this.#press('ram', ram.total, ram.used)
+    this.#watch(vitals.temperature, usage.lost)
+    const { capabilities, key, uuid, luid, software } = this.#own.device
+    const held = memory.list().toSorted((a, b) => a.ageMs - b.ageMs || b.id - a.id)
+    const isDegraded = [...this.#alerts.keys()].some((code) => code !== 'native.missing')
+    this.#report = {
+      backend: memory.backend,
+      implementation: memory.implementation,
+      reason: this.#own.reason,
+      key,
+      uuid,
+      luid,
+      software,
+      capabilities: { ...capabilities, dtypes: [ready.settings.dtype], attention: [ready.settings.attention], families },
+      vitals,
+      state: isDegraded ? 'degraded' : this.#options.isBusy() ? 'busy' : 'online',
+      alerts: [...this.#alerts.values()],
+      sampledAt: Date.now(),
+      figures,
+      usage,
+      ram,
+      python,
+      pressure: { device: { ...this.#pressure.device }, ram: { ...this.#pressure.ram } },
+      allocations: held.slice(0, listed).map((info) => view(info, this)),
+      allocationCount: held.length,
+      leaks: { ...this.#leaks, newest: [...this.#leaks.newest] },
+    }
+    return this.#report
+  }
+
+  async #figures(index: number): Promise<[DeviceReport['figures'], DeviceReport['vitals']]> {
+    try {
+      const both = await Promise.all([this.memory.figures(index), this.memory.vitals(index)])
+      this.#alert('device.errors', undefined)
+      return both
+    } catch (error) {
+      const { code, message } = ensureError(error, 'memory.refused')
+      this.#alert('device.errors', `its figures could not be read: ${code}, ${message}`)
+      const nothing = { total: null, budget: null, used: null, usedIsOwn: false, source: 'none' }
+      return [
+        nothing,
+        {
+          utilization: null,
+          memoryUtilization: null,
+          temperature: null,
+          power: null,
+          powerLimit: null,
+          clock: null,
+          memoryClock: null,
+          source: 'none',
+        },
+      ]
+    }
+  }
+
+  #press(pool: 'device' | 'ram', total: number | null, used: number | null): void {
+    const now = this.#pressure[pool]
+    const fraction = total && used !== null ? used / total : null
+    const level = fraction === null || fraction < 0.8 ? 'ok' : fraction < 0.9 ? 'elevated' : fraction < 0.95 ? 'high' : 'critical'
+    this.#pressure[pool] = { ...now, level, fraction, used, total, since: level === now.level ? now.since : Date.now() }
+  }
+
+  #watch(temperature: number | null, isLost: boolean): void {
+    const wasHot = this.#alerts.has('device.hot')
+    if (temperature !== null && temperature >= (wasHot ? hot.below : hot.from))
+      this.#alert('device.hot', `${Math.round(temperature)} °C; it slows down from about ${hot.from} °C on`)
+    else this.#alert('device.hot', undefined)
+    this.#alert('device.lost', isLost ? 'the driver has lost the device; its worker has to be started again' : undefined)
+    this.#alert('native.missing', this.index === null ? (this.#own.reason ?? 'the native addon does not reach the device') : undefined)
+    const pressed = (['device', 'ram'] as const).filter((pool) => this.#pressure[pool].level === 'critical')
+    this.#alert('memory.pressure', pressed.length > 0 ? `critical in ${pressed.join(' and ')}` : undefined)
+    const [leak] = this.#leaks.newest
+    const isRecent = leak !== undefined && Date.now() - leak.foundAt < leakAlertMs
+    this.#alert('memory.leak', isRecent ? `${this.#leaks.count} allocations had outlived their owners and were reclaimed` : undefined)
+  }
+
+  /** Raises or clears an alert; one that stands keeps its time. */
+  #alert(code: Alert['code'], message: string | undefined): void {
+    if (message === undefined) this.#alerts.delete(code)
+    else this.#alerts.set(code, { code, message, since: this.#alerts.get(code)?.since ?? Date.now() })
+  }
+
+  /** Lets go of everything: the epoch ends, and with it what anybody held. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    clearTimeout(this.#timer)
+    await this.#sampling?.catch(() => undefined)
+    const left = await this.memory.close()
+    for (const info of left) {
+      const { id, owner, bytes } = view(info, this)
+      this.#options.log.warn({ allocation: id, owner, bytes }, 'an allocation was held until its worker ended')
+    }
+    const { created, released, live } = this.#report?.usage ?? { created: 0, released: 0, live: 0 }
+    if (left.length > 0)
+      this.#options.log.warn({ left: left.length, created, released, live }, 'the device memory was not empty at its end')
+  }
+}
+
+function ramNow(childRss: number): Ram {
+  const allowed = process.constrainedMemory() ?? 0
+  const isConstrained = allowed > 0 && allowed < totalmem()
+  const total = isConstrained ? allowed : totalmem()
+  const available = Math.min(total, isConstrained ? process.availableMemory() : freemem())
+  return { total, available, used: total - available, rss: process.memoryUsage.rss() + childRss, source: isConstrained ? 'cgroup' : 'node' }
+}
