@@ -32,8 +32,11 @@ export interface DemoOptions {
 export async function demo({ kill = false, gpu = false }: DemoOptions): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-demo-'))
   try {
-    const workers = kill ? 2 : 1
-    say(`A farm of its own in ${folder}: one Redis, one API, ${kill ? 'two workers' : 'one worker'}. It is gone when the demo ends.`)
+    // A GPU has one slot: its worker is started again after the kill, and the new one goes on.
+    const workers = kill && !gpu ? 2 : 1
+    say(
+      `A farm of its own in ${folder}: one Redis, one API, ${workers === 2 ? 'two workers' : 'one worker'}. It is gone when the demo ends.`,
+    )
     const on = (event: SupervisorEvent): void => {
       const { what, is } = event
       if (is === 'starting' && what.startsWith('worker')) say(describeEvent({ ...event, detail: 'imports PyTorch, some seconds' }))
@@ -136,7 +139,9 @@ async function killInTheMiddle({ workers }: Supervisor, client: DarkroomClient, 
     const attempt = (await client.receipt(id)).steps.find(({ step }) => step === 'inference.denoise')?.attempts.at(-1)
     const victim = await find(workers, attempt?.worker)
     const { pid } = victim
-    await victim.kill()
+    // The only worker is left to the supervisor, which starts another one in its place.
+    if (workers.length === 1 && pid !== undefined) process.kill(pid, 'SIGKILL')
+    else await victim.kill()
     whisper(`  killed worker ${attempt?.worker} (pid ${pid}): a checkpoint at call ${frame.progress.checkpoint} had been recorded`)
     return
   }
