@@ -14,11 +14,12 @@ const groups: Record<string, string[]> = {
   ),
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
+  'Processes that come back': ['test/crash/restarts.test.ts'],
   'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/faults'],
   'Child sessions and signals': ['test/workflows/children.test.ts'],
   'The fence: late attempts': ['test/workflows/fence.test.ts'],
   'A poisonous session': ['test/workflows/quarantine.test.ts'],
-  'Pause, resume, cancel, retry': ['test/crash/control.test.ts'],
+  'Pause, resume, cancel, retry': ['test/crash/control.test.ts', 'test/crash/interrupts.test.ts'],
   'Everything at random': ['test/chaos'],
   'Events, shards, bytes': [
     'test/crash/events.test.ts',
@@ -44,8 +45,7 @@ function testsIn(path: string): string[] {
 /** Names of a file's tests in their order; what a name is filled in with is left open. */
 function namesIn(file: string): string[] {
   const text = readFileSync(join(root, file), 'utf8')
-  const pattern =
-    /^\s*(?:it|test)(?:\.each\((?:[^()]|\([^()]*(?:\([^()]*\))*[^()]*\))*\)|\.for\([^)]*\))?\(\s*(['`])((?:\\.|(?!\1)[^\\])*)\1/gm
+  const pattern = /^\s*(?:it|test)(?:\.(?:each|for)\((?:[^()]|\([^()]*(?:\([^()]*\))*[^()]*\))*\))?\(\s*(['`])((?:\\.|(?!\1)[^\\])*)\1/gm
   return [...text.matchAll(pattern)].map(([, , name = '']) => name.replaceAll("\\'", "'").replaceAll(/\$\{\w+\}|%[sj]/g, '…'))
 }
 
