@@ -73,6 +73,9 @@ export const keys = {
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
   workers: () => 'darkroom:{workers}:index',
   worker: (id: string) => `darkroom:{workers}:worker:${id}`,
+  /** Names of the queues of devices and classes; of each, whether a worker that serves it was heard lately. */
+  queues: () => 'darkroom:{workers}:queues',
+  served: (queue: string) => `darkroom:{workers}:served:${queue}`,
   /** Sessions whose attempts a worker lost in a row. */
   losses: (workerId: string) => `darkroom:{workers}:losses:${workerId}`,
   models: () => 'darkroom:{models}:catalogue',

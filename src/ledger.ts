@@ -6,9 +6,34 @@ import { ask, askAll, runScript, type Redis } from './redis.ts'
 /** How long a record and a device lease live without their worker, ms. */
 export const workerTtlMs = 5000
 
-/** Writes a worker's record, to be repeated every second or two; it vanishes with the worker. */
-export async function publishWorker(redis: Redis, id: string, record: object): Promise<void> {
-  await askAll(redis.pipeline().psetex(keys.worker(id), workerTtlMs, JSON.stringify(record)).zadd(keys.workers(), String(Date.now()), id))
+/** Nobody believes in a worker that was not heard for so long, ms. */
+const desertedMs = 3 * workerTtlMs
+
+/** Writes a worker's record, and which queues it serves, to be repeated every second or two; it vanishes with the worker. */
+export async function publishWorker(redis: Redis, id: string, record: object, served: string[]): Promise<void> {
+  const pipeline = redis
+    .pipeline()
+    .psetex(keys.worker(id), workerTtlMs, JSON.stringify(record))
+    .zadd(keys.workers(), String(Date.now()), id)
+  for (const queue of served) pipeline.psetex(keys.served(queue), desertedMs, '1').sadd(keys.queues(), queue)
+  await askAll(pipeline)
+}
+
+/** Queues whose workers are all gone: each is handed to one caller, who removes it and then says so with `forgetQueue`. */
+export async function claimDeserted(redis: Redis): Promise<string[]> {
+  const names = await ask(redis.smembers(keys.queues()))
+  if (names.length === 0) return []
+  const served = await ask(redis.mget(names.map(keys.served)))
+  const claims = names
+    .filter((_, i) => served[i] === null)
+    .map(async (name) => {
+      return (await ask(redis.set(keys.served(name), '', 'PX', desertedMs, 'NX'))) === null ? [] : [name]
+    })
+  return (await Promise.all(claims)).flat()
+}
+
+export async function forgetQueue(redis: Redis, name: string): Promise<void> {
+  await ask(redis.srem(keys.queues(), name))
 }
 
 export async function withdrawWorker(redis: Redis, id: string): Promise<void> {

@@ -278,6 +278,12 @@ class Node {
     return { id: this.#id, vitals: () => this.#parts.child.ping(), drain, ended }
   }
 
+  /** Queues that wait for this worker, or one of its class. */
+  get #served(): string[] {
+    const { held, exactness } = this.#parts
+    return [queues.gpuDevice(held.device), queues.gpuClass(exactness.key), queues.control(held.device)]
+  }
+
   async #publish(): Promise<void> {
     const { child, config, epoch, exactness, held, host, log, models, ready, redis } = this.#parts
     if (!(await held.lease.renew())) {
@@ -313,7 +319,7 @@ class Node {
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
-    await publishWorker(redis, this.#id, record)
+    await publishWorker(redis, this.#id, record, this.#served)
   }
 
   /** One worker of the farm at a time. */

@@ -1,6 +1,7 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
 import { Queue } from 'bullmq'
 import { keys, queues, splitStepKey } from '../keys.ts'
+import { claimDeserted, forgetQueue } from '../ledger.ts'
 import type { Redis } from '../redis.ts'
 import type { AtPoint } from './points.ts'
 import type { WorkerRecord } from './session.ts'
@@ -105,6 +106,17 @@ export class Dispatcher {
     const base = `${keys.queuePrefix(queue)}:${queue}`
     const [isKnown, place] = await Promise.all([this.#redis.exists(`${base}:${jobId}`), this.#redis.lpos(`${base}:active`, jobId)])
     return isKnown === 0 ? 'gone' : place === null ? 'waiting' : 'active'
+  }
+
+  /**
+   * Removes the queues that no worker serves any more, with the jobs of steps that went elsewhere since: nobody would take them out. What is
+   * still open is dispatched anew when somebody can run it.
+   */
+  async clearDeserted(): Promise<void> {
+    for (const name of await claimDeserted(this.#redis)) {
+      await this.queue(name).obliterate({ force: true })
+      await forgetQueue(this.#redis, name)
+    }
   }
 
   async close(): Promise<void> {

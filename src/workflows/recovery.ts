@@ -8,6 +8,8 @@
  * | `timers` | a delay or a deadline is over | the event is applied |
  * | `leases` | a lease has ended | the step is put back, or its session is quarantined |
  *
+ * With the leases go the queues of devices and classes that have no worker any more.
+ *
  * All due times are Redis' own. A process that had no answer from Redis for over a second waits one lease time before it declares any lease dead.
  */
 import { DarkroomError } from '../errors.ts'
@@ -64,6 +66,7 @@ export class Recovery {
     if (performance.now() - this.#sweptAt > outageMs + tickMs) this.#graceUntil = performance.now() + leaseMs
     const sweepsLeases = performance.now() - this.#leasesSweptAt >= 1000
     if (sweepsLeases) this.#leasesSweptAt = performance.now()
+    if (sweepsLeases && !this.#isInGrace()) await this.#engine.dispatcher.clearDeserted()
     for (let shard = 0; shard < store.shards && !this.#stopped; shard++) {
       await this.#each(await store.claim('timers', shard, 200, 5000), (member) => this.#fire(member))
       if (sweepsLeases && !this.#isInGrace()) {

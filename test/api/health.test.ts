@@ -50,7 +50,7 @@ describe('readiness', () => {
 })
 
 test('workers as they describe themselves, with the age of what they said', async () => {
-  await publishWorker(h.redis, worker.id, worker)
+  await publishWorker(h.redis, worker.id, worker, [])
   await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers).toHaveLength(1)
   const [seen] = (await h.client.get('/v1/workers')).json.workers
   expect(seen).toMatchObject({

@@ -73,6 +73,22 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     await farm.pictures(id)
   })
 
+  it('jobs that a dead device leaves in its queue go with it', { timeout: 60_000 }, async ({ expect }) => {
+    await using farm = await startFarm({ workers: 2 })
+    const open = await farm.gate(7, 3)
+    const id = await farm.submit()
+    const { worker } = await farm.untilCall(id, 3)
+    const { device } = (await farm.records()).find((record) => record.id === worker.ready) ?? {}
+    const queue = queues.gpuDevice(device?.id ?? '')
+    const left = (): Promise<string[]> => farm.eye.keys(`${keys.queuePrefix(queue)}:*`)
+    await worker.kill()
+    expect(await left()).not.toEqual([])
+    await open()
+    await farm.pictures(id)
+    await eventually('its queue is gone', async () => (await left()).length === 0, 40_000)
+    expect(await farm.eye.smembers(keys.queues())).not.toContain(queue)
+  })
+
   it('a job whose worker died between fetching it and taking its step is dispatched again', async ({ expect }) => {
     await using farm = await startFarm({ workers: 0 })
     const id = await farm.submit()
