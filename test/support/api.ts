@@ -1,6 +1,6 @@
 /**
- * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its argument, if any, is
- * the URL of a module with further workflows and operations.
+ * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its one argument is an
+ * `ApiSetup` as JSON.
  */
 import { join } from 'node:path'
 import { KeyStore } from '../../src/api/auth.ts'
@@ -13,11 +13,20 @@ import { createLog } from '../../src/log.ts'
 import { connect, untilReady } from '../../src/redis.ts'
 import { Engine } from '../../src/workflows/engine.ts'
 import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
+import { fatal } from './points.ts'
+
+export interface ApiSetup {
+  /** File URL of a module that exports further `workflows` and `operations`. */
+  module?: string
+  /** Folder of the crash points at which it dies. */
+  points?: string
+  sweeps?: boolean
+}
 
 const config = readConfig()
 const log = createLog(config.logLevel, 'api')
-const [module] = process.argv.slice(2)
-const api = module === undefined ? await startApi(config, log) : await startWith(module)
+const setup = JSON.parse(process.argv[2] ?? '') as ApiSetup
+const api = setup.module === undefined ? await startApi(config, log) : await startWith(setup.module)
 process.once('SIGTERM', () => void api.close())
 process.stdout.write(`${JSON.stringify({ ready: api.url })}\n`)
 
@@ -36,6 +45,8 @@ async function startWith(module: string): Promise<RunningApi> {
     log,
     workflows: [...workflows, ...further.workflows],
     operations: { ...operations, ...further.operations },
+    ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
+    ...(setup.points !== undefined && { at: fatal(setup.points) }),
   })
   const running = await listen({ engine, artifacts, keys: new KeyStore(redis), config, log }, config.port)
   return {

@@ -17,7 +17,9 @@ import { connect, type Redis } from '../../src/redis.ts'
 import type { Document } from '../../src/workflows/transition.ts'
 import { ended, type Progress, type SessionEvent, type Status, type WorkerRecord } from '../../src/workflows/session.ts'
 import { ApiClient } from './http.ts'
+import type { ApiSetup } from './api.ts'
 import { writeModel } from './model.ts'
+import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
 import { startProxy, type FaultProxy } from './proxy.ts'
 import { startTestRedis, type TestRedis } from './redis.ts'
@@ -47,6 +49,8 @@ export interface FarmOptions extends WorkerOptions {
   redis?: Parameters<typeof startTestRedis>[0]
   /** Every process reaches Redis through a proxy that can break the line. */
   proxied?: boolean
+  /** Processes of this kind die at crash points that the test arms, and they alone sweep; needs a `module`. */
+  dying?: Kind
 }
 
 /** A session as HTTP gives it. */
@@ -118,6 +122,7 @@ export class Farm implements AsyncDisposable {
   readonly workers: GroupProcess[] = []
   /** A connection of the test's own, to look with. */
   readonly eye: Redis
+  readonly points: ArmedPoints
   readonly #options: FarmOptions
   readonly #env: Record<string, string | undefined>
   readonly #clients = new Map<GroupProcess, ApiClient>()
@@ -129,6 +134,7 @@ export class Farm implements AsyncDisposable {
     this.#proxy = proxy
     this.redis = redis
     this.#options = options
+    this.points = new ArmedPoints(join(folder, 'points'))
     this.eye = connect(redis.url, { patience: 'wait' })
     this.#env = {
       PATH: process.env['PATH'],
@@ -181,11 +187,18 @@ export class Farm implements AsyncDisposable {
     await Promise.all(each.map((worker) => this.addWorker(worker)))
   }
 
+  #dying(kind: Kind): { points?: string; sweeps?: boolean } {
+    const { dying } = this.#options
+    if (dying === undefined) return {}
+    return dying === kind ? { points: this.points.folder, sweeps: true } : { sweeps: false }
+  }
+
   async addApi(): Promise<GroupProcess> {
     const name = `api-${this.apis.length}`
     const env = { ...this.#env, DARKROOM_PORT: String(await freePort()) }
     const { module, preload = [] } = this.#options
-    const args = module === undefined ? [] : [module]
+    const setup: ApiSetup = { ...(module !== undefined && { module }), ...this.#dying('api') }
+    const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
     const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, log })
     this.apis.push(api)
@@ -201,7 +214,7 @@ export class Farm implements AsyncDisposable {
     const command = real
       ? realChild()
       : ['python3', join(root, 'test/support/fake_child.py'), '--gates', join(this.folder, 'gates'), ...fake]
-    const setup: WorkerSetup = { command, attempts, stall, ...(module !== undefined && { module }) }
+    const setup: WorkerSetup = { command, attempts, stall, ...(module !== undefined && { module }), ...this.#dying('worker') }
     const worker = new GroupProcess({
       name,
       entry: join(root, 'test/support/worker.ts'),

@@ -12,6 +12,7 @@ const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': ['worker-death', 'role', 'child-faults', 'checkpoints', 'queues'].map(
     (name) => `test/crash/${name}.test.ts`,
   ),
+  'Processes that die at a named place': ['test/crash/points.test.ts'],
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
   'Processes that come back': ['test/crash/restarts.test.ts'],

@@ -9,6 +9,7 @@ import { createLog } from '../../src/log.ts'
 import { startWorker } from '../../src/workers/node.ts'
 import type { Stall } from '../../src/workers/python.ts'
 import { workflows as builtInWorkflows, type Workflow } from '../../src/workflows/machines/index.ts'
+import { fatal } from './points.ts'
 
 export interface WorkerSetup {
   /** The Python child's program and arguments. */
@@ -18,6 +19,9 @@ export interface WorkerSetup {
   stall: Partial<Stall>
   /** File URL of a module that exports further `workflows` and `operations`. */
   module?: string
+  /** Folder of the crash points at which it dies. */
+  points?: string
+  sweeps?: boolean
 }
 
 interface Further {
@@ -39,6 +43,8 @@ const worker = await startWorker({
   stall: setup.stall,
   operations: { ...builtIn, ...further.operations },
   workflows: [...builtInWorkflows, ...further.workflows],
+  ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
+  ...(setup.points !== undefined && { at: fatal(setup.points) }),
 })
 process.on('SIGUSR2', () => void worker.vitals().then((vitals) => say({ vitals })))
 // A Redis that is away would keep BullMQ's connections, and so this process.
