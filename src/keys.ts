@@ -71,6 +71,11 @@ export const keys = {
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
   /** Analytics of its memory, as its worker publishes them. */
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
+  /** What is known of the devices that are here, by device id; beside it the newest events of all devices, by their numbers. */
+  devices: () => 'darkroom:{workers}:devices',
+  deviceEvents: () => `${keys.devices()}:events`,
+  /** Held by the process whose turn it is to look at the devices. */
+  deviceWatch: () => 'darkroom:{workers}:watch',
   workers: () => 'darkroom:{workers}:index',
   worker: (id: string) => `darkroom:{workers}:worker:${id}`,
   /** Names of the queues of devices and classes; of each, whether a worker that serves it was heard lately. */
@@ -86,6 +91,8 @@ export const keys = {
   storeId: () => 'darkroom:{store}:id',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
+  /** Default device by API key; `local` is this machine's user without keys. */
+  defaultDevices: () => 'darkroom:{keys}:devices',
 
   /** Channel: the id of a session whose lease holders should ask what is desired. */
   control: () => 'darkroom:control',
@@ -101,6 +108,7 @@ export const queues = {
   gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
   /** Commands to the worker that owns the device. */
   control: (deviceId: string) => `control.${deviceId}`,
+  isGpu: (queue: string) => queue.startsWith('gpu.'),
   /** A device id holds dashes, an exactness key does not. */
   isDevice: (queue: string) => queue.startsWith('gpu.') && queue.includes('-'),
 }

@@ -63,6 +63,32 @@ export async function forgiveLosses(redis: Redis, workerId: string): Promise<voi
   await ask(redis.del(keys.losses(workerId)))
 }
 
+/** What was noted last of each device that is here, by its id, as text. */
+export const readKnownDevices = (redis: Redis): Promise<Record<string, string>> => ask(redis.hgetall(keys.devices()))
+
+/**
+ * Notes how a device is now (`after`; '' it has gone), with its events as JSON objects without number and time.
+ * @returns false when somebody noted something else than `before` meanwhile: then nothing was written
+ */
+export async function recordDevice(
+  redis: Redis,
+  device: string,
+  { before, after, events, most }: { before: string; after: string; events: object[]; most: number },
+): Promise<boolean> {
+  const entries = events.map((event) => JSON.stringify(event).slice(1, -1))
+  return (await runScript(redis, 'recordDevice', keys.devices(), [device, before, after, most, ...entries]))[0] === 'ok'
+}
+
+/** Device events after the one numbered `after`, oldest first; the newest ones where `after` is undefined. At most `limit`. */
+export async function readDeviceEvents<Event>(redis: Redis, after: number | undefined, limit: number): Promise<Event[]> {
+  const events = keys.deviceEvents()
+  const texts =
+    after === undefined
+      ? await ask(redis.zrange(events, String(-limit), '-1'))
+      : await ask(redis.zrangebyscore(events, `(${after}`, '+inf', 'LIMIT', 0, limit))
+  return texts.map((text) => JSON.parse(text) as Event)
+}
+
 /** A device held by one worker; `Symbol.asyncDispose` gives it back. */
 export interface DeviceLease extends AsyncDisposable {
   /** False when another worker holds it: this one must stop using the device. */
