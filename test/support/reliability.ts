@@ -15,7 +15,7 @@ const groups: Record<string, string[]> = {
   'Processes that die at a named place': ['test/crash/points.test.ts'],
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
-  'Processes that come back': ['test/crash/restarts.test.ts'],
+  'Processes that come back': ['test/crash/restarts.test.ts', 'test/crash/deploy.test.ts'],
   'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/faults'],
   'Child sessions and signals': ['test/workflows/children.test.ts'],
   'The fence: late attempts': ['test/workflows/fence.test.ts'],
