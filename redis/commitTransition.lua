@@ -2,7 +2,7 @@
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] expected version   ARGV[2] cause: step | timer | child | event   ARGV[3] suffix of the effect; id of the event
--- ARGV[4] attempt id (step)   ARGV[5] direct: apply this now | inbox: apply the head of the inbox | park: append it, this process has no such machine
+-- ARGV[4] attempt id (step; '' while it has had none)   ARGV[5] direct: apply this now | inbox: apply the head of the inbox | park: append it, this process has no such machine
 -- ARGV[6] the inbox entry: appended when the session cannot take the event now ('' first: most need none); in mode inbox the head it must equal
 -- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
@@ -26,7 +26,7 @@ else
   stale = not state[4]
   if cause == 'step' and not stale then
     local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')
-    stale = step[1] ~= attempt or (step[2] == 'delivered') ~= (mode == 'inbox')
+    stale = (step[1] or '') ~= attempt or (step[2] == 'delivered') ~= (mode == 'inbox')
     isLeased = step[2] == 'leased'
   end
 end

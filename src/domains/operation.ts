@@ -1,11 +1,18 @@
 import { z } from 'zod'
 import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
+import { DarkroomError } from '../errors.ts'
 import type { Model } from '../models.ts'
 import type { DeviceMemory, Kind } from './device-memory.ts'
 
 /** One worker of one device, in one epoch: whom an operation of lane `control` is for. What it speaks of goes when the epoch ends. */
 export const Target = z.strictObject({ device: z.string(), worker: z.string(), epoch: z.string() })
 export type Target = z.infer<typeof Target>
+
+/** What a command is for is gone: unlike the step of a picture it has no other place to go. */
+export const deviceLost = (message: string): DarkroomError =>
+  new DarkroomError('device.lost', message, {
+    remedy: 'What a device held goes with its worker; submit the session again for the worker that is there now.',
+  })
 
 /** What decides the bits of a picture: equal keys, equal bytes. `facts` is what the key is the hash of. */
 export interface Exactness {

@@ -2,7 +2,15 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
-import type { DeviceTools, Exactness, PythonResult, StepProgress, Target, Tools } from '../domains/operation.ts'
+import {
+  deviceLost,
+  type DeviceTools,
+  type Exactness,
+  type PythonResult,
+  type StepProgress,
+  type Target,
+  type Tools,
+} from '../domains/operation.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Model } from '../models.ts'
@@ -32,8 +40,6 @@ export interface ToolsOptions {
   signal: AbortSignal
   log: Logger
 }
-
-const lostRemedy = 'What a device held goes with its worker; submit the session again for the worker that is there now.'
 
 export class AttemptTools implements Tools, AsyncDisposable {
   readonly signal: AbortSignal
@@ -74,7 +80,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
   device(target: Target): DeviceTools {
     const { device } = this.#options
     if (target.epoch === device.epoch && target.worker === device.worker) return device
-    throw new DarkroomError('device.lost', `worker ${target.worker} of ${target.device} is gone, and what it held`, { remedy: lostRemedy })
+    throw deviceLost(`worker ${target.worker} of ${target.device} is gone, and what it held`)
   }
 
   undo(act: () => Promise<void>): void {

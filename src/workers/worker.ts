@@ -1,7 +1,7 @@
 /** From job to result: takes the step a job speaks of, runs its operation under a renewed lease, delivers what came of it. */
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { randomUUID } from 'node:crypto'
-import type { Lane, OperationTable } from '../domains/operation.ts'
+import { deviceLost, type Lane, type OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
@@ -23,11 +23,6 @@ interface Running {
   /** Its outcome is being told: what is desired comes too late. */
   isDelivering: boolean
 }
-
-const lostDevice = (worker: string): DarkroomError =>
-  new DarkroomError('device.lost', `worker ${worker} is ending, and what it holds of its device`, {
-    remedy: 'Submit the session again for the worker that comes after it.',
-  })
 
 /** How often leases and limits are looked at, ms. */
 const clockMs = 250
@@ -170,7 +165,7 @@ export class StepRunner {
       if (!isTold()) return undefined
       const error =
         stop.signal.reason === 'drain'
-          ? lostDevice(this.#options.taker(operation.lane).worker)
+          ? deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`)
           : stop.signal.aborted
             ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
             : ensureError(thrown, 'worker.failed')

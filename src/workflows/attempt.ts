@@ -176,7 +176,9 @@ export class AttemptPort {
 
   /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
   #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
-    const attempts = this.#engine.operations[attempt.step]?.attempts ?? 1
+    const { attempts, lane } = this.#engine.operations[attempt.step] ?? { attempts: 1 }
+    // A command is for one worker: what that one refuses, nobody else can do.
+    if (lane === 'control') return undefined
     const jitter = 0.8 + 0.4 * Math.random()
     if (error.class === 'transient' && attempt.tries + 1 < attempts)
       return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }

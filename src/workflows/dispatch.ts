@@ -1,5 +1,7 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
 import { Queue } from 'bullmq'
+import { deviceLost, Target } from '../domains/operation.ts'
+import { DarkroomError } from '../errors.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
 import { claimDeserted, forgetQueue } from '../ledger.ts'
 import type { Redis } from '../redis.ts'
@@ -21,18 +23,36 @@ export interface Waiting {
   lastWorker: string | null
   /** Worker on which the step's last attempt failed or was lost: another is asked first. */
   avoid: string | null
+  /** Of a command: the one worker it is for. */
+  target: Target | null
 }
 
-export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean }
+/** `over`: what the step speaks of is gone, so nobody will ever run it. */
+export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean } | { over: DarkroomError }
+
+/** Whom a command is for, by its input. */
+export const targetOf = (input: unknown): Target | null => Target.safeParse((input as { target?: unknown } | null)?.target).data ?? null
+
+/** A command goes to the worker it is for while that one's epoch lasts, and nowhere else. */
+function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): Placement {
+  if (!target) return { over: new DarkroomError('workflow.broken', 'a command names no `target`: give it the device, worker and epoch') }
+  const worker = workers.find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
+  const { device } = target
+  if (!worker) return { over: deviceLost(`worker ${target.worker} of ${device} is gone, and what it held`) }
+  return worker.status === 'ready'
+    ? { queue: queues.control(device), isAffinity: true }
+    : { over: new DarkroomError('device.not_ready', `worker ${worker.id} of ${device} takes no more commands: it is ${worker.status}`) }
+}
 
 /**
  * Where a step may run now. `elsewhere` says that workers of another hardware class could run it.
  * Pure: workers are what they published.
  */
 export function place(
-  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid'>,
+  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid' | 'target'>,
   workers: readonly WorkerRecord[],
 ): Placement {
+  if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
     return ready.length === 0 ? { nowhere: 'no worker is running', elsewhere: false } : { queue: queues.host, isAffinity: false }
@@ -98,7 +118,7 @@ export class Dispatcher {
     this.#at?.('dispatch.before', splitStepKey(stepKey).sessionId)
     await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
     this.#at?.('dispatch.after', splitStepKey(stepKey).sessionId)
-    if (queue !== queues.host) await this.#redis.publish(keys.wake(queue), '')
+    if (queues.isGpu(queue)) await this.#redis.publish(keys.wake(queue), '')
   }
 
   /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */

@@ -11,7 +11,8 @@ import type { Logger } from '../log.ts'
 import { discoverModels, type Model } from '../models.ts'
 import { ask, type Redis } from '../redis.ts'
 import { Children } from './children.ts'
-import { Dispatcher, place, type Waiting } from './dispatch.ts'
+import { findDevice } from './devices.ts'
+import { Dispatcher, place, targetOf, type Waiting } from './dispatch.ts'
 import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflow } from './machines/index.ts'
 import { toMermaid } from './mermaid.ts'
 import type { AtPoint } from './points.ts'
@@ -31,8 +32,18 @@ import {
   type Submission,
   type WorkerRecord,
 } from './session.ts'
-import { childValue, Store, type Cause, type Commit, type Creation, type Effects, type PlannedSession, type PlannedStep } from './store.ts'
-import { PureMachine, type Document, type Loaded, type Transition } from './transition.ts'
+import {
+  childValue,
+  Store,
+  type Cause,
+  type Commit,
+  type Creation,
+  type Effects,
+  type PlannedSession,
+  type PlannedStep,
+  type StepRecord,
+} from './store.ts'
+import { errorEvent, PureMachine, type Document, type Loaded, type Transition } from './transition.ts'
 
 export interface WorkflowInfo {
   name: string
@@ -141,7 +152,7 @@ export class Engine {
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const workflow = this.#newest(submission.workflow)
-    const input = await this.#makeWhole(workflow, submission.input)
+    const input = await this.#makeWhole(workflow, submission.input, submission.mayOperate)
     const machine = this.#machine(workflowId(workflow))
     const first = machine.start(input, 1)
     const id = newSessionId(chooseShard(this.config.shards, submission.idempotencyKey), Date.now())
@@ -291,10 +302,18 @@ export class Engine {
     return found
   }
 
-  async #makeWhole(workflow: Workflow, input: unknown): Promise<Record<string, unknown>> {
+  async #makeWhole(workflow: Workflow, input: unknown, mayOperate = false): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalid(parsed.error)
-    const catalogue: Catalogue = { model: (name) => this.model(name), draw: (below) => randomInt(below) }
+    const catalogue: Catalogue = {
+      model: (name) => this.model(name),
+      draw: (below) => randomInt(below),
+      device: async (name, field) => {
+        const { device, id, epoch } = findDevice(name, await this.workers(), field)
+        return { device: device.id, worker: id, epoch }
+      },
+      mayOperate,
+    }
     return workflow.makeWhole(parsed.data, catalogue)
   }
 
@@ -479,20 +498,46 @@ export class Engine {
     const session = onDevice ? await this.store.fields(id, 'exactnessKey', 'lastWorker') : { exactnessKey: null, lastWorker: null }
     const model = onDevice ? workflow.needs(context) : null
     await Promise.all(
-      steps.map(({ suffix, step, lane, priority }) =>
-        this.dispatch({ stepKey: `${id}.${suffix}`, dispatch: 1, name: step, lane, priority, model, avoid: null, ...session }),
-      ),
+      steps.map(({ suffix, step, lane, priority, input }) => {
+        const target = lane === 'control' ? targetOf(input) : null
+        return this.dispatch({
+          stepKey: `${id}.${suffix}`,
+          dispatch: 1,
+          name: step,
+          lane,
+          priority,
+          model,
+          avoid: null,
+          target,
+          ...session,
+        })
+      }),
     )
   }
 
-  /** Places one step and adds its job; `nowhere` stays in the outbox with its reason. */
+  /** A step that nobody will run any more: its machine is told. `attemptId` is the step's last one, '' without. */
+  async refuse(stepKey: string, { name, invoke, attemptId }: StepRecord, refusal: DarkroomError): Promise<void> {
+    const { sessionId, suffix } = splitStepKey(stepKey)
+    const error = refusal.toWire()
+    await this.apply(sessionId, {
+      kind: 'step',
+      name: suffix,
+      attemptId,
+      event: errorEvent(invoke, error),
+      entry: { type: 'step.failed', key: stepKey, step: name, attemptId, error },
+      artifacts: [],
+      unpin: false,
+    })
+  }
+
+  /** Places one step and adds its job; one that has no place now stays in the outbox. */
   async dispatch(step: Waiting): Promise<ReturnType<typeof place>> {
     if (step.lane === 'host') {
       await this.dispatcher.add(step, queues.host)
       return { queue: queues.host, isAffinity: false }
     }
     const placement = place(step, await this.workers())
-    if ('nowhere' in placement) return placement
+    if (!('queue' in placement)) return placement
     if ((await this.store.place(step.stepKey, step.dispatch, placement.queue, false)) !== undefined)
       await this.dispatcher.add(step, placement.queue)
     return placement
@@ -696,7 +741,7 @@ export class Engine {
     const records = await this.workers()
     const names = new Set([
       queues.host,
-      ...records.flatMap((worker) => [queues.gpuClass(worker.exactnessKey), queues.gpuDevice(worker.device.id)]),
+      ...records.flatMap(({ exactnessKey, device: { id } }) => [queues.gpuClass(exactnessKey), queues.gpuDevice(id), queues.control(id)]),
     ])
     return [...names].map((name) => this.dispatcher.queue(name))
   }

@@ -12,9 +12,10 @@
  *
  * All due times are Redis' own. A process that had no answer from Redis for over a second waits one lease time before it declares any lease dead.
  */
+import { deviceLost } from '../domains/operation.ts'
 import { DarkroomError } from '../errors.ts'
 import { queues, splitStepKey } from '../keys.ts'
-import { place, type Waiting } from './dispatch.ts'
+import { place, targetOf, type Waiting } from './dispatch.ts'
 import type { Engine } from './engine.ts'
 import { leaseMs, type StepRecord } from './store.ts'
 
@@ -25,6 +26,8 @@ const outageMs = 1000
 const poisonLimit = 5
 /** How long an affinity dispatch may wait for its worker. */
 const affinityMs = 2000
+/** How long a command is valid without having been taken. */
+const commandMs = 10_000
 /** Outbox entries looked at in one sweep of a shard. */
 const batch = 500
 
@@ -123,9 +126,21 @@ export class Recovery {
   }
 
   async #expire(stepKey: string): Promise<void> {
+    const record = await this.#engine.store.step(stepKey)
+    if (record?.lane === 'control') return this.#lose(stepKey, record)
     const { is, worker } = await this.#engine.store.expire(stepKey, poisonLimit)
     if (is === 'alive' || is === 'closed') return
     this.#engine.log.warn({ step: stepKey, worker, is }, 'a lease ended without its attempt')
+    await this.#engine.countLoss(worker, splitStepKey(stepKey).sessionId)
+  }
+
+  /** A command whose worker died over it: nobody else can carry it out, and nobody knows how far it got. */
+  async #lose(stepKey: string, record: StepRecord): Promise<void> {
+    const { store, log } = this.#engine
+    if (record.state !== 'leased' || record.leaseUntil > (await store.now())) return
+    const { name, worker } = record
+    log.warn({ step: stepKey, worker }, 'the lease of a command ended without its attempt')
+    await this.#engine.refuse(stepKey, record, deviceLost(`worker ${worker} was lost while it carried out ${name}`))
     await this.#engine.countLoss(worker, splitStepKey(stepKey).sessionId)
   }
 
@@ -151,6 +166,15 @@ export class Recovery {
     const step = await this.#waiting(name, sessionId, record, now)
     if (!step) return store.postpone(member, now + 1000)
     const placement = place(step, await this.#engine.workers())
+    if ('over' in placement) {
+      // What workers publish may be gone only because Redis was.
+      if (this.#isInGrace()) return store.postpone(member, now + 1000)
+      return this.#engine.refuse(name, record, placement.over)
+    }
+    if (record.lane === 'control' && record.queue !== '' && now - record.placedAt > commandMs) {
+      const late = `worker ${step.target?.worker} did not take ${record.name} within ${commandMs / 1000} s`
+      return this.#engine.refuse(name, record, new DarkroomError('device.not_ready', late))
+    }
     if ('nowhere' in placement) {
       const nowhereMs = await store.waits(name, placement.nowhere)
       if (placement.elsewhere && nowhereMs > this.#engine.config.classWaitS * 1000 && !step.isStrict)
@@ -160,7 +184,7 @@ export class Recovery {
     const stays = record.queue === placement.queue
     const job = stays ? await dispatcher.find(record.queue, `${name}.${record.dispatch}`) : 'gone'
     // A worker that fetched the job and died before it took the step: BullMQ would find that out after its own, long lock.
-    const isAbandoned = job === 'active' && now - record.placedAt > leaseMs
+    const isAbandoned = job === 'active' && now - record.placedAt > leaseMs && record.lane !== 'control'
     if (job === 'gone' || isAbandoned) {
       // Only a job under another number can be added beside the one that BullMQ still knows.
       const raise = isAbandoned || (record.queue !== '' && !stays)
@@ -179,15 +203,21 @@ export class Recovery {
   ): Promise<(Waiting & { version: string; isStrict: boolean }) | undefined> {
     const { dispatch, name, lane, priority } = record
     const base = { stepKey, dispatch, name, lane, priority }
-    if (lane === 'host') return { ...base, model: null, exactnessKey: null, lastWorker: null, avoid: null, version: '', isStrict: true }
+    const nothing = { model: null, exactnessKey: null, lastWorker: null, avoid: null, target: null, version: '', isStrict: true }
+    if (lane === 'host') return { ...base, ...nothing }
     const at = await this.#engine.store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker')
     const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
     if (!workflow || at.version === null || at.snapshot === null || at.workflow === null) return undefined
     const { version, snapshot, exactnessKey } = at
-    const { context } = this.#engine.document(sessionId, { version, snapshot, workflow: at.workflow })
+    const { context, effects } = this.#engine.document(sessionId, { version, snapshot, workflow: at.workflow })
+    if (lane === 'control') {
+      const effect = Object.values(effects).find((open) => `${sessionId}.${open.suffix}` === stepKey)
+      return { ...base, ...nothing, target: targetOf(effect && 'input' in effect ? effect.input : null) }
+    }
     const mayWaitForWorker = record.queue === '' || (queues.isDevice(record.queue) && now - record.placedAt <= affinityMs)
     const [lastWorker, avoid] = mayWaitForWorker ? [at.lastWorker, record.avoid] : [null, null]
-    return { ...base, model: workflow.needs(context), exactnessKey, lastWorker, avoid, version, isStrict: workflow.isStrict(context) }
+    const [model, isStrict] = [workflow.needs(context), workflow.isStrict(context)]
+    return { ...base, ...nothing, model, exactnessKey, lastWorker, avoid, version, isStrict }
   }
 
   /** No worker of the pinned class came: the session begins again, from encode, on another. */

@@ -122,6 +122,8 @@ export interface Submission extends SubmitOptions {
   /** SHA-256 (hex) of the body as it was sent: two sends without a seed are the same request. */
   bodySha256?: string | undefined
   keyId: string | null
+  /** Whether the caller may touch what others own. */
+  mayOperate?: boolean
 }
 
 export interface SessionFilter {

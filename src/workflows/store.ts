@@ -130,6 +130,11 @@ export interface StepRecord {
   placedAt: number
   /** Worker on which its last attempt failed or was lost. */
   avoid: string | null
+  /** The attempt that holds it, or the last one; '' before the first. */
+  attemptId: string
+  /** Worker of that attempt. */
+  worker: string
+  leaseUntil: number
 }
 
 /** JSON of an entry without its braces, as the scripts put it behind the time. */
@@ -462,6 +467,9 @@ export class Store {
       queue: record['queue'] ?? '',
       placedAt: Number(record['placedAt'] ?? 0),
       avoid: record['avoid'] ?? null,
+      attemptId: record['attemptId'] ?? '',
+      worker: record['worker'] ?? '',
+      leaseUntil: Number(record['leaseUntil'] ?? 0),
     }
   }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { workflows as builtIn } from '../../src/workflows/machines/index.ts'
 import { ApiClient, ResponseValidator } from '../support/http.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 
@@ -75,9 +76,11 @@ describe('the OpenAPI document', () => {
   test('holds the input schema of every workflow, as GET /v1/workflows does', async () => {
     const { json } = await h.client.get('/openapi.json')
     const { workflows } = (await h.client.get('/v1/workflows')).json
-    expect(workflows.map(({ name }: { name: string }) => name)).toEqual(['image-generation', 'sketch'])
+    expect(workflows.map(({ name }: { name: string }) => name)).toEqual([...builtIn.map(({ name }) => name), 'sketch'])
     const refs = json.components.schemas.SubmitSession.properties.input.anyOf.map(({ $ref }: { $ref: string }) => $ref)
-    expect(refs).toEqual(['#/components/schemas/image-generation.1.input', '#/components/schemas/sketch.1.input'])
+    expect(refs).toEqual(
+      [...builtIn, { name: 'sketch', version: 1 }].map(({ name, version }) => `#/components/schemas/${name}.${version}.input`),
+    )
     expect(json.components.schemas['image-generation.1.input'].properties.width.multipleOf).toBe(8)
     const [generation] = workflows
     expect(generation.inputSchema.properties.sampler.enum).toContain('DPM++ 2M Karras')

@@ -35,6 +35,8 @@ export interface WorkerOptions {
   env?: Record<string, string>
   /** The product's own Python child and the models of the repository, in place of the fake ones. */
   real?: boolean
+  /** Device memory in plain TypeScript, as where the native addon is not built. */
+  plain?: boolean
 }
 
 export interface FarmOptions extends WorkerOptions {
@@ -209,12 +211,12 @@ export class Farm implements AsyncDisposable {
 
   async addWorker(options: WorkerOptions = {}): Promise<GroupProcess> {
     const name = `worker-${this.workers.length}`
-    const { fake = [], stall = {}, module, preload = [], env = {}, real = false } = { ...this.#options, ...options }
+    const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
     const attempts = join(this.folder, 'attempts', name)
     const command = real
       ? realChild()
       : ['python3', join(root, 'test/support/fake_child.py'), '--gates', join(this.folder, 'gates'), ...fake]
-    const setup: WorkerSetup = { command, attempts, stall, ...(module !== undefined && { module }), ...this.#dying('worker') }
+    const setup: WorkerSetup = { command, attempts, stall, plain, ...(module !== undefined && { module }), ...this.#dying('worker') }
     const worker = new GroupProcess({
       name,
       entry: join(root, 'test/support/worker.ts'),

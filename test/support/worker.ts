@@ -17,6 +17,8 @@ export interface WorkerSetup {
   /** Folder for attempt files. */
   attempts: string
   stall: Partial<Stall>
+  /** Device memory in plain TypeScript. */
+  plain: boolean
   /** File URL of a module that exports further `workflows` and `operations`. */
   module?: string
   /** Folder of the crash points at which it dies. */
@@ -41,6 +43,7 @@ const worker = await startWorker({
   command: setup.command,
   attempts: setup.attempts,
   stall: setup.stall,
+  native: { plain: setup.plain },
   operations: { ...builtIn, ...further.operations },
   workflows: [...builtInWorkflows, ...further.workflows],
   ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),

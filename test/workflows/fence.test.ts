@@ -29,7 +29,7 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
       port.deliver(attempt, { error: new DarkroomError('worker.failed', 'late') }),
   },
 }
-const reads = ['namedArtifacts', 'isNamed', 'close']
+const reads = ['namedArtifacts', 'isNamed', 'endedOf', 'keyOf', 'close']
 
 const resolved = { output: { model: { id: 'm', bodyHash: '0' }, family: 'sd' }, artifacts: [], stats: {} }
 

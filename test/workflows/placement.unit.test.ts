@@ -25,12 +25,13 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   ...more,
 })
 const busy = { running: [{ key: 'k', step: 's', session: 'x', since: 0 }] }
-const step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid'> = {
+const step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid' | 'target'> = {
   lane: 'gpu',
   model: { id: 'model', bodyHash: 'body' },
   exactnessKey: '11111111',
   lastWorker: null,
   avoid: null,
+  target: null,
 }
 const classQueue = { queue: 'gpu.11111111', isAffinity: false }
 const own = (id: string) => ({ queue: `gpu.0123abcd-cpu-0-${id}`, isAffinity: true })

@@ -1,5 +1,6 @@
 import type { AnyStateMachine } from 'xstate'
 import type { z } from 'zod'
+import type { Target } from '../../domains/operation.ts'
 import type { Model } from '../../models.ts'
 
 /** What a workflow may look up while a request is made whole; never later. */
@@ -8,6 +9,10 @@ export interface Catalogue {
   model(name: string): Promise<Model>
   /** A whole number below `below`, drawn by chance. */
   draw(below: number): number
+  /** The worker of a device now, in its epoch; `field` is what a refusal names. @throws DarkroomError `device.unknown` */
+  device(name: string, field: string): Promise<Target>
+  /** Whether the caller may touch what others own. */
+  readonly mayOperate: boolean
 }
 
 /** A workflow: a machine whose invoked actors are durable steps, with what a client may send and what comes back. */
@@ -33,6 +38,8 @@ export interface Workflow {
   isStrict(context: unknown): boolean
   /** How many steps a session with this input takes, for the memory its history will need; ten when the workflow does not say. */
   steps?(input: Record<string, unknown>): number
+  /** Only callers with this scope may submit it. */
+  scope?: 'operate'
   /** What one run takes at its largest, in words of the reader. */
   resources: { lanes: string[]; note: string }
 }
