@@ -31,6 +31,7 @@ const targets = {
   exact: { command: [suite, 'exact'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
+  chaos: { command: ['--import', 'tsx', join(root, 'test', 'chaos', 'verifier', 'main.ts')], native: true },
   setup: { native: true },
 }
 

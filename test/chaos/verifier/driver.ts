@@ -82,7 +82,10 @@ export class Driver {
 
   /** Sends the submission; undefined when nobody knows whether it was accepted. */
   async send(scenario: Scenario, draw: () => number): Promise<Answer | undefined> {
-    const answer = await this.#ask('POST', '/v1/sessions', draw, { body: this.body(scenario), headers: { 'Idempotency-Key': scenario.key } })
+    const answer = await this.#ask('POST', '/v1/sessions', draw, {
+      body: this.body(scenario),
+      headers: { 'Idempotency-Key': scenario.key },
+    })
     return answer && this.#expect(answer, `submission of ${scenario.key}`, 200, 202)
   }
 

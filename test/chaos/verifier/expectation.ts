@@ -12,7 +12,11 @@ export interface Result {
 
 export type Expected = { ends: 'succeeded'; result: Result } | { ends: 'failed'; code: string } | { ends: 'cancelled' }
 
-export const failureCodes: Record<FailureKind, string> = { permanent: 'verify.refused', transient: 'verify.flaky', resource: 'verify.scarce' }
+export const failureCodes: Record<FailureKind, string> = {
+  permanent: 'verify.refused',
+  transient: 'verify.flaky',
+  resource: 'verify.scarce',
+}
 
 /** `pictures`: SHA-256 by seed, as an undisturbed run draws them. */
 export function expectedOf(node: Node, path: string, pictures: readonly string[]): Expected {

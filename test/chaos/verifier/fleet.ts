@@ -10,6 +10,8 @@ import { stream } from './program.ts'
 /** Share of the commands that a broken line hits. */
 const lostShare = 0.1
 const cutShare = 0.05
+/** How long a fault waits for its victim to have work. */
+const aimMs = 2500
 
 /** A process that is started again whenever it is not there. */
 class Kept {
@@ -152,7 +154,11 @@ export class Fleet implements AsyncDisposable {
   /** Resolves when no fault lasts any more and every process is there again. */
   async calm(): Promise<void> {
     await Promise.all(this.#under)
-    await eventually('every process started again', () => Promise.resolve([...this.apis, ...this.workers].every(({ isUp }) => isUp)), 120_000)
+    await eventually(
+      'every process started again',
+      () => Promise.resolve([...this.apis, ...this.workers].every(({ isUp }) => isUp)),
+      120_000,
+    )
   }
 
   async #inject(planned: PlannedFault, i: number): Promise<void> {
@@ -164,6 +170,7 @@ export class Fleet implements AsyncDisposable {
     }
     const [group] = kind.split('.')
     const kept = group === 'worker' || group === 'child' ? this.workers[victim] : group === 'api' ? this.apis[victim] : undefined
+    if (kept && group !== 'api') await this.#untilBusy(kept, group === 'child' ? 'inference.' : '')
     if (kept && !kept.isUp) return
     switch (kind) {
       case 'worker.kill':
@@ -212,6 +219,16 @@ export class Fleet implements AsyncDisposable {
         fault.commands = lines.reduce((sum, { proxy }, n) => sum + proxy.hits() - (before[n] ?? 0), 0)
         return
       }
+    }
+  }
+
+  /** A fault that meets nobody at work shows nothing: it waits a little for a step of that kind on its victim. */
+  async #untilBusy({ process }: Kept, step: string): Promise<void> {
+    const { eye } = this.farm
+    for (const until = performance.now() + aimMs; performance.now() < until; await sleep(20)) {
+      const leased = await eye.zrange(keys.leases(0), '0', '-1')
+      const held = await Promise.all(leased.map((key) => eye.hmget(keys.step(key), 'worker', 'name')))
+      if (held.some(([worker, name]) => worker === process.ready && name?.startsWith(step))) return
     }
   }
 

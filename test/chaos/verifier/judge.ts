@@ -101,7 +101,8 @@ export function judge(evidence: Evidence): Verdict {
     const key = view.input['key'] as string | undefined
     const scenario = key === undefined ? undefined : scenarios.get(key)
     const result = judgeResult(found, scenario, evidence, byId)
-    if (result && result.rule === 'wrong result' && isGivenUp(found, byId)) excused.push(`${view.id} (${key ?? view.workflow}): ${result.detail}`)
+    if (result && result.rule === 'wrong result' && isGivenUp(found, byId))
+      excused.push(`${view.id} (${key ?? view.workflow}): ${result.detail}`)
     else if (result) own.push(result)
     violations.push(...own)
   }
@@ -157,12 +158,22 @@ function judgeHistory({ view, history, last }: Found): Violation[] {
   if (last.entries !== history.length) say('goes on after its end', `its history grew from ${history.length} to ${last.entries} entries`)
 
   const results = new Set<string>()
-  const holders = new Map<string, string>()
+  /** Whom each step was given to last. One that has lost its lease may still write, as long as nobody else has taken the step. */
+  const attempts = new Map<string, { id: string; isLost: boolean }>()
+  const mustHold = (type: string, key: string, attemptId: string): void => {
+    const held = attempts.get(key)?.id
+    if (held !== attemptId) say('late attempt', `${type} of ${key} is of ${attemptId}, ${held ?? 'nobody'} held it`)
+  }
   const told = new Set<string>()
   let isPaused = false
   for (const { type, key = '', attemptId = '' } of history) {
-    if (isPaused && (type.startsWith('step.') || type === 'timer.fired' || type === 'child.ended' || type === 'signal.received') && type !== 'step.noted')
+    if (
+      isPaused &&
+      (type.startsWith('step.') || type === 'timer.fired' || type === 'child.ended' || type === 'signal.received') &&
+      type !== 'step.noted'
+    )
       say('went on while paused', `${type} ${key}`)
+    // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- the others may come at any time
     switch (type) {
       case 'session.paused':
         isPaused = true
@@ -170,23 +181,28 @@ function judgeHistory({ view, history, last }: Found): Violation[] {
       case 'session.resumed':
         isPaused = false
         break
-      case 'step.started':
-        if (holders.has(key)) say('late attempt', `${key} was given to ${attemptId} while ${holders.get(key)} held it`)
+      case 'step.started': {
+        const held = attempts.get(key)
+        if (held && !held.isLost) say('late attempt', `${key} was given to ${attemptId} while ${held.id} held it`)
         if (results.has(key)) say('doubled result', `${key} was given to ${attemptId} after its result`)
-        holders.set(key, attemptId)
+        attempts.set(key, { id: attemptId, isLost: false })
         break
+      }
       case 'step.completed':
       case 'step.failed':
         if (results.has(key)) say('doubled result', `${key} has another result, of ${attemptId}`)
         results.add(key)
-        if (holders.get(key) !== attemptId) say('late attempt', `the result of ${key} is of ${attemptId}, ${holders.get(key) ?? 'nobody'} held it`)
-        holders.delete(key)
+        mustHold(type, key, attemptId)
+        attempts.delete(key)
         break
       case 'step.retrying':
       case 'step.released':
+        mustHold(type, key, attemptId)
+        attempts.delete(key)
+        break
       case 'step.recovered':
-        if (holders.get(key) !== attemptId) say('late attempt', `${type} of ${key} is of ${attemptId}, ${holders.get(key) ?? 'nobody'} held it`)
-        holders.delete(key)
+        mustHold(type, key, attemptId)
+        attempts.set(key, { id: attemptId, isLost: true })
         break
       case 'timer.fired':
       case 'child.ended':
@@ -212,7 +228,9 @@ function judgeLedger({ view, history }: Found, { ledger, submitted }: Evidence):
     return problems
   }
   const lines = ledger.get(key) ?? new Map<string, Line[]>()
-  const counted = new Map([...lines].flatMap(([path, all]) => all.flatMap(({ token }) => (token === undefined ? [] : [[token, path] as const]))))
+  const counted = new Map(
+    [...lines].flatMap(([path, all]) => all.flatMap(({ token }) => (token === undefined ? [] : [[token, path] as const]))),
+  )
   const isOwn = (path: string): boolean => path.startsWith(own) && !path.slice(own.length).includes('/')
   const tokens = new Map<string, string>()
   let taken = 0
@@ -223,14 +241,18 @@ function judgeLedger({ view, history }: Found, { ledger, submitted }: Evidence):
     const { token = '' } = (event['output'] ?? {}) as { token?: string }
     const path = counted.get(token)
     if (path === undefined || !isOwn(path)) say(`the result ${token} of ${event.key} is in no line of its steps`)
-    else if (tokens.has(path)) problems.push({ rule: 'doubled result', session: view.id, detail: `${path} has two results, ${token} and ${tokens.get(path)}` })
+    else if (tokens.has(path))
+      problems.push({ rule: 'doubled result', session: view.id, detail: `${path} has two results, ${token} and ${tokens.get(path)}` })
     else tokens.set(path, token)
   }
-  const started = [...lines].filter(([path]) => isOwn(path)).reduce((sum, [, all]) => sum + all.filter(({ is }) => is === 'started').length, 0)
+  const started = [...lines]
+    .filter(([path]) => isOwn(path))
+    .reduce((sum, [, all]) => sum + all.filter(({ is }) => is === 'started').length, 0)
   if (started > taken) say(`its steps ran ${started} times, but were taken ${taken} times`)
   for (const [path, token] of Object.entries((view.status === 'succeeded' && (view.output as Output | null)?.tokens) || {})) {
     if (counted.get(token) !== path) say(`its output names ${token} for ${path}, the ledger ${counted.get(token) ?? 'nothing'}`)
-    if (isOwn(path) && tokens.get(path) !== token) say(`its output names ${token} for ${path}, its history ${tokens.get(path) ?? 'nothing'}`)
+    if (isOwn(path) && tokens.get(path) !== token)
+      say(`its output names ${token} for ${path}, its history ${tokens.get(path) ?? 'nothing'}`)
   }
   return problems
 }
@@ -243,19 +265,29 @@ function judgeFamily({ view, history }: Found, byId: Map<string, Found>): Violat
     if (event.type !== 'child.ended') continue
     const child = byId.get(event['session'] as string)
     if (!child) say(`it was told of ${String(event['session'])}, which is not there`)
-    else if (child.view.status !== event['status']) say(`it was told that ${child.view.id} ${String(event['status'])}, but that ${child.view.status}`)
+    else if (child.view.status !== event['status'])
+      say(`it was told that ${child.view.id} ${String(event['status'])}, but that ${child.view.status}`)
   }
   if (view.parent !== null && !byId.has(view.parent)) say(`its parent ${view.parent} is not there`)
   return problems
 }
 
-function judgeResult(found: Found, scenario: Scenario | undefined, { pictures }: Evidence, byId: Map<string, Found>): Violation | undefined {
+function judgeResult(
+  found: Found,
+  scenario: Scenario | undefined,
+  { pictures }: Evidence,
+  byId: Map<string, Found>,
+): Violation | undefined {
   const { view } = found
   if (!ended.has(view.status)) return undefined
   const expected = expectations(found, scenario, pictures, byId)
   if (expected.some((each) => isAs(view, each, pictures))) return undefined
   const is = { status: view.status, output: view.output, error: view.error }
-  return { rule: 'wrong result', session: view.id, detail: `${scenario?.key ?? view.workflow} came to ${JSON.stringify(is)}, expected ${JSON.stringify(expected)}` }
+  return {
+    rule: 'wrong result',
+    session: view.id,
+    detail: `${scenario?.key ?? view.workflow} came to ${JSON.stringify(is)}, expected ${JSON.stringify(expected)}`,
+  }
 }
 
 type Wanted = Expected | { ends: 'succeeded'; picture: number }
@@ -279,7 +311,11 @@ function childAt(program: Node, path: string): Node | undefined {
 
 function isAs({ status, output, error }: View, expected: Wanted, pictures: readonly string[]): boolean {
   if (status !== expected.ends) return false
-  if ('picture' in expected) return isDeepStrictEqual((output as { images: { sha256: string }[] }).images.map(({ sha256 }) => sha256), [pictures[expected.picture]])
+  if ('picture' in expected)
+    return isDeepStrictEqual(
+      (output as { images: { sha256: string }[] }).images.map(({ sha256 }) => sha256),
+      [pictures[expected.picture]],
+    )
   if (expected.ends === 'succeeded') {
     const { total, trace } = output as Output
     return isDeepStrictEqual({ total, trace }, expected.result)

@@ -30,7 +30,11 @@ function readArguments(): { minutes: number; seed: number; asked: number | undef
 try {
   const outcome = await verify({ ...readArguments(), isPatient: true, say: (line) => void process.stdout.write(`${line}\n`) })
   const { verdict, voids } = outcome
-  const words = outcome.isGood ? 'all is well' : verdict.violations.length > 0 || voids.length === 0 ? 'a promise was broken' : 'void: this run shows nothing'
+  const words = outcome.isGood
+    ? 'all is well'
+    : verdict.violations.length > 0 || voids.length === 0
+      ? 'a promise was broken'
+      : 'void: this run shows nothing'
   process.stdout.write(`${words}\n`)
   process.exit(outcome.isGood ? 0 : words.startsWith('void') ? 3 : 1)
 } catch (error) {

@@ -20,7 +20,14 @@ import { chance } from '../../support/proxy.ts'
 const ms = z.int().min(0).max(60_000)
 
 export type Node =
-  | { do: 'step'; n: number; ms: number; lane: 'host' | 'gpu'; isDeaf: boolean; flaky: { how: 'transient' | 'resource'; times: number } | null }
+  | {
+      do: 'step'
+      n: number
+      ms: number
+      lane: 'host' | 'gpu'
+      isDeaf: boolean
+      flaky: { how: 'transient' | 'resource'; times: number } | null
+    }
   | { do: 'fail'; ms: number; how: FailureKind }
   | { do: 'timer'; ms: number }
   | { do: 'signal' }
@@ -131,13 +138,26 @@ interface Room {
 /** The i-th scenario of a seed. */
 export function scenario(seed: number, i: number): Scenario {
   const draw = new Draw(stream(seed, 'scenario', i))
-  const kind = draw.of<Kind>(['plain', 'plain', 'plain', 'failing', 'signalled', 'signalled', 'paused', 'paused', 'cancelled', 'endless', 'deadline'])
+  const kind = draw.of<Kind>([
+    'plain',
+    'plain',
+    'plain',
+    'failing',
+    'signalled',
+    'signalled',
+    'paused',
+    'paused',
+    'cancelled',
+    'endless',
+    'deadline',
+  ])
   const room: Room = { depth: 3, sessions: 2, mayFail: kind === 'failing' || kind === 'cancelled', hearsSignals: kind === 'signalled' }
   let program = several(draw, room)
   if (kind === 'failing' && draw.is(0.7)) program = { do: 'sequence', of: [program, failure(draw)] }
   if (kind === 'signalled') program = { do: 'sequence', of: [program, { do: 'signal' }, step(draw)] }
   // It waits for a signal that nobody sends.
-  if (kind === 'endless' || kind === 'deadline') program = { do: 'parallel', of: [program, { do: 'sequence', of: [step(draw), { do: 'signal' }] }] }
+  if (kind === 'endless' || kind === 'deadline')
+    program = { do: 'parallel', of: [program, { do: 'sequence', of: [step(draw), { do: 'signal' }] }] }
   const waits = [...nodesOf(program)].filter(({ node }) => node.do === 'signal')
   const signals = kind === 'signalled' ? waits.map(({ path }) => ({ path, atMs: draw.between(0, 3000), times: draw.of([1, 1, 2, 3]) })) : []
   const pauses = kind === 'paused' || ((kind === 'signalled' || kind === 'endless') && draw.is(0.4)) ? pausesOf(draw) : []
@@ -178,7 +198,8 @@ function node(draw: Draw, room: Room): Node {
     const body = several(draw, { ...room, depth: room.depth - 1, sessions: room.sessions - 1, hearsSignals: false })
     return { do: 'child', body }
   }
-  if (what < 0.8) return { do: 'try', body: draw.is(0.6) ? failure(draw) : several(draw, { ...room, depth: room.depth - 1, mayFail: true }) }
+  if (what < 0.8)
+    return { do: 'try', body: draw.is(0.6) ? failure(draw) : several(draw, { ...room, depth: room.depth - 1, mayFail: true }) }
   if (what < 0.86) {
     // Longer than anybody waits, or shorter: given up in the middle, or not at all.
     const patience = draw.between(50, 1200)
@@ -198,7 +219,7 @@ function step(draw: Draw): Node {
   return {
     do: 'step',
     n: draw.between(1, 1000),
-    ms: draw.of([0, 5, 30, 100, 250, 600, 1200]),
+    ms: draw.of([0, 5, 30, 100, 250, 600, 1200, 2500]),
     lane: draw.is(0.25) ? 'gpu' : 'host',
     isDeaf: draw.is(0.7),
     flaky,
@@ -206,5 +227,9 @@ function step(draw: Draw): Node {
 }
 
 function failure(draw: Draw): Node {
-  return { do: 'fail', ms: draw.of([0, 50, 300]), how: draw.of<FailureKind>(['permanent', 'permanent', 'permanent', 'transient', 'resource']) }
+  return {
+    do: 'fail',
+    ms: draw.of([0, 50, 300]),
+    how: draw.of<FailureKind>(['permanent', 'permanent', 'permanent', 'transient', 'resource']),
+  }
 }

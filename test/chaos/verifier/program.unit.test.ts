@@ -19,7 +19,9 @@ function run(node: Node, path: string, draw: () => number): Ended {
   let at = machine.start({ key: 'k', ledger: '/', path, program: node }, version)
   while (at.document.status === undefined) {
     const open = Object.entries(at.document.effects)
-    const signals = [...nodesOf(node, path)].filter(({ node: { do: is }, path: where }) => is === 'signal' && !(where in heard(at.document)))
+    const signals = [...nodesOf(node, path)].filter(
+      ({ node: { do: is }, path: where }) => is === 'signal' && !(where in heard(at.document)),
+    )
     const choices = open.length + signals.length
     const chosen = Math.floor(draw() * choices)
     const [name, effect] = open[chosen] ?? []
@@ -55,11 +57,19 @@ function comesTo(ended: Ended, expected: Expected): void {
 describe('random programs', () => {
   it('come to what was worked out beforehand, in whatever order their effects end', () => {
     fc.assert(
-      fc.property(fc.nat(), fc.nat(10_000), fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })), (seed, i, draws) => {
-        const { program: node, kind } = scenario(seed, i)
-        fc.pre(kind !== 'endless' && kind !== 'deadline')
-        comesTo(run(node, '', () => draws.next().value ?? 0), expectedOf(node, '', pictures))
-      }),
+      fc.property(
+        fc.nat(),
+        fc.nat(10_000),
+        fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })),
+        (seed, i, draws) => {
+          const { program: node, kind } = scenario(seed, i)
+          fc.pre(kind !== 'endless' && kind !== 'deadline')
+          comesTo(
+            run(node, '', () => draws.next().value ?? 0),
+            expectedOf(node, '', pictures),
+          )
+        },
+      ),
       { numRuns: 300 },
     )
   })

@@ -9,26 +9,35 @@ import { kinds } from './program.ts'
 function table(head: string[], rows: (string | number)[][]): string {
   const cells = [head, ...rows.map((row) => row.map(String))]
   const widths = head.map((_, i) => Math.max(...cells.map((row) => (row[i] ?? '').length)))
-  return cells.map((row) => `  ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join('  ')}`).join('\n')
+  return cells
+    .map((row) => `  ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join('  ')}`)
+    .join('\n')
 }
 
 export interface Figures {
-  /** Lost leases that came back, and how long the slowest step was without anybody, ms. */
+  /** Lost leases that came back. */
   recoveries: number
-  slowestMs: number
+  /** The step that was longest without anybody, from the fault to its next attempt; null when no recovery is of a fault of ours. */
+  slowest: { ms: number; lost: Ran; next: Ran; fault: Injected } | null
+  medianMs: number
 }
 
-/** From the fault that ended an attempt to the next attempt at the same step. */
 export function recoveriesOf(attempts: readonly Ran[], hits: readonly Injected[]): Figures {
-  let [recoveries, slowestMs] = [0, 0]
-  for (const [i, lost] of attempts.entries()) {
-    if (lost.end !== 'step.recovered') continue
-    recoveries++
-    const next = attempts.slice(i + 1).find((ran) => ran.key === lost.key)
-    const fault = hits.findLast(({ target, at }) => target === lost.worker && at >= lost.from - 50 && at <= lost.to)
-    if (next && fault) slowestMs = Math.max(slowestMs, next.from - fault.at)
-  }
-  return { recoveries, slowestMs }
+  const lost = attempts.filter(({ end }) => end === 'step.recovered')
+  const found = lost.flatMap((each) => {
+    const next = attempts.find((ran) => ran.key === each.key && ran.from >= each.to)
+    const fault = hits.findLast(({ target, at }) => target === each.worker && at >= each.from - 50 && at <= each.to)
+    return next && fault ? [{ ms: next.from - fault.at, lost: each, next, fault }] : []
+  })
+  found.sort((a, b) => a.ms - b.ms)
+  return { recoveries: lost.length, slowest: found.at(-1) ?? null, medianMs: found[Math.floor(found.length / 2)]?.ms ?? 0 }
+}
+
+function wordsOf({ recoveries, slowest, medianMs }: Figures): string {
+  if (!slowest) return `${recoveries} recoveries`
+  const { ms, lost, next, fault } = slowest
+  const s = (time: number): string => (time / 1000).toFixed(1)
+  return `${recoveries} recoveries, running again ${s(medianMs)} s after their fault at the median; the slowest ${s(ms)} s: ${fault.kind} at ${s(fault.atMs)} s, its lease ended ${s(lost.to - fault.at)} s later, ${s(next.from - lost.to)} s until ${lost.key} ran again`
 }
 
 export interface Summary {
@@ -72,11 +81,14 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
       [...faultKinds.map((kind) => [kind, counts.get(kind)?.planned ?? 0, counts.get(kind)?.hit ?? 0]), ['all', plan.length, hits.length]],
     ),
     '',
-    `  ${figures.recoveries} recoveries, the slowest ${(figures.slowestMs / 1000).toFixed(1)} s after its fault; ${ownEnds} processes ended by themselves`,
+    `  ${wordsOf(figures)}`,
+    `  ${ownEnds} processes ended by themselves and were started again`,
     `  ${seconds.faults} s of faults, ${seconds.settling} s until all had ended`,
     ...verdict.excused.map((text) => `  given up with reason: ${text}`),
     ...voids.map((text) => `  VOID: ${text}`),
-    ...verdict.violations.slice(0, 40).map(({ rule, session, detail }) => `  FAILED: ${rule}${session && ` (${session})`}: ${detail.slice(0, 2000)}`),
+    ...verdict.violations
+      .slice(0, 40)
+      .map(({ rule, session, detail }) => `  FAILED: ${rule}${session && ` (${session})`}: ${detail.slice(0, 2000)}`),
   ]
   if (verdict.violations.length > 40) lines.push(`  … and ${verdict.violations.length - 40} more`)
   return lines.join('\n')

@@ -31,7 +31,7 @@ export interface RunOptions {
    * to it.
    */
   isPatient?: boolean
-  say(line: string): void
+  say: (line: string) => void
 }
 
 export interface Outcome extends Summary {
@@ -40,14 +40,24 @@ export interface Outcome extends Summary {
 
 /** Sessions under way at most, and started in a second. */
 const atOnce = 24
-const perSecond = 2
+const perSecond = 3
 const apis = 2
 /** BullMQ's lock, and two of its checks. */
 const orphansMs = 150_000
+/** Until the queues of a device that is gone are removed, and then some. */
+const desertedMs = 40_000
 /** Stuck sessions that are shown whole. */
 const shown = 3
 
-export async function verify({ seed, minutes, workers = 3, settleS = 90, isPatient = false, say, ...options }: RunOptions): Promise<Outcome> {
+export async function verify({
+  seed,
+  minutes,
+  workers = 3,
+  settleS = 90,
+  isPatient = false,
+  say,
+  ...options
+}: RunOptions): Promise<Outcome> {
   const plan = planOf({ seed, minutes, workers, apis })
   const asked = options.asked ?? Math.ceil(plan.length / 2)
   say(`seed ${seed}: ${minutes} minutes on ${workers} workers and ${apis} APIs, ${plan.length} faults planned, ${asked} must hit live work`)
@@ -82,7 +92,14 @@ export async function verify({ seed, minutes, workers = 3, settleS = 90, isPatie
     })()
     while (elapsed() < minutes * 60_000) {
       if (open.size < atOnce) {
-        const each: Submitted = { scenario: scenario(seed, submitted.length), ids: [], wasThere: null, again: null, first: null, streamed: [] }
+        const each: Submitted = {
+          scenario: scenario(seed, submitted.length),
+          ids: [],
+          wasThere: null,
+          again: null,
+          first: null,
+          streamed: [],
+        }
         submitted.push(each)
         const driven: Promise<void> = driver.drive(each).finally(() => open.delete(driven))
         open.add(driven)
@@ -125,7 +142,14 @@ export async function verify({ seed, minutes, workers = 3, settleS = 90, isPatie
     const isWhole = (await fleet.farm.client.get('/v1/sessions?limit=1')).status === 200
     if (!isWhole) leftovers.push('the API does not answer when all is over')
 
-    const evidence: Evidence = { pictures, submitted, found, ledger: readLedger(ledger), leftovers: [...leftovers, ...fleet.problems], answers: driver.answers }
+    const evidence: Evidence = {
+      pictures,
+      submitted,
+      found,
+      ledger: readLedger(ledger),
+      leftovers: [...leftovers, ...fleet.problems],
+      answers: driver.answers,
+    }
     evidence.leftovers.push(...(await fleet.end()))
     const attempts = found.flatMap(({ view, history }) => attemptsIn(view.id, history))
     const hits = fleet.injected.filter((fault) => isHit(fault, attempts, driver.asked))
@@ -200,7 +224,7 @@ async function jobsLeft({ farm }: Fleet, isPatient: boolean): Promise<string[]> 
       left = await look()
       return left.length === 0
     },
-    isPatient ? orphansMs : 15_000,
+    isPatient ? orphansMs : desertedMs,
   ).catch(() => undefined)
   return left
 }

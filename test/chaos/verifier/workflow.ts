@@ -155,7 +155,8 @@ function after({ ends, heard }: Seen, event: AnyEventObject): Seen {
   }
   const path = pathOf(event['actorId'])
   if (type.startsWith('xstate.done.actor.')) return { ends: { ...ends, [path]: { output: event['output'] } }, heard }
-  if (type.startsWith('xstate.error.actor.')) return { ends: { ...ends, [path]: { code: (event['error'] as { code: string }).code } }, heard }
+  if (type.startsWith('xstate.error.actor.'))
+    return { ends: { ...ends, [path]: { code: (event['error'] as { code: string }).code } }, heard }
   return { ends, heard }
 }
 
@@ -201,7 +202,7 @@ const advance = enqueueActions(({ context, event, enqueue: queue }) => {
 })
 
 /** The request of a picture, as `picture` nodes and the undisturbed run ask for it. */
-export const picture = (seed: number): Record<string, unknown> => ({ prompt: 'a red circle', seed, steps: 20 })
+export const picture = (seed: number): Record<string, unknown> => ({ prompt: 'a red circle', seed, steps: 30 })
 
 const machine = setup({ types, actors, actions: { advance: advance as never } }).createMachine({
   id: 'program',
@@ -270,7 +271,9 @@ async function work({ key, ledger, path, n, ms, isDeaf, failures, how }: Work, t
     appendFileSync(file, `${JSON.stringify({ ...line, pid: process.pid, at: Date.now() })}\n`)
   write({ is: 'started' })
   await delay(ms, undefined, isDeaf ? {} : { signal: tools.signal })
-  const failed = readFileSync(file, 'utf8').split('\n').filter((line) => line.includes('"is":"failed"')).length
+  const failed = readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('"is":"failed"')).length
   if (failures === null || failed < failures) {
     write({ is: 'failed' })
     throw new DarkroomError(codes[how], `step ${path} was told to fail`)
