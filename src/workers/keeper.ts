@@ -5,6 +5,7 @@
 import { freemem, totalmem } from 'node:os'
 import type { AllocationInfo, Device, DeviceMemory, Kind } from '../domains/device-memory.ts'
 import type { Alert } from '../domains/device/schema.ts'
+import { LeakBook, type LeakReason } from '../domains/memory/leaks.ts'
 import { view } from '../domains/memory/operations.ts'
 import type { LeakReport, Pressure, PythonMemory, Ram } from '../domains/memory/schema.ts'
 import type { DeviceTools, Target } from '../domains/operation.ts'
@@ -18,9 +19,8 @@ import type { Ready, Vitals } from './protocol.ts'
 import type { PythonChild } from './python.ts'
 
 const sampleMs = 1000
-/** Most allocations and leaks that a report lists. */
+/** Most allocations that a report lists. */
 const listed = 200
-const listedLeaks = 20
 /** °C at which a device is hot, and at which it is not any more. */
 const hot = { from: 90, below: 85 }
 /** An alert of a leak stays this long after the last one. */
@@ -81,7 +81,7 @@ export class MemoryKeeper implements DeviceTools {
   readonly #options: KeeperOptions
   readonly #own: OpenedDevice
   readonly #alerts = new Map<Alert['code'], Alert>()
-  readonly #leaks: LeakReport = { count: 0, bytes: 0, newest: [] }
+  readonly #leaks = new LeakBook()
   readonly #pressure: { device: Pressure; ram: Pressure }
   #report: DeviceReport | undefined
   #timer: NodeJS.Timeout | undefined
@@ -120,7 +120,7 @@ export class MemoryKeeper implements DeviceTools {
   }
 
   async #tick(): Promise<void> {
-    await this.memory.expire()
+    this.#count(await this.memory.expire(), 'expired')
     await this.#releaseEnded()
     await this.#sample()
   }
@@ -138,20 +138,19 @@ export class MemoryKeeper implements DeviceTools {
     const owners = new Set(this.memory.list().flatMap(({ owner }) => (sessionIdPattern.test(owner) ? [owner] : [])))
     if (owners.size === 0) return
     const ends = await this.#options.port.endedOf([...owners])
-    for (const [owner, endedMs] of ends) this.#count(await this.memory.releaseOwner(owner), endedMs > releaseGraceMs)
+    for (const [owner, endedMs] of ends) {
+      const released = await this.memory.releaseOwner(owner)
+      if (endedMs > releaseGraceMs) this.#count(released, 'orphaned')
+    }
   }
 
-  #count(released: AllocationInfo[], isLeak: boolean): void {
-    if (!isLeak || released.length === 0) return
-    const { log } = this.#options
-    for (const info of released) {
-      const { id, owner, bytes, kind } = view(info, this)
-      this.#leaks.count++
-      this.#leaks.bytes += bytes
-      this.#leaks.newest.unshift({ id, owner, bytes, kind, ageMs: info.ageMs, foundAt: Date.now() })
-      log.warn({ allocation: id, owner, bytes }, 'an allocation had outlived its owner')
+  #count(reclaimed: AllocationInfo[], reason: LeakReason): void {
+    for (const info of reclaimed) {
+      const allocation = view(info, this)
+      this.#leaks.reclaimed(allocation, reason, Date.now())
+      const { id, owner, bytes } = allocation
+      if (reason === 'orphaned') this.#options.log.warn({ allocation: id, owner, bytes }, 'an allocation had outlived its owner')
     }
-    this.#leaks.newest.length = Math.min(this.#leaks.newest.length, listedLeaks)
   }
 
   async principal(owner: string): Promise<string> {
@@ -202,9 +201,12 @@ export class MemoryKeeper implements DeviceTools {
     const ram = ramNow(child?.rssBytes ?? 0)
     this.#press('device', figures.total, figures.used)
     this.#press('ram', ram.total, ram.used)
-    this.#watch(vitals.temperature, usage.lost)
+    const live = memory.list()
+    this.#leaks.look(live, Date.now())
+    const leaks = this.#leaks.report(live, (info) => view(info, this), Date.now())
+    this.#watch(vitals.temperature, usage.lost, leaks)
     const { capabilities, key, uuid, luid, software } = this.#own.device
-    const held = memory.list().toSorted((a, b) => a.ageMs - b.ageMs || b.id - a.id)
+    const held = live.toSorted((a, b) => a.ageMs - b.ageMs || b.id - a.id)
     const isDegraded = [...this.#alerts.keys()].some((code) => code !== 'native.missing')
     this.#report = {
       backend: memory.backend,
@@ -226,7 +228,7 @@ export class MemoryKeeper implements DeviceTools {
       pressure: { device: { ...this.#pressure.device }, ram: { ...this.#pressure.ram } },
       allocations: held.slice(0, listed).map((info) => view(info, this)),
       allocationCount: held.length,
-      leaks: { ...this.#leaks, newest: [...this.#leaks.newest] },
+      leaks,
     }
     return this.#report
   }
@@ -263,7 +265,7 @@ export class MemoryKeeper implements DeviceTools {
     this.#pressure[pool] = { ...now, level, fraction, used, total, since: level === now.level ? now.since : Date.now() }
   }
 
-  #watch(temperature: number | null, isLost: boolean): void {
+  #watch(temperature: number | null, isLost: boolean, leaks: LeakReport): void {
     const wasHot = this.#alerts.has('device.hot')
     if (temperature !== null && temperature >= (wasHot ? hot.below : hot.from))
       this.#alert('device.hot', `${Math.round(temperature)} °C; it slows down from about ${hot.from} °C on`)
@@ -272,9 +274,12 @@ export class MemoryKeeper implements DeviceTools {
     this.#alert('native.missing', this.index === null ? (this.#own.reason ?? 'the native addon does not reach the device') : undefined)
     const pressed = (['device', 'ram'] as const).filter((pool) => this.#pressure[pool].level === 'critical')
     this.#alert('memory.pressure', pressed.length > 0 ? `critical in ${pressed.join(' and ')}` : undefined)
-    const [leak] = this.#leaks.newest
+    const leak = leaks.newest.find(({ reason }) => reason === 'orphaned')
     const isRecent = leak !== undefined && Date.now() - leak.foundAt < leakAlertMs
-    this.#alert('memory.leak', isRecent ? `${this.#leaks.count} allocations had outlived their owners and were reclaimed` : undefined)
+    this.#alert(
+      'memory.leak',
+      isRecent ? `${leaks.byReason.orphaned.count} allocations had outlived their owners and were reclaimed` : undefined,
+    )
   }
 
   /** Raises or clears an alert; one that stands keeps its time. */

@@ -58,6 +58,12 @@ export const report = (more: Partial<DeviceReport> = {}): DeviceReport => ({
   },
   allocations: [],
   allocationCount: 0,
-  leaks: { count: 0, bytes: 0, newest: [] },
+  leaks: {
+    count: 0,
+    bytes: 0,
+    byReason: { expired: { count: 0, bytes: 0 }, orphaned: { count: 0, bytes: 0 } },
+    newest: [],
+    suspects: [],
+  },
   ...more,
 })

@@ -91,12 +91,27 @@ export const Pressure = z.strictObject({
 })
 export type Pressure = z.infer<typeof Pressure>
 
-/** Allocations that outlived what they were for and were reclaimed, since the worker started. */
+const Leaks = z.strictObject({ count: Whole, bytes: Whole })
+
+/** Allocations that outlived what they were for and were reclaimed, since the worker started; and those that look as if they will. */
 export const LeakReport = z.strictObject({
-  count: Whole,
-  bytes: Whole,
+  ...Leaks.shape,
+  /** `expired`: their time was over before anybody released them. `orphaned`: their owner had ended. */
+  byReason: z.strictObject({ expired: Leaks, orphaned: Leaks }),
   /** The newest first, twenty at most. */
-  newest: z.array(z.strictObject({ id: AllocationId, owner: z.string(), bytes: Whole, kind: Kind, ageMs: Whole, foundAt: Whole })),
+  newest: z.array(
+    z.strictObject({
+      id: AllocationId,
+      owner: z.string(),
+      bytes: Whole,
+      kind: Kind,
+      reason: z.enum(['expired', 'orphaned']),
+      ageMs: Whole,
+      foundAt: Whole,
+    }),
+  ),
+  /** Live ones that nobody was seen to use or renew for an hour: the longest first, twenty at most. */
+  suspects: z.array(z.strictObject({ id: AllocationId, owner: z.string(), bytes: Whole, kind: Kind, unusedMs: Whole })),
 })
 export type LeakReport = z.infer<typeof LeakReport>
 
@@ -113,6 +128,78 @@ export const MemoryReport = z.strictObject({
   leaks: LeakReport,
 })
 export type MemoryReport = z.infer<typeof MemoryReport>
+
+// ---- analytics: what a worker publishes beside its record, every few seconds ----
+
+/** The highest of each step, in columns of one length: `at` is where a step begins. A step without a sample is left out. */
+export const Series = z.strictObject({
+  stepMs: Whole,
+  at: z.array(Whole),
+  used: z.array(Whole.nullable()),
+  /** Of the pool, what cannot be dropped at once; over 1 where more is used than the budget. */
+  fraction: z.array(z.number().min(0).nullable()),
+  evictable: z.array(Whole),
+  tracked: z.array(Whole),
+  reserved: z.array(Whole),
+  fragmentation: z.array(Fraction),
+})
+export type Series = z.infer<typeof Series>
+
+/** How many fell into `from` ≤ value < `to`; each is twice as wide as the one before, empty ones are left out. */
+export const Histogram = z.array(z.strictObject({ from: Whole, to: Whole, count: z.int().min(1) }))
+export type Histogram = z.infer<typeof Histogram>
+
+const Peak = z.strictObject({ bytes: Whole, at: Whole })
+/** Of all owners of one kind: what they hold now, and what they have had since the worker started. */
+const OwnerTotals = z.strictObject({
+  bytes: Whole,
+  allocated: Whole,
+  allocatedBytes: Whole,
+  released: Whole,
+  expired: Whole,
+  orphaned: Whole,
+})
+
+export const Recommendation = z.strictObject({
+  code: z.enum(['memory.defragment', 'memory.leak_suspected', 'memory.near_limit', 'memory.evict_models']),
+  /** What leads to it, and what to do: sentences with the figures in them. */
+  message: z.string(),
+  /** A workflow that does it, where there is one. */
+  workflow: z.string().nullable(),
+  /** Whom it concerns, where it is one owner. */
+  owner: z.string().nullable(),
+  figures: z.record(z.string(), z.number()),
+})
+export type Recommendation = z.infer<typeof Recommendation>
+
+/** Since the worker started, of its device; milliseconds since 1970 by the worker's clock, bytes. */
+export const MemoryAnalytics = z.strictObject({
+  since: Whole,
+  sampledAt: Whole,
+  samples: Whole,
+  total: Whole.nullable(),
+  /** From fine to coarse: 1 s over 5 minutes, 10 s over an hour, 5 minutes over a day. */
+  series: z.array(Series),
+  /** null before there was any. */
+  peaks: z.strictObject({ used: Peak.nullable(), tracked: Peak.nullable(), reserved: Peak.nullable() }),
+  fragmentation: z.strictObject({ now: Fraction, highest: Fraction, largestHole: Whole, free: Whole }),
+  sizes: Histogram,
+  /** Of those that share arenas. */
+  placedSizes: Histogram,
+  /** ms, from allocation to end. */
+  lifetimes: Histogram,
+  totals: z.strictObject({ session: OwnerTotals, key: OwnerTotals }),
+  /** Owners most of whose allocations ended by their time, ten at most. */
+  expiring: z.array(z.strictObject({ owner: z.string(), ended: Whole, expired: Whole, bytes: Whole })),
+  refusals: z.strictObject({
+    count: Whole,
+    byCode: z.record(z.string(), Whole),
+    /** The newest first, twenty at most; `idleModelBytes`: what idle models held then. */
+    newest: z.array(z.strictObject({ at: Whole, code: z.string(), bytes: Whole, idleModelBytes: Whole })),
+  }),
+  recommendations: z.array(Recommendation),
+})
+export type MemoryAnalytics = z.infer<typeof MemoryAnalytics>
 
 // ---- operations ----
 
