@@ -29,6 +29,7 @@ const targets = {
   test: { command: [suite, 'test'] },
   check: { command: [suite, 'check'], python: false },
   exact: { command: [suite, 'exact'] },
+  cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
   chaos: { command: ['--import', 'tsx', join(root, 'test', 'chaos', 'verifier', 'main.ts')], native: true },

@@ -1,6 +1,7 @@
 /**
  * `npm test`: everything there is to check, one part after another, none hiding another's failure. What failed stands at the end once more;
  * the last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds.
+ * `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -93,6 +94,11 @@ const firstLines = (text = '') =>
 /** @param {string} name @param {string[]} args @returns {Part[]} */
 function partsOf(name, args) {
   if (name === 'exact') return [vitest('vitest', '--project', 'exact', ...args)]
+  if (name === 'cluster') {
+    process.env['TEST_REDIS'] = 'cluster'
+    const chosen = args.length > 0 ? args : ['test/workflows', 'test/crash', 'test/api', 'test/faults']
+    return [vitest('cluster', '--project', 'unit', '--project', 'system', ...chosen)]
+  }
   if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', ...args)]
   const quick = [
     { title: 'format', command: tool('oxfmt', '--check') },

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
 import { DarkroomError } from './errors.ts'
+import { keys } from './keys.ts'
 
 export type { Redis } from 'ioredis'
 export type ScriptReply = [string, ...(string | number)[]]
@@ -77,7 +78,23 @@ function corkWrites(stream: Socket): void {
 
 /** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong. */
 export async function untilReady(redis: Redis, timeoutMs: number): Promise<void> {
-  if (redis.status === 'ready') return
+  const until = performance.now() + timeoutMs
+  if (redis.status !== 'ready') await untilConnected(redis, timeoutMs)
+  // A node of a cluster takes no command of a key for its first two seconds.
+  while (await isClusterDown(redis)) {
+    if (performance.now() > until)
+      throw new DarkroomError('redis.unavailable', `the cluster of this Redis is still down after ${timeoutMs / 1000} s`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+const isClusterDown = (redis: Redis): Promise<boolean> =>
+  redis.exists(keys.storeId()).then(
+    () => false,
+    (error: Error) => error.message.includes('CLUSTERDOWN'),
+  )
+
+async function untilConnected(redis: Redis, timeoutMs: number): Promise<void> {
   const { path, host, port } = redis.options
   let reason = ''
   await new Promise<void>((resolve, reject) => {
@@ -120,7 +137,7 @@ export function asRedisError(error: unknown): unknown {
   // A script's own refusal is wrapped in words before Redis 7.
   if (/\bOOM command not allowed/.test(message)) return new DarkroomError('redis.full', 'Redis has reached its maxmemory', { cause: error })
   if (
-    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|Reached the max retries|aborted due to connection close/.test(
+    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|CLUSTERDOWN|Reached the max retries|aborted due to connection close/.test(
       message,
     )
   ) {

@@ -18,7 +18,7 @@ import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
 import { step } from '../../src/workflows/machines/step.ts'
 import { ApiClient } from '../support/http.ts'
 import { writeModel } from '../support/model.ts'
-import { startTestRedis } from '../support/redis.ts'
+import { defaultShards, startTestRedis } from '../support/redis.ts'
 
 /** A workflow of one step that no worker runs: tests take it and deliver its result themselves. */
 const sketch: Workflow = {
@@ -101,6 +101,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
       REDIS_URL: url,
       DARKROOM_LOG: 'silent',
     }),
+    shards: defaultShards,
     ...over,
   }
   const log = createLog('silent', 'api')

@@ -52,7 +52,7 @@ async function disturb(farm: Farm, draw: () => number, isOver: () => boolean): P
     starting.delete(process)
   }
   const leased = async (): Promise<(string | null)[]> => {
-    const members = await farm.eye.zrange(keys.leases(0), '0', '-1')
+    const members = await farm.members(keys.leases)
     return Promise.all(members.map((member) => farm.eye.hget(keys.step(member), 'worker')))
   }
   while (!isOver() && kills.hits < mostHits) {

@@ -1,31 +1,17 @@
-import { connect, type Socket } from 'node:net'
-import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { keys, shardOf } from '../../src/keys.ts'
+import { shardOf } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
-
-/** A command as Redis' MONITOR shows it. */
-interface Seen {
-  source: string
-  args: string[]
-}
+import { Monitor } from '../support/monitor.ts'
 
 describe('three shards', () => {
   let farm: Farm
-  const seen: Seen[] = []
-  let monitor: Socket
+  let monitor: Monitor
   beforeAll(async () => {
     farm = await startFarm({ workers: 2, shards: 3, fake: ['--call-ms', '20'] })
-    monitor = connect(farm.redis.url.slice('unix:'.length))
-    monitor.write('MONITOR\r\n')
-    createInterface(monitor).on('line', (line) => {
-      const [, source = '', command = ''] = /^\+\S+ \[\d+ ([^\]]+)\] (.*)$/.exec(line) ?? []
-      const args = [...command.matchAll(/"((?:[^"\\]|\\.)*)"/g)].map(([, text]) => text ?? '')
-      if (args.length > 0) seen.push({ source, args })
-    })
+    monitor = new Monitor(farm.redis.url)
   })
   afterAll(async () => {
-    monitor.destroy()
+    await monitor.close()
     await farm[Symbol.asyncDispose]()
   })
 
@@ -62,31 +48,10 @@ describe('three shards', () => {
   })
 
   it('no script crosses hash tags, as a cluster would refuse it', () => {
-    const tagsOf = (args: string[]): string[] => args.flatMap((arg) => /^darkroom:(\{[^}]+\})/.exec(arg)?.[1] ?? [])
-    const crossings: string[] = []
-    let script: { text: string; tags: Set<string> } | undefined
-    let count = 0
-    for (const { source, args } of seen) {
-      const [command = '', ...rest] = args
-      if (source === 'lua' && script && command.toLowerCase() !== 'publish') {
-        for (const tag of tagsOf(rest)) script.tags.add(tag)
-        if (script.tags.size > 1) crossings.push(`${script.text}: ${command} ${rest.join(' ').slice(0, 200)}`)
-      } else if (/^eval(sha)?$/i.test(command)) {
-        count++
-        const named = rest.slice(2, 2 + Number(rest[1]))
-        script = { text: rest.slice(0, 4).join(' ').slice(0, 120), tags: new Set(tagsOf(named)) }
-        if (script.tags.size > 1) crossings.push(`${script.text} names keys of several tags`)
-      } else {
-        script = undefined
-        // MGET, DEL and the like: one slot each.
-        const tags = new Set(tagsOf(rest.filter((arg) => !arg.includes(':events:'))))
-        if (tags.size > 1 && !/subscribe|publish/i.test(command)) crossings.push(`${command} ${rest.join(' ').slice(0, 200)}`)
-      }
-    }
-    expect(count).toBeGreaterThan(500)
-    expect(seen.some(({ source }) => source === 'lua')).toBe(true)
+    const { scripts, tags, crossings } = monitor.report()
     expect(crossings).toEqual([])
-    expect(new Set(seen.flatMap(({ args }) => tagsOf(args))).size).toBeGreaterThan(5)
-    expect(keys.outbox(2)).toContain('{s2}')
+    expect(scripts).toBeGreaterThan(500)
+    expect(tags.size).toBeGreaterThan(5)
+    expect(tags).toContain('{s2}')
   })
 })

@@ -57,7 +57,7 @@ describe.concurrent('durability', { timeout: 120_000 }, () => {
       }
       await farm.addWorker()
       // Those too of which nobody knew.
-      for (const id of await farm.eye.zrange(keys.index(0, 'all'), '0', '-1')) await farm.until(id, 'succeeded')
+      for (const id of await farm.members((shard) => keys.index(shard, 'all'))) await farm.until(id, 'succeeded')
     })
   }
 

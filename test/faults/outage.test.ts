@@ -18,7 +18,7 @@ const body = { workflow: 'image-generation', input: { prompt: 'a red circle', st
 /** What each worker has begun since then, by lane: `<worker> gpu`, `<worker> host`. */
 async function begun(farm: Farm, since: number): Promise<Set<string>> {
   const found = new Set<string>()
-  for (const id of await farm.eye.zrange(keys.index(0, 'all'), '0', '-1'))
+  for (const id of await farm.members((shard) => keys.index(shard, 'all')))
     for (const { type, at, worker, step } of await farm.history(id))
       if (type === 'step.started' && at > since) found.add(`${worker} ${step?.startsWith('inference.') ? 'gpu' : 'host'}`)
   return found

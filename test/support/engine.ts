@@ -11,7 +11,7 @@ import { operations } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
 import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
 import { writeModel } from './model.ts'
-import { startTestRedis } from './redis.ts'
+import { defaultShards, startTestRedis } from './redis.ts'
 
 interface Further {
   shards?: number
@@ -38,7 +38,7 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
   await writeModel(join(folder, 'models'))
   const config = {
     ...readConfig({ DARKROOM_DATA: folder, DARKROOM_MODELS: join(folder, 'models') }),
-    shards: further.shards ?? 1,
+    shards: further.shards ?? defaultShards,
     ...further.config,
   }
   const redis = connect(server.url, { patience: 'wait' })

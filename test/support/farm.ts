@@ -22,7 +22,7 @@ import { writeModel } from './model.ts'
 import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
 import { startProxy, type FaultProxy } from './proxy.ts'
-import { startTestRedis, type TestRedis } from './redis.ts'
+import { defaultShards, startTestRedis, type TestRedis } from './redis.ts'
 import type { WorkerSetup } from './worker.ts'
 
 export interface WorkerOptions {
@@ -145,13 +145,23 @@ export class Farm implements AsyncDisposable {
       DARKROOM_DATA: join(folder, 'data'),
       DARKROOM_MODELS: join(options.real ? root : folder, 'models'),
       DARKROOM_THREADS: '1',
-      DARKROOM_SHARDS: String(options.shards ?? 1),
+      DARKROOM_SHARDS: String(this.shards),
       DARKROOM_CHECKPOINT_CALLS: String(options.checkpointCalls ?? 1),
       DARKROOM_DRAIN_S: '10',
       DARKROOM_LOG: 'info',
       REDIS_URL: proxy?.url ?? redis.url,
       ...options.settings,
     }
+  }
+
+  get shards(): number {
+    return this.#options.shards ?? defaultShards
+  }
+
+  /** Members of an index or clock, of all shards. */
+  async members(key: (shard: number) => string): Promise<string[]> {
+    const all = await Promise.all(Array.from({ length: this.shards }, (_, shard) => this.eye.zrange(key(shard), '0', '-1')))
+    return all.flat()
   }
 
   get artifacts(): string {
@@ -383,15 +393,17 @@ export class Farm implements AsyncDisposable {
   /** What must never be there, and what must not be there when every session has ended. Empty when all is well. */
   async leftovers(): Promise<string[]> {
     const found: string[] = []
-    for (let shard = 0; shard < (this.#options.shards ?? 1); shard++) {
+    for (let shard = 0; shard < this.shards; shard++) {
       for (const id of await this.eye.zrange(keys.index(shard, 'all'), '0', '-1')) found.push(...(await this.#sessionLeftovers(id)))
       for (const clock of ['leases', 'timers', 'outbox'] as const) {
         for (const member of await this.eye.zrange(keys[clock](shard), '0', '-1')) found.push(`${clock}: ${member}`)
       }
     }
-    for (const key of await this.eye.keys(keys.reserved(0).replace('s0', 's*')))
+    for (const key of await this.eye.keys(keys.reserved(0).replace('s0', 's[0-9]*')))
       if (Number(await this.eye.get(key)) !== 0) found.push(`${key}: ${await this.eye.get(key)} bytes for sessions that have ended`)
-    for (const kind of ['step', 'inbox', 'scratch']) found.push(...(await this.eye.keys(`darkroom:{s*}:${kind}:*`)))
+    // On a cluster: commands that it refused because their keys lie in different slots.
+    found.push(...((await this.eye.info('errorstats')).match(/errorstat_CROSSSLOT\S+/g) ?? []))
+    for (const kind of ['step', 'inbox', 'scratch']) found.push(...(await this.eye.keys(`darkroom:{s[0-9]*}:${kind}:*`)))
     return found
   }
 

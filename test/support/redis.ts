@@ -1,9 +1,25 @@
-/** A real Redis for one test file, durable as the product's own: on a Unix socket, in a folder of its own. */
-import { mkdtemp, rm } from 'node:fs/promises'
+/**
+ * A real Redis for one test file, durable as the product's own: on a Unix socket, in a folder of its own. With `TEST_REDIS=cluster`, as
+ * `npm run test:cluster` sets it, each is the one node of a cluster, and what a test starts on it has three shards.
+ */
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { findRedis } from '../../setup/redis.mjs'
 import { readConfig } from '../../src/config.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
+
+const kind = process.env['TEST_REDIS'] ?? 'single'
+if (kind !== 'single' && kind !== 'cluster') throw new Error(`TEST_REDIS is ${kind}, not single or cluster`)
+
+/** Shards of what a test starts, unless it says how many. */
+export const defaultShards = kind === 'cluster' ? 3 : 1
+
+export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> {
+  /** The one node of a cluster, with every slot: commands, scripts' commands and transactions that cross slots are refused. */
+  cluster?: boolean
+}
 
 export interface TestRedis {
   /** `unix:/path`; the same after `restart`. */
@@ -20,9 +36,13 @@ export interface TestRedis {
   stop(): Promise<void>
 }
 
-export async function startTestRedis(options: Partial<Omit<RedisOptions, 'folder'>> = {}): Promise<TestRedis> {
+export async function startTestRedis({ cluster = kind === 'cluster', ...options }: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-redis-'))
-  const start = (): Promise<RedisServer> => startRedis({ durability: 'standard', home: readConfig().home, ...options, folder })
+  const home = readConfig().home
+  const start = async (): Promise<RedisServer> => {
+    const command = cluster ? { command: await clusterProgram(folder, options.command ?? (await findRedis(home))?.command ?? '') } : {}
+    return startRedis({ durability: 'standard', home, ...options, ...command, folder })
+  }
   let server = await start()
   const killHard = (): boolean => process.kill(server.pid, 'SIGKILL')
   // A test run that is cut short leaves no Redis behind.
@@ -57,4 +77,37 @@ export async function startTestRedis(options: Partial<Omit<RedisOptions, 'folder
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/**
+ * A program that starts this Redis as the node of a cluster that has every slot. Such a one needs a port, and another 10,000 above it, though
+ * nobody uses them. It takes no commands in its first two seconds, at each start.
+ */
+async function clusterProgram(folder: string, redis: string): Promise<string> {
+  const [program, nodes] = [join(folder, 'cluster-node.sh'), join(folder, 'nodes.conf')]
+  const settings = `--bind 127.0.0.1 --port ${await freePorts()} --cluster-enabled yes --cluster-config-file nodes.conf`
+  await writeFile(program, `#!/bin/sh\nexec '${redis}' "$@" ${settings}\n`)
+  await chmod(program, 0o700)
+  const node = `${'0'.repeat(40)} :0@0 myself,master - 0 0 1 connected 0-16383\nvars currentEpoch 1 lastVoteEpoch 0\n`
+  await writeFile(nodes, node, { flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+  return program
+}
+
+async function freePorts(): Promise<number> {
+  for (;;) {
+    const port = 10_100 + Math.floor(Math.random() * 7800)
+    if ((await isFree(port)) && (await isFree(port + 10_000))) return port
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer()
+  const answer = await new Promise<boolean>((resolve) => {
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => resolve(true))
+  })
+  await new Promise((resolve) => server.close(resolve))
+  return answer
 }

@@ -25,6 +25,7 @@ const groups: Record<string, string[]> = {
   'Events, shards, bytes': [
     'test/crash/events.test.ts',
     'test/crash/shards.test.ts',
+    'test/crash/cluster.test.ts',
     'test/workflows/artifacts.test.ts',
     'test/workflows/retention.test.ts',
   ],

@@ -27,8 +27,8 @@ describe('lists by filter', () => {
     for (let i = 0; i < 5; i++) await t.submit({ tags: ['rare'] })
   }
   beforeAll(async () => {
-    few = await startEngine()
-    many = await startEngine()
+    few = await startEngine({ shards: 1 })
+    many = await startEngine({ shards: 1 })
     await fill(few, 100)
     await fill(many, 100_000)
   }, 120_000)

@@ -48,6 +48,9 @@ describe('a farm that keeps ended sessions for four seconds', () => {
     const paused = await farm.submit({ seed: 6 })
     await farm.control(paused, 'pause')
     await farm.until(paused, 'paused')
+    // Counters of each shard come with its first session.
+    await wave(50)
+    await onlyLeft(running, paused)
     const before = (await ours()).length
 
     const pictures: string[] = []
