@@ -98,6 +98,7 @@ defineErrors({
   'session.deadline_exceeded': { class: 'permanent', remedy: 'Give it a later deadline, or add workers.' },
   'session.too_long': { class: 'permanent', remedy: 'Split the work over several sessions; one records at most 10,000 events.' },
   'workflow.unknown': { class: 'permanent', remedy: 'GET /v1/workflows lists the workflows there are.' },
+  'workflow.forbidden': { class: 'permanent', remedy: 'Use a key that has the scope `operate`.' },
   'workflow.broken': { class: 'permanent', remedy: 'The workflow itself threw; its author has to mend it and give it a new version.' },
   'worker.failed': { class: 'permanent', remedy: 'Read the worker log around this time; then retry the session.' },
   'worker.poisoned': { class: 'permanent', remedy: 'This session ended the workers that ran it; read the evidence before you retry it.' },

@@ -69,7 +69,9 @@ export class KeyStore {
 
   /** False when there is no such key. It holds from the next request on. */
   async revoke(id: string): Promise<boolean> {
-    return (await ask(this.#redis.hdel(redisKeys.apiKeys(), id))) === 1
+    const isGone = (await ask(this.#redis.hdel(redisKeys.apiKeys(), id))) === 1
+    await ask(this.#redis.hdel(redisKeys.defaultDevices(), id))
+    return isGone
   }
 
   async any(): Promise<boolean> {

@@ -22,6 +22,8 @@ export type EnginePort = Pick<
   | 'names'
   | 'workflows'
   | 'workers'
+  | 'devices'
+  | 'submittedBy'
   | 'ready'
   | 'queues'
 >

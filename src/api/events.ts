@@ -116,7 +116,7 @@ export function eventRoutes({ engine, log, closing }: ApiParts): App {
 const isTerminal = (type: string): boolean => type === 'session.succeeded' || type === 'session.failed' || type === 'session.cancelled'
 
 /** A Redis that is away for a moment does not end a stream: the next poll asks again. */
-async function tolerant<T>(question: () => Promise<T>): Promise<T | undefined> {
+export async function tolerant<T>(question: () => Promise<T>): Promise<T | undefined> {
   try {
     return await question()
   } catch (error) {

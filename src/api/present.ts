@@ -5,11 +5,11 @@ import { eventTypes, statuses } from '../workflows/session.ts'
 import type { Progress, Receipt, Session, SessionEvent, WorkerRecord } from '../workflows/session.ts'
 import type { Caller } from './auth.ts'
 
-const Time = z.iso.datetime().openapi({ example: '2030-01-01T12:00:00.000Z' })
+export const Time = z.iso.datetime().openapi({ example: '2030-01-01T12:00:00.000Z' })
 const Anything = z.record(z.string(), z.unknown())
 
 /** `nullable()` on a named schema would make the component itself nullable. */
-const orNull = <S extends z.ZodType>(schema: S) => z.union([schema, z.null()])
+export const orNull = <S extends z.ZodType>(schema: S) => z.union([schema, z.null()])
 
 export const ErrorView = z
   .strictObject({
@@ -55,6 +55,7 @@ export const SessionView = z
     priority: z.int(),
     tags: z.array(z.string()),
     keyId: z.string().nullable(),
+    device: z.string().nullable().openapi({ description: 'the one device on which its steps run; null: any' }),
     retryOf: z.string().nullable(),
     parent: z.string().nullable().openapi({ description: 'the session whose child it is' }),
     exactnessKey: z.string().nullable(),
@@ -67,8 +68,8 @@ export const SessionView = z
   .openapi('Session')
 export type SessionView = z.infer<typeof SessionView>
 
-const iso = (ms: number): string => new Date(ms).toISOString()
-const isoOrNull = (ms: number | null): string | null => (ms === null ? null : iso(ms))
+export const iso = (ms: number): string => new Date(ms).toISOString()
+export const isoOrNull = (ms: number | null): string | null => (ms === null ? null : iso(ms))
 
 export function presentSession(session: Session): SessionView {
   return {
@@ -83,6 +84,7 @@ export function presentSession(session: Session): SessionView {
     priority: session.priority,
     tags: session.tags,
     keyId: session.keyId,
+    device: session.device,
     retryOf: session.retryOf,
     parent: session.parent,
     exactnessKey: session.exactnessKey,
@@ -173,6 +175,25 @@ export function presentReceipt(receipt: Receipt): z.infer<typeof ReceiptView> {
   }
 }
 
+export const RunningView = z.strictObject({
+  key: z.string().nullable().openapi({ description: 'null for the work of another API key' }),
+  step: z.string(),
+  session: z.string().nullable(),
+  since: Time,
+})
+
+/** A caller without keys, or an operator: nothing is other people's to him. */
+export const seesAll = (caller: Caller): boolean => caller.keyId === null || caller.scopes.has('operate')
+
+/** What runs on a worker. Keyed callers without `operate` see that something runs there, not whose it is. */
+export const presentRunning = (worker: WorkerRecord, caller: Caller): z.infer<typeof RunningView>[] =>
+  worker.running.map(({ key, step, session, since }) => ({
+    key: seesAll(caller) ? key : null,
+    step,
+    session: seesAll(caller) ? session : null,
+    since: iso(since),
+  }))
+
 export const WorkerView = z
   .strictObject({
     id: z.string(),
@@ -187,14 +208,14 @@ export const WorkerView = z
     status: z.enum(['starting', 'ready', 'draining', 'suspect']),
     models: z.array(z.string()),
     resident: z.array(z.string()),
-    running: z.array(
-      z.strictObject({
-        key: z.string().nullable().openapi({ description: 'null for the work of another API key' }),
-        step: z.string(),
-        session: z.string().nullable(),
-        since: Time,
-      }),
-    ),
+    running: z.array(RunningView),
+    native: z
+      .strictObject({
+        implementation: z.enum(['addon', 'typescript']),
+        backend: z.enum(['cuda', 'd3d12', 'host']),
+        reason: z.string().nullable(),
+      })
+      .openapi({ description: 'through what its device memory is held, and why not through the native addon' }),
     lanes: z.strictObject({ gpu: z.int(), host: z.int() }),
     childPid: z.int().nullable(),
     startedAt: Time,
@@ -203,9 +224,8 @@ export const WorkerView = z
   })
   .openapi('Worker')
 
-/** Keyed callers without `operate` see that something runs there, not whose it is. */
 export function presentWorker(worker: WorkerRecord, caller: Caller, nowMs: number): z.infer<typeof WorkerView> {
-  const seesAll = caller.keyId === null || caller.scopes.has('operate')
+  const { implementation, backend, reason } = worker.report
   return {
     id: worker.id,
     host: worker.host,
@@ -219,12 +239,8 @@ export function presentWorker(worker: WorkerRecord, caller: Caller, nowMs: numbe
     status: worker.status,
     models: worker.models,
     resident: worker.resident,
-    running: worker.running.map(({ key, step, session, since }) => ({
-      key: seesAll ? key : null,
-      step,
-      session: seesAll ? session : null,
-      since: iso(since),
-    })),
+    running: presentRunning(worker, caller),
+    native: { implementation, backend, reason },
     lanes: worker.lanes,
     childPid: worker.childPid,
     startedAt: iso(worker.startedAt),

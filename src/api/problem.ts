@@ -15,15 +15,21 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'api.forbidden': 403,
   'api.origin_refused': 403,
   'api.forwarded_refused': 403,
+  'workflow.forbidden': 403,
   'api.board_read_only': 403,
   'api.not_found': 404,
   'session.unknown': 404,
+  'workflow.unknown': 404,
   'artifact.unknown': 404,
+  'device.unknown': 404,
+  'memory.unknown': 404,
   'api.method_not_allowed': 405,
   'session.ended': 409,
   'session.not_ended': 409,
   'session.not_retryable': 409,
   'model.changed': 409,
+  'device.not_ready': 409,
+  'device.unavailable': 409,
   'artifact.missing': 410,
   'artifact.corrupt': 410,
   'api.too_large': 413,
@@ -43,9 +49,12 @@ const statusOfClass: Record<ErrorClass, ContentfulStatusCode> = { transient: 503
 /** Seconds after which a 503 is worth another try. */
 const retryAfterS: Record<string, number> = { 'redis.full': 60, 'api.not_ready': 5 }
 
-/** The HTTP status of an error. An unknown workflow is 404 as a path and 422 as a field of the body. */
+/** What is 404 as a path is 422 as a field of the body. */
+const namedByFields = new Set(['workflow.unknown', 'device.unknown', 'memory.unknown'])
+
+/** The HTTP status of an error. */
 export function statusOf(error: DarkroomError): ContentfulStatusCode {
-  if (error.code === 'workflow.unknown') return error.field === undefined ? 404 : 422
+  if (namedByFields.has(error.code) && error.field !== undefined) return 422
   return statusOfCode[error.code] ?? statusOfClass[error.class]
 }
 

@@ -36,5 +36,8 @@ export const noQuery = z.strictObject({})
 
 export const idParam = z.object({ id: z.string().openapi({ param: { name: 'id', in: 'path' }, description: 'session id' }) })
 
+/** A schema of a domain under a name in the document. Only schemas made after the document's library was loaded can be named: this is one. */
+export const named = <S extends z.ZodType>(schema: S, name: string): S => schema.clone().openapi(name)
+
 /** @returns a JSON response of a route. */
 export const json = <S extends z.ZodType>(description: string, schema: S) => ({ description, content: { 'application/json': { schema } } })

@@ -186,16 +186,18 @@ export function sessionRoutes({ engine, closing }: ApiParts): App {
   // The document lists them in this order.
   const routes = new OpenAPIHono<AppEnv>()
     .openapi(submit, async (c) => {
-      const { workflow, input, priority, tags, deadlineS } = c.req.valid('json')
+      const { workflow, input, priority, tags, deadlineS, device } = c.req.valid('json')
       const { session, created } = await engine.start({
         workflow,
         input,
         priority,
         tags,
         ...(deadlineS !== undefined && { deadlineS }),
+        ...(device !== undefined && { device }),
         idempotencyKey: c.req.valid('header')['idempotency-key'],
         bodySha256: sha256Of(Buffer.from(await c.req.text())),
         keyId: c.get('caller').keyId,
+        mayOperate: c.get('caller').scopes.has('operate'),
       })
       const latest = await answer(c, session)
       const isAccepted = created && !ended.has(latest.status)
@@ -252,7 +254,7 @@ const unknownSession = (id: string): DarkroomError =>
   new DarkroomError('session.unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
 
 /** Verbs take no fields; one sent all the same was meant to do something. @throws DarkroomError `api.malformed`, `api.invalid`. */
-async function refuseBody(c: Context<AppEnv>): Promise<void> {
+export async function refuseBody(c: Context<AppEnv>): Promise<void> {
   const text = (await c.req.text()).trim()
   if (text === '') return
   let body: unknown

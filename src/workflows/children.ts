@@ -34,7 +34,7 @@ export class Children {
     const { sessionId, suffix } = splitStepKey(stepKey)
     const open = `open:${suffix}` as const
     for (;;) {
-      const parent = await store.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'priority', 'depth')
+      const parent = await store.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'device', 'priority', 'depth')
       const isWanted = typeof parent[open] === 'string'
       const wish = isWanted ? (parent.wish ?? '0') : ''
       const pauses = isWanted && parent.desired === 'pause'
@@ -48,6 +48,7 @@ export class Children {
           stepKey,
           workflow,
           keyId: parent.keyId,
+          device: parent.device,
           priority: parent.priority ?? '5',
           depth: Number(parent.depth ?? 0) + 1,
           runs: !pauses,

@@ -55,7 +55,7 @@ export interface Known {
 }
 
 /** Events that are kept. */
-const most = 1000
+export const mostEvents = 1000
 const tickMs = 1000
 
 /** A device as its worker publishes it; one whose worker takes no more steps is degraded. */
@@ -145,7 +145,7 @@ export class DeviceWatch {
       if (before === after) continue
       const messages = new Map(worker?.report.alerts.map(({ code, message }) => [code, message]))
       const events = changesOf(device, before === '' ? undefined : (JSON.parse(before) as Known), now, messages)
-      await recordDevice(this.#redis, device, { before, after, events, most })
+      await recordDevice(this.#redis, device, { before, after, events, most: mostEvents })
     }
   }
 

@@ -1,5 +1,10 @@
-/** Devices by the names people give them. */
+/** Devices by the names people give them, and the one that a caller prefers. */
 import { DarkroomError } from '../errors.ts'
+import { keys } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import { ask, type Redis } from '../redis.ts'
+import { DeviceWatch } from './device-watch.ts'
+import type { Workflow } from './machines/index.ts'
 import type { WorkerRecord } from './session.ts'
 
 /**
@@ -14,4 +19,55 @@ export function findDevice(name: string, workers: readonly WorkerRecord[], field
   const ids = (some: WorkerRecord[]): string => some.map(({ device }) => device.id).join(', ') || 'none'
   const why = found ? `${name} may mean any of ${ids([found, ...others])}` : `there is no device ${name} now; there are: ${ids(ready)}`
   throw new DarkroomError('device.unknown', why, { field })
+}
+
+/** What the API asks about devices: all of it lies in Redis. */
+export class Devices {
+  readonly watch: DeviceWatch
+  readonly #redis: Redis
+  readonly #workers: () => Promise<WorkerRecord[]>
+
+  constructor(redis: Redis, workers: () => Promise<WorkerRecord[]>, log: Logger) {
+    this.#redis = redis
+    this.#workers = workers
+    this.watch = new DeviceWatch(redis, log)
+  }
+
+  /** Id of the default device of an API key, or of this machine's user without keys; null without one. */
+  default(keyId: string | null): Promise<string | null> {
+    return ask(this.#redis.hget(keys.defaultDevices(), keyId ?? 'local'))
+  }
+
+  /** Sets it, null takes it away. Returns its id. @throws DarkroomError `device.unknown` */
+  async setDefault(keyId: string | null, name: string | null): Promise<string | null> {
+    const id = name === null ? null : findDevice(name, await this.#workers(), 'device').device.id
+    if (id === null) await ask(this.#redis.hdel(keys.defaultDevices(), keyId ?? 'local'))
+    else await ask(this.#redis.hset(keys.defaultDevices(), keyId ?? 'local', id))
+    return id
+  }
+
+  /**
+   * The device of a new session: the one it names, else the caller's default, else null: any.
+   * @throws DarkroomError `device.unknown` when it is not here now; `api.invalid` when the workflow is a command to a device
+   */
+  async choose(name: string | undefined, keyId: string | null, { name: workflow, resources }: Workflow): Promise<string | null> {
+    const isCommand = resources.lanes.length > 0 && resources.lanes.every((lane) => lane === 'control')
+    if (isCommand && name !== undefined)
+      throw new DarkroomError('api.invalid', `${workflow} is for the device that its input names`, { field: 'device' })
+    if (isCommand) return null
+    const wanted = name ?? (await this.default(keyId))
+    if (wanted === null) return null
+    const workers = await this.#workers()
+    if (name !== undefined) return findDevice(name, workers, 'device').device.id
+    if (workers.some(({ status, device }) => status === 'ready' && device.id === wanted)) return wanted
+    throw new DarkroomError('device.unknown', `the default device ${wanted} has no ready worker now`, {
+      field: 'device',
+      remedy: 'Name another device, or change the default with PUT /v1/devices/default.',
+    })
+  }
+
+  /** What the worker of a device publishes of its memory over time, as text; undefined when it has published nothing. */
+  async analytics(deviceId: string): Promise<string | undefined> {
+    return (await ask(this.#redis.get(keys.deviceMemory(deviceId)))) ?? undefined
+  }
 }

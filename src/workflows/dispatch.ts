@@ -21,6 +21,8 @@ export interface Waiting {
   exactnessKey: string | null
   /** Worker of the session's last step on a device: its tensors and model are there. */
   lastWorker: string | null
+  /** The one device on which the session's steps run; null: any. */
+  device: string | null
   /** Worker on which the step's last attempt failed or was lost: another is asked first. */
   avoid: string | null
   /** Of a command: the one worker it is for. */
@@ -49,20 +51,18 @@ function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): 
  * Pure: workers are what they published.
  */
 export function place(
-  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid' | 'target'>,
+  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
   workers: readonly WorkerRecord[],
 ): Placement {
   if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
     return ready.length === 0 ? { nowhere: 'no worker is running', elsewhere: false } : { queue: queues.host, isAffinity: false }
-  const { model, exactnessKey } = step
+  const { model, exactnessKey, device } = step
+  if (device !== null) return placeOn(device, step, ready)
   const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
-  if (able.length === 0) {
-    const reason =
-      ready.length === 0 ? 'no worker is running' : `no worker has model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
-    return { nowhere: reason, elsewhere: false }
-  }
+  if (able.length === 0)
+    return { nowhere: ready.length === 0 ? 'no worker is running' : `no worker has ${described(model)}`, elsewhere: false }
   const last = able.find((worker) => worker.id === step.lastWorker)
   if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
@@ -79,6 +79,22 @@ export function place(
   if (idlest) return { queue: queues.gpuDevice(idlest.device.id), isAffinity: true }
   if (peers.length > 0) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
   return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
+}
+
+const described = (model: Waiting['model']): string => `model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
+
+/** On the one device that its session is for: at once, or when its worker can. */
+function placeOn(
+  device: string,
+  { model, exactnessKey }: Pick<Waiting, 'model' | 'exactnessKey'>,
+  ready: readonly WorkerRecord[],
+): Placement {
+  const worker = ready.find((each) => each.device.id === device)
+  if (!worker) return { nowhere: `device ${device}, which has no ready worker now`, elsewhere: false }
+  if (model !== null && !worker.models.includes(model.bodyHash))
+    return { nowhere: `device ${device}, whose worker has no ${described(model)}`, elsewhere: false }
+  if (exactnessKey === null || worker.exactnessKey === exactnessKey) return { queue: queues.gpuDevice(device), isAffinity: true }
+  return { nowhere: `device ${device}, which is of hardware class ${worker.exactnessKey} now, not ${exactnessKey}`, elsewhere: true }
 }
 
 /** Entries of its events that BullMQ keeps of each queue, about. */

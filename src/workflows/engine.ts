@@ -11,7 +11,7 @@ import type { Logger } from '../log.ts'
 import { discoverModels, type Model } from '../models.ts'
 import { ask, type Redis } from '../redis.ts'
 import { Children } from './children.ts'
-import { findDevice } from './devices.ts'
+import { Devices, findDevice } from './devices.ts'
 import { Dispatcher, place, targetOf, type Waiting } from './dispatch.ts'
 import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflow } from './machines/index.ts'
 import { toMermaid } from './mermaid.ts'
@@ -86,6 +86,7 @@ export interface Child {
   workflow: string
   input: unknown
   keyId: string | null
+  device: string | null
   priority: string
   depth: number
   /** Whether its first steps may be dispatched at once. */
@@ -116,6 +117,7 @@ export class Engine {
   readonly #recovery: Recovery
   readonly retention: Retention
   readonly children: Children
+  readonly devices: Devices
   readonly #watchers = new Map<string, Set<{ entry(): void; progress(progress: Progress): void }>>()
   /** What a document's text parses to: a memo, so it cannot be stale. An entry is out while it is in use. */
   readonly #cache = new Map<string, { text: string; loaded: Loaded }>()
@@ -137,22 +139,29 @@ export class Engine {
     this.#machines = new Map(known.map((workflow) => [workflowId(workflow), new PureMachine(workflow.machine)]))
     this.#subscriber.on('message', (channel: string, message: string) => this.#wake(channel, message))
     this.children = new Children(this)
+    this.devices = new Devices(options.redis, () => this.workers(), options.log)
     this.#recovery = new Recovery(this)
     this.retention = new Retention(this)
     if (options.sweeps === false) return
     this.#recovery.start()
     this.retention.start()
+    this.devices.watch.start()
   }
 
   // ---- submissions ----
 
   /**
    * Accepts a session. Its request is made whole here and never changes again.
-   * @throws DarkroomError `workflow.unknown`, `api.invalid`, `model.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const workflow = this.#newest(submission.workflow)
-    const input = await this.#makeWhole(workflow, submission.input, submission.mayOperate)
+    if (workflow.scope === 'operate' && !submission.mayOperate)
+      throw new DarkroomError('workflow.forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
+    const [input, device] = await Promise.all([
+      this.#makeWhole(workflow, submission.input, submission.mayOperate),
+      this.devices.choose(submission.device, submission.keyId, workflow),
+    ])
     const machine = this.#machine(workflowId(workflow))
     const first = machine.start(input, 1)
     const id = newSessionId(chooseShard(this.config.shards, submission.idempotencyKey), Date.now())
@@ -177,6 +186,7 @@ export class Engine {
         tags: JSON.stringify(tags),
         priority: String(priority),
         ...(keyId !== null && { keyId }),
+        ...(device !== null && { device }),
         ...(idempotency && { idempotency: idempotency.key }),
         ...(workflow.exact && { exact: '1' }),
       },
@@ -230,6 +240,7 @@ export class Engine {
         priority: String(old.priority),
         retryOf: id,
         ...(keyId !== null && { keyId }),
+        ...(old.device !== null && { device: old.device }),
         ...(exact && { exact }),
       },
       effects,
@@ -285,6 +296,7 @@ export class Engine {
         invoke: child.invoke,
         depth: String(child.depth),
         ...(child.keyId !== null && { keyId: child.keyId }),
+        ...(child.device !== null && { device: child.device }),
         ...(workflow?.exact && { exact: '1' }),
       },
       effects,
@@ -495,7 +507,8 @@ export class Engine {
   async #dispatchSteps(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
     if (steps.length === 0) return
     const onDevice = steps.some((step) => step.lane === 'gpu')
-    const session = onDevice ? await this.store.fields(id, 'exactnessKey', 'lastWorker') : { exactnessKey: null, lastWorker: null }
+    const nothing = { exactnessKey: null, lastWorker: null, device: null }
+    const session = onDevice ? await this.store.fields(id, 'exactnessKey', 'lastWorker', 'device') : nothing
     const model = onDevice ? workflow.needs(context) : null
     await Promise.all(
       steps.map(({ suffix, step, lane, priority, input }) => {
@@ -714,6 +727,12 @@ export class Engine {
     return false
   }
 
+  /** Those of these sessions that the API key has submitted. */
+  async submittedBy(keyId: string, ids: readonly string[]): Promise<ReadonlySet<string>> {
+    const owners = await Promise.all(ids.map((id) => this.store.fields(id, 'keyId')))
+    return new Set(ids.filter((_, i) => owners[i]?.keyId === keyId))
+  }
+
   /** A worker lost this session's attempt; the worker reads the count and drains itself when it is too high. */
   countLoss(worker: string, sessionId: string): Promise<void> {
     return countLoss(this.#redis, worker, sessionId)
@@ -748,7 +767,7 @@ export class Engine {
 
   /** Stops the sweeps and lets go of queues; the connections belong to the caller. */
   async close(): Promise<void> {
-    await Promise.all([this.#recovery.stop(), this.retention.stop()])
+    await Promise.all([this.#recovery.stop(), this.retention.stop(), this.devices.watch.stop()])
     await this.dispatcher.close()
   }
 }

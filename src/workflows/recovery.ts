@@ -203,9 +203,18 @@ export class Recovery {
   ): Promise<(Waiting & { version: string; isStrict: boolean }) | undefined> {
     const { dispatch, name, lane, priority } = record
     const base = { stepKey, dispatch, name, lane, priority }
-    const nothing = { model: null, exactnessKey: null, lastWorker: null, avoid: null, target: null, version: '', isStrict: true }
+    const nothing = {
+      model: null,
+      exactnessKey: null,
+      lastWorker: null,
+      device: null,
+      avoid: null,
+      target: null,
+      version: '',
+      isStrict: true,
+    }
     if (lane === 'host') return { ...base, ...nothing }
-    const at = await this.#engine.store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker')
+    const at = await this.#engine.store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'device')
     const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
     if (!workflow || at.version === null || at.snapshot === null || at.workflow === null) return undefined
     const { version, snapshot, exactnessKey } = at
@@ -217,7 +226,7 @@ export class Recovery {
     const mayWaitForWorker = record.queue === '' || (queues.isDevice(record.queue) && now - record.placedAt <= affinityMs)
     const [lastWorker, avoid] = mayWaitForWorker ? [at.lastWorker, record.avoid] : [null, null]
     const [model, isStrict] = [workflow.needs(context), workflow.isStrict(context)]
-    return { ...base, ...nothing, model, exactnessKey, lastWorker, avoid, version, isStrict }
+    return { ...base, ...nothing, model, exactnessKey, device: at.device, lastWorker, avoid, version, isStrict }
   }
 
   /** No worker of the pinned class came: the session begins again, from encode, on another. */

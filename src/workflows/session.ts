@@ -53,6 +53,8 @@ export interface Session {
   retryOf: string | null
   /** The session whose child it is. */
   parent: string | null
+  /** Id of the device on which all its steps on a device run, and its children's; null: any. */
+  device: string | null
   /** Exactness key its first GPU step pinned (8 hex), null before. */
   exactnessKey: string | null
   /** All times are milliseconds since 1970 by Redis' clock. */
@@ -111,6 +113,7 @@ export const SubmitOptions = z.object({
     .positive()
     .max(30 * 86_400)
     .optional(),
+  device: z.string().min(1).max(200).optional(),
 })
 export type SubmitOptions = z.infer<typeof SubmitOptions>
 

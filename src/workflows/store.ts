@@ -633,6 +633,7 @@ function toSession(id: string, record: Record<string, string>): Session {
     priority: Number(record['priority'] ?? 5),
     tags: json<string[]>('tags') ?? [],
     keyId: record['keyId'] ?? null,
+    device: record['device'] ?? null,
     retryOf: record['retryOf'] ?? null,
     parent: record['parent'] === undefined ? null : splitStepKey(record['parent']).sessionId,
     exactnessKey: record['exactnessKey'] ?? null,

@@ -25,16 +25,18 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   ...more,
 })
 const busy = { running: [{ key: 'k', step: 's', session: 'x', since: 0 }] }
-const step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'avoid' | 'target'> = {
+const step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'> = {
   lane: 'gpu',
   model: { id: 'model', bodyHash: 'body' },
   exactnessKey: '11111111',
   lastWorker: null,
+  device: null,
   avoid: null,
   target: null,
 }
 const classQueue = { queue: 'gpu.11111111', isAffinity: false }
-const own = (id: string) => ({ queue: `gpu.0123abcd-cpu-0-${id}`, isAffinity: true })
+const id = (worker: string): string => `0123abcd-cpu-0-${worker}`
+const own = (worker: string) => ({ queue: `gpu.${id(worker)}`, isAffinity: true })
 
 describe('where a step may run', () => {
   it.each<[string, Partial<typeof step>, WorkerRecord[], unknown]>([
@@ -66,6 +68,28 @@ describe('where a step may run', () => {
       [worker('a', { exactnessKey: '2' })],
       { nowhere: 'no worker of hardware class 11111111 is running', elsewhere: true },
     ],
+    ['its device, though the last tensors are elsewhere', { device: id('a'), lastWorker: 'b' }, [worker('a'), worker('b')], own('a')],
+    ['its device, before a class is pinned', { device: id('a'), exactnessKey: null }, [worker('a'), worker('b'), worker('c')], own('a')],
+    ['its device, though it failed there', { device: id('a'), avoid: 'a' }, [worker('a'), worker('b')], own('a')],
+    [
+      'nowhere while its device has no worker',
+      { device: id('c') },
+      [worker('a'), worker('c', { status: 'draining' })],
+      { nowhere: `device ${id('c')}, which has no ready worker now`, elsewhere: false },
+    ],
+    [
+      'nowhere while its device lacks the model',
+      { device: id('a') },
+      [worker('a', { models: [] }), worker('b')],
+      { nowhere: `device ${id('a')}, whose worker has no model model with body body`, elsewhere: false },
+    ],
+    [
+      'on its device again from the start, when that one is of another class now',
+      { device: id('a') },
+      [worker('a', { exactnessKey: '2' }), worker('b')],
+      { nowhere: `device ${id('a')}, which is of hardware class 2 now, not 11111111`, elsewhere: true },
+    ],
+    ['the host lane, whatever its device', { lane: 'host', device: id('c') }, [worker('a')], { queue: 'host', isAffinity: false }],
     ['the host lane', { lane: 'host' }, [worker('a')], { queue: 'host', isAffinity: false }],
     ['no host lane without a worker', { lane: 'host' }, [], { nowhere: 'no worker is running', elsewhere: false }],
   ])('%s', (_, over, workers, expected) => {
