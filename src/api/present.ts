@@ -205,7 +205,7 @@ export const WorkerView = z
     hardware: Anything,
     build: Anything,
     settings: Anything,
-    status: z.enum(['starting', 'ready', 'draining', 'suspect']),
+    status: z.enum(['starting', 'ready', 'stalled', 'draining', 'suspect']),
     models: z.array(z.string()),
     resident: z.array(z.string()),
     running: z.array(RunningView),

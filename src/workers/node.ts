@@ -5,6 +5,7 @@
  * | --- | --- | --- |
  * | `starting` | device leased, child imports | handshake → `ready` |
  * | `ready` | lanes take steps | SIGTERM, or no child or device any more → `draining`; three lost sessions in a row → `suspect` |
+ * | `stalled` | a lane has room and takes nothing although jobs wait for it | it takes something, or nothing waits → `ready` |
  * | `suspect` | it lost attempts of three different sessions without completing a step | the operator restarts it |
  * | `draining` | what runs is checkpointed and given back | the process exits |
  */
@@ -16,7 +17,7 @@ import { join } from 'node:path'
 import { checkStore, FileArtifactStore, type ArtifactStore } from '../artifacts.ts'
 import { root, type Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
-import type { Exactness, OperationTable } from '../domains/operation.ts'
+import type { Exactness, Lane, OperationTable } from '../domains/operation.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
@@ -30,6 +31,7 @@ import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './keeper.ts'
 import type { OpenOptions } from './native.ts'
 import type { Ready, Vitals } from './protocol.ts'
 import { childEnvironment, PythonChild, type Stall } from './python.ts'
+import { LaneWatch } from './stall.ts'
 import { DeviceLane, openLane, StepRunner, type LaneHandle } from './worker.ts'
 
 const publishMs = 1000
@@ -184,12 +186,15 @@ class Node {
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
   #hasCompleted = true
+  /** Jobs that each lane has taken so far. */
+  readonly #taken = { gpu: 0, host: 0, control: 0 }
+  readonly #watches: { lane: Lane; size: number; watch: LaneWatch }[]
   #publishing: NodeJS.Timeout | undefined
   #collecting: NodeJS.Timeout | undefined
 
   constructor(parts: Parts) {
     this.#parts = parts
-    const { artifacts, attempts, child, epoch, exactness, held, log, models, operations, own, port, ready } = parts
+    const { artifacts, attempts, child, config, epoch, exactness, held, log, models, operations, own, port, ready, redis } = parts
     this.#id = `${held.device}-${randomBytes(2).toString('hex')}`
     this.#keeper = new MemoryKeeper(own, {
       device: held.device,
@@ -208,7 +213,10 @@ class Node {
       port,
       operations,
       log,
-      taker: (lane) => ({ worker: this.#id, device: held.device, exactnessKey: lane === 'gpu' ? exactness.key : '' }),
+      taker: (lane) => {
+        this.#taken[lane]++
+        return { worker: this.#id, device: held.device, exactnessKey: lane === 'gpu' ? exactness.key : '' }
+      },
       tools: (attempt, signal) => ({
         attempt,
         port,
@@ -223,6 +231,10 @@ class Node {
       }),
       onCompleted: () => (this.#hasCompleted = true),
     })
+    this.#watches = [
+      { lane: 'gpu', size: 1, watch: new LaneWatch(redis, [queues.gpuDevice(held.device), queues.gpuClass(exactness.key)]) },
+      { lane: 'host', size: config.hostLane, watch: new LaneWatch(redis, [queues.host]) },
+    ]
   }
 
   async open(undo: () => Promise<void>): Promise<WorkerNode> {
@@ -248,7 +260,8 @@ class Node {
       openLane('control', queues.control(held.device), controlAtOnce, lane),
     ]
     const publish = (): void => {
-      this.#publish()
+      this.#look()
+        .then(() => this.#publish())
         .catch((error: unknown) => log.warn({ err: error }, 'the worker could not publish itself'))
         .finally(() => {
           if (this.#status !== 'draining') this.#publishing = setTimeout(publish, publishMs)
@@ -292,7 +305,7 @@ class Node {
     }
     if (this.#hasCompleted) await forgiveLosses(redis, this.#id)
     this.#hasCompleted = false
-    if (this.#status === 'ready' && (await countLosses(redis, this.#id)) >= suspectLimit) {
+    if (this.#takes && (await countLosses(redis, this.#id)) >= suspectLimit) {
       this.#status = 'suspect'
       log.error({ worker: this.#id }, 'this worker lost attempts of three sessions in a row and takes no more steps')
       this.#runner.drain()
@@ -320,6 +333,25 @@ class Node {
       seenAt: Date.now(),
     }
     await publishWorker(redis, this.#id, record, this.#served)
+  }
+
+  get #takes(): boolean {
+    return this.#status === 'ready' || this.#status === 'stalled'
+  }
+
+  /** Whether its lanes take what waits for them. */
+  async #look(): Promise<void> {
+    const { log, operations } = this.#parts
+    const stalled: Lane[] = []
+    for (const { lane, size, watch } of this.#watches) {
+      const running = this.#runner.running.filter(({ step }) => operations[step]?.lane === lane).length
+      if (await watch.isStalled(this.#taken[lane], running < size)) stalled.push(lane)
+    }
+    if (!this.#takes) return
+    const status = stalled.length > 0 ? 'stalled' : 'ready'
+    if (status === 'stalled' && this.#status === 'ready')
+      log.error({ worker: this.#id, lanes: stalled }, 'this worker takes nothing although jobs wait for it')
+    this.#status = status
   }
 
   /** One worker of the farm at a time. */

@@ -57,12 +57,22 @@ export function place(
   if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
+<<<<<<< main
     return ready.length === 0 ? { nowhere: 'no worker is running', elsewhere: false } : { queue: queues.host, isAffinity: false }
   const { model, exactnessKey, device } = step
   if (device !== null) return placeOn(device, step, ready)
   const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
   if (able.length === 0)
     return { nowhere: ready.length === 0 ? 'no worker is running' : `no worker has ${described(model)}`, elsewhere: false }
+=======
+    return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
+  const { model, exactnessKey } = step
+  const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
+  if (able.length === 0) {
+    const reason = ready.length === 0 ? nobody(workers) : `no worker has model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
+    return { nowhere: reason, elsewhere: false }
+  }
+>>>>>>> local
   const last = able.find((worker) => worker.id === step.lastWorker)
   if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
@@ -99,6 +109,12 @@ function placeOn(
 
 /** Entries of its events that BullMQ keeps of each queue, about. */
 const eventsLength = 1000
+
+/** Why no worker takes steps. */
+function nobody(workers: readonly WorkerRecord[]): string {
+  const stalled = workers.filter(({ status }) => status === 'stalled').map(({ id }) => id)
+  return stalled.length > 0 ? `stalled, taking nothing although jobs wait: ${stalled.join(', ')}` : 'no worker is running'
+}
 
 export class Dispatcher {
   readonly #redis: Redis

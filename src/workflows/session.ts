@@ -206,7 +206,7 @@ export interface WorkerRecord {
   hardware: Record<string, unknown>
   build: Record<string, unknown>
   settings: Record<string, unknown>
-  status: 'starting' | 'ready' | 'draining' | 'suspect'
+  status: 'starting' | 'ready' | 'stalled' | 'draining' | 'suspect'
   models: string[]
   /** Model ids resident in the Python child, and what runs now. */
   resident: string[]

@@ -9,7 +9,7 @@ import { root } from '../../src/config.ts'
 
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
-  'A worker, its Python child, and what they leave': ['worker-death', 'role', 'child-faults', 'checkpoints', 'queues'].map(
+  'A worker, its Python child, and what they leave': ['worker-death', 'role', 'child-faults', 'checkpoints', 'queues', 'lanes'].map(
     (name) => `test/crash/${name}.test.ts`,
   ),
   'Processes that die at a named place': ['test/crash/points.test.ts'],

@@ -57,6 +57,13 @@ describe('where a step may run', () => {
     ['nowhere without a worker', {}, [], { nowhere: 'no worker is running', elsewhere: false }],
     ['nowhere with a suspect one', {}, [worker('a', { status: 'suspect' })], { nowhere: 'no worker is running', elsewhere: false }],
     [
+      'nowhere with a stalled one',
+      {},
+      [worker('a', { status: 'stalled' })],
+      { nowhere: 'stalled, taking nothing although jobs wait: a', elsewhere: false },
+    ],
+    ['its class, when that worker is stalled', { lastWorker: 'b' }, [worker('a'), worker('b', { status: 'stalled' })], classQueue],
+    [
       'nowhere without its model',
       {},
       [worker('a', { models: [] })],
