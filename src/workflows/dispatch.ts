@@ -57,22 +57,11 @@ export function place(
   if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
-<<<<<<< main
-    return ready.length === 0 ? { nowhere: 'no worker is running', elsewhere: false } : { queue: queues.host, isAffinity: false }
+    return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
   const { model, exactnessKey, device } = step
   if (device !== null) return placeOn(device, step, ready)
   const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
-  if (able.length === 0)
-    return { nowhere: ready.length === 0 ? 'no worker is running' : `no worker has ${described(model)}`, elsewhere: false }
-=======
-    return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
-  const { model, exactnessKey } = step
-  const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
-  if (able.length === 0) {
-    const reason = ready.length === 0 ? nobody(workers) : `no worker has model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
-    return { nowhere: reason, elsewhere: false }
-  }
->>>>>>> local
+  if (able.length === 0) return { nowhere: ready.length === 0 ? nobody(workers) : `no worker has ${described(model)}`, elsewhere: false }
   const last = able.find((worker) => worker.id === step.lastWorker)
   if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
