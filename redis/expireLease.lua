@@ -27,5 +27,7 @@ if expiries >= limit then
   finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
   return { 'poisoned', step[4] }
 end
+-- Whoever held it may only be late, and goes on as long as nobody else has the step; but of a session at rest nothing runs and nobody writes.
+if status == 'pausing' or status == 'paused' then redis.call('HSET', key, 'attemptId', '') end
 reopen(suffix, status, 0)
 return { 'reopened', step[4] }

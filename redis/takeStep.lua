@@ -1,4 +1,5 @@
--- takeStep: leases an open step to one attempt. Never steals a living lease; the same attempt asking again gets the same answer.
+-- takeStep: leases an open step to one attempt. The same attempt asking again gets the same answer. A lease that has ended is for the sweep to
+-- declare dead (expireLease), which alone knows whether Redis was away: nobody else takes the step before.
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
@@ -10,7 +11,7 @@ local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactne
 local status = session[1]
 if not status then return { 'closed' } end
 local key = stepOf(suffix)
-local step = redis.call('HMGET', key, 'state', 'dispatch', 'attemptId', 'leaseUntil', 'notBefore', 'epoch', 'checkpoint', 'checkpointBefore', 'tries', 'resourceTries', 'name', 'worker', 'lane')
+local step = redis.call('HMGET', key, 'state', 'dispatch', 'attemptId', 'leaseUntil', 'notBefore', 'epoch', 'checkpoint', 'checkpointBefore', 'tries', 'resourceTries', 'name', 'lane')
 local state = step[1]
 if not state or state == 'delivered' then return { 'closed' } end
 
@@ -20,13 +21,9 @@ end
 if state == 'leased' and step[3] == attempt then return answer(step[6], step[4]) end
 if status == 'paused' or status == 'pausing' then return { 'paused' } end
 if step[2] ~= dispatch then return { 'stale' } end
-if state == 'leased' then
-  if tonumber(step[4]) > now then return { 'leased', step[4] } end
-  redis.call('HINCRBY', key, 'expiries', 1)
-  record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. step[11] .. '","attemptId":"' .. step[3] .. '","worker":"' .. step[12] .. '"')
-end
+if state == 'leased' then return { 'leased', math.max(tonumber(step[4]), now + 1000) } end
 if step[5] and tonumber(step[5]) > now then return { 'early', step[5] } end
-local pins = step[13] == 'gpu' and session[6] == '1' and exactness ~= ''
+local pins = step[12] == 'gpu' and session[6] == '1' and exactness ~= ''
 if pins and session[4] and session[4] ~= exactness then
   redis.call('HINCRBY', key, 'dispatch', 1)
   redis.call('HSET', key, 'queue', '')

@@ -10,6 +10,7 @@ import { Engine } from '../../src/workflows/engine.ts'
 import { operations } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
 import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
+import type { AtPoint } from '../../src/workflows/points.ts'
 import { writeModel } from './model.ts'
 import { defaultShards, startTestRedis } from './redis.ts'
 
@@ -18,6 +19,7 @@ interface Further {
   config?: Partial<Config>
   workflows?: Workflow[]
   operations?: OperationTable
+  at?: AtPoint
 }
 
 export interface TestEngine extends AsyncDisposable {
@@ -51,6 +53,7 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
     sweeps: false,
     workflows: [...workflows, ...(further.workflows ?? [])],
     operations: { ...operations, ...further.operations },
+    at: further.at,
   })
   const port = new AttemptPort(engine, [])
   return {

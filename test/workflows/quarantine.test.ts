@@ -52,6 +52,22 @@ describe('a step whose leases end one after the other', () => {
     expect(await die(await take(id))).toBe('poisoned')
   })
 
+  it('a job that comes back after the lease has ended leaves it to the sweep, which knows whether Redis was away: nothing is counted or taken', async () => {
+    const id = await t.submit()
+    const attempt = await take(id)
+    const dispatch = (await t.engine.store.step(attempt.stepKey))?.dispatch
+    for (let i = 0; i < 2 * limit; i++) {
+      await t.redis.hset(keys.step(attempt.stepKey), 'leaseUntil', 0)
+      const again = await t.port.take(`${attempt.stepKey}.${dispatch}`, { worker: 'w2', device: 'd', exactnessKey: '' })
+      expect(again).toMatchObject({ is: 'leased', until: expect.any(Number) })
+      expect('until' in again && again.until).toBeGreaterThan(Date.now())
+    }
+    expect(await t.redis.hget(keys.step(attempt.stepKey), 'expiries')).toBeNull()
+    expect((await t.engine.history(id, 0, 100)).map(({ event }) => event.type)).not.toContain('step.recovered')
+    // Its holder was only late.
+    expect(await t.port.renew(attempt)).toBe('run')
+  })
+
   it('a release is no lost lease', async () => {
     const id = await t.submit()
     for (let i = 0; i < 2 * limit; i++) await t.port.release(await take(id), 'drain', undefined)
