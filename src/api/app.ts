@@ -8,10 +8,12 @@ import { adminRoutes } from './admin.ts'
 import { artifactRoutes } from './artifacts.ts'
 import { authenticate } from './auth.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
+import { deviceRoutes } from './devices.ts'
 import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
 import { eventRoutes } from './events.ts'
 import { guard } from './guard.ts'
 import { healthRoutes } from './health.ts'
+import { memoryRoutes } from './memory.ts'
 import { answerProblem, fieldProblems, invalid } from './problem.ts'
 import { sessionRoutes } from './sessions.ts'
 import { workerRoutes } from './workers.ts'
@@ -67,7 +69,7 @@ export function createApp(parts: ApiParts): App {
   app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
   app.use('/admin/*', withKey)
 
-  for (const routes of [sessionRoutes, eventRoutes, workflowRoutes, artifactRoutes, workerRoutes, healthRoutes])
+  for (const routes of [sessionRoutes, eventRoutes, workflowRoutes, artifactRoutes, workerRoutes, deviceRoutes, memoryRoutes, healthRoutes])
     app.route('/v1', routes(parts))
   const document = openApiDocument(app, parts.engine)
   app.route('/', docRoutes(document))
@@ -94,5 +96,5 @@ function methodTable(document: OpenApiDocument): (path: string) => string[] {
     pattern: new RegExp(`^${template.replaceAll('.', '\\.').replaceAll(/\{\w+\}/g, '[^/]+')}$`),
     methods: Object.keys(methods).map((method) => method.toUpperCase()),
   }))
-  return (path) => table.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods)
+  return (path) => [...new Set(table.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods))]
 }

@@ -1,7 +1,7 @@
 /** Records of the engine as HTTP shows them: ISO times, links to artifacts, nothing of other people's. */
 import { z } from '@hono/zod-openapi'
 import type { WireError } from '../errors.ts'
-import { eventTypes, statuses } from '../workflows/session.ts'
+import { eventTypes, statuses, workerStatuses } from '../workflows/session.ts'
 import type { Progress, Receipt, Session, SessionEvent, WorkerRecord } from '../workflows/session.ts'
 import type { Caller } from './auth.ts'
 
@@ -205,7 +205,7 @@ export const WorkerView = z
     hardware: Anything,
     build: Anything,
     settings: Anything,
-    status: z.enum(['starting', 'ready', 'stalled', 'draining', 'suspect']),
+    status: z.enum(workerStatuses),
     models: z.array(z.string()),
     resident: z.array(z.string()),
     running: z.array(RunningView),

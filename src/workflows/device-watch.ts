@@ -60,7 +60,7 @@ const tickMs = 1000
 
 /** A device as its worker publishes it; one whose worker takes no more steps is degraded. */
 export const stateOf = ({ status, report }: Pick<WorkerRecord, 'status' | 'report'>): Known['state'] =>
-  status === 'suspect' ? 'degraded' : report.state
+  status === 'suspect' || status === 'stalled' ? 'degraded' : report.state
 
 export const knownOf = (worker: Pick<WorkerRecord, 'id' | 'epoch' | 'status' | 'report'>): Known => ({
   worker: worker.id,

@@ -195,6 +195,8 @@ export interface StepReceipt {
   }[]
 }
 
+export const workerStatuses = ['starting', 'ready', 'stalled', 'draining', 'suspect'] as const
+
 /** What a worker publishes about itself, with a time to live; nobody else writes it. */
 export interface WorkerRecord {
   id: string
@@ -206,7 +208,7 @@ export interface WorkerRecord {
   hardware: Record<string, unknown>
   build: Record<string, unknown>
   settings: Record<string, unknown>
-  status: 'starting' | 'ready' | 'stalled' | 'draining' | 'suspect'
+  status: (typeof workerStatuses)[number]
   models: string[]
   /** Model ids resident in the Python child, and what runs now. */
   resident: string[]

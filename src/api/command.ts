@@ -1,0 +1,91 @@
+/**
+ * Commands to a worker over HTTP: each is a session of a one-step workflow. `202` with the session; with `Prefer: wait=SECONDS` its result
+ * (`200`), or what it failed of as a problem, in the same call.
+ */
+import { z } from '@hono/zod-openapi'
+import type { Context } from 'hono'
+import { sha256Of } from '../artifacts.ts'
+import { DarkroomError } from '../errors.ts'
+import { ended } from '../workflows/session.ts'
+import type { ApiParts, AppEnv } from './context.ts'
+import { presentSession, SessionView } from './present.ts'
+import { json, problems } from './route.ts'
+import { preferredWaitS, waitForEnd } from './wait.ts'
+
+/** Commands go before pictures: whoever asks waits for the answer. */
+const priority = 9
+
+export const commandHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters')
+    .optional()
+    .openapi({ description: 'a repeat of the same request with the same key is answered with the same session' }),
+  prefer: z.string().optional().openapi({ description: '`wait=SECONDS` (at most 60) waits for the result', example: 'wait=10' }),
+})
+
+/** Responses of a route that commands. */
+export const commandResponses = <S extends z.ZodType>(description: string, schema: S) => ({
+  200: json(`${description}; only with \`Prefer: wait\``, schema),
+  202: json('Accepted: the session whose output it will be', SessionView),
+  ...problems(404, 409),
+})
+
+/**
+ * Runs the workflow for the caller. Undefined while it runs on: then the answer is `202` with the session.
+ * @param inPath fields of the input that came in the path: what is unknown there is 404
+ * @throws DarkroomError why it was refused or has failed, with the fields as the caller sent them
+ */
+export async function command(
+  { engine, closing }: Pick<ApiParts, 'engine' | 'closing'>,
+  c: Context<AppEnv>,
+  workflow: string,
+  input: Record<string, unknown>,
+  inPath: readonly string[] = [],
+): Promise<{ output: Record<string, unknown> } | { session: z.infer<typeof SessionView> }> {
+  const { keyId, scopes } = c.get('caller')
+  const idempotencyKey = c.req.header('idempotency-key')
+  try {
+    const { session } = await engine.start({
+      workflow,
+      input,
+      priority,
+      tags: [],
+      keyId,
+      mayOperate: scopes.has('operate'),
+      ...(idempotencyKey !== undefined && {
+        idempotencyKey,
+        bodySha256: sha256Of(Buffer.from(`${c.req.method} ${c.req.path}\n${await c.req.text()}`)),
+      }),
+    })
+    c.header('Location', `/v1/sessions/${session.id}`)
+    const waitS = preferredWaitS(c.req.header('prefer'))
+    if (waitS === undefined) return { session: presentSession(session) }
+    c.header('Preference-Applied', `wait=${waitS}`)
+    const latest = await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing)
+    if (!ended.has(latest.status)) return { session: presentSession(latest) }
+    if (latest.status === 'succeeded') return { output: latest.output ?? {} }
+    throw latest.error
+      ? DarkroomError.fromWire(latest.error)
+      : new DarkroomError('session.ended', `session ${latest.id} was cancelled meanwhile`)
+  } catch (error) {
+    throw error instanceof DarkroomError ? asSent(error, inPath) : error
+  }
+}
+
+/** The same refusal, its fields named as in the request: `input.device` is `device` there, and what came in the path is no field. */
+function asSent(error: DarkroomError, inPath: readonly string[]): DarkroomError {
+  const bare = (name: string): string => name.replace(/^input\./, '')
+  const field = error.field === undefined || inPath.includes(bare(error.field)) ? undefined : bare(error.field)
+  const { problems: listed } = (error.details ?? {}) as { problems?: { field: string; message: string }[] }
+  const details = listed
+    ? { ...error.details, problems: listed.map((problem) => ({ ...problem, field: bare(problem.field) })) }
+    : error.details
+  const { code, message, remedy } = error
+  return new DarkroomError(code, message.replaceAll('input.', ''), {
+    remedy,
+    cause: error,
+    ...(field !== undefined && { field }),
+    ...(details && { details }),
+  })
+}
