@@ -40,6 +40,14 @@ export async function withdrawWorker(redis: Redis, id: string): Promise<void> {
   await askAll(redis.pipeline().del(keys.worker(id)).zrem(keys.workers(), id))
 }
 
+/** How long analytics of a device's memory stay after their worker, ms. */
+const analyticsTtlMs = 60_000
+
+/** Writes what a worker has seen of its device's memory, to be repeated every few seconds. */
+export async function publishAnalytics(redis: Redis, deviceId: string, analytics: object): Promise<void> {
+  await ask(redis.psetex(keys.deviceMemory(deviceId), analyticsTtlMs, JSON.stringify(analytics)))
+}
+
 /** Records of the workers that live now; forgets those whose record has expired. */
 export async function readWorkers<Record>(redis: Redis): Promise<Record[]> {
   const ids = await ask(redis.zrange(keys.workers(), '0', '-1'))

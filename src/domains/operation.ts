@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
 import { DarkroomError } from '../errors.ts'
 import type { Model } from '../models.ts'
-import type { DeviceMemory, Kind } from './device-memory.ts'
+import type { AllocationInfo, AllocationRequest, DeviceMemory } from './device-memory.ts'
 
 /** One worker of one device, in one epoch: whom an operation of lane `control` is for. What it speaks of goes when the epoch ends. */
 export const Target = z.strictObject({ device: z.string(), worker: z.string(), epoch: z.string() })
@@ -39,8 +39,10 @@ export interface DeviceTools extends Target {
   readonly memory: DeviceMemory
   /** Of the device in `memory.devices()`; null when `memory` is system RAM because the addon does not reach the device. */
   readonly index: number | null
-  /** Lets the ladder of memory pressure make room. @throws DarkroomError `memory.exhausted` with figures when it cannot */
-  admit(bytes: number, kind: Kind): Promise<void>
+  /** After the ladder of memory pressure has made room. @throws DarkroomError `memory.exhausted` with figures, `device.unavailable` */
+  allocate(request: Omit<AllocationRequest, 'device'>): Promise<AllocationInfo>
+  /** @throws DarkroomError `memory.unknown` */
+  release(id: number): Promise<AllocationInfo>
   /** Whose an owner's allocations are, as `key:<id>` or `key:local`. */
   principal(owner: string): Promise<string>
   /** Empties the caches of Python's allocator, and lets go of up to so many idle models, least recently used first; null without a child. */

@@ -3,11 +3,13 @@
  * stands. The only writer of these figures; they end with the worker's epoch.
  */
 import { freemem, totalmem } from 'node:os'
-import type { AllocationInfo, Device, DeviceMemory, Kind } from '../domains/device-memory.ts'
+import type { AllocationInfo, AllocationRequest, Device, DeviceMemory } from '../domains/device-memory.ts'
 import type { Alert } from '../domains/device/schema.ts'
+import { Analytics, ownerKind, type End } from '../domains/memory/analytics.ts'
 import { LeakBook, type LeakReason } from '../domains/memory/leaks.ts'
 import { view } from '../domains/memory/operations.ts'
-import type { LeakReport, Pressure, PythonMemory, Ram } from '../domains/memory/schema.ts'
+import { calm, describe, evictableOf, makeRoom, nextRung, press, type Droppable, type Rung } from '../domains/memory/pressure.ts'
+import type { LeakReport, MemoryAnalytics, PythonMemory, Ram } from '../domains/memory/schema.ts'
 import type { DeviceTools, Target } from '../domains/operation.ts'
 import type { DeviceReport } from '../domains/report.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
@@ -19,6 +21,8 @@ import type { Ready, Vitals } from './protocol.ts'
 import type { PythonChild } from './python.ts'
 
 const sampleMs = 1000
+/** Analytics are published after every so many samples. */
+const analyticsEvery = 5
 /** Most allocations that a report lists. */
 const listed = 200
 /** °C at which a device is hot, and at which it is not any more. */
@@ -40,6 +44,8 @@ export interface KeeperOptions extends Target {
   isBusy(): boolean
   /** Publishes the worker's record with the newest report. */
   tell(): Promise<void>
+  /** Publishes what was seen of the memory over time. */
+  tellAnalytics(analytics: MemoryAnalytics): Promise<void>
 }
 
 export interface OpenedDevice {
@@ -82,7 +88,13 @@ export class MemoryKeeper implements DeviceTools {
   readonly #own: OpenedDevice
   readonly #alerts = new Map<Alert['code'], Alert>()
   readonly #leaks = new LeakBook()
-  readonly #pressure: { device: Pressure; ram: Pressure }
+  readonly #analytics = new Analytics(Date.now())
+  readonly #pressure = { device: calm(Date.now()), ram: calm(Date.now()) }
+  /** What could be dropped of each pool, by the newest figures. */
+  readonly #droppable: Record<Pool, Droppable> = { device: nothing, ram: nothing }
+  readonly #climbedAt: Record<Pool, number | null> = { device: null, ram: null }
+  #isClimbing = false
+  #samples = 0
   #report: DeviceReport | undefined
   #timer: NodeJS.Timeout | undefined
   #sampling: Promise<DeviceReport> | undefined
@@ -96,8 +108,6 @@ export class MemoryKeeper implements DeviceTools {
     this.index = own.index
     this.#own = own
     this.#options = options
-    const calm = (): Pressure => ({ level: 'ok', fraction: null, used: null, evictable: 0, total: null, since: Date.now(), rung: null })
-    this.#pressure = { device: calm(), ram: calm() }
   }
 
   /** Takes the first figures, and new ones every second from then on. */
@@ -123,6 +133,9 @@ export class MemoryKeeper implements DeviceTools {
     this.#count(await this.memory.expire(), 'expired')
     await this.#releaseEnded()
     await this.#sample()
+    // A rung may wait for a step that runs: nothing else waits for the rung.
+    if (!this.#isClimbing) void this.#climb()
+    if (this.#samples % analyticsEvery === 0) await this.#options.tellAnalytics(this.#analytics.summary())
   }
 
   // ---- owners ----
@@ -130,7 +143,7 @@ export class MemoryKeeper implements DeviceTools {
   /** A session may have ended: if it has, what is its goes. */
   async ask(sessionId: string): Promise<void> {
     if (!this.memory.list().some(({ owner }) => owner === sessionId)) return
-    if ((await this.#options.port.endedOf([sessionId])).size > 0) await this.memory.releaseOwner(sessionId)
+    if ((await this.#options.port.endedOf([sessionId])).size > 0) this.#note(await this.memory.releaseOwner(sessionId), 'released')
   }
 
   /** A message of an end can be lost: Redis is asked about every owner there is. */
@@ -141,10 +154,16 @@ export class MemoryKeeper implements DeviceTools {
     for (const [owner, endedMs] of ends) {
       const released = await this.memory.releaseOwner(owner)
       if (endedMs > releaseGraceMs) this.#count(released, 'orphaned')
+      else this.#note(released, 'released')
     }
   }
 
+  #note(gone: AllocationInfo[], how: End): void {
+    for (const info of gone) this.#analytics.ended(info, how)
+  }
+
   #count(reclaimed: AllocationInfo[], reason: LeakReason): void {
+    this.#note(reclaimed, reason)
     for (const info of reclaimed) {
       const allocation = view(info, this)
       this.#leaks.reclaimed(allocation, reason, Date.now())
@@ -159,7 +178,54 @@ export class MemoryKeeper implements DeviceTools {
 
   // ---- what operations do ----
 
-  async admit(_bytes: number, _kind: Kind): Promise<void> {}
+  async allocate(request: Omit<AllocationRequest, 'device'>): Promise<AllocationInfo> {
+    const { bytes, kind = 'device' } = request
+    if (kind === 'device' && this.index === null) {
+      const why = `the native addon does not reach ${this.device}, only system RAM: ${this.#own.reason}`
+      throw new DarkroomError('device.unavailable', why, { field: 'kind' })
+    }
+    try {
+      await this.#makeRoom(kind === 'device' ? 'device' : 'ram', bytes)
+      const made = await this.memory.allocate({ ...request, device: this.index ?? 0 })
+      this.#analytics.allocated(made)
+      return made
+    } catch (error) {
+      if (error instanceof DarkroomError && error.code === 'memory.exhausted') this.#analytics.refused(bytes, error.code, Date.now())
+      throw error
+    }
+  }
+
+  async release(id: number): Promise<AllocationInfo> {
+    const info = this.memory.inspect(id)
+    await this.memory.release(id)
+    this.#analytics.ended(info, 'released')
+    return info
+  }
+
+  /** The rungs that a request needs, at once. @throws DarkroomError `memory.exhausted` */
+  async #makeRoom(pool: Pool, bytes: number): Promise<void> {
+    await this.#sample()
+    for (const rung of makeRoom(pool === 'ram' ? 'system RAM' : this.device, this.#pressure[pool], this.#droppable[pool], bytes))
+      await this.#step(pool, rung)
+  }
+
+  /** The next rung of each pool that is pressed. */
+  async #climb(): Promise<void> {
+    this.#isClimbing = true
+    for (const pool of ['device', 'ram'] as const) {
+      const rung = nextRung(this.#pressure[pool], this.#droppable[pool], this.#climbedAt[pool], Date.now())
+      if (rung) await this.#step(pool, rung).catch((error: unknown) => this.#options.log.warn({ pool, err: error }, 'a rung was not done'))
+    }
+    this.#isClimbing = false
+  }
+
+  async #step(pool: Pool, rung: Rung): Promise<void> {
+    this.#climbedAt[pool] = Date.now()
+    if (rung.is !== 'refuse') await this.trimPython(rung.is === 'model' ? 1 : 0)
+    const told = describe(rung)
+    if (this.#pressure[pool].rung !== told) this.#options.log.warn({ pool, level: this.#pressure[pool].level }, `memory pressure: ${told}`)
+    this.#pressure[pool] = { ...this.#pressure[pool], rung: told }
+  }
 
   async trimPython(_idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
     return null
@@ -199,9 +265,26 @@ export class MemoryKeeper implements DeviceTools {
         }
       : null
     const ram = ramNow(child?.rssBytes ?? 0)
-    this.#press('device', figures.total, figures.used)
-    this.#press('ram', ram.total, ram.used)
+    const now = Date.now()
+    const { total, budget, used, usedIsOwn } = figures
+    const droppable = droppableOf(python)
+    this.#droppable.device = droppable
+    this.#pressure.device = press(this.#pressure.device, { total: usedIsOwn ? (budget ?? total) : total, used }, droppable, now)
+    this.#pressure.ram = press(this.#pressure.ram, ram, nothing, now)
     const live = memory.list()
+    this.#samples++
+    this.#analytics.sample({
+      at: now,
+      figures,
+      usage,
+      fraction: this.#pressure.device.fraction,
+      evictable: evictableOf(droppable),
+      idleModelBytes: evictableOf({ ...droppable, caches: 0 }),
+      owners: {
+        session: bytesOf(live.filter(({ owner }) => ownerKind(owner) === 'session')),
+        key: bytesOf(live.filter(({ owner }) => ownerKind(owner) === 'key')),
+      },
+    })
     this.#leaks.look(live, Date.now())
     const leaks = this.#leaks.report(live, (info) => view(info, this), Date.now())
     this.#watch(vitals.temperature, usage.lost, leaks)
@@ -258,13 +341,6 @@ export class MemoryKeeper implements DeviceTools {
     }
   }
 
-  #press(pool: 'device' | 'ram', total: number | null, used: number | null): void {
-    const now = this.#pressure[pool]
-    const fraction = total && used !== null ? used / total : null
-    const level = fraction === null || fraction < 0.8 ? 'ok' : fraction < 0.9 ? 'elevated' : fraction < 0.95 ? 'high' : 'critical'
-    this.#pressure[pool] = { ...now, level, fraction, used, total, since: level === now.level ? now.since : Date.now() }
-  }
-
   #watch(temperature: number | null, isLost: boolean, leaks: LeakReport): void {
     const wasHot = this.#alerts.has('device.hot')
     if (temperature !== null && temperature >= (wasHot ? hot.below : hot.from))
@@ -303,6 +379,21 @@ export class MemoryKeeper implements DeviceTools {
       this.#options.log.warn({ left: left.length, created, released, live }, 'the device memory was not empty at its end')
   }
 }
+
+type Pool = 'device' | 'ram'
+const nothing: Droppable = { caches: 0, idleModels: [] }
+
+/** What Python can let go of at once: what its allocator keeps beyond its tensors, and models that are idle and whose size it knows. */
+function droppableOf(python: PythonMemory | null): Droppable {
+  if (!python) return nothing
+  const { allocatedBytes, reservedBytes, models } = python
+  return {
+    caches: allocatedBytes === null || reservedBytes === null ? 0 : Math.max(0, reservedBytes - allocatedBytes),
+    idleModels: models.flatMap(({ id, bytes, isIdle }) => (isIdle && bytes !== null ? [{ id, bytes }] : [])),
+  }
+}
+
+const bytesOf = (some: AllocationInfo[]): number => some.reduce((sum, { bytes }) => sum + bytes, 0)
 
 function ramNow(childRss: number): Ram {
   const allowed = process.constrainedMemory() ?? 0

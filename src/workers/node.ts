@@ -21,7 +21,7 @@ import type { Exactness, Lane, OperationTable } from '../domains/operation.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
-import { countLosses, forgiveLosses, leaseDevice, publishWorker, withdrawWorker, type DeviceLease } from '../ledger.ts'
+import { countLosses, forgiveLosses, leaseDevice, publishAnalytics, publishWorker, withdrawWorker, type DeviceLease } from '../ledger.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
@@ -208,6 +208,7 @@ class Node {
       log,
       isBusy: () => this.#runner.running.length > 0,
       tell: () => this.#publish(),
+      tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })
     this.#runner = new StepRunner({
       port,

@@ -34,8 +34,8 @@ export async function allocate(input: AllocateInput, tools: Tools): Promise<Allo
 /** @throws DarkroomError `memory.unknown` */
 export async function release({ target, id, asOperator }: ReleaseInput, tools: Tools): Promise<ReleaseOutput> {
   const device = tools.device(target)
-  const { id: n, bytes } = await find(id, device, tools, asOperator)
-  await device.memory.release(n)
+  const { id: n } = await find(id, device, tools, asOperator)
+  const { bytes } = await device.release(n)
   return { id, bytes }
 }
 
@@ -122,7 +122,7 @@ export async function write(input: WriteInput, tools: Tools): Promise<WriteOutpu
     }
     return { allocation: view(device.memory.inspect(target.id), device), bytes, crc32: input.crc32 }
   } catch (error) {
-    if (make) await device.memory.release(target.id).catch(() => undefined)
+    if (make) await device.release(target.id).catch(() => undefined)
     throw error
   }
 }
@@ -140,13 +140,10 @@ type Make = Omit<AllocateInput, 'target' | 'bytes'>
 
 /** An allocation that goes again when nobody hears of it. */
 async function obtain(bytes: number, make: Make, device: DeviceTools, tools: Tools): Promise<AllocationInfo> {
-  const { kind, placement, ownedBy, timeToLiveMs } = make
-  if (kind === 'device' && device.index === null)
-    throw new DarkroomError('device.unavailable', `the native addon does not reach ${device.device}, only system RAM`, { field: 'kind' })
-  await device.admit(bytes, kind)
+  const { ownedBy, ...request } = make
   const owner = ownedBy === 'key' ? await device.principal(tools.sessionId) : tools.sessionId
-  const made = await device.memory.allocate({ device: device.index ?? 0, bytes, kind, placement, owner, timeToLiveMs })
-  tools.undo(() => device.memory.release(made.id))
+  const made = await device.allocate({ ...request, bytes, owner })
+  tools.undo(async () => void (await device.release(made.id)))
   return made
 }
 

@@ -1,0 +1,146 @@
+/** A workflow that holds device memory while it does one thing or another: what becomes of the memory is what tests look at. */
+import { assign, setup } from 'xstate'
+import { z } from 'zod'
+import { memory } from '../../src/domains/memory/index.ts'
+import type { AllocationView } from '../../src/domains/memory/schema.ts'
+import { operation, Target, type Tools } from '../../src/domains/operation.ts'
+import { DarkroomError } from '../../src/errors.ts'
+import type { Workflow } from '../../src/workflows/machines/index.ts'
+import { step } from '../../src/workflows/machines/step.ts'
+
+const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger'])
+const Input = z.strictObject({ device: z.string(), bytes: z.int().min(2), next: Next })
+const Whole = z.strictObject({ target: Target, bytes: z.int(), next: Next })
+type Whole = z.infer<typeof Whole>
+interface Context {
+  input: Whole
+  id: string
+  error: unknown
+}
+const On = z.strictObject({ target: Target, id: z.string() })
+const Bytes = z.strictObject({ target: Target, bytes: z.int() })
+
+/**
+ * `succeed`, `fail`: ends so at once. `wait`: until it is signalled. `copy`: copies half of what it holds onto the other half, for ever.
+ * `linger`: allocates more, for the caller's key, and never comes to an end with it.
+ */
+const machine = setup({
+  types: {
+    context: {} as Context,
+    input: {} as Whole,
+    events: {} as { type: 'signal.go' },
+    output: {} as Record<string, unknown>,
+  },
+  actors: {
+    'memory.allocate': step<Record<string, unknown>, AllocationView>(),
+    'test.fail': step<object, unknown>(),
+    'test.copy': step<z.infer<typeof On>, unknown>(),
+    'test.linger': step<z.infer<typeof Bytes>, unknown>(),
+  },
+  guards: { is: ({ context }, next: string) => context.input.next === next },
+}).createMachine({
+  id: 'holding',
+  context: ({ input }) => ({ input, id: '', error: null }),
+  initial: 'allocating',
+  states: {
+    allocating: {
+      invoke: {
+        id: 'allocate',
+        src: 'memory.allocate',
+        input: ({ context: { input } }) => ({
+          target: input.target,
+          bytes: input.bytes,
+          kind: 'device',
+          placement: 'automatic',
+          ownedBy: 'session',
+          timeToLiveMs: null,
+        }),
+        onDone: { target: 'holding', actions: assign({ id: ({ event }) => event.output.id }) },
+        onError: 'failed',
+      },
+    },
+    holding: {
+      always: [
+        { guard: { type: 'is', params: 'succeed' }, target: 'done' },
+        { guard: { type: 'is', params: 'fail' }, target: 'failing' },
+        { guard: { type: 'is', params: 'copy' }, target: 'copying' },
+        { guard: { type: 'is', params: 'linger' }, target: 'lingering' },
+      ],
+      on: { 'signal.go': 'done' },
+    },
+    failing: { invoke: { id: 'fail', src: 'test.fail', input: {}, onDone: 'done', onError: 'failed' } },
+    copying: {
+      invoke: {
+        id: 'copy',
+        src: 'test.copy',
+        input: ({ context }) => ({ target: context.input.target, id: context.id }),
+        onDone: 'done',
+        onError: 'failed',
+      },
+    },
+    lingering: {
+      invoke: {
+        id: 'linger',
+        src: 'test.linger',
+        input: ({ context }) => ({ target: context.input.target, bytes: context.input.bytes }),
+        onDone: 'done',
+        onError: 'failed',
+      },
+    },
+    done: { type: 'final' },
+    failed: { type: 'final', tags: 'failed', entry: assign({ error: ({ event }) => (event as unknown as { error: unknown }).error }) },
+  },
+  output: ({ context }) => (context.error ? { error: context.error } : { id: context.id }),
+})
+
+export const workflows: Workflow[] = [
+  {
+    name: 'holding',
+    version: 1,
+    title: 'Holding',
+    description: 'Holds device memory.',
+    input: Input,
+    output: z.record(z.string(), z.unknown()),
+    machine,
+    exact: false,
+    makeWhole: async (input, catalogue) => {
+      const { device, bytes, next } = Input.parse(input)
+      return Whole.parse({ target: await catalogue.device(device, 'input.device'), bytes, next })
+    },
+    progress: (_, __, fraction) => ({ fraction }),
+    needs: () => null,
+    isStrict: () => false,
+    resources: { lanes: ['control'], note: 'device memory' },
+  },
+]
+
+const command = { lane: 'control', attempts: 1, timeoutMs: 600_000, output: z.unknown() } as const
+
+export const operations = {
+  'test.fail': operation({
+    ...command,
+    lane: 'host',
+    input: z.strictObject({}),
+    run: () => Promise.reject(new DarkroomError('worker.failed', 'it was told to fail')),
+  }),
+  'test.copy': operation({
+    ...command,
+    input: On,
+    run: async ({ target, id }, tools: Tools) => {
+      const { memory: held } = tools.device(target)
+      const n = Number(id.split('.')[2])
+      const bytes = Math.floor(held.inspect(n).bytes / 2)
+      for (;;) await held.copy({ from: n, to: n, at: bytes, bytes }, { signal: tools.signal })
+    },
+  }),
+  'test.linger': operation({
+    ...command,
+    input: Bytes,
+    run: async (input, tools: Tools) => {
+      const make = { kind: 'device', placement: 'automatic', ownedBy: 'key', timeToLiveMs: 600_000 }
+      const made = await memory['memory.allocate'].run({ ...input, ...make }, tools)
+      await new Promise<void>((resolve) => tools.signal.addEventListener('abort', () => resolve(), { once: true }))
+      return made
+    },
+  }),
+}
