@@ -125,13 +125,13 @@ export class Driver {
     return view && ended.has(view.status) ? view : null
   }
 
-  /** Every session there is, newest first; undefined when there is no more time. */
-  async list(draw: () => number): Promise<View[] | undefined> {
+  /** Every session there is, newest first. @throws Error when there is no more time */
+  async list(draw: () => number): Promise<View[]> {
     const all: View[] = []
     for (let cursor: string | null = ''; cursor !== null;) {
       const at: string = cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`
       const page = await this.#surely(() => this.#ask('GET', `/v1/sessions?limit=200${at}`, draw), 'the list', 200)
-      if (!page) return undefined
+      if (!page) throw new Error('the list of sessions could not be read')
       const { sessions, next } = page.json as { sessions: View[]; next: string | null }
       all.push(...sessions)
       cursor = next

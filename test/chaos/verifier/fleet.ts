@@ -1,4 +1,6 @@
 /** The farm under test: real APIs, workers and Redis, kept running as a supervisor and an operator would, and broken as the plan says. */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { keys } from '../../../src/keys.ts'
 import type { WorkerRecord } from '../../../src/workflows/session.ts'
 import { eventually, sleep, startFarm, type Farm } from '../../support/farm.ts'
@@ -10,6 +12,8 @@ import { stream } from './program.ts'
 /** Share of the commands that a broken line hits. */
 const lostShare = 0.1
 const cutShare = 0.05
+/** Parents and children live on different ones. */
+const shards = 3
 /** How long a fault waits for its victim to have work. */
 const aimMs = 2500
 
@@ -99,6 +103,7 @@ export class Fleet implements AsyncDisposable {
   readonly #seed: number
   #redis: Promise<void> = Promise.resolve()
   readonly #under: Promise<void>[] = []
+  #ended: Promise<string[]> | undefined
 
   private constructor(farm: Farm, seed: number) {
     this.farm = farm
@@ -111,6 +116,7 @@ export class Fleet implements AsyncDisposable {
       workers: 0,
       proxied: true,
       module,
+      shards,
       checkpointCalls: 5,
       fake: ['--call-ms', '60'],
       // A child that is stopped is replaced while the run lasts.
@@ -226,7 +232,7 @@ export class Fleet implements AsyncDisposable {
   async #untilBusy({ process }: Kept, step: string): Promise<void> {
     const { eye } = this.farm
     for (const until = performance.now() + aimMs; performance.now() < until; await sleep(20)) {
-      const leased = await eye.zrange(keys.leases(0), '0', '-1')
+      const leased = (await Promise.all(Array.from({ length: shards }, (_, shard) => eye.zrange(keys.leases(shard), '0', '-1')))).flat()
       const held = await Promise.all(leased.map((key) => eye.hmget(keys.step(key), 'worker', 'name')))
       if (held.some(([worker, name]) => worker === process.ready && name?.startsWith(step))) return
     }
@@ -236,7 +242,12 @@ export class Fleet implements AsyncDisposable {
   async retire(): Promise<string[]> {
     await Promise.all(this.workers.map((worker) => worker.end()))
     const stops = await Promise.allSettled(this.workers.map(({ process }) => process.stop(15_000)))
-    return stops.flatMap((stop) => (stop.status === 'rejected' ? [(stop.reason as Error).message] : []))
+    const problems = stops.flatMap((stop) => (stop.status === 'rejected' ? [(stop.reason as Error).message] : []))
+    for (const { process } of this.workers) {
+      const files = await readdir(join(this.farm.folder, 'attempts', process.name))
+      if (files.length > 0) problems.push(`${process.name} left attempt folders: ${files.join(', ')}`)
+    }
+    return problems
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -244,7 +255,11 @@ export class Fleet implements AsyncDisposable {
   }
 
   /** Stops everything. Returns what was not as it should be. */
-  async end(): Promise<string[]> {
+  end(): Promise<string[]> {
+    return (this.#ended ??= this.#end())
+  }
+
+  async #end(): Promise<string[]> {
     await Promise.all([...this.apis, ...this.workers].map((each) => each.end()))
     const problems = await this.farm.end()
     await Promise.all(this.workers.map(({ proxy }) => proxy.close()))

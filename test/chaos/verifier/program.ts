@@ -220,7 +220,7 @@ function step(draw: Draw): Node {
     do: 'step',
     n: draw.between(1, 1000),
     ms: draw.of([0, 5, 30, 100, 250, 600, 1200, 2500]),
-    lane: draw.is(0.25) ? 'gpu' : 'host',
+    lane: draw.is(0.15) ? 'gpu' : 'host',
     isDeaf: draw.is(0.7),
     flaky,
   }

@@ -37,7 +37,7 @@ function wordsOf({ recoveries, slowest, medianMs }: Figures): string {
   if (!slowest) return `${recoveries} recoveries`
   const { ms, lost, next, fault } = slowest
   const s = (time: number): string => (time / 1000).toFixed(1)
-  return `${recoveries} recoveries, running again ${s(medianMs)} s after their fault at the median; the slowest ${s(ms)} s: ${fault.kind} at ${s(fault.atMs)} s, its lease ended ${s(lost.to - fault.at)} s later, ${s(next.from - lost.to)} s until ${lost.key} ran again`
+  return `${recoveries} recoveries, running again ${s(medianMs)} s after their fault at the median; the slowest ${s(ms)} s: ${fault.kind} at ${s(fault.atMs)} s, its lease ended ${s(lost.to - fault.at)} s later, ${s(next.from - lost.to)} s until ${lost.step} ${lost.key} ran again`
 }
 
 export interface Summary {

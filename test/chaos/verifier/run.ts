@@ -2,6 +2,7 @@
  * One run of the verifier: programs and faults for so many minutes, then quiet, a bounded time to finish, and the verdict. The same seed gives
  * the same programs and the same plan of faults; when each meets which is the machine's chance.
  */
+import { setMaxListeners } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -24,7 +25,7 @@ export interface RunOptions {
   /** Faults that must hit live work; half of the planned ones by default. */
   asked?: number | undefined
   workers?: number
-  /** How long everything may take to end when the faults are over, s. */
+  /** How long nothing may move, when the faults are over, before what has not ended counts as stuck, s. */
   settleS?: number
   /**
    * Waits until BullMQ has found the jobs of killed workers too, which may take it two minutes; otherwise those in their hands are left
@@ -40,12 +41,14 @@ export interface Outcome extends Summary {
 
 /** Sessions under way at most, and started in a second. */
 const atOnce = 24
-const perSecond = 3
+const perSecond = 2
 const apis = 2
 /** BullMQ's lock, and two of its checks. */
 const orphansMs = 150_000
 /** Until the queues of a device that is gone are removed, and then some. */
 const desertedMs = 40_000
+/** What is asked at the end may take so long. */
+const clerkMs = 600_000
 /** Stuck sessions that are shown whole. */
 const shown = 3
 
@@ -53,7 +56,7 @@ export async function verify({
   seed,
   minutes,
   workers = 3,
-  settleS = 90,
+  settleS = 60,
   isPatient = false,
   say,
   ...options
@@ -65,6 +68,8 @@ export async function verify({
   const { farm } = fleet
   const ledger = join(farm.folder, 'ledger')
   const over = new AbortController()
+  // Every client listens to it.
+  setMaxListeners(0, over.signal)
   let beCalm: () => void = () => undefined
   const calm = new Promise<void>((resolve) => (beCalm = resolve))
   const driver = new Driver({ fleet, seed, ledger, over: over.signal, calm })
@@ -111,29 +116,34 @@ export async function verify({
 
     // ---- quiet: everything has to end now ----
     const faultsMs = elapsed()
-    const endBy = performance.now() + settleS * 1000
     beCalm()
-    const giveUp = setTimeout(() => over.abort(), settleS * 1000)
+    const eventsSeen = (): number => submitted.reduce((sum, { streamed }) => sum + streamed.length, 0)
+    await whileMoving(
+      () => `${open.size} ${eventsSeen()}`,
+      () => open.size > 0,
+      settleS,
+    )
+    over.abort()
     await Promise.all(open)
+    const clerk = new Driver({ fleet, seed, ledger, over: AbortSignal.timeout(clerkMs), calm })
     const draw = stream(seed, 'verdict', 0)
     // Children are cancelled behind their parents.
-    let views = (await driver.list(draw)) ?? []
-    while (views.some(({ status }) => !ended.has(status)) && performance.now() < endBy) {
-      await sleep(500)
-      views = (await driver.list(draw)) ?? views
+    let views = await clerk.list(draw)
+    const openOnes = (): string[] => views.filter(({ status }) => !ended.has(status)).map(({ id, version }) => `${id} ${String(version)}`)
+    const areLeft = async (): Promise<boolean> => {
+      views = await clerk.list(draw)
+      return openOnes().length > 0
     }
-    clearTimeout(giveUp)
+    await whileMoving(() => openOnes().join(), areLeft, settleS)
     const settlingMs = elapsed() - faultsMs
     progress('settled')
 
     const stuck = views.filter(({ status }) => !ended.has(status))
     for (const { id } of stuck.slice(0, shown)) say(await dumpOf(farm, id))
-    // A tool of the farm's own must not be lost in the noise: what a session that hangs would tell stands in the logs.
     if (stuck.length > 0) say(farm.lastWords())
     const leftovers = await jobsLeft(fleet, isPatient)
     for (const each of submitted) {
-      if (over.signal.aborted) break
-      const answer = await driver.send(each.scenario, draw)
+      const answer = await clerk.send(each.scenario, draw)
       each.again = answer ? { status: answer.status, id: (answer.json as View).id } : { status: 503, id: '' }
     }
     const found = await gather(fleet, views)
@@ -148,7 +158,7 @@ export async function verify({
       found,
       ledger: readLedger(ledger),
       leftovers: [...leftovers, ...fleet.problems],
-      answers: driver.answers,
+      answers: [...driver.answers, ...clerk.answers],
     }
     evidence.leftovers.push(...(await fleet.end()))
     const attempts = found.flatMap(({ view, history }) => attemptsIn(view.id, history))
@@ -169,6 +179,20 @@ export async function verify({
   } finally {
     clearInterval(ticking)
     over.abort()
+  }
+}
+
+/**
+ * Waits while there is something left that moves: a slow machine is no fault. Gives up when nothing has moved for so many seconds, or after ten
+ * times as long whatever moves.
+ */
+async function whileMoving(look: () => string, isLeft: () => boolean | Promise<boolean>, seconds: number): Promise<void> {
+  const startedAt = performance.now()
+  for (let [movedAt, last] = [startedAt, look()]; await isLeft(); await sleep(500)) {
+    const now = performance.now()
+    const seen = look()
+    if (seen !== last) [movedAt, last] = [now, seen]
+    if (now - movedAt > seconds * 1000 || now - startedAt > seconds * 10_000) return
   }
 }
 
