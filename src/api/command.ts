@@ -33,7 +33,7 @@ export const commandResponses = <S extends z.ZodType>(description: string, schem
 
 /**
  * Runs the workflow for the caller. Undefined while it runs on: then the answer is `202` with the session.
- * @param inPath fields of the input that came in the path: what is unknown there is 404
+ * @param names what fields of the input are called in the request; null for one that came in its path: what is unknown there is 404
  * @throws DarkroomError why it was refused or has failed, with the fields as the caller sent them
  */
 export async function command(
@@ -41,7 +41,7 @@ export async function command(
   c: Context<AppEnv>,
   workflow: string,
   input: Record<string, unknown>,
-  inPath: readonly string[] = [],
+  names: Readonly<Record<string, string | null>> = {},
 ): Promise<{ output: Record<string, unknown> } | { session: z.infer<typeof SessionView> }> {
   const { keyId, scopes } = c.get('caller')
   const idempotencyKey = c.req.header('idempotency-key')
@@ -69,14 +69,15 @@ export async function command(
       ? DarkroomError.fromWire(latest.error)
       : new DarkroomError('session.ended', `session ${latest.id} was cancelled meanwhile`)
   } catch (error) {
-    throw error instanceof DarkroomError ? asSent(error, inPath) : error
+    throw error instanceof DarkroomError ? asSent(error, names) : error
   }
 }
 
 /** The same refusal, its fields named as in the request: `input.device` is `device` there, and what came in the path is no field. */
-function asSent(error: DarkroomError, inPath: readonly string[]): DarkroomError {
+function asSent(error: DarkroomError, names: Readonly<Record<string, string | null>>): DarkroomError {
   const bare = (name: string): string => name.replace(/^input\./, '')
-  const field = error.field === undefined || inPath.includes(bare(error.field)) ? undefined : bare(error.field)
+  const own = bare(error.field ?? '')
+  const field = own in names ? names[own] : own
   const { problems: listed } = (error.details ?? {}) as { problems?: { field: string; message: string }[] }
   const details = listed
     ? { ...error.details, problems: listed.map((problem) => ({ ...problem, field: bare(problem.field) })) }
@@ -85,7 +86,7 @@ function asSent(error: DarkroomError, inPath: readonly string[]): DarkroomError 
   return new DarkroomError(code, message.replaceAll('input.', ''), {
     remedy,
     cause: error,
-    ...(field !== undefined && { field }),
+    ...(field && { field }),
     ...(details && { details }),
   })
 }

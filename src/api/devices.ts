@@ -312,12 +312,12 @@ export function deviceRoutes(parts: ApiParts): App {
       .openapi(optimize, async (c) => {
         // The validator leaves an absent body out; what it means stands in the schema.
         const { idleModels = true } = c.req.valid('json') as { idleModels?: boolean }
-        const done = await command(parts, c, 'device-optimize', { device: c.req.valid('param').id, idleModels }, ['device'])
+        const done = await command(parts, c, 'device-optimize', { device: c.req.valid('param').id, idleModels }, { device: null })
         return 'session' in done ? c.json(done.session, 202) : c.json(OptimizeOutput.parse(done.output), 200)
       })
       .openapi(refresh, async (c) => {
         await refuseBody(c)
-        const done = await command(parts, c, 'device-refresh', { device: c.req.valid('param').id }, ['device'])
+        const done = await command(parts, c, 'device-refresh', { device: c.req.valid('param').id }, { device: null })
         return 'session' in done ? c.json(done.session, 202) : c.json({ sampledAt: iso(RefreshOutput.parse(done.output).sampledAt) }, 200)
       })
   )

@@ -302,12 +302,12 @@ export function memoryRoutes(parts: ApiParts): App {
     })
     .openapi(renew, async (c) => {
       const input = { id: c.req.valid('param').id, ...c.req.valid('json') }
-      const done = await command(parts, c, 'memory-renew', input, ['id'])
+      const done = await command(parts, c, 'memory-renew', input, { id: null })
       return 'session' in done ? c.json(done.session, 202) : c.json(presentAllocation(AllocationRecord.parse(done.output)), 200)
     })
     .openapi(release, async (c) => {
       await refuseBody(c)
-      const done = await command(parts, c, 'memory-release', { id: c.req.valid('param').id }, ['id'])
+      const done = await command(parts, c, 'memory-release', { id: c.req.valid('param').id }, { id: null })
       return 'session' in done ? c.json(done.session, 202) : c.json(ReleaseOutput.parse(done.output), 200)
     })
     .openapi(copy, async (c) => {
@@ -315,7 +315,7 @@ export function memoryRoutes(parts: ApiParts): App {
       return 'session' in done ? c.json(done.session, 202) : c.json(CopyOutput.parse(done.output), 200)
     })
     .openapi(transfer, async (c) => {
-      const done = await command(parts, c, 'memory-transfer', c.req.valid('json'))
+      const done = await command(parts, c, 'memory-transfer', c.req.valid('json'), { id: 'from' })
       if ('session' in done) return c.json(done.session, 202)
       const output = WriteOutput.parse(done.output)
       return c.json({ ...output, allocation: presentAllocation(output.allocation) }, 200)

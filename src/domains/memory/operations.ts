@@ -34,7 +34,7 @@ export async function allocate(input: AllocateInput, tools: Tools): Promise<Allo
 /** @throws DarkroomError `memory.unknown` */
 export async function release({ target, id, asOperator }: ReleaseInput, tools: Tools): Promise<ReleaseOutput> {
   const device = tools.device(target)
-  const { id: n } = await find(id, device, tools, asOperator)
+  const { id: n } = await find(id, device, tools, asOperator, 'id')
   const { bytes } = await device.release(n)
   return { id, bytes }
 }
@@ -42,7 +42,7 @@ export async function release({ target, id, asOperator }: ReleaseInput, tools: T
 /** Its time begins anew. @throws DarkroomError `memory.unknown` */
 export async function renew({ target, id, timeToLiveMs, asOperator }: RenewInput, tools: Tools): Promise<AllocationView> {
   const device = tools.device(target)
-  const { id: n } = await find(id, device, tools, asOperator)
+  const { id: n } = await find(id, device, tools, asOperator, 'id')
   device.memory.renew(n, timeToLiveMs)
   return view(device.memory.inspect(n), device)
 }
@@ -50,8 +50,8 @@ export async function renew({ target, id, timeToLiveMs, asOperator }: RenewInput
 /** Within one device, in any direction. @throws DarkroomError `memory.unknown`, `memory.elsewhere`, `memory.out_of_range`, `memory.corrupt` */
 export async function copy(input: CopyInput, tools: Tools): Promise<CopyOutput> {
   const device = tools.device(input.target)
-  const source = await find(input.from, device, tools, input.asOperator)
-  const target = await find(input.to, device, tools, input.asOperator)
+  const source = await find(input.from, device, tools, input.asOperator, 'from')
+  const target = await find(input.to, device, tools, input.asOperator, 'to')
   const { fromAt, at } = input
   const bytes = input.bytes ?? Math.min(rest(source, fromAt, 'fromAt'), rest(target, at, 'at'))
   const began = performance.now()
@@ -67,7 +67,7 @@ export async function copy(input: CopyInput, tools: Tools): Promise<CopyOutput> 
 /** @throws DarkroomError `memory.unknown`, `memory.out_of_range` */
 export async function checksum(input: ChecksumInput, tools: Tools): Promise<ChecksumOutput> {
   const device = tools.device(input.target)
-  const held = await find(input.id, device, tools, input.asOperator)
+  const held = await find(input.id, device, tools, input.asOperator, 'id')
   const { id, at } = input
   const bytes = input.bytes ?? rest(held, at, 'at')
   return { id, at, bytes, crc32: hex(await device.memory.checksum(held.id, { at, bytes }, watched('verify', tools))) }
@@ -76,7 +76,7 @@ export async function checksum(input: ChecksumInput, tools: Tools): Promise<Chec
 /** A range as artifacts, for a worker elsewhere to write. @throws DarkroomError `memory.unknown`, `memory.out_of_range`, `memory.corrupt` */
 export async function read(input: ReadInput, tools: Tools): Promise<ReadOutput> {
   const device = tools.device(input.target)
-  const held = await find(input.id, device, tools, input.asOperator)
+  const held = await find(input.id, device, tools, input.asOperator, 'id')
   const left = rest(held, input.at, 'at')
   const bytes = input.bytes ?? left
   if (bytes > left) throw beyond(bytes, input.at, input.id, held)
@@ -103,7 +103,7 @@ export async function write(input: WriteInput, tools: Tools): Promise<WriteOutpu
   const { to, make, at, bytes } = input
   if ((to === null) === (make === null))
     throw new DarkroomError('memory.invalid', 'to or make must be given, not both and not neither', { field: 'to' })
-  const target = make ? await obtain(at + bytes, make, device, tools) : await find(to ?? '', device, tools, input.asOperator)
+  const target = make ? await obtain(at + bytes, make, device, tools) : await find(to ?? '', device, tools, input.asOperator, 'to')
   try {
     if (bytes > rest(target, at, 'at')) throw beyond(bytes, at, to ?? '', target)
     let [done, sum] = [0, 0]
@@ -147,14 +147,14 @@ async function obtain(bytes: number, make: Make, device: DeviceTools, tools: Too
   return made
 }
 
-/** An allocation that this step's session may touch. @throws DarkroomError `memory.unknown`, `memory.elsewhere` */
-async function find(id: string, device: DeviceTools, tools: Tools, asOperator: boolean): Promise<AllocationInfo> {
+/** An allocation that this step's session may touch; `field` is what a refusal names. @throws DarkroomError `memory.unknown`, `memory.elsewhere` */
+async function find(id: string, device: DeviceTools, tools: Tools, asOperator: boolean, field: string): Promise<AllocationInfo> {
   const [where, epoch, n] = id.split('.')
-  if (where !== device.device) throw new DarkroomError('memory.elsewhere', `${id} is not on ${device.device}`)
-  if (epoch !== device.epoch.slice(0, 8)) throw new DarkroomError('memory.unknown', `${id} went with its device epoch`, { field: 'id' })
-  const info = device.memory.inspect(Number(n))
-  const isOwn = asOperator || (await device.principal(info.owner)) === (await device.principal(tools.sessionId))
-  if (!isOwn) throw new DarkroomError('memory.unknown', `there is no allocation ${id}`, { field: 'id' })
+  if (where !== device.device) throw new DarkroomError('memory.elsewhere', `${id} is not on ${device.device}`, { field })
+  if (epoch !== device.epoch.slice(0, 8)) throw new DarkroomError('memory.unknown', `${id} went with its device epoch`, { field })
+  const info = device.memory.list().find((each) => each.id === Number(n))
+  const isOwn = info && (asOperator || (await device.principal(info.owner)) === (await device.principal(tools.sessionId)))
+  if (!isOwn) throw new DarkroomError('memory.unknown', `there is no allocation ${id}`, { field })
   return info
 }
 
