@@ -35,6 +35,21 @@ describe.concurrent('a Python child that fails under a running step', { timeout:
     expect(pictures).toEqual(await farm.undisturbed())
   })
 
+  it('sends its result and dies before anybody has heard it: the result is recorded once, the next step runs in another child', async () => {
+    await using farm = await startFarm({ fake: ['--once', join(folder, 'after'), '--fault', 'die-after:inference.denoise'] })
+    const before = (await farm.records())[0]?.childPid
+    const id = await farm.submit()
+    const pictures = await farm.pictures(id)
+    const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
+    expect(attempts.map(({ end }) => end)).toEqual(Array.from({ length: 5 }, () => 'completed'))
+    const after = await eventually('the new child published', async () => {
+      const pid = (await farm.records())[0]?.childPid
+      return pid !== before && pid
+    })
+    expect(after).toBeGreaterThan(0)
+    expect(pictures).toEqual(await farm.undisturbed())
+  })
+
   it('cannot be started any more: its worker leaves, and the sessions go on elsewhere', async () => {
     const broken = join(folder, 'broken')
     await using farm = await startFarm({

@@ -26,6 +26,8 @@ export interface TestEngine extends AsyncDisposable {
   engine: Engine
   port: AttemptPort
   redis: Redis
+  /** Of its Redis, for further connections. */
+  url: string
   folder: string
   /** Submits a picture; returns the session's id. */
   submit: (more?: Record<string, unknown>) => Promise<string>
@@ -60,6 +62,7 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
     engine,
     port,
     redis,
+    url: server.url,
     folder,
     submit: async (more = {}) => {
       const input = { prompt: 'a red circle', seed: 7 }

@@ -25,6 +25,7 @@ Faults with `@CALL` fire when that many denoise calls are done; with `--once FIL
     error:CODE:CLASS@5  ends the request with that error
     wrong-sha@5       the checkpoints from then on name a wrong SHA-256; without `@`: the result's files do
     duplicate-terminal  sends every terminal frame of work twice
+    die-after:ACTION    dies of SIGKILL right behind the terminal frame of that action
     late-after-cancel   after `session.cancelled` sends progress and a result
     mute                never answers the handshake
     refuse              answers the handshake with an error and exits 64
@@ -156,6 +157,8 @@ class Child:
         self.send(request_id, action, data)
         if self.fault("duplicate-terminal"):
             self.send(request_id, action, data)
+        if any(fault.name == "die-after" and fault.args == [action] and fault.fires() for fault in self.faults):
+            os.kill(os.getpid(), signal.SIGKILL)
         if data.get("code") == "session.cancelled" and self.fault("late-after-cancel"):
             self.send(request_id, action, {"type": "progress", "stage": "run", "call": 9, "calls": 9})
             self.send(request_id, action, {"type": "result", "output": {}, "files": {}, "stats": {}})
