@@ -4,7 +4,7 @@ Its bytes are hashes of the request, the seed, the build and the device name, so
 state of the chain, and going on from it gives the same bytes as never having stopped. Standard library only; ready in well under 100 ms.
 
     fake_child.py [--call-ms 5] [--load-ms 0] [--import-ms 0] [--heartbeat-ms 2000] [--build TEXT] [--device-name TEXT]
-                  [--numerics 1] [--fault NAME[:ARG][@CALL]]... [--once FILE] [--die-when FILE]
+                  [--numerics 1] [--uuid UUID] [--fault NAME[:ARG][@CALL]]... [--once FILE] [--die-when FILE]
                   [--gates FOLDER]
 
 With `--gates FOLDER` a denoise step whose seed has a file there is held once it has done as many calls as the file says, until the file is
@@ -90,6 +90,7 @@ def parse_arguments():
     parser.add_argument("--build", default="fake")
     parser.add_argument("--device-name", default="Fake CPU")
     parser.add_argument("--numerics", type=int, default=1)
+    parser.add_argument("--uuid")
     parser.add_argument("--fault", action="append", default=[])
     parser.add_argument("--once")
     parser.add_argument("--die-when", default="")
@@ -186,7 +187,7 @@ class Child:
             "hardware": {
                 "kind": kind,
                 "name": self.options.device_name,
-                "uuid": None,
+                "uuid": self.options.uuid,
                 "index": int(index or 0),
                 "capability": None,
                 "driver": None,
