@@ -32,7 +32,7 @@ from collections import deque
 from functools import partial
 from types import SimpleNamespace
 
-from darkroom import exactness, logs, protocol, registry, samplers
+from darkroom import exactness, logs, memory, protocol, registry, samplers
 from darkroom.errors import Cancelled, DarkroomError, Paused
 from darkroom.tools import Held, Tools
 
@@ -230,7 +230,7 @@ class Child:
             tools.close()
             # After a result the pool stays for the next request. A device that is lost cannot be asked to do anything.
             if frame["type"] != "result" and code is None:
-                self.release_memory()
+                memory.empty_caches(self.place.device)
             self.running = None
             self.finish(tools, frame)
             if code is not None:
@@ -261,6 +261,7 @@ class Child:
             roots=hello["roots"],
             checkpoint=hello["checkpoint"],
             models=Models(device, hello["roots"]["models"]),
+            wanted=self.wanted,
             held=Held(),
             identity=exactness.fingerprint(hardware, build, settings),
         )
@@ -314,12 +315,10 @@ class Child:
             failure = DarkroomError("worker.failed", f"the answer to {tools.action} was no frame: {error}")
             self.writer.send(tools.request_id, tools.action, failure.to_wire())
 
-    def release_memory(self):
-        gc.collect()
-        if self.place.device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+    def wanted(self):
+        """(id, body hash) of the models that a request uses or waits for."""
+        with self.changed:
+            return {tools.model_key for tools in self.open.values()} - {None}
 
     def leave(self, code):
         """Ends after a request that spoiled the process: what waits goes back to the node."""
@@ -350,18 +349,12 @@ class Child:
         return {
             "uptime_s": round(now - self.born, 3),
             "rss_bytes": resident_bytes(),
-            "device_bytes": self.device_bytes(),
+            "device_bytes": memory.reserved_bytes(self.place.device),
+            "allocated_bytes": memory.allocated_bytes(self.place.device),
             "busy": busy,
             "sessions": self.place.held.bytes(),
-            "models": self.place.models.ids(),
+            "models": self.place.models.describe(self.wanted()),
         }
-
-    def device_bytes(self):
-        if self.place.device.type != "cuda":
-            return None
-        import torch
-
-        return torch.cuda.memory_reserved(self.place.device)
 
     # --- ends ---
 

@@ -33,9 +33,31 @@ class Models:
         self.device = device
         self.roots = roots
         self._resident = {}
+        self._used_at = {}
 
-    def ids(self):
-        return [model_id for model_id, _ in list(self._resident)]
+    def describe(self, wanted):
+        """The resident models, the one used longest ago first. `wanted`: (id, body hash) of those that requests use or wait for."""
+        now = time.monotonic()
+        return [
+            {
+                "id": key[0],
+                "bytes": model.bytes,
+                "is_idle": key not in wanted,
+                "used_s": round(max(0.0, now - self._used_at.get(key, now)), 3),
+            }
+            for key, model in list(self._resident.items())
+        ]
+
+    def drop(self, most, keep):
+        """Lets go of up to `most` models but those in `keep`, the one used longest ago first; returns their ids."""
+        gone = [key for key in self._resident if key not in keep][:most]
+        for key in gone:
+            self._forget(key)
+        return [model_id for model_id, _ in gone]
+
+    def _forget(self, key):
+        self._resident.pop(key)
+        self._used_at.pop(key, None)
 
     def get(self, reference, tools):
         """(model, seconds its load took: 0 when it was resident). `reference`: {id, path, body_hash}.
@@ -45,6 +67,7 @@ class Models:
         key = (reference["id"], reference["body_hash"])
         if key in self._resident:
             self._resident[key] = self._resident.pop(key)
+            self._used_at[key] = time.monotonic()
             return self._resident[key], 0.0
         started = time.monotonic()
         tools.progress("load")
@@ -52,7 +75,7 @@ class Models:
         if folder is None:
             raise DarkroomError("worker.path_refused", f"{reference['path']} is in no model folder", field="model.path")
         while len(self._resident) >= MOST_RESIDENT:
-            self._resident.pop(next(iter(self._resident)))
+            self._forget(next(iter(self._resident)))
         try:
             self._check_files(folder)
             model = self._load(folder, tools)
@@ -63,11 +86,12 @@ class Models:
             if is_out_of_memory(error) or is_device_lost(error):
                 raise
             raise DarkroomError("model.load_failed", f"{folder}: {type(error).__name__}: {error}", field="model.path") from error
-        self._resident[key] = model
-        return model, time.monotonic() - started
+        self._resident[key], self._used_at[key] = model, time.monotonic()
+        return model, self._used_at[key] - started
 
     def clear(self):
         self._resident.clear()
+        self._used_at.clear()
 
     def _check_files(self, folder):
         """Nothing that the load would read may lie outside the roots."""

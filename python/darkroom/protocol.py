@@ -171,6 +171,7 @@ REQUESTS = {
     "worker.cancel": TARGET,
     "worker.shutdown": NOTHING,
     "model.ensure": shape({"model": MODEL}),
+    "memory.trim": shape({"idle_models": whole()}),
     "inference.encode": _work(PROMPT),
     "inference.denoise": _work(DENOISE),
     "inference.decode": _work({"model": MODEL, **SIZE}),
@@ -181,11 +182,12 @@ VITALS = shape(
         "uptime_s": seconds,
         "rss_bytes": whole(),
         "device_bytes": nullable(whole()),
+        "allocated_bytes": nullable(whole()),
         "busy": nullable(
             shape({"request_id": text, "action": text, "call": nullable(whole()), "advanced_s": seconds}),
         ),
         "sessions": mapping(whole()),
-        "models": listing(text),
+        "models": listing(shape({"id": text, "bytes": whole(), "is_idle": flag, "used_s": seconds})),
     }
 )
 READY = shape(
@@ -218,9 +220,7 @@ READY = shape(
                 "threads": whole(1),
             }
         ),
-        "settings": shape(
-            {"dtype": text, "attention": text, "deterministic": flag, "tf32": flag, "tiling": flag, "offload": text}
-        ),
+        "settings": shape({"dtype": text, "attention": text, "deterministic": flag, "tf32": flag, "tiling": flag, "offload": text}),
         "actions": listing(text),
         "samplers": listing(text),
     }
@@ -232,6 +232,7 @@ OUTPUTS = {
     "worker.cancel": NOTHING,
     "worker.shutdown": NOTHING,
     "model.ensure": shape({"id": text, "resident": flag, "bytes": whole(), "seconds": seconds}),
+    "memory.trim": shape({"freed_bytes": nullable(whole()), "models": listing(text)}),
     "inference.encode": NOTHING,
     "inference.denoise": NOTHING,
     "inference.decode": shape(SIZE),

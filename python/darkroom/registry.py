@@ -8,6 +8,7 @@ OPERATIONS = (
     "inference.decode",
     "inference.denoise",
     "inference.encode",
+    "memory.trim",
     "model.ensure",
 )
 

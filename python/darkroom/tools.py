@@ -46,8 +46,9 @@ class Held:
 class Tools:
     """One request's tools. The device thread calls them; only `stop` is set from outside.
 
-    `place`: what every request shares: `device`, `models`, `held`, `identity` (the exactness fingerprint), `roots`, `checkpoint`
-    (interval). Raises `worker.path_refused` when the request's folder is not inside the attempt folder.
+    `place`: what every request shares: `device`, `models`, `wanted` (which models requests use or wait for), `held`, `identity` (the
+    exactness fingerprint), `roots`, `checkpoint` (interval). Raises `worker.path_refused` when the request's folder is not inside the
+    attempt folder.
     """
 
     def __init__(self, request_id, action, data, place, send, log):
@@ -72,6 +73,12 @@ class Tools:
     @property
     def input(self):
         return self.data["input"]
+
+    @property
+    def model_key(self):
+        """(id, body hash) of the model that the request uses; None when it uses none."""
+        reference = self.data.get("model") or self.data.get("input", {}).get("model")
+        return reference and (reference["id"], reference["body_hash"])
 
     # --- how it goes ---
 

@@ -173,6 +173,10 @@ class Child:
     def vitals(self):
         return self.until(self.send("worker.ping", {}))["output"]
 
+    def models(self):
+        """Ids of the resident models, the one used longest ago first."""
+        return [model["id"] for model in self.vitals()["models"]]
+
     def said(self):
         """What it wrote to standard error."""
         return self.errors.read_text(errors="replace")

@@ -291,4 +291,3 @@ def test_a_root_may_itself_be_reached_through_a_link(tmp_path):
     assert inside(tmp_path / "real" / "file", [tmp_path / "link"]) == str(tmp_path / "real" / "file")
     assert inside(tmp_path / "really", [tmp_path / "real"]) is None
     assert inside(tmp_path / "real", [tmp_path / "real"]) is None
-

@@ -38,7 +38,7 @@ def refused(child, model, code, words):
     answer = ensure(child, model)
     assert (answer["type"], answer.get("code"), answer.get("field")) == ("error", code, "model.path"), answer
     assert words in answer["message"]
-    assert model["id"] not in child.vitals()["models"]
+    assert model["id"] not in child.models()
 
 
 def test_two_models_stay_resident_and_the_one_unused_longest_goes(fresh, micro, micro_folder):
@@ -48,7 +48,7 @@ def test_two_models_stay_resident_and_the_one_unused_longest_goes(fresh, micro, 
     assert fresh.run("denoise")["stats"]["load_s"] == 0
     loaded = ensure(fresh, other)["output"]
     assert (loaded["resident"], loaded["bytes"] > 100_000, loaded["seconds"] > 0) == (False, True, True)
-    assert fresh.vitals()["models"] == [MODEL["id"], "other"]
+    assert fresh.models() == [MODEL["id"], "other"]
     again = ensure(fresh, other)["output"]
     assert (again["resident"], again["seconds"]) == (True, 0)
     ensure(fresh, micro)
@@ -170,3 +170,52 @@ def test_code_that_a_model_brings_along_is_not_run(fresh, copy, tmp_path):
         (folder / part / "config.json").write_text(json.dumps(config))
     ensure(fresh, model)
     assert not proof.exists()
+
+
+def test_what_is_said_of_resident_models_is_what_they_are(fresh, micro):
+    size = ensure(fresh, micro)["output"]["bytes"]
+    fresh.run("denoise", steps=1)
+    first, second = fresh.vitals()["models"][-2:]
+    assert (first["id"], first["bytes"], first["is_idle"]) == ("micro", size, True)
+    assert (second["id"], second["is_idle"]) == (MODEL["id"], True)
+    assert first["used_s"] >= second["used_s"] >= 0
+
+
+def test_trim_lets_idle_models_go_from_the_one_used_longest_ago_on(fresh, micro):
+    def trim(models):
+        return fresh.until(fresh.send("memory.trim", {"idle_models": models}))["output"]["models"]
+
+    drawn = fresh.run("denoise")["files"]["latents"]["sha256"]
+    ensure(fresh, micro)
+    before = fresh.models()
+    assert (trim(0), fresh.models()) == ([], before)
+    assert (trim(1), fresh.models()) == ([MODEL["id"]], ["micro"])
+    assert (trim(9), fresh.models()) == (["micro"], [])
+    again = fresh.run("denoise")
+    assert again["stats"]["load_s"] > 0
+    assert again["files"]["latents"]["sha256"] == drawn
+
+
+def test_trim_never_drops_a_model_that_a_request_uses_or_waits_for(shared, micro):
+    ensure(shared, micro)
+    stall = shared.stall("denoise", 3)
+    trimmed = shared.send("memory.trim", {"idle_models": 9})
+    waits = shared.work("denoise", steps=1, model=micro)
+    assert {model["id"]: model["is_idle"] for model in shared.vitals()["models"]} == {MODEL["id"]: False, "micro": False}
+    stall.end()
+    assert shared.until(stall.request_id)["type"] == "result"
+    # The picture is done, and its model idle; the other one is waited for.
+    assert shared.until(trimmed)["output"]["models"] == [MODEL["id"]]
+    assert shared.until(waits)["stats"]["load_s"] == 0
+
+
+def test_trim_gives_the_memory_of_a_gpu_back(shared, device):
+    if device == "cpu":
+        pytest.skip("the CPU's memory has no pool of torch")
+    shared.run("denoise", steps=1)
+    before = shared.vitals()
+    freed = shared.until(shared.send("memory.trim", {"idle_models": 9}))["output"]["freed_bytes"]
+    after = shared.vitals()
+    assert freed > sum(model["bytes"] for model in before["models"]) / 2
+    assert after["device_bytes"] == before["device_bytes"] - freed
+    assert after["allocated_bytes"] < before["allocated_bytes"]

@@ -9,11 +9,12 @@ from darkroom import errors, protocol
 FOLDER = ROOT / "test" / "fixtures" / "protocol"
 # Every message there is; test/workers/protocol.test.ts holds the same list.
 FROM_NODE = [
-    "hello", "ping", "pause", "cancel", "shutdown", "ensure", "encode", "denoise", "denoise-resumed", "decode",
+    "hello", "ping", "pause", "cancel", "shutdown", "ensure", "trim", "encode", "denoise", "denoise-resumed",
+    "decode",
 ]  # fmt: skip
 FROM_CHILD = [
     "greeting", "heartbeat", "heartbeat-idle", "hello-progress", "hello-result", "hello-refused", "ping-result",
-    "pause-result", "cancel-result", "shutdown-result", "ensure-result", "encode-result", "denoise-accepted",
+    "pause-result", "cancel-result", "shutdown-result", "ensure-result", "trim-result", "encode-result", "denoise-accepted",
     "denoise-load", "denoise-progress", "denoise-checkpoint", "denoise-result", "denoise-released",
     "denoise-released-empty", "decode-result", "error", "error-cancelled",
 ]  # fmt: skip
@@ -94,9 +95,7 @@ def test_a_frame_over_the_cap_or_with_nan_is_not_sent():
 
 def test_the_error_catalogue_is_the_one_that_typescript_checks():
     shared = json.loads((ROOT / "test" / "fixtures" / "child-errors.json").read_text(encoding="utf-8"))
-    assert {
-        code: {"class": error_class, "remedy": remedy} for code, (error_class, remedy) in errors.CATALOGUE.items()
-    } == shared
+    assert {code: {"class": error_class, "remedy": remedy} for code, (error_class, remedy) in errors.CATALOGUE.items()} == shared
 
 
 def test_every_code_that_the_child_raises_is_in_the_catalogue_and_the_other_way_round():

@@ -233,7 +233,7 @@ export class MemoryKeeper implements DeviceTools {
 
   async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {
     const vitals = this.#options.vitals()
-    return vitals ? { reservedBytes: vitals.deviceBytes, models: vitals.models } : null
+    return vitals ? { reservedBytes: vitals.deviceBytes, models: vitals.models.map(({ id }) => id) } : null
   }
 
   async publish(): Promise<number> {
@@ -259,9 +259,9 @@ export class MemoryKeeper implements DeviceTools {
     const child = this.#options.vitals()
     const python: PythonMemory | null = child
       ? {
-          allocatedBytes: null,
+          allocatedBytes: child.allocatedBytes,
           reservedBytes: child.deviceBytes,
-          models: child.models.map((id) => ({ id, bytes: null, isIdle: child.busy === null })),
+          models: child.models.map(({ id, bytes, isIdle }) => ({ id, bytes, isIdle })),
         }
       : null
     const ram = ramNow(child?.rssBytes ?? 0)

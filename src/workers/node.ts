@@ -325,7 +325,7 @@ class Node {
       settings: ready.settings,
       status: this.#status,
       models: models.map((model) => model.bodyHash),
-      resident: this.#parts.vitals()?.models ?? [],
+      resident: this.#parts.vitals()?.models.map((model) => model.id) ?? [],
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,

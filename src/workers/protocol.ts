@@ -100,12 +100,14 @@ export const Vitals = z.strictObject({
   rssBytes: whole,
   /** Bytes its allocator holds on the device; null where there is no device but the CPU. */
   deviceBytes: whole.nullable(),
+  /** The part of them that is in tensors; null likewise. */
+  allocatedBytes: whole.nullable(),
   /** What the device thread does now; `advancedS` is how long ago it last got on with it. */
   busy: z.strictObject({ requestId: z.string(), action: z.string(), call: whole.nullable(), advancedS: seconds }).nullable(),
   /** Session id → bytes of tensors held for it. */
   sessions: z.record(z.string(), whole),
-  /** Ids of the resident models. */
-  models: z.array(z.string()),
+  /** The resident models, the one used longest ago first. Idle: no request uses it or waits for it. */
+  models: z.array(z.strictObject({ id: z.string(), bytes: whole, isIdle: z.boolean(), usedS: seconds })),
 })
 export type Vitals = z.infer<typeof Vitals>
 
@@ -129,6 +131,8 @@ export const requests = {
   'worker.cancel': Target,
   'worker.shutdown': Nothing,
   'model.ensure': z.strictObject({ model: ModelRef }),
+  /** Empties caches, and lets go of up to so many idle models, the one used longest ago first. */
+  'memory.trim': z.strictObject({ idleModels: whole }),
   'inference.encode': z.strictObject({ ...Place, input: z.strictObject(Prompt) }),
   'inference.denoise': z.strictObject({
     ...Place,
@@ -153,6 +157,8 @@ export const outputs = {
   'worker.shutdown': Nothing,
   /** `resident`: it already was; `seconds` is the time the load took. */
   'model.ensure': z.strictObject({ id: z.string(), resident: z.boolean(), bytes: whole, seconds }),
+  /** Bytes that went back to the device; null where there is no device but the CPU. */
+  'memory.trim': z.strictObject({ freedBytes: whole.nullable(), models: z.array(z.string()) }),
   'inference.encode': Nothing,
   'inference.denoise': Nothing,
   'inference.decode': z.strictObject(Size),
@@ -160,7 +166,7 @@ export const outputs = {
 
 export type Action = keyof typeof requests
 /** Actions that run on the device thread, take their time, and can be paused and cancelled. */
-export type WorkAction = 'model.ensure' | `inference.${'encode' | 'denoise' | 'decode'}`
+export type WorkAction = 'model.ensure' | 'memory.trim' | `inference.${'encode' | 'denoise' | 'decode'}`
 export type RequestData<A extends Action> = z.infer<(typeof requests)[A]>
 export type Output<A extends Action> = z.infer<(typeof outputs)[A]>
 

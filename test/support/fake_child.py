@@ -51,8 +51,9 @@ import time
 
 BORN = time.monotonic()
 LINE_CAP = 1_048_576
+MODEL_BYTES = 1000
 HAS_CHECKPOINTS = "inference.denoise"
-WORK = ("inference.decode", "inference.denoise", "inference.encode", "model.ensure")
+WORK = ("inference.decode", "inference.denoise", "inference.encode", "memory.trim", "model.ensure")
 REMEDY = "This is a test's fake child; read its --fault switches."
 
 
@@ -135,9 +136,10 @@ class Child:
         self.work = queue.Queue()
         self.hello = None
         self.running = {}  # request id → "run" | "pause" | "cancel"
+        self.uses = {}  # request id → model it uses or waits for
         self.busy = None  # [request id, action, call, since]
         self.sessions = {}
-        self.models = []
+        self.models = {}  # id → when it was used last; the one used longest ago first
         self.call_s = options.call_ms / 1000
 
     # --- frames ---
@@ -155,6 +157,7 @@ class Child:
     def finish(self, request_id, action, data):
         """The terminal frame: nothing of the request is held any more."""
         self.running.pop(request_id, None)
+        self.uses.pop(request_id, None)
         self.send(request_id, action, data)
         if self.fault("duplicate-terminal"):
             self.send(request_id, action, data)
@@ -214,10 +217,14 @@ class Child:
             "uptime_s": round(time.monotonic() - BORN, 3),
             "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
             "device_bytes": None,
+            "allocated_bytes": None,
             "busy": busy
             and {"request_id": busy[0], "action": busy[1], "call": busy[2], "advanced_s": round(time.monotonic() - busy[3], 3)},
             "sessions": dict(self.sessions),
-            "models": list(self.models),
+            "models": [
+                {"id": model, "bytes": MODEL_BYTES, "is_idle": model not in self.wanted(), "used_s": round(time.monotonic() - used_at, 3)}
+                for model, used_at in list(self.models.items())
+            ],
         }
 
     # --- threads ---
@@ -249,6 +256,8 @@ class Child:
             self.work.put((request_id, action, result))
         elif action in WORK:
             self.running[request_id] = "run"
+            if model := data.get("model") or data.get("input", {}).get("model"):
+                self.uses[request_id] = model["id"]
             self.send(request_id, action, {"type": "accepted"})
             self.work.put((request_id, action, data))
         else:
@@ -296,22 +305,32 @@ class Child:
         if self.running[request_id] == "pause":
             return {"type": "released", "checkpoint": None}
         self.check_cancel(request_id)
+        if action == "memory.trim":
+            gone = [model for model in list(self.models) if model not in self.wanted()][: data["idle_models"]]
+            for model in gone:
+                self.models.pop(model)
+            return {"type": "result", "output": {"freed_bytes": None, "models": gone}, "files": {}, "stats": {}}
         loaded_s = self.ensure(request_id, action, (data if action == "model.ensure" else data["input"])["model"])
         if action == "model.ensure":
-            output = {"id": data["model"]["id"], "resident": loaded_s is None, "bytes": 1000, "seconds": loaded_s or 0}
+            output = {"id": data["model"]["id"], "resident": loaded_s is None, "bytes": MODEL_BYTES, "seconds": loaded_s or 0}
             return {"type": "result", "output": output, "files": {}, "stats": {}}
         self.check_path(data["dir"], "dir")
         self.send(request_id, action, {"type": "progress", "stage": "run"})
         verb = {"inference.encode": self.encode, "inference.denoise": self.denoise, "inference.decode": self.decode}[action]
         return verb(request_id, data)
 
+    def wanted(self):
+        return set(list(self.uses.values()))
+
     def ensure(self, request_id, action, model):
         """Seconds the load took; None when the model was resident."""
         if model["id"] in self.models:
+            self.models.pop(model["id"])
+            self.models[model["id"]] = time.monotonic()
             return None
         self.send(request_id, action, {"type": "progress", "stage": "load"})
         time.sleep(self.options.load_ms / 1000)
-        self.models.append(model["id"])
+        self.models[model["id"]] = time.monotonic()
         return self.options.load_ms / 1000
 
     def encode(self, request_id, data):

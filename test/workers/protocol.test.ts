@@ -11,7 +11,7 @@ import { decodeReply, encodeRequest, lineCap, outputs, requests, type Action } f
 const folder = join(root, 'test/fixtures/protocol')
 
 /** Every message there is; python/tests/test_protocol.py holds the same list. */
-const fromNode = ['hello', 'ping', 'pause', 'cancel', 'shutdown', 'ensure', 'encode', 'denoise', 'denoise-resumed', 'decode']
+const fromNode = ['hello', 'ping', 'pause', 'cancel', 'shutdown', 'ensure', 'trim', 'encode', 'denoise', 'denoise-resumed', 'decode']
 const fromChild = [
   'greeting',
   'heartbeat',
@@ -24,6 +24,7 @@ const fromChild = [
   'cancel-result',
   'shutdown-result',
   'ensure-result',
+  'trim-result',
   'encode-result',
   'denoise-accepted',
   'denoise-load',

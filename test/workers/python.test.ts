@@ -120,7 +120,7 @@ describe('a healthy child', () => {
     expect(vitals).toMatchObject({
       busy: { action: 'inference.denoise', requestId: call.requestId },
       sessions: { s1: 64 * 48 },
-      models: ['fake'],
+      models: [{ id: 'fake', bytes: 1000, isIdle: false }],
     })
     const outcome = await call.outcome
     expect(outcome).toMatchObject({ type: 'result', stats: { calls: 20, checkpoints: 19, resumed_from: 0 } })
@@ -295,7 +295,7 @@ describe('a faulty child', () => {
 
   it('passes its own errors on with code and class', async () => {
     const child = childOf([...fast, '--fault', 'error:memory.exhausted:resource@2'])
-    await import('../../src/domains/inference/errors.ts')
+    await import('../../src/domains/memory/errors.ts')
     await expect(denoise(child).outcome).rejects.toMatchObject({ code: 'memory.exhausted', class: 'resource' })
     await expect(child.start('inference.decode', { ...work(), input: { model, width: 64, height: 48 } }).outcome).rejects.toMatchObject({
       code: 'artifact.missing',
