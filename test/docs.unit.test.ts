@@ -3,7 +3,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { root, settings } from '../src/config.ts'
-import { breaking, matrix, shown, written } from './support/reliability.ts'
+import { breaking, catalogue, matrix, shown, written } from './support/reliability.ts'
+import { scenarios } from './support/scenarios.ts'
 
 const read = (file: string): string => readFileSync(join(root, file), 'utf8')
 const documents = [
@@ -36,8 +37,14 @@ describe('the documentation', () => {
 
   it('has a reliability matrix that is written from the tests, and leaves none out that breaks something', () => {
     // After a change of tests: node --import tsx test/support/reliability.ts
-    expect(written()).toBe(matrix().trim())
+    expect(written('matrix')).toBe(matrix().trim())
     expect(breaking.filter((file) => !shown.includes(file))).toEqual([])
+  })
+
+  it('has a catalogue of scenarios whose proofs are tests that exist', () => {
+    expect(written('catalogue')).toBe(catalogue().trim())
+    const names = scenarios.map(({ name }) => name)
+    expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([])
   })
 
   it('maps files of the architecture that exist', () => {

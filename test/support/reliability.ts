@@ -1,11 +1,12 @@
 /**
- * The matrix of docs/reliability.md, written from the names of the tests: `node --import tsx test/support/reliability.ts` brings the page up to
- * date, and a test holds it against them.
+ * The matrix of docs/reliability.md, written from the names of the tests, and its catalogue of scenarios, written from `scenarios.ts`:
+ * `node --import tsx test/support/reliability.ts` brings the page up to date, and a test holds it against them.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { root } from '../../src/config.ts'
+import { scenarios, type Proof } from './scenarios.ts'
 
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
@@ -34,7 +35,9 @@ const groups: Record<string, string[]> = {
 }
 
 const page = join(root, 'docs', 'reliability.md')
-const [opens, closes] = ['<!-- matrix: written by test/support/reliability.ts -->', '<!-- end of matrix -->']
+const parts = { matrix, catalogue }
+type Part = keyof typeof parts
+const marks = (part: Part): [string, string] => [`<!-- ${part}: written by test/support/reliability.ts -->`, `<!-- end of ${part} -->`]
 
 /** Test files of the folders that exist only to break things: none of them may be left out. */
 export const breaking = ['test/crash', 'test/faults', 'test/chaos'].flatMap(testsIn)
@@ -66,14 +69,45 @@ export function matrix(): string {
     .join('\n')
 }
 
-/** What stands between the marks on the page. */
-export function written(): string {
+/** The test that a proof names. @throws Error when there is none, or more than one, whose name begins so */
+function proven([file, begins]: Proof): string {
+  const path = `test/${file}.test.ts`
+  const found = namesIn(path).filter((name) => name.startsWith(begins))
+  if (found.length !== 1) throw new Error(`${found.length} tests of ${path} begin with ${JSON.stringify(begins)}; a scenario names one`)
+  return `[${basename(file)}](../${path}): ${begins}`
+}
+
+export function catalogue(): string {
+  const rows = scenarios.flatMap((each) =>
+    'proofs' in each ? [`| ${each.name} | ${each.happens} | ${each.promised} | ${each.proofs.map(proven).join('; ')} |`] : [],
+  )
+  const open = scenarios.flatMap((each) =>
+    'notCovered' in each ? [`| ${each.name} | ${each.happens} | ${each.promised} | ${each.notCovered} |`] : [],
+  )
+  return `| scenario | what happens | what is promised | proof |
+| --- | --- | --- | --- |
+${rows.join('\n')}
+
+Not yet covered:
+
+| scenario | what happens | what is to be promised | why not yet |
+| --- | --- | --- | --- |
+${open.join('\n')}
+`
+}
+
+/** What stands between the marks of a part on the page. */
+export function written(part: Part): string {
   const text = readFileSync(page, 'utf8')
+  const [opens, closes] = marks(part)
   return text.slice(text.indexOf(opens) + opens.length, text.indexOf(closes)).trim()
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const text = readFileSync(page, 'utf8')
-  const [before, after] = [text.slice(0, text.indexOf(opens) + opens.length), text.slice(text.indexOf(closes))]
-  writeFileSync(page, `${before}\n\n${matrix()}\n${after}`)
+  for (const part of Object.keys(parts) as Part[]) {
+    const text = readFileSync(page, 'utf8')
+    const [opens, closes] = marks(part)
+    const [before, after] = [text.slice(0, text.indexOf(opens) + opens.length), text.slice(text.indexOf(closes))]
+    writeFileSync(page, `${before}\n\n${parts[part]()}\n${after}`)
+  }
 }
