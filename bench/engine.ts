@@ -11,7 +11,7 @@ import { readConfig, root } from '../src/config.ts'
 import { operation, type OperationTable } from '../src/domains/operation.ts'
 import { keys } from '../src/keys.ts'
 import { createLog } from '../src/log.ts'
-import { connect, untilReady } from '../src/redis.ts'
+import { connect, untilReady, type Redis } from '../src/redis.ts'
 import { startWorker } from '../src/workers/node.ts'
 import { Engine } from '../src/workflows/engine.ts'
 import type { Workflow } from '../src/workflows/machines/index.ts'
@@ -69,6 +69,8 @@ const chain: Workflow = {
 
 export interface Bench extends AsyncDisposable {
   redisUrl: string
+  redis: Redis
+  engine: Engine
   /** Submits workflow number n; resolves when it is accepted. */
   start(n: number): Promise<void>
   /** Called at each end of a session, as its commit tells the workers of it. */
@@ -77,21 +79,28 @@ export interface Bench extends AsyncDisposable {
   check(): Promise<void>
 }
 
+interface Further {
+  /** Besides the chain. */
+  workflows?: Workflow[]
+  /** Further settings (`DARKROOM_…`). */
+  settings?: Record<string, string>
+}
+
 /** @param run what each step does: nothing but look at the clock */
-export async function openBench(run: (at: At) => void = () => undefined): Promise<Bench> {
+export async function openBench(run: (at: At) => void = () => undefined, further: Further = {}): Promise<Bench> {
   const undo: (() => unknown)[] = []
   const close = async (): Promise<void> => {
     for (const act of undo.toReversed()) await act()
   }
   try {
-    return await open(run, undo, close)
+    return await open(run, further, undo, close)
   } catch (error) {
     await close()
     throw error
   }
 }
 
-async function open(run: (at: At) => void, undo: (() => unknown)[], close: () => Promise<void>): Promise<Bench> {
+async function open(run: (at: At) => void, further: Further, undo: (() => unknown)[], close: () => Promise<void>): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'))
   undo.push(() => rm(folder, { recursive: true, force: true }))
   await writeModel(join(folder, 'models'))
@@ -102,6 +111,7 @@ async function open(run: (at: At) => void, undo: (() => unknown)[], close: () =>
     DARKROOM_MODELS: join(folder, 'models'),
     DARKROOM_HOST_LANE: String(concurrency),
     DARKROOM_LOG: 'warn',
+    ...further.settings,
   })
   const log = createLog(config.logLevel, 'bench')
   const operations: OperationTable = {
@@ -117,7 +127,7 @@ async function open(run: (at: At) => void, undo: (() => unknown)[], close: () =>
       },
     }),
   }
-  const workflows = [chain]
+  const workflows = [chain, ...(further.workflows ?? [])]
   const node = await startWorker({
     config,
     log,
@@ -140,6 +150,8 @@ async function open(run: (at: At) => void, undo: (() => unknown)[], close: () =>
   let started = 0
   const bench: Bench = {
     redisUrl: server.url,
+    redis,
+    engine,
     start: async (n) => {
       started++
       await engine.start({ workflow: chain.name, input: { n }, tags: [], priority: 5, keyId: null })

@@ -14,6 +14,8 @@ export interface Figure {
 export interface Benchmark {
   /** Names of its figures, in the order that `measure` returns them. */
   figures: readonly string[]
+  /** Takes minutes: only when `--only` asks for it. */
+  isLong?: true
   /** Measures; says on the way what the figures are made of. @throws Error when the run is void: something was lost, or did not happen. */
   measure(say: (line: string) => void): Promise<Figure[]>
 }

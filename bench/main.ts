@@ -6,13 +6,14 @@ import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { chain } from './chain.ts'
 import { isAsked, type Benchmark, type Figure } from './figure.ts'
+import { growth } from './growth.ts'
 import { hop } from './hop.ts'
 import { list } from './list.ts'
 import { describeMachine, isBusy } from './machine.ts'
 import { recovery } from './recovery.ts'
 import { submit } from './submit.ts'
 
-const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list]
+const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, growth]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
@@ -23,7 +24,7 @@ function readArguments(): { json: string | undefined; only: string | undefined }
 
 async function main(): Promise<void> {
   const { json, only } = readArguments()
-  const chosen = benchmarks.filter(({ figures }) => figures.some((name) => isAsked(name, only)))
+  const chosen = benchmarks.filter(({ figures, isLong }) => (only !== undefined || !isLong) && figures.some((name) => isAsked(name, only)))
   if (chosen.length === 0) {
     const names = benchmarks.flatMap(({ figures }) => figures)
     throw new Error(`--only: there is no figure ${only}; there are ${names.join(', ')}, or how one of them begins`)
