@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { root } from '../config.ts'
 import { statuses, type ControlVerb } from '../workflows/session.ts'
+import { parseSize } from './bars.ts'
 import { explain } from './terminal.ts'
 
 export interface Roles {
@@ -49,6 +50,12 @@ const parsed = (text: string): unknown => {
   }
 }
 
+const bytes = (text: string): number => {
+  const value = parseSize(text)
+  if (value === undefined) throw new InvalidArgumentError('must be a size like 4096, 64MiB or 1.5GiB')
+  return value
+}
+
 const collect = (value: string, before: string[] = []): string[] => [...before, value]
 
 /** Commands that are clients of the API load nothing of the engine. */
@@ -62,8 +69,8 @@ function program(roles: Roles): Command {
     .addHelpText('after', '\nSettings are environment variables: see docs/operations.md. `darkroom doctor` says what is in use.')
 
   /** exitOverride is inherited by commands made with `command()`. */
-  const client = (name: string, summary: string): Command =>
-    darkroom
+  const client = (name: string, summary: string, under: Command = darkroom): Command =>
+    under
       .command(name)
       .description(summary)
       .option('--url <url>', 'address of the API; default: DARKROOM_URL, else the `darkroom up` of this data folder')
@@ -97,6 +104,7 @@ function program(roles: Roles): Command {
     .option('--count <n>', 'how many images; image i has seed + i', whole(1, 64))
     .option('--out <path>', 'folder, or a file that ends in .png')
     .option('--priority <n>', '0 to 9', whole(0, 9))
+    .option('--device <device>', 'draw on this device: its id, or cuda:0; default: your default device, else any')
     .option('--tag <tag>', 'tag; may be given several times', collect)
     .option('--detach', 'print the session id and do not wait')
     .action(async (words: string[], options) => (await import('./sessions.ts')).generate(words.join(' '), options))
@@ -131,6 +139,71 @@ function program(roles: Roles): Command {
   client('retry', 'make a new session from a failed or cancelled one')
     .argument('<session>')
     .action(async (id: string, options) => (await import('./sessions.ts')).retry(id, options))
+
+  // What stands behind a verb is the verb's option, though its command has the same.
+  const devices = client('devices', 'list devices, or show one')
+    .enablePositionalOptions()
+    .argument('[device]', 'its id, or cuda:0')
+    .action(async (id: string | undefined, options) => {
+      const { list, show } = await import('./devices.ts')
+      return id === undefined ? list(options) : show(id, options)
+    })
+  client('default', 'show the device that your sessions run on, or choose one', devices)
+    .argument('[device]', 'its id, or cuda:0; `any` takes the choice back')
+    .action(async (id: string | undefined, options) => (await import('./devices.ts')).choose(id, options))
+  client('refresh', 'have its worker look at a device now', devices)
+    .argument('<device>')
+    .action(async (id: string, options) => (await import('./devices.ts')).refresh(id, options))
+  client('optimize', 'let go of caches, and of models that nobody uses', devices)
+    .argument('<device>')
+    .option('--keep-models', 'let go of caches only')
+    .action(async (id: string, options) => (await import('./devices.ts')).optimize(id, options))
+  client('events', 'what has changed: came, went, busy, degraded, alerts', devices)
+    .option('--device <id>', 'only of this device')
+    .option('--limit <n>', 'how many', whole(1, 1000))
+    .action(async (options) => (await import('./devices.ts')).events(options))
+
+  const memory = client('memory', 'show the memory of devices and hosts as bars')
+    .enablePositionalOptions()
+    .action(async (options) => (await import('./memory.ts')).show(options))
+  const ofDevice = (name: string, summary: string): Command =>
+    client(name, summary, memory).option('--device <device>', 'only of this device')
+  ofDevice('allocations', 'list allocations').action(async (options) => (await import('./memory.ts')).allocations(options))
+  ofDevice('analytics', 'memory over time, and what follows from it').action(async (options) =>
+    (await import('./memory.ts')).analytics(options),
+  )
+  ofDevice('leaks', 'allocations that outlived their owners').action(async (options) => (await import('./memory.ts')).leaks(options))
+  const making = (command: Command): Command =>
+    command
+      .option('--device <device>', 'where; default: your default device, else the only one')
+      .addOption(new Option('--kind <kind>', 'default: device').choices(['device', 'upload', 'readback']))
+      .addOption(new Option('--placement <placement>', 'default: automatic').choices(['automatic', 'committed', 'placed']))
+      .option('--ttl <seconds>', 'until it goes by itself; default: 600', whole(1, 86_400))
+  const ranging = (command: Command): Command =>
+    command
+      .option('--from-at <size>', 'offset in the source', bytes)
+      .option('--at <size>', 'offset in the target', bytes)
+      .option('--bytes <size>', 'how much; default: as much as there is', bytes)
+  making(client('allocate', 'allocate memory; prints its id', memory).argument('<size>', 'as in 64MiB', bytes)).action(
+    async (amount: number, options) => (await import('./memory.ts')).allocate(amount, options),
+  )
+  client('release', 'give allocations back', memory)
+    .argument('<allocation...>')
+    .action(async (ids: string[], options) => (await import('./memory.ts')).release(ids, options))
+  client('renew', 'begin the time of an allocation anew', memory)
+    .argument('<allocation>')
+    .option('--ttl <seconds>', 'default: 600', whole(1, 86_400))
+    .action(async (id: string, options) => (await import('./memory.ts')).renew(id, options))
+  ranging(client('copy', 'copy within one device', memory).argument('<from>').argument('<to>'))
+    .option('--verify', 'compare checksums afterwards')
+    .action(async (from: string, to: string, options) => (await import('./memory.ts')).copy(from, to, options))
+  ranging(making(client('transfer', 'transfer to another device; prints the id of what arrived', memory).argument('<from>')))
+    .option('--to <allocation>', 'into this one, not a new one')
+    .option('--no-verify', 'do not compare checksums')
+    .action(async (from: string, options) => (await import('./memory.ts')).transfer(from, options))
+  client('defragment', 'move placed allocations together', memory)
+    .argument('<device>')
+    .action(async (id: string, options) => (await import('./memory.ts')).defragment(id, options))
 
   const keys = darkroom.command('keys').description('API keys: with the first one, every request needs one')
   keys

@@ -15,16 +15,21 @@ export interface GenerateOptions extends Output, Omit<ImageRequest, 'prompt' | '
   size?: { width: number; height: number }
   out?: string
   priority?: number
+  device?: string
   tag?: string[]
   detach?: boolean
 }
 
 /** Submits a picture, shows its progress, saves it. */
 export async function generate(prompt: string, options: GenerateOptions): Promise<void> {
-  const { json, url, out, detach, priority, tag, negative, size, ...request } = options
+  const { json, url, out, detach, priority, device, tag, negative, size, ...request } = options
   const client = await connectApi(url === undefined ? {} : { url })
   const input = { ...request, prompt, ...size, ...(negative !== undefined && { negativePrompt: negative }) }
-  const submitted = await client.generate(input, { ...(priority !== undefined && { priority }), ...(tag && { tags: tag }) })
+  const submitted = await client.generate(input, {
+    ...(priority !== undefined && { priority }),
+    ...(device !== undefined && { device }),
+    ...(tag && { tags: tag }),
+  })
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
   if (!json) whisper(`session ${submitted.id}`)
   const session = await follow(client, submitted.id, json ? silentView : progressView())
@@ -132,6 +137,7 @@ function describeSession(session: Session, url: string): string {
     ['waits for', waiting],
     ['progress', progress && endedAt === null ? `${percent(progress.fraction).trim()}  ${describeProgress(progress)}` : null],
     ['submitted', createdAt],
+    ['device', session.device],
     ['exactness', exactnessKey],
     ['retry of', retryOf],
     ['child of', session.parent],

@@ -3,7 +3,34 @@ import { randomUUID } from 'node:crypto'
 import type { ControlVerb, Signal, Status } from '../workflows/session.ts'
 import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
-import type { Frame, ImageRequest, Progress, Receipt, Session, SessionPage, Submission, Worker } from './types.ts'
+import type {
+  AllocateRequest,
+  Allocation,
+  CopyRequest,
+  DefaultDevice,
+  Device,
+  DeviceEvent,
+  DeviceMemory,
+  DeviceOptimized,
+  DeviceStatus,
+  Frame,
+  ImageRequest,
+  MemoryAnalytics,
+  MemoryCopied,
+  MemoryDefragmented,
+  MemoryLeaks,
+  MemoryPool,
+  MemoryRecommendation,
+  MemoryTransferred,
+  Progress,
+  Receipt,
+  ResidentModels,
+  Session,
+  SessionPage,
+  Submission,
+  TransferRequest,
+  Worker,
+} from './types.ts'
 
 export interface ClientOptions {
   /** Default: http://127.0.0.1:4780 */
@@ -18,6 +45,13 @@ export interface SubmitOptions {
   idempotencyKey?: string
   /** Seconds to wait for the end, 60 at most. */
   waitS?: number
+  signal?: AbortSignal
+}
+
+export interface CommandOptions {
+  idempotencyKey?: string
+  /** Called with the session of the command, and waited for, before its result is. */
+  onAccepted?: (session: Session) => Promise<unknown>
   signal?: AbortSignal
 }
 
@@ -50,9 +84,17 @@ export class DarkroomClient {
   }
 
   /** Submits an image generation. @throws Problem */
-  generate(input: ImageRequest, options: SubmitOptions & Pick<Submission, 'priority' | 'tags' | 'deadlineS'> = {}): Promise<Session> {
-    const { priority, tags, deadlineS, ...rest } = options
-    const more = { ...(priority !== undefined && { priority }), ...(tags && { tags }), ...(deadlineS !== undefined && { deadlineS }) }
+  generate(
+    input: ImageRequest,
+    options: SubmitOptions & Pick<Submission, 'priority' | 'tags' | 'deadlineS' | 'device'> = {},
+  ): Promise<Session> {
+    const { priority, tags, deadlineS, device, ...rest } = options
+    const more = {
+      ...(priority !== undefined && { priority }),
+      ...(tags && { tags }),
+      ...(deadlineS !== undefined && { deadlineS }),
+      ...(device !== undefined && { device }),
+    }
     return this.submit({ workflow: 'image-generation', input, ...more }, rest)
   }
 
@@ -61,10 +103,7 @@ export class DarkroomClient {
   }
 
   sessions(filter: ListFilter = {}): Promise<SessionPage> {
-    const query = new URLSearchParams(
-      Object.entries(filter).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)] as [string, string]])),
-    )
-    return this.#json('GET', `/v1/sessions${query.size > 0 ? `?${query.toString()}` : ''}`)
+    return this.#json('GET', `/v1/sessions${queryOf({ ...filter })}`)
   }
 
   receipt(id: string): Promise<Receipt> {
@@ -91,6 +130,135 @@ export class DarkroomClient {
 
   async workers(): Promise<Worker[]> {
     return (await this.#json<{ workers: Worker[] }>('GET', '/v1/workers')).workers
+  }
+
+  // ---- devices ----
+
+  /** Devices that have a worker now. */
+  async devices(): Promise<Device[]> {
+    return (await this.#json<{ devices: Device[] }>('GET', '/v1/devices')).devices
+  }
+
+  /** By its id, or `cuda:0` while that means one device only. @throws Problem `device.unknown` */
+  device(id: string): Promise<Device> {
+    return this.#json('GET', deviceOf(id))
+  }
+
+  deviceStatus(id: string): Promise<DeviceStatus> {
+    return this.#json('GET', `${deviceOf(id)}/status`)
+  }
+
+  deviceMemory(id: string): Promise<DeviceMemory> {
+    return this.#json('GET', `${deviceOf(id)}/memory`)
+  }
+
+  /** Events after the one numbered `after`, oldest first; without it the newest. Go on after `newest`. */
+  deviceEvents(filter: { after?: number; device?: string; limit?: number } = {}): Promise<{ events: DeviceEvent[]; newest: number }> {
+    return this.#json('GET', `/v1/devices/events${queryOf(filter)}`)
+  }
+
+  defaultDevice(): Promise<DefaultDevice> {
+    return this.#json('GET', '/v1/devices/default')
+  }
+
+  /** null: any device. @throws Problem `device.unknown` */
+  setDefaultDevice(device: string | null): Promise<DefaultDevice> {
+    return this.#json('PUT', '/v1/devices/default', { body: { device } })
+  }
+
+  /** Lets go of caches, and of models that nobody uses unless `idleModels` is false. */
+  optimizeDevice(id: string, request: { idleModels?: boolean } = {}, options: CommandOptions = {}): Promise<DeviceOptimized> {
+    return this.#command('POST', `${deviceOf(id)}/optimize`, request, options)
+  }
+
+  /** Has its worker take its figures now. */
+  refreshDevice(id: string, options: CommandOptions = {}): Promise<{ sampledAt: string }> {
+    return this.#command('POST', `${deviceOf(id)}/refresh`, undefined, options)
+  }
+
+  // ---- memory; commands wait for their result, however long it takes ----
+
+  /** Every device, and behind those of a host its RAM. */
+  async memory(): Promise<MemoryPool[]> {
+    return (await this.#json<{ pools: MemoryPool[] }>('GET', '/v1/memory')).pools
+  }
+
+  /** The caller's, and those of sessions it may see. */
+  allocations(filter: { device?: string } = {}): Promise<{ allocations: Allocation[]; isComplete: boolean }> {
+    return this.#json('GET', `/v1/memory/allocations${queryOf(filter)}`)
+  }
+
+  allocation(id: string): Promise<Allocation> {
+    return this.#json('GET', allocationOf(id))
+  }
+
+  async residentModels(filter: { device?: string } = {}): Promise<ResidentModels[]> {
+    return (await this.#json<{ devices: ResidentModels[] }>('GET', `/v1/memory/models${queryOf(filter)}`)).devices
+  }
+
+  async memoryAnalytics(filter: { device?: string } = {}): Promise<MemoryAnalytics[]> {
+    return (await this.#json<{ devices: MemoryAnalytics[] }>('GET', `/v1/memory/analytics${queryOf(filter)}`)).devices
+  }
+
+  async memoryRecommendations(filter: { device?: string } = {}): Promise<MemoryRecommendation[]> {
+    const path = `/v1/memory/recommendations${queryOf(filter)}`
+    return (await this.#json<{ recommendations: MemoryRecommendation[] }>('GET', path)).recommendations
+  }
+
+  async memoryLeaks(filter: { device?: string } = {}): Promise<MemoryLeaks[]> {
+    return (await this.#json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
+  }
+
+  allocate(request: AllocateRequest, options: CommandOptions = {}): Promise<Allocation> {
+    return this.#command('POST', '/v1/memory/allocations', request, options)
+  }
+
+  release(id: string, options: CommandOptions = {}): Promise<{ id: string; bytes: number }> {
+    return this.#command('DELETE', allocationOf(id), undefined, options)
+  }
+
+  renew(id: string, request: { timeToLiveS?: number } = {}, options: CommandOptions = {}): Promise<Allocation> {
+    return this.#command('POST', `${allocationOf(id)}/renew`, request, options)
+  }
+
+  copyMemory(request: CopyRequest, options: CommandOptions = {}): Promise<MemoryCopied> {
+    return this.#command('POST', '/v1/memory/copy', request, options)
+  }
+
+  transferMemory(request: TransferRequest, options: CommandOptions = {}): Promise<MemoryTransferred> {
+    return this.#command('POST', '/v1/memory/transfer', request, options)
+  }
+
+  /** CRC-32 of a range, 8 hex digits. */
+  checksumMemory(
+    request: { id: string; at?: number; bytes?: number },
+    options: CommandOptions = {},
+  ): Promise<{ id: string; at: number; bytes: number; crc32: string }> {
+    return this.#command('POST', '/v1/memory/checksum', request, options)
+  }
+
+  defragmentMemory(request: { device: string; maxBytes?: number }, options: CommandOptions = {}): Promise<MemoryDefragmented> {
+    return this.#command('POST', '/v1/memory/defragment', request, options)
+  }
+
+  /** Asks until the result is there: under one key it is one command, however often it is asked for. @throws Problem what it failed of */
+  async #command<T>(
+    method: string,
+    path: string,
+    body: object | undefined,
+    { idempotencyKey = randomUUID(), onAccepted, signal }: CommandOptions,
+  ): Promise<T> {
+    const more = { ...(body && { body }), ...(signal && { signal }) }
+    if (onAccepted) {
+      const headers = { 'Idempotency-Key': idempotencyKey }
+      await onAccepted(await this.#json<Session>(method, path, { ...more, headers }))
+    }
+    for (;;) {
+      const headers = { 'Idempotency-Key': idempotencyKey, Prefer: 'wait=60' }
+      const response = await this.#request(method, path, { ...more, headers })
+      const answer: unknown = await response.json()
+      if (response.status !== 202) return answer as T
+    }
   }
 
   /** Why the farm is not ready; empty when it is. */
@@ -165,15 +333,18 @@ export class DarkroomClient {
   async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
     const mayRepeat = options.again ?? !path.endsWith('/retry')
     const until = performance.now() + this.#patienceMs
+    let isFinal = false
     for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 2000)) {
       try {
         const response = await this.#fetch(method, path, options)
         if (response.ok) return response
+        // What a session has failed of does not change by asking again.
+        isFinal = response.headers.has('Location')
         throw await Problem.of(response)
       } catch (error) {
         const problem = error instanceof Problem ? error : Problem.unreachable(this.url, error)
         if (options.signal?.aborted) throw error
-        if (!mayRepeat || !isPassing(problem) || performance.now() + waitMs > until) throw problem
+        if (!mayRepeat || isFinal || !isPassing(problem) || performance.now() + waitMs > until) throw problem
       }
       await pause(waitMs, options.signal)
     }
@@ -200,6 +371,14 @@ interface RequestOptions {
   signal?: AbortSignal
   /** false: the first answer counts. */
   again?: boolean
+}
+
+const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
+const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
+
+function queryOf(fields: Record<string, string | number | undefined>): string {
+  const given = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)] as [string, string]]))
+  return given.length === 0 ? '' : `?${new URLSearchParams(given).toString()}`
 }
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`

@@ -21,6 +21,8 @@ export function findDevice(name: string, workers: readonly WorkerRecord[], field
   throw new DarkroomError('device.unknown', why, { field })
 }
 
+export type { MemoryAnalytics } from '../domains/memory/schema.ts'
+
 /** What the API asks about devices: all of it lies in Redis. */
 export class Devices {
   readonly watch: DeviceWatch

@@ -198,7 +198,10 @@ export class ApiClient {
           const event = parseEvent(buffer.slice(0, end))
           buffer = buffer.slice(end + 2)
           if (!event) continue
-          validator.checkSchema(event.event === 'progress' ? 'Progress' : 'SessionEvent', event.data)
+          validator.checkSchema(
+            event.event === 'progress' ? 'Progress' : path.startsWith('/v1/devices/') ? 'DeviceEvent' : 'SessionEvent',
+            event.data,
+          )
           yield event
         }
       }
