@@ -10,13 +10,18 @@ import { module, Scripted } from '../support/scripted.ts'
 /** Sessions at the least, and at most under way at a time. */
 const [least, abreast] = [80, 20]
 
-describe('farms', { timeout: 180_000 }, () => {
+describe('farms', { timeout: 300_000 }, () => {
   it('a release rolls over four workers and two APIs under load: both versions run side by side, nothing is lost, reclaimed or run twice', async () => {
     await using farm = await startFarm({ workers: 4, apis: 2, module, fake: ['--call-ms', '40'] })
     const resting = await Scripted.begin(farm, [{ say: 'one' }, { signal: true }, { say: 'two' }])
     await eventually('it waits for a signal', async () => (await farm.get(resting.id)).waiting === 'a signal')
     await farm.control(resting.id, 'pause')
     await farm.until(resting.id, 'paused')
+
+    // Held in the middle of its picture, so that at least one worker is asked to go there.
+    const open = await farm.gate(50, 3)
+    const held = await farm.submit({ seed: 50 })
+    await farm.untilCall(held, 3)
 
     const lines: Line[] = [{ say: 'one' }, { child: [{ say: 'in' }] }, { waitMs: 50 }, { say: 'two' }]
     const plays: Scripted[] = []
@@ -38,8 +43,9 @@ describe('farms', { timeout: 180_000 }, () => {
         }
         submitted.push(n % 3 > 0 ? (plays.at(-1)?.id ?? '') : (pictures.at(-1) ?? ''))
         const earlier = submitted[n - abreast]
-        if (earlier !== undefined) await eventually('room', async () => (await statusOf(earlier)) === 'succeeded')
-        await sleep(20)
+        if (earlier !== undefined) await eventually('room', async () => (await statusOf(earlier)) === 'succeeded', 60_000)
+        // Beyond that they only keep the load up, however long a busy machine takes to start a process.
+        await sleep(n < least ? 20 : 300)
       }
     })()
     submitting.catch(() => undefined)
@@ -60,6 +66,9 @@ describe('farms', { timeout: 180_000 }, () => {
     }
     isOver = true
     await submitting
+    await open()
+    expect(await farm.pictures(held)).toEqual(await farm.undisturbed({ seed: 50 }))
+    pictures.push(held)
 
     const counts: Record<string, number> = { 'script@1': 0, 'script@2': 0 }
     for (const play of plays) {
@@ -70,10 +79,10 @@ describe('farms', { timeout: 180_000 }, () => {
       expect(said).toEqual([`${mark}one`, ['in'], 'waited', `${mark}two`])
       expect(play.runs).toEqual({ one: 1, in: 1, two: 1 })
     }
-    expect(counts['script@1']).toBeGreaterThanOrEqual(15)
-    expect(counts['script@2']).toBeGreaterThanOrEqual(15)
+    expect(counts['script@1']).toBeGreaterThanOrEqual(8)
+    expect(counts['script@2']).toBeGreaterThanOrEqual(8)
     const shas = await Promise.all(pictures.map(async (id) => (await farm.pictures(id)).join()))
-    expect(new Set(shas)).toHaveProperty('size', 3)
+    expect(new Set(shas)).toHaveProperty('size', 4)
     expect(plays.length + pictures.length).toBeGreaterThanOrEqual(least)
 
     const histories = await Promise.all([...plays.map(({ id }) => id), ...pictures].map((id) => farm.history(id)))
