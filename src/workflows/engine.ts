@@ -300,7 +300,7 @@ export class Engine {
         ...(workflow?.exact && { exact: '1' }),
       },
       effects,
-      reserve: workflow ? reserveOf(workflow, input) : 0,
+      reserve: workflow && !end ? reserveOf(workflow, input) : 0,
       ...(end && { end }),
     })
     if (reply.created && workflow && !end && child.runs) await this.#dispatchNow(child.id, effects, context, workflow)

@@ -110,7 +110,8 @@ export class Recovery {
     this.#engine.at?.('timer.before', sessionId)
     if (suffix === 'deadline') {
       const error = new DarkroomError('session.deadline_exceeded', `session ${sessionId} did not end before its deadline`)
-      if (!(await store.end(sessionId, error.toWire(), suffix))) await store.forget('timers', member)
+      // An end takes it out of the clock, and so does a pause; if it is there again by now, the session was resumed.
+      await store.end(sessionId, error.toWire(), suffix)
       return
     }
     const outcome = await this.#engine.apply(sessionId, {
@@ -160,7 +161,9 @@ export class Recovery {
       return store.postpone(member, (await store.now()) + tickMs)
     }
     const record = await store.step(name)
-    if (!record || record.state !== 'open') return store.forget('outbox', member)
+    if (!record) return store.forget('outbox', member)
+    // Who took it took the entry out; if it is there again by now, it is for the next dispatch.
+    if (record.state !== 'open') return
     const now = await store.now()
     const { sessionId } = splitStepKey(name)
     const step = await this.#waiting(name, sessionId, record, now)

@@ -20,7 +20,7 @@ const groups: Record<string, string[]> = {
   'Processes that come back': ['test/crash/restarts.test.ts', 'test/crash/deploy.test.ts'],
   'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/faults'],
   'Child sessions and signals': ['test/workflows/children.test.ts'],
-  'The fence: late attempts': ['test/workflows/race.test.ts', 'test/workflows/fence.test.ts'],
+  'The fence: late attempts': ['test/workflows/race.test.ts', 'test/workflows/sweep.test.ts', 'test/workflows/fence.test.ts'],
   'A poisonous session': ['test/workflows/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts', 'test/crash/interrupts.test.ts'],
   'Everything at random': ['test/chaos'],

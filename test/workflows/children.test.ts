@@ -84,11 +84,13 @@ describe('child sessions, over three shards, step by step', () => {
     expect((await outbox()).filter((member) => member.includes(id))).toEqual([])
 
     const other = await start('tree', { n: 1 })
-    const effect = `${other}.9.0`
-    const child = childSessionId(3, effect)
-    expect(await t.engine.children.follow(effect, `${child}:leaf@1`)).toBe(true)
-    expect((await get(child)).status).toBe('cancelled')
-    await expect(t.engine.retry(child, null)).rejects.toThrow(/never began/)
+    for (const [i, workflow] of ['leaf@1', 'image-generation@1'].entries()) {
+      const effect = `${other}.9.${i}`
+      const child = childSessionId(3, effect)
+      expect(await t.engine.children.follow(effect, `${child}:${workflow}`)).toBe(true)
+      expect((await get(child)).status).toBe('cancelled')
+      await expect(t.engine.retry(child, null)).rejects.toThrow(/never began/)
+    }
     await settle()
   })
 

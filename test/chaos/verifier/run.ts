@@ -256,7 +256,7 @@ async function jobsLeft({ farm }: Fleet, isPatient: boolean): Promise<string[]> 
 /** Leases of devices and records of workers, when no worker is there any more; those of killed ones end by themselves. */
 async function devicesLeft({ farm }: Fleet): Promise<string[]> {
   const look = (): Promise<string[]> =>
-    Promise.all([farm.eye.keys('darkroom:{device:*}:*'), farm.eye.keys('darkroom:{workers}:worker:*')]).then((found) => found.flat())
+    Promise.all([farm.eye.keys('darkroom:{device:*}:lease'), farm.eye.keys('darkroom:{workers}:worker:*')]).then((found) => found.flat())
   let left = await look()
   await eventually('no device held', async () => (left = await look()).length === 0, 10_000).catch(() => undefined)
   return left.map((key) => `${key} is still there`)
