@@ -45,7 +45,10 @@ export interface DeviceTools extends Target {
   release(id: number): Promise<AllocationInfo>
   /** Whose an owner's allocations are, as `key:<id>` or `key:local`. */
   principal(owner: string): Promise<string>
-  /** Empties the caches of Python's allocator, and lets go of up to so many idle models, least recently used first; null without a child. */
+  /**
+   * Empties the caches of Python's allocator, and lets go of up to so many idle models, least recently used first. null without a child, and
+   * when a step keeps the child from it for some seconds: it is done when that step ends.
+   */
   trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null>
   /** What the Python child holds now; null without one. */
   python(): Promise<{ reservedBytes: number | null; models: string[] } | null>

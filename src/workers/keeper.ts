@@ -27,6 +27,8 @@ const analyticsEvery = 5
 const listed = 200
 /** °C at which a device is hot, and at which it is not any more. */
 const hot = { from: 90, below: 85 }
+/** How long anybody waits for the Python child to let go of something; a step that runs comes first. */
+const patienceMs = 5000
 /** An alert of a leak stays this long after the last one. */
 const leakAlertMs = 600_000
 /** What a session leaves at its end goes at once; what is found later than this was leaked. */
@@ -115,7 +117,9 @@ export class MemoryKeeper implements DeviceTools {
     await this.#sample()
     const tick = (): void => {
       this.#tick()
-        .catch((error: unknown) => this.#options.log.warn({ err: error }, 'the device could not be looked at'))
+        .catch((error: unknown) => {
+          if (!this.#isClosed) this.#options.log.warn({ err: error }, 'the device could not be looked at')
+        })
         .finally(() => {
           if (!this.#isClosed) this.#timer = setTimeout(tick, sampleMs)
         })
@@ -227,8 +231,22 @@ export class MemoryKeeper implements DeviceTools {
     this.#pressure[pool] = { ...this.#pressure[pool], rung: told }
   }
 
-  async trimPython(_idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
-    return null
+  async trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
+    const { child, log } = this.#options
+    if (!child.isReady) return null
+    const trimming = child
+      .start('memory.trim', { idleModels })
+      .outcome.then((outcome) => (outcome.type === 'result' ? outcome.output : null))
+    // It waits behind the step that runs, and is done after that anyway.
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<null>((resolve) => (timer = setTimeout(resolve, patienceMs, null)))
+    const failed = (error: unknown): null => {
+      log.warn({ err: error }, 'Python did not let go of its caches')
+      return null
+    }
+    const trimmed = await Promise.race([trimming.catch(failed), late])
+    clearTimeout(timer)
+    return trimmed
   }
 
   async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {
@@ -299,7 +317,14 @@ export class MemoryKeeper implements DeviceTools {
       uuid,
       luid,
       software,
-      capabilities: { ...capabilities, dtypes: [ready.settings.dtype], attention: [ready.settings.attention], families },
+      capabilities: {
+        ...capabilities,
+        computeCapability: capabilities.computeCapability ?? ready.hardware.capability,
+        driver: capabilities.driver ?? ready.hardware.driver,
+        dtypes: [ready.settings.dtype],
+        attention: [ready.settings.attention],
+        families,
+      },
       vitals,
       state: isDegraded ? 'degraded' : this.#options.isBusy() ? 'busy' : 'online',
       alerts: [...this.#alerts.values()],
@@ -317,6 +342,8 @@ export class MemoryKeeper implements DeviceTools {
   }
 
   async #figures(index: number): Promise<[DeviceReport['figures'], DeviceReport['vitals']]> {
+    // Figures of system RAM would be none of the device.
+    if (this.index === null) return [{ ...noFigures, total: this.#options.ready.hardware.totalBytes, source: 'python' }, noVitals]
     try {
       const both = await Promise.all([this.memory.figures(index), this.memory.vitals(index)])
       this.#alert('device.errors', undefined)
@@ -324,20 +351,7 @@ export class MemoryKeeper implements DeviceTools {
     } catch (error) {
       const { code, message } = ensureError(error, 'memory.refused')
       this.#alert('device.errors', `its figures could not be read: ${code}, ${message}`)
-      const nothing = { total: null, budget: null, used: null, usedIsOwn: false, source: 'none' }
-      return [
-        nothing,
-        {
-          utilization: null,
-          memoryUtilization: null,
-          temperature: null,
-          power: null,
-          powerLimit: null,
-          clock: null,
-          memoryClock: null,
-          source: 'none',
-        },
-      ]
+      return [noFigures, noVitals]
     }
   }
 
@@ -378,6 +392,18 @@ export class MemoryKeeper implements DeviceTools {
     if (left.length > 0)
       this.#options.log.warn({ left: left.length, created, released, live }, 'the device memory was not empty at its end')
   }
+}
+
+const noFigures = { total: null, budget: null, used: null, usedIsOwn: false, source: 'none' }
+const noVitals = {
+  utilization: null,
+  memoryUtilization: null,
+  temperature: null,
+  power: null,
+  powerLimit: null,
+  clock: null,
+  memoryClock: null,
+  source: 'none',
 }
 
 type Pool = 'device' | 'ram'

@@ -206,7 +206,7 @@ class Node {
       families: [...new Set(models.map((model) => model.family))],
       port,
       log,
-      isBusy: () => this.#runner.running.length > 0,
+      isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       tell: () => this.#publish(),
       tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })

@@ -171,3 +171,55 @@ describe.each(implementations)('memory of a device (%s)', (implementation) => {
     await Promise.all([nothingHeld(worker(0)), nothingHeld(worker(1))])
   })
 })
+
+describe('a GPU that the native addon does not reach', () => {
+  let device = ''
+  beforeAll(async () => {
+    farm = await startFarm({ fake: ['--uuid', 'c0ffee00-0000-4000-8000-000000000001'], env: { DARKROOM_DEVICE: 'cuda:0' }, plain: true })
+    device = await deviceOf(worker(0))
+  })
+  afterAll(() => farm[Symbol.asyncDispose]())
+
+  it('has figures of nobody else, an alert that says why, and no memory to give', async () => {
+    const seen = await report(worker(0))
+    expect(seen).toMatchObject({ backend: 'host', implementation: 'typescript', reason: 'the native addon is left out', state: 'online' })
+    expect(seen.figures).toMatchObject({ total: null, used: null })
+    expect(seen.pressure.device).toMatchObject({ level: 'ok', fraction: null })
+    expect(seen.alerts).toMatchObject([{ code: 'native.missing' }])
+    expect(await refusal('memory-allocate', { device, bytes: 1 })).toMatchObject({ code: 'device.unavailable', field: 'kind' })
+    const host = await run<AllocationView>('memory-allocate', { device, bytes: 1, kind: 'upload' })
+    await run('memory-release', { id: host.id })
+    await nothingHeld(worker(0))
+  })
+})
+
+describe('a device whose models are idle', () => {
+  let device = ''
+  beforeAll(async () => {
+    farm = await startFarm({ fake: ['--heartbeat-ms', '100'] })
+    device = await deviceOf(worker(0))
+  })
+  afterAll(() => farm[Symbol.asyncDispose]())
+  const models = async (): Promise<string[]> => (await report(worker(0))).python?.models.map(({ id }) => id) ?? []
+  const optimize = (input: object = {}): Promise<{ before: { models: string[] }; after: { models: string[] }; did: string[] }> =>
+    run('device-optimize', { device, ...input })
+
+  it('lets go of them by command, of none that a picture uses, and loads them again when needed', async () => {
+    await farm.pictures(await farm.submit({ seed: 1 }))
+    await eventually('the model is resident', async () => (await models()).join() === 'darkroom-tiny')
+    expect(await optimize({ idleModels: false })).toMatchObject({ after: { models: ['darkroom-tiny'] } })
+    const { before, did } = await optimize()
+    expect(before.models).toEqual(['darkroom-tiny'])
+    expect(did).toContain('let go of model darkroom-tiny')
+    await eventually('it is gone', async () => (await models()).length === 0)
+
+    const open = await farm.gate(2, 3)
+    const picture = await farm.submit({ seed: 2 })
+    await farm.untilCall(picture, 3)
+    // Python is at the picture: the command does not wait for its end.
+    expect((await optimize()).did.join()).toMatch(/until it ends/)
+    expect(await farm.get(picture)).toMatchObject({ status: 'running' })
+    await open()
+    expect(await farm.pictures(picture)).toHaveLength(1)
+  })
+})

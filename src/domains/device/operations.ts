@@ -10,7 +10,9 @@ export async function optimize({ target, idleModels }: OptimizeInput, tools: Too
   await device.publish()
   const after = await held(device)
   const did = ['let go of pinned memory that copies keep']
-  if (trimmed) did.push('emptied the cache of Python’s allocator')
+  did.push(
+    trimmed ? 'emptied the cache of Python’s allocator' : 'asked Python in vain: no child runs, or a step keeps it from it until it ends',
+  )
   for (const model of trimmed?.models ?? []) did.push(`let go of model ${model}`)
   return { before, after, did }
 }

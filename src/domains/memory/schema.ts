@@ -282,7 +282,7 @@ export const DefragmentOutput = z.strictObject({
     before: Fraction,
     after: Fraction,
   }) satisfies z.ZodType<Native.Compaction>,
-  /** null where no child runs. */
+  /** null where no child runs, or a step keeps it from it until that ends. */
   python: z.strictObject({ freedBytes: Whole.nullable() }).nullable(),
 })
 export type DefragmentOutput = z.infer<typeof DefragmentOutput>
