@@ -56,6 +56,6 @@ describe('a sweep that is overtaken', () => {
       return ended
     }
     await eventually('the sweep came by', () => Promise.resolve(isOver))
-    await eventually('its deadline ends it', async () => (await t.engine.get(id))?.status === 'failed')
+    await expect.poll(async () => (await t.engine.get(id))?.error?.code, { timeout: 30_000 }).toBe('session.deadline_exceeded')
   })
 })
