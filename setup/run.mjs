@@ -32,6 +32,7 @@ const targets = {
   cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
+  soak: { command: ['--import', 'tsx', join(root, 'bench', 'soak.ts')], native: true },
   chaos: { command: ['--import', 'tsx', join(root, 'test', 'chaos', 'verifier', 'main.ts')], native: true },
   setup: { native: true },
 }

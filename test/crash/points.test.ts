@@ -153,7 +153,7 @@ async function expectJourney(world: World, id: string, ledger: string): Promise<
 }
 
 /** A journey whose processes die at these points, for the session itself or for its child. */
-function journey(points: Point[], { of = 'itself', kills = false }: { of?: 'itself' | 'child'; kills?: boolean } = {}): Scenario {
+function journey(points: Point[], { of = 'itself', kills = 0 }: { of?: 'itself' | 'child'; kills?: number } = {}): Scenario {
   const play = async (world: World): Promise<void> => {
     const ledger = join(world.farm.folder, `ledger-${number++}`)
     const id = await world.submit('journey', { ledger, kills })
@@ -283,7 +283,7 @@ const scenarios: Record<Kind, Scenario[]> = {
     journey(['dispatch.before', 'outbox.before']),
     journey(['dispatch.after']),
     journey(['timer.before']),
-    journey(['expire.before', 'expire.after'], { kills: true }),
+    journey(['expire.before', 'expire.after'], { kills: 1 }),
     inbox(['inbox.before'], ['control.before', 'control.after']),
     picture(['settle.before', 'settle.after'], async (world, album, _, open) => {
       // The child is held: its end would settle it too.
@@ -385,7 +385,7 @@ const scenarios: Record<Kind, Scenario[]> = {
     ]),
     journey(['create.before', 'create.after'], { of: 'child' }),
     journey(['parent.told'], { of: 'child' }),
-    journey(['expire.before', 'expire.after'], { kills: true }),
+    journey(['expire.before', 'expire.after'], { kills: 1 }),
     journey(['timer.before']),
     inbox(['inbox.before'], []),
     deadline,

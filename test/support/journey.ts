@@ -28,8 +28,8 @@ const Mark = z.strictObject({
   name: z.string(),
   /** It fails once, and is tried again. */
   fails: z.boolean().default(false),
-  /** Its first run takes its worker with it. */
-  kills: z.boolean().default(false),
+  /** So many of its runs take their worker with them. */
+  kills: z.int().default(0),
 })
 type Mark = z.input<typeof Mark>
 export interface Marked {
@@ -55,10 +55,10 @@ export const operations: OperationTable = {
     attempts: 3,
     timeoutMs: 120_000,
     run: async ({ ledger, name, fails, kills }, tools) => {
-      const isFirst = !runsIn(ledger).has(name)
+      const before = runsIn(ledger).get(name)?.length ?? 0
       const run = randomUUID()
       appendFileSync(ledger, `${name} ${run}\n`)
-      if (kills && isFirst) process.kill(process.pid, 'SIGKILL')
+      if (before < kills) process.kill(process.pid, 'SIGKILL')
       tools.progress({ stage: 'run', call: 1, calls: 2 })
       await tools.note(`${name} runs`)
       await tools.keep(Buffer.from(`${ledger} ${name}`), 'image')
@@ -121,8 +121,8 @@ const errand: Workflow = {
 
 const JourneyInput = z.strictObject({
   ledger: z.string(),
-  /** The first step's first run takes its worker with it. */
-  kills: z.boolean().default(false),
+  /** So many runs of its first step take their worker with them. */
+  kills: z.int().default(0),
   /** The child waits for a signal of its own. */
   waits: z.boolean().default(false),
 })

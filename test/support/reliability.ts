@@ -10,9 +10,15 @@ import { scenarios, type Proof } from './scenarios.ts'
 
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
-  'A worker, its Python child, and what they leave': ['worker-death', 'role', 'child-faults', 'checkpoints', 'queues', 'lanes'].map(
-    (name) => `test/crash/${name}.test.ts`,
-  ),
+  'A worker, its Python child, and what they leave': [
+    'worker-death',
+    'drain',
+    'role',
+    'child-faults',
+    'checkpoints',
+    'queues',
+    'lanes',
+  ].map((name) => `test/crash/${name}.test.ts`),
   'Commands to a device': ['test/crash/commands.test.ts'],
   'Processes that die at a named place': ['test/crash/points.test.ts'],
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
@@ -21,7 +27,7 @@ const groups: Record<string, string[]> = {
   'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/faults'],
   'Child sessions and signals': ['test/workflows/children.test.ts'],
   'The fence: late attempts': ['test/workflows/race.test.ts', 'test/workflows/sweep.test.ts', 'test/workflows/fence.test.ts'],
-  'A poisonous session': ['test/workflows/quarantine.test.ts'],
+  'A poisonous session': ['test/workflows/quarantine.test.ts', 'test/crash/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts', 'test/crash/interrupts.test.ts'],
   'Everything at random': ['test/chaos'],
   'Events, shards, bytes': [
