@@ -5,7 +5,7 @@ import { Alert, Capabilities, OptimizeOutput, RefreshOutput, Vitals } from '../d
 import { DarkroomError } from '../errors.ts'
 import { deviceEventTypes, deviceStates, mostEvents, stateOf, type DeviceEvent } from '../workflows/device-watch.ts'
 import { findDevice } from '../workflows/devices.ts'
-import { workerStatuses, type WorkerRecord } from '../workflows/session.ts'
+import { isHere, workerStatuses, type WorkerRecord } from '../workflows/session.ts'
 import { needs, type Caller } from './auth.ts'
 import { command, commandResponses, commandHeaders } from './command.ts'
 import { tolerant } from './events.ts'
@@ -247,7 +247,7 @@ export function deviceRoutes(parts: ApiParts): App {
 
   const presentDefault = async (device: string | null): Promise<z.infer<typeof DefaultView>> => ({
     device,
-    isHere: device !== null && (await engine.workers()).some((worker) => worker.device.id === device && worker.status === 'ready'),
+    isHere: device !== null && (await engine.workers()).some((worker) => worker.device.id === device && isHere(worker)),
   })
 
   return (

@@ -22,7 +22,7 @@ import { DarkroomError } from '../errors.ts'
 import { findDevice } from '../workflows/devices.ts'
 import { sessionIdPattern } from '../keys.ts'
 import { Bytes, make, Offset } from '../workflows/machines/memory.ts'
-import type { WorkerRecord } from '../workflows/session.ts'
+import { isHere, type WorkerRecord } from '../workflows/session.ts'
 import { needs, type Caller } from './auth.ts'
 import { command, commandHeaders, commandResponses } from './command.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
@@ -357,7 +357,7 @@ export function memoryRoutes(parts: ApiParts): App {
     const workers = await engine.workers()
     const name = named ?? (await engine.devices.default(caller.keyId))
     if (name !== null) return findDevice(name, workers, 'device')
-    const [only, ...others] = workers.filter(({ status }) => status === 'ready')
+    const [only, ...others] = workers.filter(isHere)
     if (only && others.length === 0) return only
     const ids = [only, ...others].map((worker) => worker?.device.id).join(', ')
     throw only

@@ -5,7 +5,7 @@ import type { Logger } from '../log.ts'
 import { ask, type Redis } from '../redis.ts'
 import { DeviceWatch } from './device-watch.ts'
 import type { Workflow } from './machines/index.ts'
-import type { WorkerRecord } from './session.ts'
+import { isHere, type WorkerRecord } from './session.ts'
 
 /**
  * The ready worker of a device: by its id, or by `cuda:0` while that means one device only.
@@ -13,7 +13,7 @@ import type { WorkerRecord } from './session.ts'
  * @throws DarkroomError `device.unknown`
  */
 export function findDevice(name: string, workers: readonly WorkerRecord[], field: string): WorkerRecord {
-  const ready = workers.filter((worker) => worker.status === 'ready')
+  const ready = workers.filter(isHere)
   const [found, ...others] = ready.filter(({ device: { id, kind, index } }) => id === name || `${kind}:${index}` === name)
   if (found && others.length === 0) return found
   const ids = (some: WorkerRecord[]): string => some.map(({ device }) => device.id).join(', ') || 'none'
@@ -61,7 +61,7 @@ export class Devices {
     if (wanted === null) return null
     const workers = await this.#workers()
     if (name !== undefined) return findDevice(name, workers, 'device').device.id
-    if (workers.some(({ status, device }) => status === 'ready' && device.id === wanted)) return wanted
+    if (workers.some((worker) => isHere(worker) && worker.device.id === wanted)) return wanted
     throw new DarkroomError('device.unknown', `the default device ${wanted} has no ready worker now`, {
       field: 'device',
       remedy: 'Name another device, or change the default with PUT /v1/devices/default.',

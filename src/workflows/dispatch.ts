@@ -6,7 +6,7 @@ import { keys, queues, splitStepKey } from '../keys.ts'
 import { claimDeserted, forgetQueue } from '../ledger.ts'
 import type { Redis } from '../redis.ts'
 import type { AtPoint } from './points.ts'
-import type { WorkerRecord } from './session.ts'
+import { isHere, type WorkerRecord } from './session.ts'
 
 /** A step that waits for a worker, with what decides where it may run. */
 export interface Waiting {
@@ -41,7 +41,7 @@ function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): 
   const worker = workers.find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
   const { device } = target
   if (!worker) return { over: deviceLost(`worker ${target.worker} of ${device} is gone, and what it held`) }
-  return worker.status === 'ready'
+  return isHere(worker)
     ? { queue: queues.control(device), isAffinity: true }
     : { over: new DarkroomError('device.not_ready', `worker ${worker.id} of ${device} takes no more commands: it is ${worker.status}`) }
 }

@@ -220,3 +220,6 @@ export interface WorkerRecord {
   startedAt: number
   seenAt: number
 }
+
+/** Whether a worker is there for its device: a stalled one may take work again at any moment, one that drains or is suspect takes no more. */
+export const isHere = ({ status }: Pick<WorkerRecord, 'status'>): boolean => status === 'ready' || status === 'stalled'

@@ -62,6 +62,12 @@ describe('where a step may run', () => {
       [worker('a', { status: 'stalled' })],
       { nowhere: 'stalled, taking nothing although jobs wait: a', elsewhere: false },
     ],
+    [
+      'a stalled worker, when it is a command for it',
+      { lane: 'control', target: { device: 'd', worker: 'a', epoch: 'e' } },
+      [worker('a', { status: 'stalled' })],
+      { queue: 'control.d', isAffinity: true },
+    ],
     ['its class, when that worker is stalled', { lastWorker: 'b' }, [worker('a'), worker('b', { status: 'stalled' })], classQueue],
     [
       'nowhere without its model',
