@@ -39,7 +39,7 @@ function describe(device: Device, { vitals, running }: DeviceStatus): string {
   const power = vitals.power === null ? 'unknown' : `${Math.round(vitals.power)} W of ${orUnknown(vitals.powerLimit, 'W')}`
   const lines: [string, string | null][] = [
     ['device', device.id],
-    ['name', `${device.name}, ${device.model}${device.software ? ', played by software' : ''}`],
+    ['name', `${device.name}, ${device.model}${device.software && device.backend !== 'host' ? ', played by software' : ''}`],
     ['state', `${device.state}, worker ${device.worker} ${device.status}`],
     ...device.alerts.map(({ code, message }): [string, string] => ['alert', `${message} (${code})`]),
     ['default', device.isDefault ? 'yes' : null],

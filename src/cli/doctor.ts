@@ -1,9 +1,11 @@
 /** `darkroom doctor`: what runs, with what, and how to change it. Looks only; fetches and starts nothing. */
 import { constants, existsSync } from 'node:fs'
 import { access, statfs } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { availableParallelism, cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { askHolder } from '../../setup/lock.mjs'
+import { builtAddon, findCompiler } from '../../setup/native.mjs'
 import { isInstalled } from '../../setup/npm.mjs'
 import { hasNvidiaDriver } from '../../setup/programs.mjs'
 import { readyEnvironment } from '../../setup/python.mjs'
@@ -26,7 +28,7 @@ export interface Finding {
 export async function doctor({ json }: { json?: boolean }): Promise<void> {
   const config = readConfig()
   const looks = await Promise.all([redis(config), data(config), models(config), running(config)])
-  const findings = [...node(), ...python(config), ...device(config), ...looks.flat()]
+  const findings = [...node(), ...python(config), ...native(), ...device(config), ...looks.flat()]
   if (json) sayJson(findings)
   else for (const finding of findings) say(describe(finding))
   if (findings.some(({ ok }) => ok === false)) throw new Exit(1)
@@ -59,6 +61,24 @@ function python({ home, python: own }: Config): Finding[] {
   if (found.length === 0)
     return [{ what: 'python', ok: false, is: `no environment under ${home}`, remedy: 'Run `npm run setup`, which makes it.' }]
   return [{ what: 'python', ok: true, is: found.join('; ') }]
+}
+
+/** Workers go on without it, but reach no memory of a GPU. */
+function native(): Finding[] {
+  const file = builtAddon(join(root, 'native'))
+  const without = 'workers hold host memory only, in plain TypeScript'
+  if (!existsSync(file)) {
+    const remedy = findCompiler() ? 'Run `npm run build:native`.' : 'Install g++ or clang, then run `npm run build:native`.'
+    return [{ what: 'native', ok: null, is: `the addon is not built: ${without}`, remedy }]
+  }
+  try {
+    const { backends } = createRequire(import.meta.url)(file) as { backends: string[] }
+    return [{ what: 'native', ok: true, is: `${file}, with ${backends.join(', ')}` }]
+  } catch (error) {
+    return [
+      { what: 'native', ok: false, is: `${file}: ${(error as Error).message}; ${without}`, remedy: 'Run `npm run build:native` again.' },
+    ]
+  }
 }
 
 function device({ device: chosen, threads, home }: Config): Finding[] {
@@ -166,7 +186,10 @@ async function running({ data: folder, port }: Config): Promise<Finding[]> {
   const client = new DarkroomClient({ url, patienceMs: 0, ...(key !== undefined && { key }) })
   try {
     const [reasons, workers] = [await client.notReady(), await client.workers()]
-    const list = workers.map(({ id, device: { kind }, status }) => `${id} (${kind}, ${status})`).join(', ') || 'no worker'
+    const list =
+      workers
+        .map(({ id, device: { kind }, status, native: { reason } }) => `${id} (${kind}, ${status}${reason === null ? '' : `; ${reason}`})`)
+        .join(', ') || 'no worker'
     const is = `${url}${holder?.pid ? `, pid ${holder.pid}` : ''}: ${list}`
     return [{ what: 'running', ok: reasons.length === 0, is, ...(reasons.length > 0 && { remedy: reasons.join('; ') }) }]
   } catch (error) {

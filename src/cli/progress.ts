@@ -1,12 +1,15 @@
 /** Progress in words, as people of this field write it. Pure. */
 import type { Progress } from '../workflows/session.ts'
+import { size } from './bars.ts'
 
 /** `image 2/4  denoise 12/20  9.8 it/s  0:01 left` */
 export function describeProgress({ step, stage, call, calls, rate, etaS, image, images }: Progress): string {
   const verb = stage === 'load' ? 'load model' : (step.split('.')[1] ?? step)
+  // Steps on memory count bytes.
+  const count = step.startsWith('memory.') ? size : String
   return [
     images !== undefined && images > 1 ? `image ${image}/${images}` : '',
-    call !== undefined && calls !== undefined && calls > 1 ? `${verb} ${call}/${calls}` : verb,
+    call !== undefined && calls !== undefined && calls > 1 ? `${verb} ${count(call)}/${count(calls)}` : verb,
     rate === undefined ? '' : speed(rate),
     etaS === undefined ? '' : `${duration(etaS)} left`,
   ]

@@ -64,7 +64,7 @@ export class Devices {
     if (workers.some((worker) => isHere(worker) && worker.device.id === wanted)) return wanted
     throw new DarkroomError('device.unknown', `the default device ${wanted} has no ready worker now`, {
       field: 'device',
-      remedy: 'Name another device, or change the default with PUT /v1/devices/default.',
+      remedy: 'Name another device, or change the default: `darkroom devices default`, PUT /v1/devices/default.',
     })
   }
 

@@ -166,12 +166,51 @@ describe('doctor', () => {
     expect(code).toBe(1)
     const findings = JSON.parse(stdout) as { what: string; ok: boolean | null; remedy?: string }[]
     expect(findings.filter(({ ok }) => ok === false).map(({ what }) => what)).toEqual(['models'])
-    expect(findings.map(({ what }) => what)).toEqual(['node', 'packages', 'python', 'device', 'redis', 'data', 'models', 'running'])
+    expect(findings.map(({ what }) => what)).toEqual([
+      'node',
+      'packages',
+      'python',
+      'native',
+      'device',
+      'redis',
+      'data',
+      'models',
+      'running',
+    ])
     expect(existsSync(missing)).toBe(false)
   })
 
   it('finds the API and its worker', async () => {
     const { stdout } = await run(['doctor'], env)
     expect(stdout).toContain(farm.workers[0]?.ready)
+  })
+})
+
+describe('devices and memory', () => {
+  it('are shown in words and bars, without colour and without a terminal', async () => {
+    const [{ id }] = await json<[{ id: string }]>('devices')
+    const list = await darkroom('devices')
+    expect(list.stdout).toMatch(new RegExp(`^DEVICE .*\\n${id} +cpu:0 +online `))
+    expect((await darkroom('devices', 'cpu:0')).stdout).toMatch(/^temperature +unknown$/m)
+    const { stdout } = await darkroom('memory')
+    expect(stdout).toMatch(/^ {2}\[[█▒·]{60}\]$/m)
+    expect(stdout).toMatch(/^ {2}used [\d.]+ GiB {2}evictable [\d.]+ GiB {2}free [\d.]+ GiB$/m)
+    expect(stdout).not.toContain('\u001b')
+    for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
+  })
+
+  it('can be worked on: a default, an allocation, a copy, and all of it gone again', async () => {
+    const chosen = await json<{ device: string }>('devices', 'default', 'cpu:0')
+    expect((await json<Session>('generate', 'a circle', '--seed', '5', '--out', folder)).device).toBe(chosen.device)
+    const made = await json<{ id: string; bytes: number }>('memory', 'allocate', '1.5MiB', '--kind', 'upload')
+    expect(made.bytes).toBe(1.5 * 2 ** 20)
+    const other = (await darkroom('memory', 'allocate', '1MiB')).stdout.trim()
+    const copied = await darkroom('memory', 'copy', made.id, other, '--from-at', '512KiB', '--verify')
+    expect(copied.stdout).toMatch(/^copied 1 MiB.*CRC-32 [0-9a-f]{8} on both sides\n$/)
+    expect((await darkroom('memory', 'release', made.id, other)).stdout.match(/^released /gm)).toHaveLength(2)
+    const again = await darkroom('memory', 'release', made.id)
+    expect({ code: again.code, stderr: again.stderr }).toEqual({ code: 1, stderr: expect.stringContaining('(memory.unknown') as string })
+    expect((await darkroom('devices', 'default', 'any')).stdout).toBe('any device\n')
+    expect((await darkroom('memory', 'allocate', '-1')).code).toBe(2)
   })
 })
