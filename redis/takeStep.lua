@@ -4,10 +4,10 @@
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
 -- ARGV[6] exactness key of the worker ('' for a step that draws nothing)   ARGV[7] lease, ms
--- Returns {'taken', epoch, version, snapshot, workflow, checkpoint, the one before, tries, resource tries, now, lease end} | {'leased', until} |
+-- Returns {'taken', epoch, version, snapshot, workflow, checkpoint, the one before, tries, resource tries, now, lease end, priority of the session} | {'leased', until} |
 --         {'early', not before} | {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow')
+local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority')
 local status = session[1]
 if not status then return { 'closed' } end
 local key = stepOf(suffix)
@@ -16,7 +16,7 @@ local state = step[1]
 if not state or state == 'delivered' then return { 'closed' } end
 
 local function answer(epoch, untilMs)
-  return { 'taken', epoch, session[2], session[3], session[7], step[7] or '', step[8] or '', step[9] or '0', step[10] or '0', now, untilMs }
+  return { 'taken', epoch, session[2], session[3], session[7], step[7] or '', step[8] or '', step[9] or '0', step[10] or '0', now, untilMs, session[8] or '5' }
 end
 if state == 'leased' and step[3] == attempt then return answer(step[6], step[4]) end
 if status == 'paused' or status == 'pausing' then return { 'paused' } end

@@ -119,6 +119,8 @@ defineErrors({
   'worker.start_failed': { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
   'device.taken': { class: 'permanent', remedy: 'Another live worker owns this device; choose another device or stop that worker.' },
   'device.lost': { class: 'transient', remedy: 'The device is gone; its steps move to another worker.' },
+  'memory.exhausted': { class: 'resource', remedy: 'Draw a smaller picture, or free memory on the device.' },
+  'memory.reserved': { class: 'resource', remedy: 'Others hold or wait for it; try again in a moment, or use another device.' },
   'artifact.missing': { class: 'resource', remedy: 'The bytes are gone; the step that made them runs again.' },
   'artifact.corrupt': { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
   'artifact.not_shared': { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },

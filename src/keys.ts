@@ -69,6 +69,8 @@ export const keys = {
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
+  /** What attempts have reserved of it, and what they wait for, by attempt. */
+  reservations: (deviceId: string) => `darkroom:{device:${deviceId}}:reservations`,
   /** Analytics of its memory, as its worker publishes them. */
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
   /** What is known of the devices that are here, by device id; beside it the newest events of all devices, by their numbers. */

@@ -1,4 +1,4 @@
-/** Device leases and what workers publish about themselves. A worker is the only writer of its own record. */
+/** Device leases, reservations, and what workers publish about themselves. A worker is the only writer of its own record. */
 import { DarkroomError } from './errors.ts'
 import { keys } from './keys.ts'
 import { ask, askAll, runScript, type Redis } from './redis.ts'
@@ -118,5 +118,87 @@ export async function leaseDevice(redis: Redis, deviceId: string, owner: string,
   return {
     renew: hold,
     [Symbol.asyncDispose]: async () => void (await runScript(redis, 'leaseDevice', keys.deviceLease(deviceId), [owner, 0])),
+  }
+}
+
+/** How long a reservation outlives its worker, ms. */
+const reservationMs = 5000
+/** How often one that waits asks again, and how long its place is kept meanwhile, ms. */
+const askAgainMs = 100
+const placeMs = 2000
+
+/** What an attempt needs of a device, all or nothing. Bytes; `priority` 0 to 9, higher goes first. */
+export interface Need {
+  slots: number
+  bytes: number
+  /** Kept resident, and counted once however many reserve it. */
+  model: string | null
+  modelBytes: number
+  priority: number
+}
+
+/** What there is to reserve, by the worker's own figures; `bytes` null when nobody knows. */
+export interface Capacity {
+  slots: number
+  bytes: number | null
+}
+
+/** What one owner holds of a device; `Symbol.asyncDispose` gives it back. */
+export interface Reservation extends AsyncDisposable {
+  /** False when its time was over and somebody else has counted it as free. */
+  renew(): Promise<boolean>
+}
+
+export interface ReserveOptions {
+  device: string
+  worker: string
+  /** An attempt: nobody else can renew it or give it back. */
+  owner: string
+  need: Need
+  /** Asked anew at each try. */
+  capacity(): Capacity
+  /** How long it may wait for others, ms. */
+  waitMs: number
+  signal?: AbortSignal
+}
+
+/**
+ * Reserves a slot, memory and a model of a device. Waits for those who hold it, and behind those of higher priority; nothing is taken from
+ * anybody before its time.
+ * @throws DarkroomError `memory.reserved` when it has waited, or was stopped; `memory.exhausted` for more than there is
+ */
+export async function reserve(redis: Redis, options: ReserveOptions): Promise<Reservation> {
+  const { device, worker, owner, need, signal } = options
+  const key = keys.reservations(device)
+  const until = performance.now() + options.waitMs
+  const hold = async (ms: number): Promise<boolean> => (await runScript(redis, 'holdReservation', key, [owner, ms]))[0] === 'ok'
+  for (;;) {
+    const { slots, bytes } = options.capacity()
+    const asked = [need.slots, need.bytes, need.model ?? '', need.modelBytes, need.priority]
+    const [is, slotsFree, bytesFree, first] = await runScript(redis, 'reserveDevice', key, [
+      owner,
+      ...asked,
+      worker,
+      slots,
+      bytes ?? '',
+      reservationMs,
+      placeMs,
+    ])
+    // A Redis that is away is not waited for: what was reserved ends by its time.
+    const release = async (): Promise<void> => void (await hold(0).catch(() => undefined))
+    if (is === 'reserved') return { renew: () => hold(reservationMs), [Symbol.asyncDispose]: release }
+    const free = { slots: Number(slotsFree), bytes: bytesFree === '' ? null : Number(bytesFree) }
+    const wanted = `${need.slots} slots and ${need.bytes + need.modelBytes} bytes`
+    const has = `${free.slots} slots and ${free.bytes ?? 'an unknown number of'} bytes free`
+    if (is === 'exhausted')
+      throw new DarkroomError('memory.exhausted', `${wanted} of ${device} are more than there is: it has ${has}`, {
+        details: { need, free },
+      })
+    if (signal?.aborted || performance.now() > until) {
+      await release()
+      const others = Number(first) > 0 ? `, and ${Number(first)} with a better claim wait` : ''
+      throw new DarkroomError('memory.reserved', `${wanted} of ${device} are reserved: it has ${has}${others}`, { details: { need, free } })
+    }
+    await new Promise((resolve) => setTimeout(resolve, askAgainMs))
   }
 }

@@ -14,6 +14,7 @@ import type { DeviceTools, Target } from '../domains/operation.ts'
 import type { DeviceReport } from '../domains/report.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import { sessionIdPattern } from '../keys.ts'
+import type { Reservation } from '../ledger.ts'
 import type { Logger } from '../log.ts'
 import type { AttemptPort } from '../workflows/attempt.ts'
 import { nativeStatus, openDeviceMemory, type OpenOptions } from './native.ts'
@@ -46,6 +47,8 @@ export interface KeeperOptions extends Target {
   isBusy(): boolean
   /** Publishes the worker's record with the newest report. */
   tell(): Promise<void>
+  /** Holds so many bytes of the device for what is about to take them. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  reserve(bytes: number): Promise<Reservation>
   /** Publishes what was seen of the memory over time. */
   tellAnalytics(analytics: MemoryAnalytics): Promise<void>
 }
@@ -93,6 +96,7 @@ export class MemoryKeeper implements DeviceTools {
   readonly #analytics = new Analytics(Date.now())
   readonly #pressure = { device: calm(Date.now()), ram: calm(Date.now()) }
   /** What could be dropped of each pool, by the newest figures. */
+  readonly #modelBytes = new Map<string, number>()
   readonly #droppable: Record<Pool, Droppable> = { device: nothing, ram: nothing }
   readonly #climbedAt: Record<Pool, number | null> = { device: null, ram: null }
   #isClimbing = false
@@ -189,12 +193,14 @@ export class MemoryKeeper implements DeviceTools {
       throw new DarkroomError('device.unavailable', why, { field: 'kind' })
     }
     try {
+      await using _place = kind === 'device' ? await this.#options.reserve(bytes) : null
       await this.#makeRoom(kind === 'device' ? 'device' : 'ram', bytes)
       const made = await this.memory.allocate({ ...request, device: this.index ?? 0 })
       this.#analytics.allocated(made)
       return made
     } catch (error) {
-      if (error instanceof DarkroomError && error.code === 'memory.exhausted') this.#analytics.refused(bytes, error.code, Date.now())
+      if (error instanceof DarkroomError && ['memory.exhausted', 'memory.reserved'].includes(error.code))
+        this.#analytics.refused(bytes, error.code, Date.now())
       throw error
     }
   }
@@ -229,6 +235,20 @@ export class MemoryKeeper implements DeviceTools {
     const told = describe(rung)
     if (this.#pressure[pool].rung !== told) this.#options.log.warn({ pool, level: this.#pressure[pool].level }, `memory pressure: ${told}`)
     this.#pressure[pool] = { ...this.#pressure[pool], rung: told }
+  }
+
+  /** What can be reserved of the device: all but what is in use for good, and cannot be dropped. null when nobody knows. */
+  get capacity(): number | null {
+    const { total, used, evictable } = this.#pressure.device
+    if (total === null || used === null) return null
+    // Models in use are held by reservations.
+    const busy = this.report.python?.models.reduce((sum, { bytes, isIdle }) => sum + (isIdle ? 0 : (bytes ?? 0)), 0) ?? 0
+    return Math.max(0, total - Math.max(0, used - evictable - busy))
+  }
+
+  /** What a model takes on the device, known once it has been there; 0 before, when the driver decides. */
+  bytesOf(model: string): number {
+    return this.#modelBytes.get(model) ?? 0
   }
 
   async trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
@@ -282,6 +302,7 @@ export class MemoryKeeper implements DeviceTools {
           models: child.models.map(({ id, bytes, isIdle }) => ({ id, bytes, isIdle })),
         }
       : null
+    for (const { id, bytes } of child?.models ?? []) this.#modelBytes.set(id, bytes)
     const ram = ramNow(child?.rssBytes ?? 0)
     const now = Date.now()
     const { total, budget, used, usedIsOwn } = figures

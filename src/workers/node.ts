@@ -21,7 +21,19 @@ import type { Exactness, Lane, OperationTable } from '../domains/operation.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
-import { countLosses, forgiveLosses, leaseDevice, publishAnalytics, publishWorker, withdrawWorker, type DeviceLease } from '../ledger.ts'
+import {
+  type Capacity,
+  countLosses,
+  type DeviceLease,
+  forgiveLosses,
+  leaseDevice,
+  type Need,
+  publishAnalytics,
+  publishWorker,
+  type Reservation,
+  reserve,
+  withdrawWorker,
+} from '../ledger.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
@@ -41,6 +53,9 @@ const farewellMs = 1000
 const suspectLimit = 3
 /** Commands that a worker carries out at a time. */
 const controlAtOnce = 8
+/** How long a step waits for its place on the device, longer than a dead worker's reservation lasts; and an allocation, for which somebody waits. */
+const stepWaitMs = 10_000
+const commandWaitMs = 2000
 const collectMs = 600_000
 /** Unreferenced artifacts stay this long: a session about to name them has put them within it. */
 const collectAgeMs = 3_600_000
@@ -208,6 +223,7 @@ class Node {
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       tell: () => this.#publish(),
+      reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
       tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })
     this.#runner = new StepRunner({
@@ -230,6 +246,12 @@ class Node {
         models: () => Promise.resolve(parts.models),
         folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),
       }),
+      reserve: (attempt, signal) => {
+        const model = attempt.model?.id ?? null
+        const modelBytes = model === null ? 0 : this.#keeper.bytesOf(model)
+        const need = { slots: 1, bytes: 0, model, modelBytes, priority: attempt.priority }
+        return this.#reserve(attempt.id, need, stepWaitMs, signal)
+      },
       onCompleted: () => (this.#hasCompleted = true),
     })
     this.#watches = [
@@ -296,6 +318,12 @@ class Node {
   get #served(): string[] {
     const { held, exactness } = this.#parts
     return [queues.gpuDevice(held.device), queues.gpuClass(exactness.key), queues.control(held.device)]
+  }
+
+  #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
+    const capacity = (): Capacity => ({ slots: 1, bytes: this.#keeper.capacity })
+    const { held, redis } = this.#parts
+    return reserve(redis, { device: held.device, worker: this.#id, owner, need, capacity, waitMs, ...(signal && { signal }) })
   }
 
   async #publish(): Promise<void> {

@@ -1,9 +1,10 @@
 /** From job to result: takes the step a job speaks of, runs its operation under a renewed lease, delivers what came of it. */
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { randomUUID } from 'node:crypto'
-import { deviceLost, type Lane, type OperationTable } from '../domains/operation.ts'
+import { deviceLost, type Lane, type Operation, type OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import { keys } from '../keys.ts'
+import type { Reservation } from '../ledger.ts'
 import type { Logger } from '../log.ts'
 import type { Redis } from '../redis.ts'
 import { renewMs, type Attempt, type AttemptPort, type Delivery, type Taker } from '../workflows/attempt.ts'
@@ -15,6 +16,8 @@ interface Running {
   readonly since: number
   readonly tools: AttemptTools
   readonly stop: AbortController
+  /** Of the device; held while the operation runs. */
+  reservation: Reservation | undefined
   reason: 'pause' | 'drain'
   /** When the lease was last renewed, by `performance.now()`: no change of the wall clock may cost a lease. */
   renewedAt: number
@@ -32,6 +35,8 @@ export interface StepRunnerOptions {
   operations: OperationTable
   taker(lane: Lane): Taker
   tools(attempt: Attempt, signal: AbortSignal): ToolsOptions
+  /** Slot, memory and model of the device, for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
   log: Logger
   onCompleted?(): void
 }
@@ -82,6 +87,12 @@ export class StepRunner {
       },
       (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
     )
+    running.reservation?.renew().then(
+      (isHeld) => {
+        if (!isHeld) log.warn({ step: running.attempt.stepKey }, 'the reservation of the device had ended; the step goes on')
+      },
+      (error: unknown) => log.debug({ step: running.attempt.stepKey, err: error }, 'the reservation could not be renewed'),
+    )
   }
 
   /** From now on what runs is given back at its next call, and nothing new is taken. */
@@ -123,6 +134,7 @@ export class StepRunner {
       since: Date.now(),
       tools,
       stop,
+      reservation: undefined,
       reason: 'pause',
       renewedAt: performance.now(),
       until: Infinity,
@@ -149,6 +161,22 @@ export class StepRunner {
     }
   }
 
+  /** Runs it; a step on the device holds its place there meanwhile, and gives it back however it ends. */
+  async #run(running: Running, operation: Operation): Promise<unknown> {
+    const { attempt, tools, stop } = running
+    if (operation.lane !== 'gpu') return operation.run(attempt.input, tools)
+    await using reservation = await this.#options.reserve(attempt, stop.signal).catch((error: unknown) => {
+      if (error instanceof DarkroomError && error.code.startsWith('memory.')) throw error
+      throw new Unreserved('the device could not be reserved', { cause: error })
+    })
+    running.reservation = reservation
+    try {
+      return await operation.run(attempt.input, tools)
+    } finally {
+      running.reservation = undefined
+    }
+  }
+
   /** What came of the operation; undefined when there is nobody to tell: cancelled, or somebody else has the step. */
   async #outcome(running: Running): Promise<Delivery | Released | undefined> {
     const { attempt, tools, stop } = running
@@ -158,10 +186,11 @@ export class StepRunner {
     const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout' || stop.signal.reason === 'drain'
     try {
       if (stop.signal.aborted) throw new DarkroomError('session.cancelled', 'it was stopped before it began')
-      const output = await operation.run(attempt.input, tools)
+      const output = await this.#run(running, operation)
       return isTold() ? { output, artifacts: tools.kept, stats: tools.stats } : undefined
     } catch (thrown) {
       if (thrown instanceof Released) return thrown
+      if (thrown instanceof Unreserved) throw thrown.cause
       if (!isTold()) return undefined
       const error =
         stop.signal.reason === 'drain'
@@ -176,6 +205,9 @@ export class StepRunner {
     }
   }
 }
+
+/** Redis gave no answer to a reservation: not the step's fault, so nothing is told, and the sweep brings it back. */
+class Unreserved extends Error {}
 
 export interface LaneOptions {
   redis: Redis

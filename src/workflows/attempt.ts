@@ -38,6 +38,8 @@ export interface Attempt {
   epoch: number
   tries: number
   resourceTries: number
+  /** Of the session; higher goes first. */
+  priority: number
   /** Newest first. */
   checkpoints: Checkpoint[]
   state: { version: string; snapshot: string; workflow: string }
@@ -78,7 +80,7 @@ export class AttemptPort {
     if (name === undefined || !effect || !('step' in effect))
       throw new DarkroomError('workflow.broken', `step ${stepKey} is open but no child of its machine`)
     const model = this.#engine.workflow(reply.workflow)?.needs(document.context) ?? null
-    const { epoch, tries, resourceTries, checkpoints } = reply
+    const { epoch, tries, resourceTries, priority, checkpoints } = reply
     return {
       is: 'taken',
       attempt: {
@@ -92,6 +94,7 @@ export class AttemptPort {
         epoch,
         tries,
         resourceTries,
+        priority,
         checkpoints,
         state,
         context: document.context,

@@ -113,6 +113,7 @@ export type TakeReply =
       resourceTries: number
       now: number
       until: number
+      priority: number
     }
   | { is: 'leased' | 'early'; until: number }
   | { is: 'paused' | 'closed' | 'stale' | 'elsewhere' }
@@ -322,7 +323,7 @@ export class Store {
     ])
     const [is, ...values] = reply
     if (is === 'taken') {
-      const [epoch, version, snapshot, workflow, latest, before, tries, resourceTries, now, until] = values
+      const [epoch, version, snapshot, workflow, latest, before, tries, resourceTries, now, until, priority] = values
       return {
         is,
         epoch: Number(epoch),
@@ -334,6 +335,7 @@ export class Store {
         resourceTries: Number(resourceTries),
         now: Number(now),
         until: Number(until),
+        priority: Number(priority),
       }
     }
     if (is === 'leased' || is === 'early') return { is, until: Number(values[0]) }

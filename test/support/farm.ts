@@ -407,6 +407,17 @@ export class Farm implements AsyncDisposable {
     return found
   }
 
+  /** Whoever has ended by itself has given back what it had reserved; what was killed leaves it to its time. */
+  async #reservationsLeft(workers: (string | undefined)[]): Promise<string[]> {
+    const found: string[] = []
+    for (const key of await this.eye.keys(keys.reservations('*'))) {
+      for (const [owner, text] of Object.entries(await this.eye.hgetall(key))) {
+        if (workers.includes((JSON.parse(text) as { worker: string }).worker)) found.push(`${key}: ${owner} has not given back ${text}`)
+      }
+    }
+    return found
+  }
+
   async #sessionLeftovers(id: string): Promise<string[]> {
     const found: string[] = []
     const session = await this.eye.hgetall(keys.session(id))
@@ -452,7 +463,9 @@ export class Farm implements AsyncDisposable {
         if (files.length > 0) problems.push(`${name} left attempt folders: ${files.join(', ')}`)
       })
     await Promise.all(this.apis.map((api) => attempt(() => api.stop(8000))))
-    await attempt(async () => void problems.push(...(await this.leftovers())))
+    await attempt(
+      async () => void problems.push(...(await this.leftovers()), ...(await this.#reservationsLeft(alive.map(({ ready }) => ready)))),
+    )
     this.eye.disconnect()
     await attempt(async () => this.#proxy?.close())
     await attempt(() => this.redis.stop())

@@ -1,7 +1,6 @@
 import { defineErrors } from '../../errors.ts'
 
 export const errors = defineErrors({
-  'memory.exhausted': { class: 'resource', remedy: 'Draw a smaller picture, or free memory on the device.' },
   'memory.invalid': { class: 'permanent', remedy: 'Correct the field named above; sizes and offsets are whole numbers of bytes.' },
   'memory.out_of_range': { class: 'permanent', remedy: 'Keep offset and size inside the allocation, and two ranges in one apart.' },
   'memory.unknown': { class: 'permanent', remedy: 'Allocate again; allocations go with their release, their owner or their time.' },

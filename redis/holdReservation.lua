@@ -1,0 +1,18 @@
+-- holdReservation: prolongs or gives back what one owner has reserved of a device, or its place among those that wait. A late renewal succeeds
+--   as long as nobody else has counted it as free.
+-- KEYS[1] reservations of the device
+-- ARGV[1] owner   ARGV[2] time to live from now, ms; 0 gives it back
+-- Returns {'ok'} | {'lost'}
+local all, owner, ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local text = redis.call('HGET', all, owner)
+-- A full Redis takes what follows after a write that needs no memory.
+redis.call('HDEL', all, owner)
+if not text then return { 'lost' } end
+if ms == 0 then return { 'ok' } end
+local clock = redis.call('TIME')
+local entry = cjson.decode(text)
+entry['until'] = clock[1] * 1000 + math.floor(clock[2] / 1000) + ms
+local left = redis.call('PTTL', all)
+redis.call('HSET', all, owner, cjson.encode(entry))
+redis.call('PEXPIRE', all, math.max(left, ms))
+return { 'ok' }
