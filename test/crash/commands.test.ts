@@ -131,6 +131,21 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
     await nothingHeld()
   })
 
+  it('stays over an outage of Redis longer than the lease of the command that uses it: its worker lives', async () => {
+    const id = await hold('copy')
+    await copying(id)
+    const thaw = farm.redis.freeze()
+    await sleep(7000)
+    thaw()
+    // Every process has judged the lease by then: the grace after an outage is one lease time.
+    await sleep(8000)
+    expect(await farm.get(id)).toMatchObject({ status: 'running' })
+    expect(await farm.attempts(id, 'test.copy')).toMatchObject([{ end: null }])
+    await held(id)
+    await farm.control(id, 'cancel')
+    await nothingHeld()
+  })
+
   it('goes with its worker: a session in the middle of a command fails with device.lost, once, and is not taken over', async () => {
     const id = await hold('copy')
     await copying(id)
