@@ -65,6 +65,8 @@ function program(roles: Roles): Command {
     .description(description)
     .version(version)
     .exitOverride()
+    // What stands behind a verb is the verb's option, though the command above it has the same.
+    .enablePositionalOptions()
     .configureHelp({ showGlobalOptions: true })
     .addHelpText('after', '\nSettings are environment variables: see docs/operations.md. `darkroom doctor` says what is in use.')
 
@@ -140,7 +142,6 @@ function program(roles: Roles): Command {
     .argument('<session>')
     .action(async (id: string, options) => (await import('./sessions.ts')).retry(id, options))
 
-  // What stands behind a verb is the verb's option, though its command has the same.
   const devices = client('devices', 'list devices, or show one')
     .enablePositionalOptions()
     .argument('[device]', 'its id, or cuda:0')
