@@ -49,6 +49,8 @@ export interface KeeperOptions extends Target {
   tell(): Promise<void>
   /** Holds so many bytes of the device for what is about to take them. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
   reserve(bytes: number): Promise<Reservation>
+  /** The device is lost, and what was held of it: only a new process can use it again. */
+  fail(reason: DarkroomError): void
   /** Publishes what was seen of the memory over time. */
   tellAnalytics(analytics: MemoryAnalytics): Promise<void>
 }
@@ -381,6 +383,7 @@ export class MemoryKeeper implements DeviceTools {
     if (temperature !== null && temperature >= (wasHot ? hot.below : hot.from))
       this.#alert('device.hot', `${Math.round(temperature)} °C; it slows down from about ${hot.from} °C on`)
     else this.#alert('device.hot', undefined)
+    if (isLost) this.#options.fail(new DarkroomError('device.lost', `the driver has lost ${this.device}, and what was held of it`))
     this.#alert('device.lost', isLost ? 'the driver has lost the device; its worker has to be started again' : undefined)
     this.#alert('native.missing', this.index === null ? (this.#own.reason ?? 'the native addon does not reach the device') : undefined)
     const pressed = (['device', 'ram'] as const).filter((pool) => this.#pressure[pool].level === 'critical')

@@ -223,6 +223,7 @@ class Node {
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       tell: () => this.#publish(),
+      fail: (reason) => parts.fail(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
       tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })
