@@ -19,7 +19,7 @@ export interface ProcessOptions {
 }
 
 const startMs = 120_000
-const goneMs = 5000
+const goneMs = 20_000
 
 /** Groups that run; a test run that is cut short takes them along. */
 const groups = new Set<number>()
