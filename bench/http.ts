@@ -10,12 +10,18 @@ export interface Timed {
 }
 
 /** @throws Error when the status is another */
-export function timed(url: string, method: 'GET' | 'POST', expected: number, body?: object): Promise<Timed> {
+export function timed(
+  url: string,
+  method: 'GET' | 'POST' | 'DELETE',
+  expected: number,
+  body?: object,
+  more: Record<string, string> = {},
+): Promise<Timed> {
   const payload = body === undefined ? undefined : JSON.stringify(body)
-  const headers = payload === undefined ? {} : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(payload) }
+  const content = payload === undefined ? {} : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(payload) }
   const from = performance.now()
   return new Promise((resolve, reject) => {
-    const request = httpRequest(url, { agent, method, headers }, (response) => {
+    const request = httpRequest(url, { agent, method, headers: { ...content, ...more } }, (response) => {
       let text = ''
       response.setEncoding('utf8')
       response.on('data', (chunk: string) => (text += chunk))

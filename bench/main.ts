@@ -5,6 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { chain } from './chain.ts'
+import { device } from './device.ts'
 import { isAsked, type Benchmark, type Figure } from './figure.ts'
 import { growth } from './growth.ts'
 import { hop } from './hop.ts'
@@ -13,13 +14,20 @@ import { describeMachine, isBusy } from './machine.ts'
 import { recovery } from './recovery.ts'
 import { submit } from './submit.ts'
 
-const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, growth]
+const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, growth, device]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
 function readArguments(): { json: string | undefined; only: string | undefined } {
   const { values } = parseArgs({ options: { json: { type: 'string' }, only: { type: 'string' } } })
   return { json: values.json, only: values.only }
+}
+
+/** Of an error that came while another one was being cleared up after, both. */
+function words(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { error: later, suppressed } = error as { error?: unknown; suppressed?: unknown }
+  return suppressed === undefined ? (error.stack ?? error.message) : `${words(suppressed)}\n   afterwards: ${words(later)}`
 }
 
 async function main(): Promise<void> {
@@ -43,7 +51,7 @@ async function main(): Promise<void> {
       figures.push(...(await benchmark.measure((line) => say(`   ${line}`))).filter(({ name }) => isAsked(name, only)))
     } catch (error) {
       isVoid = true
-      say(`   ! no figure: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+      say(`   ! no figure: ${words(error)}`)
     }
   }
   say('')
