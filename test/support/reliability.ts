@@ -19,7 +19,7 @@ const groups: Record<string, string[]> = {
     'queues',
     'lanes',
   ].map((name) => `test/crash/${name}.test.ts`),
-  'Commands to a device': ['test/crash/commands.test.ts'],
+  'Commands to a device': ['test/crash/commands.test.ts', 'test/crash/reservations.test.ts'],
   'Processes that die at a named place': ['test/crash/points.test.ts'],
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
