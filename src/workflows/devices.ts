@@ -16,7 +16,11 @@ export function findDevice(name: string, workers: readonly WorkerRecord[], field
   const ready = workers.filter(isHere)
   const [found, ...others] = ready.filter(({ device: { id, kind, index } }) => id === name || `${kind}:${index}` === name)
   if (found && others.length === 0) return found
-  const ids = (some: WorkerRecord[]): string => some.map(({ device }) => device.id).join(', ') || 'none'
+  const ids = (some: WorkerRecord[]): string =>
+    some
+      .map(({ device }) => device.id)
+      .toSorted()
+      .join(', ') || 'none'
   const why = found ? `${name} may mean any of ${ids([found, ...others])}` : `there is no device ${name} now; there are: ${ids(ready)}`
   throw new DarkroomError('device.unknown', why, { field })
 }
