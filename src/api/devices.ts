@@ -12,7 +12,7 @@ import { tolerant } from './events.ts'
 import { Bell } from './bell.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { DeviceMemoryView, presentDeviceMemory } from './memory.ts'
-import { iso, orNull, presentRunning, RunningView, Time } from './present.ts'
+import { iso, orNull, presentRunning, RunningView, shortName, Time } from './present.ts'
 import { json, keyed, named, noQuery, problems } from './route.ts'
 import { refuseBody } from './sessions.ts'
 
@@ -343,8 +343,6 @@ const sampled = ({ report: { sampledAt } }: WorkerRecord, nowMs: number) => ({
 
 const presentAlerts = ({ report }: WorkerRecord): z.infer<typeof AlertView>[] =>
   report.alerts.map((alert) => ({ ...alert, since: iso(alert.since) }))
-
-export const shortName = ({ device: { kind, index } }: WorkerRecord): string => `${kind}:${index}`
 
 function presentDevice(worker: WorkerRecord, own: string | null, nowMs: number): z.infer<typeof DeviceView> {
   const { device, report } = worker

@@ -26,7 +26,7 @@ import { isHere, type WorkerRecord } from '../workflows/session.ts'
 import { needs, type Caller } from './auth.ts'
 import { command, commandHeaders, commandResponses } from './command.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
-import { iso, isoOrNull, orNull, seesAll, Time } from './present.ts'
+import { iso, isoOrNull, orNull, seesAll, shortName, Time } from './present.ts'
 import { json, keyed, named, noQuery, problems } from './route.ts'
 import { refuseBody } from './sessions.ts'
 
@@ -295,9 +295,9 @@ export function memoryRoutes(parts: ApiParts): App {
     })
     .openapi(allocate, async (c) => {
       const { device: named, ...given } = c.req.valid('json')
-      const worker = await chosen(named, c.get('caller'))
-      refuseBeyond(given, worker)
-      const done = await command(parts, c, 'memory-allocate', { ...given, device: worker.device.id })
+      const { device, worker } = await chosen(named, c.get('caller'))
+      if (worker) refuseBeyond(given, worker)
+      const done = await command(parts, c, 'memory-allocate', { ...given, device })
       return 'session' in done ? c.json(done.session, 202) : c.json(presentAllocation(AllocationRecord.parse(done.output)), 200)
     })
     .openapi(renew, async (c) => {
@@ -352,14 +352,15 @@ export function memoryRoutes(parts: ApiParts): App {
     }))
   }
 
-  /** @throws DarkroomError `device.unknown`, `api.invalid` when nothing says which */
-  async function chosen(named: string | undefined, caller: Caller): Promise<WorkerRecord> {
-    const workers = await engine.workers()
+  /** The device to allocate on, with its worker where it is here. @throws DarkroomError `device.unknown`, `api.invalid` when nothing says which */
+  async function chosen(named: string | undefined, caller: Caller): Promise<{ device: string; worker: WorkerRecord | undefined }> {
+    const workers = (await engine.workers()).filter(isHere)
     const name = named ?? (await engine.devices.default(caller.keyId))
-    if (name !== null) return findDevice(name, workers, 'device')
-    const [only, ...others] = workers.filter(isHere)
-    if (only && others.length === 0) return only
-    const ids = [only, ...others].map((worker) => worker?.device.id).join(', ')
+    // One that is not here, the command refuses: it knows a repeat of what was accepted when it was.
+    if (name !== null) return { device: name, worker: workers.find((worker) => worker.device.id === name || shortName(worker) === name) }
+    const [only, ...others] = workers
+    if (only && others.length === 0) return { device: only.device.id, worker: only }
+    const ids = workers.map(({ device }) => device.id).join(', ')
     throw only
       ? new DarkroomError('api.invalid', `there are several devices, and the caller has no default: name one of ${ids}`, {
           field: 'device',
@@ -469,7 +470,7 @@ function presentPools(workers: readonly WorkerRecord[], nowMs: number): z.infer<
     const [newest] = here.toSorted((a, b) => b.report.sampledAt - a.report.sampledAt)
     const devices = here.map(({ device, report }) =>
       presentPool(
-        { pool: 'device', device: device.id, host, name: `${device.kind}:${device.index}` },
+        { pool: 'device', device: device.id, host, name: shortName({ device }) },
         { ...report.figures, tracked: report.usage.tracked, pressure: report.pressure.device, sampledAt: report.sampledAt },
         nowMs,
       ),

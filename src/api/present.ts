@@ -194,6 +194,9 @@ export const presentRunning = (worker: WorkerRecord, caller: Caller): z.infer<ty
     since: iso(since),
   }))
 
+/** As people call it; several devices may have the same. */
+export const shortName = ({ device: { kind, index } }: Pick<WorkerRecord, 'device'>): string => `${kind}:${index}`
+
 export const WorkerView = z
   .strictObject({
     id: z.string(),

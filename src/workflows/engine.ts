@@ -155,6 +155,29 @@ export class Engine {
    * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
+    const { idempotencyKey, bodySha256 = '', keyId } = submission
+    const id = newSessionId(chooseShard(this.config.shards, idempotencyKey), Date.now())
+    const idempotency = idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256 }
+    const reply = await this.#accept(submission, id, idempotency).catch(async (error: unknown) => {
+      // The key of what was accepted before tells so, whatever has changed since: a full Redis, a device or a model that has gone.
+      const known = idempotency && (await this.store.known(idempotency.key))
+      if (!known) throw error
+      return known
+    })
+    if (reply.created) return reply
+    if (reply.id !== id && reply.bodySha256 !== bodySha256) {
+      throw new DarkroomError(
+        'session.idempotency_mismatch',
+        `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`,
+        { field: 'Idempotency-Key' },
+      )
+    }
+    const session = await this.store.get(reply.id)
+    if (!session) throw new DarkroomError('session.unknown', `session ${reply.id} was deleted`)
+    return { session, created: false }
+  }
+
+  async #accept(submission: Submission, id: string, idempotency: Creation['idempotency']): ReturnType<Store['create']> {
     const workflow = this.#newest(submission.workflow)
     if (workflow.scope === 'operate' && !submission.mayOperate)
       throw new DarkroomError('workflow.forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
@@ -164,14 +187,10 @@ export class Engine {
     ])
     const machine = this.#machine(workflowId(workflow))
     const first = machine.start(input, 1)
-    const id = newSessionId(chooseShard(this.config.shards, submission.idempotencyKey), Date.now())
-    const { idempotencyKey, bodySha256, keyId, tags, priority, deadlineS } = submission
-    const idempotency =
-      idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256: bodySha256 ?? '' }
+    const { keyId, tags, priority, deadlineS } = submission
     const effects = this.#planned(id, first, 10 + (9 - priority))
     const reserve = reserveOf(workflow, input)
-    // The key of what was accepted before tells so, however full it is.
-    if (!(await this.#hasRoom(reserve)) && !(idempotency && (await this.store.isKnown(idempotency.key)))) throw full()
+    if (!(await this.#hasRoom(reserve))) throw full()
     const reply = await this.store.create({
       id,
       idempotency,
@@ -193,20 +212,8 @@ export class Engine {
       effects,
       reserve,
     })
-    if (!reply.created) {
-      if (reply.id !== id && reply.bodySha256 !== (bodySha256 ?? '')) {
-        throw new DarkroomError(
-          'session.idempotency_mismatch',
-          `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`,
-          { field: 'Idempotency-Key' },
-        )
-      }
-      const session = await this.store.get(reply.id)
-      if (!session) throw new DarkroomError('session.unknown', `session ${reply.id} was deleted`)
-      return { session, created: false }
-    }
-    void this.#dispatchNow(id, effects, first.snapshot.context, workflow)
-    return { session: reply.session, created: true }
+    if (reply.created) void this.#dispatchNow(id, effects, first.snapshot.context, workflow)
+    return reply
   }
 
   /** A new session that goes on from the last recorded state of a failed or cancelled one. */

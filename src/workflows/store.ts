@@ -228,9 +228,10 @@ export class Store {
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }
 
-  /** Whether the idempotency key stands for a session already. */
-  async isKnown(idempotency: string): Promise<boolean> {
-    return (await ask(this.#redis.exists(idempotency))) === 1
+  /** The session that an idempotency record stands for, and the hash of the body it was sent with. */
+  async known(idempotency: string): Promise<{ created: false; id: string; bodySha256: string } | undefined> {
+    const [id, bodySha256] = await ask(this.#redis.hmget(idempotency, 'session', 'body'))
+    return id ? { created: false, id, bodySha256: bodySha256 ?? '' } : undefined
   }
 
   /** Bytes left below 80 % of maxmemory once the open sessions have what they may still need; infinite where there is no limit. */
