@@ -235,14 +235,13 @@ class Node {
         this.#taken[lane]++
         return { worker: this.#id, device: held.device, exactnessKey: lane === 'gpu' ? exactness.key : '' }
       },
-      tools: (attempt, signal) => ({
+      tools: (attempt) => ({
         attempt,
         port,
         artifacts,
         child,
         exactness,
         device: this.#keeper,
-        signal,
         log,
         models: () => Promise.resolve(parts.models),
         folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),

@@ -35,14 +35,15 @@ export interface ToolsOptions {
   exactness: Exactness
   device: DeviceTools
   models(): Promise<Model[]>
-  /** The attempt's own folder; made when the first file is written, removed by `dispose`. */
+  /** The attempt's own folder; made when the first file is written, removed by `close`. */
   folder: string
-  signal: AbortSignal
   log: Logger
 }
 
-export class AttemptTools implements Tools, AsyncDisposable {
-  readonly signal: AbortSignal
+/** Why an attempt must end at once. */
+export type Stop = 'timeout' | 'lost' | 'cancel' | 'drain'
+
+export class AttemptTools implements Tools {
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
   /** What the commit of the result will name. */
@@ -52,6 +53,9 @@ export class AttemptTools implements Tools, AsyncDisposable {
   readonly #undo: (() => Promise<void>)[] = []
   #call: Call<WorkAction> | undefined
   #isPaused = false
+  #stopped: Stop | undefined
+  /** Made for who asks: most steps end without. */
+  #stop: AbortController | undefined
   #hasFolder = false
   #lastProgress = -Infinity
   /** Call of the last checkpoint that counts. */
@@ -61,10 +65,31 @@ export class AttemptTools implements Tools, AsyncDisposable {
 
   constructor(options: ToolsOptions) {
     this.#options = options
-    this.signal = options.signal
     this.artifacts = options.artifacts
     this.exactness = options.exactness
-    this.signal.addEventListener('abort', () => this.#call?.cancel(), { once: true })
+  }
+
+  get signal(): AbortSignal {
+    this.#stop ??= new AbortController()
+    if (this.#stopped) this.#stop.abort(this.#stopped)
+    return this.#stop.signal
+  }
+
+  get stopped(): Stop | undefined {
+    return this.#stopped
+  }
+
+  /** Nobody waits for what the attempt has to say: its session was cancelled, or somebody else has the step. */
+  get isUnheard(): boolean {
+    return this.#stopped === 'lost' || this.#stopped === 'cancel'
+  }
+
+  /** Ends what runs. The first reason stays. */
+  stop(reason: Stop): void {
+    if (this.#stopped) return
+    this.#stopped = reason
+    this.#stop?.abort(reason)
+    this.#call?.cancel()
   }
 
   /** Asks what runs to stop at its next call; what has no checkpoint runs to its end. */
@@ -156,7 +181,7 @@ export class AttemptTools implements Tools, AsyncDisposable {
 
   async #finish(call: Call<WorkAction>): Promise<Outcome<WorkAction>> {
     this.#call = call
-    if (this.signal.aborted) call.cancel()
+    if (this.#stopped) call.cancel()
     else if (this.#isPaused) call.pause()
     try {
       return await call.outcome
@@ -236,7 +261,8 @@ export class AttemptTools implements Tools, AsyncDisposable {
     return sha256
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Ends what goes on beside the work, and removes the attempt's folder. */
+  async close(): Promise<void> {
     await this.#recording
     if (this.#hasFolder) await rm(this.#options.folder, { recursive: true, force: true })
   }

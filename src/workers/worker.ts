@@ -15,7 +15,6 @@ interface Running {
   readonly attempt: Attempt
   readonly since: number
   readonly tools: AttemptTools
-  readonly stop: AbortController
   /** Of the device; held while the operation runs. */
   reservation: Reservation | undefined
   reason: 'pause' | 'drain'
@@ -34,7 +33,7 @@ export interface StepRunnerOptions {
   port: AttemptPort
   operations: OperationTable
   taker(lane: Lane): Taker
-  tools(attempt: Attempt, signal: AbortSignal): ToolsOptions
+  tools(attempt: Attempt): ToolsOptions
   /** Slot, memory and model of the device, for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
   reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
   log: Logger
@@ -71,7 +70,7 @@ export class StepRunner {
   #tick(): void {
     const now = performance.now()
     for (const running of this.#running.values()) {
-      if (now >= running.until) running.stop.abort('timeout')
+      if (now >= running.until) running.tools.stop('timeout')
       if (now - running.renewedAt >= renewMs - clockMs / 2) this.#renew(running)
     }
   }
@@ -82,7 +81,7 @@ export class StepRunner {
     running.renewedAt = performance.now()
     port.renew(running.attempt).then(
       (desired) => {
-        if (desired === 'lost' || desired === 'cancel') running.stop.abort(desired)
+        if (desired === 'lost' || desired === 'cancel') running.tools.stop(desired)
         else if (desired === 'pause') running.tools.pause()
       },
       (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
@@ -100,7 +99,7 @@ export class StepRunner {
     this.#isDraining = true
     for (const running of this.#running.values()) {
       running.reason = 'drain'
-      if (this.#isCommand(running)) running.stop.abort('drain')
+      if (this.#isCommand(running)) running.tools.stop('drain')
       else running.tools.pause()
     }
   }
@@ -127,13 +126,11 @@ export class StepRunner {
 
   async #attempt(attempt: Attempt): Promise<void> {
     const { port } = this.#options
-    const stop = new AbortController()
-    await using tools = new AttemptTools(this.#options.tools(attempt, stop.signal))
+    const tools = new AttemptTools(this.#options.tools(attempt))
     const running: Running = {
       attempt,
       since: Date.now(),
       tools,
-      stop,
       reservation: undefined,
       reason: 'pause',
       renewedAt: performance.now(),
@@ -143,7 +140,7 @@ export class StepRunner {
     this.#running.set(attempt.id, running)
     if (this.#isDraining) {
       running.reason = 'drain'
-      if (this.#isCommand(running)) stop.abort('drain')
+      if (this.#isCommand(running)) tools.stop('drain')
       else tools.pause()
     }
     let isRecorded = false
@@ -158,14 +155,15 @@ export class StepRunner {
     } finally {
       if (!isRecorded) await tools.takeBack()
       this.#running.delete(attempt.id)
+      await tools.close()
     }
   }
 
   /** Runs it; a step on the device holds its place there meanwhile, and gives it back however it ends. */
   async #run(running: Running, operation: Operation): Promise<unknown> {
-    const { attempt, tools, stop } = running
+    const { attempt, tools } = running
     if (operation.lane !== 'gpu') return operation.run(attempt.input, tools)
-    await using reservation = await this.#options.reserve(attempt, stop.signal).catch((error: unknown) => {
+    await using reservation = await this.#options.reserve(attempt, tools.signal).catch((error: unknown) => {
       if (error instanceof DarkroomError && error.code.startsWith('memory.')) throw error
       throw new Unreserved('the device could not be reserved', { cause: error })
     })
@@ -179,23 +177,22 @@ export class StepRunner {
 
   /** What came of the operation; undefined when there is nobody to tell: cancelled, or somebody else has the step. */
   async #outcome(running: Running): Promise<Delivery | Released | undefined> {
-    const { attempt, tools, stop } = running
+    const { attempt, tools } = running
     const operation = this.#options.operations[attempt.step]
     if (!operation) return { error: new DarkroomError('workflow.broken', `this worker has no operation ${attempt.step}`) }
     running.until = performance.now() + operation.timeoutMs
-    const isTold = (): boolean => !stop.signal.aborted || stop.signal.reason === 'timeout' || stop.signal.reason === 'drain'
     try {
-      if (stop.signal.aborted) throw new DarkroomError('session.cancelled', 'it was stopped before it began')
+      if (tools.stopped) throw new DarkroomError('session.cancelled', 'it was stopped before it began')
       const output = await this.#run(running, operation)
-      return isTold() ? { output, artifacts: tools.kept, stats: tools.stats } : undefined
+      return tools.isUnheard ? undefined : { output, artifacts: tools.kept, stats: tools.stats }
     } catch (thrown) {
       if (thrown instanceof Released) return thrown
       if (thrown instanceof Unreserved) throw thrown.cause
-      if (!isTold()) return undefined
+      if (tools.isUnheard) return undefined
       const error =
-        stop.signal.reason === 'drain'
+        tools.stopped === 'drain'
           ? deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`)
-          : stop.signal.aborted
+          : tools.stopped
             ? new DarkroomError('worker.timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
             : ensureError(thrown, 'worker.failed')
       this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
