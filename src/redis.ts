@@ -12,15 +12,43 @@ export type ScriptReply = [string, ...(string | number)[]]
 type Argument = string | number
 
 const folder = join(root, 'redis')
-const prelude = readFileSync(join(folder, 'prelude.lua'), 'utf8')
+const [preludeHead = '', ...preludeFunctions] = readFileSync(join(folder, 'prelude.lua'), 'utf8')
+  .replace(/^--.*\n/gm, '')
+  .split(/^(?=local function )/m)
 
-/** Name → text of every script, the prelude in front of those that use it. */
+/** The prelude with those of its functions that the text calls, and that these call: Redis makes every function anew at each call of a script. */
+function preludeFor(text: string): string {
+  return preludeFunctions.reduceRight((kept, code) => {
+    const [, name = ''] = /^local function (\w+)/.exec(code) ?? []
+    return new RegExp(`\\b${name}\\(`).test(kept + text) ? code + kept : kept
+  }, '')
+}
+
+/**
+ * In front of every script: its arguments come as one text, a line each, because the client pays for every argument it sends. After an empty
+ * line they follow one by one: one of them has lines of its own.
+ */
+const unpack = String.raw`local ARGV, packed = {}, ARGV
+if packed[1] ~= '' then
+  local text, from = packed[1], 1
+  for i = 1, #packed[1] do
+    local to = string.find(text, '\n', from, true)
+    ARGV[i] = string.sub(text, from, (to or 0) - 1)
+    if not to then break end
+    from = to + 1
+  end
+else
+  for i = 2, #packed do ARGV[i - 1] = packed[i] end
+end
+`
+
+/** Name → text of every script, what they use of the prelude in front of them. */
 export const scripts: ReadonlyMap<string, string> = new Map(
   readdirSync(folder)
     .filter((file) => file.endsWith('.lua') && file !== 'prelude.lua')
     .map((file) => {
       const text = readFileSync(join(folder, file), 'utf8')
-      return [file.slice(0, -4), /^-- Uses: prelude$/m.test(text) ? `${prelude}\n${text}` : text]
+      return [file.slice(0, -4), `${unpack}${/^-- Uses: prelude$/m.test(text) ? `${preludeHead}${preludeFor(text)}${text}` : text}`]
     }),
 )
 
@@ -125,10 +153,16 @@ export async function runScript(redis: Redis, name: string, key: string, args: A
   const command = (redis as unknown as Record<string, (...args: Argument[]) => Promise<ScriptReply>>)[name]
   if (!command) throw new Error(`there is no redis/${name}.lua`)
   try {
-    return await command.call(redis, key, ...args)
+    return await command.call(redis, key, ...packed(args))
   } catch (error) {
     throw asRedisError(error)
   }
+}
+
+function packed(args: Argument[]): Argument[] {
+  const text = args.join('\n')
+  const hasLines = args.some((argument) => typeof argument === 'string' && argument.includes('\n'))
+  return text === '' || hasLines ? ['', ...args] : [text]
 }
 
 /** What ioredis threw, in our words; anything that is not a connection's fault stays as it is. */
