@@ -8,7 +8,7 @@
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
 -- ARGV[13] what the session waits for from now on ('' while a step of it is open)
 -- ARGV[14] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
--- Returns {'ok', version} | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
+-- Returns {'ok'} | {'ok', 'parent'}: it has ended, and a parent is to be told | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local entry, last, unpin, parked = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
@@ -116,11 +116,11 @@ if unpin ~= '' then
   gone[#gone + 1] = 'waiting'
 end
 if gone[1] then redis.call('HDEL', S, unpack(gone)) end
-local length = record(entry)
+local length, told = record(entry), nil
 if outcome ~= '' then
-  finish(status, outcome, outcome == 'failed' and 'error' or 'output', result, last)
+  told = finish(status, outcome, outcome == 'failed' and 'error' or 'output', result, last)
 elseif length >= 9990 then
   local error = '{"code":"session.too_long","class":"permanent","message":"session ' .. sid .. ' has recorded ' .. length .. ' events","remedy":"Split the work over several sessions."}'
-  finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
+  told = finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
 end
-return { 'ok', version + 1 }
+return { 'ok', told and 'parent' or nil }

@@ -55,7 +55,7 @@ local function dropEffect(suffix, child, isLeased)
   redis.call('ZREM', B .. 'outbox', 'step:' .. member)
 end
 
--- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders.
+-- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders. Returns its parent's step key, if it has one.
 local function finish(from, status, field, json, fragment)
   local gone = { 'waiting', 'parked', 'nowhereSince', 'reserve' }
   for _, effect in ipairs(openEffects()) do
@@ -76,6 +76,7 @@ local function finish(from, status, field, json, fragment)
   record(fragment)
   if held[2] then redis.call('ZADD', B .. 'outbox', now, 'parent:' .. sid) end
   redis.call('PUBLISH', 'darkroom:control', sid)
+  return held[2]
 end
 
 -- Makes an open step known to the dispatchers, `delay` milliseconds from now.
@@ -90,7 +91,7 @@ local function openFrom(i, set)
     local suffix = ARGV[i]
     set[#set + 1] = 'open:' .. suffix
     set[#set + 1] = 'step'
-    redis.call('HSET', stepOf(suffix), 'name', ARGV[i + 1], 'invoke', ARGV[i + 2], 'lane', ARGV[i + 3], 'priority', ARGV[i + 4], 'state', 'open', 'dispatch', 1)
+    redis.call('HSET', stepOf(suffix), 'name', ARGV[i + 1], 'invoke', ARGV[i + 2], 'lane', ARGV[i + 3], 'priority', ARGV[i + 4], 'state', 'open', 'dispatch', '1')
     enlist(suffix, 1000)
     i = i + 5
   end

@@ -4,8 +4,8 @@
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
 -- ARGV[6] exactness key of the worker ('' for a step that draws nothing)   ARGV[7] lease, ms
--- Returns {'taken', epoch, version, snapshot, workflow, checkpoint, the one before, tries, resource tries, now, lease end, priority of the session} | {'leased', until} |
---         {'early', not before} | {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
+-- Returns {'taken', `epoch version tries resourceTries priority of the session`, snapshot, workflow, checkpoint, the one before: none where there is none} |
+--         {'leased', until} | {'early', not before} | {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority')
 local status = session[1]
@@ -15,10 +15,11 @@ local step = redis.call('HMGET', key, 'state', 'dispatch', 'attemptId', 'leaseUn
 local state = step[1]
 if not state or state == 'delivered' then return { 'closed' } end
 
-local function answer(epoch, untilMs)
-  return { 'taken', epoch, session[2], session[3], session[7], step[7] or '', step[8] or '', step[9] or '0', step[10] or '0', now, untilMs, session[8] or '5' }
+local function answer(epoch)
+  local numbers = epoch .. ' ' .. session[2] .. ' ' .. (step[9] or '0') .. ' ' .. (step[10] or '0') .. ' ' .. (session[8] or '5')
+  return { 'taken', numbers, session[3], session[7], step[7] or nil, step[8] or nil }
 end
-if state == 'leased' and step[3] == attempt then return answer(step[6], step[4]) end
+if state == 'leased' and step[3] == attempt then return answer(step[6]) end
 if status == 'paused' or status == 'pausing' then return { 'paused' } end
 if step[2] ~= dispatch then return { 'stale' } end
 if state == 'leased' then return { 'leased', math.max(tonumber(step[4]), now + 1000) } end
@@ -46,4 +47,4 @@ if step[7] then resumed = ',"checkpoint":' .. step[7] end
 if step[8] then resumed = resumed .. ',"checkpointBefore":' .. step[8] end
 record('"type":"step.started","key":"' .. memberOf(suffix) .. '","step":"' .. step[11] .. '","attemptId":"' .. attempt .. '","worker":"' .. worker
   .. '","device":"' .. device .. '","exactnessKey":"' .. exactness .. '","epoch":' .. epoch .. resumed)
-return answer(epoch, untilMs)
+return answer(epoch)

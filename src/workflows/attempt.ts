@@ -144,10 +144,9 @@ export class AttemptPort {
     }
     const { output, artifacts, stats } = delivery
     const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
-    return this.#apply(attempt, doneEvent(invoke, output), entry, artifacts).then((recorded) => {
-      if (!recorded) this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
-      return recorded
-    })
+    const recorded = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts)
+    if (!recorded) this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
+    return recorded
   }
 
   async #apply(

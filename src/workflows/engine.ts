@@ -390,7 +390,7 @@ export class Engine {
         const workflow = this.#workflows.get(at.workflow)
         // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
         if (workflow) await this.#dispatchNow(id, commit.commit.effects, transition.snapshot.context, workflow)
-        if (commit.commit.outcome) await this.children.tellNow(id)
+        if (reply.parent) await this.children.tellNow(id)
       }
       return 'ok'
     }
@@ -405,12 +405,11 @@ export class Engine {
     if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: none } }
     try {
       const loaded = this.#load(id, machine, at.snapshot)
-      const timer = Object.values(loaded.document.effects).find((effect) => effect.suffix === cause.name)
-      const event = cause.event ?? (timer && 'event' in timer ? timer.event : undefined)
+      const event = cause.event ?? timerEvent(loaded.document, cause.name)
       // The effect is not open any more: the script finds the same and changes nothing.
       const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
       const document = transition?.document ?? loaded.document
-      const effects = transition ? this.#planned(id, transition, 0, loaded.document) : none
+      const effects = transition ? this.#planned(id, transition, 0) : none
       const commit: Commit = {
         ...base,
         snapshot: JSON.stringify(document),
@@ -451,7 +450,12 @@ export class Engine {
   /** A session's document, also of a workflow that this process does not have. */
   document(id: string, state: State): Document {
     const known = this.#cache.get(id)
-    return known?.text === state.snapshot ? known.loaded.document : (JSON.parse(state.snapshot) as Document)
+    if (known?.text === state.snapshot) return known.loaded.document
+    const document = JSON.parse(state.snapshot) as Document
+    const machine = this.#machines.get(state.workflow)
+    // What follows is its transition, most often here.
+    if (machine) this.#remember(id, state.snapshot, machine.load(document))
+    return document
   }
 
   #load(id: string, machine: PureMachine, text: string): Loaded {
@@ -477,8 +481,8 @@ export class Engine {
 
   // ---- dispatch ----
 
-  /** Effects with what their dispatch needs. `before`: the document in which the closed ones are open. */
-  #planned(id: string, transition: Transition, priority: number, before?: Document): Effects {
+  /** Effects with what their dispatch needs. */
+  #planned(id: string, transition: Transition, priority: number): Effects {
     const steps = transition.steps.map((step): PlannedStep => {
       const operation = this.operations[step.step]
       if (!operation) throw new DarkroomError('workflow.broken', `there is no operation ${step.step}`)
@@ -492,23 +496,21 @@ export class Engine {
       if (effect && 'session' in effect) effect.child = child
       return { ...opened, child }
     })
-    const children = new Map(
-      Object.values(before?.effects ?? {}).flatMap((effect) => ('session' in effect ? [[effect.suffix, effect]] : [])),
-    )
-    const closed = transition.closed.map((suffix) => {
-      const effect = children.get(suffix)
-      return { suffix, child: effect?.child === undefined ? '' : childValue({ child: effect.child, workflow: effect.session }) }
-    })
+    const closed = transition.closed.map((effect) => ({
+      suffix: effect.suffix,
+      child: 'session' in effect && effect.child !== undefined ? childValue({ child: effect.child, workflow: effect.session }) : '',
+    }))
     return { closed, steps, sessions, timers: transition.timers, parked: parkedOn(transition) }
   }
 
   /** Never throws: the outbox has the steps already. */
-  #dispatchNow(id: string, { steps, sessions }: Effects, context: unknown, workflow: Workflow): Promise<void> {
-    const children = sessions.map((planned) => this.children.follow(`${id}.${planned.suffix}`, childValue(planned)))
-    return Promise.all([this.#dispatchSteps(id, steps, context, workflow), ...children]).then(
-      () => undefined,
-      (error: unknown) => this.log.warn({ session: id, err: error }, 'dispatch left to the sweep'),
-    )
+  async #dispatchNow(id: string, { steps, sessions }: Effects, context: unknown, workflow: Workflow): Promise<void> {
+    try {
+      const children = sessions.map((planned) => this.children.follow(`${id}.${planned.suffix}`, childValue(planned)))
+      await Promise.all([this.#dispatchSteps(id, steps, context, workflow), ...children])
+    } catch (error) {
+      this.log.warn({ session: id, err: error }, 'dispatch left to the sweep')
+    }
   }
 
   async #dispatchSteps(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
@@ -792,6 +794,11 @@ const indexesOf = (workflow: string, tags: string[], keyId: string | null, paren
   ...(keyId === null ? [] : [`key:${keyId}`]),
   ...(parent === null ? [] : [`parent:${parent}`]),
 ]
+
+const timerEvent = ({ effects }: Document, suffix: string): Cause['event'] => {
+  const timer = Object.values(effects).find((effect) => effect.suffix === suffix)
+  return timer && 'event' in timer ? timer.event : undefined
+}
 
 /** What a session waits for while no step of it is open, in words; empty while one is. */
 function parkedOn({ document }: Transition): string {

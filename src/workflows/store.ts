@@ -96,7 +96,8 @@ export interface Commit {
 }
 
 export type CommitReply =
-  | { is: 'ok'; version: string }
+  /** `parent`: it has ended, and a parent is to be told. */
+  | { is: 'ok'; parent: boolean }
   | { is: 'conflict'; version: string; snapshot: string }
   | { is: 'stale' | 'missing' | 'inbox' }
   | { is: 'ended'; status: Status }
@@ -111,8 +112,6 @@ export type TakeReply =
       checkpoints: Checkpoint[]
       tries: number
       resourceTries: number
-      now: number
-      until: number
       priority: number
     }
   | { is: 'leased' | 'early'; until: number }
@@ -270,7 +269,7 @@ export class Store {
     ])
     switch (reply[0]) {
       case 'ok':
-        return { is: 'ok', version: String(reply[1]) }
+        return { is: 'ok', parent: reply[1] === 'parent' }
       case 'conflict':
         return { is: 'conflict', version: String(reply[1]), snapshot: String(reply[2]) }
       case 'ended':
@@ -322,24 +321,22 @@ export class Store {
       attempt.exactnessKey,
       leaseMs,
     ])
-    const [is, ...values] = reply
+    const [is, values] = reply
     if (is === 'taken') {
-      const [epoch, version, snapshot, workflow, latest, before, tries, resourceTries, now, until, priority] = values
+      const [epoch, version = '', tries, resourceTries, priority] = String(values).split(' ')
       return {
         is,
         epoch: Number(epoch),
-        version: String(version),
-        snapshot: String(snapshot),
-        workflow: String(workflow),
-        checkpoints: [latest, before].filter(Boolean).map((text) => JSON.parse(String(text)) as Checkpoint),
+        version,
+        snapshot: String(reply[2]),
+        workflow: String(reply[3]),
+        checkpoints: reply.slice(4).map((text) => JSON.parse(String(text)) as Checkpoint),
         tries: Number(tries),
         resourceTries: Number(resourceTries),
-        now: Number(now),
-        until: Number(until),
         priority: Number(priority),
       }
     }
-    if (is === 'leased' || is === 'early') return { is, until: Number(values[0]) }
+    if (is === 'leased' || is === 'early') return { is, until: Number(values) }
     return { is: is as 'paused' | 'closed' | 'stale' | 'elsewhere' }
   }
 

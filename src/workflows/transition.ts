@@ -58,8 +58,8 @@ export interface OpenedTimer {
 export interface Transition {
   document: Document
   snapshot: AnyMachineSnapshot
-  /** Suffixes of effects that were open before and are not any more, the completed one included. */
-  closed: string[]
+  /** Effects that were open before and are not any more, the completed one included. */
+  closed: OpenEffect[]
   steps: OpenedStep[]
   sessions: OpenedSession[]
   timers: OpenedTimer[]
@@ -131,10 +131,10 @@ export class PureMachine {
     this.#actions = []
     const snapshot = this.#machine.transition(from.snapshot, event, this.#scope) as AnyMachineSnapshot
     const effects = { ...from.document.effects }
-    const closed: string[] = []
+    const closed: OpenEffect[] = []
     for (const [name, effect] of Object.entries(effects)) {
       if (effect.suffix !== completed) continue
-      closed.push(effect.suffix)
+      closed.push(effect)
       delete effects[name]
     }
     return this.#plan(snapshot, effects, closed, version)
@@ -162,7 +162,7 @@ export class PureMachine {
     return { ...this.load(restarted), closed: [], steps, sessions, timers }
   }
 
-  #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: string[], version: number): Transition {
+  #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: OpenEffect[], version: number): Transition {
     const opened = new Map<string, OpenedStep | OpenedSession | OpenedTimer>()
     let n = 0
     const open = (name: string, effect: OpenEffect, record: OpenedStep | OpenedSession | OpenedTimer): void => {
@@ -174,7 +174,7 @@ export class PureMachine {
     const drop = (name: string): void => {
       const effect = effects[name]
       if (!effect) return
-      if (!opened.delete(name)) closed.push(effect.suffix)
+      if (!opened.delete(name)) closed.push(effect)
       delete effects[name]
     }
     for (const { type, params } of this.#actions) {
