@@ -3,8 +3,11 @@ import { defineConfig } from 'vitest/config'
 /** Test files that start no process and no server: `npm run check` runs these alone. */
 const unit = ['test/architecture.test.ts', 'test/workflows/transition.test.ts', 'test/workers/protocol.test.ts', 'test/**/*.unit.test.ts']
 
-/** Minutes: by their own command. */
-const long = ['test/exact/**/*.test.ts']
+/** Minutes: by their own command, `npm run test:exact`. */
+const exact = ['test/exact/**/*.test.ts']
+
+/** Minutes too, `npm run test:crash`: the kills that take many processes, or much waiting. */
+const crash = ['test/chaos/*.test.ts', 'test/crash/{commands,deploy,lanes,points,quarantine,restarts}.test.ts', 'test/faults/line.test.ts']
 
 /** Needs the addon and its programs: `npm run test:native` builds them first. */
 const native = ['test/native/**/*.test.ts']
@@ -17,8 +20,9 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { test: { ...whole, name: 'unit', include: unit } },
-      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...long, ...native] } },
-      { test: { ...whole, name: 'exact', include: long } },
+      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...crash, ...native] } },
+      { test: { ...whole, name: 'exact', include: exact } },
+      { test: { ...whole, name: 'crash', include: crash } },
       { test: { ...whole, name: 'native', include: native } },
     ],
   },

@@ -29,6 +29,7 @@ const targets = {
   test: { command: [suite, 'test'] },
   check: { command: [suite, 'check'], python: false },
   exact: { command: [suite, 'exact'] },
+  crash: { command: [suite, 'crash'], native: true },
   cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },

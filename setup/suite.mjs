@@ -1,6 +1,7 @@
 /**
  * `npm test`: everything there is to check, one part after another, none hiding another's failure. What failed stands at the end once more;
- * the last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds.
+ * the last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds;
+ * `npm run test:exact`, `npm run test:crash`: tests that take minutes and are not among the others.
  * `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
  */
 import { spawn } from 'node:child_process'
@@ -93,13 +94,13 @@ const firstLines = (text = '') =>
 
 /** @param {string} name @param {string[]} args @returns {Part[]} */
 function partsOf(name, args) {
-  if (name === 'exact') return [vitest('vitest', '--project', 'exact', ...args)]
+  if (name === 'exact' || name === 'crash') return [vitest('vitest', '--project', name, ...args)]
   if (name === 'cluster') {
     process.env['TEST_REDIS'] = 'cluster'
     const chosen = args.length > 0 ? args : ['test/workflows', 'test/crash', 'test/api', 'test/faults']
-    return [vitest('cluster', '--project', 'unit', '--project', 'system', ...chosen)]
+    return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'crash', ...chosen)]
   }
-  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', ...args)]
+  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'crash', ...args)]
   const quick = [
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },

@@ -53,7 +53,9 @@ export async function copy(input: CopyInput, tools: Tools): Promise<CopyOutput> 
   const source = await find(input.from, device, tools, input.asOperator, 'from')
   const target = await find(input.to, device, tools, input.asOperator, 'to')
   const { fromAt, at } = input
-  const bytes = input.bytes ?? Math.min(rest(source, fromAt, 'fromAt'), rest(target, at, 'at'))
+  const asked = input.bytes
+  const left = [within(source, input.from, fromAt, asked, 'fromAt'), within(target, input.to, at, asked, 'at')]
+  const bytes = asked ?? Math.min(...left)
   const began = performance.now()
   await device.memory.copy({ from: source.id, fromAt, to: target.id, at, bytes }, watched('copy', tools))
   const seconds = (performance.now() - began) / 1000
@@ -69,7 +71,8 @@ export async function checksum(input: ChecksumInput, tools: Tools): Promise<Chec
   const device = tools.device(input.target)
   const held = await find(input.id, device, tools, input.asOperator, 'id')
   const { id, at } = input
-  const bytes = input.bytes ?? rest(held, at, 'at')
+  const left = within(held, id, at, input.bytes, 'at')
+  const bytes = input.bytes ?? left
   return { id, at, bytes, crc32: hex(await device.memory.checksum(held.id, { at, bytes }, watched('verify', tools))) }
 }
 
@@ -77,9 +80,8 @@ export async function checksum(input: ChecksumInput, tools: Tools): Promise<Chec
 export async function read(input: ReadInput, tools: Tools): Promise<ReadOutput> {
   const device = tools.device(input.target)
   const held = await find(input.id, device, tools, input.asOperator, 'id')
-  const left = rest(held, input.at, 'at')
+  const left = within(held, input.id, input.at, input.bytes, 'at')
   const bytes = input.bytes ?? left
-  if (bytes > left) throw beyond(bytes, input.at, input.id, held)
   const size = Math.max(leastChunk, Math.ceil(bytes / mostChunks))
   const chunks: string[] = []
   let sum = 0
@@ -105,7 +107,7 @@ export async function write(input: WriteInput, tools: Tools): Promise<WriteOutpu
     throw new DarkroomError('memory.invalid', 'to or make must be given, not both and not neither', { field: 'to' })
   const target = make ? await obtain(at + bytes, make, device, tools) : await find(to ?? '', device, tools, input.asOperator, 'to')
   try {
-    if (bytes > rest(target, at, 'at')) throw beyond(bytes, at, to ?? '', target)
+    within(target, name(target.id, device), at, bytes, 'at')
     let [done, sum] = [0, 0]
     for (const sha256 of input.chunks) {
       const chunk = new Uint8Array(await tools.artifacts.read(sha256))
@@ -168,13 +170,16 @@ export function view(info: AllocationInfo, device: DeviceTools): AllocationView 
   return { id: name(id, device), device: device.device, bytes, kind, placement, owner, createdAt: now - ageMs, expiresAt, inUse }
 }
 
-function rest({ id, bytes }: AllocationInfo, at: number, field: string): number {
-  if (at >= bytes) throw new DarkroomError('memory.out_of_range', `${field} ${at} leaves allocation ${id} of ${bytes} bytes`, { field })
-  return bytes - at
+/** Bytes from `at` to the end of an allocation, if the `bytes` that are asked for are among them. @throws DarkroomError `memory.out_of_range` */
+function within({ bytes: size }: AllocationInfo, id: string, at: number, bytes: number | null, field: string): number {
+  const left = size - at
+  if (left <= 0) throw new DarkroomError('memory.out_of_range', `${field} ${at} leaves allocation ${id} of ${size} bytes`, { field })
+  if (bytes !== null && bytes > left)
+    throw new DarkroomError('memory.out_of_range', `${bytes} bytes from ${at} on leave allocation ${id} of ${size} bytes`, {
+      field: 'bytes',
+    })
+  return left
 }
-
-const beyond = (bytes: number, at: number, id: string, held: AllocationInfo): DarkroomError =>
-  new DarkroomError('memory.out_of_range', `${bytes} bytes from ${at} on leave allocation ${id} of ${held.bytes} bytes`, { field: 'bytes' })
 
 const corrupt = (id: string, sent: number, arrived: number): DarkroomError =>
   new DarkroomError('memory.corrupt', `${id} holds CRC-32 ${hex(arrived)} after the copy, its source ${hex(sent)}`)
