@@ -67,6 +67,7 @@ describe('what an attempt has reserved of a device', () => {
     await worker.start()
     await open()
     await farm.pictures(id)
-    await eventually('the dead worker holds nothing', async () => (await held()).every(({ owner }) => owner !== before?.owner))
+    const isFree = async (): Promise<boolean> => (await held()).every(({ owner }) => owner !== before?.owner)
+    expect(await eventually('the dead worker holds nothing', isFree)).toBe(true)
   })
 })
