@@ -16,8 +16,6 @@ import { anySession, type Kind } from '../support/points.ts'
 import type { GroupProcess } from '../support/process.ts'
 
 const module = pathToFileURL(join(root, 'test/support/journey.ts')).href
-/** Sessions under way at a time. */
-const abreast = 8
 const patienceMs = 180_000
 
 /** A farm whose processes are started again whenever they die. */
@@ -159,7 +157,7 @@ async function expectJourney(world: World, id: string, ledger: string): Promise<
   return marked
 }
 
-/** Others' deaths may take away the process that was about to pass a point; the next journey passes it again. */
+/** A process that dies at one point may have been about to pass another; the next journey passes that again. */
 const mostJourneys = 5
 
 /** A journey whose processes die at these points, for the session itself or for its child. */
@@ -412,15 +410,13 @@ const kinds = ['api', 'worker'] as const
 const worlds = new Map<Kind, World>()
 const outcomes = new Map<string, Promise<void>>()
 
-/** Begins all scenarios of a kind: some abreast, others behind them; but the first alone: it means any session, or needs its worker for itself. */
+/** Begins the scenarios of a kind, one after another: the death that one of them is after would take away the process that another one needs. */
 function begin(kind: Kind, world: World): void {
-  const lanes: (Promise<void> | undefined)[] = []
-  for (const [i, { points, play }] of scenarios[kind].entries()) {
-    const before = lanes[i % abreast] ?? lanes[0] ?? Promise.resolve()
-    const outcome = before.catch(() => undefined).then(() => play(world))
+  let before: Promise<void> = Promise.resolve()
+  for (const { points, play } of scenarios[kind]) {
+    const outcome = before.then(() => play(world))
     // Each test that waits for it hears of its failure.
-    outcome.catch(() => undefined)
-    lanes[i % abreast] = outcome
+    before = outcome.catch(() => undefined)
     for (const point of points) outcomes.set(`${kind} ${point}`, outcome)
   }
 }
