@@ -209,12 +209,16 @@ def test_trim_never_drops_a_model_that_a_request_uses_or_waits_for(shared, micro
     assert shared.until(waits)["stats"]["load_s"] == 0
 
 
-def test_trim_gives_the_memory_of_a_gpu_back(shared, device):
-    if device == "cpu":
-        pytest.skip("the CPU's memory has no pool of torch")
+def test_trim_says_how_much_went_back_to_the_device(shared, device):
     shared.run("denoise", steps=1)
     before = shared.vitals()
-    freed = shared.until(shared.send("memory.trim", {"idle_models": 9}))["output"]["freed_bytes"]
+    output = shared.until(shared.send("memory.trim", {"idle_models": 9}))["output"]
+    freed = output["freed_bytes"]
+    if device == "cpu":
+        # torch pools no memory of the CPU: what went back is unknown, which is not 0.
+        assert freed is None
+        assert MODEL["id"] in output["models"]
+        return
     after = shared.vitals()
     assert freed > sum(model["bytes"] for model in before["models"]) / 2
     assert after["device_bytes"] == before["device_bytes"] - freed

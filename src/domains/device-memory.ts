@@ -60,6 +60,18 @@ export interface Vitals {
   source: string
 }
 
+/** Of a device that tells nothing. */
+export const noVitals: Readonly<Vitals> = {
+  utilization: null,
+  memoryUtilization: null,
+  temperature: null,
+  power: null,
+  powerLimit: null,
+  clock: null,
+  memoryClock: null,
+  source: 'none',
+}
+
 /** What this process holds of a device. */
 export interface Usage {
   /** Allocations. */

@@ -9,6 +9,7 @@ import { DarkroomError } from '../errors.ts'
 import {
   complete,
   invalid,
+  noVitals,
   steady,
   whole,
   type Allocation,
@@ -73,16 +74,7 @@ export class HostMemory implements DeviceMemory {
 
   async vitals(device: number): Promise<Vitals> {
     this.#refuse(device)
-    return {
-      utilization: null,
-      memoryUtilization: null,
-      temperature: null,
-      power: null,
-      powerLimit: null,
-      clock: null,
-      memoryClock: null,
-      source: 'none',
-    }
+    return { ...noVitals }
   }
 
   usage(device: number): Usage {

@@ -3,7 +3,7 @@
  * stands. The only writer of these figures; they end with the worker's epoch.
  */
 import { freemem, totalmem } from 'node:os'
-import type { AllocationInfo, AllocationRequest, Device, DeviceMemory } from '../domains/device-memory.ts'
+import { noVitals, type AllocationInfo, type AllocationRequest, type Device, type DeviceMemory } from '../domains/device-memory.ts'
 import type { Alert } from '../domains/device/schema.ts'
 import { Analytics, ownerKind, type End } from '../domains/memory/analytics.ts'
 import { LeakBook, type LeakReason } from '../domains/memory/leaks.ts'
@@ -419,16 +419,6 @@ export class MemoryKeeper implements DeviceTools {
 }
 
 const noFigures = { total: null, budget: null, used: null, usedIsOwn: false, source: 'none' }
-const noVitals = {
-  utilization: null,
-  memoryUtilization: null,
-  temperature: null,
-  power: null,
-  powerLimit: null,
-  clock: null,
-  memoryClock: null,
-  source: 'none',
-}
 
 type Pool = 'device' | 'ram'
 const nothing: Droppable = { caches: 0, idleModels: [] }

@@ -17,6 +17,7 @@ import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { ask, type Redis } from '../redis.ts'
 import type { WorkerRecord } from './session.ts'
+import { Ticker } from './ticker.ts'
 
 export const deviceStates = ['online', 'busy', 'degraded', 'offline'] as const
 export type DeviceState = (typeof deviceStates)[number]
@@ -101,31 +102,23 @@ export function changesOf(
 
 export class DeviceWatch {
   readonly #redis: Redis
-  readonly #log: Logger
-  #timer: NodeJS.Timeout | undefined
-  #running: Promise<void> = Promise.resolve()
-  #stopped = false
+  readonly #ticker: Ticker
 
   constructor(redis: Redis, log: Logger) {
     this.#redis = redis
-    this.#log = log
+    this.#ticker = new Ticker(
+      tickMs,
+      () => this.#turn(),
+      (error) => log.debug({ err: error }, 'the devices were not looked at'),
+    )
   }
 
   start(): void {
-    const tick = (): void => {
-      this.#running = this.#turn()
-        .catch((error: unknown) => this.#log.debug({ err: error }, 'the devices were not looked at'))
-        .finally(() => {
-          if (!this.#stopped) this.#timer = setTimeout(tick, tickMs)
-        })
-    }
-    this.#timer = setTimeout(tick, tickMs)
+    this.#ticker.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    await this.#running
+  stop(): Promise<void> {
+    return this.#ticker.stop()
   }
 
   async #turn(): Promise<void> {

@@ -18,6 +18,7 @@ import { queues, splitStepKey } from '../keys.ts'
 import { place, targetOf, type Waiting } from './dispatch.ts'
 import type { Engine } from './engine.ts'
 import { leaseMs, type StepRecord } from './store.ts'
+import { Ticker } from './ticker.ts'
 
 const tickMs = 250
 /** Redis was away when an answer took this long. */
@@ -33,9 +34,7 @@ const batch = 500
 
 export class Recovery {
   readonly #engine: Engine
-  #timer: NodeJS.Timeout | undefined
-  #running: Promise<void> = Promise.resolve()
-  #stopped = false
+  readonly #ticker: Ticker
   /** Of `performance.now()`, which no change of the wall clock moves. */
   #sweptAt = performance.now()
   #leasesSweptAt = 0
@@ -44,23 +43,19 @@ export class Recovery {
 
   constructor(engine: Engine) {
     this.#engine = engine
+    this.#ticker = new Ticker(
+      tickMs,
+      () => this.#sweep(),
+      (error) => engine.log.debug({ err: error }, 'sweep interrupted'),
+    )
   }
 
   start(): void {
-    const tick = (): void => {
-      this.#running = this.#sweep()
-        .catch((error: unknown) => this.#engine.log.debug({ err: error }, 'sweep interrupted'))
-        .finally(() => {
-          if (!this.#stopped) this.#timer = setTimeout(tick, tickMs)
-        })
-    }
-    this.#timer = setTimeout(tick, tickMs)
+    this.#ticker.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    await this.#running
+  stop(): Promise<void> {
+    return this.#ticker.stop()
   }
 
   async #sweep(): Promise<void> {
@@ -70,7 +65,7 @@ export class Recovery {
     const sweepsLeases = performance.now() - this.#leasesSweptAt >= 1000
     if (sweepsLeases) this.#leasesSweptAt = performance.now()
     if (sweepsLeases && !this.#isInGrace()) await this.#engine.dispatcher.clearDeserted()
-    for (let shard = 0; shard < store.shards && !this.#stopped; shard++) {
+    for (let shard = 0; shard < store.shards && !this.#ticker.isStopped; shard++) {
       await this.#each(await store.claim('timers', shard, 200, 5000), (member) => this.#fire(member))
       if (sweepsLeases && !this.#isInGrace()) {
         const ended = await this.#hear(store.claim('leases', shard, 200, 2000))

@@ -14,6 +14,7 @@
  * comes second finds nothing.
  */
 import type { Engine } from './engine.ts'
+import { Ticker } from './ticker.ts'
 
 const tickMs = 1000
 /** Sessions removed at most in one tick of a shard, and how many of them at a time. */
@@ -24,31 +25,25 @@ const compareMs = 60_000
 
 export class Retention {
   readonly #engine: Engine
-  #timer: NodeJS.Timeout | undefined
-  #running: Promise<void> = Promise.resolve()
-  #stopped = false
+  readonly #ticker: Ticker
   readonly #comparedAt = new Map<number, number>()
 
   constructor(engine: Engine) {
     this.#engine = engine
+    this.#ticker = new Ticker(
+      tickMs,
+      () => this.#turn(),
+      (error) => engine.log.debug({ err: error }, 'retention interrupted'),
+    )
   }
 
   start(): void {
-    const tick = (): void => {
-      this.#running = this.#turn()
-        .catch((error: unknown) => this.#engine.log.debug({ err: error }, 'retention interrupted'))
-        .finally(() => {
-          if (!this.#stopped) this.#timer = setTimeout(tick, tickMs)
-        })
-    }
     const { keepS, keepSessions } = this.#engine.config
-    if (keepS > 0 || keepSessions > 0) this.#timer = setTimeout(tick, tickMs)
+    if (keepS > 0 || keepSessions > 0) this.#ticker.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    await this.#running
+  stop(): Promise<void> {
+    return this.#ticker.stop()
   }
 
   async #turn(): Promise<void> {
@@ -61,11 +56,11 @@ export class Retention {
     const { store, config, log } = this.#engine
     const most = config.keepSessions === 0 ? Infinity : Math.ceil(config.keepSessions / store.shards)
     let removed = 0
-    for (let shard = 0; shard < store.shards && !this.#stopped; shard++) {
+    for (let shard = 0; shard < store.shards && !this.#ticker.isStopped; shard++) {
       await this.#compare(shard)
       const due = await store.outlived(shard, config.keepS, most, batch)
       let left = batch
-      for (let from = 0; from < due.length && left > 0 && !this.#stopped; from += atOnce) {
+      for (let from = 0; from < due.length && left > 0 && !this.#ticker.isStopped; from += atOnce) {
         const some = due.slice(from, from + atOnce)
         const share = Math.ceil(left / some.length)
         const counts = await Promise.allSettled(some.map((id) => this.#engine.retire(id, share)))

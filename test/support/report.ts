@@ -1,4 +1,5 @@
 /** What a worker on a CPU publishes of its device, for records that a test writes itself. */
+import { noVitals } from '../../src/domains/device-memory.ts'
 import type { DeviceReport } from '../../src/domains/report.ts'
 
 const GiB = 2 ** 30
@@ -21,16 +22,7 @@ export const report = (more: Partial<DeviceReport> = {}): DeviceReport => ({
     attention: ['none'],
     families: ['sd1'],
   },
-  vitals: {
-    utilization: null,
-    memoryUtilization: null,
-    temperature: null,
-    power: null,
-    powerLimit: null,
-    clock: null,
-    memoryClock: null,
-    source: 'none',
-  },
+  vitals: noVitals,
   state: 'online',
   alerts: [],
   sampledAt: 0,

@@ -1,0 +1,35 @@
+/** Does something again and again, one after another, with a pause between; a turn that failed is told and holds up nothing. */
+export class Ticker {
+  readonly #tick: () => void
+  readonly #pauseMs: number
+  #timer: NodeJS.Timeout | undefined
+  #running: Promise<void> = Promise.resolve()
+  #isStopped = false
+
+  constructor(pauseMs: number, turn: () => Promise<void>, failed: (error: unknown) => void) {
+    this.#pauseMs = pauseMs
+    this.#tick = () => {
+      this.#running = turn()
+        .catch(failed)
+        .finally(() => {
+          if (!this.#isStopped) this.start()
+        })
+    }
+  }
+
+  /** A long turn looks here between its parts. */
+  get isStopped(): boolean {
+    return this.#isStopped
+  }
+
+  start(): void {
+    this.#timer = setTimeout(this.#tick, this.#pauseMs)
+  }
+
+  /** Resolves when the turn that runs has ended. */
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    clearTimeout(this.#timer)
+    await this.#running
+  }
+}
