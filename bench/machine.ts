@@ -26,7 +26,7 @@ export async function describeMachine(): Promise<Machine> {
     os: `${type()} ${release()}`,
     node: process.versions.node,
     redis: redis?.version ?? 'none',
-    durability: 'standard (append-only file, fsync every second), Unix socket',
+    durability: 'standard (append-only file, synced every second), Unix socket',
     date: new Date().toISOString(),
     loadAverage: loadavg().map((load) => Math.round(load * 100) / 100),
   }

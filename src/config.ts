@@ -54,7 +54,7 @@ const Environment = z.object({
   DARKROOM_DURABILITY: z
     .enum(['standard', 'strict'])
     .default('standard')
-    .describe('standard: AOF fsync every second; strict: fsync on every write'),
+    .describe('standard: the append-only file is synced every second; strict: before each answer'),
   DARKROOM_MAXMEMORY: z
     .string()
     .regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')

@@ -11,6 +11,7 @@ import { dirname, join } from 'node:path'
 import { socketFolder } from '../setup/lock.mjs'
 import { ask as run } from '../setup/programs.mjs'
 import { findRedis, howToInstall } from '../setup/redis.mjs'
+import { AppendOnlyFile } from './append-only-file.ts'
 import { root } from './config.ts'
 import { DarkroomError, defineErrors } from './errors.ts'
 import { connect, untilReady } from './redis.ts'
@@ -34,6 +35,8 @@ export interface RedisOptions {
   home?: string
   /** The program, when it is known already. */
   command?: string
+  /** Told when its append-only file cannot be synced to the disk. */
+  onUnsynced?: (error: Error) => void
 }
 
 export interface RedisServer {
@@ -57,7 +60,12 @@ export async function startRedis(options: RedisOptions): Promise<RedisServer> {
   await mkdir(options.folder, { recursive: true, mode: 0o700 })
   const folder = await realpath(options.folder)
   const socket = join(socketFolder(folder), 'redis.sock')
-  return (await adopt(folder, socket, options)) ?? (await launch(folder, socket, options))
+  const server = (await adopt(folder, socket, options)) ?? (await launch(folder, socket, options))
+  if (options.durability === 'standard') {
+    const file = new AppendOnlyFile(folder, (error) => options.onUnsynced?.(error))
+    void server.exited.then(() => file.stop())
+  }
+  return server
 }
 
 async function adopt(folder: string, socket: string, { durability, maxmemory }: RedisOptions): Promise<RedisServer | undefined> {
@@ -133,7 +141,8 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
   }
 }
 
-const fsync = (durability: RedisOptions['durability']): string => (durability === 'strict' ? 'always' : 'everysec')
+/** `no`: we sync the file each second. `everysec` would break the promise that a `kill -9` loses nothing (append-only-file.ts). */
+const fsync = (durability: RedisOptions['durability']): string => (durability === 'strict' ? 'always' : 'no')
 const pidFile = (folder: string): string => join(folder, 'redis.pid')
 const versionIn = (info: string): string => /^(?:valkey|redis)_version:(\S+)/m.exec(info)?.[1] ?? '?'
 

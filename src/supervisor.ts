@@ -32,8 +32,8 @@ const largestLog = 16 * 1024 * 1024
 
 export interface SupervisorEvent {
   what: 'redis' | 'api' | `worker ${number}`
-  /** `failed`: it did not start; `ended`: it had been ready. `againMs`: when it is started again. */
-  is: 'starting' | 'ready' | 'failed' | 'ended' | 'stopping' | 'stopped'
+  /** `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk. `againMs`: when it is started again. */
+  is: 'starting' | 'ready' | 'failed' | 'ended' | 'unsynced' | 'stopping' | 'stopped'
   pid?: number
   detail?: string
   againMs?: number
@@ -191,7 +191,9 @@ class KeptRedis {
   async start(): Promise<string> {
     const { data, durability, home, maxmemory } = this.#config
     this.#tell({ what: 'redis', is: 'starting' })
-    const server = await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory })
+    const onUnsynced = ({ message }: Error): void =>
+      this.#tell({ what: 'redis', is: 'unsynced', detail: `a crash of the machine may lose more than its last second: ${message}` })
+    const server = await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory, onUnsynced })
     this.server = server
     const startedAt = performance.now()
     this.#tell({ what: 'redis', is: 'ready', pid: server.pid, detail: `${server.version}${server.adopted ? ', adopted' : ''}` })

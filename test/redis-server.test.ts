@@ -1,9 +1,10 @@
 import { existsSync, statSync } from 'node:fs'
-import { mkdtemp, rm, unlink } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { homeFolder } from '../setup/home.mjs'
+import { AppendOnlyFile } from '../src/append-only-file.ts'
 import { connect, type Redis, untilReady } from '../src/redis.ts'
 import { type RedisServer, startRedis } from '../src/redis-server.ts'
 import { startTestRedis } from './support/redis.ts'
@@ -53,7 +54,7 @@ test('runs durably, on a socket that only this user can reach, and keeps what it
 
   const again = await client((await start()).url)
   expect(await again.get('kept')).toBe('yes')
-  expect(await setting(again, 'appendfsync')).toBe('everysec')
+  expect(await setting(again, 'appendfsync')).toBe('no')
 })
 
 test('adopts the one that runs already', async () => {
@@ -80,15 +81,64 @@ test('says why it cannot start', async () => {
   await expect(start({ command: join(folder, 'no-such-program') })).rejects.toMatchObject({ code: 'redis.start_failed' })
 })
 
-test('kill -9 loses nothing that was answered', async () => {
+test('kill -9 loses nothing that was answered, least of all while a sync of its file runs', async () => {
   const server = await startTestRedis()
-  const redis = await client(server.url)
-  for (let i = 0; i < 200; i++) await redis.rpush('list', String(i))
-  redis.disconnect()
-  await server.kill()
-  await server.restart()
-  const again = await client(server.url)
-  expect(await again.llen('list')).toBe(200)
+  let answered = 0
+  for (let round = 0; round < 3; round++) {
+    const redis = await client(server.url)
+    const write = async (): Promise<void> => {
+      for (let n = 1; n > 0; answered = Math.max(answered, n)) n = await redis.incr('written').catch(() => 0)
+    }
+    const writers = [write(), write(), write(), write()]
+    // A Redis that syncs by itself begins each second, and says so while it does.
+    const until = performance.now() + 2500
+    let syncing = 0
+    while (syncing < 3 && performance.now() < until)
+      syncing = /aof_pending_bio_fsync:[1-9]/.test(await redis.info('persistence')) ? syncing + 1 : 0
+    await server.kill()
+    redis.disconnect()
+    await Promise.all(writers)
+    expect(answered).toBeGreaterThan(100)
+    await server.restart()
+    expect(Number(await (await client(server.url)).get('written'))).toBeGreaterThanOrEqual(answered)
+  }
   await server.stop()
   expect(existsSync(server.folder)).toBe(false)
+})
+
+test('what it wrote is on the disk a second later, also what replaced its file', async () => {
+  const server = await start()
+  const redis = await client(server.url)
+  const failures: Error[] = []
+  const file = new AppendOnlyFile(join(folder, 'redis'), (error) => failures.push(error))
+  try {
+    const written = async (): Promise<number> => Number(/aof_current_size:(\d+)/.exec(await redis.info('persistence'))?.[1])
+    await redis.set('a', 'x'.repeat(5000))
+    const before = await written()
+    expect(before).toBeGreaterThan(5000)
+    await vi.waitFor(() => expect(file.syncedBytes).toBeGreaterThanOrEqual(before), 5000)
+    await redis.set('a', 'x')
+    await redis.bgrewriteaof()
+    await vi.waitFor(async () => expect(await redis.info('persistence')).toContain('aof_rewrite_in_progress:0'), 5000)
+    await redis.set('b', 'y'.repeat(50))
+    const after = await written()
+    expect(after).toBeLessThan(before)
+    await vi.waitFor(() => expect(file.syncedBytes).toBe(after), 5000)
+    expect(failures).toEqual([])
+  } finally {
+    await file.stop()
+  }
+})
+
+test('a file that cannot be synced is told once', async () => {
+  const failures: Error[] = []
+  await mkdir(join(folder, 'appendonly.aof', 'not a file'), { recursive: true })
+  await writeFile(join(folder, 'appendonlydir'), 'not a folder')
+  const file = new AppendOnlyFile(folder, (error) => failures.push(error))
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 2500))
+    expect(failures).toMatchObject([{ code: 'ENOTDIR' }])
+  } finally {
+    await file.stop()
+  }
 })

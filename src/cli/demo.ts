@@ -40,7 +40,7 @@ export async function demo({ kill = false, gpu = false }: DemoOptions): Promise<
     const on = (event: SupervisorEvent): void => {
       const { what, is } = event
       if (is === 'starting' && what.startsWith('worker')) say(describeEvent({ ...event, detail: 'imports PyTorch, some seconds' }))
-      if (is === 'ready' || is === 'failed' || is === 'ended') say(describeEvent(event))
+      if (is === 'ready' || is === 'failed' || is === 'ended' || is === 'unsynced') say(describeEvent(event))
     }
     const { supervisor, asked } = await superviseHere({ env: environment(folder, kill, gpu), workers: 0, on })
     const run = async (): Promise<void> => {

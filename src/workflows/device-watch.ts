@@ -17,7 +17,7 @@ import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { ask, type Redis } from '../redis.ts'
 import type { WorkerRecord } from './session.ts'
-import { Ticker } from './ticker.ts'
+import { Ticker } from '../ticker.ts'
 
 export const deviceStates = ['online', 'busy', 'degraded', 'offline'] as const
 export type DeviceState = (typeof deviceStates)[number]

@@ -18,7 +18,7 @@ import { queues, splitStepKey } from '../keys.ts'
 import { place, targetOf, type Waiting } from './dispatch.ts'
 import type { Engine } from './engine.ts'
 import { leaseMs, type StepRecord } from './store.ts'
-import { Ticker } from './ticker.ts'
+import { Ticker } from '../ticker.ts'
 
 const tickMs = 250
 /** Redis was away when an answer took this long. */

@@ -14,7 +14,7 @@
  * comes second finds nothing.
  */
 import type { Engine } from './engine.ts'
-import { Ticker } from './ticker.ts'
+import { Ticker } from '../ticker.ts'
 
 const tickMs = 1000
 /** Sessions removed at most in one tick of a shard, and how many of them at a time. */

@@ -42,7 +42,7 @@ describe.concurrent('durability', { timeout: 120_000 }, () => {
         for (const [key, id] of await submitUntilKilled(farm, round, 5 + Math.floor(10 * draw()))) accepted.set(key, id)
         await farm.redis.restart()
         const fsync = await farm.eye.config('GET', 'appendfsync')
-        expect(Object.values(fsync as object).at(-1)).toBe(durability === 'strict' ? 'always' : 'everysec')
+        expect(Object.values(fsync as object).at(-1)).toBe(durability === 'strict' ? 'always' : 'no')
       }
       process.stdout.write(
         `durability with FAULT_SEED=${seed}: ${accepted.size} accepted under ${durability}, Redis killed ${rounds} times\n`,
@@ -67,6 +67,6 @@ describe.concurrent('durability', { timeout: 120_000 }, () => {
     const { code, stderr } = await run(['api'], env)
     expect(code).toBe(1)
     expect(stderr).toContain('redis.unsafe')
-    expect(stderr).toContain('DARKROOM_DURABILITY is strict, but appendfsync is everysec')
+    expect(stderr).toContain('DARKROOM_DURABILITY is strict, but appendfsync is no')
   })
 })

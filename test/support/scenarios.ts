@@ -196,7 +196,10 @@ export const scenarios: readonly Scenario[] = [
     name: 'redis-killed',
     happens: 'Redis is killed in the middle of submissions',
     promised: 'no session that had its 2xx is lost, in either durability',
-    proofs: [['faults/durability', '…: Redis killed in the middle']],
+    proofs: [
+      ['faults/durability', '…: Redis killed in the middle'],
+      ['redis-server', 'kill -9 loses nothing that was answered'],
+    ],
   },
   {
     name: 'bad-line',

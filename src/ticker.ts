@@ -23,7 +23,8 @@ export class Ticker {
   }
 
   start(): void {
-    this.#timer = setTimeout(this.#tick, this.#pauseMs)
+    // No process lives on for the next turn alone.
+    this.#timer = setTimeout(this.#tick, this.#pauseMs).unref()
   }
 
   /** Resolves when the turn that runs has ended. */
