@@ -7,11 +7,13 @@
 -- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
 -- ARGV[13] what the session waits for from now on ('' while a step of it is open)
--- ARGV[14] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
--- Returns {'ok'} | {'ok', 'parent'}: it has ended, and a parent is to be told | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
+-- ARGV[14] '' | `suffix attempt lease-in-ms worker device exactness key`: one of the opened steps, leased at once to the worker that brings this result;
+-- with an exactness key only while the session, if it is an exact one, is pinned to that
+-- ARGV[15] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
+-- Returns {'ok', 'parent' | '', 'taken' | ''}: it has ended, and a parent is to be told; the step is leased | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local entry, last, unpin, parked = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local entry, last, unpin, parked, goesOn = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local inbox = B .. 'inbox:' .. sid
 
 local state = redis.call('HMGET', S, 'status', 'version', 'inboxed', cause == 'event' and 'seen:' .. suffix or 'open:' .. suffix, 'snapshot')
@@ -37,8 +39,8 @@ local function pop()
 end
 -- References count from here on, so that the collector spares them: they are written before anything names them.
 local function refer()
-  local i = 15
-  for _ = 1, tonumber(ARGV[14]) do
+  local i = 16
+  for _ = 1, tonumber(ARGV[15]) do
     redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
     if ARGV[i] == 'references' then redis.call('SADD', B .. 'named:' .. ARGV[i + 1], sid) end
     i = i + 2
@@ -96,7 +98,15 @@ if cause == 'event' then
   set[#set + 1] = 'seen:' .. suffix
   set[#set + 1] = 1
 end
-openFrom(i, set)
+local taken
+if goesOn ~= '' then
+  local suffix, attempt, lease, worker, device, exactness = string.match(goesOn, '^(%S+) (%S+) (%d+) (%S+) (%S+) (%S*)$')
+  local pin = exactness == '' and {} or redis.call('HMGET', S, 'exact', 'exactnessKey')
+  if pin[1] ~= '1' or pin[2] == exactness then
+    taken = { suffix = suffix, attempt = attempt, lease = tonumber(lease), worker = worker, device = device, exactness = exactness }
+  end
+end
+openFrom(i, set, taken)
 if parked == '' then
   gone[#gone + 1] = 'parked'
 else
@@ -116,11 +126,14 @@ if unpin ~= '' then
   gone[#gone + 1] = 'waiting'
 end
 if gone[1] then redis.call('HDEL', S, unpack(gone)) end
-local length, told = record(entry), nil
+local length, told = record(entry), false
 if outcome ~= '' then
   told = finish(status, outcome, outcome == 'failed' and 'error' or 'output', result, last)
 elseif length >= 9990 then
   local error = '{"code":"session.too_long","class":"permanent","message":"session ' .. sid .. ' has recorded ' .. length .. ' events","remedy":"Split the work over several sessions."}'
   told = finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
+elseif taken then
+  recordStart(taken.suffix, taken.name, taken.attempt, taken.worker, taken.device, taken.exactness, 1, '')
+  return { 'ok', '', 'taken' }
 end
-return { 'ok', told and 'parent' or nil }
+return { 'ok', told and 'parent' or '', '' }

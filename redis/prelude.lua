@@ -82,17 +82,31 @@ end
 -- Makes an open step known to the dispatchers, `delay` milliseconds from now.
 local function enlist(suffix, delay) redis.call('ZADD', B .. 'outbox', now + delay, 'step:' .. memberOf(suffix)) end
 
+-- Tells that an attempt has begun. `more` is what it goes on from, as further fields.
+local function recordStart(suffix, name, attempt, worker, device, exactness, epoch, more)
+  return record('"type":"step.started","key":"' .. memberOf(suffix) .. '","step":"' .. name .. '","attemptId":"' .. attempt .. '","worker":"' .. worker
+    .. '","device":"' .. device .. '","exactnessKey":"' .. exactness .. '","epoch":' .. epoch .. more)
+end
+
 -- Opens the effects listed in ARGV from position i: a count and (suffix, name, invoke id, lane, priority) for steps, then a count and
 -- (suffix, delay in ms) for timers, then a count and (suffix, value) for children. An outbox entry falls due after a second: by then the committing process has dispatched it, or died.
-local function openFrom(i, set)
+-- The step `taken.suffix` is leased at once, to the attempt that `taken` describes, and needs no dispatch; its name is put there.
+local function openFrom(i, set, taken)
   local steps = tonumber(ARGV[i])
   i = i + 1
   for _ = 1, steps do
     local suffix = ARGV[i]
     set[#set + 1] = 'open:' .. suffix
     set[#set + 1] = 'step'
-    redis.call('HSET', stepOf(suffix), 'name', ARGV[i + 1], 'invoke', ARGV[i + 2], 'lane', ARGV[i + 3], 'priority', ARGV[i + 4], 'state', 'open', 'dispatch', '1')
-    enlist(suffix, 1000)
+    if taken and taken.suffix == suffix then
+      redis.call('HSET', stepOf(suffix), 'name', ARGV[i + 1], 'invoke', ARGV[i + 2], 'lane', ARGV[i + 3], 'priority', ARGV[i + 4], 'state', 'leased', 'dispatch', '1',
+        'attemptId', taken.attempt, 'worker', taken.worker, 'epoch', 1, 'leaseUntil', now + taken.lease)
+      redis.call('ZADD', B .. 'leases', now + taken.lease, memberOf(suffix))
+      taken.name = ARGV[i + 1]
+    else
+      redis.call('HSET', stepOf(suffix), 'name', ARGV[i + 1], 'invoke', ARGV[i + 2], 'lane', ARGV[i + 3], 'priority', ARGV[i + 4], 'state', 'open', 'dispatch', '1')
+      enlist(suffix, 1000)
+    end
     i = i + 5
   end
   local timers = tonumber(ARGV[i])

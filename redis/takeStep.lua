@@ -45,6 +45,5 @@ if session[5] then redis.call('HDEL', S, 'waiting', 'nowhereSince') end
 local resumed = ''
 if step[7] then resumed = ',"checkpoint":' .. step[7] end
 if step[8] then resumed = resumed .. ',"checkpointBefore":' .. step[8] end
-record('"type":"step.started","key":"' .. memberOf(suffix) .. '","step":"' .. step[11] .. '","attemptId":"' .. attempt .. '","worker":"' .. worker
-  .. '","device":"' .. device .. '","exactnessKey":"' .. exactness .. '","epoch":' .. epoch .. resumed)
+recordStart(suffix, step[11], attempt, worker, device, exactness, epoch, resumed)
 return answer(epoch)

@@ -77,6 +77,11 @@ const Environment = z.object({
     .default(Math.min(4, availableParallelism()))
     .describe('CPU threads of the Python child; part of the hardware class'),
   DARKROOM_HOST_LANE: whole(1, 256).default(4).describe('CPU steps a worker runs at a time'),
+  DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
+    .default(10)
+    .describe(
+      'steps of a session that a worker does one after another before it looks at its queue again; 1: each waits for its turn there',
+    ),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints; takes the place of the seconds'),
@@ -106,6 +111,7 @@ export interface Config {
   device: string
   threads: number
   hostLane: number
+  stepsInARow: number
   python: string | undefined
   checkpointS: number
   checkpointCalls: number | undefined
@@ -152,6 +158,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     device: e.DARKROOM_DEVICE,
     threads: e.DARKROOM_THREADS,
     hostLane: e.DARKROOM_HOST_LANE,
+    stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
     checkpointS: e.DARKROOM_CHECKPOINT_S,
     checkpointCalls: e.DARKROOM_CHECKPOINT_CALLS,

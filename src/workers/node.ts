@@ -252,6 +252,8 @@ class Node {
         const need = { slots: 1, bytes: 0, model, modelBytes, priority: attempt.priority }
         return this.#reserve(attempt.id, need, stepWaitMs, signal)
       },
+      inARow: parts.config.stepsInARow,
+      canGoOn: (lane) => this.#status === 'ready' && (lane !== 'gpu' || child.isReady),
       onCompleted: () => (this.#hasCompleted = true),
     })
     this.#watches = [

@@ -36,6 +36,10 @@ export interface StepRunnerOptions {
   tools(attempt: Attempt): ToolsOptions
   /** Slot, memory and model of the device, for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
   reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
+  /** Steps of a session that are done one after another before others, which wait in the queue, get their turn. */
+  inARow: number
+  /** Whether the lane would take a step just now. */
+  canGoOn(lane: Lane): boolean
   log: Logger
   onCompleted?(): void
 }
@@ -116,7 +120,8 @@ export class StepRunner {
       const taken = await port.take(jobId, this.#options.taker(lane))
       if (taken.is === 'gone') return undefined
       if (taken.is !== 'taken') return { againAt: taken.until }
-      await this.#attempt(taken.attempt)
+      let attempt: Attempt | undefined = taken.attempt
+      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, i < this.#options.inARow)
     } catch (error) {
       // Redis was not there, or the engine found a broken session: the lease ends by itself and the sweep brings the step back.
       log.error({ job: jobId, err: error }, 'a step was left to the sweep')
@@ -124,7 +129,8 @@ export class StepRunner {
     return undefined
   }
 
-  async #attempt(attempt: Attempt): Promise<void> {
+  /** Runs it, and answers with the attempt at the session's next step, if that was leased with the result. */
+  async #attempt(attempt: Attempt, lane: Lane, mayGoOn: boolean): Promise<Attempt | undefined> {
     const { port } = this.#options
     const tools = new AttemptTools(this.#options.tools(attempt))
     const running: Running = {
@@ -148,10 +154,14 @@ export class StepRunner {
       const outcome = await this.#outcome(running)
       running.isDelivering = true
       if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
-      else if (outcome && (await port.deliver(attempt, outcome)) && 'output' in outcome) {
-        isRecorded = true
-        this.#options.onCompleted?.()
+      else if (outcome) {
+        const goesOn = mayGoOn && 'output' in outcome && !this.#isDraining && this.#options.canGoOn(lane)
+        const delivered = await port.deliver(attempt, outcome, goesOn ? this.#options.taker(lane) : undefined)
+        isRecorded = delivered.isRecorded && 'output' in outcome
+        if (isRecorded) this.#options.onCompleted?.()
+        return delivered.next
       }
+      return undefined
     } finally {
       if (!isRecorded) await tools.takeBack()
       this.#running.delete(attempt.id)

@@ -49,6 +49,13 @@ export interface Attempt {
 
 export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; until: number } | { is: 'gone' }
 
+export interface Delivered {
+  /** False when an older attempt's result changed nothing. */
+  isRecorded: boolean
+  /** The session's next step, leased to this attempt. */
+  next?: Attempt
+}
+
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
 
 const maxResourceTries = 3
@@ -130,23 +137,26 @@ export class AttemptPort {
   }
 
   /**
-   * Records the result, or decides by the error's class: again after a while, or the machine is told.
-   * @returns false when an older attempt's result changed nothing
+   * Records the result, or decides by the error's class: again after a while, or the machine is told. With `taker`, the session's next step is
+   * leased to a new attempt of that worker in the same commit, if it is one of the same lane: no job and no other worker comes between.
    */
-  async deliver(attempt: Attempt, delivery: Delivery): Promise<boolean> {
+  async deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
     const { stepKey, sessionId, step, invoke } = attempt
     this.at?.('deliver.before', sessionId)
     if ('error' in delivery) {
       const error = delivery.error.toWire()
       const again = this.#again(attempt, error)
-      if (again) return this.#insist(() => this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error))
-      return this.#apply(attempt, errorEvent(invoke, error), { type: 'step.failed', key: stepKey, step, attemptId: attempt.id, error }, [])
+      if (again)
+        return { isRecorded: await this.#insist(() => this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error)) }
+      const entry = { type: 'step.failed' as const, key: stepKey, step, attemptId: attempt.id, error }
+      return this.#apply(attempt, errorEvent(invoke, error), entry, [], taker)
     }
     const { output, artifacts, stats } = delivery
     const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
-    const recorded = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts)
-    if (!recorded) this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
-    return recorded
+    const delivered = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts, taker)
+    if (!delivered.isRecorded)
+      this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
+    return delivered
   }
 
   async #apply(
@@ -154,12 +164,36 @@ export class AttemptPort {
     event: NonNullable<Cause['event']>,
     entry: Cause['entry'],
     artifacts: Cause['artifacts'],
-  ): Promise<boolean> {
-    const { suffix } = splitStepKey(attempt.stepKey)
-    const cause: Cause = { kind: 'step', name: suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
-    const outcome = await this.#insist(() => this.#engine.apply(attempt.sessionId, cause, attempt.state))
-    this.at?.('deliver.after', attempt.sessionId)
-    return outcome === 'ok' || outcome === 'parked'
+    taker: Taker | undefined,
+  ): Promise<Delivered> {
+    const { sessionId, stepKey, step, model, priority } = attempt
+    const cause: Cause = { kind: 'step', name: splitStepKey(stepKey).suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
+    const lane = this.#engine.operations[step]?.lane
+    const id = randomUUID()
+    const goOn = taker && (lane === 'host' || lane === 'gpu') ? { ...taker, attemptId: id, lane, model } : undefined
+    const { is, next } = await this.#insist(() => this.#engine.applyAndGoOn(sessionId, cause, attempt.state, goOn))
+    this.at?.('deliver.after', sessionId)
+    const isRecorded = is === 'ok' || is === 'parked'
+    if (!next) return { isRecorded }
+    const { state, context } = next
+    const { suffix, invoke, input } = next.step
+    const fresh = { epoch: 1, tries: 0, resourceTries: 0, checkpoints: [] }
+    return {
+      isRecorded,
+      next: {
+        id,
+        stepKey: `${sessionId}.${suffix}`,
+        sessionId,
+        step: next.step.step,
+        invoke,
+        input,
+        model,
+        priority,
+        state,
+        context,
+        ...fresh,
+      },
+    }
   }
 
   /** Says it again until Redis has answered, for it is the fence that decides, and no outage of Redis is a fault of the step. */

@@ -39,6 +39,7 @@ import {
   type Commit,
   type Creation,
   type Effects,
+  type Lease,
   type PlannedSession,
   type PlannedStep,
   type StepRecord,
@@ -76,6 +77,19 @@ export interface State {
   version: string
   snapshot: string
   workflow: string
+}
+
+/** A worker that has a step's result and would take the next step too. */
+export interface GoOn extends Lease {
+  lane: 'host' | 'gpu'
+  /** Of the step it has done: it can do another with that one. */
+  model: { bodyHash: string } | null
+}
+
+export interface Applied {
+  is: 'ok' | 'stale' | 'parked' | 'ended'
+  /** The step that is leased to the attempt that asked to go on, and where its session stands. */
+  next?: { step: PlannedStep; state: State; context: unknown }
 }
 
 /** A child session as its parent's effect asks for it. */
@@ -374,33 +388,58 @@ export class Engine {
    * Applies a step's result, a timer or an event: transition, one commit, dispatch. Computes again when another event came first.
    * `state` spares the read when the caller has just seen it.
    */
-  async apply(id: string, cause: Cause, state?: State, pending = ''): Promise<'ok' | 'stale' | 'parked' | 'ended'> {
+  async apply(id: string, cause: Cause, state?: State, pending = ''): Promise<Applied['is']> {
+    return (await this.#apply(id, cause, state, pending, undefined)).is
+  }
+
+  /** Applies a step's result, and leases the session's next step to the worker that brings it, if there is one for it. */
+  applyAndGoOn(id: string, cause: Cause, state: State, goOn: GoOn | undefined): Promise<Applied> {
+    return this.#apply(id, cause, state, '', goOn)
+  }
+
+  async #apply(id: string, cause: Cause, state: State | undefined, pending: string, goOn: GoOn | undefined): Promise<Applied> {
     let at = state ?? (await this.#state(id))
     while (at) {
-      const commit = this.#commitFor(id, cause, at, pending)
+      const commit = this.#commitFor(id, cause, at, pending, goOn)
       const reply = await this.store.commit(commit.commit)
       if (reply.is === 'conflict') {
         at = { ...at, version: reply.version, snapshot: reply.snapshot }
         continue
       }
-      if (reply.is !== 'ok') return reply.is === 'inbox' ? 'parked' : reply.is === 'ended' ? 'ended' : 'stale'
+      if (reply.is !== 'ok') return { is: reply.is === 'inbox' ? 'parked' : reply.is === 'ended' ? 'ended' : 'stale' }
       const { transition } = commit
-      if (transition) {
-        if (transition.document.status === undefined) this.#remember(id, commit.commit.snapshot, transition)
-        const workflow = this.#workflows.get(at.workflow)
-        // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
-        if (workflow) await this.#dispatchNow(id, commit.commit.effects, transition.snapshot.context, workflow)
-        if (reply.parent) await this.children.tellNow(id)
-      }
-      return 'ok'
+      if (!transition) return { is: 'ok' }
+      const { snapshot, effects } = commit.commit
+      const taken = reply.taken ? commit.next : undefined
+      if (transition.document.status === undefined) this.#remember(id, snapshot, transition)
+      const workflow = this.#workflows.get(at.workflow)
+      const { context } = transition.snapshot as { context: unknown }
+      // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
+      if (workflow)
+        await this.#dispatchNow(
+          id,
+          taken ? { ...effects, steps: effects.steps.filter((step) => step !== taken) } : effects,
+          context,
+          workflow,
+        )
+      if (reply.parent) await this.children.tellNow(id)
+      return taken
+        ? { is: 'ok', next: { step: taken, state: { ...at, version: String(Number(at.version) + 1), snapshot }, context } }
+        : { is: 'ok' }
     }
-    return 'stale'
+    return { is: 'stale' }
   }
 
-  #commitFor(id: string, cause: Cause, at: State, pending: string): { commit: Commit; transition?: Transition } {
+  #commitFor(
+    id: string,
+    cause: Cause,
+    at: State,
+    pending: string,
+    goOn: GoOn | undefined,
+  ): { commit: Commit; transition?: Transition; next?: PlannedStep | undefined } {
     const machine = this.#machines.get(at.workflow)
     const mode: Commit['mode'] = pending ? 'inbox' : 'direct'
-    const base = { id, version: at.version, cause, pending, mode }
+    const base = { id, version: at.version, cause, pending, mode, next: undefined }
     const none: Effects = { closed: [], steps: [], sessions: [], timers: [], parked: '' }
     if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: none } }
     try {
@@ -410,13 +449,16 @@ export class Engine {
       const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
       const document = transition?.document ?? loaded.document
       const effects = transition ? this.#planned(id, transition, 0) : none
+      const outcome = transition && outcomeOf(transition)
+      const next = goOn && transition && !outcome ? this.#nextFor(goOn, effects, transition, at.workflow) : undefined
       const commit: Commit = {
         ...base,
         snapshot: JSON.stringify(document),
-        outcome: transition && outcomeOf(transition),
+        outcome,
         effects,
+        next: goOn && next && { ...goOn, suffix: next.suffix },
       }
-      return transition ? { commit, transition } : { commit }
+      return transition ? { commit, transition, next } : { commit }
     } catch (error) {
       this.log.error({ session: id, workflow: at.workflow, err: error }, 'the workflow threw')
       const broken =
@@ -427,6 +469,13 @@ export class Engine {
       const outcome = failure(broken.toWire())
       return { commit: { ...base, snapshot: at.snapshot, outcome, effects: none } }
     }
+  }
+
+  /** The step with which a worker goes on: of the same lane, and on a device with the same model, so that it could have been placed there. */
+  #nextFor({ lane, model }: GoOn, { steps }: Effects, { snapshot }: Transition, workflow: string): PlannedStep | undefined {
+    const step = steps.find((planned) => planned.lane === lane)
+    if (!step || lane === 'host') return step
+    return this.#workflows.get(workflow)?.needs(snapshot.context)?.bodyHash === model?.bodyHash ? step : undefined
   }
 
   /** Applies what waited in the inbox, in order, until it is empty or the session rests again; left to others without the machine. */

@@ -93,11 +93,22 @@ export interface Commit {
   effects: Effects
   /** In mode `inbox`: the head as it was read. */
   pending: string
+  /** A step that this commit opens and leases at once to an attempt of the worker that brings the result. */
+  next: ({ suffix: string } & Lease) | undefined
+}
+
+/** Who holds a step, or would. */
+export interface Lease {
+  attemptId: string
+  worker: string
+  device: string
+  /** '' for a step that draws nothing. */
+  exactnessKey: string
 }
 
 export type CommitReply =
-  /** `parent`: it has ended, and a parent is to be told. */
-  | { is: 'ok'; parent: boolean }
+  /** `parent`: it has ended, and a parent is to be told. `taken`: `next` is leased. */
+  | { is: 'ok'; parent: boolean; taken: boolean }
   | { is: 'conflict'; version: string; snapshot: string }
   | { is: 'stale' | 'missing' | 'inbox' }
   | { is: 'ended'; status: Status }
@@ -248,7 +259,7 @@ export class Store {
   }
 
   async #commit(commit: Commit, pending: string): Promise<CommitReply | { is: 'rests' }> {
-    const { cause, outcome } = commit
+    const { cause, outcome, next } = commit
     const reply = await this.#run('commitTransition', commit.id, [
       commit.version,
       cause.kind,
@@ -263,13 +274,14 @@ export class Store {
       outcome ? inner(outcome.entry) : '',
       cause.unpin ? '1' : '',
       outcome ? '' : commit.effects.parked,
+      next ? `${next.suffix} ${next.attemptId} ${leaseMs} ${next.worker} ${next.device} ${next.exactnessKey}` : '',
       cause.artifacts.length,
       ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),
       ...flat(commit.effects, true),
     ])
     switch (reply[0]) {
       case 'ok':
-        return { is: 'ok', parent: reply[1] === 'parent' }
+        return { is: 'ok', parent: reply[1] === 'parent', taken: reply[2] === 'taken' }
       case 'conflict':
         return { is: 'conflict', version: String(reply[1]), snapshot: String(reply[2]) }
       case 'ended':

@@ -88,6 +88,25 @@ describe('while no worker is there', { timeout: 60_000 }, () => {
   })
 })
 
+describe('a session of many steps', { timeout: 60_000 }, () => {
+  it('goes on with ten of them in a row, then others have their turn', async () => {
+    const other = await Scripted.begin(farm, [{ signal: true }, { say: 'other' }])
+    const names = Array.from({ length: 24 }, (_, i) => `step ${i}`)
+    const many = await Scripted.begin(
+      farm,
+      names.map((say, i) => ({ say, holds: i === 0 })),
+    )
+    await many.ran('step 0')
+    expect(await other.signal({})).toBe(200)
+    await eventually('its job', async () => (await farm.eye.llen(`${keys.queuePrefix('host')}:host:wait`)) === 1)
+    many.release('step 0')
+    expect(await many.said()).toEqual(names)
+    const [its, theirs] = await Promise.all([farm.history(other.id), farm.history(many.id)])
+    const turn = its.find(({ type }) => type === 'step.started')?.at ?? 0
+    expect(theirs.filter(({ type, at }) => type === 'step.completed' && at <= turn)).toHaveLength(10)
+  })
+})
+
 describe('while a queue is halted', { timeout: 60_000 }, () => {
   it('a worker that takes nothing although jobs wait is stalled: readiness and the session say so, and it goes on when its queue does', async () => {
     const statusOf = async (): Promise<string | undefined> => (await farm.records())[0]?.status

@@ -28,7 +28,7 @@ describe('artifacts and the sessions that name them', () => {
   /** A session whose first step has named these. */
   const naming = async (...artifacts: Cause['artifacts']): Promise<string> => {
     const id = await t.submit()
-    expect(await t.port.deliver(await t.take(id, '1.0'), { ...resolved, artifacts })).toBe(true)
+    expect((await t.port.deliver(await t.take(id, '1.0'), { ...resolved, artifacts })).isRecorded).toBe(true)
     return id
   }
 

@@ -61,7 +61,7 @@ describe('a workflow that throws', () => {
 
   it('fails its session with the reason, and leaves nothing open', async () => {
     const id = await t.submit({ workflow: 'fragile' })
-    expect(await t.port.deliver(await t.take(id, '1.0'), result('bad'))).toBe(true)
+    expect((await t.port.deliver(await t.take(id, '1.0'), result('bad'))).isRecorded).toBe(true)
     expect(await t.engine.get(id)).toMatchObject({
       status: 'failed',
       error: { code: 'workflow.broken', message: expect.stringContaining('this family was not expected') },
@@ -71,7 +71,7 @@ describe('a workflow that throws', () => {
     expect(await t.redis.keys(`${keys.step(id)}*`)).toEqual([])
     // The state before the fault is kept: a retry runs the step again.
     const again = await t.engine.retry(id, null)
-    expect(await t.port.deliver(await t.take(again.id, '1.0'), result('good'))).toBe(true)
+    expect((await t.port.deliver(await t.take(again.id, '1.0'), result('good'))).isRecorded).toBe(true)
     expect(await t.engine.get(again.id)).toMatchObject({ status: 'succeeded', output: { family: 'good' } })
   })
 
@@ -81,9 +81,9 @@ describe('a workflow that throws', () => {
     await t.redis.hset(keys.step(late.stepKey), 'leaseUntil', 0)
     await t.engine.store.expire(late.stepKey, 5)
     const attempt = await t.take(id, '1.0', 2)
-    expect(await t.port.deliver(late, result('bad'))).toBe(false)
+    expect((await t.port.deliver(late, result('bad'))).isRecorded).toBe(false)
     expect((await t.engine.get(id))?.status).toBe('running')
-    expect(await t.port.deliver(attempt, result('good'))).toBe(true)
+    expect((await t.port.deliver(attempt, result('good'))).isRecorded).toBe(true)
     expect((await t.engine.get(id))?.status).toBe('succeeded')
   })
 
@@ -91,7 +91,7 @@ describe('a workflow that throws', () => {
     const id = await t.submit({ workflow: 'fragile' })
     const attempt = await t.take(id, '1.0')
     await t.engine.control(id, 'pause')
-    expect(await t.port.deliver(attempt, result('bad'))).toBe(true)
+    expect((await t.port.deliver(attempt, result('bad'))).isRecorded).toBe(true)
     expect((await t.engine.get(id))?.status).toBe('paused')
     await t.engine.control(id, 'resume')
     await t.engine.drainInbox(id)

@@ -26,6 +26,7 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
         artifacts: [{ group: 'references', sha256: 'a'.repeat(64) }],
         stats: {},
       }),
+    'deliver a result and go on': (port, attempt) => port.deliver(attempt, resolved, { worker: 'late', device: 'd', exactnessKey: '' }),
     'deliver an error that is tried again': (port, attempt) => port.deliver(attempt, { error: new DarkroomError('worker.busy', 'late') }),
     'deliver an error for another device': (port, attempt) => port.deliver(attempt, { error: new DarkroomError('redis.full', 'late') }),
     'deliver an error that ends the session': (port, attempt) =>
@@ -456,7 +457,7 @@ describe('the fence', () => {
     })
 
     it.each(Object.values(writes).flatMap((ways) => Object.entries(ways)))('%s changes nothing and tells nobody', async (_, write) => {
-      expect([false, 'lost', { is: 'gone' }]).toContainEqual(await changesNothing(() => write(t.port, attempt)))
+      expect([false, 'lost', { is: 'gone' }, { isRecorded: false }]).toContainEqual(await changesNothing(() => write(t.port, attempt)))
     })
   })
 
@@ -480,7 +481,7 @@ describe('the fence', () => {
         await new Promise((resolve) => setTimeout(resolve, 5))
         const before = await contents()
         const answer = await write(t.port, attempt)
-        expect([true, 'run']).toContainEqual(answer)
+        expect([true, 'run', { isRecorded: true }]).toContainEqual(answer)
         expect(await contents()).not.toEqual(before)
       }
     },
@@ -491,7 +492,7 @@ describe('the fence', () => {
     await t.redis.hset(keys.step(attempt.stepKey), 'leaseUntil', 0)
     await t.engine.store.expire(attempt.stepKey, 5)
     expect(await t.port.renew(attempt)).toBe('run')
-    expect(await t.port.deliver(attempt, resolved)).toBe(true)
+    expect((await t.port.deliver(attempt, resolved)).isRecorded).toBe(true)
   })
 
   it('the same attempt asking again for a step gets the same answer, another one has to wait', async () => {
