@@ -47,8 +47,15 @@ local function refer()
   end
   return i
 end
+local taken
+if goesOn ~= '' then
+  local next, by, lease, worker, device, exactness = string.match(goesOn, '^(%S+) (%S+) (%d+) (%S+) (%S+) (%S*)$')
+  taken = { suffix = next, attempt = by, lease = tonumber(lease), worker = worker, device = device, exactness = exactness }
+end
 if stale then
   if mode == 'inbox' then pop() end
+  -- Said again because the answer was lost: it is the same.
+  if taken and redis.call('HGET', stepOf(taken.suffix), 'attemptId') == taken.attempt then return { 'ok', '', 'taken' } end
   return { 'stale' }
 end
 
@@ -98,13 +105,9 @@ if cause == 'event' then
   set[#set + 1] = 'seen:' .. suffix
   set[#set + 1] = 1
 end
-local taken
-if goesOn ~= '' then
-  local suffix, attempt, lease, worker, device, exactness = string.match(goesOn, '^(%S+) (%S+) (%d+) (%S+) (%S+) (%S*)$')
-  local pin = exactness == '' and {} or redis.call('HMGET', S, 'exact', 'exactnessKey')
-  if pin[1] ~= '1' or pin[2] == exactness then
-    taken = { suffix = suffix, attempt = attempt, lease = tonumber(lease), worker = worker, device = device, exactness = exactness }
-  end
+if taken and taken.exactness ~= '' then
+  local pin = redis.call('HMGET', S, 'exact', 'exactnessKey')
+  if pin[1] == '1' and pin[2] ~= taken.exactness then taken = nil end
 end
 openFrom(i, set, taken)
 if parked == '' then

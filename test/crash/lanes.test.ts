@@ -91,15 +91,15 @@ describe('while no worker is there', { timeout: 60_000 }, () => {
 describe('a session of many steps', { timeout: 60_000 }, () => {
   it('goes on with ten of them in a row, then others have their turn', async () => {
     const other = await Scripted.begin(farm, [{ signal: true }, { say: 'other' }])
-    const names = Array.from({ length: 24 }, (_, i) => `step ${i}`)
+    const names = Array.from({ length: 24 }, (_, i) => `s${i}`)
     const many = await Scripted.begin(
       farm,
       names.map((say, i) => ({ say, holds: i === 0 })),
     )
-    await many.ran('step 0')
+    await many.ran('s0')
     expect(await other.signal({})).toBe(200)
     await eventually('its job', async () => (await farm.eye.llen(`${keys.queuePrefix('host')}:host:wait`)) === 1)
-    many.release('step 0')
+    many.release('s0')
     expect(await many.said()).toEqual(names)
     const [its, theirs] = await Promise.all([farm.history(other.id), farm.history(many.id)])
     const turn = its.find(({ type }) => type === 'step.started')?.at ?? 0

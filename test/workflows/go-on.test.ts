@@ -191,12 +191,29 @@ describe('a worker that brings a result', () => {
     expect((await t.port.deliver(attempt, result, host)).next?.stepKey).toBe(`${id}.3.0`)
   })
 
+  it('and says it again because the answer was lost has the same answer', async () => {
+    const id = await start({ lanes: ['host', 'host'] })
+    const { state, model, ...attempt } = await t.take(id, '1.0')
+    const event = { type: 'xstate.done.actor.host', output: {}, actorId: 'host' }
+    const entry = { type: 'step.completed' as const, key: attempt.stepKey }
+    const cause = { kind: 'step' as const, name: '1.0', attemptId: attempt.id, event, entry, artifacts: [], unpin: false }
+    const say = (attemptId: string): ReturnType<typeof t.engine.applyAndGoOn> =>
+      t.engine.applyAndGoOn(id, cause, state, { ...host, attemptId, lane: 'host', model })
+    const first = await say('mine')
+    const told = await history(id)
+    expect(await say('mine')).toEqual(first)
+    expect(await say('another')).toEqual({ is: 'stale' })
+    expect(await history(id)).toEqual(told)
+    expect(
+      (await t.port.deliver({ ...attempt, state: first.next?.state ?? state, id: 'mine', stepKey: `${id}.2.0`, model }, result)).isRecorded,
+    ).toBe(true)
+    expect(await say('mine')).toEqual({ is: 'ended' })
+  })
+
   it('that never hears of it loses the lease, and another worker takes the step', async () => {
     const id = await start({ lanes: ['host', 'host'] })
     const attempt = await t.take(id, '1.0')
     const { next } = await t.port.deliver(attempt, result, host)
-    // The answer was lost, and the client says it again.
-    expect(await t.port.deliver(attempt, result, host)).toEqual({ isRecorded: false })
     await t.redis.hset(keys.step(`${id}.2.0`), 'leaseUntil', 0)
     expect(await t.engine.store.expire(`${id}.2.0`, 5)).toEqual({ is: 'reopened', worker: 'w' })
     const present = await t.take(id, '2.0', 2)
