@@ -7,8 +7,7 @@
 -- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
 -- ARGV[13] what the session waits for from now on ('' while a step of it is open)
--- ARGV[14] '' | `suffix attempt lease-in-ms worker device exactness key`: one of the opened steps, leased at once to the worker that brings this result;
--- with an exactness key only while the session, if it is an exact one, is pinned to that
+-- ARGV[14] '' | `suffix attempt lease-in-ms worker device`: one of the opened steps, beside the device, leased at once to the worker that brings this result
 -- ARGV[15] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
 -- Returns {'ok', 'parent' | '', 'taken' | ''}: it has ended, and a parent is to be told; the step is leased | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -49,8 +48,8 @@ local function refer()
 end
 local taken
 if goesOn ~= '' then
-  local next, by, lease, worker, device, exactness = string.match(goesOn, '^(%S+) (%S+) (%d+) (%S+) (%S+) (%S*)$')
-  taken = { suffix = next, attempt = by, lease = tonumber(lease), worker = worker, device = device, exactness = exactness }
+  local next, by, lease, worker, device = string.match(goesOn, '^(%S+) (%S+) (%d+) (%S+) (%S+)$')
+  taken = { suffix = next, attempt = by, lease = tonumber(lease), worker = worker, device = device }
 end
 if stale then
   if mode == 'inbox' then pop() end
@@ -105,10 +104,6 @@ if cause == 'event' then
   set[#set + 1] = 'seen:' .. suffix
   set[#set + 1] = 1
 end
-if taken and taken.exactness ~= '' then
-  local pin = redis.call('HMGET', S, 'exact', 'exactnessKey')
-  if pin[1] == '1' and pin[2] ~= taken.exactness then taken = nil end
-end
 openFrom(i, set, taken)
 if parked == '' then
   gone[#gone + 1] = 'parked'
@@ -136,7 +131,7 @@ elseif length >= 9990 then
   local error = '{"code":"session.too_long","class":"permanent","message":"session ' .. sid .. ' has recorded ' .. length .. ' events","remedy":"Split the work over several sessions."}'
   told = finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
 elseif taken then
-  recordStart(taken.suffix, taken.name, taken.attempt, taken.worker, taken.device, taken.exactness, 1, '')
+  recordStart(taken.suffix, taken.name, taken.attempt, taken.worker, taken.device, '', 1, '')
   return { 'ok', '', 'taken' }
 end
 return { 'ok', told and 'parent' or '', '' }

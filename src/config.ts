@@ -80,7 +80,7 @@ const Environment = z.object({
   DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
     .default(10)
     .describe(
-      'steps of a session that a worker does one after another before it looks at its queue again; 1: each waits for its turn there',
+      'steps of a session beside the device that a worker does one after another before it looks at its queue again; 1: each waits for its turn there',
     ),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),

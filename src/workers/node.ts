@@ -253,7 +253,6 @@ class Node {
         return this.#reserve(attempt.id, need, stepWaitMs, signal)
       },
       inARow: parts.config.stepsInARow,
-      canGoOn: (lane) => this.#status === 'ready' && (lane !== 'gpu' || child.isReady),
       onCompleted: () => (this.#hasCompleted = true),
     })
     this.#watches = [

@@ -36,10 +36,8 @@ export interface StepRunnerOptions {
   tools(attempt: Attempt): ToolsOptions
   /** Slot, memory and model of the device, for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
   reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
-  /** Steps of a session that are done one after another before others, which wait in the queue, get their turn. */
+  /** Steps of a session that the host lane does one after another before others, which wait in its queue, get their turn. */
   inARow: number
-  /** Whether the lane would take a step just now. */
-  canGoOn(lane: Lane): boolean
   log: Logger
   onCompleted?(): void
 }
@@ -121,7 +119,7 @@ export class StepRunner {
       if (taken.is === 'gone') return undefined
       if (taken.is !== 'taken') return { againAt: taken.until }
       let attempt: Attempt | undefined = taken.attempt
-      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, i < this.#options.inARow)
+      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.inARow)
     } catch (error) {
       // Redis was not there, or the engine found a broken session: the lease ends by itself and the sweep brings the step back.
       log.error({ job: jobId, err: error }, 'a step was left to the sweep')
@@ -155,7 +153,7 @@ export class StepRunner {
       running.isDelivering = true
       if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
       else if (outcome) {
-        const goesOn = mayGoOn && 'output' in outcome && !this.#isDraining && this.#options.canGoOn(lane)
+        const goesOn = mayGoOn && 'output' in outcome && !this.#isDraining
         const delivered = await port.deliver(attempt, outcome, goesOn ? this.#options.taker(lane) : undefined)
         isRecorded = delivered.isRecorded && 'output' in outcome
         if (isRecorded) this.#options.onCompleted?.()

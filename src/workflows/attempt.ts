@@ -138,7 +138,7 @@ export class AttemptPort {
 
   /**
    * Records the result, or decides by the error's class: again after a while, or the machine is told. With `taker`, the session's next step is
-   * leased to a new attempt of that worker in the same commit, if it is one of the same lane: no job and no other worker comes between.
+   * leased to a new attempt of that worker in the same commit, if it runs beside the device: no job and no other worker comes between.
    */
   async deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
     const { stepKey, sessionId, step, invoke } = attempt
@@ -166,11 +166,10 @@ export class AttemptPort {
     artifacts: Cause['artifacts'],
     taker: Taker | undefined,
   ): Promise<Delivered> {
-    const { sessionId, stepKey, step, model, priority } = attempt
+    const { sessionId, stepKey, priority } = attempt
     const cause: Cause = { kind: 'step', name: splitStepKey(stepKey).suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
-    const lane = this.#engine.operations[step]?.lane
     const id = randomUUID()
-    const goOn = taker && (lane === 'host' || lane === 'gpu') ? { ...taker, attemptId: id, lane, model } : undefined
+    const goOn = taker && { attemptId: id, worker: taker.worker, device: taker.device }
     const { is, next } = await this.#insist(() => this.#engine.applyAndGoOn(sessionId, cause, attempt.state, goOn))
     this.at?.('deliver.after', sessionId)
     const isRecorded = is === 'ok' || is === 'parked'
@@ -187,7 +186,7 @@ export class AttemptPort {
         step: next.step.step,
         invoke,
         input,
-        model,
+        model: this.#engine.workflow(state.workflow)?.needs(context) ?? null,
         priority,
         state,
         context,

@@ -79,13 +79,6 @@ export interface State {
   workflow: string
 }
 
-/** A worker that has a step's result and would take the next step too. */
-export interface GoOn extends Lease {
-  lane: 'host' | 'gpu'
-  /** Of the step it has done: it can do another with that one. */
-  model: { bodyHash: string } | null
-}
-
 export interface Applied {
   is: 'ok' | 'stale' | 'parked' | 'ended'
   /** The step that is leased to the attempt that asked to go on, and where its session stands. */
@@ -392,12 +385,12 @@ export class Engine {
     return (await this.#apply(id, cause, state, pending, undefined)).is
   }
 
-  /** Applies a step's result, and leases the session's next step to the worker that brings it, if there is one for it. */
-  applyAndGoOn(id: string, cause: Cause, state: State, goOn: GoOn | undefined): Promise<Applied> {
+  /** Applies a step's result, and leases the session's next step to the worker that brings it, if that runs beside the device. */
+  applyAndGoOn(id: string, cause: Cause, state: State, goOn: Lease | undefined): Promise<Applied> {
     return this.#apply(id, cause, state, '', goOn)
   }
 
-  async #apply(id: string, cause: Cause, state: State | undefined, pending: string, goOn: GoOn | undefined): Promise<Applied> {
+  async #apply(id: string, cause: Cause, state: State | undefined, pending: string, goOn: Lease | undefined): Promise<Applied> {
     let at = state ?? (await this.#state(id))
     while (at) {
       const commit = this.#commitFor(id, cause, at, pending, goOn)
@@ -435,7 +428,7 @@ export class Engine {
     cause: Cause,
     at: State,
     pending: string,
-    goOn: GoOn | undefined,
+    goOn: Lease | undefined,
   ): { commit: Commit; transition?: Transition; next?: PlannedStep | undefined } {
     const machine = this.#machines.get(at.workflow)
     const mode: Commit['mode'] = pending ? 'inbox' : 'direct'
@@ -450,7 +443,7 @@ export class Engine {
       const document = transition?.document ?? loaded.document
       const effects = transition ? this.#planned(id, transition, 0) : none
       const outcome = transition && outcomeOf(transition)
-      const next = goOn && transition && !outcome ? this.#nextFor(goOn, effects, transition, at.workflow) : undefined
+      const next = goOn && !outcome ? effects.steps.find(({ lane }) => lane === 'host') : undefined
       const commit: Commit = {
         ...base,
         snapshot: JSON.stringify(document),
@@ -469,13 +462,6 @@ export class Engine {
       const outcome = failure(broken.toWire())
       return { commit: { ...base, snapshot: at.snapshot, outcome, effects: none } }
     }
-  }
-
-  /** The step with which a worker goes on: of the same lane, and on a device with the same model, so that it could have been placed there. */
-  #nextFor({ lane, model }: GoOn, { steps }: Effects, { snapshot }: Transition, workflow: string): PlannedStep | undefined {
-    const step = steps.find((planned) => planned.lane === lane)
-    if (!step || lane === 'host') return step
-    return this.#workflows.get(workflow)?.needs(snapshot.context)?.bodyHash === model?.bodyHash ? step : undefined
   }
 
   /** Applies what waited in the inbox, in order, until it is empty or the session rests again; left to others without the machine. */

@@ -93,7 +93,7 @@ export interface Commit {
   effects: Effects
   /** In mode `inbox`: the head as it was read. */
   pending: string
-  /** A step that this commit opens and leases at once to an attempt of the worker that brings the result. */
+  /** A step beside the device that this commit opens, and leases at once to an attempt of the worker that brings the result. */
   next: ({ suffix: string } & Lease) | undefined
 }
 
@@ -102,8 +102,6 @@ export interface Lease {
   attemptId: string
   worker: string
   device: string
-  /** '' for a step that draws nothing. */
-  exactnessKey: string
 }
 
 export type CommitReply =
@@ -274,7 +272,7 @@ export class Store {
       outcome ? inner(outcome.entry) : '',
       cause.unpin ? '1' : '',
       outcome ? '' : commit.effects.parked,
-      next ? `${next.suffix} ${next.attemptId} ${leaseMs} ${next.worker} ${next.device} ${next.exactnessKey}` : '',
+      next ? `${next.suffix} ${next.attemptId} ${leaseMs} ${next.worker} ${next.device}` : '',
       cause.artifacts.length,
       ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),
       ...flat(commit.effects, true),

@@ -44,7 +44,7 @@ describe.concurrent('a Python child that fails under a running step', { timeout:
     expect(attempts.map(({ end }) => end)).toEqual(Array.from({ length: 5 }, () => 'completed'))
     const after = await eventually('the new child published', async () => {
       const pid = (await farm.records())[0]?.childPid
-      return pid !== before && pid
+      return typeof pid === 'number' && pid !== before && pid
     })
     expect(after).toBeGreaterThan(0)
     expect(pictures).toEqual(await farm.undisturbed())

@@ -13,12 +13,11 @@ const Done = z.strictObject({})
 type Done = z.infer<typeof Done>
 const Plan = z.strictObject({
   lanes: z.array(z.enum(['host', 'gpu'])),
-  models: z.array(z.string()).default([]),
   fork: z.boolean().default(false),
 })
 type Plan = z.infer<typeof Plan>
 
-/** Steps one after another, each in the lane and with the model that the input says; with `fork` the second and third at once. */
+/** Steps one after another, each in the lane that the input says; with `fork` the second and third at once. */
 const walk: Workflow = {
   name: 'walk',
   version: 1,
@@ -37,13 +36,7 @@ const walk: Workflow = {
     actions: { next: assign({ at: ({ context }) => context.at + 1 }) },
   }).createMachine({
     id: 'walk',
-    context: ({ input }) => ({
-      ...(input as Plan | undefined),
-      lanes: input?.lanes ?? [],
-      models: input?.models ?? [],
-      fork: input?.fork ?? false,
-      at: 0,
-    }),
+    context: ({ input }) => ({ lanes: input?.lanes ?? [], fork: input?.fork ?? false, at: 0 }),
     initial: 'choose',
     on: { 'signal.go': { actions: assign({ fork: false }) } },
     states: {
@@ -77,11 +70,7 @@ const walk: Workflow = {
   exact: true,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: (context) => {
-    const { models, at } = context as Plan & { at: number }
-    const id = models[at]
-    return id === undefined ? null : { id, bodyHash: id }
-  },
+  needs: () => null,
   isStrict: () => false,
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 }
@@ -90,7 +79,6 @@ const nothing = (lane: 'host' | 'gpu'): ReturnType<typeof operation<Done, Done>>
 
 const result: Delivery = { output: {}, artifacts: [], stats: {} }
 const host = { worker: 'w', device: 'd', exactnessKey: '' }
-const gpu = { ...host, exactnessKey: '01234567' }
 
 describe('a worker that brings a result', () => {
   let t: TestEngine
@@ -143,7 +131,7 @@ describe('a worker that brings a result', () => {
     expect(await t.port.deliver(next as Attempt, result, host)).toEqual({ isRecorded: false })
   })
 
-  it('leaves a step of another lane to others, and takes one of several', async () => {
+  it('leaves a step on a device to its queue, and takes one of several', async () => {
     const other = await start({ lanes: ['host', 'gpu'] })
     expect(await t.port.deliver(await t.take(other, '1.0'), result, host)).toEqual({ isRecorded: true })
     expect(await waiting(other)).toEqual([`step:${other}.2.0`])
@@ -153,24 +141,6 @@ describe('a worker that brings a result', () => {
     expect(next?.stepKey).toBe(`${fork}.2.0`)
     expect(await waiting(fork)).toEqual([`step:${fork}.2.1`])
     expect(await jobs(fork)).toContain(`${fork}.2.1.1`)
-  })
-
-  it('goes on with a model that it has just used, and not with another', async () => {
-    const same = await start({ lanes: ['gpu', 'gpu'], models: ['a', 'a'] })
-    expect((await t.port.deliver(await t.take(same, '1.0'), result, gpu)).next?.model).toEqual({ id: 'a', bodyHash: 'a' })
-    const other = await start({ lanes: ['gpu', 'gpu'], models: ['a', 'b'] })
-    expect(await t.port.deliver(await t.take(other, '1.0'), result, gpu)).toEqual({ isRecorded: true })
-  })
-
-  it('does not go on with a session that is pinned to another hardware class by now, or to none', async () => {
-    for (const pin of ['89abcdef', '']) {
-      const id = await start({ lanes: ['gpu', 'gpu'] })
-      const attempt = await t.take(id, '1.0')
-      await (pin ? t.redis.hset(keys.session(id), 'exactnessKey', pin) : t.redis.hdel(keys.session(id), 'exactnessKey'))
-      expect(await t.port.deliver(attempt, result, gpu)).toEqual({ isRecorded: true })
-      expect(await t.redis.hgetall(keys.step(`${id}.2.0`))).toMatchObject({ state: 'open' })
-      expect(await waiting(id)).toEqual([`step:${id}.2.0`])
-    }
   })
 
   it('gets nothing more of a session that pauses: the result waits, and so does what follows', async () => {
@@ -198,7 +168,7 @@ describe('a worker that brings a result', () => {
     const entry = { type: 'step.completed' as const, key: attempt.stepKey }
     const cause = { kind: 'step' as const, name: '1.0', attemptId: attempt.id, event, entry, artifacts: [], unpin: false }
     const say = (attemptId: string): ReturnType<typeof t.engine.applyAndGoOn> =>
-      t.engine.applyAndGoOn(id, cause, state, { ...host, attemptId, lane: 'host', model })
+      t.engine.applyAndGoOn(id, cause, state, { worker: 'w', device: 'd', attemptId })
     const first = await say('mine')
     const told = await history(id)
     expect(await say('mine')).toEqual(first)
