@@ -464,16 +464,16 @@ export class Engine {
     }
   }
 
-  /** Applies what waited in the inbox, in order, until it is empty or the session rests again; left to others without the machine. */
-  async drainInbox(id: string): Promise<void> {
+  /** Applies what waited in the inbox, in order, until it is empty or the session rests again. False in a process without its machine, which leaves it to others. */
+  async drainInbox(id: string): Promise<boolean> {
     const { workflow } = await this.store.fields(id, 'workflow')
-    if (workflow === null || !this.#machines.has(workflow)) return
+    if (workflow !== null && !this.#machines.has(workflow)) return false
     for (;;) {
       const head = await this.store.inboxHead(id)
-      if (head === null) return
+      if (head === null) return true
       this.at?.('inbox.before', id)
       const outcome = await this.apply(id, JSON.parse(head) as Cause, undefined, head)
-      if (outcome === 'parked' || outcome === 'ended') return
+      if (outcome === 'parked' || outcome === 'ended') return true
     }
   }
 

@@ -146,14 +146,19 @@ export class Recovery {
     this.#engine.at?.('outbox.before', splitStepKey(`${name}.`).sessionId)
     if (kind === 'inbox') {
       // The commit that empties the inbox, or ends the session, takes the member out.
-      return this.#engine.drainInbox(name)
+      if (!(await this.#engine.drainInbox(name))) await this.#leave(member)
+      return
     }
     const { store, dispatcher, children } = this.#engine
     if (kind === 'parent') return children.tell(name)
     if (kind === 'child') {
       const [, stepKey, value] = /^([^:]+):(.*)$/s.exec(name) as unknown as [string, string, string]
-      if (await children.follow(stepKey, value)) return
-      return store.postpone(member, (await store.now()) + tickMs)
+      const follows = await children.follow(stepKey, value).catch((error: unknown) => {
+        if (error instanceof DarkroomError && error.code === 'workflow.unknown') return false
+        throw error
+      })
+      if (!follows) await this.#leave(member)
+      return
     }
     const record = await store.step(name)
     if (!record) return store.forget('outbox', member)
@@ -162,7 +167,7 @@ export class Recovery {
     const now = await store.now()
     const { sessionId } = splitStepKey(name)
     const step = await this.#waiting(name, sessionId, record, now)
-    if (!step) return store.postpone(member, now + 1000)
+    if (!step) return this.#leave(member)
     const placement = place(step, await this.#engine.workers())
     if ('over' in placement) {
       // What workers publish may be gone only because Redis was.
@@ -190,6 +195,12 @@ export class Recovery {
       if (dispatch !== undefined) await dispatcher.add({ ...step, dispatch }, placement.queue)
     }
     await store.postpone(member, now + (placement.isAffinity ? 500 : againMs))
+  }
+
+  /** To a process that has the workflow. Soon, and by chance: a process that came back to it at its own pace might always be the first. */
+  async #leave(member: string): Promise<void> {
+    const { store } = this.#engine
+    await store.postpone(member, (await store.now()) + Math.round(2 * tickMs * Math.random()))
   }
 
   /** An open step with what decides where it may run; undefined in a process that does not have its workflow. */
