@@ -197,7 +197,10 @@ export class Recovery {
     await store.postpone(member, now + (placement.isAffinity ? 500 : againMs))
   }
 
-  /** To a process that has the workflow. Soon, and by chance: a process that came back to it at its own pace might always be the first. */
+  /**
+   * Looked at again soon, here or by a process that has the workflow, at a moment of chance: one without it that came back at its own pace might
+   * always be the first.
+   */
   async #leave(member: string): Promise<void> {
     const { store } = this.#engine
     await store.postpone(member, (await store.now()) + Math.round(2 * tickMs * Math.random()))
