@@ -7,7 +7,11 @@ const unit = ['test/architecture.test.ts', 'test/workflows/transition.test.ts', 
 const exact = ['test/exact/**/*.test.ts']
 
 /** Minutes too, `npm run test:crash`: the kills that take many processes, or much waiting. */
-const crash = ['test/chaos/*.test.ts', 'test/crash/{commands,deploy,lanes,points,quarantine,restarts}.test.ts', 'test/faults/line.test.ts']
+const crash = [
+  'test/chaos/*.test.ts',
+  'test/crash/{commands,deploy,lanes,points,quarantine,restarts,sequence}.test.ts',
+  'test/faults/line.test.ts',
+]
 
 /** Needs the addon and its programs: `npm run test:native` builds them first. */
 const native = ['test/native/**/*.test.ts']

@@ -118,6 +118,15 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
     expect((await nothingHeld()).leaks.byReason.orphaned.count).toBe(0)
   })
 
+  it('goes when a call of a command blocks its worker for longer than its lease: aborted on return, its result discarded', async () => {
+    const id = await hold('block')
+    expect(await endOf(id)).toMatchObject({ status: 'failed', error: { code: 'device.lost' } })
+    expect(await farm.attempts(id, 'test.linger')).toMatchObject([{ end: 'failed', error: { code: 'device.lost' } }])
+    await nothingHeld()
+    await eventually('the command is over', async () => (await record()).running.length === 0)
+    await works()
+  })
+
   it('is held while its session waits, pauses and goes on, and goes at its end', async () => {
     const id = await hold('wait')
     await held(id)

@@ -8,11 +8,11 @@ import { deploy, type Line } from '../support/script.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
 /** Sessions at the least, and at most under way at a time. */
-const [least, abreast] = [80, 20]
+const [least, abreast] = [200, 40]
 
-describe('farms', { timeout: 300_000 }, () => {
-  it('a release rolls over four workers and two APIs under load: both versions run side by side, nothing is lost, reclaimed or run twice', async () => {
-    await using farm = await startFarm({ workers: 4, apis: 2, module, fake: ['--call-ms', '40'] })
+describe('farms', { timeout: 600_000 }, () => {
+  it('a release rolls over eight workers and two APIs under load: both versions run side by side, nothing is lost, reclaimed or run twice', async () => {
+    await using farm = await startFarm({ workers: 8, apis: 2, module, fake: ['--call-ms', '40'] })
     const resting = await Scripted.begin(farm, [{ say: 'one' }, { signal: true }, { say: 'two' }])
     await eventually('it waits for a signal', async () => (await farm.get(resting.id)).waiting === 'a signal')
     await farm.control(resting.id, 'pause')

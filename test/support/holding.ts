@@ -8,7 +8,7 @@ import { DarkroomError } from '../../src/errors.ts'
 import type { Workflow } from '../../src/workflows/machines/index.ts'
 import { step } from '../../src/workflows/machines/step.ts'
 
-const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger'])
+const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger', 'block'])
 const Input = z.strictObject({ device: z.string(), bytes: z.int().min(2), next: Next })
 const Whole = z.strictObject({ target: Target, bytes: z.int(), next: Next })
 type Whole = z.infer<typeof Whole>
@@ -18,11 +18,14 @@ interface Context {
   error: unknown
 }
 const On = z.strictObject({ target: Target, id: z.string() })
-const Bytes = z.strictObject({ target: Target, bytes: z.int() })
+const Bytes = z.strictObject({ target: Target, bytes: z.int(), blockMs: z.int() })
+/** Longer than a lease, and than a worker is believed to be there without a word. */
+const blockMs = 8000
 
 /**
  * `succeed`, `fail`: ends so at once. `wait`: until it is signalled. `copy`: copies half of what it holds onto the other half, for ever.
- * `linger`: allocates more, for the caller's key, and never comes to an end with it.
+ * `linger`: allocates more, for the caller's key, and never comes to an end with it. `block`: allocates more, too, and then is in a call
+ * that lets its process do nothing else for 8 s.
  */
 const machine = setup({
   types: {
@@ -65,6 +68,7 @@ const machine = setup({
         { guard: { type: 'is', params: 'fail' }, target: 'failing' },
         { guard: { type: 'is', params: 'copy' }, target: 'copying' },
         { guard: { type: 'is', params: 'linger' }, target: 'lingering' },
+        { guard: { type: 'is', params: 'block' }, target: 'lingering' },
       ],
       on: { 'signal.go': 'done' },
     },
@@ -82,7 +86,7 @@ const machine = setup({
       invoke: {
         id: 'linger',
         src: 'test.linger',
-        input: ({ context }) => ({ target: context.input.target, bytes: context.input.bytes }),
+        input: ({ context: { input } }) => ({ target: input.target, bytes: input.bytes, blockMs: input.next === 'block' ? blockMs : 0 }),
         onDone: 'done',
         onError: 'failed',
       },
@@ -136,9 +140,10 @@ export const operations = {
   'test.linger': operation({
     ...command,
     input: Bytes,
-    run: async (input, tools: Tools) => {
+    run: async ({ blockMs: ms, ...input }, tools: Tools) => {
       const make = { kind: 'device', placement: 'automatic', ownedBy: 'key', timeToLiveMs: 600_000 }
       const made = await memory['memory.allocate'].run({ ...input, ...make }, tools)
+      if (ms > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
       await new Promise<void>((resolve) => tools.signal.addEventListener('abort', () => resolve(), { once: true }))
       return made
     },

@@ -83,7 +83,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'rolling-restart',
-    happens: 'four workers and two APIs are restarted one by one under load, each under its old name',
+    happens: 'eight workers and two APIs are restarted one by one under 200 sessions, each under its old name',
     promised: 'no step is lost, reclaimed from a worker that drains, or run twice',
     proofs: [release],
   },
@@ -115,6 +115,12 @@ export const scenarios: readonly Scenario[] = [
     happens: 'a step blocks its whole process for longer than its lease',
     promised: 'another worker runs it, the late result is discarded, and a worker that does so three times in a row takes nothing more',
     proofs: [['crash/queues', 'a worker that lost attempts']],
+  },
+  {
+    name: 'command-blocks',
+    happens: 'a call of a command on device memory lets its worker do nothing else for longer than its lease',
+    promised: 'it is aborted on return and its result discarded; what it held and what it made is freed, and the worker goes on',
+    proofs: [['crash/commands', 'goes when a call of a command blocks']],
   },
   {
     name: 'two-results',
@@ -170,9 +176,12 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'outage-after-outage',
-    happens: 'Redis is killed again and again while sessions are submitted and run',
+    happens: 'Redis is killed again and again while sessions are submitted and run, two thousand of them one after another',
     promised: 'each accepted session ends once',
-    proofs: [['crash/redis-outage', 'killed while sessions are submitted']],
+    proofs: [
+      ['crash/redis-outage', 'killed while sessions are submitted'],
+      ['crash/sequence', 'gone every 5 to 10 s'],
+    ],
   },
   {
     name: 'cut-between-commands',
@@ -203,7 +212,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'bad-line',
-    happens: 'for a while 200 ms of delay here and there, with 5 % of commands cut or dropped',
+    happens: 'for five minutes 200 ms of delay here and there, with 5 % of commands cut or dropped',
     promised: 'all that was accepted ends in bounded time after it; a run with too few faults counts as failed',
     proofs: [['faults/line', 'slow by 200 ms']],
   },
@@ -314,12 +323,6 @@ export const scenarios: readonly Scenario[] = [
     proofs: [['chaos/verifier', 'random programs with seed …']],
   },
   // What there is nothing of yet.
-  {
-    name: 'native-blocks',
-    happens: 'a call into the native addon blocks for longer than the lease',
-    promised: 'it is aborted on return, and what it held is freed',
-    notCovered: 'device memory goes with its owner (shown above); no call of the addon is made to block in a test',
-  },
   {
     name: 'batch-of-fifty',
     happens: 'one of fifty children of a batch fails for ever',
