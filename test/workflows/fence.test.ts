@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DarkroomError } from '../../src/errors.ts'
-import { keys } from '../../src/keys.ts'
+import { keys, shardOf } from '../../src/keys.ts'
 import { AttemptPort, type Attempt } from '../../src/workflows/attempt.ts'
 import { acts, type AtPoint } from '../../src/workflows/points.ts'
 import type { Cause } from '../../src/workflows/store.ts'
@@ -88,7 +88,8 @@ async function grow(t: TestEngine): Promise<{ id: string; good: string; timer: s
   const { session } = await t.engine.start({ workflow: 'tree', input: { n: 1, delayMs: 60_000 }, priority: 5, tags: [], keyId: null })
   const { id } = session
   await t.port.deliver(await t.take(id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} })
-  const [timer = ''] = (await t.redis.zrange(keys.timers(0), '0', '-1')).filter((member) => member.startsWith(id))
+  const [timer] = (await t.redis.zrange(keys.timers(shardOf(id)), '0', '-1')).filter((member) => member.startsWith(id))
+  if (timer === undefined) throw new Error(`${id} has no timer in the clock of its shard`)
   const { sessions } = await t.engine.list({ parent: id, keyId: null, limit: 10 })
   const good = sessions.find((child) => child.input['n'] === 10)?.id ?? ''
   const goodEffect = (await t.redis.hget(keys.session(good), 'parent')) ?? ''
