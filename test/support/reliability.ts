@@ -24,7 +24,7 @@ const groups: Record<string, string[]> = {
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
   'Processes that come back': ['test/crash/restarts.test.ts', 'test/crash/deploy.test.ts'],
-  'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/faults'],
+  'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/crash/sequence.test.ts', 'test/faults'],
   'Child sessions and signals': ['test/workflows/children.test.ts'],
   'The fence: late attempts': ['test/workflows/race.test.ts', 'test/workflows/sweep.test.ts', 'test/workflows/fence.test.ts'],
   'A poisonous session': ['test/workflows/quarantine.test.ts', 'test/crash/quarantine.test.ts'],
