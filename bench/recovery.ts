@@ -1,6 +1,6 @@
 /** `worker.recoveryS`, `worker.recoveryMaxS`: from SIGKILL of a worker in the middle of denoise until another worker has the step. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { renewMs } from '../src/workflows/store.ts'
+import { renewMs } from '../src/engine/store.ts'
 import { startFarm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { median, quantile, range } from './statistics.ts'

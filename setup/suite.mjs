@@ -97,7 +97,7 @@ function partsOf(name, args) {
   if (name === 'exact' || name === 'crash') return [vitest('vitest', '--project', name, ...args)]
   if (name === 'cluster') {
     process.env['TEST_REDIS'] = 'cluster'
-    const chosen = args.length > 0 ? args : ['test/workflows', 'test/crash', 'test/api', 'test/faults']
+    const chosen = args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/api', 'test/faults']
     return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'crash', ...chosen)]
   }
   if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'crash', ...args)]

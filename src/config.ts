@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { homeFolder } from '../setup/home.mjs'
-import { DarkroomError } from './errors.ts'
+import { configError } from './errors.ts'
 
 /** The repository's own folder: where `redis/`, `python/` and the embedded models lie. */
 export const root = resolve(fileURLToPath(new URL('..', import.meta.url)))
@@ -137,7 +137,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     ...unknown.map((name) => `${name}: there is no such setting`),
     ...(parsed.success ? [] : parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)),
   ]
-  if (problems.length > 0 || !parsed.success) throw new DarkroomError('config.invalid', problems.join('\n'), { details: { problems } })
+  if (problems.length > 0 || !parsed.success) throw configError('invalid', problems.join('\n'), { details: { problems } })
   const e = parsed.data
   return {
     home: e.DARKROOM_HOME,

@@ -29,13 +29,31 @@ export interface WireError {
 
 const catalogue = new Map<string, ErrorSpec>()
 
-/** Adds codes to the catalogue, once each. Throws when a code is defined twice with another meaning. */
-export function defineErrors<const T extends Record<string, ErrorSpec>>(specs: T): T {
-  for (const [code, spec] of Object.entries(specs)) {
+/** What an error may carry besides its code and message; `remedy` replaces that of the catalogue. */
+export interface ErrorDetails {
+  field?: string
+  details?: Record<string, unknown>
+  remedy?: string
+  cause?: unknown
+}
+
+/** Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is `memory.invalid`. */
+export type ErrorFactory<Reason extends string> = (reason: Reason, message: string, more?: ErrorDetails) => DarkroomError
+
+/**
+ * Adds a family of codes to the catalogue and returns its factory.
+ * @throws Error when a code is defined twice
+ */
+export function defineErrors<const Specs extends Record<string, ErrorSpec>>(
+  family: string,
+  specs: Specs,
+): ErrorFactory<keyof Specs & string> {
+  for (const [reason, spec] of Object.entries(specs)) {
+    const code = `${family}.${reason}`
     if (catalogue.has(code)) throw new Error(`error code ${code} is defined twice`)
     catalogue.set(code, spec)
   }
-  return specs
+  return (reason, message, more) => new DarkroomError(`${family}.${reason}`, message, more)
 }
 
 /** Every code with its class and remedy, for the documentation and the test that compares it with Python's. */
@@ -48,12 +66,8 @@ export class DarkroomError extends Error {
   readonly field: string | undefined
   readonly details: Record<string, unknown> | undefined
 
-  /** `code` must be in the catalogue; `message` says what happened, and to which id. */
-  constructor(
-    code: string,
-    message: string,
-    more: { field?: string; details?: Record<string, unknown>; remedy?: string; cause?: unknown } = {},
-  ) {
+  /** `code` must be in the catalogue; `message` says what happened, and to which id. A family's factory is the way to make one. */
+  constructor(code: string, message: string, more: ErrorDetails = {}) {
     super(message, more.cause === undefined ? undefined : { cause: more.cause })
     const spec = catalogue.get(code)
     if (!spec) throw new Error(`error code ${code} is not in the catalogue`, { cause: this })
@@ -87,54 +101,103 @@ export function ensureError(thrown: unknown, fallback: string): DarkroomError {
   return new DarkroomError(fallback, thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
 }
 
-defineErrors({
-  'session.unknown': { class: 'permanent', remedy: 'Check the id; a deleted session is gone for good.' },
-  'session.ended': { class: 'permanent', remedy: 'The session has ended and never changes again; `retry` makes a new one from it.' },
-  'session.not_ended': { class: 'permanent', remedy: 'Cancel the session first, or wait for its end.' },
-  'session.not_retryable': { class: 'permanent', remedy: 'Only a failed or cancelled session can be retried; submit a new one.' },
-  'session.child_cancelled': { class: 'cancelled', remedy: 'Somebody cancelled this child session; its workflow decides what follows.' },
-  'session.signal_unknown': { class: 'permanent', remedy: 'Send a signal that the workflow takes; the message names them.' },
-  'session.idempotency_mismatch': { class: 'permanent', remedy: 'Send the same body again, or use another Idempotency-Key.' },
-  'session.deadline_exceeded': { class: 'permanent', remedy: 'Give it a later deadline, or add workers.' },
-  'session.too_long': { class: 'permanent', remedy: 'Split the work over several sessions; one records at most 10,000 events.' },
-  'workflow.unknown': { class: 'permanent', remedy: 'GET /v1/workflows lists the workflows there are.' },
-  'workflow.forbidden': { class: 'permanent', remedy: 'Use a key that has the scope `operate`.' },
-  'workflow.broken': { class: 'permanent', remedy: 'The workflow itself threw; its author has to mend it and give it a new version.' },
-  'worker.failed': { class: 'permanent', remedy: 'Read the worker log around this time; then retry the session.' },
-  'worker.poisoned': { class: 'permanent', remedy: 'This session ended the workers that ran it; read the evidence before you retry it.' },
-  'worker.child_died': {
+export const sessionError = defineErrors('session', {
+  unknown: { class: 'permanent', remedy: 'Check the id; a deleted session is gone for good.' },
+  ended: { class: 'permanent', remedy: 'The session has ended and never changes again; `retry` makes a new one from it.' },
+  not_ended: { class: 'permanent', remedy: 'Cancel the session first, or wait for its end.' },
+  not_retryable: { class: 'permanent', remedy: 'Only a failed or cancelled session can be retried; submit a new one.' },
+  child_cancelled: { class: 'cancelled', remedy: 'Somebody cancelled this child session; its workflow decides what follows.' },
+  signal_unknown: { class: 'permanent', remedy: 'Send a signal that the workflow takes; the message names them.' },
+  idempotency_mismatch: { class: 'permanent', remedy: 'Send the same body again, or use another Idempotency-Key.' },
+  deadline_exceeded: { class: 'permanent', remedy: 'Give it a later deadline, or add workers.' },
+  too_long: { class: 'permanent', remedy: 'Split the work over several sessions; one records at most 10,000 events.' },
+  cancelled: { class: 'cancelled', remedy: 'Submit it again if it was not meant to end.' },
+})
+
+export const workflowError = defineErrors('workflow', {
+  unknown: { class: 'permanent', remedy: 'GET /v1/workflows lists the workflows there are.' },
+  forbidden: { class: 'permanent', remedy: 'Use a key that has the scope `operate`.' },
+  broken: { class: 'permanent', remedy: 'The workflow itself threw; its author has to mend it and give it a new version.' },
+})
+
+export const workerError = defineErrors('worker', {
+  failed: { class: 'permanent', remedy: 'Read the worker log around this time; then retry the session.' },
+  poisoned: { class: 'permanent', remedy: 'This session ended the workers that ran it; read the evidence before you retry it.' },
+  child_died: {
     class: 'transient',
     remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',
   },
-  'worker.child_hung': {
+  child_hung: {
     class: 'transient',
     remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',
   },
-  'worker.protocol': {
+  protocol: {
     class: 'transient',
     remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.',
   },
-  'worker.busy': { class: 'transient', remedy: 'Try again in a moment.' },
-  'worker.timeout': { class: 'transient', remedy: 'The step took longer than its limit; raise it or choose smaller work.' },
-  'worker.start_failed': { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
-  'device.taken': { class: 'permanent', remedy: 'Another live worker owns this device; choose another device or stop that worker.' },
-  'device.lost': { class: 'transient', remedy: 'The device is gone; its steps move to another worker.' },
-  'memory.exhausted': { class: 'resource', remedy: 'Draw a smaller picture, or free memory on the device.' },
-  'memory.reserved': { class: 'resource', remedy: 'Others hold or wait for it; try again in a moment, or use another device.' },
-  'artifact.missing': { class: 'resource', remedy: 'The bytes are gone; the step that made them runs again.' },
-  'artifact.corrupt': { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
-  'artifact.not_shared': { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
-  'artifact.unknown': { class: 'permanent', remedy: 'Check the id: 64 hex digits, named by a session you can see.' },
-  'redis.unavailable': {
+  busy: { class: 'transient', remedy: 'Try again in a moment.' },
+  timeout: { class: 'transient', remedy: 'The step took longer than its limit; raise it or choose smaller work.' },
+  start_failed: { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
+  action_unknown: { class: 'permanent', remedy: 'Node and Python are of different versions; install one version of both.' },
+  path_refused: {
+    class: 'permanent',
+    remedy: 'Keep models in a model folder and attempt files in the attempt folder; no link may lead out.',
+  },
+})
+
+export const artifactError = defineErrors('artifact', {
+  missing: { class: 'resource', remedy: 'The bytes are gone; the step that made them runs again.' },
+  corrupt: { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
+  not_shared: { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
+  unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, named by a session you can see.' },
+})
+
+export const redisError = defineErrors('redis', {
+  unavailable: {
     class: 'transient',
     remedy: 'Send the same request again with the same Idempotency-Key: it tells which way it went.',
   },
-  'redis.full': { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
-  'redis.unsafe': {
+  full: { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
+  unsafe: {
     class: 'permanent',
     remedy: 'Use noeviction, appendonly yes, for strict appendfsync always; a Redis elsewhere needs a password and TLS.',
   },
-  'key.unknown': { class: 'permanent', remedy: '`darkroom keys list` shows the ids there are.' },
-  'api.invalid': { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },
-  'config.invalid': { class: 'permanent', remedy: 'Correct the settings named above.' },
+})
+
+export const keyError = defineErrors('key', {
+  unknown: { class: 'permanent', remedy: '`darkroom keys list` shows the ids there are.' },
+})
+
+export const apiError = defineErrors('api', {
+  invalid: { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },
+  malformed: { class: 'permanent', remedy: 'Send well-formed HTTP/1.1, and as body one well-formed JSON document in UTF-8.' },
+  too_large: { class: 'permanent', remedy: 'Send at most 1 MiB.' },
+  unsupported_media_type: { class: 'permanent', remedy: 'Send the body as `Content-Type: application/json`, not compressed.' },
+  host_refused: {
+    class: 'permanent',
+    remedy: 'Call the API by localhost or its bound address, or add the name to DARKROOM_ALLOWED_HOSTS.',
+  },
+  origin_refused: {
+    class: 'permanent',
+    remedy: 'Only pages of this server may call it; others need to be in DARKROOM_ALLOWED_ORIGINS.',
+  },
+  forwarded_refused: { class: 'permanent', remedy: 'Requests through a proxy need an API key: `darkroom keys add`.' },
+  unauthorized: { class: 'permanent', remedy: 'Send `Authorization: Bearer KEY` with a key from `darkroom keys add`.' },
+  forbidden: { class: 'permanent', remedy: 'Use a key that has the scope named above.' },
+  not_found: { class: 'permanent', remedy: 'GET /openapi.json lists the paths there are.' },
+  method_not_allowed: { class: 'permanent', remedy: 'Use one of the methods in the `Allow` header.' },
+  board_read_only: { class: 'permanent', remedy: 'Start the API with DARKROOM_BOARD_WRITE=1 to change queues by hand.' },
+  board_refused: { class: 'permanent', remedy: 'Read what the board said; the queue may have changed meanwhile.' },
+  key_required: { class: 'permanent', remedy: 'Add a key first (`darkroom keys add`), or bind DARKROOM_HOST to 127.0.0.1.' },
+  not_ready: { class: 'transient', remedy: 'Read the reasons; start a worker for each lane that has none.' },
+  closing: { class: 'transient', remedy: 'This process is shutting down; send the request again in a moment.' },
+  port_taken: {
+    class: 'transient',
+    remedy: 'Stop what listens there, or choose another port with DARKROOM_PORT (0 takes a free one).',
+  },
+  failed: { class: 'permanent', remedy: 'Look for the request id in the log of the API.' },
+})
+
+export const configError = defineErrors('config', {
+  invalid: { class: 'permanent', remedy: 'Correct the settings named above.' },
 })

@@ -10,11 +10,12 @@ import { askHolder } from '../setup/lock.mjs'
 import { readyEnvironment } from '../setup/python.mjs'
 import { commandLine } from './cli/program.ts'
 import { readConfig, type Config } from './config.ts'
-import { DarkroomError, ensureError } from './errors.ts'
+import type { DarkroomError } from './errors.ts'
+import { ensureError, configError, workerError } from './errors.ts'
 import { createLog } from './log.ts'
 import { checkSafety, connect, untilReady } from './redis.ts'
 import type { RoleMessage } from './supervisor.ts'
-import { checkShards } from './workflows/store.ts'
+import { checkShards } from './engine/store.ts'
 
 interface Role {
   /** What `up` is told: where it listens, who it is. */
@@ -45,7 +46,7 @@ function childCommand({ home, device, python }: Config): string[] {
   const interpreter = python ?? environment?.interpreter
   if (interpreter === undefined) {
     const remedy = wantsGpu ? 'Run `npm start -- --gpu`, which fetches the GPU build of PyTorch.' : 'Run `npm run setup`, which makes it.'
-    throw new DarkroomError('worker.start_failed', `there is no Python environment for ${device} under ${home}`, { remedy })
+    throw workerError('start_failed', `there is no Python environment for ${device} under ${home}`, { remedy })
   }
   return [interpreter, '-m', 'darkroom']
 }
@@ -80,7 +81,7 @@ async function withRedis(config: Config): Promise<Config> {
   const redisUrl = config.redisUrl ?? ((await askHolder(config.data, 'up'))?.['redisUrl'] as string | undefined)
   if (redisUrl === undefined) {
     const problem = `REDIS_URL is not set, and no \`darkroom up\` runs on the data folder ${config.data}`
-    throw new DarkroomError('config.invalid', problem, { remedy: 'Start `npm start` first, or set REDIS_URL to the Redis of your farm.' })
+    throw configError('invalid', problem, { remedy: 'Start `npm start` first, or set REDIS_URL to the Redis of your farm.' })
   }
   const redis = connect(redisUrl, { patience: 'wait' })
   try {

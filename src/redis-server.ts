@@ -13,12 +13,12 @@ import { ask as run } from '../setup/programs.mjs'
 import { findRedis, howToInstall } from '../setup/redis.mjs'
 import { AppendOnlyFile } from './append-only-file.ts'
 import { root } from './config.ts'
-import { DarkroomError, defineErrors } from './errors.ts'
+import { defineErrors } from './errors.ts'
 import { connect, untilReady } from './redis.ts'
 
-defineErrors({
-  'redis.not_found': { class: 'permanent', remedy: `Run \`npm start\` once, which fetches one, or ${howToInstall()}.` },
-  'redis.start_failed': { class: 'permanent', remedy: 'Read the end of its log, named above.' },
+const serverError = defineErrors('redis', {
+  not_found: { class: 'permanent', remedy: `Run \`npm start\` once, which fetches one, or ${howToInstall()}.` },
+  start_failed: { class: 'permanent', remedy: 'Read the end of its log, named above.' },
 })
 
 /** How long a Redis may read its append-only file before it answers. */
@@ -79,8 +79,7 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
     const info = await redis.info('server')
     const pid = Number(/^process_id:(\d+)/m.exec(info)?.[1])
     const dir = settingIn(await redis.config('GET', 'dir'))
-    if (dir !== folder)
-      throw new DarkroomError('redis.start_failed', `the Redis on ${socket} (pid ${pid}) uses ${String(dir)}, not ${folder}`)
+    if (dir !== folder) throw serverError('start_failed', `the Redis on ${socket} (pid ${pid}) uses ${String(dir)}, not ${folder}`)
     await redis.config('SET', 'appendfsync', fsync(durability))
     await redis.config('SET', 'maxmemory', maxmemory ?? '0')
     const exited = untilGone(pid)
@@ -92,8 +91,7 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
 
 async function launch(folder: string, socket: string, { durability, maxmemory, home, command }: RedisOptions): Promise<RedisServer> {
   const program = command ?? (await findRedis(home ?? ''))?.command
-  if (program === undefined)
-    throw new DarkroomError('redis.not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and none was fetched')
+  if (program === undefined) throw serverError('not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and none was fetched')
   const logFile = join(folder, 'redis.log')
   const settings = {
     dir: folder,
@@ -114,7 +112,7 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
     child.kill('SIGKILL')
     await rmdir(dirname(socket)).catch(() => undefined)
     const words = existsSync(logFile) ? readFileSync(logFile, 'utf8').trim().split('\n').slice(-3).join(' | ') : ''
-    throw new DarkroomError('redis.start_failed', `${program} ${why}; ${logFile}: ${words}`)
+    throw serverError('start_failed', `${program} ${why}; ${logFile}: ${words}`)
   }
   if (pid === undefined) return giveUp(await failed)
   const early = exited.then(() => 'ended at once')

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
-import { DarkroomError } from './errors.ts'
+import { redisError } from './errors.ts'
 import { keys } from './keys.ts'
 
 export type { Redis } from 'ioredis'
@@ -110,8 +110,7 @@ export async function untilReady(redis: Redis, timeoutMs: number): Promise<void>
   if (redis.status !== 'ready') await untilConnected(redis, timeoutMs)
   // A node of a cluster takes no command of a key for its first two seconds.
   while (await isClusterDown(redis)) {
-    if (performance.now() > until)
-      throw new DarkroomError('redis.unavailable', `the cluster of this Redis is still down after ${timeoutMs / 1000} s`)
+    if (performance.now() > until) throw redisError('unavailable', `the cluster of this Redis is still down after ${timeoutMs / 1000} s`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
@@ -135,7 +134,7 @@ async function untilConnected(redis: Redis, timeoutMs: number): Promise<void> {
       done()
       const where = path === undefined ? `${host}:${port}` : `unix:${path}`
       const remedy = 'Start Redis there, or set REDIS_URL to where it is; `darkroom up` brings its own.'
-      reject(new DarkroomError('redis.unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy }))
+      reject(redisError('unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy }))
     }, timeoutMs)
     const ready = (): void => {
       done()
@@ -169,13 +168,13 @@ function packed(args: Argument[]): Argument[] {
 export function asRedisError(error: unknown): unknown {
   const message = error instanceof Error ? error.message : String(error)
   // A script's own refusal is wrapped in words before Redis 7.
-  if (/\bOOM command not allowed/.test(message)) return new DarkroomError('redis.full', 'Redis has reached its maxmemory', { cause: error })
+  if (/\bOOM command not allowed/.test(message)) return redisError('full', 'Redis has reached its maxmemory', { cause: error })
   if (
     /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|CLUSTERDOWN|Reached the max retries|aborted due to connection close/.test(
       message,
     )
   ) {
-    return new DarkroomError('redis.unavailable', `Redis did not answer: ${message}`, { cause: error })
+    return redisError('unavailable', `Redis did not answer: ${message}`, { cause: error })
   }
   return error
 }
@@ -223,6 +222,5 @@ export async function checkSafety(redis: Redis, url: string, durability: 'standa
   const version = /redis_version:([\d.]+)/.exec(await redis.info('server'))?.[1] ?? '0'
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major < 6 || (major === 6 && minor < 2)) problems.push(`it is version ${version}; 6.2 is the oldest that works`)
-  if (problems.length > 0)
-    throw new DarkroomError('redis.unsafe', `this Redis is not safe to use: ${problems.join('; ')}`, { details: { problems } })
+  if (problems.length > 0) throw redisError('unsafe', `this Redis is not safe to use: ${problems.join('; ')}`, { details: { problems } })
 }

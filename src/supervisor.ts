@@ -15,12 +15,12 @@ import { readConfig, type Config } from './config.ts'
 import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
-defineErrors({
-  'supervisor.taken': {
+const supervisorError = defineErrors('supervisor', {
+  taken: {
     class: 'permanent',
     remedy: 'Stop the other `darkroom up`, or give this one a data folder of its own (DARKROOM_DATA).',
   },
-  'supervisor.role_died': { class: 'transient', remedy: 'It is started again; read the end of its log, named above.' },
+  role_died: { class: 'transient', remedy: 'It is started again; read the end of its log, named above.' },
 })
 
 const backoffMs = { first: 200, longest: 10_000 }
@@ -92,10 +92,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const state: { url?: string; redisUrl?: string } = {}
   const lock = await takeLock(config.data, 'up', () => ({ url: state.url, redisUrl: state.redisUrl }))
   if ('heldBy' in lock) {
-    throw new DarkroomError(
-      'supervisor.taken',
-      `the data folder ${config.data} is in use by another \`darkroom up\`, pid ${String(lock.heldBy['pid'])}`,
-    )
+    throw supervisorError('taken', `the data folder ${config.data} is in use by another \`darkroom up\`, pid ${String(lock.heldBy['pid'])}`)
   }
   const redis = config.redisUrl === undefined ? new KeptRedis(config, tell) : undefined
   const workers: KeptRole[] = []
@@ -308,11 +305,11 @@ class KeptRole implements Role {
     const { tell } = this.#options
     this.#child = undefined
     if (this.#isStopping) {
-      this.#settle.reject(new DarkroomError('supervisor.role_died', `${this.name} was stopped`))
+      this.#settle.reject(supervisorError('role_died', `${this.name} was stopped`))
       tell({ what: this.name, is: 'stopped' })
       return
     }
-    const error = typeof why === 'string' ? new DarkroomError('supervisor.role_died', `${this.name} ${why}`) : why
+    const error = typeof why === 'string' ? supervisorError('role_died', `${this.name} ${why}`) : why
     const isHopeless = !this.#wasReady && (error.class === 'permanent' || performance.now() - this.#bornAt > startMs)
     if (isHopeless) {
       this.#settle.reject(error)

@@ -12,7 +12,7 @@ const gpuSteps = Object.entries(operations)
 
 describe('the architecture', () => {
   it('imports in one direction, without cycles, each library through its door', () => expect(checkImports(root)).toEqual([]))
-  it('gives every domain the same four files', () => expect(checkShape(root)).toEqual([]))
+  it('gives every domain the same shape', () => expect(checkShape(root)).toEqual([]))
   it('gives every script a contract', () => expect(checkScripts(root)).toEqual([]))
   it('has a Python function of the same name for every step on the device', () => expect(checkPythonMirror(root, gpuSteps)).toEqual([]))
   it('keeps Redis keys in one file', () => expect(checkKeys(root)).toEqual([]))
@@ -39,10 +39,10 @@ describe('a planted violation is found', () => {
 
   it.each([
     ['src/domains/inference/schema.ts', "import '../model/schema.ts'", /domains never import one another/],
-    ['src/workflows/store.ts', "import '../api/problem.ts'", /workflows may not import api/],
-    ['src/workers/tools.ts', "import '../workflows/engine.ts'", /through attempt\.ts only/],
+    ['src/engine/store.ts', "import '../api/problem.ts'", /engine may not import api/],
+    ['src/workers/tools.ts', "import '../engine/engine.ts'", /through attempt\.ts only/],
     ['src/errors.ts', "import './redis.ts'\nimport './config.ts'", /import cycle/],
-    ['src/workflows/engine.ts', "import { Queue } from 'bullmq'", /whose door is elsewhere/],
+    ['src/engine/engine.ts', "import { Queue } from 'bullmq'", /whose door is elsewhere/],
     ['src/api/problem.ts', "import { spawn } from 'node:child_process'", /whose door is elsewhere/],
   ])('in %s: %s', (file, line, rule) => {
     expect(planted(file, line, () => checkImports(copy)).join('\n')).toMatch(rule)

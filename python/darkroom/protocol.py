@@ -1,6 +1,6 @@
 """What the child and its node say to each other: one JSON object a line, `{request_id, action, data}`, at most 1 MiB.
 
-The schemas below are the twin of src/workers/protocol.ts; test/fixtures/protocol/ holds one message of every kind and is read by the
+The schemas below are the twin of src/workers/python/protocol.ts; test/fixtures/protocol/ holds one message of every kind and is read by the
 tests of both sides.
 """
 

@@ -4,7 +4,7 @@ import { BullMQAdapter } from '@bull-board/api/bullMQAdapter'
 import { HonoAdapter } from '@bull-board/hono'
 import { serveStatic } from '@hono/node-server/serve-static'
 import { Hono } from 'hono'
-import { DarkroomError } from '../errors.ts'
+import { apiError } from '../errors.ts'
 import { needs } from './auth.ts'
 import type { ApiParts, AppEnv } from './context.ts'
 
@@ -36,14 +36,14 @@ export function adminRoutes({ engine, config }: Pick<ApiParts, 'engine' | 'confi
   const app = new Hono<AppEnv>()
   app.use('*', needs('operate'), async (c, next) => {
     const isRead = c.req.method === 'GET' || c.req.method === 'HEAD'
-    if (!isRead && !config.boardWrite) throw new DarkroomError('api.board_read_only', 'this board is read-only')
+    if (!isRead && !config.boardWrite) throw apiError('board_read_only', 'this board is read-only')
     if (!c.req.path.startsWith(`${base}/static/`)) await refresh()
     await next()
-    if (c.res.status === 404) throw new DarkroomError('api.not_found', `the board has nothing at ${c.req.path.slice(0, 200)}`)
-    if (c.res.status === 405) throw new DarkroomError('api.board_read_only', 'this queue is read-only')
+    if (c.res.status === 404) throw apiError('not_found', `the board has nothing at ${c.req.path.slice(0, 200)}`)
+    if (c.res.status === 405) throw apiError('board_read_only', 'this queue is read-only')
     if (c.res.status >= 400) {
       const said = `the board answered ${c.res.status}: ${(await c.res.text()).slice(0, 500)}`
-      throw c.res.status < 500 ? new DarkroomError('api.board_refused', said) : new Error(said)
+      throw c.res.status < 500 ? apiError('board_refused', said) : new Error(said)
     }
     c.header('Content-Security-Policy', policy)
   })

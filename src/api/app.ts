@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { OpenAPIHono } from '@hono/zod-openapi'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
-import { DarkroomError } from '../errors.ts'
+import { apiError } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
 import { artifactRoutes } from './artifacts.ts'
 import { authenticate } from './auth.ts'
@@ -61,7 +61,7 @@ export function createApp(parts: ApiParts): App {
     bodyLimit({
       maxSize: maxBodyBytes,
       onError: () => {
-        throw new DarkroomError('api.too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
+        throw apiError('too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
       },
     }),
   )
@@ -78,14 +78,9 @@ export function createApp(parts: ApiParts): App {
   const methodsOf = methodTable(document)
   app.notFound((c) => {
     const methods = methodsOf(c.req.path)
-    if (methods.length === 0)
-      return answerProblem(c, new DarkroomError('api.not_found', `there is nothing at ${c.req.path.slice(0, 200)}`), log)
+    if (methods.length === 0) return answerProblem(c, apiError('not_found', `there is nothing at ${c.req.path.slice(0, 200)}`), log)
     c.header('Allow', methods.join(', '))
-    return answerProblem(
-      c,
-      new DarkroomError('api.method_not_allowed', `${c.req.method} is not possible at ${c.req.path.slice(0, 200)}`),
-      log,
-    )
+    return answerProblem(c, apiError('method_not_allowed', `${c.req.method} is not possible at ${c.req.path.slice(0, 200)}`), log)
   })
   return app
 }

@@ -1,7 +1,8 @@
 /** Pictures by their SHA-256. Other bytes (tensors, checkpoints) never leave by HTTP, and nothing that a browser would run. */
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import { artifactIdPattern } from '../artifacts.ts'
-import { DarkroomError } from '../errors.ts'
+import { artifactIdPattern } from '../artifacts/store.ts'
+import type { DarkroomError } from '../errors.ts'
+import { artifactError } from '../errors.ts'
 import { needs } from './auth.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { keyed, noQuery, problems } from './route.ts'
@@ -50,7 +51,7 @@ export function artifactRoutes({ engine, artifacts }: ApiParts): App {
     if (known?.includes(etag)) return c.body(null, 304, cached)
 
     const artifact = await artifacts.open(sha256)
-    if (!artifact) throw new DarkroomError('artifact.missing', `artifact ${sha256} is not in the store`)
+    if (!artifact) throw artifactError('missing', `artifact ${sha256} is not in the store`)
     const { head, whole } = await peek(artifact.stream)
     const type = imageType(head)
     if (!type) {
@@ -70,8 +71,7 @@ export function artifactRoutes({ engine, artifacts }: ApiParts): App {
   })
 }
 
-const unknownArtifact = (id: string): DarkroomError =>
-  new DarkroomError('artifact.unknown', `there is no picture ${JSON.stringify(id.slice(0, 64))}`)
+const unknownArtifact = (id: string): DarkroomError => artifactError('unknown', `there is no picture ${JSON.stringify(id.slice(0, 64))}`)
 
 /** The first bytes of a stream, and the stream with them still in front. */
 async function peek(stream: ReadableStream<Uint8Array>): Promise<{ head: Uint8Array; whole: ReadableStream<Uint8Array> }> {

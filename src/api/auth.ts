@@ -5,11 +5,10 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { z } from 'zod'
-import { DarkroomError } from '../errors.ts'
+import { apiError } from '../errors.ts'
 import { keys as redisKeys } from '../keys.ts'
 import { ask, type Redis } from '../redis.ts'
 import type { AppEnv } from './context.ts'
-import './errors.ts'
 
 export const scopes = ['submit', 'read', 'control', 'operate'] as const
 export type Scope = (typeof scopes)[number]
@@ -49,7 +48,7 @@ export class KeyStore {
       ...(granted.length > 0 ? [] : [{ field: 'scopes', message: `must be some of ${scopes.join(', ')}` }]),
     ]
     if (problems.length > 0)
-      throw new DarkroomError('api.invalid', problems.map((p) => `${p.field}: ${p.message}`).join('; '), { details: { problems } })
+      throw apiError('invalid', problems.map((p) => `${p.field}: ${p.message}`).join('; '), { details: { problems } })
     const id = randomBytes(4).toString('hex')
     const key = `dk_${id}_${randomBytes(32).toString('base64url')}`
     const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), createdAt: Date.now() }
@@ -97,12 +96,12 @@ export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const key = presentedKey(c.req.header('authorization'))
     if (key === undefined) {
-      if (await keys.any()) throw new DarkroomError('api.unauthorized', 'the request carries no API key')
-      if (!isFromHere(c)) throw new DarkroomError('api.unauthorized', 'requests from other machines need an API key')
+      if (await keys.any()) throw apiError('unauthorized', 'the request carries no API key')
+      if (!isFromHere(c)) throw apiError('unauthorized', 'requests from other machines need an API key')
       c.set('caller', local)
     } else {
       const record = await keys.find(key)
-      if (!record) throw new DarkroomError('api.unauthorized', 'the API key is not valid')
+      if (!record) throw apiError('unauthorized', 'the API key is not valid')
       c.set('caller', { keyId: record.id, scopes: new Set(record.scopes) })
     }
     await next()
@@ -112,7 +111,7 @@ export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
 /** Route middleware: the caller must have the scope. @throws DarkroomError `api.forbidden`. */
 export function needs(scope: Scope): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
-    if (!c.get('caller').scopes.has(scope)) throw new DarkroomError('api.forbidden', `the API key does not have the scope \`${scope}\``)
+    if (!c.get('caller').scopes.has(scope)) throw apiError('forbidden', `the API key does not have the scope \`${scope}\``)
     await next()
   }
 }

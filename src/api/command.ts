@@ -4,9 +4,9 @@
  */
 import { z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
-import { sha256Of } from '../artifacts.ts'
-import { DarkroomError } from '../errors.ts'
-import { ended } from '../workflows/session.ts'
+import { sha256Of } from '../artifacts/store.ts'
+import { DarkroomError, sessionError } from '../errors.ts'
+import { ended } from '../engine/session.ts'
 import type { ApiParts, AppEnv } from './context.ts'
 import { presentSession, SessionView } from './present.ts'
 import { json, problems } from './route.ts'
@@ -65,9 +65,7 @@ export async function command(
     const latest = await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing)
     if (!ended.has(latest.status)) return { session: presentSession(latest) }
     if (latest.status === 'succeeded') return { output: latest.output ?? {} }
-    throw latest.error
-      ? DarkroomError.fromWire(latest.error)
-      : new DarkroomError('session.ended', `session ${latest.id} was cancelled meanwhile`)
+    throw latest.error ? DarkroomError.fromWire(latest.error) : sessionError('ended', `session ${latest.id} was cancelled meanwhile`)
   } catch (error) {
     throw error instanceof DarkroomError ? asSent(error, names) : error
   }

@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http'
 import type { OpenAPIHono } from '@hono/zod-openapi'
-import type { ArtifactStore } from '../artifacts.ts'
+import type { ArtifactStore } from '../artifacts/store.ts'
 import type { Config } from '../config.ts'
 import type { Logger } from '../log.ts'
-import type { Engine } from '../workflows/engine.ts'
+import type { Engine } from '../engine/engine.ts'
 import type { Caller, KeyStore } from './auth.ts'
 
 /** The engine as the doors see it. */

@@ -5,7 +5,7 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import { streamSSE } from 'hono/streaming'
 import { DarkroomError } from '../errors.ts'
-import { ended, type Progress } from '../workflows/session.ts'
+import { ended, type Progress } from '../engine/session.ts'
 import { needs } from './auth.ts'
 import { Bell } from './bell.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'

@@ -4,9 +4,8 @@
  */
 import type { MiddlewareHandler } from 'hono'
 import type { Config } from '../config.ts'
-import { DarkroomError } from '../errors.ts'
+import { apiError } from '../errors.ts'
 import type { AppEnv } from './context.ts'
-import './errors.ts'
 
 const wildcards = new Set(['0.0.0.0', '::', '[::]'])
 const bracket = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
@@ -23,21 +22,21 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
     const host = c.req.header('host')?.toLowerCase() ?? ''
     const name = /^(\[[0-9a-f:.]+\]|[^:[\]]+)(?::\d{1,5})?$/.exec(host)?.[1]
     if (name === undefined || !(hosts.has(name) || hosts.has(host))) {
-      throw new DarkroomError('api.host_refused', `this server does not answer to the Host ${JSON.stringify(host)}`, { field: 'Host' })
+      throw apiError('host_refused', `this server does not answer to the Host ${JSON.stringify(host)}`, { field: 'Host' })
     }
 
     const origin = c.req.header('origin')
     const invited = origin !== undefined && origins.has(origin)
     if (origin !== undefined && !invited && !isSameOrigin(origin, host)) {
-      throw new DarkroomError('api.origin_refused', `pages of ${JSON.stringify(origin)} may not call this server`, { field: 'Origin' })
+      throw apiError('origin_refused', `pages of ${JSON.stringify(origin)} may not call this server`, { field: 'Origin' })
     }
     if (c.req.header('sec-fetch-site') === 'cross-site' && !invited) {
-      throw new DarkroomError('api.origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
+      throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
     const forwarded = ['X-Forwarded-For', 'Forwarded'].find((header) => c.req.header(header) !== undefined)
     if (forwarded && c.req.header('authorization') === undefined) {
-      throw new DarkroomError('api.forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
+      throw apiError('forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
         field: forwarded,
       })
     }
@@ -56,11 +55,11 @@ function refuseForeignBody(request: { method: string; header(name: string): stri
   const essence = type?.split(';')[0]?.trim().toLowerCase()
   if (essence !== 'application/json') {
     const message = essence ? `a body of type ${JSON.stringify(essence)} is not accepted` : 'the body has no Content-Type'
-    throw new DarkroomError('api.unsupported_media_type', message, { field: 'Content-Type' })
+    throw apiError('unsupported_media_type', message, { field: 'Content-Type' })
   }
   const encoding = request.header('content-encoding')?.toLowerCase()
   if (encoding !== undefined && encoding !== 'identity') {
-    throw new DarkroomError('api.unsupported_media_type', `a body compressed with ${JSON.stringify(encoding)} is not accepted`, {
+    throw apiError('unsupported_media_type', `a body compressed with ${JSON.stringify(encoding)} is not accepted`, {
       field: 'Content-Encoding',
     })
   }

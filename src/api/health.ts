@@ -1,6 +1,6 @@
 /** For whoever watches the process: neither asks for a key. */
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import { DarkroomError } from '../errors.ts'
+import { apiError } from '../errors.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { json, noQuery, problems } from './route.ts'
 
@@ -27,9 +27,9 @@ export function healthRoutes({ engine, closing }: ApiParts): App {
   return new OpenAPIHono<AppEnv>()
     .openapi(health, (c) => c.json({ status: 'ok' as const, uptimeS: process.uptime() }, 200))
     .openapi(ready, async (c) => {
-      if (closing?.aborted) throw new DarkroomError('api.closing', 'this process is shutting down')
+      if (closing?.aborted) throw apiError('closing', 'this process is shutting down')
       const { ready: isReady, reasons } = await engine.ready()
-      if (!isReady) throw new DarkroomError('api.not_ready', reasons.join('; ') || 'not ready', { details: { reasons } })
+      if (!isReady) throw apiError('not_ready', reasons.join('; ') || 'not ready', { details: { reasons } })
       return c.json({ status: 'ready' as const }, 200)
     })
 }

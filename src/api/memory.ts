@@ -18,17 +18,19 @@ import {
   WriteOutput,
   type AllocationView as Allocation,
 } from '../domains/memory/schema.ts'
-import { DarkroomError } from '../errors.ts'
-import { findDevice } from '../workflows/devices.ts'
+import { apiError } from '../errors.ts'
+import { findDevice } from '../farm/devices.ts'
 import { sessionIdPattern } from '../keys.ts'
-import { Bytes, make, Offset } from '../workflows/machines/memory.ts'
-import { isHere, type WorkerRecord } from '../workflows/session.ts'
+import { Bytes, make, Offset } from '../workflows/built-in/memory.ts'
+import { isHere, type WorkerRecord } from '../farm/record.ts'
 import { needs, type Caller } from './auth.ts'
 import { command, commandHeaders, commandResponses } from './command.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
 import { iso, isoOrNull, orNull, seesAll, shortName, Time } from './present.ts'
 import { json, keyed, named, noQuery, problems } from './route.ts'
 import { refuseBody } from './sessions.ts'
+import { memoryError } from '../domains/memory/errors.ts'
+import { deviceError } from '../domains/device/errors.ts'
 
 const tags = ['memory']
 const AllocationView = AllocationRecord.extend({ createdAt: Time, expiresAt: Time.nullable() }).openapi('Allocation')
@@ -290,7 +292,7 @@ export function memoryRoutes(parts: ApiParts): App {
       const { id } = c.req.valid('param')
       const worker = (await engine.workers()).find((each) => isHeldBy(id, each))
       const [found] = worker ? await visibleOf([worker], c.get('caller'), engine, (allocation) => allocation.id === id) : []
-      if (!found) throw new DarkroomError('memory.unknown', worker ? unseen(id, worker) : `allocation ${id} went with its device epoch`)
+      if (!found) throw memoryError('unknown', worker ? unseen(id, worker) : `allocation ${id} went with its device epoch`)
       return c.json(presentAllocation(found), 200)
     })
     .openapi(allocate, async (c) => {
@@ -362,10 +364,10 @@ export function memoryRoutes(parts: ApiParts): App {
     if (only && others.length === 0) return { device: only.device.id, worker: only }
     const ids = workers.map(({ device }) => device.id).join(', ')
     throw only
-      ? new DarkroomError('api.invalid', `there are several devices, and the caller has no default: name one of ${ids}`, {
+      ? apiError('invalid', `there are several devices, and the caller has no default: name one of ${ids}`, {
           field: 'device',
         })
-      : new DarkroomError('device.unknown', 'there is no device now', { field: 'device' })
+      : deviceError('unknown', 'there is no device now', { field: 'device' })
   }
 }
 
@@ -374,7 +376,7 @@ function refuseBeyond({ bytes, kind }: { bytes: number; kind: string }, { device
   const total = kind === 'device' ? report.figures.total : report.ram.total
   if (total === null || bytes <= total) return
   const whose = kind === 'device' ? `device ${device.id}` : `the host of ${device.id}`
-  throw new DarkroomError('memory.invalid', `${bytes} bytes are more than ${whose} has: ${total}`, { field: 'bytes' })
+  throw memoryError('invalid', `${bytes} bytes are more than ${whose} has: ${total}`, { field: 'bytes' })
 }
 
 /** An id names its device and the first digits of its epoch. */

@@ -1,8 +1,10 @@
 /** Records of the engine as HTTP shows them: ISO times, links to artifacts, nothing of other people's. */
 import { z } from '@hono/zod-openapi'
 import type { WireError } from '../errors.ts'
-import { eventTypes, statuses, workerStatuses } from '../workflows/session.ts'
-import type { Progress, Receipt, Session, SessionEvent, WorkerRecord } from '../workflows/session.ts'
+import { eventTypes, statuses } from '../engine/session.ts'
+import { workerStatuses } from '../farm/record.ts'
+import type { Progress, Receipt, Session, SessionEvent } from '../engine/session.ts'
+import type { WorkerRecord } from '../farm/record.ts'
 import type { Caller } from './auth.ts'
 
 export const Time = z.iso.datetime().openapi({ example: '2030-01-01T12:00:00.000Z' })

@@ -4,10 +4,9 @@ import { z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { DarkroomError, type ErrorClass } from '../errors.ts'
+import { DarkroomError, type ErrorClass, apiError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { AppEnv } from './context.ts'
-import './errors.ts'
 
 const statusOfCode: Record<string, ContentfulStatusCode> = {
   'api.malformed': 400,
@@ -103,7 +102,7 @@ export function describe(error: DarkroomError, requestId: string): Problem {
 /** Every problem of a request, each with its field. */
 export function invalid(problems: FieldProblem[]): DarkroomError {
   const message = problems.map(({ field, message }) => `${field}: ${message}`).join('; ')
-  return new DarkroomError('api.invalid', message, { details: { problems } })
+  return apiError('invalid', message, { details: { problems } })
 }
 
 /** zod's issues as problems; `where` is the name for the whole when an issue has no path. */
@@ -121,12 +120,11 @@ export function fieldProblems(issues: readonly z.core.$ZodIssue[], where: string
 function translate(thrown: unknown): DarkroomError {
   if (thrown instanceof DarkroomError) return thrown
   if (thrown instanceof HTTPException) {
-    if (thrown.status === 400) return new DarkroomError('api.malformed', 'the body is not well-formed JSON', { cause: thrown })
-    if (thrown.status === 413) return new DarkroomError('api.too_large', 'the body is too large', { cause: thrown })
-    if (thrown.status === 415)
-      return new DarkroomError('api.unsupported_media_type', 'this content type is not accepted', { cause: thrown })
+    if (thrown.status === 400) return apiError('malformed', 'the body is not well-formed JSON', { cause: thrown })
+    if (thrown.status === 413) return apiError('too_large', 'the body is too large', { cause: thrown })
+    if (thrown.status === 415) return apiError('unsupported_media_type', 'this content type is not accepted', { cause: thrown })
   }
-  return new DarkroomError('api.failed', 'the request failed inside the API', { cause: thrown })
+  return apiError('failed', 'the request failed inside the API', { cause: thrown })
 }
 
 /** Answers with the problem document of whatever was thrown, and logs what nobody expected. */

@@ -5,12 +5,12 @@ import { createServer, type Server, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { getRequestListener, RequestError } from '@hono/node-server'
-import { checkStore, FileArtifactStore } from '../artifacts.ts'
+import { checkStore, FileArtifactStore } from '../artifacts/store.ts'
 import type { Config } from '../config.ts'
-import { DarkroomError } from '../errors.ts'
+import { apiError, configError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { connect, untilReady } from '../redis.ts'
-import { Engine } from '../workflows/engine.ts'
+import { Engine } from '../engine/engine.ts'
 import { createApp } from './app.ts'
 import { isLoopback, KeyStore } from './auth.ts'
 import type { ApiParts } from './context.ts'
@@ -32,7 +32,7 @@ export interface RunningApi {
  */
 export async function startApi(config: Config, log: Logger): Promise<RunningApi> {
   const url = config.redisUrl
-  if (url === undefined) throw new DarkroomError('config.invalid', 'REDIS_URL is not set: `darkroom up` starts a Redis and sets it')
+  if (url === undefined) throw configError('invalid', 'REDIS_URL is not set: `darkroom up` starts a Redis and sets it')
   const onError = (error: Error): void => log.warn({ err: error }, 'redis connection')
   const redis = connect(url, { patience: 'fail', onError })
   const subscriber = connect(url, { patience: 'wait', onError })
@@ -44,10 +44,7 @@ export async function startApi(config: Config, log: Logger): Promise<RunningApi>
     await untilReady(redis, redisWaitMs)
     const keys = new KeyStore(redis)
     if (!isLoopback(config.host) && !(await keys.any())) {
-      throw new DarkroomError(
-        'api.key_required',
-        `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`,
-      )
+      throw apiError('key_required', `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`)
     }
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
     await checkStore(redis, artifacts)
@@ -84,8 +81,8 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
     if (!isTheirs) parts.log.error({ requestId, err: error }, 'request failed outside the app')
     const problem = describe(
       isTheirs
-        ? new DarkroomError('api.malformed', `this is no valid request: ${error.message}`)
-        : new DarkroomError('api.failed', 'the request failed inside the API'),
+        ? apiError('malformed', `this is no valid request: ${error.message}`)
+        : apiError('failed', 'the request failed inside the API'),
       requestId,
     )
     return new Response(JSON.stringify(problem), {
@@ -99,7 +96,7 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const isTaken = error.code === 'EADDRINUSE'
-      reject(isTaken ? new DarkroomError('api.port_taken', `port ${port} of ${parts.config.host} is taken`, { cause: error }) : error)
+      reject(isTaken ? apiError('port_taken', `port ${port} of ${parts.config.host} is taken`, { cause: error }) : error)
     })
     server.listen(port, parts.config.host, resolve)
   })
@@ -118,7 +115,7 @@ function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
   const requestId = randomUUID()
   const title = STATUS_CODES[status]
   const body = JSON.stringify({
-    ...describe(new DarkroomError('api.malformed', `this is no valid HTTP: ${error.message}`), requestId),
+    ...describe(apiError('malformed', `this is no valid HTTP: ${error.message}`), requestId),
     status,
     title,
   })

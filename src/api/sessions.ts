@@ -1,10 +1,11 @@
 /** Sessions over HTTP: submit, look, control, remove. */
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
-import { sha256Of } from '../artifacts.ts'
-import { DarkroomError } from '../errors.ts'
+import { sha256Of } from '../artifacts/store.ts'
+import type { DarkroomError } from '../errors.ts'
+import { apiError, sessionError } from '../errors.ts'
 import { sessionIdPattern } from '../keys.ts'
-import { type ControlVerb, ended, type Session, Signal, statuses, SubmitOptions } from '../workflows/session.ts'
+import { type ControlVerb, ended, type Session, Signal, statuses, SubmitOptions } from '../engine/session.ts'
 import { type Caller, needs } from './auth.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
 import { presentReceipt, presentSession, ReceiptView, SessionView } from './present.ts'
@@ -250,8 +251,7 @@ export async function visible(engine: Pick<EnginePort, 'get'>, id: string, calle
   return session
 }
 
-const unknownSession = (id: string): DarkroomError =>
-  new DarkroomError('session.unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
+const unknownSession = (id: string): DarkroomError => sessionError('unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
 
 /** Verbs take no fields; one sent all the same was meant to do something. @throws DarkroomError `api.malformed`, `api.invalid`. */
 export async function refuseBody(c: Context<AppEnv>): Promise<void> {
@@ -261,7 +261,7 @@ export async function refuseBody(c: Context<AppEnv>): Promise<void> {
   try {
     body = JSON.parse(text)
   } catch (error) {
-    throw new DarkroomError('api.malformed', 'the body is not well-formed JSON', { cause: error })
+    throw apiError('malformed', 'the body is not well-formed JSON', { cause: error })
   }
   const fields = typeof body === 'object' && body !== null && !Array.isArray(body) ? Object.keys(body) : ['body']
   if (fields.length > 0) throw invalid(fields.map((field) => ({ field, message: 'this request takes no body fields' })))

@@ -1,6 +1,6 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import { DarkroomError } from '../errors.ts'
-import type { WorkflowInfo } from '../workflows/engine.ts'
+import { workflowError } from '../errors.ts'
+import type { WorkflowInfo } from '../engine/engine.ts'
 import { needs } from './auth.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { json, keyed, noQuery, problems } from './route.ts'
@@ -49,7 +49,7 @@ export function workflowRoutes({ engine }: ApiParts): App {
       const { name } = c.req.valid('param')
       const versions = engine.workflows().filter((workflow) => name === workflow.name || name === `${workflow.name}@${workflow.version}`)
       const newest = versions.toSorted((a, b) => b.version - a.version)[0]
-      if (!newest) throw new DarkroomError('workflow.unknown', `there is no workflow ${JSON.stringify(name.slice(0, 128))}`)
+      if (!newest) throw workflowError('unknown', `there is no workflow ${JSON.stringify(name.slice(0, 128))}`)
       return c.json(presentWorkflow(newest), 200)
     })
 }

@@ -8,15 +8,15 @@ import { join, relative } from 'node:path'
 import { DarkroomClient, type ImageRequest, type Receipt, type Session } from '../client/index.ts'
 import { root } from '../config.ts'
 import { DarkroomError, defineErrors } from '../errors.ts'
-import { discoverModels } from '../models.ts'
+import { discoverModels } from '../models/scan.ts'
 import type { Role, Supervisor, SupervisorEvent } from '../supervisor.ts'
 import { savePictures } from './pictures.ts'
 import { watch } from './sessions.ts'
 import { Exit, progressView, say, whisper } from './terminal.ts'
 import { describeEvent, superviseHere } from './up.ts'
 
-defineErrors({
-  'demo.failed': { class: 'permanent', remedy: 'Run `npx darkroom doctor`; if it finds nothing, this is a defect of Darkroom.' },
+const demoError = defineErrors('demo', {
+  failed: { class: 'permanent', remedy: 'Run `npx darkroom doctor`; if it finds nothing, this is a defect of Darkroom.' },
 })
 
 const prompt = 'a red circle left of a blue square on yellow'
@@ -119,7 +119,7 @@ async function drawTwice(supervisor: Supervisor, gpu: boolean): Promise<void> {
   }
   say()
   for (const hash of hashes) say(`sha256 ${hash}`)
-  if (hashes[0] === undefined || hashes[0] !== hashes[1]) throw new DarkroomError('demo.failed', 'the two pictures differ')
+  if (hashes[0] === undefined || hashes[0] !== hashes[1]) throw demoError('failed', 'the two pictures differ')
   say('equal, byte for byte')
 }
 
@@ -130,7 +130,7 @@ async function draw(client: DarkroomClient, request: ImageRequest, meanwhile?: (
   say(`"${request.prompt}"  ${String(width)} × ${String(height)}, ${String(steps)} steps, ${String(sampler)}, seed ${request.seed}`)
   const [end] = await Promise.all([watch(client, session.id, progressView()), meanwhile?.(session)])
   if (end.status === 'succeeded') return end
-  throw end.error ? DarkroomError.fromWire(end.error) : new DarkroomError('demo.failed', `the session is ${end.status}`)
+  throw end.error ? DarkroomError.fromWire(end.error) : demoError('failed', `the session is ${end.status}`)
 }
 
 async function killInTheMiddle({ workers }: Supervisor, client: DarkroomClient, { id }: Session): Promise<void> {
@@ -145,12 +145,12 @@ async function killInTheMiddle({ workers }: Supervisor, client: DarkroomClient, 
     whisper(`  killed worker ${attempt?.worker} (pid ${pid}): a checkpoint at call ${frame.progress.checkpoint} had been recorded`)
     return
   }
-  throw new DarkroomError('demo.failed', `the session ended before a checkpoint at call ${killCall} was seen, so nothing was killed`)
+  throw demoError('failed', `the session ended before a checkpoint at call ${killCall} was seen, so nothing was killed`)
 }
 
 async function find(workers: readonly Role[], id: string | undefined): Promise<Role> {
   for (const worker of workers) if ((await worker.ready)['id'] === id) return worker
-  throw new DarkroomError('demo.failed', `worker ${id} is none of this farm`)
+  throw demoError('failed', `worker ${id} is none of this farm`)
 }
 
 /** The receipt must say that one worker was lost and another one went on from its checkpoint. */
@@ -159,7 +159,7 @@ function checkTakeover({ steps, notes }: Receipt): void {
   const attempts = steps.find(({ step }) => step === 'inference.denoise')?.attempts ?? []
   const [lost, last] = [attempts.find(({ end }) => end === 'lost'), attempts.at(-1)]
   if (!lost || !last || lost.worker === last.worker || (last.resumedFrom?.call ?? 0) < killCall) {
-    throw new DarkroomError('demo.failed', `the receipt tells of no takeover: ${JSON.stringify(attempts)}`)
+    throw demoError('failed', `the receipt tells of no takeover: ${JSON.stringify(attempts)}`)
   }
   say(`  worker ${last.worker} went on from call ${last.resumedFrom?.call}`)
 }

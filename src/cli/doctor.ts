@@ -12,7 +12,7 @@ import { readyEnvironment } from '../../setup/python.mjs'
 import { findRedis, howToInstall } from '../../setup/redis.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig, root, type Config } from '../config.ts'
-import { discoverModels } from '../models.ts'
+import { discoverModels } from '../models/scan.ts'
 import { checkSafety, connect, untilReady } from '../redis.ts'
 import { Exit, say, sayJson } from './terminal.ts'
 

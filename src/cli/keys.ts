@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { askHolder } from '../../setup/lock.mjs'
 import { KeyStore, scopes, type Scope } from '../api/auth.ts'
 import { readConfig } from '../config.ts'
-import { DarkroomError } from '../errors.ts'
+import { keyError } from '../errors.ts'
 import { startRedis } from '../redis-server.ts'
 import { connect, untilReady } from '../redis.ts'
 import { say, sayJson, table, whisper } from './terminal.ts'
@@ -41,6 +41,6 @@ export async function listKeys(options: { json?: boolean }): Promise<void> {
 /** @throws DarkroomError `key.unknown` */
 export async function revokeKey(id: string): Promise<void> {
   const isRevoked = await withKeys((keys) => keys.revoke(id))
-  if (!isRevoked) throw new DarkroomError('key.unknown', `there is no key ${JSON.stringify(id)}`, { field: 'id' })
+  if (!isRevoked) throw keyError('unknown', `there is no key ${JSON.stringify(id)}`, { field: 'id' })
   say(`key ${id} opens nothing any more`)
 }

@@ -1,8 +1,8 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import type { DarkroomClient, Session } from '../client/index.ts'
-import { sha256Of } from '../artifacts.ts'
-import { DarkroomError } from '../errors.ts'
+import { sha256Of } from '../artifacts/store.ts'
+import { artifactError } from '../errors.ts'
 
 /**
  * Fetches a session's pictures and checks that they are what their names say.
@@ -17,7 +17,7 @@ export async function savePictures(client: DarkroomClient, { output }: Session, 
     const numbered = images.length > 1 ? `${out.slice(0, -4)}-${i + 1}.png` : out
     const path = isFile ? numbered : join(out, `darkroom-${seed}-${sha256.slice(0, 8)}.png`)
     const bytes = await client.artifact(sha256)
-    if (sha256Of(bytes) !== sha256) throw new DarkroomError('artifact.corrupt', `the picture ${sha256} came with other bytes`)
+    if (sha256Of(bytes) !== sha256) throw artifactError('corrupt', `the picture ${sha256} came with other bytes`)
     await mkdir(dirname(path), { recursive: true })
     await writeFile(`${path}.part`, bytes)
     await rename(`${path}.part`, path)

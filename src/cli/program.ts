@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { root } from '../config.ts'
-import { statuses, type ControlVerb } from '../workflows/session.ts'
+import { statuses, type ControlVerb } from '../engine/session.ts'
 import { parseSize } from './bars.ts'
 import { explain } from './terminal.ts'
 

@@ -1,5 +1,5 @@
 /** Progress in words, as people of this field write it. Pure. */
-import type { Progress } from '../workflows/session.ts'
+import type { Progress } from '../engine/session.ts'
 import { size } from './bars.ts'
 
 /** `image 2/4  denoise 12/20  9.8 it/s  0:01 left` */

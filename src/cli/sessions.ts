@@ -1,6 +1,6 @@
 /** `darkroom generate | sessions | show | pause | resume | cancel | retry`: clients of the API. */
 import type { DarkroomClient, Frame, ImageRequest, ListFilter, Receipt, Session } from '../client/index.ts'
-import type { ControlVerb } from '../workflows/session.ts'
+import type { ControlVerb } from '../engine/session.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { savePictures } from './pictures.ts'
 import { describeProgress, duration, percent } from './progress.ts'

@@ -2,7 +2,7 @@
 import { MultiBar, Presets, type SingleBar } from 'cli-progress'
 import { Problem } from '../client/index.ts'
 import { DarkroomError } from '../errors.ts'
-import type { Progress } from '../workflows/session.ts'
+import type { Progress } from '../engine/session.ts'
 import { describeProgress, percent } from './progress.ts'
 
 export const say = (text = ''): void => void process.stdout.write(`${text}\n`)

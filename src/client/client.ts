@@ -1,6 +1,6 @@
 /** A typed client of the HTTP interface. It survives a restarted API: submits carry an idempotency key, streams go on where they were cut. */
 import { randomUUID } from 'node:crypto'
-import type { ControlVerb, Signal, Status } from '../workflows/session.ts'
+import type { ControlVerb, Signal, Status } from '../engine/session.ts'
 import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type {

@@ -1,16 +1,9 @@
 /** Shapes of the HTTP interface: the engine's records with times as ISO 8601 text. */
 import type { WireError } from '../errors.ts'
-import type { DeviceEvent as DeviceEventRecord } from '../workflows/device-watch.ts'
-import type { MemoryAnalytics as AnalyticsRecord } from '../workflows/devices.ts'
-import type {
-  EventType,
-  Progress,
-  Receipt as ReceiptRecord,
-  Session as SessionRecord,
-  Status,
-  StepReceipt,
-  WorkerRecord,
-} from '../workflows/session.ts'
+import type { DeviceEvent as DeviceEventRecord } from '../farm/device-events.ts'
+import type { MemoryAnalytics as AnalyticsRecord } from '../farm/devices.ts'
+import type { EventType, Progress, Receipt as ReceiptRecord, Session as SessionRecord, Status, StepReceipt } from '../engine/session.ts'
+import type { WorkerRecord } from '../farm/record.ts'
 
 export type { EventType, Progress, Status, WireError }
 

@@ -5,9 +5,10 @@
  * An allocation goes with its release, its owner's, its time or the end of the memory, whichever comes first; its id is invalid at once, and
  * its memory goes back when the last copy that uses it has ended.
  */
-import { DarkroomError } from '../errors.ts'
+import type { DarkroomError } from '../errors.ts'
 import './device/errors.ts'
 import './memory/errors.ts'
+import { memoryError } from './memory/errors.ts'
 
 export type BackendName = 'cuda' | 'd3d12' | 'host'
 /** What kernels work on, or host memory that the device reads (upload) or writes (readback) at full speed. */
@@ -180,7 +181,7 @@ export interface DeviceMemory extends AsyncDisposable {
   close(): Promise<AllocationInfo[]>
 }
 
-export const invalid = (field: string, why: string): DarkroomError => new DarkroomError('memory.invalid', `${field} ${why}`, { field })
+export const invalid = (field: string, why: string): DarkroomError => memoryError('invalid', `${field} ${why}`, { field })
 
 /** @throws DarkroomError `memory.invalid` for anything but a whole number from `least` on */
 export function whole(field: string, value: unknown, least = 0): number {

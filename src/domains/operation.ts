@@ -1,24 +1,16 @@
-import { z } from 'zod'
-import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
-import { DarkroomError } from '../errors.ts'
-import type { Model } from '../models.ts'
+import type { z } from 'zod'
+import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
+import type { DarkroomError } from '../errors.ts'
+import type { Model } from '../models/scan.ts'
 import type { AllocationInfo, AllocationRequest, DeviceMemory } from './device-memory.ts'
-
-/** One worker of one device, in one epoch: whom an operation of lane `control` is for. What it speaks of goes when the epoch ends. */
-export const Target = z.strictObject({ device: z.string(), worker: z.string(), epoch: z.string() })
-export type Target = z.infer<typeof Target>
+import { deviceError } from './device/errors.ts'
+import type { Exactness, ModelPin, Target } from './values.ts'
 
 /** What a command is for is gone: unlike the step of a picture it has no other place to go. */
 export const deviceLost = (message: string): DarkroomError =>
-  new DarkroomError('device.lost', message, {
+  deviceError('lost', message, {
     remedy: 'What a device held goes with its worker; submit the session again for the worker that is there now.',
   })
-
-/** What decides the bits of a picture: equal keys, equal bytes. `facts` is what the key is the hash of. */
-export interface Exactness {
-  key: string
-  facts: Record<string, unknown>
-}
 
 export interface StepProgress {
   stage: string
@@ -81,6 +73,71 @@ export interface Tools {
   note(text: string): Promise<void>
 }
 
+/** What a step needs before it can run, by its own input: placement, recovery and reservation read it, and nothing else of the step. */
+export interface Needs {
+  /** Models that its worker must have; they are loaded before it runs. */
+  models?: readonly ModelPin[]
+  /** The one worker that a command is for. */
+  target?: Target
+}
+
+/** What a request may look up while it is completed; never later. `field` is what a refusal names. */
+export interface Catalogue {
+  /** @throws DarkroomError `model.unknown` */
+  model(name: string): Promise<Model>
+  /** A whole number below `below`, drawn by chance. */
+  draw(below: number): number
+  /**
+   * The worker of a device now, in its epoch. Without a name: of the caller's default device, else of the only one there is.
+   * @throws DarkroomError `device.unknown`; `api.invalid` when nothing says which
+   */
+  device(name: string | undefined, field: string): Promise<Target>
+  /** What there is in all of a device's memory and of its host's RAM, in bytes; null where nobody knows. */
+  capacity(target: Target): Promise<{ device: number | null; ram: number | null }>
+  /** Whether the caller may touch what others own. */
+  readonly mayOperate: boolean
+}
+
+/** The HTTP form of a workflow that clients may run by a route of its own, behind `/v1`. */
+export interface Route {
+  method: 'post' | 'delete'
+  /** `/memory/allocations/{id}`: what is in braces is a field of the input, the other fields are the body. */
+  path: string
+  /** Fields of the path that the input calls otherwise, as `{ id: 'device' }`. */
+  params?: Readonly<Record<string, string>>
+  /** Name of the body in the OpenAPI document; none where every field is in the path. */
+  body?: string
+  /** False where the body may be left out. */
+  isBodyRequired?: boolean
+  /** What the answer is, in words: `The allocation`. */
+  answers: string
+}
+
+/** What clients may ask of an operation: from it follow its one-step workflow, its route, its OpenAPI entry and the client's method. */
+export interface Command<Given = unknown, Input = unknown> {
+  title: string
+  description: string
+  /** Only callers with this scope may ask for it. */
+  scope?: 'operate'
+  /** What a client may send. */
+  input: z.ZodType<Given>
+  /** The operation's input, from what the client sent. */
+  resolve(given: Given, catalogue: Catalogue): Promise<Input>
+  route: Route
+}
+
+/** What of an operation runs in the Python child, under the same name. */
+export interface PythonPart {
+  /** What it is asked, besides its files: Python checks it with the schema that this one generates. */
+  input: z.ZodType
+  /** Files it may be given, by name. */
+  files?: readonly string[]
+  /** Files it makes. */
+  makes?: readonly string[]
+  /** Whether it checkpoints: a paused or lost one goes on where it was. */
+  resumes?: boolean
+}
+
 export type Lane = 'gpu' | 'host' | 'control'
 
 /** An operation: what one step does. Its name, `domain.verb`, is the same in machines, jobs, frames and Python. */
@@ -95,12 +152,25 @@ export interface Operation<Input = unknown, Output = unknown> {
   /** Tries of a transient error. */
   attempts: number
   timeoutMs: number
+  /** Nothing when left out. */
+  needs?(input: Input): Needs
+  command?: Command<unknown, Input>
+  python?: PythonPart
   /** Parses the input, then runs. @throws ZodError when a machine hands over something else than the schema says. */
   run(input: unknown, tools: Tools): Promise<Output>
 }
 
+type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command'> & {
+  run: (input: Input, tools: Tools) => Promise<Output>
+}
+
+/** Declares an operation. Its domain's index gives it its name. */
+export function operation<Input, Output, Given>(
+  definition: Definition<Input, Output> & { command: Command<Given, Input> },
+): Operation<Input, Output> & { command: Command<Given, Input> }
+export function operation<Input, Output>(definition: Definition<Input, Output>): Operation<Input, Output>
 export function operation<Input, Output>(
-  definition: Omit<Operation<Input, Output>, 'run'> & { run: (input: Input, tools: Tools) => Promise<Output> },
+  definition: Definition<Input, Output> & { command?: Command<unknown, Input> },
 ): Operation<Input, Output> {
   return { ...definition, run: (input, tools) => definition.run(definition.input.parse(input), tools) }
 }

@@ -14,10 +14,11 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
-import { checkStore, FileArtifactStore, type ArtifactStore } from '../artifacts.ts'
+import { checkStore, FileArtifactStore, type ArtifactStore } from '../artifacts/store.ts'
 import { root, type Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
-import type { Exactness, Lane, OperationTable } from '../domains/operation.ts'
+import type { Lane, OperationTable } from '../domains/operation.ts'
+import type { Exactness } from '../domains/values.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
@@ -33,18 +34,19 @@ import {
   type Reservation,
   reserve,
   withdrawWorker,
-} from '../ledger.ts'
+} from '../farm/ledger.ts'
 import type { Logger } from '../log.ts'
-import { discoverModels } from '../models.ts'
+import { discoverModels } from '../models/scan.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
-import { openAttempts, type AttemptPort, type PortOptions } from '../workflows/attempt.ts'
-import type { WorkerRecord } from '../workflows/session.ts'
-import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './keeper.ts'
-import type { OpenOptions } from './native.ts'
-import type { Ready, Vitals } from './protocol.ts'
-import { childEnvironment, PythonChild, type Stall } from './python.ts'
-import { LaneWatch } from './stall.ts'
-import { DeviceLane, openLane, StepRunner, type LaneHandle } from './worker.ts'
+import { openAttempts, type AttemptPort, type PortOptions } from '../engine/attempt.ts'
+import type { WorkerRecord } from '../farm/record.ts'
+import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './device/keeper.ts'
+import type { OpenOptions } from './device/native.ts'
+import type { Ready, Vitals } from './python/protocol.ts'
+import { childEnvironment, PythonChild, type Stall } from './python/supervisor.ts'
+import { LaneWatch } from './lane-watch.ts'
+import { DeviceLane, openLane, StepRunner, type LaneHandle } from './runner.ts'
+import { deviceError } from '../domains/device/errors.ts'
 
 const publishMs = 1000
 /** How long a leaving worker waits for Redis to hear that it leaves. */
@@ -330,7 +332,7 @@ class Node {
   async #publish(): Promise<void> {
     const { child, config, epoch, exactness, held, host, log, models, ready, redis } = this.#parts
     if (!(await held.lease.renew())) {
-      this.#parts.fail(new DarkroomError('device.taken', `another worker holds device ${held.device} since this one lost touch with Redis`))
+      this.#parts.fail(deviceError('taken', `another worker holds device ${held.device} since this one lost touch with Redis`))
       return
     }
     if (this.#hasCompleted) await forgiveLosses(redis, this.#id)
@@ -459,7 +461,7 @@ async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner
     })
     if (lease) return { device, lease }
   }
-  throw new DarkroomError('device.taken', `all 64 slots of ${name} are taken`)
+  throw deviceError('taken', `all 64 slots of ${name} are taken`)
 }
 
 /**

@@ -1,22 +1,16 @@
 /** What an operation gets: the bridge between one attempt, the artifact store and the Python child. */
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ArtifactKind, ArtifactStore } from '../artifacts.ts'
-import {
-  deviceLost,
-  type DeviceTools,
-  type Exactness,
-  type PythonResult,
-  type StepProgress,
-  type Target,
-  type Tools,
-} from '../domains/operation.ts'
-import { DarkroomError, ensureError } from '../errors.ts'
+import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
+import { deviceLost, type DeviceTools, type PythonResult, type StepProgress, type Tools } from '../domains/operation.ts'
+import { type Exactness, type Target } from '../domains/values.ts'
+import { DarkroomError, ensureError, workerError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { Model } from '../models.ts'
-import type { Attempt, AttemptPort, Checkpoint } from '../workflows/attempt.ts'
-import type { CheckpointGiven, CheckpointMade, FileGiven, FileMade, RequestData, WorkAction } from './protocol.ts'
-import type { Call, Outcome, PythonChild } from './python.ts'
+import type { Model } from '../models/scan.ts'
+import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
+import type { CheckpointGiven, CheckpointMade, FileGiven, FileMade, RequestData, WorkAction } from './python/protocol.ts'
+import type { Call, Outcome, PythonChild } from './python/supervisor.ts'
+import { modelError } from '../models/errors.ts'
 
 /** Thrown through the operation, though nothing failed: the attempt was asked to stop and gives its step back. */
 export class Released extends Error {
@@ -129,8 +123,8 @@ export class AttemptTools implements Tools {
     const model = found.find((candidate) => candidate.bodyHash === bodyHash)
     if (model) return model
     if (found.length > 0)
-      throw new DarkroomError('model.changed', `model ${id} here has body ${found[0]?.bodyHash.slice(0, 10)}, not ${bodyHash.slice(0, 10)}`)
-    throw new DarkroomError('model.unknown', `this worker has no model ${id}`, { field: 'input.model' })
+      throw modelError('changed', `model ${id} here has body ${found[0]?.bodyHash.slice(0, 10)}, not ${bodyHash.slice(0, 10)}`)
+    throw modelError('unknown', `this worker has no model ${id}`, { field: 'input.model' })
   }
 
   progress(progress: StepProgress): void {
@@ -248,8 +242,7 @@ export class AttemptTools implements Tools {
 
   async #putFile(file: FileMade): Promise<string> {
     const sha256 = await this.#put(await readFile(file.path), 'scratch')
-    if (sha256 !== file.sha256)
-      throw new DarkroomError('worker.protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
+    if (sha256 !== file.sha256) throw workerError('protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
     return sha256
   }
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { workflows as builtIn } from '../../src/workflows/machines/index.ts'
+import { workflows as builtIn } from '../../src/workflows/index.ts'
 import { ApiClient, ResponseValidator } from '../support/http.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Session } from '../../src/client/index.ts'
-import { sha256Of } from '../../src/artifacts.ts'
+import { sha256Of } from '../../src/artifacts/store.ts'
 import { run, start, type Ended } from '../support/command.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 

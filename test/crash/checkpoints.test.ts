@@ -2,7 +2,7 @@ import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import type { Checkpoint } from '../../src/workflows/store.ts'
+import type { Checkpoint } from '../../src/engine/store.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 
 /** A paused session with the two checkpoints that are kept of its denoise step, newest first. */

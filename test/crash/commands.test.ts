@@ -1,10 +1,11 @@
 /** Device memory goes with its session, however that ends, and a command with its device epoch. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { readWorkers } from '../../src/ledger.ts'
+import { readWorkers } from '../../src/farm/ledger.ts'
 import type { AllocationView } from '../../src/domains/memory/schema.ts'
-import type { DeviceReport } from '../../src/domains/report.ts'
-import { nativeStatus } from '../../src/workers/native.ts'
-import { ended, type WorkerRecord } from '../../src/workflows/session.ts'
+import type { DeviceReport } from '../../src/farm/record.ts'
+import { nativeStatus } from '../../src/workers/device/native.ts'
+import { ended } from '../../src/engine/session.ts'
+import { type WorkerRecord } from '../../src/farm/record.ts'
 import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
 import type { GroupProcess } from '../support/process.ts'
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { leaseMs } from '../../src/workflows/store.ts'
+import { leaseMs } from '../../src/engine/store.ts'
 import { eventually, startFarm } from '../support/farm.ts'
 import { module, Scripted } from '../support/scripted.ts'
 

@@ -1,6 +1,6 @@
 /** Cancel and pause meet a session at every place where it can be, over HTTP; its children and signals meet them, too. */
 import { afterAll, beforeAll, describe, it } from 'vitest'
-import type { SessionEvent } from '../../src/workflows/session.ts'
+import type { SessionEvent } from '../../src/engine/session.ts'
 import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
 import type { Line } from '../support/script.ts'
 import { module, Scripted } from '../support/scripted.ts'

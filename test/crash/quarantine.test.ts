@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
-import type { SessionEvent } from '../../src/workflows/session.ts'
+import type { SessionEvent } from '../../src/engine/session.ts'
 import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
 import { module as script, Scripted } from '../support/scripted.ts'
 

@@ -5,7 +5,7 @@ import { Worker as BullWorker } from 'bullmq'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { keys, queues } from '../../src/keys.ts'
-import { leaseMs } from '../../src/workflows/store.ts'
+import { leaseMs } from '../../src/engine/store.ts'
 import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
 
 const module = pathToFileURL(join(root, 'test/support/rehearsal.ts')).href

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import { readWorkers } from '../../src/ledger.ts'
-import type { WorkerRecord } from '../../src/workflows/session.ts'
+import { readWorkers } from '../../src/farm/ledger.ts'
+import type { WorkerRecord } from '../../src/farm/record.ts'
 import { eventually, startFarm, type Farm } from '../support/farm.ts'
 
 interface Entry {

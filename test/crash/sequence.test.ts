@@ -2,7 +2,7 @@
 import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { ended } from '../../src/workflows/session.ts'
+import { ended } from '../../src/engine/session.ts'
 import { sleep, startFarm } from '../support/farm.ts'
 import { chance } from '../support/proxy.ts'
 import { runsIn } from '../support/script.ts'

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { sha256Of } from '../../src/artifacts.ts'
+import { sha256Of } from '../../src/artifacts/store.ts'
 import { start } from '../support/command.ts'
 
 const slow = 240_000

@@ -3,7 +3,7 @@
  * and then over a while. Each session must end as if nothing had happened. `FAULT_SEED` repeats the choices, `FAULT_PLACES` makes the walk longer.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ended } from '../../src/workflows/session.ts'
+import { ended } from '../../src/engine/session.ts'
 import { eventually, sleep, startFarm, type Farm, type ReceiptView, type SessionView } from '../support/farm.ts'
 import { chance, either, sometimes, Walk, type Place } from '../support/proxy.ts'
 

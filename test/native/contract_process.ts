@@ -1,6 +1,6 @@
 /** Runs every scenario of the contract on the backend that the arguments name; a line of JSON each on stdout. */
 import type { BackendName } from '../../src/domains/device-memory.ts'
-import { openDeviceMemory } from '../../src/workers/native.ts'
+import { openDeviceMemory } from '../../src/workers/device/native.ts'
 import { contract } from './contract.ts'
 
 const backend = process.argv[2] as BackendName

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
-import { nativeStatus, openDeviceMemory } from '../../src/workers/native.ts'
+import { nativeStatus, openDeviceMemory } from '../../src/workers/device/native.ts'
 import { backendsOf } from './backends.ts'
 import { contract } from './contract.ts'
 

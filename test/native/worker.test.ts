@@ -1,10 +1,11 @@
 /** A worker of a GPU, here the stand-in driver's: it finds its device by UUID, and its memory is that of the device. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readWorkers } from '../../src/ledger.ts'
+import { readWorkers } from '../../src/farm/ledger.ts'
 import { keys } from '../../src/keys.ts'
 import type { AllocationView, MemoryAnalytics } from '../../src/domains/memory/schema.ts'
-import type { DeviceReport } from '../../src/domains/report.ts'
-import { ended, type WorkerRecord } from '../../src/workflows/session.ts'
+import type { DeviceReport } from '../../src/farm/record.ts'
+import { ended } from '../../src/engine/session.ts'
+import { type WorkerRecord } from '../../src/farm/record.ts'
 import { eventually, startFarm, type Farm, type SessionView } from '../support/farm.ts'
 import { backendsOf } from './backends.ts'
 

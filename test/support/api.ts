@@ -5,14 +5,14 @@
 import { join } from 'node:path'
 import { KeyStore } from '../../src/api/auth.ts'
 import { listen, startApi, type RunningApi } from '../../src/api/server.ts'
-import { FileArtifactStore } from '../../src/artifacts.ts'
+import { FileArtifactStore } from '../../src/artifacts/store.ts'
 import { readConfig } from '../../src/config.ts'
 import { operations } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
 import { createLog } from '../../src/log.ts'
 import { connect, untilReady } from '../../src/redis.ts'
-import { Engine } from '../../src/workflows/engine.ts'
-import { workflows, type Workflow } from '../../src/workflows/machines/index.ts'
+import { Engine } from '../../src/engine/engine.ts'
+import { workflows, type Workflow } from '../../src/workflows/index.ts'
 import { fatal } from './points.ts'
 
 export interface ApiSetup {

@@ -2,30 +2,34 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'ledger', 'artifacts', 'models', 'log', 'ticker', 'append-only-file']
+const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'append-only-file', 'api-keys']
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
 const allowed: Record<string, string[]> = {
   leaves: ['leaves'],
-  domains: ['leaves'],
-  workflows: ['leaves', 'domains'],
-  workers: ['leaves', 'domains', 'workflows'],
-  api: ['leaves', 'domains', 'workflows'],
-  client: ['leaves', 'workflows'],
-  cli: ['leaves', 'client', 'workflows', 'api', 'roots'],
-  roots: ['leaves', 'domains', 'workflows', 'workers', 'api', 'client', 'cli'],
+  artifacts: ['leaves'],
+  models: ['leaves', 'artifacts'],
+  domains: ['leaves', 'artifacts', 'models'],
+  farm: ['leaves', 'artifacts', 'models', 'domains'],
+  workflows: ['leaves', 'models', 'domains'],
+  engine: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows'],
+  workers: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine'],
+  api: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine'],
+  client: ['leaves', 'farm', 'domains', 'workflows', 'engine', 'api'],
+  cli: ['leaves', 'artifacts', 'client', 'workflows', 'engine', 'farm', 'domains', 'models', 'api', 'roots'],
+  roots: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine', 'workers', 'api', 'client', 'cli'],
 }
 
 /** Each outside library has one door. */
 const doors: Record<string, RegExp> = {
-  bullmq: /^(workflows\/dispatch|workers\/worker)\.ts$/,
-  xstate: /^workflows\/(transition|mermaid|machines\/.+)\.ts$/,
+  bullmq: /^(engine\/dispatch|workers\/(runner|lanes|lane-watch))\.ts$/,
+  xstate: /^(engine\/(transition|mermaid)|workflows\/.+)\.ts$/,
   ioredis: /^redis\.ts$/,
   hono: /^api\//,
   '@hono/': /^api\//,
   '@bull-board/': /^api\//,
-  'node:child_process': /^(workers\/python|supervisor|redis-server)\.ts$/,
+  'node:child_process': /^(workers\/python\/.+|supervisor|redis-server)\.ts$/,
   commander: /^(cli\/.+|main)\.ts$/,
   'cli-progress': /^cli\//,
   'fast-png': /^domains\/postprocessing\//,
@@ -86,16 +90,8 @@ export function checkImports(root: string): string[] {
         problems.push(`src/${file} imports src/${target}: ${own} may not import ${other}`)
       if (own === 'domains' && other === 'domains' && isOtherDomain(file, target))
         problems.push(`src/${file} imports src/${target}: domains never import one another`)
-      if (own === 'workers' && other === 'workflows' && !isType && target !== 'workflows/attempt.ts')
+      if (own === 'workers' && other === 'engine' && !isType && target !== 'engine/attempt.ts')
         problems.push(`src/${file} imports src/${target}: workers ask the engine through attempt.ts only`)
-      if (
-        own === 'workflows' &&
-        file.startsWith('workflows/machines/') &&
-        other === 'workflows' &&
-        !target.startsWith('workflows/machines/')
-      ) {
-        problems.push(`src/${file} imports src/${target}: a machine knows neither engine nor store`)
-      }
     }
     graph.set(file, targets)
   }
@@ -132,7 +128,7 @@ export function checkShape(root: string): string[] {
     if (!entry.isDirectory()) continue
     if (!['device', 'memory', 'model', 'processing', 'inference', 'postprocessing'].includes(entry.name))
       problems.push(`src/domains/${entry.name} is none of the six domains`)
-    for (const file of ['index.ts', 'schema.ts', 'operations.ts', 'errors.ts']) {
+    for (const file of ['index.ts', 'errors.ts']) {
       if (!existsSync(join(domains, entry.name, file))) problems.push(`src/domains/${entry.name} has no ${file}`)
     }
   }
@@ -163,7 +159,8 @@ export function checkScripts(root: string): string[] {
     for (const [, n] of body.matchAll(/ARGV\[(\d+)\]/g))
       if (!told.has(Number(n))) problems.push(`redis/${file} uses ARGV[${n}] without naming it in its header`)
   }
-  const called = readFileSync(join(root, 'src', 'workflows', 'store.ts'), 'utf8') + readFileSync(join(root, 'src', 'ledger.ts'), 'utf8')
+  const called =
+    readFileSync(join(root, 'src', 'engine', 'store.ts'), 'utf8') + readFileSync(join(root, 'src', 'farm', 'ledger.ts'), 'utf8')
   for (const file of files(join(root, 'redis'), '.lua')) {
     const name = basename(file, '.lua')
     if (name !== 'prelude' && !called.includes(`'${name}'`)) problems.push(`redis/${file} is called by nobody`)

@@ -3,10 +3,11 @@ import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { memory } from '../../src/domains/memory/index.ts'
 import type { AllocationView } from '../../src/domains/memory/schema.ts'
-import { operation, Target, type Tools } from '../../src/domains/operation.ts'
+import { operation, type Tools } from '../../src/domains/operation.ts'
+import { Target } from '../../src/domains/values.ts'
 import { DarkroomError } from '../../src/errors.ts'
-import type { Workflow } from '../../src/workflows/machines/index.ts'
-import { step } from '../../src/workflows/machines/step.ts'
+import type { Workflow } from '../../src/workflows/index.ts'
+import { step } from '../../src/workflows/step.ts'
 
 const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger', 'block'])
 const Input = z.strictObject({ device: z.string(), bytes: z.int().min(2), next: Next })

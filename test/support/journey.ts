@@ -9,9 +9,9 @@ import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { operation, type OperationTable } from '../../src/domains/operation.ts'
 import { DarkroomError } from '../../src/errors.ts'
-import { session } from '../../src/workflows/machines/session.ts'
-import { step } from '../../src/workflows/machines/step.ts'
-import type { Workflow } from '../../src/workflows/machines/index.ts'
+import { session } from '../../src/workflows/child-session.ts'
+import { step } from '../../src/workflows/step.ts'
+import type { Workflow } from '../../src/workflows/index.ts'
 
 const plain: Pick<Workflow, 'version' | 'exact' | 'makeWhole' | 'progress' | 'needs' | 'isStrict' | 'resources'> = {
   version: 1,

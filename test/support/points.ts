@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { AtPoint, Point } from '../../src/workflows/points.ts'
+import type { AtPoint, Point } from '../../src/engine/points.ts'
 
 /** Kinds of processes that hold an engine. */
 export type Kind = 'api' | 'worker'

@@ -4,8 +4,8 @@ import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { operation, type OperationTable } from '../../src/domains/operation.ts'
 import type { ResolveInput, ResolveOutput } from '../../src/domains/model/schema.ts'
-import { step } from '../../src/workflows/machines/step.ts'
-import type { Workflow } from '../../src/workflows/machines/index.ts'
+import { step } from '../../src/workflows/step.ts'
+import type { Workflow } from '../../src/workflows/index.ts'
 
 const Input = z.strictObject({
   /** A file that gets a line whenever the step runs. */

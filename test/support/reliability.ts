@@ -25,19 +25,19 @@ const groups: Record<string, string[]> = {
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
   'Processes that come back': ['test/crash/restarts.test.ts', 'test/crash/deploy.test.ts'],
   'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/crash/sequence.test.ts', 'test/faults'],
-  'Child sessions and signals': ['test/workflows/children.test.ts'],
-  'The fence: late attempts': ['test/workflows/race.test.ts', 'test/workflows/sweep.test.ts', 'test/workflows/fence.test.ts'],
-  'A poisonous session': ['test/workflows/quarantine.test.ts', 'test/crash/quarantine.test.ts'],
+  'Child sessions and signals': ['test/engine/children.test.ts'],
+  'The fence: late attempts': ['test/engine/race.test.ts', 'test/engine/sweep.test.ts', 'test/engine/fence.test.ts'],
+  'A poisonous session': ['test/engine/quarantine.test.ts', 'test/crash/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts', 'test/crash/interrupts.test.ts'],
   'Everything at random': ['test/chaos'],
   'Events, shards, bytes': [
     'test/crash/events.test.ts',
     'test/crash/shards.test.ts',
     'test/crash/cluster.test.ts',
-    'test/workflows/artifacts.test.ts',
-    'test/workflows/retention.test.ts',
+    'test/engine/artifacts.test.ts',
+    'test/engine/retention.test.ts',
   ],
-  'The Python child alone': ['test/workers/python.test.ts'],
+  'The Python child alone': ['test/workers/python/supervisor.test.ts'],
 }
 
 const page = join(root, 'docs', 'reliability.md')

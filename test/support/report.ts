@@ -1,6 +1,6 @@
 /** What a worker on a CPU publishes of its device, for records that a test writes itself. */
 import { noVitals } from '../../src/domains/device-memory.ts'
-import type { DeviceReport } from '../../src/domains/report.ts'
+import type { DeviceReport } from '../../src/farm/record.ts'
 
 const GiB = 2 ** 30
 

@@ -32,7 +32,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'only the Python child dies under a step',
     promised: 'the step is tried again in a new child; the broken one is never used again',
     proofs: [
-      ['workers/python', 'that dies is replaced'],
+      ['workers/python/supervisor', 'that dies is replaced'],
       ['crash/child-faults', 'hangs with a heartbeat'],
     ],
   },
@@ -64,7 +64,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'poison',
     happens: 'a step takes every worker with it that runs it',
     promised: 'after five leases without progress the session fails with the evidence; its neighbours are not touched',
-    proofs: [['workflows/quarantine', 'without progress']],
+    proofs: [['engine/quarantine', 'without progress']],
   },
   {
     name: 'between-two-writes',
@@ -107,7 +107,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'none of its writes changes anything, whichever it is',
     proofs: [
       ['crash/worker-death', 'SIGSTOP beyond its lease'],
-      ['workflows/fence', '… changes nothing and tells nobody'],
+      ['engine/fence', '… changes nothing and tells nobody'],
     ],
   },
   {
@@ -127,15 +127,15 @@ export const scenarios: readonly Scenario[] = [
     happens: 'two results of one step arrive at the same time',
     promised: 'exactly one is recorded',
     proofs: [
-      ['workflows/race', 'two results'],
-      ['workflows/race', 'a result of each of two attempts'],
+      ['engine/race', 'two results'],
+      ['engine/race', 'a result of each of two attempts'],
     ],
   },
   {
     name: 'failure-beside-success',
     happens: 'an attempt fails here while the one that followed it succeeds there',
     promised: 'the session goes on with the success',
-    proofs: [['workflows/race', 'an attempt that fails here']],
+    proofs: [['engine/race', 'an attempt that fails here']],
   },
   {
     name: 'lost-wake',
@@ -158,7 +158,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'one session',
     proofs: [
       ['crash/lanes', 'fifty submissions at once'],
-      ['workflows/retention', 'an idempotency key outlives its session'],
+      ['engine/retention', 'an idempotency key outlives its session'],
     ],
   },
   {

@@ -1,5 +1,5 @@
 /**
- * The Node-API surface, and nothing else: arguments in, jobs to threads, promises and progress out. src/workers/native.ts is its only caller
+ * The Node-API surface, and nothing else: arguments in, jobs to threads, promises and progress out. src/workers/device/native.ts is its only caller
  * and gives the types.
  *
  * Threads: JavaScript's never waits for a driver. Each device has one thread for copies and one for everything short (allocate, release,

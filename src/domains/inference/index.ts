@@ -4,10 +4,15 @@
  */
 import './errors.ts'
 import { operation } from '../operation.ts'
+import type { ModelPin } from '../values.ts'
 import { decode, denoise, encode } from './operations.ts'
 import { DecodeInput, DecodeOutput, DenoiseInput, DenoiseOutput, EncodeInput, EncodeOutput } from './schema.ts'
 
-const gpu = { lane: 'gpu', attempts: 3 } as const
+const gpu = {
+  lane: 'gpu',
+  attempts: 3,
+  needs: ({ model }: { model: ModelPin }) => ({ models: [model] }),
+} as const
 
 export const inference = {
   'inference.encode': operation({ ...gpu, run: encode, input: EncodeInput, output: EncodeOutput, timeoutMs: 600_000 }),

@@ -1,4 +1,4 @@
-import { DarkroomError } from '../../errors.ts'
+import { workerError } from '../../errors.ts'
 import type { PythonResult, Tools } from '../operation.ts'
 import type { DecodeInput, DecodeOutput, DenoiseInput, DenoiseOutput, EncodeInput, EncodeOutput } from './schema.ts'
 
@@ -21,6 +21,6 @@ export async function decode(input: DecodeInput, tools: Tools): Promise<DecodeOu
 
 function fileOf(result: PythonResult, name: string): string {
   const sha256 = result.files[name]
-  if (sha256 === undefined) throw new DarkroomError('worker.protocol', `the Python child answered without the file ${name}`)
+  if (sha256 === undefined) throw workerError('protocol', `the Python child answered without the file ${name}`)
   return sha256
 }

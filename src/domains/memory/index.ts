@@ -4,6 +4,7 @@
  */
 import './errors.ts'
 import { operation } from '../operation.ts'
+import type { Target } from '../values.ts'
 import { allocate, checksum, copy, defragment, read, release, renew, write } from './operations.ts'
 import {
   AllocateInput,
@@ -23,7 +24,7 @@ import {
   WriteOutput,
 } from './schema.ts'
 
-const short = { lane: 'control', attempts: 1, timeoutMs: 60_000 } as const
+const short = { lane: 'control', attempts: 1, timeoutMs: 60_000, needs: ({ target }: { target: Target }) => ({ target }) } as const
 const long = { ...short, timeoutMs: 3_600_000 } as const
 
 export const memory = {

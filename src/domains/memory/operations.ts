@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib'
-import { DarkroomError } from '../../errors.ts'
+import type { DarkroomError } from '../../errors.ts'
 import type { AllocationInfo, CopyOptions } from '../device-memory.ts'
 import type { DeviceTools, Tools } from '../operation.ts'
 import type {
@@ -19,6 +19,7 @@ import type {
   WriteInput,
   WriteOutput,
 } from './schema.ts'
+import { memoryError } from './errors.ts'
 
 /** Most pieces a transfer is stored in, and how small these may be: hashing one must not hold up the worker. */
 const mostChunks = 1024
@@ -103,8 +104,7 @@ export async function read(input: ReadInput, tools: Tools): Promise<ReadOutput> 
 export async function write(input: WriteInput, tools: Tools): Promise<WriteOutput> {
   const device = tools.device(input.target)
   const { to, make, at, bytes } = input
-  if ((to === null) === (make === null))
-    throw new DarkroomError('memory.invalid', 'to or make must be given, not both and not neither', { field: 'to' })
+  if ((to === null) === (make === null)) throw memoryError('invalid', 'to or make must be given, not both and not neither', { field: 'to' })
   const target = make ? await obtain(at + bytes, make, device, tools) : await find(to ?? '', device, tools, input.asOperator, 'to')
   try {
     within(target, name(target.id, device), at, bytes, 'at')
@@ -117,7 +117,7 @@ export async function write(input: WriteInput, tools: Tools): Promise<WriteOutpu
       tools.progress({ stage: 'copy', call: done, calls: bytes })
     }
     if (done !== bytes || hex(sum) !== input.crc32)
-      throw new DarkroomError('memory.corrupt', `the chunks hold ${done} bytes with CRC-32 ${hex(sum)}, not ${bytes} with ${input.crc32}`)
+      throw memoryError('corrupt', `the chunks hold ${done} bytes with CRC-32 ${hex(sum)}, not ${bytes} with ${input.crc32}`)
     if (input.verify) {
       const arrived = await device.memory.checksum(target.id, { at, bytes }, watched('verify', tools))
       if (arrived !== sum) throw corrupt(name(target.id, device), sum, arrived)
@@ -152,11 +152,11 @@ async function obtain(bytes: number, make: Make, device: DeviceTools, tools: Too
 /** An allocation that this step's session may touch; `field` is what a refusal names. @throws DarkroomError `memory.unknown`, `memory.elsewhere` */
 async function find(id: string, device: DeviceTools, tools: Tools, asOperator: boolean, field: string): Promise<AllocationInfo> {
   const [where, epoch, n] = id.split('.')
-  if (where !== device.device) throw new DarkroomError('memory.elsewhere', `${id} is not on ${device.device}`, { field })
-  if (epoch !== device.epoch.slice(0, 8)) throw new DarkroomError('memory.unknown', `${id} went with its device epoch`, { field })
+  if (where !== device.device) throw memoryError('elsewhere', `${id} is not on ${device.device}`, { field })
+  if (epoch !== device.epoch.slice(0, 8)) throw memoryError('unknown', `${id} went with its device epoch`, { field })
   const info = device.memory.list().find((each) => each.id === Number(n))
   const isOwn = info && (asOperator || (await device.principal(info.owner)) === (await device.principal(tools.sessionId)))
-  if (!isOwn) throw new DarkroomError('memory.unknown', `there is no allocation ${id}`, { field })
+  if (!isOwn) throw memoryError('unknown', `there is no allocation ${id}`, { field })
   return info
 }
 
@@ -173,16 +173,16 @@ export function view(info: AllocationInfo, device: DeviceTools): AllocationView 
 /** Bytes from `at` to the end of an allocation, if the `bytes` that are asked for are among them. @throws DarkroomError `memory.out_of_range` */
 function within({ bytes: size }: AllocationInfo, id: string, at: number, bytes: number | null, field: string): number {
   const left = size - at
-  if (left <= 0) throw new DarkroomError('memory.out_of_range', `${field} ${at} leaves allocation ${id} of ${size} bytes`, { field })
+  if (left <= 0) throw memoryError('out_of_range', `${field} ${at} leaves allocation ${id} of ${size} bytes`, { field })
   if (bytes !== null && bytes > left)
-    throw new DarkroomError('memory.out_of_range', `${bytes} bytes from ${at} on leave allocation ${id} of ${size} bytes`, {
+    throw memoryError('out_of_range', `${bytes} bytes from ${at} on leave allocation ${id} of ${size} bytes`, {
       field: 'bytes',
     })
   return left
 }
 
 const corrupt = (id: string, sent: number, arrived: number): DarkroomError =>
-  new DarkroomError('memory.corrupt', `${id} holds CRC-32 ${hex(arrived)} after the copy, its source ${hex(sent)}`)
+  memoryError('corrupt', `${id} holds CRC-32 ${hex(arrived)} after the copy, its source ${hex(sent)}`)
 
 const hex = (sum: number): string => sum.toString(16).padStart(8, '0')
 

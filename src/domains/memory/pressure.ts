@@ -11,9 +11,9 @@
  *
  * Offloading a model in use would come before the refusal; no model has a profile for it yet.
  */
-import { DarkroomError } from '../../errors.ts'
 import './errors.ts'
 import { levels, type Pressure } from './schema.ts'
+import { memoryError } from './errors.ts'
 
 export type Level = Pressure['level']
 
@@ -128,7 +128,7 @@ export function makeRoom(name: string, pressure: Pressure, droppable: Droppable,
     room < need
       ? `it has ${free} bytes free, and ${evictableOf(droppable)} that could be dropped`
       : `${Math.round((fraction ?? 1) * 100)} % of it is in use and cannot be dropped`
-  throw new DarkroomError('memory.exhausted', `${need} bytes do not fit into ${name}: ${why}`, {
+  throw memoryError('exhausted', `${need} bytes do not fit into ${name}: ${why}`, {
     details: { need, free, evictable: evictableOf(droppable), total, level },
   })
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type * as Native from '../device-memory.ts'
-import { Target } from '../operation.ts'
+import { Target } from '../values.ts'
 
 const Whole = z.int().min(0)
 const Fraction = z.number().min(0).max(1)

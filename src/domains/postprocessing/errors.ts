@@ -1,5 +1,5 @@
 import { defineErrors } from '../../errors.ts'
 
-export const errors = defineErrors({
-  'postprocessing.write_failed': { class: 'transient', remedy: 'Check the free space of the data folder.' },
+export const postprocessingError = defineErrors('postprocessing', {
+  write_failed: { class: 'transient', remedy: 'Check the free space of the data folder.' },
 })

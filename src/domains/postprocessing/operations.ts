@@ -1,4 +1,4 @@
-import { DarkroomError } from '../../errors.ts'
+import { artifactError } from '../../errors.ts'
 import type { Tools } from '../operation.ts'
 import { writePng } from './png.ts'
 import type { SaveInput, SaveOutput } from './schema.ts'
@@ -7,10 +7,7 @@ import type { SaveInput, SaveOutput } from './schema.ts'
 export async function save(input: SaveInput, tools: Tools): Promise<SaveOutput> {
   const pixels = await tools.artifacts.read(input.pixels)
   if (pixels.length !== input.width * input.height * 3) {
-    throw new DarkroomError(
-      'artifact.corrupt',
-      `pixels ${input.pixels} hold ${pixels.length} bytes, not ${input.width} · ${input.height} · 3`,
-    )
+    throw artifactError('corrupt', `pixels ${input.pixels} hold ${pixels.length} bytes, not ${input.width} · ${input.height} · 3`)
   }
   const { request } = input
   const receipt = { workflow: 'image-generation@1', input: request, exactness: input.exactness }

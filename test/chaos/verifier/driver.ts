@@ -1,6 +1,6 @@
 /** Clients: each drives one scenario through HTTP as a careful user would, and notes what it was told. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { ended } from '../../../src/workflows/session.ts'
+import { ended } from '../../../src/engine/session.ts'
 import { validatorOf, type Answer, type SendOptions } from '../../support/http.ts'
 import type { Asked } from './faults.ts'
 import type { Fleet } from './fleet.ts'

@@ -16,8 +16,8 @@
  * | `line.lose` | some writes of every process are executed and their answers lost | a lost one was of a session |
  * | `line.cut` | some commands of every process find the line cut | a cut one was of a session |
  */
-import type { SessionEvent } from '../../../src/workflows/session.ts'
-import { ended, type Status } from '../../../src/workflows/session.ts'
+import type { SessionEvent } from '../../../src/engine/session.ts'
+import { ended, type Status } from '../../../src/engine/session.ts'
 import { stream } from './program.ts'
 
 export const faultKinds = [

@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { keys } from '../../../src/keys.ts'
-import type { WorkerRecord } from '../../../src/workflows/session.ts'
+import type { WorkerRecord } from '../../../src/farm/record.ts'
 import { eventually, sleep, startFarm, type Farm } from '../../support/farm.ts'
 import type { GroupProcess } from '../../support/process.ts'
 import { either, sometimes, startProxy, type FaultProxy, type Rule } from '../../support/proxy.ts'

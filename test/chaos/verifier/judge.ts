@@ -3,7 +3,7 @@
  * verifier's own tests hand it doctored evidence.
  */
 import { isDeepStrictEqual } from 'node:util'
-import { ended, type SessionEvent, type Status } from '../../../src/workflows/session.ts'
+import { ended, type SessionEvent, type Status } from '../../../src/engine/session.ts'
 import { expectedOf, endsOf, type Expected } from './expectation.ts'
 import { nodesOf, insideChild, type Node, type Scenario } from './program.ts'
 import type { Line, Output } from './workflow.ts'

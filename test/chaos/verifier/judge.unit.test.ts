@@ -1,6 +1,6 @@
 /** The verifier must be able to fail: evidence of a run in which all is well, and the same with one thing wrong. */
 import { describe, expect, it } from 'vitest'
-import type { SessionEvent } from '../../../src/workflows/session.ts'
+import type { SessionEvent } from '../../../src/engine/session.ts'
 import { faultKinds, isHit, planOf, voids, type Asked, type Injected, type Ran } from './faults.ts'
 import { judge, type Evidence, type Rule } from './judge.ts'
 import type { Scenario } from './program.ts'

@@ -1,7 +1,7 @@
 /** The programs by themselves: what the machine comes to, in whatever order its effects end, is what was worked out beforehand. */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { doneEvent, errorEvent, PureMachine, type Document, type OpenEffect } from '../../../src/workflows/transition.ts'
+import { doneEvent, errorEvent, PureMachine, type Document, type OpenEffect } from '../../../src/engine/transition.ts'
 import { endsOf, expectedOf, failureCodes, type Expected } from './expectation.ts'
 import { faultKinds, planOf } from './faults.ts'
 import { kinds, nodesOf, pictureSeeds, scenario, type FailureKind, type Node } from './program.ts'

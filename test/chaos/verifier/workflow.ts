@@ -10,15 +10,15 @@ import { enqueueActions, setup, type AnyEventObject } from 'xstate'
 import { z } from 'zod'
 import { operation, type OperationTable, type Tools } from '../../../src/domains/operation.ts'
 import { DarkroomError, defineErrors } from '../../../src/errors.ts'
-import { session } from '../../../src/workflows/machines/session.ts'
-import { step } from '../../../src/workflows/machines/step.ts'
-import type { Workflow } from '../../../src/workflows/machines/index.ts'
+import { session } from '../../../src/workflows/child-session.ts'
+import { step } from '../../../src/workflows/step.ts'
+import type { Workflow } from '../../../src/workflows/index.ts'
 import { below, insideChild, Node } from './program.ts'
 
-defineErrors({
-  'verify.flaky': { class: 'transient', remedy: 'The program asks for it.' },
-  'verify.scarce': { class: 'resource', remedy: 'The program asks for it.' },
-  'verify.refused': { class: 'permanent', remedy: 'The program asks for it.' },
+export const verifyError = defineErrors('verify', {
+  flaky: { class: 'transient', remedy: 'The program asks for it.' },
+  scarce: { class: 'resource', remedy: 'The program asks for it.' },
+  refused: { class: 'permanent', remedy: 'The program asks for it.' },
 })
 
 const Input = z.strictObject({

@@ -1,0 +1,270 @@
+/**
+ * The one port between a worker and the engine: what an attempt may ask. Every write carries the attempt's id, and the step's record decides:
+ * an older attempt changes nothing.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Config } from '../config.ts'
+import type { OperationTable, StepProgress } from '../domains/operation.ts'
+import { DarkroomError, type WireError, workflowError } from '../errors.ts'
+import { splitJobId, splitStepKey } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import { connect, type Redis } from '../redis.ts'
+import { Engine } from './engine.ts'
+import type { Workflow } from '../workflows/index.ts'
+import type { AtPoint } from './points.ts'
+import type { Progress } from './session.ts'
+import { leaseMs, renewMs, type Cause, type Checkpoint } from './store.ts'
+import { doneEvent, errorEvent, idOf } from './transition.ts'
+
+export { leaseMs, renewMs, type Checkpoint }
+
+/** Who asks: a worker with its device, and its exactness key for steps on the device. */
+export interface Taker {
+  worker: string
+  device: string
+  exactnessKey: string
+}
+
+/** A step leased to this attempt. */
+export interface Attempt {
+  id: string
+  stepKey: string
+  sessionId: string
+  step: string
+  invoke: string
+  input: unknown
+  /** The model whose presence this step needs; null for steps without one. */
+  model: { id: string; bodyHash: string } | null
+  epoch: number
+  tries: number
+  resourceTries: number
+  /** Of the session; higher goes first. */
+  priority: number
+  /** Newest first. */
+  checkpoints: Checkpoint[]
+  state: { version: string; snapshot: string; workflow: string }
+  /** Of the machine, when the step was taken. */
+  context: unknown
+}
+
+export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; until: number } | { is: 'gone' }
+
+export interface Delivered {
+  /** False when an older attempt's result changed nothing. */
+  isRecorded: boolean
+  /** The session's next step, leased to this attempt. */
+  next?: Attempt
+}
+
+export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
+
+const maxResourceTries = 3
+const insistMs = 500
+
+export class AttemptPort {
+  readonly at: AtPoint | undefined
+  readonly #engine: Engine
+  readonly #connections: Redis[]
+  #isClosed = false
+
+  constructor(engine: Engine, connections: Redis[]) {
+    this.at = engine.at
+    this.#engine = engine
+    this.#connections = connections
+  }
+
+  /** Leases the step a job speaks of. `gone`: paused, closed, or the job is an older one's; the job ends. */
+  async take(jobId: string, taker: Taker): Promise<Taken> {
+    const { stepKey, dispatch } = splitJobId(jobId)
+    const { sessionId, suffix } = splitStepKey(stepKey)
+    const id = randomUUID()
+    const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker }, leaseMs)
+    if (reply.is === 'leased' || reply.is === 'early') return { is: reply.is, until: reply.until }
+    if (reply.is !== 'taken') return { is: 'gone' }
+    const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
+    const document = this.#engine.document(sessionId, state)
+    const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
+    if (name === undefined || !effect || !('step' in effect))
+      throw workflowError('broken', `step ${stepKey} is open but no child of its machine`)
+    const model = this.#engine.workflow(reply.workflow)?.needs(document.context) ?? null
+    const { epoch, tries, resourceTries, priority, checkpoints } = reply
+    return {
+      is: 'taken',
+      attempt: {
+        id,
+        stepKey,
+        sessionId,
+        step: effect.step,
+        invoke: idOf(name),
+        input: effect.input,
+        model,
+        epoch,
+        tries,
+        resourceTries,
+        priority,
+        checkpoints,
+        state,
+        context: document.context,
+      },
+    }
+  }
+
+  /** Prolongs the lease; answers what is desired of the session, or `lost`. */
+  renew(attempt: Attempt): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
+    return this.#engine.store.renew(attempt.stepKey, attempt.id, leaseMs)
+  }
+
+  /** From now on the step can go on from these bytes, which are in the store. False for an older attempt. */
+  checkpoint(attempt: Attempt, checkpoint: Checkpoint): Promise<boolean> {
+    return this.#engine.store.checkpoint(attempt.stepKey, attempt.id, checkpoint)
+  }
+
+  progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint'>): Promise<boolean> {
+    const { call, calls } = progress
+    const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
+    const whole = this.#engine.workflow(attempt.state.workflow)?.progress(attempt.context, attempt.step, fraction) ?? { fraction: 0 }
+    return this.#engine.store.progress(attempt.stepKey, attempt.id, { ...whole, step: attempt.step, ...progress })
+  }
+
+  /** A sentence for the receipt. `refusedCheckpoint`: the attempt began at call 0 after all. */
+  log(attempt: Attempt, note: string): Promise<boolean> {
+    return this.#insist(() => this.#engine.store.note(attempt.stepKey, attempt.id, note))
+  }
+
+  /** Gives the step back without a result; nothing is counted against the session. */
+  release(attempt: Attempt, reason: 'pause' | 'drain', checkpoint: Checkpoint | undefined): Promise<boolean> {
+    return this.#insist(() => this.#engine.store.release(attempt.stepKey, attempt.id, reason, checkpoint))
+  }
+
+  /**
+   * Records the result, or decides by the error's class: again after a while, or the machine is told. With `taker`, the session's next step is
+   * leased to a new attempt of that worker in the same commit, if it runs beside the device: no job and no other worker comes between.
+   */
+  async deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
+    const { stepKey, sessionId, step, invoke } = attempt
+    this.at?.('deliver.before', sessionId)
+    if ('error' in delivery) {
+      const error = delivery.error.toWire()
+      const again = this.#again(attempt, error)
+      if (again)
+        return { isRecorded: await this.#insist(() => this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error)) }
+      const entry = { type: 'step.failed' as const, key: stepKey, step, attemptId: attempt.id, error }
+      return this.#apply(attempt, errorEvent(invoke, error), entry, [], taker)
+    }
+    const { output, artifacts, stats } = delivery
+    const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
+    const delivered = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts, taker)
+    if (!delivered.isRecorded)
+      this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
+    return delivered
+  }
+
+  async #apply(
+    attempt: Attempt,
+    event: NonNullable<Cause['event']>,
+    entry: Cause['entry'],
+    artifacts: Cause['artifacts'],
+    taker: Taker | undefined,
+  ): Promise<Delivered> {
+    const { sessionId, stepKey, priority } = attempt
+    const cause: Cause = { kind: 'step', name: splitStepKey(stepKey).suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
+    const id = randomUUID()
+    const goOn = taker && { attemptId: id, worker: taker.worker, device: taker.device }
+    const { is, next } = await this.#insist(() => this.#engine.applyAndGoOn(sessionId, cause, attempt.state, goOn))
+    this.at?.('deliver.after', sessionId)
+    const isRecorded = is === 'ok' || is === 'parked'
+    if (!next) return { isRecorded }
+    const { state, context } = next
+    const { suffix, invoke, input } = next.step
+    const fresh = { epoch: 1, tries: 0, resourceTries: 0, checkpoints: [] }
+    return {
+      isRecorded,
+      next: {
+        id,
+        stepKey: `${sessionId}.${suffix}`,
+        sessionId,
+        step: next.step.step,
+        invoke,
+        input,
+        model: this.#engine.workflow(state.workflow)?.needs(context) ?? null,
+        priority,
+        state,
+        context,
+        ...fresh,
+      },
+    }
+  }
+
+  /** Says it again until Redis has answered, for it is the fence that decides, and no outage of Redis is a fault of the step. */
+  async #insist<T>(write: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await write()
+      } catch (error) {
+        const isAway = error instanceof DarkroomError && (error.code === 'redis.unavailable' || error.code === 'redis.full')
+        if (!isAway || this.#isClosed) throw error
+        this.#engine.log.warn({ err: error }, 'Redis did not take what an attempt has to say; it is said again')
+        await new Promise((resolve) => setTimeout(resolve, insistMs))
+      }
+    }
+  }
+
+  /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
+  #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
+    const { attempts, lane } = this.#engine.operations[attempt.step] ?? { attempts: 1 }
+    // A command is for one worker: what that one refuses, nobody else can do.
+    if (lane === 'control') return undefined
+    const jitter = 0.8 + 0.4 * Math.random()
+    if (error.class === 'transient' && attempt.tries + 1 < attempts)
+      return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }
+    const isForMachine = error.code.startsWith('artifact.')
+    if (error.class === 'resource' && !isForMachine && attempt.resourceTries < maxResourceTries)
+      return { delayMs: Math.round(500 * jitter), counter: 'resourceTries' }
+    return undefined
+  }
+
+  /** Those of these sessions that have ended, each with how long ago, ms; one that is not there any more ended long ago. */
+  endedOf(sessions: string[]): Promise<Map<string, number>> {
+    return this.#engine.store.endedOf(sessions)
+  }
+
+  /** Id of the API key that submitted a session; null without keys. */
+  async keyOf(sessionId: string): Promise<string | null> {
+    return (await this.#engine.store.fields(sessionId, 'keyId')).keyId
+  }
+
+  /** Artifacts that a session names, for the collector. */
+  async *namedArtifacts(): AsyncGenerator<string[]> {
+    for await (const ids of this.#engine.store.ids()) yield await this.#engine.store.namedBy(ids)
+  }
+
+  /** Whether a session names this artifact as a result now. */
+  isNamed(sha256: string): Promise<boolean> {
+    return this.#engine.names(sha256, null)
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true
+    await this.#engine.close()
+    for (const connection of this.#connections) connection.disconnect()
+  }
+}
+
+export interface PortOptions {
+  config: Config
+  log: Logger
+  redisUrl: string
+  operations: OperationTable
+  workflows?: readonly Workflow[]
+  sweeps?: boolean
+  at?: AtPoint | undefined
+}
+
+/** An engine of this process's own behind the port: the worker computes the transitions of its results itself. */
+export function openAttempts({ redisUrl, ...options }: PortOptions): AttemptPort {
+  const { log } = options
+  const onError = (error: Error): void => log.debug({ err: error }, 'Redis connection')
+  const redis = connect(redisUrl, { patience: 'wait', onError })
+  const subscriber = connect(redisUrl, { patience: 'wait', onError })
+  return new AttemptPort(new Engine({ redis, subscriber, ...options }), [redis, subscriber])
+}

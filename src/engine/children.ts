@@ -1,0 +1,133 @@
+/**
+ * Parents and children, over shards, through the outbox of each: whatever dies on the way, the entry is looked at again.
+ *
+ * | entry | of | what happens |
+ * | --- | --- | --- |
+ * | `child:<step key>:<id>:<workflow>` | the parent | the child is made if it is not there, and follows: runs, pauses, or is cancelled when its effect is closed |
+ * | `parent:<id>` | a child that has ended | its parent's machine is told, once; a parent that has ended or is gone does not listen |
+ *
+ * A parent's pauses and resumes are numbered, and a child follows no older number, so a process that was frozen in between changes nothing.
+ * A child that is to be cancelled before it is there is made as cancelled: nobody who is late can make it run.
+ */
+import { type WireError, sessionError } from '../errors.ts'
+import { splitStepKey } from '../keys.ts'
+import type { Engine } from './engine.ts'
+import { ended, type Status } from './session.ts'
+import { childValue } from './store.ts'
+import { doneEvent, errorEvent, idOf, type Document } from './transition.ts'
+
+export class Children {
+  readonly #engine: Engine
+
+  constructor(engine: Engine) {
+    this.#engine = engine
+  }
+
+  /**
+   * Lets a child follow what its parent wants now. `value` is that of its effect.
+   * @returns false while it is on its way to rest: to be looked at again soon
+   * @throws DarkroomError `workflow.unknown` in a process that cannot make it
+   */
+  async follow(stepKey: string, value: string): Promise<boolean> {
+    const { store } = this.#engine
+    const [child, workflow] = value.split(/:(.*)/s) as [string, string]
+    const { sessionId, suffix } = splitStepKey(stepKey)
+    const open = `open:${suffix}` as const
+    for (;;) {
+      const parent = await store.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'device', 'priority', 'depth')
+      const isWanted = typeof parent[open] === 'string'
+      const wish = isWanted ? (parent.wish ?? '0') : ''
+      const pauses = isWanted && parent.desired === 'pause'
+      let { status } = await store.fields(child, 'status')
+      // Of a parent that was deleted nothing is left to be cancelled.
+      if (status === null && parent.status === null) return store.settleChild(stepKey, value, wish, false)
+      if (status === null) {
+        await this.#engine.startChild({
+          ...asked(parent.snapshot, suffix),
+          id: child,
+          stepKey,
+          workflow,
+          keyId: parent.keyId,
+          device: parent.device,
+          priority: parent.priority ?? '5',
+          depth: Number(parent.depth ?? 0) + 1,
+          runs: !pauses,
+          ...(!isWanted && { end: { status: 'cancelled', error: undefined } }),
+        })
+        status = 'queued'
+      }
+      const verb = !isWanted ? 'cancel' : pauses ? 'pause' : 'resume'
+      if (!isWanted || wish !== '0') {
+        const reply = await store.control(child, verb, wish)
+        if (reply.is !== 'missing') ({ status } = reply)
+      }
+      const rests = status === 'paused' || isEnded(status)
+      if (pauses && !rests) return false
+      if (await store.settleChild(stepKey, value, wish, rests)) return true
+    }
+  }
+
+  /** Tells its parent of a child's end. Told twice, it is the same: the effect is closed by then. */
+  async tell(child: string): Promise<void> {
+    const { store } = this.#engine
+    const { status, output, error, parent, invoke, workflow } = await store.fields(
+      child,
+      'status',
+      'output',
+      'error',
+      'parent',
+      'invoke',
+      'workflow',
+    )
+    if (parent === null || !isEnded(status)) return
+    const { sessionId, suffix } = splitStepKey(parent)
+    const cancelled = sessionError('child_cancelled', `child session ${child} was cancelled`)
+    const told = status === 'failed' && error !== null ? (JSON.parse(error) as WireError) : cancelled.toWire()
+    const result = JSON.parse(output ?? '{}') as unknown
+    const references = status === 'succeeded' ? await store.references(child) : []
+    await this.#engine.apply(sessionId, {
+      kind: 'child',
+      name: suffix,
+      attemptId: '',
+      event: status === 'succeeded' ? doneEvent(invoke ?? '', result) : errorEvent(invoke ?? '', told),
+      entry: { type: 'child.ended', key: parent, session: child, workflow, status, ...(status !== 'succeeded' && { error: told }) },
+      // What the child has drawn, its parent names too: it may outlive the child.
+      artifacts: references.map((sha256) => ({ group: 'references', sha256 })),
+      unpin: false,
+    })
+    this.#engine.at?.('parent.told', child)
+    await store.forget('outbox', `parent:${child}`)
+  }
+
+  /**
+   * Parts an ended child from its parent, so that it can be removed: its end was told, and no outbox asks anything of it.
+   * @returns false while its parent rests and has yet to take the end in: going on, it would make the child anew
+   */
+  async part(child: string): Promise<boolean> {
+    const { store } = this.#engine
+    const { parent, workflow } = await store.fields(child, 'parent', 'workflow')
+    if (parent === null || workflow === null) return true
+    const { sessionId, suffix } = splitStepKey(parent)
+    const open = `open:${suffix}` as const
+    const isAwaited = async (): Promise<boolean> => (await store.fields(sessionId, open))[open] !== null
+    if (await isAwaited()) {
+      await this.tell(child)
+      if (await isAwaited()) return false
+    }
+    return this.follow(parent, childValue({ child, workflow }))
+  }
+
+  /** The same, at the end of a commit. Never throws: the outbox has it. */
+  async tellNow(child: string): Promise<void> {
+    await this.tell(child).catch((error: unknown) => this.#engine.log.warn({ session: child, err: error }, 'a parent is told by the sweep'))
+  }
+}
+
+const isEnded = (status: string | null): boolean => ended.has(status as Status)
+
+/** What a parent's document asks of the child of this effect; nothing when it is closed. */
+function asked(snapshot: string | null, suffix: string): { invoke: string; input: unknown } {
+  const { effects } = JSON.parse(snapshot ?? '{"effects":{}}') as Document
+  const [name, effect] = Object.entries(effects).find(([, each]) => each.suffix === suffix) ?? []
+  return { invoke: idOf(name ?? ''), input: effect && 'input' in effect ? effect.input : undefined }
+}

@@ -1,0 +1,169 @@
+/** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
+import { Queue } from 'bullmq'
+import { deviceLost } from '../domains/operation.ts'
+import { Target } from '../domains/values.ts'
+import type { DarkroomError } from '../errors.ts'
+import { workflowError } from '../errors.ts'
+import { keys, queues, splitStepKey } from '../keys.ts'
+import { claimDeserted, forgetQueue } from '../farm/ledger.ts'
+import type { Redis } from '../redis.ts'
+import type { AtPoint } from './points.ts'
+import { isHere, type WorkerRecord } from '../farm/record.ts'
+import { deviceError } from '../domains/device/errors.ts'
+
+/** A step that waits for a worker, with what decides where it may run. */
+export interface Waiting {
+  stepKey: string
+  dispatch: number
+  name: string
+  lane: string
+  /** 0 continues a session; first steps come behind, by the session's priority. */
+  priority: number
+  /** Only for steps on a device. */
+  model: { id: string; bodyHash: string } | null
+  exactnessKey: string | null
+  /** Worker of the session's last step on a device: its tensors and model are there. */
+  lastWorker: string | null
+  /** The one device on which the session's steps run; null: any. */
+  device: string | null
+  /** Worker on which the step's last attempt failed or was lost: another is asked first. */
+  avoid: string | null
+  /** Of a command: the one worker it is for. */
+  target: Target | null
+}
+
+/** `over`: what the step speaks of is gone, so nobody will ever run it. */
+export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean } | { over: DarkroomError }
+
+/** Whom a command is for, by its input. */
+export const targetOf = (input: unknown): Target | null => Target.safeParse((input as { target?: unknown } | null)?.target).data ?? null
+
+/** A command goes to the worker it is for while that one's epoch lasts, and nowhere else. */
+function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): Placement {
+  if (!target) return { over: workflowError('broken', 'a command names no `target`: give it the device, worker and epoch') }
+  const worker = workers.find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
+  const { device } = target
+  if (!worker) return { over: deviceLost(`worker ${target.worker} of ${device} is gone, and what it held`) }
+  return isHere(worker)
+    ? { queue: queues.control(device), isAffinity: true }
+    : { over: deviceError('not_ready', `worker ${worker.id} of ${device} takes no more commands: it is ${worker.status}`) }
+}
+
+/**
+ * Where a step may run now. `elsewhere` says that workers of another hardware class could run it.
+ * Pure: workers are what they published.
+ */
+export function place(
+  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
+  workers: readonly WorkerRecord[],
+): Placement {
+  if (step.lane === 'control') return placeCommand(step.target, workers)
+  const ready = workers.filter((worker) => worker.status === 'ready')
+  if (step.lane === 'host')
+    return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
+  const { model, exactnessKey, device } = step
+  if (device !== null) return placeOn(device, step, ready)
+  const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
+  if (able.length === 0) return { nowhere: ready.length === 0 ? nobody(workers) : `no worker has ${described(model)}`, elsewhere: false }
+  const last = able.find((worker) => worker.id === step.lastWorker)
+  if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
+    return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
+  if (exactnessKey === null) {
+    // The class with most workers; of equals the first by name, so that every process chooses the same.
+    const counts = new Map<string, number>()
+    for (const worker of able) counts.set(worker.exactnessKey, (counts.get(worker.exactnessKey) ?? 0) + 1)
+    const [best] = [...counts].toSorted(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+    return { queue: queues.gpuClass(best?.[0] ?? ''), isAffinity: false }
+  }
+  const peers = able.filter((worker) => worker.exactnessKey === exactnessKey)
+  const others = step.avoid === null ? [] : peers.filter((worker) => worker.id !== step.avoid)
+  const [idlest] = others.toSorted((a, b) => a.running.length - b.running.length || (a.id < b.id ? -1 : 1))
+  if (idlest) return { queue: queues.gpuDevice(idlest.device.id), isAffinity: true }
+  if (peers.length > 0) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
+  return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
+}
+
+const described = (model: Waiting['model']): string => `model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
+
+/** On the one device that its session is for: at once, or when its worker can. */
+function placeOn(
+  device: string,
+  { model, exactnessKey }: Pick<Waiting, 'model' | 'exactnessKey'>,
+  ready: readonly WorkerRecord[],
+): Placement {
+  const worker = ready.find((each) => each.device.id === device)
+  if (!worker) return { nowhere: `device ${device}, which has no ready worker now`, elsewhere: false }
+  if (model !== null && !worker.models.includes(model.bodyHash))
+    return { nowhere: `device ${device}, whose worker has no ${described(model)}`, elsewhere: false }
+  if (exactnessKey === null || worker.exactnessKey === exactnessKey) return { queue: queues.gpuDevice(device), isAffinity: true }
+  return { nowhere: `device ${device}, which is of hardware class ${worker.exactnessKey} now, not ${exactnessKey}`, elsewhere: true }
+}
+
+/** Entries of its events that BullMQ keeps of each queue, about. */
+const eventsLength = 1000
+
+/** Why no worker takes steps. */
+function nobody(workers: readonly WorkerRecord[]): string {
+  const stalled = workers.filter(({ status }) => status === 'stalled').map(({ id }) => id)
+  return stalled.length > 0 ? `stalled, taking nothing although jobs wait: ${stalled.join(', ')}` : 'no worker is running'
+}
+
+export class Dispatcher {
+  readonly #redis: Redis
+  readonly #at: AtPoint | undefined
+  readonly #queues = new Map<string, Queue>()
+
+  constructor(redis: Redis, at?: AtPoint) {
+    this.#redis = redis
+    this.#at = at
+  }
+
+  /** The queue of that name; Bull Board and readiness look at them too. */
+  queue(name: string): Queue {
+    let queue = this.#queues.get(name)
+    if (!queue) {
+      queue = new Queue(name, {
+        connection: this.#redis,
+        prefix: keys.queuePrefix(name),
+        skipVersionCheck: true,
+        // Nobody reads them, and the queues of devices that are gone stay.
+        streams: { events: { maxLen: eventsLength } },
+      })
+      // The connection tells its own errors; without a listener BullMQ prints them.
+      queue.on('error', () => undefined)
+      this.#queues.set(name, queue)
+    }
+    return queue
+  }
+
+  /** Adds the step's job to a queue. One that cannot be added is no other one's fault. */
+  async add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
+    const { stepKey, dispatch, name, priority } = step
+    this.#at?.('dispatch.before', splitStepKey(stepKey).sessionId)
+    await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
+    this.#at?.('dispatch.after', splitStepKey(stepKey).sessionId)
+    if (queues.isGpu(queue)) await this.#redis.publish(keys.wake(queue), '')
+  }
+
+  /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */
+  async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
+    const base = `${keys.queuePrefix(queue)}:${queue}`
+    const [isKnown, place] = await Promise.all([this.#redis.exists(`${base}:${jobId}`), this.#redis.lpos(`${base}:active`, jobId)])
+    return isKnown === 0 ? 'gone' : place === null ? 'waiting' : 'active'
+  }
+
+  /**
+   * Removes the queues that no worker serves any more, with the jobs of steps that went elsewhere since: nobody would take them out. What is
+   * still open is dispatched anew when somebody can run it.
+   */
+  async clearDeserted(): Promise<void> {
+    for (const name of await claimDeserted(this.#redis)) {
+      await this.queue(name).obliterate({ force: true })
+      await forgetQueue(this.#redis, name)
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#queues.values()].map((queue) => queue.close()))
+  }
+}

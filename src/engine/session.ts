@@ -1,0 +1,195 @@
+/**
+ * A session: one durable run of a workflow.
+ *
+ * | status | entered | left |
+ * | --- | --- | --- |
+ * | `queued` | accepted, nothing taken yet | first step taken → `running` |
+ * | `running` | a step was taken, or resumed | pause → `pausing` or `paused`; an end |
+ * | `pausing` | pause asked for while an attempt holds a lease | last lease over → `paused`; resume → `running`; an end |
+ * | `paused` | nothing of it runs, no tensor of it is on a device | resume → `running`; cancel |
+ * | `succeeded`, `failed`, `cancelled` | the end | never |
+ */
+import { z } from 'zod'
+import type { WireError } from '../errors.ts'
+
+export const statuses = ['queued', 'running', 'pausing', 'paused', 'succeeded', 'failed', 'cancelled'] as const
+export type Status = (typeof statuses)[number]
+export const ended: ReadonlySet<Status> = new Set<Status>(['succeeded', 'failed', 'cancelled'])
+
+/** Latest progress of a session; `fraction` (0…1) never falls, not over a takeover either. */
+export interface Progress {
+  fraction: number
+  /** Step it comes from, e.g. `inference.denoise`, and its stage: `load`, `run`. */
+  step: string
+  stage: string
+  call?: number | undefined
+  calls?: number | undefined
+  /** Calls a second and seconds left, from recent calls. */
+  rate?: number | undefined
+  etaS?: number | undefined
+  /** Call of the last recorded checkpoint: what another worker would go on from. */
+  checkpoint?: number | undefined
+  /** Which of how many images. */
+  image?: number | undefined
+  images?: number | undefined
+}
+
+export interface Session {
+  id: string
+  workflow: string
+  status: Status
+  /** What a queued or running session waits for, in words; null when it waits for nothing. */
+  waiting: string | null
+  /** The request made whole: never changes. */
+  input: Record<string, unknown>
+  output: Record<string, unknown> | null
+  error: WireError | null
+  progress: Progress | null
+  priority: number
+  tags: string[]
+  /** Id of the API key that submitted it; null without keys. */
+  keyId: string | null
+  retryOf: string | null
+  /** The session whose child it is. */
+  parent: string | null
+  /** Id of the device on which all its steps on a device run, and its children's; null: any. */
+  device: string | null
+  /** Exactness key its first GPU step pinned (8 hex), null before. */
+  exactnessKey: string | null
+  /** All times are milliseconds since 1970 by Redis' clock. */
+  createdAt: number
+  startedAt: number | null
+  endedAt: number | null
+  deadlineAt: number | null
+  /** Number of commits so far. */
+  version: number
+}
+
+/** Kinds of history entries. Entry n of the list is the event with SSE id n, counted from 1. */
+export const eventTypes = [
+  'session.created',
+  'session.pausing',
+  'session.paused',
+  'session.resumed',
+  'session.moved',
+  'session.succeeded',
+  'session.failed',
+  'session.cancelled',
+  'step.started',
+  'step.completed',
+  'step.failed',
+  'step.retrying',
+  'step.released',
+  'step.recovered',
+  'step.noted',
+  'timer.fired',
+  'child.ended',
+  'signal.received',
+] as const
+export type EventType = (typeof eventTypes)[number]
+
+export interface SessionEvent {
+  type: EventType
+  /** Milliseconds since 1970 by Redis' clock. */
+  at: number
+  /** Step key `<sessionId>.<version>.<n>` and step name, for events of a step. */
+  key?: string
+  step?: string
+  attemptId?: string
+  worker?: string
+  [more: string]: unknown
+}
+
+/** What `POST /v1/sessions` may say besides the workflow's own input. */
+export const SubmitOptions = z.object({
+  priority: z.int().min(0).max(9).default(5),
+  tags: z
+    .array(z.string().regex(/^[\w.:-]{1,64}$/, 'letters, digits, `_ . : -`, at most 64'))
+    .max(16)
+    .default([]),
+  deadlineS: z
+    .number()
+    .positive()
+    .max(30 * 86_400)
+    .optional(),
+  device: z.string().min(1).max(200).optional(),
+})
+export type SubmitOptions = z.infer<typeof SubmitOptions>
+
+export interface Submission extends SubmitOptions {
+  /** Workflow name, `image-generation` (newest version) or `image-generation@1`. */
+  workflow: string
+  input: unknown
+  idempotencyKey?: string | undefined
+  /** SHA-256 (hex) of the body as it was sent: two sends without a seed are the same request. */
+  bodySha256?: string | undefined
+  keyId: string | null
+  /** Whether the caller may touch what others own. */
+  mayOperate?: boolean
+}
+
+export interface SessionFilter {
+  status?: Status | undefined
+  workflow?: string | undefined
+  tag?: string | undefined
+  /** Only children of this session. */
+  parent?: string | undefined
+  /** Only sessions of this API key; null sees all. */
+  keyId: string | null
+  /** Opaque, from a former page. */
+  cursor?: string | undefined
+  limit: number
+}
+
+export interface SessionPage {
+  sessions: Session[]
+  next: string | null
+}
+
+/** What `POST /v1/sessions/{id}/signal` may say. */
+export const Signal = z.strictObject({
+  type: z.string().regex(/^[A-Za-z][\w-]{0,63}(?:\.[\w-]{1,64}){0,3}$/, 'must be words of letters, digits, `_ -`, joined by dots'),
+  data: z.unknown().optional(),
+  eventId: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,128}$/, 'must be 1 to 128 visible ASCII characters')
+    .optional(),
+})
+export type Signal = z.infer<typeof Signal>
+
+export type ControlVerb = 'pause' | 'resume' | 'cancel'
+
+/** What happened on the way, apart from the pictures: attempts, workers, checkpoints used, times. */
+export interface Receipt {
+  session: string
+  workflow: string
+  status: Status
+  input: Record<string, unknown>
+  exactnessKey: string | null
+  createdAt: number
+  startedAt: number | null
+  endedAt: number | null
+  steps: StepReceipt[]
+  /** Worker deaths, moves to another hardware class, refused checkpoints: what a reader should know. */
+  notes: { at: number; note: string }[]
+}
+
+export interface StepReceipt {
+  key: string
+  step: string
+  attempts: {
+    attemptId: string
+    worker: string
+    device: string
+    exactnessKey: string | null
+    startedAt: number
+    endedAt: number | null
+    /** completed, failed, released (pause, drain), lost (its lease ended), cancelled, or null while it runs. */
+    end: 'completed' | 'failed' | 'released' | 'lost' | 'cancelled' | null
+    /** The checkpoint it went on from; null when it began at call 0. */
+    resumedFrom: { call: number; sha256: string } | null
+    /** Seconds by stage as the worker measured them. */
+    stats: Record<string, unknown> | null
+    error: WireError | null
+  }[]
+}

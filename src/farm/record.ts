@@ -1,0 +1,37 @@
+/** What a worker publishes about itself and its device: the one record that the rest of the farm knows of it. */
+import { z } from 'zod'
+import { DeviceStatus } from '../domains/device/schema.ts'
+import { MemoryReport } from '../domains/memory/schema.ts'
+
+/** A worker's device and what it holds of it: the parts of the domains `device` and `memory` in one. */
+export const DeviceReport = z.strictObject({ ...DeviceStatus.shape, ...MemoryReport.shape })
+export type DeviceReport = z.infer<typeof DeviceReport>
+
+export const workerStatuses = ['starting', 'ready', 'stalled', 'draining', 'suspect'] as const
+
+/** What a worker publishes about itself, with a time to live; nobody else writes it. */
+export interface WorkerRecord {
+  id: string
+  host: string
+  pid: number
+  epoch: string
+  device: { id: string; kind: string; name: string; index: number; totalBytes: number | null }
+  exactnessKey: string
+  hardware: Record<string, unknown>
+  build: Record<string, unknown>
+  settings: Record<string, unknown>
+  status: (typeof workerStatuses)[number]
+  models: string[]
+  /** Model ids resident in the Python child, and what runs now. */
+  resident: string[]
+  running: { key: string; step: string; session: string; since: number }[]
+  lanes: { gpu: number; host: number }
+  childPid: number | null
+  /** Its device and what it holds of it. */
+  report: DeviceReport
+  startedAt: number
+  seenAt: number
+}
+
+/** Whether a worker is there for its device: a stalled one may take work again at any moment, one that drains or is suspect takes no more. */
+export const isHere = ({ status }: Pick<WorkerRecord, 'status'>): boolean => status === 'ready' || status === 'stalled'

@@ -1,0 +1,112 @@
+import { describe, expect, it } from 'vitest'
+import { place, type Waiting } from '../../src/engine/dispatch.ts'
+import type { WorkerRecord } from '../../src/farm/record.ts'
+import { report } from '../support/report.ts'
+
+const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => ({
+  id,
+  host: '0123abcd',
+  pid: 1,
+  epoch: 'e',
+  device: { id: `0123abcd-cpu-0-${id}`, kind: 'cpu', name: 'a CPU', index: 0, totalBytes: null },
+  exactnessKey: '11111111',
+  hardware: {},
+  build: {},
+  settings: {},
+  status: 'ready',
+  models: ['body'],
+  resident: [],
+  running: [],
+  lanes: { gpu: 1, host: 4 },
+  childPid: null,
+  report: report(),
+  startedAt: 0,
+  seenAt: 0,
+  ...more,
+})
+const busy = { running: [{ key: 'k', step: 's', session: 'x', since: 0 }] }
+const step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'> = {
+  lane: 'gpu',
+  model: { id: 'model', bodyHash: 'body' },
+  exactnessKey: '11111111',
+  lastWorker: null,
+  device: null,
+  avoid: null,
+  target: null,
+}
+const classQueue = { queue: 'gpu.11111111', isAffinity: false }
+const id = (worker: string): string => `0123abcd-cpu-0-${worker}`
+const own = (worker: string) => ({ queue: `gpu.${id(worker)}`, isAffinity: true })
+
+describe('where a step may run', () => {
+  it.each<[string, Partial<typeof step>, WorkerRecord[], unknown]>([
+    ['its class', {}, [worker('a'), worker('b')], classQueue],
+    ['the worker that has its tensors', { lastWorker: 'b' }, [worker('a'), worker('b')], own('b')],
+    ['its class, when that worker is gone', { lastWorker: 'c' }, [worker('a'), worker('b')], classQueue],
+    ['its class, when that worker drains', { lastWorker: 'b' }, [worker('a'), worker('b', { status: 'draining' })], classQueue],
+    ['its class, when that worker is of another now', { lastWorker: 'b' }, [worker('a'), worker('b', { exactnessKey: '2' })], classQueue],
+    ['the idlest other, after a failure', { avoid: 'a' }, [worker('a'), worker('b', busy), worker('c')], own('c')],
+    ['another, though its tensors are there', { avoid: 'a', lastWorker: 'a' }, [worker('a'), worker('b')], own('b')],
+    ['where it failed, when there is no other', { avoid: 'a' }, [worker('a'), worker('b', { exactnessKey: '2' })], classQueue],
+    [
+      'the larger class, when it is free to choose',
+      { exactnessKey: null },
+      [worker('z', { exactnessKey: '0' }), worker('a'), worker('b')],
+      classQueue,
+    ],
+    ['nowhere without a worker', {}, [], { nowhere: 'no worker is running', elsewhere: false }],
+    ['nowhere with a suspect one', {}, [worker('a', { status: 'suspect' })], { nowhere: 'no worker is running', elsewhere: false }],
+    [
+      'nowhere with a stalled one',
+      {},
+      [worker('a', { status: 'stalled' })],
+      { nowhere: 'stalled, taking nothing although jobs wait: a', elsewhere: false },
+    ],
+    [
+      'a stalled worker, when it is a command for it',
+      { lane: 'control', target: { device: 'd', worker: 'a', epoch: 'e' } },
+      [worker('a', { status: 'stalled' })],
+      { queue: 'control.d', isAffinity: true },
+    ],
+    ['its class, when that worker is stalled', { lastWorker: 'b' }, [worker('a'), worker('b', { status: 'stalled' })], classQueue],
+    [
+      'nowhere without its model',
+      {},
+      [worker('a', { models: [] })],
+      { nowhere: 'no worker has model model with body body', elsewhere: false },
+    ],
+    [
+      'elsewhere only, when its class is gone',
+      {},
+      [worker('a', { exactnessKey: '2' })],
+      { nowhere: 'no worker of hardware class 11111111 is running', elsewhere: true },
+    ],
+    ['its device, though the last tensors are elsewhere', { device: id('a'), lastWorker: 'b' }, [worker('a'), worker('b')], own('a')],
+    ['its device, before a class is pinned', { device: id('a'), exactnessKey: null }, [worker('a'), worker('b'), worker('c')], own('a')],
+    ['its device, though it failed there', { device: id('a'), avoid: 'a' }, [worker('a'), worker('b')], own('a')],
+    [
+      'nowhere while its device has no worker',
+      { device: id('c') },
+      [worker('a'), worker('c', { status: 'draining' })],
+      { nowhere: `device ${id('c')}, which has no ready worker now`, elsewhere: false },
+    ],
+    [
+      'nowhere while its device lacks the model',
+      { device: id('a') },
+      [worker('a', { models: [] }), worker('b')],
+      { nowhere: `device ${id('a')}, whose worker has no model model with body body`, elsewhere: false },
+    ],
+    [
+      'on its device again from the start, when that one is of another class now',
+      { device: id('a') },
+      [worker('a', { exactnessKey: '2' }), worker('b')],
+      { nowhere: `device ${id('a')}, which is of hardware class 2 now, not 11111111`, elsewhere: true },
+    ],
+    ['the host lane, whatever its device', { lane: 'host', device: id('c') }, [worker('a')], { queue: 'host', isAffinity: false }],
+    ['the host lane', { lane: 'host' }, [worker('a')], { queue: 'host', isAffinity: false }],
+    ['no host lane without a worker', { lane: 'host' }, [], { nowhere: 'no worker is running', elsewhere: false }],
+  ])('%s', (_, over, workers, expected) => {
+    expect(place({ ...step, ...over }, workers)).toEqual(expected)
+    expect(place({ ...step, ...over }, workers.toReversed())).toEqual(expected)
+  })
+})

@@ -1,0 +1,97 @@
+/** A sweep that is overtaken between what it reads and what it does about it: nothing that is due may be forgotten. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { DarkroomError } from '../../src/errors.ts'
+import { keys, shardOf } from '../../src/keys.ts'
+import { connect } from '../../src/redis.ts'
+import { Engine } from '../../src/engine/engine.ts'
+import { Recovery } from '../../src/engine/recovery.ts'
+import { startEngine, type TestEngine } from '../support/engine.ts'
+import { eventually, sleep } from '../support/farm.ts'
+import * as nested from '../support/nested.ts'
+
+describe('a sweep that is overtaken', () => {
+  let t: TestEngine
+  let recovery: Recovery
+  beforeAll(async () => {
+    t = await startEngine()
+    recovery = new Recovery(t.engine)
+    recovery.start()
+  })
+  afterAll(async () => {
+    await recovery.stop()
+    await t[Symbol.asyncDispose]()
+  })
+
+  it('by an attempt that takes the step and asks for its retry: the retry stays in the outbox', async () => {
+    const { store } = t.engine
+    const read = store.step.bind(store)
+    const id = await t.submit()
+    const key = `${id}.1.0`
+    let isOver = false
+    store.step = async (stepKey) => {
+      if (isOver || stepKey !== key) return read(stepKey)
+      isOver = true
+      const attempt = await t.take(id, '1.0')
+      const seen = await read(stepKey)
+      expect(seen?.state).toBe('leased')
+      expect(await t.port.deliver(attempt, { error: new DarkroomError('worker.busy', 'not now') })).toEqual({ isRecorded: true })
+      return seen
+    }
+    await eventually('the sweep came by', () => Promise.resolve(isOver))
+    await recovery.stop()
+    expect(await t.redis.zscore(keys.outbox(shardOf(id)), `step:${key}`)).not.toBe(null)
+    store.step = read
+    recovery = new Recovery(t.engine)
+    recovery.start()
+  })
+
+  it('by a pause and a resume: the deadline stays in the clock', async () => {
+    const { store } = t.engine
+    const end = store.end.bind(store)
+    const id = await t.submit({ deadlineS: 0.2 })
+    let isOver = false
+    store.end = async (session, error, timer) => {
+      if (isOver || session !== id) return end(session, error, timer)
+      await t.engine.control(id, 'pause')
+      const ended = await end(session, error, timer)
+      await t.engine.control(id, 'resume')
+      isOver = true
+      return ended
+    }
+    await eventually('the sweep came by', () => Promise.resolve(isOver))
+    await expect.poll(async () => (await t.engine.get(id))?.error?.code, { timeout: 30_000 }).toBe('session.deadline_exceeded')
+  })
+})
+
+describe('a process without the workflow', () => {
+  it('leaves what is due to others soon, so that it is not always the first to look', async () => {
+    await using t = await startEngine({ shards: 1, ...nested })
+    const { config, log } = t.engine
+    const connections = [connect(t.url, { patience: 'wait' }), connect(t.url, { patience: 'wait' })] as const
+    // It has the workflows of the product only, and sweeps; the one that has those of the test does not, yet.
+    const other = new Engine({ redis: connections[0], subscriber: connections[1], config, log })
+    try {
+      const { session } = await t.engine.start({ workflow: 'leaf', input: { n: 3 }, priority: 5, tags: [], keyId: null })
+      const { id } = session
+      const attempt = await t.take(id, '1.0')
+      await t.engine.control(id, 'pause')
+      await t.port.deliver(attempt, { output: { n: 3 }, artifacts: [], stats: {} })
+      await t.engine.control(id, 'resume')
+      const dues: number[] = []
+      for (let i = 0; i < 60; i++) {
+        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.store.now()])
+        dues.push(Number(due) - now)
+        await sleep(50)
+      }
+      // Only while it looks is it held for longer.
+      expect(dues.filter((due) => due > 510).length).toBeLessThan(dues.length / 2)
+      const recovery = new Recovery(t.engine)
+      recovery.start()
+      await eventually('its end', async () => (await t.engine.get(id))?.status === 'succeeded')
+      await recovery.stop()
+    } finally {
+      await other.close()
+      for (const connection of connections) connection.disconnect()
+    }
+  })
+})

@@ -1,0 +1,49 @@
+import { describe, expect, it } from 'vitest'
+import type { DarkroomError } from '../../../src/errors.ts'
+import { createLog } from '../../../src/log.ts'
+import { HostMemory } from '../../../src/workers/device/host-memory.ts'
+import { MemoryKeeper, type KeeperOptions } from '../../../src/workers/device/keeper.ts'
+import type { Ready } from '../../../src/workers/python/protocol.ts'
+import type { PythonChild } from '../../../src/workers/python/supervisor.ts'
+
+/** System RAM whose driver can lose it. */
+class LosableMemory extends HostMemory {
+  isLost = false
+  override usage(device: number): ReturnType<HostMemory['usage']> {
+    return { ...super.usage(device), lost: this.isLost }
+  }
+}
+
+describe('a device that its driver has lost', () => {
+  it('ends its worker, for only a new process can use it again, and says so in its report', async () => {
+    const memory = new LosableMemory()
+    const reasons: DarkroomError[] = []
+    const options: KeeperOptions = {
+      device: 'd',
+      worker: 'w',
+      epoch: '01234567-0000',
+      ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
+      child: {} as PythonChild,
+      vitals: () => undefined,
+      families: [],
+      port: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
+      log: createLog('silent', 'test'),
+      isBusy: () => false,
+      reserve: () => Promise.reject(new Error('nothing is reserved here')),
+      tell: () => Promise.resolve(),
+      tellAnalytics: () => Promise.resolve(),
+      fail: (reason) => reasons.push(reason),
+    }
+    const [device] = memory.devices()
+    if (!device) throw new Error('there is no system RAM')
+    const keeper = new MemoryKeeper({ memory, index: 0, device, reason: null }, options)
+    await keeper.publish()
+    expect([reasons, keeper.report.alerts.filter(({ code }) => code === 'device.lost')]).toEqual([[], []])
+    memory.isLost = true
+    await keeper.publish()
+    expect(reasons).toMatchObject([{ code: 'device.lost' }])
+    expect(keeper.report).toMatchObject({ state: 'degraded', usage: { lost: true } })
+    expect(keeper.report.alerts).toContainEqual(expect.objectContaining({ code: 'device.lost' }))
+    await keeper.close()
+  })
+})
