@@ -9,9 +9,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { SetupFailure, lastLines } from './failure.mjs'
-import { homeFolder, root } from './home.mjs'
+import { homeFolder, root } from '../host/home.mjs'
+import { readyEnvironment } from '../host/places.mjs'
 import { ensureNativeTests } from './native.mjs'
-import { readyEnvironment } from './python.mjs'
 import { speaker } from './say.mjs'
 
 /** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
