@@ -34,7 +34,7 @@ const targets = {
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
   soak: { command: ['--import', 'tsx', join(root, 'bench', 'soak.ts')], native: true },
-  chaos: { command: ['--import', 'tsx', join(root, 'test', 'chaos', 'verifier', 'main.ts')], native: true },
+  chaos: { command: ['--import', 'tsx', join(root, 'test', 'long', 'verifier', 'main.ts')], native: true },
   setup: { native: true },
 }
 

@@ -94,13 +94,14 @@ const firstLines = (text = '') =>
 
 /** @param {string} name @param {string[]} args @returns {Part[]} */
 function partsOf(name, args) {
-  if (name === 'exact' || name === 'crash') return [vitest('vitest', '--project', name, ...args)]
+  if (name === 'exact') return [vitest('vitest', '--project', 'exact', ...args)]
+  if (name === 'crash') return [vitest('vitest', '--project', 'long', ...args)]
   if (name === 'cluster') {
     process.env['TEST_REDIS'] = 'cluster'
-    const chosen = args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/api', 'test/faults']
-    return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'crash', ...chosen)]
+    const chosen = args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/long', 'test/api']
+    return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'long', ...chosen)]
   }
-  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'crash', ...args)]
+  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'long', ...args)]
   const quick = [
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
