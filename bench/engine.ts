@@ -62,8 +62,6 @@ const chain: Workflow = {
   exact: false,
   makeWhole: (input) => Promise.resolve(Input.parse(input)),
   progress: () => ({ fraction: 0 }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
 }
 

@@ -39,8 +39,6 @@ const waiting: Workflow = {
   exact: false,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: () => ({ fraction: 0 }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
 }
 

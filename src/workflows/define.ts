@@ -21,10 +21,8 @@ export interface Workflow {
   makeWhole(input: unknown, catalogue: Catalogue): Promise<Record<string, unknown>>
   /** How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1. */
   progress(context: unknown, step: string, fraction: number): { fraction: number; image?: number; images?: number }
-  /** The model a worker must have for the steps on its device; null when any worker will do. */
-  needs(context: unknown): { id: string; bodyHash: string } | null
-  /** `strict`: wait for the pinned hardware class until the deadline. */
-  isStrict(context: unknown): boolean
+  /** Whether a session with this input waits for its pinned hardware class until the deadline; it does not when left out. */
+  isStrict?(input: Record<string, unknown>): boolean
   /** How many steps a session with this input takes, for the memory its history will need; ten when the workflow does not say. */
   steps?(input: Record<string, unknown>): number
   /** Its own route in the HTTP API, beside `POST /v1/sessions`. */

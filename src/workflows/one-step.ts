@@ -61,8 +61,6 @@ export function operationWorkflow<Given>(operations: OperationTable, name: strin
     makeWhole: async (given, catalogue) =>
       operation.input.parse(await about.whole(input.parse(given), catalogue)) as Record<string, unknown>,
     progress: (_context, _step, fraction) => ({ fraction }),
-    needs: () => null,
-    isStrict: () => false,
     steps: () => 1,
     ...(scope && { scope }),
     resources: { lanes: [operation.lane], note: 'one command to the worker of one device; it fails when that worker ends' },

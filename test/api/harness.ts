@@ -51,8 +51,6 @@ const sketch: Workflow = {
   exact: false,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
 }
 

@@ -45,8 +45,6 @@ const fragile: Workflow = {
   exact: false,
   makeWhole: () => Promise.resolve({}),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
 }
 

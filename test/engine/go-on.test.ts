@@ -70,8 +70,6 @@ const walk: Workflow = {
   exact: true,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 }
 const nothing = (lane: 'host' | 'gpu'): ReturnType<typeof operation<Done, Done>> =>
@@ -163,7 +161,7 @@ describe('a worker that brings a result', () => {
 
   it('and says it again because the answer was lost has the same answer', async () => {
     const id = await start({ lanes: ['host', 'host'] })
-    const { state, model, ...attempt } = await t.take(id, '1.0')
+    const { state, models, ...attempt } = await t.take(id, '1.0')
     const event = { type: 'xstate.done.actor.host', output: {}, actorId: 'host' }
     const entry = { type: 'step.completed' as const, key: attempt.stepKey }
     const cause = { kind: 'step' as const, name: '1.0', attemptId: attempt.id, event, entry, artifacts: [], unpin: false }
@@ -175,7 +173,8 @@ describe('a worker that brings a result', () => {
     expect(await say('another')).toEqual({ is: 'stale' })
     expect(await history(id)).toEqual(told)
     expect(
-      (await t.port.deliver({ ...attempt, state: first.next?.state ?? state, id: 'mine', stepKey: `${id}.2.0`, model }, result)).isRecorded,
+      (await t.port.deliver({ ...attempt, state: first.next?.state ?? state, id: 'mine', stepKey: `${id}.2.0`, models }, result))
+        .isRecorded,
     ).toBe(true)
     expect(await say('mine')).toEqual({ is: 'ended' })
   })

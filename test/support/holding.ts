@@ -113,24 +113,23 @@ export const workflows: Workflow[] = [
       return Whole.parse({ target: await catalogue.device(device, 'input.device'), bytes, next })
     },
     progress: (_, __, fraction) => ({ fraction }),
-    needs: () => null,
-    isStrict: () => false,
     resources: { lanes: ['control'], note: 'device memory' },
   },
 ]
 
-const command = { lane: 'control', attempts: 1, timeoutMs: 600_000, output: z.unknown() } as const
+const command = { lane: 'host', attempts: 1, timeoutMs: 600_000, output: z.unknown() } as const
+const aimed = { ...command, lane: 'control' } as const
 
 export const operations = {
   'test.fail': operation({
     ...command,
-    lane: 'host',
     input: z.strictObject({}),
     run: () => Promise.reject(new DarkroomError('worker.failed', 'it was told to fail')),
   }),
   'test.copy': operation({
-    ...command,
+    ...aimed,
     input: On,
+    needs: ({ target }) => ({ target }),
     run: async ({ target, id }, tools: Tools) => {
       const { memory: held } = tools.device(target)
       const n = Number(id.split('.')[2])
@@ -139,8 +138,9 @@ export const operations = {
     },
   }),
   'test.linger': operation({
-    ...command,
+    ...aimed,
     input: Bytes,
+    needs: ({ target }) => ({ target }),
     run: async ({ blockMs: ms, ...input }, tools: Tools) => {
       const make = { kind: 'device', placement: 'automatic', ownedBy: 'key', timeToLiveMs: 600_000 }
       const made = await memory['memory.allocate'].run({ ...input, ...make }, tools)

@@ -13,13 +13,11 @@ import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
 import type { Workflow } from '../../src/workflows/index.ts'
 
-const plain: Pick<Workflow, 'version' | 'exact' | 'makeWhole' | 'progress' | 'needs' | 'isStrict' | 'resources'> = {
+const plain: Pick<Workflow, 'version' | 'exact' | 'makeWhole' | 'progress' | 'resources'> = {
   version: 1,
   exact: false,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 }
 
@@ -73,6 +71,7 @@ export const operations: OperationTable = {
     input: z.unknown(),
     output: z.unknown(),
     lane: 'gpu',
+    needs: () => ({ models: [{ id: 'a model of nobody', bodyHash: 'f'.repeat(64) }] }),
     attempts: 1,
     timeoutMs: 1000,
     run: () => Promise.reject(new Error('no worker has the model of this step')),
@@ -273,7 +272,6 @@ const stranded: Workflow = {
   description: 'Waits for a worker that never comes.',
   input: z.strictObject({}),
   output: z.unknown(),
-  needs: () => ({ id: 'a model of nobody', bodyHash: 'f'.repeat(64) }),
   machine: setup({
     types: { events: {} as { type: 'signal.go' } },
     actors: { 'test.nowhere': step<unknown, unknown>() },

@@ -10,12 +10,10 @@ import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
 import type { Workflow } from '../../src/workflows/index.ts'
 
-const plain: Pick<Workflow, 'exact' | 'makeWhole' | 'progress' | 'needs' | 'isStrict' | 'resources'> = {
+const plain: Pick<Workflow, 'exact' | 'makeWhole' | 'progress' | 'resources'> = {
   exact: false,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
 }
 

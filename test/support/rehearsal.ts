@@ -47,8 +47,6 @@ const rehearsal: Workflow = {
   exact: false,
   makeWhole: (input) => Promise.resolve(Input.parse(input)),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
 }
 

@@ -102,8 +102,6 @@ function script(version: number): Workflow {
     exact: false,
     makeWhole: (input) => Promise.resolve(Input.parse(input)),
     progress: (_, __, fraction) => ({ fraction }),
-    needs: () => null,
-    isStrict: () => false,
     resources: { lanes: ['host'], note: 'nothing' },
     machine: setup({
       types: {

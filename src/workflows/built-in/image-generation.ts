@@ -273,8 +273,7 @@ export const imageGeneration: Workflow = {
     const within = share.from + fraction * (share.to - share.from)
     return { fraction: Math.min(0.999, (before + within) / input.count), image: Math.min(before + 1, input.count), images: input.count }
   },
-  needs: (context) => pinOf(context as Context),
-  isStrict: (context) => (context as Context).input.pin === 'strict',
+  isStrict: (input) => input['pin'] === 'strict',
   steps: (input) => 2 + 3 * Number(input['count']),
   resources: { lanes: ['gpu', 'host'], note: 'one device; memory by model and size' },
 }

@@ -98,8 +98,6 @@ export const memoryTransfer: Workflow = {
     })
   },
   progress: (_context, name, fraction) => ({ fraction: (name === 'memory.read' ? 0 : 0.5) + fraction / 2 }),
-  needs: () => null,
-  isStrict: () => false,
   steps: () => 2,
   resources: { lanes: ['control'], note: 'commands to the workers of two devices; it fails when one of them ends' },
 }

@@ -244,8 +244,6 @@ const program: Workflow = {
   exact: false,
   makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 }
 
