@@ -11,7 +11,7 @@ import { join, relative } from 'node:path'
 import { SetupFailure, lastLines } from './failure.mjs'
 import { homeFolder, root } from '../host/home.mjs'
 import { readyEnvironment } from '../host/places.mjs'
-import { ensureNativeTests } from './native.mjs'
+import { ensureNativeTests } from './native/build.mjs'
 import { speaker } from './say.mjs'
 
 /** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
