@@ -33,6 +33,7 @@ const targets = {
   cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
+  compare: { command: ['--import', 'tsx', join(root, 'bench', 'compare.ts')], native: true },
   soak: { command: ['--import', 'tsx', join(root, 'bench', 'soak.ts')], native: true },
   chaos: { command: ['--import', 'tsx', join(root, 'test', 'long', 'verifier', 'main.ts')], native: true },
   setup: { native: true },
