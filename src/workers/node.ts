@@ -43,7 +43,9 @@ import type { WorkerRecord } from '../farm/record.ts'
 import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './device/keeper.ts'
 import type { OpenOptions } from './device/native.ts'
 import type { Ready, Vitals } from './python/protocol.ts'
-import { childEnvironment, PythonChild, type Stall } from './python/supervisor.ts'
+import { childEnvironment } from './python/environment.ts'
+import type { Stall } from './python/process.ts'
+import { PythonChild } from './python/supervisor.ts'
 import { LaneWatch } from './lane-watch.ts'
 import { DeviceLane, openLane, StepRunner, type LaneHandle } from './runner.ts'
 import { deviceError } from '../domains/device/errors.ts'
@@ -109,7 +111,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
 
   let fail: (reason: DarkroomError) => void = () => undefined
   const failed = new Promise<DarkroomError>((resolve) => (fail = resolve))
-  let vitals: Vitals | undefined
   const child = new PythonChild({
     command: options.command,
     env: childEnvironment(home, join(root, 'python')),
@@ -122,8 +123,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     },
     log,
     ...(options.stall && { stall: options.stall }),
-    onVitals: (latest) => (vitals = latest),
-    onGone: () => (vitals = undefined),
     onEnded: (reason) => fail(reason),
   })
   let port: AttemptPort | undefined
@@ -163,7 +162,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
       epoch,
       held,
       own,
-      vitals: () => vitals,
       fail,
       failed,
     }).open(undo)
@@ -189,7 +187,6 @@ interface Parts {
   epoch: string
   held: { device: string; lease: DeviceLease }
   own: OpenedDevice
-  vitals(): Vitals | undefined
   fail(reason: DarkroomError): void
   failed: Promise<DarkroomError>
 }
@@ -219,7 +216,6 @@ class Node {
       epoch,
       ready,
       child,
-      vitals: () => parts.vitals(),
       families: [...new Set(models.map((model) => model.family))],
       port,
       log,
@@ -356,7 +352,7 @@ class Node {
       settings: ready.settings,
       status: this.#status,
       models: models.map((model) => model.bodyHash),
-      resident: this.#parts.vitals()?.models.map((model) => model.id) ?? [],
+      resident: child.heartbeat?.models.map((model) => model.id) ?? [],
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,

@@ -19,7 +19,7 @@ import type { Reservation } from '../../farm/ledger.ts'
 import type { Logger } from '../../log.ts'
 import type { AttemptPort } from '../../engine/attempt.ts'
 import { nativeStatus, openDeviceMemory, type OpenOptions } from './native.ts'
-import type { Ready, Vitals } from '../python/protocol.ts'
+import type { Ready } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import { deviceError } from '../../domains/device/errors.ts'
 
@@ -40,8 +40,6 @@ const releaseGraceMs = 3000
 export interface KeeperOptions extends Target {
   ready: Ready
   child: PythonChild
-  /** The child's last heartbeat, while one runs. */
-  vitals(): Vitals | undefined
   /** Families of models that are here. */
   families: string[]
   port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
@@ -274,8 +272,8 @@ export class MemoryKeeper implements DeviceTools {
   }
 
   async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {
-    const vitals = this.#options.vitals()
-    return vitals ? { reservedBytes: vitals.deviceBytes, models: vitals.models.map(({ id }) => id) } : null
+    const { heartbeat } = this.#options.child
+    return heartbeat ? { reservedBytes: heartbeat.deviceBytes, models: heartbeat.models.map(({ id }) => id) } : null
   }
 
   async publish(): Promise<number> {
@@ -298,7 +296,7 @@ export class MemoryKeeper implements DeviceTools {
     const { families, ready } = this.#options
     const [figures, vitals] = await this.#figures(index)
     const usage = memory.usage(index)
-    const child = this.#options.vitals()
+    const child = this.#options.child.heartbeat
     const python: PythonMemory | null = child
       ? {
           allocatedBytes: child.allocatedBytes,

@@ -24,7 +24,6 @@ describe('a device that its driver has lost', () => {
       epoch: '01234567-0000',
       ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
       child: {} as PythonChild,
-      vitals: () => undefined,
       families: [],
       port: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       log: createLog('silent', 'test'),
