@@ -22,19 +22,9 @@ import type { Exactness } from '../domains/values.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
-import {
-  type Capacity,
-  countLosses,
-  type DeviceLease,
-  forgiveLosses,
-  leaseDevice,
-  type Need,
-  publishAnalytics,
-  publishWorker,
-  type Reservation,
-  reserve,
-  withdrawWorker,
-} from '../farm/ledger.ts'
+import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
+import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWorker } from '../farm/presence.ts'
+import { reserve, type Capacity, type Need, type Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models/scan.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
@@ -360,7 +350,7 @@ class Node {
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
-    await publishWorker(redis, this.#id, record, this.#served)
+    await publishWorker(redis, record, this.#served)
   }
 
   get #takes(): boolean {
