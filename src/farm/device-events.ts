@@ -12,7 +12,7 @@
  * The script that records a change is a compare-and-set on the last recorded state, which is read before the workers' records. So several
  * concurrent observers, or one that froze, record each change once and in order. Numbers grow by one; the newest events are kept.
  */
-import type { Alert } from '../domains/device/schema.ts'
+import type { Alert } from '../domains/device/status.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { ask, runScript, type Redis } from '../redis.ts'

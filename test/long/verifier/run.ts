@@ -64,7 +64,7 @@ export async function verify({
   const plan = planOf({ seed, minutes, workers, apis })
   const asked = options.asked ?? Math.ceil(plan.length / 2)
   say(`seed ${seed}: ${minutes} minutes on ${workers} workers and ${apis} APIs, ${plan.length} faults planned, ${asked} must hit live work`)
-  await using fleet = await Fleet.start({ seed, workers, apis, module: pathToFileURL(join(root, 'test/chaos/verifier/workflow.ts')).href })
+  await using fleet = await Fleet.start({ seed, workers, apis, module: pathToFileURL(join(root, 'test/long/verifier/workflow.ts')).href })
   const { farm } = fleet
   const ledger = join(farm.folder, 'ledger')
   const over = new AbortController()
