@@ -30,8 +30,9 @@ import { discoverModels } from '../models/scan.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
 import { openAttempts, type AttemptPort, type PortOptions } from '../engine/attempt.ts'
 import type { WorkerRecord } from '../farm/record.ts'
-import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './device/keeper.ts'
+import { DeviceMonitor } from './device/monitor.ts'
 import type { OpenOptions } from './device/native.ts'
+import { openOwnDevice, type OwnDevice } from './device/open.ts'
 import type { Ready, Vitals } from './python/protocol.ts'
 import { childEnvironment } from './python/environment.ts'
 import type { Stall } from './python/process.ts'
@@ -117,7 +118,7 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
   })
   let port: AttemptPort | undefined
   let held: { device: string; lease: DeviceLease } | undefined
-  let own: OpenedDevice | undefined
+  let own: OwnDevice | undefined
   const undo = async (): Promise<void> => {
     await child.stop(1000)
     await own?.memory.close()
@@ -176,7 +177,7 @@ interface Parts {
   host: string
   epoch: string
   held: { device: string; lease: DeviceLease }
-  own: OpenedDevice
+  own: OwnDevice
   fail(reason: DarkroomError): void
   failed: Promise<DarkroomError>
 }
@@ -185,7 +186,7 @@ class Node {
   readonly #parts: Parts
   readonly #id: string
   readonly #runner: StepRunner
-  readonly #keeper: MemoryKeeper
+  readonly #monitor: DeviceMonitor
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
@@ -200,20 +201,18 @@ class Node {
     this.#parts = parts
     const { artifacts, attempts, child, config, epoch, exactness, held, log, models, operations, own, port, ready, redis } = parts
     this.#id = `${held.device}-${randomBytes(2).toString('hex')}`
-    this.#keeper = new MemoryKeeper(own, {
-      device: held.device,
-      worker: this.#id,
-      epoch,
+    this.#monitor = new DeviceMonitor(own, {
+      target: { device: held.device, worker: this.#id, epoch },
       ready,
       child,
       families: [...new Set(models.map((model) => model.family))],
       port,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
-      tell: () => this.#publish(),
+      publish: () => this.#publish(),
       fail: (reason) => parts.fail(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
-      tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
+      publishAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })
     this.#runner = new StepRunner({
       port,
@@ -229,14 +228,14 @@ class Node {
         artifacts,
         child,
         exactness,
-        device: this.#keeper,
+        device: this.#monitor.tools,
         log,
         models: () => Promise.resolve(parts.models),
         folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),
       }),
       reserve: (attempt, signal) => {
         const model = attempt.model?.id ?? null
-        const modelBytes = model === null ? 0 : this.#keeper.bytesOf(model)
+        const modelBytes = model === null ? 0 : this.#monitor.bytesOf(model)
         const need = { slots: 1, bytes: 0, model, modelBytes, priority: attempt.priority }
         return this.#reserve(attempt.id, need, stepWaitMs, signal)
       },
@@ -255,10 +254,12 @@ class Node {
     subscriber.on('error', (error: Error) => log.debug({ err: error }, 'Redis connection'))
     subscriber.on('message', (_channel: string, sessionId: string) => {
       this.#runner.ask(sessionId)
-      this.#keeper.ask(sessionId).catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
+      this.#monitor
+        .releaseIfEnded(sessionId)
+        .catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
     })
     await subscriber.subscribe(keys.control())
-    await this.#keeper.open()
+    await this.#monitor.open()
     this.#status = 'ready'
     await this.#publish()
     const lane = { redis, runner: this.#runner, log }
@@ -310,7 +311,7 @@ class Node {
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
-    const capacity = (): Capacity => ({ slots: 1, bytes: this.#keeper.capacity })
+    const capacity = (): Capacity => ({ slots: 1, bytes: this.#monitor.capacity })
     const { held, redis } = this.#parts
     return reserve(redis, { device: held.device, worker: this.#id, owner, need, capacity, waitMs, ...(signal && { signal }) })
   }
@@ -346,7 +347,7 @@ class Node {
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
-      report: this.#keeper.report,
+      report: this.#monitor.report,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
@@ -391,7 +392,7 @@ class Node {
       await withdrawWorker(redis, this.#id)
     }
     await within(config.drainS * 1000, leave())
-    await this.#keeper.close()
+    await this.#monitor.close()
   }
 }
 

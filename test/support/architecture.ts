@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'append-only-file', 'api-keys']
+const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'within', 'append-only-file', 'api-keys']
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
