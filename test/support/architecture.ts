@@ -24,7 +24,7 @@ const allowed: Record<string, string[]> = {
 /** Each outside library has one door. */
 const doors: Record<string, RegExp> = {
   bullmq: /^(engine\/dispatch|workers\/(runner|lanes|lane-watch))\.ts$/,
-  xstate: /^(engine\/(transition|mermaid)|workflows\/.+)\.ts$/,
+  xstate: /^(engine\/(transition|diagram)|workflows\/.+)\.ts$/,
   ioredis: /^redis\.ts$/,
   hono: /^api\//,
   '@hono/': /^api\//,

@@ -17,7 +17,7 @@ import { DarkroomError, ensureError } from '../../errors.ts'
 import { sessionIdPattern } from '../../keys.ts'
 import type { Reservation } from '../../farm/ledger.ts'
 import type { Logger } from '../../log.ts'
-import type { AttemptPort } from '../../engine/attempt.ts'
+import type { Owners } from '../../engine/owners.ts'
 import { nativeStatus, openDeviceMemory, type OpenOptions } from './native.ts'
 import type { Ready, Vitals } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
@@ -44,7 +44,7 @@ export interface KeeperOptions extends Target {
   vitals(): Vitals | undefined
   /** Families of models that are here. */
   families: string[]
-  port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
+  owners: Pick<Owners, 'endedOf' | 'keyOf'>
   log: Logger
   isBusy(): boolean
   /** Publishes the worker's record with the newest report. */
@@ -155,14 +155,14 @@ export class MemoryKeeper implements DeviceTools {
   /** A session may have ended: if it has, what is its goes. */
   async ask(sessionId: string): Promise<void> {
     if (!this.memory.list().some(({ owner }) => owner === sessionId)) return
-    if ((await this.#options.port.endedOf([sessionId])).size > 0) this.#note(await this.memory.releaseOwner(sessionId), 'released')
+    if ((await this.#options.owners.endedOf([sessionId])).size > 0) this.#note(await this.memory.releaseOwner(sessionId), 'released')
   }
 
   /** A message of an end can be lost: Redis is asked about every owner there is. */
   async #releaseEnded(): Promise<void> {
     const owners = new Set(this.memory.list().flatMap(({ owner }) => (sessionIdPattern.test(owner) ? [owner] : [])))
     if (owners.size === 0) return
-    const ends = await this.#options.port.endedOf([...owners])
+    const ends = await this.#options.owners.endedOf([...owners])
     for (const [owner, endedMs] of ends) {
       const released = await this.memory.releaseOwner(owner)
       if (endedMs > releaseGraceMs) this.#count(released, 'orphaned')
@@ -185,7 +185,7 @@ export class MemoryKeeper implements DeviceTools {
   }
 
   async principal(owner: string): Promise<string> {
-    return owner.startsWith('key:') ? owner : `key:${(await this.#options.port.keyOf(owner)) ?? 'local'}`
+    return owner.startsWith('key:') ? owner : `key:${(await this.#options.owners.keyOf(owner)) ?? 'local'}`
   }
 
   // ---- what operations do ----

@@ -26,7 +26,7 @@ describe('a device that its driver has lost', () => {
       child: {} as PythonChild,
       vitals: () => undefined,
       families: [],
-      port: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
+      owners: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       log: createLog('silent', 'test'),
       isBusy: () => false,
       reserve: () => Promise.reject(new Error('nothing is reserved here')),
