@@ -2,7 +2,7 @@
 import type { z } from 'zod'
 import type { OperationTable } from '../domains/operation.ts'
 import { workflowError } from '../errors.ts'
-import { workflowId, type Workflow } from '../workflows/index.ts'
+import { checkWorkflows, workflowId, type Workflow } from '../workflows/index.ts'
 import { toMermaid } from './diagram.ts'
 import { PureMachine } from './transition.ts'
 
@@ -23,7 +23,9 @@ export class Registry {
   readonly #workflows: ReadonlyMap<string, Workflow>
   readonly #machines: ReadonlyMap<string, PureMachine>
 
+  /** @throws DarkroomError `workflow.broken` when a machine names a step or a child session that does not exist */
   constructor(workflows: readonly Workflow[], operations: OperationTable) {
+    checkWorkflows(workflows, operations)
     this.operations = operations
     this.#workflows = new Map(workflows.map((workflow) => [workflowId(workflow), workflow]))
     this.#machines = new Map(workflows.map((workflow) => [workflowId(workflow), new PureMachine(workflow.machine)]))

@@ -115,7 +115,7 @@ export class Submissions {
       throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
     const { keyId, tags, priority, deadlineS, mayOperate } = submission
     const [input, device] = await Promise.all([
-      this.#resolve(workflow, submission.input, keyId, mayOperate),
+      this.#resolveInput(workflow, submission.input, keyId, mayOperate),
       this.#device(submission, workflow),
     ])
     const { machine } = this.#parts.registry.known(workflowId(workflow))
@@ -242,7 +242,7 @@ export class Submissions {
     try {
       if (child.depth > maxDepth)
         throw workflowError('broken', `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`)
-      const input = await this.#resolve(workflow, child.input, child.keyId)
+      const input = await this.#resolveInput(workflow, child.input, child.keyId)
       const first = machine.start(input, 1)
       // It continues the work of its parent.
       return { input, document: first.document, effects: this.#planned(child.id, first, 0) }
@@ -290,7 +290,7 @@ export class Submissions {
   }
 
   /** What the client sent, completed. @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
-  async #resolve(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
+  async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalid(parsed.error)
     const { devices, workers } = this.#parts
@@ -307,7 +307,7 @@ export class Submissions {
       },
       mayOperate,
     }
-    return workflow.makeWhole(parsed.data, catalogue)
+    return workflow.resolveInput(parsed.data, catalogue)
   }
 
   /** A model by name. @throws DarkroomError `model.unknown` */
@@ -337,12 +337,12 @@ export class Submissions {
 /** Of a session's first steps: behind those that continue one. */
 const firstPriority = (priority: number): number => 10 + (9 - priority)
 
-const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + (workflow.steps?.(input) ?? 10))
+const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + workflow.steps(input))
 
 /** What the session is promised, as fields of its record. */
 const promises = (workflow: Workflow, input: Record<string, unknown>): Record<string, string> => ({
   ...(workflow.exact && { exact: '1' }),
-  ...(workflow.isStrict?.(input) && { strict: '1' }),
+  ...(workflow.isStrict(input) && { strict: '1' }),
 })
 
 function invalid(error: z.ZodError): DarkroomError {

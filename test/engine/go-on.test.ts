@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { operation } from '../../src/domains/operation.ts'
 import { keys, queues } from '../../src/keys.ts'
 import type { Attempt, Delivery } from '../../src/engine/attempt.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
@@ -18,7 +18,7 @@ const Plan = z.strictObject({
 type Plan = z.infer<typeof Plan>
 
 /** Steps one after another, each in the lane that the input says; with `fork` the second and third at once. */
-const walk: Workflow = {
+const walk = defineWorkflow({
   name: 'walk',
   version: 1,
   title: 'Walk',
@@ -68,10 +68,8 @@ const walk: Workflow = {
     },
   }),
   exact: true,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
-}
+})
 const nothing = (lane: 'host' | 'gpu'): ReturnType<typeof operation<Done, Done>> =>
   operation({ input: Done, output: Done, lane, attempts: 3, timeoutMs: 60_000, run: () => Promise.resolve({}) })
 

@@ -2,11 +2,11 @@
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { memory } from '../../src/domains/memory/index.ts'
-import type { AllocationView } from '../../src/domains/memory/schema.ts'
+import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
 import { operation, type Tools } from '../../src/domains/operation.ts'
 import { Target } from '../../src/domains/values.ts'
 import { DarkroomError } from '../../src/errors.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 
 const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger', 'block'])
@@ -99,7 +99,7 @@ const machine = setup({
 })
 
 export const workflows: Workflow[] = [
-  {
+  defineWorkflow({
     name: 'holding',
     version: 1,
     title: 'Holding',
@@ -107,14 +107,12 @@ export const workflows: Workflow[] = [
     input: Input,
     output: z.record(z.string(), z.unknown()),
     machine,
-    exact: false,
-    makeWhole: async (input, catalogue) => {
+    resolveInput: async (input, catalogue) => {
       const { device, bytes, next } = Input.parse(input)
       return Whole.parse({ target: await catalogue.device(device, 'input.device'), bytes, next })
     },
-    progress: (_, __, fraction) => ({ fraction }),
     resources: { lanes: ['control'], note: 'device memory' },
-  },
+  }),
 ]
 
 const command = { lane: 'host', attempts: 1, timeoutMs: 600_000, output: z.unknown() } as const

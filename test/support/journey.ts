@@ -11,13 +11,9 @@ import { operation, type OperationTable } from '../../src/domains/operation.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 
-const plain: Pick<Workflow, 'version' | 'exact' | 'makeWhole' | 'progress' | 'resources'> = {
-  version: 1,
-  exact: false,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
+const plain: Pick<Workflow, 'resources'> = {
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 }
 
@@ -82,7 +78,7 @@ const ErrandInput = z.strictObject({ ledger: z.string(), name: z.string(), waits
 type ErrandInput = z.infer<typeof ErrandInput>
 
 /** A child: one step, once the signal has come if it waits for it. */
-const errand: Workflow = {
+const errand = defineWorkflow({
   ...plain,
   name: 'errand',
   title: 'Errand',
@@ -116,7 +112,7 @@ const errand: Workflow = {
     },
     output: ({ context }) => context.marked,
   }),
-}
+})
 
 const JourneyInput = z.strictObject({
   ledger: z.string(),
@@ -136,7 +132,7 @@ const add = assign<JourneyContext, { type: string; output: Marked }, undefined, 
 }) as never
 
 /** A step; then at once a child, a step that fails at first, and a delay with a step behind it; then a step that joins them. */
-const journey: Workflow = {
+const journey = defineWorkflow({
   ...plain,
   name: 'journey',
   title: 'Journey',
@@ -225,7 +221,7 @@ const journey: Workflow = {
     },
     output: ({ context }) => ({ marked: context.marked }),
   }),
-}
+})
 
 /** The steps of a journey, by name. */
 export const journeySteps = ['again', 'child', 'first', 'last', 'late']
@@ -234,7 +230,7 @@ const AlbumInput = z.strictObject({ seed: z.int() })
 type AlbumInput = z.infer<typeof AlbumInput>
 
 /** A picture, as a child. */
-const album: Workflow = {
+const album = defineWorkflow({
   ...plain,
   name: 'album',
   title: 'Album',
@@ -262,10 +258,10 @@ const album: Workflow = {
     },
     output: ({ context }) => context.picture,
   }),
-}
+})
 
 /** A step on the device with a model that no worker has. */
-const stranded: Workflow = {
+const stranded = defineWorkflow({
   ...plain,
   name: 'stranded',
   title: 'Stranded',
@@ -285,6 +281,6 @@ const stranded: Workflow = {
     },
     output: {},
   }),
-}
+})
 
 export const workflows: Workflow[] = [errand, journey, album, stranded]
