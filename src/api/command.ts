@@ -2,27 +2,20 @@
  * Commands to a worker over HTTP: each is a session of a one-step workflow. `202` with the session; with `Prefer: wait=SECONDS` its result
  * (`200`), or what it failed of as a problem, in the same call.
  */
-import { z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
+import { z } from 'zod'
 import { sha256Of } from '../artifacts/store.ts'
 import { DarkroomError, sessionError } from '../errors.ts'
 import { ended } from '../engine/session.ts'
 import type { ApiParts, AppEnv } from './context.ts'
-import { presentSession, SessionView } from './present.ts'
 import { json, problems } from './route.ts'
-import { preferredWaitS, waitForEnd } from './wait.ts'
+import { presentSession, SessionView } from './sessions/views.ts'
+import { afterWait, IdempotencyKey, Prefer } from './wait.ts'
 
 /** Commands go before pictures: whoever asks waits for the answer. */
 const priority = 9
 
-export const commandHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters')
-    .optional()
-    .openapi({ description: 'a repeat of the same request with the same key is answered with the same session' }),
-  prefer: z.string().optional().openapi({ description: '`wait=SECONDS` (at most 60) waits for the result', example: 'wait=10' }),
-})
+export const commandHeaders = z.object({ 'idempotency-key': IdempotencyKey, prefer: Prefer })
 
 /** Responses of a route that commands. */
 export const commandResponses = <S extends z.ZodType>(description: string, schema: S) => ({
@@ -37,7 +30,7 @@ export const commandResponses = <S extends z.ZodType>(description: string, schem
  * @throws DarkroomError why it was refused or has failed, with the fields as the caller sent them
  */
 export async function command(
-  { engine, closing }: Pick<ApiParts, 'engine' | 'closing'>,
+  parts: Pick<ApiParts, 'engine' | 'closing'>,
   c: Context<AppEnv>,
   workflow: string,
   input: Record<string, unknown>,
@@ -46,7 +39,7 @@ export async function command(
   const { keyId, scopes } = c.get('caller')
   const idempotencyKey = c.req.header('idempotency-key')
   try {
-    const { session } = await engine.start({
+    const { session } = await parts.engine.start({
       workflow,
       input,
       priority,
@@ -58,12 +51,8 @@ export async function command(
         bodySha256: sha256Of(Buffer.from(`${c.req.method} ${c.req.path}\n${await c.req.text()}`)),
       }),
     })
-    c.header('Location', `/v1/sessions/${session.id}`)
-    const waitS = preferredWaitS(c.req.header('prefer'))
-    if (waitS === undefined) return { session: presentSession(session) }
-    c.header('Preference-Applied', `wait=${waitS}`)
-    const latest = await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing)
-    if (!ended.has(latest.status)) return { session: presentSession(latest) }
+    const { session: latest, hasWaited } = await afterWait(parts, c, session)
+    if (!hasWaited || !ended.has(latest.status)) return { session: presentSession(latest) }
     if (latest.status === 'succeeded') return { output: latest.output ?? {} }
     throw latest.error ? DarkroomError.fromWire(latest.error) : sessionError('ended', `session ${latest.id} was cancelled meanwhile`)
   } catch (error) {

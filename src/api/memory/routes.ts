@@ -1,91 +1,45 @@
 /** Device memory over HTTP. Reads are what workers published; changes are commands to the worker that holds the memory. */
-import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { z } from 'zod'
+import type { Caller } from '../../api-keys.ts'
 import {
   AllocationId,
   AllocationView as AllocationRecord,
   ChecksumOutput,
   CopyOutput,
   DefragmentOutput,
-  Figures,
-  LeakReport,
   MemoryAnalytics,
-  Pressure,
-  PythonMemory,
-  Ram,
-  Recommendation,
   ReleaseOutput,
-  Usage,
   WriteOutput,
-  type AllocationView as Allocation,
-} from '../domains/memory/schema.ts'
-import { apiError } from '../errors.ts'
-import { findDevice } from '../farm/devices.ts'
-import { sessionIdPattern } from '../keys.ts'
-import { Bytes, make, Offset } from '../workflows/built-in/memory.ts'
-import { isHere, type WorkerRecord } from '../farm/record.ts'
-import { needs, type Caller } from './auth.ts'
-import { command, commandHeaders, commandResponses } from './command.ts'
-import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
-import { iso, isoOrNull, orNull, seesAll, shortName, Time } from './present.ts'
-import { json, keyed, named, noQuery, problems } from './route.ts'
-import { refuseBody } from './sessions.ts'
-import { memoryError } from '../domains/memory/errors.ts'
-import { deviceError } from '../domains/device/errors.ts'
+} from '../../domains/memory/schema.ts'
+import { deviceError } from '../../domains/device/errors.ts'
+import { memoryError } from '../../domains/memory/errors.ts'
+import { apiError } from '../../errors.ts'
+import { findDevice } from '../../farm/devices.ts'
+import { isHere, type WorkerRecord } from '../../farm/record.ts'
+import { Bytes, make, Offset } from '../../workflows/built-in/memory.ts'
+import { needs } from '../auth.ts'
+import { refuseBody } from '../body.ts'
+import { command, commandHeaders, commandResponses } from '../command.ts'
+import type { ApiParts, App, AppEnv } from '../context.ts'
+import { shortName } from '../devices/views.ts'
+import { visibleAllocations, visibleOwners } from '../policy.ts'
+import { json, keyed, noQuery, problems } from '../route.ts'
+import { iso } from '../view.ts'
+import {
+  AllocationList,
+  AllocationView,
+  AnalyticsView,
+  LeaksView,
+  ModelsView,
+  PoolView,
+  presentAllocation,
+  presentLeaks,
+  presentPools,
+  RecommendationView,
+} from './views.ts'
 
 const tags = ['memory']
-const AllocationView = AllocationRecord.extend({ createdAt: Time, expiresAt: Time.nullable() }).openapi('Allocation')
-const PressureView = Pressure.extend({ since: Time }).openapi('MemoryPressure')
-const LeaksView = z
-  .strictObject({
-    device: z.string(),
-    ...LeakReport.shape,
-    newest: z.array(LeakReport.shape.newest.element.extend({ foundAt: Time })),
-  })
-  .openapi('MemoryLeaks')
-const ModelsView = z
-  .strictObject({
-    device: z.string(),
-    allocatedBytes: PythonMemory.shape.allocatedBytes,
-    reservedBytes: PythonMemory.shape.reservedBytes,
-    models: PythonMemory.shape.models,
-    sampledAt: Time,
-  })
-  .openapi('ResidentModels')
-
-const PoolView = z
-  .strictObject({
-    pool: z.enum(['device', 'ram']),
-    device: z.string().nullable().openapi({ description: 'null for the RAM of a host' }),
-    host: z.string(),
-    name: z.string().openapi({ example: 'cuda:0' }),
-    total: z.int().nullable(),
-    budget: z.int().nullable().openapi({ description: 'what the system would let this process have' }),
-    used: z.int().nullable().openapi({ description: 'by everybody' }),
-    tracked: z.int().openapi({ description: 'by allocations; of RAM: by workers and their Python children' }),
-    evictable: z.int().openapi({ description: 'the part of `used` that can be let go of at once' }),
-    free: z.int().nullable(),
-    source: z.string().openapi({ description: 'who says so' }),
-    pressure: PressureView,
-    sampledAt: Time,
-    ageS: z.number(),
-  })
-  .openapi('MemoryPool')
-
-export const DeviceMemoryView = z
-  .strictObject({
-    device: z.string(),
-    figures: Figures,
-    usage: Usage,
-    ram: Ram,
-    python: orNull(PythonMemory),
-    pressure: z.strictObject({ device: PressureView, ram: PressureView }),
-    allocations: z.array(AllocationView).openapi({ description: 'those that the caller may see' }),
-    isComplete: z.boolean().openapi({ description: 'false: more are held than the 200 newest, which are looked through' }),
-    leaks: LeaksView,
-    sampledAt: Time,
-    ageS: z.number(),
-  })
-  .openapi('DeviceMemory')
 
 const get = <S extends z.ZodType, Q extends z.ZodObject>(path: string, summary: string, schema: S, query: Q) =>
   createRoute({
@@ -99,7 +53,7 @@ const get = <S extends z.ZodType, Q extends z.ZodObject>(path: string, summary: 
     responses: { 200: json('As the workers published it', schema), ...problems(404) },
   })
 
-const ofDevice = z.strictObject({ device: z.string().min(1).max(200).optional().openapi({ description: 'only of this device' }) })
+const ofDevice = z.strictObject({ device: z.string().min(1).max(200).optional().meta({ description: 'only of this device' }) })
 
 const pools = get(
   '',
@@ -110,7 +64,7 @@ const pools = get(
 const listAllocations = get(
   '/allocations',
   'List allocations: the caller’s own, and those of sessions it may see',
-  z.strictObject({ allocations: z.array(AllocationView), isComplete: z.boolean() }).openapi('AllocationList'),
+  AllocationList,
   ofDevice,
 )
 const models = get(
@@ -126,14 +80,12 @@ const leaks = get(
   ofDevice,
 )
 
-const AnalyticsView = MemoryAnalytics.extend({ device: z.string() }).openapi('MemoryAnalytics')
 const analytics = get(
   '/analytics',
   'Memory over time, since each worker started: use, peaks, fragmentation, sizes and lifetimes of allocations. Times are milliseconds since 1970.',
   z.strictObject({ devices: z.array(AnalyticsView) }),
   ofDevice,
 )
-const RecommendationView = Recommendation.extend({ device: z.string() }).openapi('MemoryRecommendation')
 const recommendations = get(
   '/recommendations',
   'What follows from the analytics',
@@ -142,7 +94,7 @@ const recommendations = get(
 )
 
 const idParam = z.object({
-  id: AllocationId.clone().openapi({ param: { name: 'id', in: 'path' }, example: '0123abcd-cuda-4f1e2d3c.9a8b7c6d.1' }),
+  id: AllocationId.meta({ param: { name: 'id', in: 'path' }, example: '0123abcd-cuda-4f1e2d3c.9a8b7c6d.1' }),
 })
 
 const inspect = createRoute({
@@ -164,7 +116,7 @@ const release = createRoute({
   ...keyed,
   middleware: needs('submit'),
   request: { params: idParam, query: noQuery, headers: commandHeaders },
-  responses: commandResponses('What was given back', named(ReleaseOutput, 'AllocationReleased')),
+  responses: commandResponses('What was given back', ReleaseOutput.meta({ id: 'AllocationReleased' })),
 })
 
 const renew = createRoute({
@@ -178,7 +130,9 @@ const renew = createRoute({
     params: idParam,
     query: noQuery,
     headers: commandHeaders,
-    body: { content: { 'application/json': { schema: z.strictObject({ timeToLiveS: make.timeToLiveS }).openapi('RenewAllocation') } } },
+    body: {
+      content: { 'application/json': { schema: z.strictObject({ timeToLiveS: make.timeToLiveS }).meta({ id: 'RenewAllocation' }) } },
+    },
   },
   responses: commandResponses('The allocation', AllocationView),
 })
@@ -204,11 +158,11 @@ const allocate = post('/allocations', {
   summary: 'Allocate memory of a device, or of its host',
   body: z
     .strictObject({
-      device: DeviceName.optional().openapi({ description: 'default: the caller’s default device, else the only one there is' }),
+      device: DeviceName.optional().meta({ description: 'default: the caller’s default device, else the only one there is' }),
       bytes: Bytes,
       ...make,
     })
-    .openapi('Allocate', { example: { device: 'cuda:0', bytes: 1_048_576 } }),
+    .meta({ id: 'Allocate', example: { device: 'cuda:0', bytes: 1_048_576 } }),
   output: AllocationView,
 })
 const copy = post('/copy', {
@@ -222,8 +176,8 @@ const copy = post('/copy', {
       bytes: Bytes.optional().describe('default: as much as both hold from there on'),
       verify: z.boolean().default(false).describe('compare the checksums of both sides afterwards'),
     })
-    .openapi('CopyMemory'),
-  output: named(CopyOutput, 'MemoryCopied'),
+    .meta({ id: 'CopyMemory' }),
+  output: CopyOutput.meta({ id: 'MemoryCopied' }),
 })
 const transfer = post('/transfer', {
   summary: 'Transfer to another device, wherever it is: into an allocation there, or a new one',
@@ -238,23 +192,23 @@ const transfer = post('/transfer', {
       ...make,
       verify: z.boolean().default(true).describe('compare the checksum of what arrived'),
     })
-    .openapi('TransferMemory'),
-  output: WriteOutput.extend({ allocation: AllocationView }).openapi('MemoryTransferred'),
+    .meta({ id: 'TransferMemory' }),
+  output: WriteOutput.extend({ allocation: AllocationView }).meta({ id: 'MemoryTransferred' }),
 })
 const checksum = post('/checksum', {
   summary: 'CRC-32 of a range of an allocation',
   body: z
     .strictObject({ id: AllocationId, at: Offset.default(0), bytes: Bytes.optional().describe('default: to the end') })
-    .openapi('ChecksumMemory'),
-  output: named(ChecksumOutput, 'MemoryChecksum'),
+    .meta({ id: 'ChecksumMemory' }),
+  output: ChecksumOutput.meta({ id: 'MemoryChecksum' }),
 })
 const defragment = post('/defragment', {
   summary: 'Move placed allocations of a device together, and give emptied arenas back',
   scope: 'operate',
   body: z
     .strictObject({ device: DeviceName, maxBytes: Bytes.optional().describe('most bytes to move; default: no limit') })
-    .openapi('DefragmentMemory'),
-  output: named(DefragmentOutput, 'MemoryDefragmented'),
+    .meta({ id: 'DefragmentMemory' }),
+  output: DefragmentOutput.meta({ id: 'MemoryDefragmented' }),
 })
 
 export function memoryRoutes(parts: ApiParts): App {
@@ -264,7 +218,7 @@ export function memoryRoutes(parts: ApiParts): App {
     .openapi(pools, async (c) => c.json({ pools: presentPools(await engine.workers(), Date.now()) }, 200))
     .openapi(listAllocations, async (c) => {
       const workers = await some(c.req.valid('query').device)
-      const mine = await visibleOf(workers, c.get('caller'), engine)
+      const mine = await visibleAllocations(workers, c.get('caller'), engine)
       const isComplete = workers.every(({ report }) => report.allocations.length === report.allocationCount)
       return c.json({ allocations: mine.map(presentAllocation), isComplete }, 200)
     })
@@ -291,7 +245,7 @@ export function memoryRoutes(parts: ApiParts): App {
     .openapi(inspect, async (c) => {
       const { id } = c.req.valid('param')
       const worker = (await engine.workers()).find((each) => isHeldBy(id, each))
-      const [found] = worker ? await visibleOf([worker], c.get('caller'), engine, (allocation) => allocation.id === id) : []
+      const [found] = worker ? await visibleAllocations([worker], c.get('caller'), engine, (allocation) => allocation.id === id) : []
       if (!found) throw memoryError('unknown', worker ? unseen(id, worker) : `allocation ${id} went with its device epoch`)
       return c.json(presentAllocation(found), 200)
     })
@@ -346,7 +300,7 @@ export function memoryRoutes(parts: ApiParts): App {
       return text === undefined || id === undefined ? [] : [{ ...MemoryAnalytics.parse(JSON.parse(text)), device: id }]
     })
     const owners = found.flatMap((one) => [...one.expiring, ...one.recommendations].flatMap(({ owner }) => owner ?? []))
-    const sees = await ownersSeenBy(caller, owners, engine)
+    const sees = await visibleOwners(caller, owners, engine)
     return found.map((one) => ({
       ...one,
       expiring: one.expiring.filter(({ owner }) => sees(owner)),
@@ -389,135 +343,3 @@ const unseen = (id: string, { report: { allocations, allocationCount } }: Worker
   allocations.length === allocationCount
     ? `there is no allocation ${id}`
     : `there is no allocation ${id} among the ${allocations.length} newest of ${allocationCount}`
-
-/** Allocations that the caller may see: its own, those of its sessions; an operator sees all. */
-async function visibleOf(
-  workers: readonly WorkerRecord[],
-  caller: Caller,
-  engine: Pick<EnginePort, 'submittedBy'>,
-  isWanted: (allocation: Allocation) => boolean = () => true,
-): Promise<Allocation[]> {
-  const all = workers.flatMap(({ report }) => report.allocations).filter(isWanted)
-  const sees = await ownersSeenBy(
-    caller,
-    all.map(({ owner }) => owner),
-    engine,
-  )
-  return all.filter(({ owner }) => sees(owner))
-}
-
-async function ownersSeenBy(
-  caller: Caller,
-  owners: readonly string[],
-  engine: Pick<EnginePort, 'submittedBy'>,
-): Promise<(owner: string) => boolean> {
-  const { keyId } = caller
-  if (keyId === null || seesAll(caller)) return () => true
-  const sessions = [...new Set(owners)].filter((owner) => sessionIdPattern.test(owner))
-  const own = await engine.submittedBy(keyId, sessions)
-  return (owner) => owner === `key:${keyId}` || own.has(owner)
-}
-
-const presentAllocation = (allocation: Allocation): z.infer<typeof AllocationView> => ({
-  ...allocation,
-  createdAt: iso(allocation.createdAt),
-  expiresAt: isoOrNull(allocation.expiresAt),
-})
-
-const presentPressure = (pressure: z.infer<typeof Pressure>): z.infer<typeof PressureView> => ({ ...pressure, since: iso(pressure.since) })
-
-async function presentLeaks(
-  { device, report: { leaks: found } }: WorkerRecord,
-  caller: Caller,
-  engine: Pick<EnginePort, 'submittedBy'>,
-): Promise<z.infer<typeof LeaksView>> {
-  const owners = [...found.newest, ...found.suspects].map(({ owner }) => owner)
-  const sees = await ownersSeenBy(caller, owners, engine)
-  return {
-    ...found,
-    device: device.id,
-    newest: found.newest.filter(({ owner }) => sees(owner)).map((leak) => ({ ...leak, foundAt: iso(leak.foundAt) })),
-    suspects: found.suspects.filter(({ owner }) => sees(owner)),
-  }
-}
-
-/** The memory of one device, with what the caller may see of its allocations. */
-export async function presentDeviceMemory(
-  worker: WorkerRecord,
-  caller: Caller,
-  engine: Pick<EnginePort, 'submittedBy'>,
-  nowMs: number,
-): Promise<z.infer<typeof DeviceMemoryView>> {
-  const { figures, usage, ram, python, pressure, allocations, allocationCount, sampledAt } = worker.report
-  return {
-    device: worker.device.id,
-    figures,
-    usage,
-    ram,
-    python,
-    pressure: { device: presentPressure(pressure.device), ram: presentPressure(pressure.ram) },
-    allocations: (await visibleOf([worker], caller, engine)).map(presentAllocation),
-    isComplete: allocations.length === allocationCount,
-    leaks: await presentLeaks(worker, caller, engine),
-    sampledAt: iso(sampledAt),
-    ageS: Math.max(0, (nowMs - sampledAt) / 1000),
-  }
-}
-
-/** Every device, and behind those of a host its RAM, as its newest report has it. */
-function presentPools(workers: readonly WorkerRecord[], nowMs: number): z.infer<typeof PoolView>[] {
-  const hosts = [...new Set(workers.map(({ host }) => host))].toSorted()
-  return hosts.flatMap((host) => {
-    const here = workers.filter((worker) => worker.host === host).toSorted((a, b) => (a.device.id < b.device.id ? -1 : 1))
-    const [newest] = here.toSorted((a, b) => b.report.sampledAt - a.report.sampledAt)
-    const devices = here.map(({ device, report }) =>
-      presentPool(
-        { pool: 'device', device: device.id, host, name: shortName({ device }) },
-        { ...report.figures, tracked: report.usage.tracked, pressure: report.pressure.device, sampledAt: report.sampledAt },
-        nowMs,
-      ),
-    )
-    if (!newest) return devices
-    const { ram, pressure, sampledAt } = newest.report
-    const tracked = here.reduce((sum, { report }) => sum + report.ram.rss, 0)
-    const budget = ram.available === null ? null : ram.available + tracked
-    return [
-      ...devices,
-      presentPool(
-        { pool: 'ram', device: null, host, name: 'RAM' },
-        { total: ram.total, budget, used: ram.used, tracked, source: ram.source, pressure: pressure.ram, sampledAt },
-        nowMs,
-      ),
-    ]
-  })
-}
-
-interface PoolFigures {
-  total: number | null
-  budget: number | null
-  used: number | null
-  tracked: number
-  source: string
-  pressure: z.infer<typeof Pressure>
-  sampledAt: number
-}
-
-function presentPool(
-  whose: Pick<z.infer<typeof PoolView>, 'pool' | 'device' | 'host' | 'name'>,
-  { total, budget, used, tracked, source, pressure, sampledAt }: PoolFigures,
-  nowMs: number,
-): z.infer<typeof PoolView> {
-  return {
-    ...whose,
-    total,
-    budget,
-    used,
-    tracked,
-    evictable: pressure.evictable,
-    free: total === null || used === null ? null : Math.max(0, total - used),
-    source,
-    pressure: presentPressure(pressure),
-    sampledAt: iso(sampledAt),
-    ageS: Math.max(0, (nowMs - sampledAt) / 1000),
-  }
-}
