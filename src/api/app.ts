@@ -7,6 +7,7 @@ import { apiError, fieldProblems, invalidFields } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
 import { artifactRoutes } from './artifacts/routes.ts'
 import { authenticate } from './auth.ts'
+import { commandRoutes } from './commands.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { deviceEventRoutes } from './devices/events.ts'
 import { deviceRoutes } from './devices/routes.ts'
@@ -80,6 +81,7 @@ export function createApp(parts: ApiParts): App {
     deviceEventRoutes,
     deviceRoutes,
     memoryRoutes,
+    commandRoutes,
     healthRoutes,
   ]
   for (const routes of resources) app.route('/v1', routes(parts))

@@ -1,6 +1,6 @@
 /** Who may see what: a key sees its own sessions, their allocations and its own; a caller without keys and an operator see all. */
 import type { Caller } from '../api-keys.ts'
-import type { AllocationView as Allocation } from '../domains/memory/schema.ts'
+import type { AllocationView as Allocation } from '../domains/memory/figures/report.ts'
 import type { Session } from '../engine/session.ts'
 import { unknownSession } from '../errors.ts'
 import { sessionIdPattern } from '../keys.ts'

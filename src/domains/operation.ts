@@ -109,6 +109,8 @@ export interface Route {
   body?: string
   /** False where the body may be left out. */
   isBodyRequired?: boolean
+  /** Fields that errors of its steps call otherwise than the input does, as `{ id: 'from' }`. */
+  fields?: Readonly<Record<string, string>>
   /** What the answer is, in words: `The allocation`. */
   answers: string
 }
@@ -160,7 +162,8 @@ export interface Operation<Input = unknown, Output = unknown> {
   run(input: unknown, tools: Tools): Promise<Output>
 }
 
-type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command'> & {
+type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command' | 'needs'> & {
+  needs?(input: NoInfer<Input>): Needs
   run: (input: Input, tools: Tools) => Promise<Output>
 }
 

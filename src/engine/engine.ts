@@ -3,7 +3,7 @@ import { randomInt, randomUUID } from 'node:crypto'
 import type { z } from 'zod'
 import type { Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
-import type { OperationTable } from '../domains/operation.ts'
+import type { OperationTable, Route } from '../domains/operation.ts'
 import { DarkroomError, ensureError, type WireError, apiError, redisError, sessionError, workflowError } from '../errors.ts'
 import { childSessionId, chooseShard, keys, newSessionId, queues, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { countLoss, readWorkers } from '../farm/ledger.ts'
@@ -55,6 +55,8 @@ export interface WorkflowInfo {
   input: z.ZodType
   output: z.ZodType
   resources: { lanes: string[]; note: string }
+  route: Route | undefined
+  scope: 'operate' | undefined
   /** Mermaid text of the machine. */
   diagram: string
 }
@@ -786,8 +788,8 @@ export class Engine {
   }
 
   workflows(): WorkflowInfo[] {
-    return [...this.#workflows.values()].map(({ name, version, title, description, input, output, resources, machine }) => {
-      return { name, version, title, description, input, output, resources, diagram: toMermaid(machine) }
+    return [...this.#workflows.values()].map(({ name, version, title, description, input, output, resources, route, scope, machine }) => {
+      return { name, version, title, description, input, output, resources, route, scope, diagram: toMermaid(machine) }
     })
   }
 

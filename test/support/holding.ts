@@ -2,7 +2,7 @@
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { memory } from '../../src/domains/memory/index.ts'
-import type { AllocationView } from '../../src/domains/memory/schema.ts'
+import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
 import { operation, type Tools } from '../../src/domains/operation.ts'
 import { Target } from '../../src/domains/values.ts'
 import { DarkroomError } from '../../src/errors.ts'

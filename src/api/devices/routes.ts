@@ -1,28 +1,14 @@
-/** Devices over HTTP: what their workers published, in a moment; and the few things that can be asked of them. */
+/** Devices over HTTP: what their workers published, in a moment; and the default device of the caller. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { OptimizeOutput, RefreshOutput } from '../../domains/device/schema.ts'
 import { DarkroomError } from '../../errors.ts'
 import { findDevice } from '../../farm/devices.ts'
 import { isHere, type WorkerRecord } from '../../farm/record.ts'
 import { needs } from '../auth.ts'
-import { refuseBody } from '../body.ts'
-import { command, commandHeaders, commandResponses } from '../command.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { DeviceMemoryView, presentDeviceMemory } from '../memory/views.ts'
 import { json, keyed, noQuery, problems } from '../route.ts'
-import { iso } from '../view.ts'
-import {
-  DefaultView,
-  DeviceOptimized,
-  DeviceRefreshed,
-  DeviceView,
-  OptimizeDevice,
-  presentDevice,
-  presentStatus,
-  SetDefaultDevice,
-  StatusView,
-} from './views.ts'
+import { DefaultView, DeviceView, presentDevice, presentStatus, SetDefaultDevice, StatusView } from './views.ts'
 
 const idParam = z.object({
   id: z.string().meta({ param: { name: 'id', in: 'path' }, description: 'id of the device, or `cuda:0` while that means one device only' }),
@@ -101,36 +87,6 @@ const memory = createRoute({
   responses: { 200: json('Its memory', DeviceMemoryView), ...problems(404) },
 })
 
-const optimize = createRoute({
-  method: 'post',
-  path: '/devices/{id}/optimize',
-  summary: 'Let go of caches, and of models that nobody uses; the figures before and after come back',
-  tags: ['devices'],
-  ...keyed,
-  middleware: needs('operate'),
-  request: {
-    params: idParam,
-    query: noQuery,
-    headers: commandHeaders,
-    body: {
-      required: false,
-      content: { 'application/json': { schema: OptimizeDevice } },
-    },
-  },
-  responses: commandResponses('What it was and what it is', DeviceOptimized),
-})
-
-const refresh = createRoute({
-  method: 'post',
-  path: '/devices/{id}/refresh',
-  summary: 'Have the worker of a device take its figures and publish them now',
-  tags: ['devices'],
-  ...keyed,
-  middleware: needs('submit'),
-  request: { params: idParam, query: noQuery, headers: commandHeaders },
-  responses: commandResponses('When the figures were taken', DeviceRefreshed),
-})
-
 export function deviceRoutes(parts: ApiParts): App {
   const { engine } = parts
   const { devices } = engine
@@ -162,17 +118,6 @@ export function deviceRoutes(parts: ApiParts): App {
       .openapi(memory, async (c) => {
         const worker = await find(c.req.valid('param').id)
         return c.json(await presentDeviceMemory(worker, c.get('caller'), engine, Date.now()), 200)
-      })
-      .openapi(optimize, async (c) => {
-        // The validator leaves an absent body out; what it means stands in the schema.
-        const { idleModels = true } = c.req.valid('json') as { idleModels?: boolean }
-        const done = await command(parts, c, 'device-optimize', { device: c.req.valid('param').id, idleModels }, { device: null })
-        return 'session' in done ? c.json(done.session, 202) : c.json(OptimizeOutput.parse(done.output), 200)
-      })
-      .openapi(refresh, async (c) => {
-        await refuseBody(c)
-        const done = await command(parts, c, 'device-refresh', { device: c.req.valid('param').id }, { device: null })
-        return 'session' in done ? c.json(done.session, 202) : c.json({ sampledAt: iso(RefreshOutput.parse(done.output).sampledAt) }, 200)
       })
   )
 

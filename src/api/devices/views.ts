@@ -1,13 +1,11 @@
 /** Devices as HTTP shows them: what their workers published, in a moment. */
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
-import { Alert, Capabilities, OptimizeOutput, RefreshOutput, Vitals } from '../../domains/device/schema.ts'
+import { Alert, Capabilities, Vitals } from '../../domains/device/status.ts'
 import { deviceEventTypes, deviceStates, stateOf, type DeviceEvent } from '../../farm/device-events.ts'
 import { workerStatuses, type WorkerRecord } from '../../farm/record.ts'
-import { iso, orNull, Time } from '../view.ts'
+import { iso, orNull, present, Time, viewOf } from '../view.ts'
 import { presentRunning, RunningView } from '../workers/views.ts'
-
-export const AlertView = z.strictObject({ ...Alert.shape, since: Time }).meta({ id: 'DeviceAlert' })
 
 export const DeviceView = z
   .strictObject({
@@ -23,7 +21,7 @@ export const DeviceView = z
     exactnessKey: z.string().meta({ description: 'devices with equal keys draw equal pictures' }),
     totalBytes: z.int().nullable(),
     usedBytes: z.int().nullable(),
-    alerts: z.array(AlertView),
+    alerts: z.array(viewOf(Alert)),
     backend: z.enum(['cuda', 'd3d12', 'host']).meta({ description: 'through which its memory is held' }),
     implementation: z.enum(['addon', 'typescript']),
     reason: z.string().nullable().meta({ description: 'why not through the native addon, or not the device itself' }),
@@ -40,7 +38,7 @@ export const StatusView = z
   .strictObject({
     id: z.string(),
     state: z.enum(['online', 'busy', 'degraded']),
-    alerts: z.array(AlertView),
+    alerts: z.array(viewOf(Alert)),
     vitals: Vitals.meta({ description: 'per cent, °C, W and MHz; null where nobody knows' }),
     totalBytes: z.int().nullable(),
     usedBytes: z.int().nullable(),
@@ -76,12 +74,6 @@ export const SetDefaultDevice = z
   .strictObject({ device: z.string().min(1).max(200).nullable() })
   .meta({ id: 'SetDefaultDevice', example: { device: 'cuda:0' } })
 
-export const OptimizeDevice = z
-  .strictObject({ idleModels: z.boolean().default(true).meta({ description: 'let go of models that no session uses, too' }) })
-  .meta({ id: 'OptimizeDevice' })
-export const DeviceOptimized = OptimizeOutput.meta({ id: 'DeviceOptimized' })
-export const DeviceRefreshed = RefreshOutput.extend({ sampledAt: Time }).meta({ id: 'DeviceRefreshed' })
-
 /** The name of a device that people read; several devices may have the same. */
 export const shortName = ({ device: { kind, index } }: Pick<WorkerRecord, 'device'>): string => `${kind}:${index}`
 
@@ -90,8 +82,7 @@ const sampled = ({ report: { sampledAt } }: WorkerRecord, nowMs: number) => ({
   ageS: Math.max(0, (nowMs - sampledAt) / 1000),
 })
 
-const presentAlerts = ({ report }: WorkerRecord): z.infer<typeof AlertView>[] =>
-  report.alerts.map((alert) => ({ ...alert, since: iso(alert.since) }))
+const presentAlerts = ({ report }: WorkerRecord) => report.alerts.map((alert) => present(Alert, alert))
 
 export function presentDevice(worker: WorkerRecord, own: string | null, nowMs: number): z.infer<typeof DeviceView> {
   const { device, report } = worker

@@ -1,31 +1,17 @@
-/** Device memory over HTTP. Reads are what workers published; changes are commands to the worker that holds the memory. */
+/** Device memory over HTTP: what workers published. Changes are commands to the worker that holds the memory. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
-import {
-  AllocationId,
-  AllocationView as AllocationRecord,
-  ChecksumOutput,
-  CopyOutput,
-  DefragmentOutput,
-  MemoryAnalytics,
-  ReleaseOutput,
-  WriteOutput,
-} from '../../domains/memory/schema.ts'
-import { deviceError } from '../../domains/device/errors.ts'
 import { memoryError } from '../../domains/memory/errors.ts'
-import { apiError } from '../../errors.ts'
+import { AllocationView as Allocation, MemoryAnalytics } from '../../domains/memory/figures/report.ts'
+import { AllocationId, splitAllocationId } from '../../domains/values.ts'
 import { findDevice } from '../../farm/devices.ts'
-import { isHere, type WorkerRecord } from '../../farm/record.ts'
-import { Bytes, make, Offset } from '../../workflows/built-in/memory.ts'
+import type { WorkerRecord } from '../../farm/record.ts'
 import { needs } from '../auth.ts'
-import { refuseBody } from '../body.ts'
-import { command, commandHeaders, commandResponses } from '../command.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
-import { shortName } from '../devices/views.ts'
 import { visibleAllocations, visibleOwners } from '../policy.ts'
 import { json, keyed, noQuery, problems } from '../route.ts'
-import { iso } from '../view.ts'
+import { iso, present } from '../view.ts'
 import {
   AllocationList,
   AllocationView,
@@ -33,7 +19,6 @@ import {
   LeaksView,
   ModelsView,
   PoolView,
-  presentAllocation,
   presentLeaks,
   presentPools,
   RecommendationView,
@@ -108,109 +93,6 @@ const inspect = createRoute({
   responses: { 200: json('The allocation', AllocationView), ...problems(404) },
 })
 
-const release = createRoute({
-  method: 'delete',
-  path: '/memory/allocations/{id}',
-  summary: 'Give an allocation back before its time',
-  tags,
-  ...keyed,
-  middleware: needs('submit'),
-  request: { params: idParam, query: noQuery, headers: commandHeaders },
-  responses: commandResponses('What was given back', ReleaseOutput.meta({ id: 'AllocationReleased' })),
-})
-
-const renew = createRoute({
-  method: 'post',
-  path: '/memory/allocations/{id}/renew',
-  summary: 'Begin the time of an allocation anew',
-  tags,
-  ...keyed,
-  middleware: needs('submit'),
-  request: {
-    params: idParam,
-    query: noQuery,
-    headers: commandHeaders,
-    body: {
-      content: { 'application/json': { schema: z.strictObject({ timeToLiveS: make.timeToLiveS }).meta({ id: 'RenewAllocation' }) } },
-    },
-  },
-  responses: commandResponses('The allocation', AllocationView),
-})
-
-const post = <S extends z.ZodType, B extends z.ZodType>(
-  path: string,
-  { summary, scope = 'submit', body, output }: { summary: string; scope?: 'submit' | 'operate'; body: B; output: S },
-) =>
-  createRoute({
-    method: 'post',
-    path: `/memory${path}`,
-    summary,
-    tags,
-    ...keyed,
-    middleware: needs(scope),
-    request: { query: noQuery, headers: commandHeaders, body: { required: true, content: { 'application/json': { schema: body } } } },
-    responses: commandResponses('The result', output),
-  })
-
-const DeviceName = z.string().min(1).max(200)
-
-const allocate = post('/allocations', {
-  summary: 'Allocate memory of a device, or of its host',
-  body: z
-    .strictObject({
-      device: DeviceName.optional().meta({ description: 'default: the caller’s default device, else the only one there is' }),
-      bytes: Bytes,
-      ...make,
-    })
-    .meta({ id: 'Allocate', example: { device: 'cuda:0', bytes: 1_048_576 } }),
-  output: AllocationView,
-})
-const copy = post('/copy', {
-  summary: 'Copy within one device: host to host, host to device and back, device to device',
-  body: z
-    .strictObject({
-      from: AllocationId,
-      fromAt: Offset.default(0),
-      to: AllocationId,
-      at: Offset.default(0),
-      bytes: Bytes.optional().describe('default: as much as both hold from there on'),
-      verify: z.boolean().default(false).describe('compare the checksums of both sides afterwards'),
-    })
-    .meta({ id: 'CopyMemory' }),
-  output: CopyOutput.meta({ id: 'MemoryCopied' }),
-})
-const transfer = post('/transfer', {
-  summary: 'Transfer to another device, wherever it is: into an allocation there, or a new one',
-  body: z
-    .strictObject({
-      from: AllocationId,
-      fromAt: Offset.default(0),
-      bytes: Bytes.optional().describe('default: to the end'),
-      to: AllocationId.optional().describe('an allocation to write into; else `device` says where a new one is made'),
-      device: DeviceName.optional(),
-      at: Offset.default(0),
-      ...make,
-      verify: z.boolean().default(true).describe('compare the checksum of what arrived'),
-    })
-    .meta({ id: 'TransferMemory' }),
-  output: WriteOutput.extend({ allocation: AllocationView }).meta({ id: 'MemoryTransferred' }),
-})
-const checksum = post('/checksum', {
-  summary: 'CRC-32 of a range of an allocation',
-  body: z
-    .strictObject({ id: AllocationId, at: Offset.default(0), bytes: Bytes.optional().describe('default: to the end') })
-    .meta({ id: 'ChecksumMemory' }),
-  output: ChecksumOutput.meta({ id: 'MemoryChecksum' }),
-})
-const defragment = post('/defragment', {
-  summary: 'Move placed allocations of a device together, and give emptied arenas back',
-  scope: 'operate',
-  body: z
-    .strictObject({ device: DeviceName, maxBytes: Bytes.optional().describe('most bytes to move; default: no limit') })
-    .meta({ id: 'DefragmentMemory' }),
-  output: DefragmentOutput.meta({ id: 'MemoryDefragmented' }),
-})
-
 export function memoryRoutes(parts: ApiParts): App {
   const { engine } = parts
 
@@ -220,18 +102,18 @@ export function memoryRoutes(parts: ApiParts): App {
       const workers = await some(c.req.valid('query').device)
       const mine = await visibleAllocations(workers, c.get('caller'), engine)
       const isComplete = workers.every(({ report }) => report.allocations.length === report.allocationCount)
-      return c.json({ allocations: mine.map(presentAllocation), isComplete }, 200)
+      return c.json({ allocations: mine.map((each) => present(Allocation, each)), isComplete }, 200)
     })
     .openapi(models, async (c) => {
       const workers = await some(c.req.valid('query').device)
-      const present = ({ device, report: { python, sampledAt } }: WorkerRecord): z.infer<typeof ModelsView> => ({
+      const resident = ({ device, report: { python, sampledAt } }: WorkerRecord): z.infer<typeof ModelsView> => ({
         device: device.id,
         allocatedBytes: python?.allocatedBytes ?? null,
         reservedBytes: python?.reservedBytes ?? null,
         models: python?.models ?? [],
         sampledAt: iso(sampledAt),
       })
-      return c.json({ devices: workers.map(present) }, 200)
+      return c.json({ devices: workers.map(resident) }, 200)
     })
     .openapi(leaks, async (c) => {
       const workers = await some(c.req.valid('query').device)
@@ -247,42 +129,7 @@ export function memoryRoutes(parts: ApiParts): App {
       const worker = (await engine.workers()).find((each) => isHeldBy(id, each))
       const [found] = worker ? await visibleAllocations([worker], c.get('caller'), engine, (allocation) => allocation.id === id) : []
       if (!found) throw memoryError('unknown', worker ? unseen(id, worker) : `allocation ${id} went with its device epoch`)
-      return c.json(presentAllocation(found), 200)
-    })
-    .openapi(allocate, async (c) => {
-      const { device: named, ...given } = c.req.valid('json')
-      const { device, worker } = await chosen(named, c.get('caller'))
-      if (worker) refuseBeyond(given, worker)
-      const done = await command(parts, c, 'memory-allocate', { ...given, device })
-      return 'session' in done ? c.json(done.session, 202) : c.json(presentAllocation(AllocationRecord.parse(done.output)), 200)
-    })
-    .openapi(renew, async (c) => {
-      const input = { id: c.req.valid('param').id, ...c.req.valid('json') }
-      const done = await command(parts, c, 'memory-renew', input, { id: null })
-      return 'session' in done ? c.json(done.session, 202) : c.json(presentAllocation(AllocationRecord.parse(done.output)), 200)
-    })
-    .openapi(release, async (c) => {
-      await refuseBody(c)
-      const done = await command(parts, c, 'memory-release', { id: c.req.valid('param').id }, { id: null })
-      return 'session' in done ? c.json(done.session, 202) : c.json(ReleaseOutput.parse(done.output), 200)
-    })
-    .openapi(copy, async (c) => {
-      const done = await command(parts, c, 'memory-copy', c.req.valid('json'))
-      return 'session' in done ? c.json(done.session, 202) : c.json(CopyOutput.parse(done.output), 200)
-    })
-    .openapi(transfer, async (c) => {
-      const done = await command(parts, c, 'memory-transfer', c.req.valid('json'), { id: 'from' })
-      if ('session' in done) return c.json(done.session, 202)
-      const output = WriteOutput.parse(done.output)
-      return c.json({ ...output, allocation: presentAllocation(output.allocation) }, 200)
-    })
-    .openapi(checksum, async (c) => {
-      const done = await command(parts, c, 'memory-checksum', c.req.valid('json'))
-      return 'session' in done ? c.json(done.session, 202) : c.json(ChecksumOutput.parse(done.output), 200)
-    })
-    .openapi(defragment, async (c) => {
-      const done = await command(parts, c, 'memory-defragment', c.req.valid('json'))
-      return 'session' in done ? c.json(done.session, 202) : c.json(DefragmentOutput.parse(done.output), 200)
+      return c.json(present(Allocation, found), 200)
     })
 
   /** Workers by their device, in order; the one of a device that is named. @throws DarkroomError `device.unknown` */
@@ -307,36 +154,11 @@ export function memoryRoutes(parts: ApiParts): App {
       recommendations: one.recommendations.filter(({ owner }) => owner === null || sees(owner)),
     }))
   }
-
-  /** The device to allocate on, with its worker where it is here. @throws DarkroomError `device.unknown`, `api.invalid` when nothing says which */
-  async function chosen(named: string | undefined, caller: Caller): Promise<{ device: string; worker: WorkerRecord | undefined }> {
-    const workers = (await engine.workers()).filter(isHere)
-    const name = named ?? (await engine.devices.default(caller.keyId))
-    // One that is not here, the command refuses: it knows a repeat of what was accepted when it was.
-    if (name !== null) return { device: name, worker: workers.find((worker) => worker.device.id === name || shortName(worker) === name) }
-    const [only, ...others] = workers
-    if (only && others.length === 0) return { device: only.device.id, worker: only }
-    const ids = workers.map(({ device }) => device.id).join(', ')
-    throw only
-      ? apiError('invalid', `there are several devices, and the caller has no default: name one of ${ids}`, {
-          field: 'device',
-        })
-      : deviceError('unknown', 'there is no device now', { field: 'device' })
-  }
 }
 
-/** What no freeing of memory would ever make room for. @throws DarkroomError `memory.invalid` */
-function refuseBeyond({ bytes, kind }: { bytes: number; kind: string }, { device, report }: WorkerRecord): void {
-  const total = kind === 'device' ? report.figures.total : report.ram.total
-  if (total === null || bytes <= total) return
-  const whose = kind === 'device' ? `device ${device.id}` : `the host of ${device.id}`
-  throw memoryError('invalid', `${bytes} bytes are more than ${whose} has: ${total}`, { field: 'bytes' })
-}
-
-/** An id names its device and the first digits of its epoch. */
-function isHeldBy(id: string, { device, epoch }: WorkerRecord): boolean {
-  const [where, when = ''] = id.split('.')
-  return where === device.id && epoch.startsWith(when)
+function isHeldBy(id: string, worker: WorkerRecord): boolean {
+  const { device, epoch } = splitAllocationId(id)
+  return device === worker.device.id && worker.epoch.startsWith(epoch)
 }
 
 const unseen = (id: string, { report: { allocations, allocationCount } }: WorkerRecord): string =>

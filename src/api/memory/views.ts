@@ -2,32 +2,25 @@
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import {
-  AllocationView as AllocationRecord,
+  AllocationView as Allocation,
   Figures,
   LeakReport,
   MemoryAnalytics,
+  MemoryReport,
   Pressure,
   PythonMemory,
   Ram,
   Recommendation,
   Usage,
-  type AllocationView as Allocation,
-} from '../../domains/memory/schema.ts'
+} from '../../domains/memory/figures/report.ts'
 import type { WorkerRecord } from '../../farm/record.ts'
 import type { EnginePort } from '../context.ts'
 import { shortName } from '../devices/views.ts'
 import { visibleAllocations, visibleOwners } from '../policy.ts'
-import { iso, isoOrNull, orNull, Time } from '../view.ts'
+import { iso, orNull, present, Time, viewOf } from '../view.ts'
 
-export const AllocationView = AllocationRecord.extend({ createdAt: Time, expiresAt: Time.nullable() }).meta({ id: 'Allocation' })
-export const PressureView = Pressure.extend({ since: Time }).meta({ id: 'MemoryPressure' })
-export const LeaksView = z
-  .strictObject({
-    device: z.string(),
-    ...LeakReport.shape,
-    newest: z.array(LeakReport.shape.newest.element.extend({ foundAt: Time })),
-  })
-  .meta({ id: 'MemoryLeaks' })
+export const AllocationView = viewOf(Allocation)
+export const LeaksView = z.strictObject({ device: z.string(), ...viewOf(LeakReport).shape }).meta({ id: 'MemoryLeaks' })
 export const ModelsView = z
   .strictObject({
     device: z.string(),
@@ -51,7 +44,7 @@ export const PoolView = z
     evictable: z.int().meta({ description: 'the part of `used` that can be let go of at once' }),
     free: z.int().nullable(),
     source: z.string().meta({ description: 'who says so' }),
-    pressure: PressureView,
+    pressure: viewOf(Pressure),
     sampledAt: Time,
     ageS: z.number(),
   })
@@ -64,7 +57,7 @@ export const DeviceMemoryView = z
     usage: Usage,
     ram: Ram,
     python: orNull(PythonMemory),
-    pressure: z.strictObject({ device: PressureView, ram: PressureView }),
+    pressure: viewOf(MemoryReport).shape.pressure,
     allocations: z.array(AllocationView).meta({ description: 'those that the caller may see' }),
     isComplete: z.boolean().meta({ description: 'false: more are held than the 200 newest, which are looked through' }),
     leaks: LeaksView,
@@ -80,14 +73,6 @@ export const AllocationList = z
 export const AnalyticsView = MemoryAnalytics.extend({ device: z.string() }).meta({ id: 'MemoryAnalytics' })
 export const RecommendationView = Recommendation.extend({ device: z.string() }).meta({ id: 'MemoryRecommendation' })
 
-export const presentAllocation = (allocation: Allocation): z.infer<typeof AllocationView> => ({
-  ...allocation,
-  createdAt: iso(allocation.createdAt),
-  expiresAt: isoOrNull(allocation.expiresAt),
-})
-
-const presentPressure = (pressure: z.infer<typeof Pressure>): z.infer<typeof PressureView> => ({ ...pressure, since: iso(pressure.since) })
-
 export async function presentLeaks(
   { device, report: { leaks: found } }: WorkerRecord,
   caller: Caller,
@@ -96,10 +81,12 @@ export async function presentLeaks(
   const owners = [...found.newest, ...found.suspects].map(({ owner }) => owner)
   const sees = await visibleOwners(caller, owners, engine)
   return {
-    ...found,
     device: device.id,
-    newest: found.newest.filter(({ owner }) => sees(owner)).map((leak) => ({ ...leak, foundAt: iso(leak.foundAt) })),
-    suspects: found.suspects.filter(({ owner }) => sees(owner)),
+    ...present(LeakReport, {
+      ...found,
+      newest: found.newest.filter(({ owner }) => sees(owner)),
+      suspects: found.suspects.filter(({ owner }) => sees(owner)),
+    }),
   }
 }
 
@@ -117,8 +104,8 @@ export async function presentDeviceMemory(
     usage,
     ram,
     python,
-    pressure: { device: presentPressure(pressure.device), ram: presentPressure(pressure.ram) },
-    allocations: (await visibleAllocations([worker], caller, engine)).map(presentAllocation),
+    pressure: present(MemoryReport.shape.pressure, pressure),
+    allocations: (await visibleAllocations([worker], caller, engine)).map((each) => present(Allocation, each)),
     isComplete: allocations.length === allocationCount,
     leaks: await presentLeaks(worker, caller, engine),
     sampledAt: iso(sampledAt),
@@ -178,7 +165,7 @@ function presentPool(
     evictable: pressure.evictable,
     free: total === null || used === null ? null : Math.max(0, total - used),
     source,
-    pressure: presentPressure(pressure),
+    pressure: present(Pressure, pressure),
     sampledAt: iso(sampledAt),
     ageS: Math.max(0, (nowMs - sampledAt) / 1000),
   }
