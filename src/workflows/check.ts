@@ -1,4 +1,5 @@
 /** What is wrong with workflows can be known before the first session: names that do not exist. */
+import { closest, distance } from 'fastest-levenshtein'
 import type { OperationTable } from '../domains/operation.ts'
 import { workflowError } from '../errors.ts'
 import { isSession } from './child-session.ts'
@@ -22,20 +23,8 @@ export function checkWorkflows(workflows: readonly Workflow[], operations: Opera
   if (problems.length > 0) throw workflowError('broken', problems.join('; '))
 }
 
-/** `; did you mean inference.denoise?` where a name is near enough. */
+/** `; did you mean inference.denoise?` where a known name is near enough. */
 function suggestion(name: string, known: readonly string[]): string {
-  const [nearest] = known.map((each) => ({ each, distance: distance(name, each) })).toSorted((a, b) => a.distance - b.distance)
-  return nearest && nearest.distance <= Math.ceil(name.length / 3) ? `; did you mean ${nearest.each}?` : ''
-}
-
-/** Levenshtein's distance: how many letters to insert, delete or replace (Wagner & Fischer 1974). */
-function distance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, i) => i)
-  for (const [i, letter] of [...from].entries()) {
-    const next = [i + 1]
-    for (const [j, other] of [...to].entries())
-      next.push(Math.min((row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1, (row[j] ?? 0) + (letter === other ? 0 : 1)))
-    row = next
-  }
-  return row.at(-1) ?? 0
+  const nearest = closest(name, known)
+  return known.length > 0 && distance(name, nearest) <= Math.ceil(name.length / 3) ? `; did you mean ${nearest}?` : ''
 }

@@ -2,4 +2,6 @@
 import { optimize } from './optimize.ts'
 import { refresh } from './refresh.ts'
 
+export { deviceError } from './errors.ts'
+
 export const device = { 'device.optimize': optimize, 'device.refresh': refresh }

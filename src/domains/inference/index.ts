@@ -6,4 +6,6 @@ import { decode } from './decode.ts'
 import { denoise } from './denoise.ts'
 import { encode } from './encode.ts'
 
+export { inferenceError } from './errors.ts'
+
 export const inference = { 'inference.encode': encode, 'inference.denoise': denoise, 'inference.decode': decode }

@@ -11,6 +11,8 @@ import { release } from './release.ts'
 import { renew } from './renew.ts'
 import { write } from './write.ts'
 
+export { memoryError } from './errors.ts'
+
 export const memory = {
   'memory.allocate': allocate,
   'memory.release': release,

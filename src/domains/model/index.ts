@@ -4,4 +4,6 @@
  */
 import { resolve } from './resolve.ts'
 
+export { modelError } from './errors.ts'
+
 export const model = { 'model.resolve': resolve }

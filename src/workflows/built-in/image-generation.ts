@@ -1,6 +1,6 @@
 import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
-import { inference } from '../../domains/inference/index.ts'
+import type { inference } from '../../domains/inference/index.ts'
 import { ImageRef, ImageRequest, samplers, type ModelPin } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
 import { defineWorkflow } from '../define.ts'
