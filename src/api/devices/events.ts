@@ -1,7 +1,7 @@
 /** Device events over HTTP: a page of them as JSON, or a stream. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { mostEvents, type DeviceEvent } from '../../farm/device-events.ts'
+import { maxEvents, type DeviceEvent } from '../../farm/device-events.ts'
 import { needs } from '../auth.ts'
 import { Bell } from '../bell.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
@@ -46,7 +46,7 @@ export function deviceEventRoutes(parts: ApiParts): App {
     const { accept, 'last-event-id': last } = c.req.valid('header')
     const isWanted = (event: DeviceEvent): boolean => device === undefined || event.device === device
     if (!accept?.includes('text/event-stream')) {
-      const found = (await watch.events(after, device === undefined ? limit : mostEvents)).filter(isWanted)
+      const found = (await watch.events(after, device === undefined ? limit : maxEvents)).filter(isWanted)
       const page = after === undefined ? found.slice(-limit) : found.slice(0, limit)
       return c.json({ events: page.map(presentEvent), newest: page.at(-1)?.id ?? after ?? 0 }, 200)
     }

@@ -1,6 +1,6 @@
 /** Workflows as HTTP shows them: with the JSON Schema of their inputs and outputs. */
 import { z } from 'zod'
-import type { WorkflowInfo } from '../../engine/engine.ts'
+import type { WorkflowInfo } from '../../engine/registry.ts'
 import { jsonSchema } from '../json-schema.ts'
 
 const Schema = z.record(z.string(), z.unknown()).meta({ description: 'JSON Schema' })
