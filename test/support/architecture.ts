@@ -15,10 +15,6 @@ const beingCut = new Set([
   'src/workers/python/supervisor.ts',
   'src/workers/node.ts',
   'src/workers/device/keeper.ts',
-  'src/api/memory.ts',
-  'src/api/auth.ts',
-  'src/api/context.ts',
-  'src/client/client.ts',
   'python/darkroom/__main__.py',
   ...['device', 'memory', 'model', 'inference', 'postprocessing'].flatMap((domain) => [
     `src/domains/${domain}/operations.ts`,
