@@ -67,7 +67,7 @@ const allowed: Record<string, string[]> = {
 const doors: Record<string, RegExp> = {
   zod: /^((api|domains|engine|farm|models|workers|workflows)\/.+|config)\.ts$/,
   bullmq: /^(engine\/dispatch|workers\/(runner|lanes|lane-watch))\.ts$/,
-  xstate: /^(engine\/(transition|mermaid)|workflows\/.+)\.ts$/,
+  xstate: /^(engine\/(transition|diagram)|workflows\/.+)\.ts$/,
   ioredis: /^redis\.ts$/,
   hono: /^api\//,
   '@hono/': /^api\//,

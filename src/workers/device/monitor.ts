@@ -10,7 +10,7 @@ import { evictableOf } from '../../domains/memory/figures/pressure.ts'
 import type { MemoryAnalytics } from '../../domains/memory/figures/report.ts'
 import type { DeviceTools } from '../../domains/operation.ts'
 import type { Target } from '../../domains/values.ts'
-import type { AttemptPort } from '../../engine/attempt.ts'
+import type { Owners as Sessions } from '../../engine/owners.ts'
 import type { DarkroomError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
 import type { Reservation } from '../../farm/reservations.ts'
@@ -35,7 +35,8 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: string[]
-  port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
+  /** Asked whether an owner has ended, and whose it is. */
+  sessions: Pick<Sessions, 'endedOf' | 'keyOf'>
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean
@@ -64,10 +65,10 @@ export class DeviceMonitor {
   #sampling: Promise<DeviceReport> | undefined
 
   constructor(own: OwnDevice, options: MonitorOptions) {
-    const { child, log, port, target } = options
+    const { child, log, sessions, target } = options
     this.#own = own
     this.#options = options
-    this.#owners = new Owners({ target, memory: own.memory, port, analytics: this.#analytics, log })
+    this.#owners = new Owners({ target, memory: own.memory, sessions, analytics: this.#analytics, log })
     this.#relief = new PressureRelief({ device: target.device, child, log })
     this.#ticker = new Ticker(
       sampleMs,
