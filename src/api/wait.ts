@@ -1,7 +1,7 @@
 /** `Prefer: wait=SECONDS` (RFC 7240): a caller that would rather wait for the end. */
 import { DarkroomError } from '../errors.ts'
 import { ended, type Session } from '../engine/session.ts'
-import { Bell } from './bell.ts'
+import { Bell } from '../bell.ts'
 import type { EnginePort } from './context.ts'
 
 const longestWaitS = 60

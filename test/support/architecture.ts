@@ -12,9 +12,6 @@ const beingCut = new Set([
   'src/engine/children.ts',
   'src/engine/recovery.ts',
   'src/engine/retention.ts',
-  'src/workers/python/supervisor.ts',
-  'src/workers/node.ts',
-  'src/workers/device/keeper.ts',
   'src/api/memory.ts',
   'src/api/auth.ts',
   'src/api/context.ts',
@@ -43,7 +40,7 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
   'src/api/present.ts': { fields: ['steps'], why: 'the steps of a session' },
 }
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'within', 'append-only-file', 'api-keys']
+const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'promises', 'bell', 'append-only-file', 'api-keys']
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
