@@ -21,7 +21,7 @@ import { Commits, type Committed } from './commit.ts'
 import { Dispatcher } from './dispatch.ts'
 import { Feed, type Watcher } from './feed.ts'
 import { Outbox } from './outbox.ts'
-import { Owners } from './owners.ts'
+import { SessionOwners } from './owners.ts'
 import type { AtPoint } from './points.ts'
 import { Reads, unknownSession } from './reads.ts'
 import { receiptOf } from './receipt.ts'
@@ -67,7 +67,7 @@ export class Engine {
   readonly children: Children
   readonly outbox: Outbox
   readonly retention: Retention
-  readonly owners: Owners
+  readonly owners: SessionOwners
   readonly devices: Devices
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
   readonly workers: () => Promise<WorkerRecord[]>
@@ -104,7 +104,7 @@ export class Engine {
     const { children } = this
     this.outbox = new Outbox({ store, reads, registry, commits, children, dispatcher, config, times, log, at })
     this.retention = new Retention({ redis, store, reads, commits, children, config, log })
-    this.owners = new Owners(redis, reads)
+    this.owners = new SessionOwners(redis, reads)
     this.#feed = new Feed(subscriber, log)
 
     const collector = artifacts && new Collector({ redis, artifacts, names: reads, log })

@@ -10,7 +10,7 @@ import { evictableOf } from '../../domains/memory/figures/pressure.ts'
 import type { MemoryAnalytics } from '../../domains/memory/figures/report.ts'
 import type { DeviceTools } from '../../domains/operation.ts'
 import type { Target } from '../../domains/values.ts'
-import type { Owners as Sessions } from '../../engine/owners.ts'
+import type { SessionOwners } from '../../engine/owners.ts'
 import type { DarkroomError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
 import type { Reservation } from '../../farm/reservations.ts'
@@ -35,8 +35,7 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: string[]
-  /** Asked whether an owner has ended, and whose it is. */
-  sessions: Pick<Sessions, 'endedOf' | 'keyOf'>
+  sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean

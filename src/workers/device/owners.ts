@@ -8,7 +8,7 @@ import type { Analytics, End } from '../../domains/memory/figures/analytics.ts'
 import { LeakBook, type LeakReason } from '../../domains/memory/figures/leaks.ts'
 import type { LeakReport } from '../../domains/memory/figures/report.ts'
 import type { Target } from '../../domains/values.ts'
-import type { Owners as Sessions } from '../../engine/owners.ts'
+import type { SessionOwners } from '../../engine/owners.ts'
 import { sessionIdPattern } from '../../keys.ts'
 import type { Logger } from '../../log.ts'
 
@@ -18,7 +18,7 @@ const releaseGraceMs = 3000
 export interface OwnersOptions {
   target: Target
   memory: DeviceMemory
-  sessions: Pick<Sessions, 'endedOf' | 'keyOf'>
+  sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   analytics: Analytics
   log: Logger
 }
