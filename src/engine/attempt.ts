@@ -9,7 +9,7 @@ import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
 import { connect, type Redis } from '../redis.ts'
 import { Engine, type EngineOptions } from './engine.ts'
-import type { Owners } from './owners.ts'
+import type { SessionOwners } from './owners.ts'
 import { needsOf } from './placement.ts'
 import type { AtPoint } from './points.ts'
 import type { State } from './reads.ts'
@@ -64,7 +64,7 @@ const maxResourceTries = 3
 
 export class AttemptPort {
   readonly at: AtPoint | undefined
-  readonly owners: Owners
+  readonly owners: SessionOwners
   readonly times: Times
   readonly #engine: Engine
   readonly #connections: Redis[]

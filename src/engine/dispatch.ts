@@ -1,6 +1,6 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
 import { Queue } from 'bullmq'
-import { claimDeserted, forgetQueue } from '../farm/ledger.ts'
+import { claimDeserted, forgetQueue } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
 import type { Redis } from '../redis.ts'

@@ -10,7 +10,7 @@ import { operations as builtInOperations } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
 import { ensureError, sessionError } from '../errors.ts'
 import { Devices } from '../farm/devices.ts'
-import { countLoss, readWorkers } from '../farm/ledger.ts'
+import { countLoss, readWorkers } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { sessionIdPattern } from '../keys.ts'
 import type { Logger } from '../log.ts'
@@ -21,7 +21,7 @@ import { Commits, type Committed } from './commit.ts'
 import { Dispatcher } from './dispatch.ts'
 import { Feed, type Watcher } from './feed.ts'
 import { Outbox } from './outbox.ts'
-import { Owners } from './owners.ts'
+import { SessionOwners } from './owners.ts'
 import type { AtPoint } from './points.ts'
 import { Reads, unknownSession } from './reads.ts'
 import { receiptOf } from './receipt.ts'
@@ -67,7 +67,7 @@ export class Engine {
   readonly children: Children
   readonly outbox: Outbox
   readonly retention: Retention
-  readonly owners: Owners
+  readonly owners: SessionOwners
   readonly devices: Devices
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
   readonly workers: () => Promise<WorkerRecord[]>
@@ -86,7 +86,7 @@ export class Engine {
     this.at = at
     this.times = times
     this.shards = shards
-    this.workers = recent(300, () => readWorkers<WorkerRecord>(redis))
+    this.workers = recent(300, () => readWorkers(redis))
     this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
     this.devices = new Devices(redis, this.workers, log)
 
@@ -104,7 +104,7 @@ export class Engine {
     const { children } = this
     this.outbox = new Outbox({ store, reads, registry, commits, children, dispatcher, config, times, log, at })
     this.retention = new Retention({ redis, store, reads, commits, children, config, log })
-    this.owners = new Owners(redis, reads)
+    this.owners = new SessionOwners(redis, reads)
     this.#feed = new Feed(subscriber, log)
 
     const collector = artifacts && new Collector({ redis, artifacts, names: reads, log })

@@ -4,7 +4,7 @@ import { ask, askAll, type Redis } from '../redis.ts'
 import { ended, type Status } from './session.ts'
 import type { Reads } from './reads.ts'
 
-export class Owners {
+export class SessionOwners {
   readonly #redis: Redis
   readonly #reads: Reads
 

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DarkroomError } from '../../src/errors.ts'
 import { keys, shardOf } from '../../src/keys.ts'
 import type { ModelPin } from '../../src/domains/values.ts'
-import { publishWorker } from '../../src/farm/ledger.ts'
+import type { WorkerRecord } from '../../src/farm/record.ts'
+import { publishWorker } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { Sweep } from '../../src/engine/sweep.ts'
@@ -95,12 +96,12 @@ describe('a session', () => {
       exactnessKey: '76543210',
       status: 'ready',
       models: lenient.models.map((pin) => pin.bodyHash),
-    }
+    } as WorkerRecord
     const sweep = new Sweep(t.engine)
     sweep.start()
     try {
       await eventually('it moved', async () => {
-        await publishWorker(t.redis, 'other', record, [])
+        await publishWorker(t.redis, record, [])
         return isMoved(lenient.id)
       })
       const waiting = 'no worker of hardware class 01234567 is running'
