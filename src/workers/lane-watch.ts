@@ -2,6 +2,7 @@
  * Notices a lane that takes nothing although jobs wait for it and it has room: a loop that is stuck, a queue that somebody has halted, a
  * device that is not there. Its worker goes on publishing itself all the while, so nobody else would see it.
  */
+import { Queue } from 'bullmq'
 import { keys } from '../keys.ts'
 import { ask, type Redis } from '../redis.ts'
 
@@ -9,15 +10,17 @@ import { ask, type Redis } from '../redis.ts'
 const stallMs = 10_000
 
 export class LaneWatch {
-  readonly #redis: Redis
-  readonly #queues: string[]
+  readonly #queues: Queue[]
   #taken = 0
   /** Of `performance.now()`: since when jobs wait in vain. */
   #since: number | undefined
 
   constructor(redis: Redis, queues: string[]) {
-    this.#redis = redis
-    this.#queues = queues
+    this.#queues = queues.map((queue) => {
+      // Who dispatches into the queue writes its settings.
+      const options = { connection: redis, prefix: keys.queuePrefix(queue), skipVersionCheck: true, skipMetasUpdate: true }
+      return new Queue(queue, options).on('error', () => undefined)
+    })
   }
 
   /** Looks once; `taken` counts the jobs that the lane has taken so far. @throws DarkroomError `redis.unavailable` */
@@ -33,10 +36,7 @@ export class LaneWatch {
   }
 
   async #waiting(): Promise<number> {
-    const counts = this.#queues.flatMap((queue) => {
-      const base = `${keys.queuePrefix(queue)}:${queue}`
-      return [this.#redis.zcard(`${base}:prioritized`), this.#redis.llen(`${base}:wait`), this.#redis.llen(`${base}:paused`)]
-    })
+    const counts = this.#queues.map((queue) => queue.getJobCountByTypes('prioritized', 'waiting'))
     return (await ask(Promise.all(counts))).reduce((sum, count) => sum + count, 0)
   }
 }
