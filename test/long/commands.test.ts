@@ -1,7 +1,7 @@
 /** Device memory goes with its session, however that ends, and a command with its device epoch. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { readWorkers } from '../../src/farm/ledger.ts'
-import type { AllocationView } from '../../src/domains/memory/schema.ts'
+import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../src/farm/record.ts'
 import { nativeStatus } from '../../src/workers/device/native.ts'
 import { ended } from '../../src/engine/session.ts'

@@ -12,7 +12,7 @@ import { operation, type OperationTable, type Tools } from '../../../src/domains
 import { DarkroomError, defineErrors } from '../../../src/errors.ts'
 import { session } from '../../../src/workflows/child-session.ts'
 import { step } from '../../../src/workflows/step.ts'
-import type { Workflow } from '../../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../../src/workflows/index.ts'
 import { below, insideChild, Node } from './program.ts'
 
 export const verifyError = defineErrors('verify', {
@@ -233,7 +233,7 @@ const machine = setup({ types, actors, actions: { advance: advance as never } })
   },
 })
 
-const program: Workflow = {
+const program = defineWorkflow({
   name: 'program',
   version: 1,
   title: 'Program',
@@ -241,13 +241,8 @@ const program: Workflow = {
   input: Input,
   output: z.record(z.string(), z.unknown()),
   machine,
-  exact: false,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
-}
+})
 
 export const workflows: Workflow[] = [program]
 

@@ -1,7 +1,7 @@
 /** Memory of devices through real doors: HTTP, Redis, worker processes; on the addon where it is built, and on plain TypeScript. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readWorkers } from '../../../src/farm/ledger.ts'
-import type { AllocationView } from '../../../src/domains/memory/schema.ts'
+import type { AllocationView } from '../../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../../src/farm/record.ts'
 import { nativeStatus } from '../../../src/workers/device/native.ts'
 import { ended } from '../../../src/engine/session.ts'
@@ -153,7 +153,7 @@ describe.each(implementations)('memory of a device (%s)', (implementation) => {
     ['fewer than none', 'memory-allocate', () => ({ device: here, bytes: -1 }), { code: 'api.invalid', field: 'input.bytes' }],
     ['half a byte', 'memory-allocate', () => ({ device: here, bytes: 0.5 }), { code: 'api.invalid', field: 'input.bytes' }],
     ['NaN, which JSON has as null', 'memory-allocate', () => ({ device: here, bytes: NaN }), { code: 'api.invalid', field: 'input.bytes' }],
-    ['more than there is', 'memory-allocate', () => ({ device: here, bytes: 2 ** 50 }), { code: 'memory.exhausted' }],
+    ['more than there is', 'memory-allocate', () => ({ device: here, bytes: 2 ** 50 }), { code: 'memory.invalid', field: 'input.bytes' }],
     ['an unknown device', 'memory-allocate', () => ({ device: 'nowhere', bytes: 1 }), { code: 'device.unknown', field: 'input.device' }],
     ['a name of two devices', 'memory-allocate', () => ({ device: 'cpu:0', bytes: 1 }), { code: 'device.unknown', field: 'input.device' }],
     ['a day and a second', 'memory-allocate', () => ({ device: here, bytes: 1, timeToLiveS: 86_401 }), { code: 'api.invalid' }],

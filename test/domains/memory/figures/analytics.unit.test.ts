@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import type { AllocationInfo } from '../../../src/domains/device-memory.ts'
-import { Analytics, type Sample } from '../../../src/domains/memory/analytics.ts'
-import { LeakBook } from '../../../src/domains/memory/leaks.ts'
-import { recommend } from '../../../src/domains/memory/recommendations.ts'
-import { LeakReport, MemoryAnalytics, type AllocationView } from '../../../src/domains/memory/schema.ts'
+import type { AllocationInfo } from '../../../../src/domains/device-memory.ts'
+import { Analytics, type Sample } from '../../../../src/domains/memory/figures/analytics.ts'
+import { LeakBook } from '../../../../src/domains/memory/figures/leaks.ts'
+import { recommend } from '../../../../src/domains/memory/figures/recommendations.ts'
+import { LeakReport, MemoryAnalytics, type AllocationView } from '../../../../src/domains/memory/figures/report.ts'
 
 const MiB = 2 ** 20
 const start = 1_800_000_000_000

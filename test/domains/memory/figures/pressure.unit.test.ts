@@ -11,9 +11,9 @@ import {
   press,
   type Droppable,
   type Level,
-} from '../../../src/domains/memory/pressure.ts'
-import { levels } from '../../../src/domains/memory/schema.ts'
-import { DarkroomError } from '../../../src/errors.ts'
+} from '../../../../src/domains/memory/figures/pressure.ts'
+import { levels } from '../../../../src/domains/memory/figures/report.ts'
+import { DarkroomError } from '../../../../src/errors.ts'
 
 const nothing: Droppable = { caches: 0, idleModels: [] }
 const total = 1000

@@ -11,9 +11,9 @@
  *
  * Offloading a model in use would come before the refusal; no model has a profile for it yet.
  */
-import './errors.ts'
-import { levels, type Pressure } from './schema.ts'
-import { memoryError } from './errors.ts'
+import '../errors.ts'
+import { levels, type Pressure } from './report.ts'
+import { memoryError } from '../errors.ts'
 
 export type Level = Pressure['level']
 

@@ -1,6 +1,6 @@
 /** Leaks: what outlived its time or its owner, and what looks as if it will. Counts; the worker reclaims. */
-import type { AllocationInfo } from '../device-memory.ts'
-import type { AllocationView, LeakReport } from './schema.ts'
+import type { AllocationInfo } from '../../device-memory.ts'
+import type { AllocationView, LeakReport } from './report.ts'
 
 export type LeakReason = 'expired' | 'orphaned'
 

@@ -1,8 +1,7 @@
+/** A device as its worker publishes it; figures that nobody knows are null. */
 import { z } from 'zod'
 import type * as Native from '../device-memory.ts'
-import { Target } from '../values.ts'
-
-const Whole = z.int().min(0)
+import { Instant } from '../values.ts'
 
 export const Vitals = z.strictObject({
   utilization: z.number().nullable(),
@@ -34,8 +33,8 @@ export const alertCodes = ['device.hot', 'device.errors', 'device.lost', 'memory
 export const Alert = z.strictObject({
   code: z.enum(alertCodes),
   message: z.string(),
-  /** Milliseconds since 1970, by the worker's clock. */
-  since: Whole,
+  /** By the worker's clock. */
+  since: Instant,
 })
 export type Alert = z.infer<typeof Alert>
 
@@ -56,33 +55,6 @@ export const DeviceStatus = z.strictObject({
   state: z.enum(['online', 'busy', 'degraded']),
   alerts: z.array(Alert),
   /** When these figures were taken. */
-  sampledAt: Whole,
+  sampledAt: Instant,
 })
 export type DeviceStatus = z.infer<typeof DeviceStatus>
-
-// ---- operations ----
-
-export const OptimizeInput = z.strictObject({
-  target: Target,
-  /** Lets go of models that no session uses, too; they are loaded again when needed. */
-  idleModels: z.boolean(),
-})
-export type OptimizeInput = z.infer<typeof OptimizeInput>
-
-/** What is held of the device: by everybody, by the worker's own allocations with their arenas, and by its Python child. Bytes. */
-export const Held = z.strictObject({
-  used: Whole.nullable(),
-  allocations: Whole,
-  arenas: Whole,
-  python: Whole.nullable(),
-  models: z.array(z.string()),
-})
-export type Held = z.infer<typeof Held>
-
-export const OptimizeOutput = z.strictObject({ before: Held, after: Held, did: z.array(z.string()) })
-export type OptimizeOutput = z.infer<typeof OptimizeOutput>
-
-export const RefreshInput = z.strictObject({ target: Target })
-export type RefreshInput = z.infer<typeof RefreshInput>
-export const RefreshOutput = z.strictObject({ sampledAt: Whole })
-export type RefreshOutput = z.infer<typeof RefreshOutput>
