@@ -1,6 +1,6 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import { workflowError } from '../errors.ts'
-import type { WorkflowInfo } from '../engine/engine.ts'
+import type { WorkflowInfo } from '../engine/registry.ts'
 import { needs } from './auth.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { json, keyed, noQuery, problems } from './route.ts'

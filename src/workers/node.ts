@@ -22,28 +22,21 @@ import type { Exactness } from '../domains/values.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
-import {
-  type Capacity,
-  countLosses,
-  type DeviceLease,
-  forgiveLosses,
-  leaseDevice,
-  type Need,
-  publishAnalytics,
-  publishWorker,
-  type Reservation,
-  reserve,
-  withdrawWorker,
-} from '../farm/ledger.ts'
+import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
+import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWorker } from '../farm/presence.ts'
+import { reserve, type Capacity, type Need, type Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models/scan.ts'
-import { ask, connect, untilReady, type Redis } from '../redis.ts'
+import { connect, untilReady, type Redis } from '../redis.ts'
 import { openAttempts, type AttemptPort, type PortOptions } from '../engine/attempt.ts'
 import type { WorkerRecord } from '../farm/record.ts'
-import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './device/keeper.ts'
+import { DeviceMonitor } from './device/monitor.ts'
 import type { OpenOptions } from './device/native.ts'
+import { openOwnDevice, type OwnDevice } from './device/open.ts'
 import type { Ready, Vitals } from './python/protocol.ts'
-import { childEnvironment, PythonChild, type Stall } from './python/supervisor.ts'
+import { childEnvironment } from './python/environment.ts'
+import type { Stall } from './python/process.ts'
+import { PythonChild } from './python/supervisor.ts'
 import { LaneWatch } from './lane-watch.ts'
 import { DeviceLane, openLane, StepRunner, type LaneHandle } from './runner.ts'
 import { deviceError } from '../domains/device/errors.ts'
@@ -58,9 +51,6 @@ const controlAtOnce = 8
 /** How long a step waits for its place on the device, longer than a dead worker's reservation lasts; and an allocation, for which somebody waits. */
 const stepWaitMs = 10_000
 const commandWaitMs = 2000
-const collectMs = 600_000
-/** Unreferenced artifacts stay this long: a session about to name them has put them within it. */
-const collectAgeMs = 3_600_000
 
 export interface NodeOptions {
   config: Config
@@ -73,6 +63,7 @@ export interface NodeOptions {
   operations?: OperationTable
   workflows?: PortOptions['workflows']
   sweeps?: PortOptions['sweeps']
+  times?: PortOptions['times']
   at?: PortOptions['at']
   stall?: Partial<Stall>
   /** How its device's memory is opened. */
@@ -109,7 +100,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
 
   let fail: (reason: DarkroomError) => void = () => undefined
   const failed = new Promise<DarkroomError>((resolve) => (fail = resolve))
-  let vitals: Vitals | undefined
   const child = new PythonChild({
     command: options.command,
     env: childEnvironment(home, join(root, 'python')),
@@ -122,13 +112,11 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     },
     log,
     ...(options.stall && { stall: options.stall }),
-    onVitals: (latest) => (vitals = latest),
-    onGone: () => (vitals = undefined),
     onEnded: (reason) => fail(reason),
   })
   let port: AttemptPort | undefined
   let held: { device: string; lease: DeviceLease } | undefined
-  let own: OpenedDevice | undefined
+  let own: OwnDevice | undefined
   const undo = async (): Promise<void> => {
     await child.stop(1000)
     await own?.memory.close()
@@ -145,8 +133,8 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     const models = await discoverModels(config.models)
     const exactness = exactnessOf(ready)
     const operations = options.operations ?? builtIn
-    const { redisUrl, workflows, sweeps = true, at } = options
-    port = openAttempts({ config, log, redisUrl, operations, ...(workflows && { workflows }), sweeps, at })
+    const { redisUrl, workflows, sweeps, times, at } = options
+    port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
     return await new Node({
       config,
       log,
@@ -163,7 +151,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
       epoch,
       held,
       own,
-      vitals: () => vitals,
       fail,
       failed,
     }).open(undo)
@@ -188,8 +175,7 @@ interface Parts {
   host: string
   epoch: string
   held: { device: string; lease: DeviceLease }
-  own: OpenedDevice
-  vitals(): Vitals | undefined
+  own: OwnDevice
   fail(reason: DarkroomError): void
   failed: Promise<DarkroomError>
 }
@@ -198,7 +184,7 @@ class Node {
   readonly #parts: Parts
   readonly #id: string
   readonly #runner: StepRunner
-  readonly #keeper: MemoryKeeper
+  readonly #monitor: DeviceMonitor
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
@@ -207,27 +193,23 @@ class Node {
   readonly #taken = { gpu: 0, host: 0, control: 0 }
   readonly #watches: { lane: Lane; size: number; watch: LaneWatch }[]
   #publishing: NodeJS.Timeout | undefined
-  #collecting: NodeJS.Timeout | undefined
 
   constructor(parts: Parts) {
     this.#parts = parts
     const { artifacts, attempts, child, config, epoch, exactness, held, log, models, operations, own, port, ready, redis } = parts
     this.#id = `${held.device}-${randomBytes(2).toString('hex')}`
-    this.#keeper = new MemoryKeeper(own, {
-      device: held.device,
-      worker: this.#id,
-      epoch,
+    this.#monitor = new DeviceMonitor(own, {
+      target: { device: held.device, worker: this.#id, epoch },
       ready,
       child,
-      vitals: () => parts.vitals(),
       families: [...new Set(models.map((model) => model.family))],
-      port,
+      sessions: port.owners,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
-      tell: () => this.#publish(),
+      publish: () => this.#publish(),
       fail: (reason) => parts.fail(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
-      tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
+      publishAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })
     this.#runner = new StepRunner({
       port,
@@ -243,14 +225,14 @@ class Node {
         artifacts,
         child,
         exactness,
-        device: this.#keeper,
+        device: this.#monitor.tools,
         log,
         models: () => Promise.resolve(parts.models),
         folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),
       }),
       reserve: (attempt, signal) => {
         const ids = attempt.models.map(({ id }) => id)
-        const modelBytes = ids.reduce((sum, id) => sum + this.#keeper.bytesOf(id), 0)
+        const modelBytes = ids.reduce((sum, id) => sum + this.#monitor.bytesOf(id), 0)
         const need = { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority: attempt.priority }
         return this.#reserve(attempt.id, need, stepWaitMs, signal)
       },
@@ -269,10 +251,12 @@ class Node {
     subscriber.on('error', (error: Error) => log.debug({ err: error }, 'Redis connection'))
     subscriber.on('message', (_channel: string, sessionId: string) => {
       this.#runner.ask(sessionId)
-      this.#keeper.ask(sessionId).catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
+      this.#monitor
+        .releaseIfEnded(sessionId)
+        .catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
     })
     await subscriber.subscribe(keys.control())
-    await this.#keeper.open()
+    await this.#monitor.open()
     this.#status = 'ready'
     await this.#publish()
     const lane = { redis, runner: this.#runner, log }
@@ -294,10 +278,6 @@ class Node {
         })
     }
     this.#publishing = setTimeout(publish, publishMs)
-    this.#collecting = setInterval(
-      () => void this.#collect().catch((error: unknown) => log.warn({ err: error }, 'artifacts were not collected')),
-      collectMs,
-    )
     log.info({ worker: this.#id, device: held.device, exactness: exactness.key }, 'the worker takes steps')
     let draining: Promise<void> | undefined
     const close = async (): Promise<void> => {
@@ -324,7 +304,7 @@ class Node {
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
-    const capacity = (): Capacity => ({ slots: 1, bytes: this.#keeper.capacity })
+    const capacity = (): Capacity => ({ slots: 1, bytes: this.#monitor.capacity })
     const { held, redis } = this.#parts
     return reserve(redis, { device: held.device, worker: this.#id, owner, need, capacity, waitMs, ...(signal && { signal }) })
   }
@@ -356,15 +336,15 @@ class Node {
       settings: ready.settings,
       status: this.#status,
       models: models.map((model) => model.bodyHash),
-      resident: this.#parts.vitals()?.models.map((model) => model.id) ?? [],
+      resident: child.heartbeat?.models.map((model) => model.id) ?? [],
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
-      report: this.#keeper.report,
+      report: this.#monitor.report,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
-    await publishWorker(redis, this.#id, record, this.#served)
+    await publishWorker(redis, record, this.#served)
   }
 
   get #takes(): boolean {
@@ -386,35 +366,18 @@ class Node {
     this.#status = status
   }
 
-  /** One worker of the farm at a time. */
-  async #collect(): Promise<void> {
-    const { artifacts, log, port, redis } = this.#parts
-    if ((await ask(redis.set(keys.collector(), this.#id, 'PX', collectMs / 2, 'NX'))) === null) return
-    const removed = await collectArtifacts(artifacts, port)
-    if (removed > 0) log.info({ removed }, 'removed artifacts that nobody names')
-  }
-
   async #drain(): Promise<void> {
     const { config, redis } = this.#parts
     this.#status = 'draining'
     clearTimeout(this.#publishing)
-    clearInterval(this.#collecting)
     this.#runner.drain()
     const leave = async (): Promise<void> => {
       await Promise.all([this.#publish(), ...this.#lanes.map((lane) => lane.close())])
       await withdrawWorker(redis, this.#id)
     }
     await within(config.drainS * 1000, leave())
-    await this.#keeper.close()
+    await this.#monitor.close()
   }
-}
-
-/** Removes artifacts that no session has named for an hour. Returns how many. */
-export async function collectArtifacts(artifacts: ArtifactStore, port: Pick<AttemptPort, 'namedArtifacts' | 'isNamed'>): Promise<number> {
-  const named = new Set<string>()
-  for await (const some of port.namedArtifacts()) for (const sha256 of some) named.add(sha256)
-  // Asked again just before the file goes: a retry may have named it since.
-  return artifacts.collect(async (sha256) => named.has(sha256) || (await port.isNamed(sha256)), collectAgeMs)
 }
 
 /** Waits for it, but no longer than that; what goes wrong is not ours to mend any more. */

@@ -42,7 +42,7 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
   'src/api/present.ts': { fields: ['steps'], why: 'the steps of a session' },
 }
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'append-only-file', 'api-keys']
+const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'within', 'append-only-file', 'api-keys']
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
@@ -66,7 +66,7 @@ const allowed: Record<string, string[]> = {
 const doors: Record<string, RegExp> = {
   zod: /^((api|domains|engine|farm|models|workers|workflows)\/.+|config)\.ts$/,
   bullmq: /^(engine\/dispatch|workers\/(runner|lanes|lane-watch))\.ts$/,
-  xstate: /^(engine\/(transition|mermaid)|workflows\/.+)\.ts$/,
+  xstate: /^(engine\/(transition|diagram)|workflows\/.+)\.ts$/,
   ioredis: /^redis\.ts$/,
   hono: /^api\//,
   '@hono/': /^api\//,
