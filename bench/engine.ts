@@ -1,6 +1,6 @@
 /**
- * A real engine and a real worker node in this process, on a private Redis of their own: durable workflows of five steps that do nothing,
- * on the host lane, as `darkroom api` and `darkroom worker` would run them.
+ * A real engine and a real worker node in this process, on a private Redis of their own: durable workflows of five
+ * steps that do nothing, on the host lane, as `darkroom api` and `darkroom worker` would run them.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,6 +1,7 @@
 /**
- * `engine.hopP50Ms`, `engine.hopP99Ms`, `engine.queuedHopP50Ms`, `engine.queuedHopP99Ms`: from the end of one step's work to the beginning of the
- * next one's, at about half load; as the product comes, and with each step through its queue.
+ * `engine.hopP50Ms`, `engine.hopP99Ms`, `engine.queuedHopP50Ms`, `engine.queuedHopP99Ms`: from the end of one step's
+ * work to the beginning of the next one's, at about half load; as the product comes, and with each step through its
+ * queue.
  */
 import { openBench } from './engine.ts'
 import { figure, type Benchmark, type Figure } from './figure.ts'

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `npm run demo`, `npm start`, `npm test` and the like: brings up what is missing, then runs the target. Node's built-ins only; npm and
- * pip do all fetching. Run again when nothing is missing, it takes a fraction of a second.
+ * `npm run demo`, `npm start`, `npm test` and the like: brings up what is missing, then runs the target. Node's
+ * built-ins only; npm and pip do all fetching. Run again when nothing is missing, it takes a fraction of a second.
  */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'

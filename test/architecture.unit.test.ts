@@ -34,7 +34,10 @@ describe('the architecture', () => {
   it.each(Object.keys(rules))('%s', (rule) => expect(rules[rule]?.(root)).toEqual([]))
 })
 
-/** What each rule says when a file breaks it: the file, the lines that are added to it (null: it is removed), the sentence. */
+/**
+ * What each rule says when a file breaks it: the file, the lines that are added to it (null: it is removed), the
+ * sentence.
+ */
 const violations: [file: string, lines: string | null, sentence: RegExp][] = [
   ['src/new-leaf.ts', 'export {}', /lies in no room/],
   ['src/drawing/brush.ts', 'export {}', /lies in no room/],

@@ -1,26 +1,22 @@
-/** The rules of docs/architecture.md, read off the files. Each returns sentences that name the file and the rule it breaks. */
+/**
+ * The rules of docs/architecture.md, read off the files. Each returns sentences that name the file and the rule it
+ * breaks.
+ */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 
 /**
- * FILES BEING CUT. The rules on length, circles, fields of the image request and the client's imports do not hold for these yet.
- * When they have been cut, delete this list and every line that reads it.
+ * FILES BEING CUT. The rules on length, circles, fields of the image request and the client's imports do not hold for
+ * these yet. When they have been cut, delete this list and every line that reads it.
  */
 const beingCut = new Set([
-  'src/engine/engine.ts',
-  'src/engine/store.ts',
-  'src/engine/children.ts',
-  'src/engine/recovery.ts',
-  'src/engine/retention.ts',
-  'src/workers/python/supervisor.ts',
   'src/workers/node.ts',
-  'src/workers/device/keeper.ts',
   'src/api/memory.ts',
   'src/api/auth.ts',
   'src/api/context.ts',
   'src/client/client.ts',
-  'python/darkroom/__main__.py',
   'src/workers/python/protocol.ts',
+  'python/darkroom/__main__.py',
 ])
 
 /** Most lines of a file of the product; a longer one is two concepts. */
@@ -28,7 +24,10 @@ const maxLines = 400
 /** Files that may be longer, by path, with the reason. */
 const longer: Record<string, string> = {}
 
-/** Files outside src/domains/values.ts that declare a field of the image request, by path: which ones, and why they are other facts. */
+/**
+ * Files outside src/domains/values.ts that declare a field of the image request, by path: which ones, and why they are
+ * other facts.
+ */
 const otherFields: Record<string, { fields: readonly string[]; why: string }> = {
   'src/workflows/built-in/image-generation.ts': {
     fields: ['model', 'steps', 'guidance', 'seed', 'sampler'],
@@ -62,7 +61,10 @@ const allowed: Record<string, string[]> = {
   roots: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine', 'workers', 'api', 'client', 'cli'],
 }
 
-/** Each outside library has one door; what has none may not be imported. Node's own modules are free where no door is named. */
+/**
+ * Each outside library has one door; what has none may not be imported. Node's own modules are free where no door is
+ * named.
+ */
 const doors: Record<string, RegExp> = {
   zod: /^((api|domains|engine|farm|models|workers|workflows)\/.+|config)\.ts$/,
   bullmq: /^(engine\/dispatch|workers\/(runner|lanes|lane-watch))\.ts$/,
@@ -184,7 +186,10 @@ function cycles(graph: ReadonlyMap<string, string[]>): string[] {
   return problems
 }
 
-/** A domain is a folder with an index and one file a verb: `memory.copy` is src/domains/memory/copy.ts. Nothing is a drawer. */
+/**
+ * A domain is a folder with an index and one file a verb: `memory.copy` is src/domains/memory/copy.ts. Nothing is a
+ * drawer.
+ */
 export function checkShape(root: string, steps: readonly string[]): string[] {
   const problems: string[] = []
   const domains = join(root, 'src', 'domains')

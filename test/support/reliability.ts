@@ -1,6 +1,7 @@
 /**
- * The matrix of docs/reliability.md, written from the names of the tests, and its catalogue of scenarios, written from `scenarios.ts`:
- * `node --import tsx test/support/reliability.ts` brings the page up to date, and a test holds it against them.
+ * The matrix of docs/reliability.md, written from the names of the tests, and its catalogue of scenarios, written from
+ * `scenarios.ts`: `node --import tsx test/support/reliability.ts` brings the page up to date, and a test holds it
+ * against them.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
