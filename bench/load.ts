@@ -50,20 +50,20 @@ export async function saturate(source: Source, options: { inFlight: number; ramp
  * Starts `rate` a second for `ms`, evenly, whether the ones before have ended or not; all have ended when it resolves.
  */
 export async function steady(source: Source, rate: number, ms: number): Promise<void> {
-  const most = Math.floor((rate * ms) / 1000)
+  const count = Math.floor((rate * ms) / 1000)
   return new Promise((resolve, reject) => {
     let started = 0
     let ended = 0
     source.onEnd = () => {
-      if (++ended === most) resolve()
+      if (++ended === count) resolve()
     }
     const from = performance.now()
     const timer = setInterval(() => {
-      const due = Math.min(most, Math.floor(((performance.now() - from) / 1000) * rate) + 1)
+      const due = Math.min(count, Math.floor(((performance.now() - from) / 1000) * rate) + 1)
       while (started < due) source.start(started++).catch(reject)
-      if (started < most) return
+      if (started < count) return
       clearInterval(timer)
-      setTimeout(() => reject(new Error(`void: ${most - ended} did not end`)), drainMs).unref()
+      setTimeout(() => reject(new Error(`void: ${count - ended} did not end`)), drainMs).unref()
     }, 1)
   })
 }

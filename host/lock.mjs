@@ -64,7 +64,7 @@ function addressOf(folder, purpose) {
 }
 
 /**
- * What the holder says about itself, or undefined when nobody holds the lock.
+ * What the holder says about itself, or undefined when the lock is free.
  * @param {string} folder @param {string} purpose
  * @returns {Promise<Record<string, unknown> | undefined>}
  */
@@ -120,7 +120,7 @@ export async function takeLock(folder, purpose, info = () => ({})) {
 }
 
 /**
- * Runs `work` while holding the lock; waits for whoever has it, and tells `waiting` once, with ` (pid 123)` where the
+ * Runs `work` while holding the lock; waits for its holder, and tells `waiting` once, with ` (pid 123)` where the
  * holder says it.
  * @template T
  * @param {string} folder

@@ -82,8 +82,8 @@ async function tryNative(home, say) {
 /** @param {string} version @param {string} range `>=20.19` */
 function isNewEnough(version, range) {
   const [major = 0, minor = 0] = version.split('.').map(Number)
-  const [least = 0, leastMinor = 0] = range.replace('>=', '').split('.').map(Number)
-  return major > least || (major === least && minor >= leastMinor)
+  const [minMajor = 0, minMinor = 0] = range.replace('>=', '').split('.').map(Number)
+  return major > minMajor || (major === minMajor && minor >= minMinor)
 }
 
 /** @param {string} node @param {string[]} args @returns {Promise<number>} */

@@ -66,7 +66,7 @@ const violations: [file: string, lines: string | null, sentence: RegExp][] = [
   ['src/api/route.ts', 'const Form = {\n  negativePrompt: z\n    .string(),\n}', /src\/api\/route\.ts declares negativePrompt again/],
   ['redis/takeStep.lua', 'local x = ARGV[99]', /takeStep\.lua uses ARGV\[99\] without naming it/],
   ['redis/takeNothing.lua', 'return 1', /does not begin with `-- takeNothing: `/],
-  ['redis/takeNothing.lua', '-- takeNothing: for the test', /takeNothing\.lua is called by nobody/],
+  ['redis/takeNothing.lua', '-- takeNothing: for the test', /takeNothing\.lua is called nowhere/],
   ['python/darkroom/inference.py', null, /python\/darkroom\/inference\.py does not exist, but inference\.\w+ runs there/],
   ['src/log.ts', "const key = 'darkroom:x'", /src\/log\.ts spells a Redis key/],
 ]

@@ -268,7 +268,7 @@ export function checkScripts(root: string): string[] {
     const told = new Set([...head.join('\n').matchAll(/ARGV\[(\d+)\]/g)].map(([, n]) => Number(n)))
     for (const [, n] of body.matchAll(/ARGV\[(\d+)\]/g))
       if (!told.has(Number(n))) problems.push(`redis/${file} uses ARGV[${n}] without naming it in its header`)
-    if (!called.includes(`'${name}'`)) problems.push(`redis/${file} is called by nobody`)
+    if (!called.includes(`'${name}'`)) problems.push(`redis/${file} is called nowhere`)
   }
   return problems
 }
