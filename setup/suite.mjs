@@ -157,7 +157,7 @@ function run({ command: [program = '', ...args], cwd = root, count }, isAside) {
   return new Promise((settle) => {
     const child = spawn(program, args, { cwd, stdio: count && !isAside ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
     running.add(child)
-    if (isAside && child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_LOW)
+    if (isAside && child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL)
     let words = ''
     const hear = (/** @type {string} */ chunk) => {
       words = isAside ? words + chunk : (words + chunk).slice(-20_000)
