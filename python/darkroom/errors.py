@@ -3,6 +3,10 @@
 Codes, classes and remedies are those of the TypeScript side; test/fixtures/child-errors.json holds them for the tests of both.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 CATALOGUE = {
     "artifact.missing": ("resource", "The bytes are gone; the step that made them runs again."),
     "device.lost": ("transient", "The device is gone; its steps move to another worker."),
@@ -27,7 +31,7 @@ CATALOGUE = {
 class DarkroomError(Exception):
     """An error with a code of the catalogue. `message` says what happened, and to what."""
 
-    def __init__(self, code, message, *, field=None, details=None):
+    def __init__(self, code: str, message: str, *, field: str | None = None, details: dict[str, Any] | None = None):
         super().__init__(message)
         self.code = code
         self.message = message
@@ -35,7 +39,8 @@ class DarkroomError(Exception):
         self.details = details
         self.error_class, self.remedy = CATALOGUE[code]
 
-    def to_wire(self):
+    def to_wire(self) -> dict[str, Any]:
+        """The data of an `error` frame."""
         wire = {
             "type": "error",
             "code": self.code,
@@ -58,6 +63,6 @@ class Cancelled(BaseException):
 class Paused(BaseException):
     """The request ends here and goes on elsewhere. `checkpoint`: what it goes on from, or None."""
 
-    def __init__(self, checkpoint=None):
+    def __init__(self, checkpoint: dict[str, Any] | None = None):
         super().__init__()
         self.checkpoint = checkpoint

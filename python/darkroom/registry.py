@@ -1,8 +1,13 @@
 """Which function an action is: `inference.denoise` is `darkroom.inference.denoise`. What is not listed here does not exist."""
 
+from __future__ import annotations
+
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 from darkroom.errors import DarkroomError
+from darkroom.tools import Tools
 
 OPERATIONS = (
     "inference.decode",
@@ -13,7 +18,7 @@ OPERATIONS = (
 )
 
 
-def operation(action):
+def operation(action: str) -> Callable[[Tools], dict[str, Any]]:
     """The function (tools) → result of an action. Raises `worker.action_unknown`."""
     if action not in OPERATIONS:
         raise DarkroomError("worker.action_unknown", f"there is no action {action!r}", field="action")

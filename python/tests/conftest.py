@@ -16,7 +16,7 @@ PYTHON = Path(__file__).parents[1]
 ROOT = PYTHON.parent
 sys.path.insert(0, str(PYTHON))
 
-MODEL = {"id": "darkroom-tiny", "path": str(ROOT / "models" / "darkroom-tiny"), "body_hash": "a" * 64}
+MODEL = {"id": "darkroom-tiny", "path": str(ROOT / "models" / "darkroom-tiny"), "body_hash": "a" * 64, "family": "sd1"}
 REQUEST = {
     "model": MODEL,
     "prompt": "a red circle on a blue background",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import PYTHON
 
-from darkroom import exactness, protocol
+from darkroom import exactness, frames
 from darkroom.tools import inside
 
 # --- handshake ---
@@ -36,7 +36,7 @@ def test_the_child_says_what_decides_the_bits(fresh, device):
         named = ("uuid", "capability", "driver", "total_bytes")
         assert all(ready["hardware"][name] for name in named)
     imports = fresh.of(fresh.hello, "progress")
-    assert [frame["call"] for frame in imports] == list(range(5))
+    assert [frame["call"] for frame in imports] == list(range(3))
 
 
 def test_a_child_of_another_version_refuses_and_ends(spawn):
@@ -91,8 +91,8 @@ def test_a_second_handshake_is_refused(fresh):
         (b'{"request_id":"1","action":"worker.ping","data":{"x":NaN}}\n', "NaN is no JSON"),
         (b"[" * 100_000 + b"\n", "is not JSON"),
         (b'{"request_id":"1","action":"worker.ping","data":{"x":' + b"9" * 5000 + b"}}\n", "is not JSON"),
-        (b"x" * protocol.LINE_CAP, "over the cap"),
-        (b"x" * (protocol.LINE_CAP - 1) + b"\n\n", "is not JSON"),
+        (b"x" * frames.LINE_CAP, "over the cap"),
+        (b"x" * (frames.LINE_CAP - 1) + b"\n\n", "is not JSON"),
     ],
     ids=["garbage", "no data", "id 0", "NaN", "deep", "a long number", "over the cap", "at the cap"],
 )

@@ -4,7 +4,7 @@ import re
 import pytest
 from conftest import ROOT
 
-from darkroom import errors, protocol
+from darkroom import errors, frames
 
 FOLDER = ROOT / "test" / "fixtures" / "protocol"
 # Every message there is; test/workers/protocol.test.ts holds the same list.
@@ -45,34 +45,34 @@ def mutants(value):
 
 
 def check(frame, request):
-    request_id, action, data = protocol.decode(json.dumps(frame).encode())
+    request_id, action, data = frames.decode(json.dumps(frame).encode())
     if request:
-        if action not in protocol.REQUESTS:
-            raise protocol.ProtocolError("action", "unknown")
-        protocol.check_request(action, data)
+        if action not in frames.REQUESTS:
+            raise frames.ProtocolError("action", "unknown")
+        frames.check_request(action, data)
     else:
-        protocol.check_reply(request_id, action, data)
+        frames.check_reply(request_id, action, data)
 
 
 def test_there_is_one_fixture_for_every_message():
     assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(FROM_NODE + FROM_CHILD)
-    assert {wire(name)["action"] for name in FROM_NODE} == set(protocol.REQUESTS) == set(protocol.OUTPUTS)
+    assert {wire(name)["action"] for name in FROM_NODE} == set(frames.REQUESTS) == set(frames.OUTPUTS)
     kinds = {wire(name)["data"].get("type") for name in FROM_CHILD} - {None}
-    assert kinds == set(protocol.REPLIES)
+    assert kinds == set(frames.REPLIES)
 
 
 @pytest.mark.parametrize("name", FROM_NODE + FROM_CHILD)
 def test_fixture_is_accepted_and_no_field_may_go_come_or_change_its_name(name):
     check(wire(name), name in FROM_NODE)
     for mutant in mutants(wire(name)):
-        with pytest.raises(protocol.ProtocolError):
+        with pytest.raises(frames.ProtocolError):
             check(mutant, name in FROM_NODE)
 
 
 @pytest.mark.parametrize("name", FROM_CHILD)
 def test_what_the_child_sends_is_the_wire_form(name):
     frame = wire(name)
-    line = protocol.encode(frame["request_id"], frame["action"], frame["data"])
+    line = frames.encode(frame["request_id"], frame["action"], frame["data"])
     assert json.loads(line) == frame
     assert line.endswith(b"\n") and line.count(b"\n") == 1 and line.isascii()
 
@@ -82,15 +82,15 @@ def test_what_the_child_sends_is_the_wire_form(name):
     [b"", b"garbage", b'{"a":' + b"9" * 5000 + b"}", b"[]", b"7", b'{"request_id":"1","action":"x"}', b'{"a":NaN}', b"\xff{}", b"[" * 5000],
 )
 def test_a_line_that_is_no_frame_is_refused(line):
-    with pytest.raises(protocol.ProtocolError):
-        protocol.decode(line)
+    with pytest.raises(frames.ProtocolError):
+        frames.decode(line)
 
 
 def test_a_frame_over_the_cap_or_with_nan_is_not_sent():
-    with pytest.raises(protocol.ProtocolError):
-        protocol.encode("1", "worker.ping", {"text": "x" * protocol.LINE_CAP})
+    with pytest.raises(frames.ProtocolError):
+        frames.encode("1", "worker.ping", {"text": "x" * frames.LINE_CAP})
     with pytest.raises(ValueError):
-        protocol.encode("1", "worker.ping", {"number": float("nan")})
+        frames.encode("1", "worker.ping", {"number": float("nan")})
 
 
 def test_the_error_catalogue_is_the_one_that_typescript_checks():

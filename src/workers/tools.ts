@@ -144,8 +144,8 @@ export class AttemptTools implements Tools {
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
     const { attempt, folder } = this.#options
     const pin = input['model'] as { id: string; bodyHash: string }
-    const { id, bodyHash, path } = await this.model(pin.id, pin.bodyHash)
-    const model = { id, bodyHash, path }
+    const { id, bodyHash, path, family } = await this.model(pin.id, pin.bodyHash)
+    const model = { id, bodyHash, path, family }
     await this.#finish(
       this.#options.child.start('model.ensure', { model }, { progress: (progress) => this.progress({ ...progress, stage: 'load' }) }),
     )

@@ -18,7 +18,7 @@ const seconds = z.number().min(0)
 const Sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 const Path = z.string().min(1)
 
-export const ModelRef = z.strictObject({ id: z.string(), path: Path, bodyHash: Sha256 })
+export const ModelRef = z.strictObject({ id: z.string(), path: Path, bodyHash: Sha256, family: z.enum(['sd1']) })
 export type ModelRef = z.infer<typeof ModelRef>
 
 /** A file the node hands to the child. `path` is absolute and inside `roots.attempts`. */
@@ -80,8 +80,6 @@ export const Ready = z.strictObject({
     tiling: z.boolean(),
     offload: z.string(),
   }),
-  actions: z.array(z.string()),
-  samplers: z.array(z.string()),
 })
 export type Ready = z.infer<typeof Ready>
 

@@ -18,7 +18,7 @@ import type { CheckpointMade, Progress, RequestData } from '../../../src/workers
 
 const interpreter = process.env['DARKROOM_PYTHON'] ?? 'python3'
 const fake = join(root, 'test/support/fake_child.py')
-const model = { id: 'fake', path: '/models/fake', bodyHash: 'a'.repeat(64) }
+const model = { id: 'fake', path: '/models/fake', bodyHash: 'a'.repeat(64), family: 'sd1' as const }
 const request = {
   model,
   prompt: 'a red circle',

@@ -130,7 +130,7 @@ seconds = number(0)
 sha256 = pattern(r"[0-9a-f]{64}", "64 hex digits")
 location = pattern(r"/[^\0\ud800-\udfff]*", "an absolute path")
 
-MODEL = shape({"id": text, "path": location, "body_hash": sha256})
+MODEL = shape({"id": text, "path": location, "body_hash": sha256, "family": one_of("sd1")})
 FILE_GIVEN = shape({"path": location, "sha256": sha256})
 FILE_MADE = shape({"path": location, "sha256": sha256, "bytes": whole()})
 CHECKPOINT_GIVEN = shape({"path": location, "sha256": sha256, "call": whole()})
@@ -221,8 +221,6 @@ READY = shape(
             }
         ),
         "settings": shape({"dtype": text, "attention": text, "deterministic": flag, "tf32": flag, "tiling": flag, "offload": text}),
-        "actions": listing(text),
-        "samplers": listing(text),
     }
 )
 OUTPUTS = {
