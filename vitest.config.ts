@@ -12,11 +12,7 @@ const unit = [
 const exact = ['test/exact/**/*.test.ts']
 
 /** Minutes too, `npm run test:crash`: the kills that take many processes, or much waiting. */
-const crash = [
-  'test/chaos/*.test.ts',
-  'test/crash/{commands,deploy,lanes,points,quarantine,restarts,sequence}.test.ts',
-  'test/faults/line.test.ts',
-]
+const long = ['test/long/*.test.ts']
 
 /** Needs the addon and its programs: `npm run test:native` builds them first. */
 const native = ['test/native/**/*.test.ts']
@@ -29,9 +25,9 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { test: { ...whole, name: 'unit', include: unit } },
-      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...crash, ...native] } },
+      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...long, ...native] } },
       { test: { ...whole, name: 'exact', include: exact } },
-      { test: { ...whole, name: 'crash', include: crash } },
+      { test: { ...whole, name: 'long', include: long } },
       { test: { ...whole, name: 'native', include: native } },
     ],
   },

@@ -14,7 +14,7 @@ import { createLog } from '../src/log.ts'
 import { connect, untilReady, type Redis } from '../src/redis.ts'
 import { startWorker } from '../src/workers/node.ts'
 import { Engine } from '../src/engine/engine.ts'
-import type { Workflow } from '../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../src/workflows/index.ts'
 import { step } from '../src/workflows/step.ts'
 import { writeModel } from '../test/support/model.ts'
 import { startTestRedis } from '../test/support/redis.ts'
@@ -28,7 +28,7 @@ const Input = z.strictObject({ n: z.int() })
 const At = z.strictObject({ n: z.int(), index: z.int() })
 type At = z.infer<typeof At>
 
-const chain: Workflow = {
+const chain = defineWorkflow({
   name: 'bench-chain',
   version: 1,
   title: 'Chain',
@@ -59,13 +59,10 @@ const chain: Workflow = {
       [`step${length}`]: { type: 'final' as const },
     },
   }),
-  exact: false,
-  makeWhole: (input) => Promise.resolve(Input.parse(input)),
+  resolveInput: (input) => Promise.resolve(Input.parse(input)),
   progress: () => ({ fraction: 0 }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
-}
+})
 
 export interface Bench extends AsyncDisposable {
   redisUrl: string

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { setup } from 'xstate'
 import { z } from 'zod'
 import { keys, newSessionId } from '../src/keys.ts'
-import type { Workflow } from '../src/workflows/index.ts'
+import { defineWorkflow } from '../src/workflows/index.ts'
 import type { Document } from '../src/engine/transition.ts'
 import { openBench, type Bench } from './engine.ts'
 import { figure, type Benchmark } from './figure.ts'
@@ -21,7 +21,7 @@ const rounds = 11
 const atOnce = 200
 
 /** Waits for a month. */
-const waiting: Workflow = {
+const waiting = defineWorkflow({
   name: 'bench-wait',
   version: 1,
   title: 'Wait',
@@ -36,13 +36,9 @@ const waiting: Workflow = {
       done: { type: 'final' },
     },
   }),
-  exact: false,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
   progress: () => ({ fraction: 0 }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
-}
+})
 
 interface Sample {
   stepMs: number

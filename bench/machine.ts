@@ -1,7 +1,7 @@
 /** What a figure was measured on. */
 import { cpus, loadavg, release, totalmem, type } from 'node:os'
 import { readConfig } from '../src/config.ts'
-import { findRedis } from '../setup/redis.mjs'
+import { findRedis } from '../host/places.mjs'
 
 export interface Machine {
   cpu: string

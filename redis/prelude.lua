@@ -3,7 +3,7 @@
 --
 -- Session hash: status version desired workflow input snapshot … and `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect,
 -- `left:<suffix>` = milliseconds left of a timer that pause took out of the clock, `seen:<event id>` for outside events already applied, `parked` =
--- what it waits for while no step is open. `wish` counts pauses and resumes, `rests:<suffix>` is the wish with which a child came to rest. Of a child:
+-- what it waits for while no step is open, `exact` and `strict` = 1 for what its workflow promises of it. `wish` counts pauses and resumes, `rests:<suffix>` is the wish with which a child came to rest. Of a child:
 -- `parent` = step key of the effect it is, `parentWish` = the last wish of its parent that it followed.
 -- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil notBefore tries
 -- resourceTries expiries checkpoint checkpointBefore queue placedAt avoid (the worker its last attempt failed on).

@@ -23,30 +23,26 @@ import { delimiter, join, resolve } from 'node:path'
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { SetupFailure, causeOf, failure, lastLines } from './failure.mjs'
-import { homeFolder, makeRoom, root, shown } from './home.mjs'
-import { whileHolding } from './lock.mjs'
+import { homeFolder, root, shown } from '../host/home.mjs'
+import { whileHolding } from '../host/lock.mjs'
 import { ensurePackages } from './npm.mjs'
-import { ask, isExecutable, onPath, runBound } from './programs.mjs'
-import { ensurePython, readyEnvironment } from './python.mjs'
+import { platform, readyEnvironment } from '../host/places.mjs'
+import { ask, findCompiler, isExecutable, onPath } from '../host/programs.mjs'
+import { runBound } from './bound.mjs'
+import { ensurePython } from './python.mjs'
+import { makeRoom } from './room.mjs'
 import { speaker } from './say.mjs'
 
 /** @typedef {import('./say.mjs').Say} Say */
 
 const native = join(root, 'native')
-const platform = `${process.platform}-${process.arch}`
 const cmakeWheel = '4.4.5'
 
 /** What `npm test` says where nothing can be compiled. */
 export const noCompiler = 'native: not built, no C++ compiler (install g++ or clang)'
 
-/** @param {string} folder the repository's `native`; @returns {string} where its addon is, once it is built */
-export const builtAddon = (folder) => join(folder, 'build', platform, 'darkroom_native.node')
-
 /** Where the programs of the tests are, once they are built. `sanitized`: with AddressSanitizer. */
 export const testFolder = ({ sanitized = false } = {}) => join(native, 'build', sanitized ? `${platform}-asan` : platform)
-
-/** @returns {string | undefined} */
-export const findCompiler = () => process.env['CXX'] || ['c++', 'g++', 'clang++'].flatMap(onPath)[0]
 
 /**
  * A CMake of at least 3.18: the one on PATH, else the wheel, installed into the home folder.

@@ -1,9 +1,10 @@
 /** `npm run test:node24`: the suite on Node 24, which npm brings as a package. */
 import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { makeRoom, shown } from './home.mjs'
-import { whileHolding } from './lock.mjs'
+import { shown } from '../host/home.mjs'
+import { whileHolding } from '../host/lock.mjs'
 import { npm } from './npm.mjs'
+import { makeRoom } from './room.mjs'
 
 const version = '24.21.0'
 

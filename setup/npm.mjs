@@ -1,32 +1,9 @@
 /** The npm packages: `npm ci` when node_modules does not hold what package-lock.json names. */
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { whileHolding } from '../host/lock.mjs'
+import { isInstalled } from '../host/places.mjs'
+import { onPath } from '../host/programs.mjs'
+import { runBound } from './bound.mjs'
 import { causeOf, failure, lastLines } from './failure.mjs'
-import { whileHolding } from './lock.mjs'
-import { onPath, runBound } from './programs.mjs'
-
-/** @typedef {{ packages?: Record<string, { version?: string, integrity?: string, optional?: boolean }> }} Lock */
-
-/**
- * npm writes node_modules/.package-lock.json last, so one that agrees with the lock means that everything is in place.
- * @param {string} root
- */
-export function isInstalled(root) {
-  const read = (/** @type {string} */ path) => /** @type {Lock} */ (JSON.parse(readFileSync(join(root, path), 'utf8'))).packages ?? {}
-  try {
-    const wanted = read('package-lock.json')
-    const installed = read('node_modules/.package-lock.json')
-    return Object.entries(wanted).every(([path, entry]) => {
-      if (path === '') return true
-      const found = installed[path]
-      // Packages for other platforms are optional and stay away.
-      if (!found) return entry.optional === true
-      return found.version === entry.version && found.integrity === entry.integrity && existsSync(join(root, path))
-    })
-  } catch {
-    return false
-  }
-}
 
 /** @param {string} root @param {import('./say.mjs').Say} say @throws SetupFailure */
 export async function ensurePackages(root, say) {

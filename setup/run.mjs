@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { SetupFailure, failure } from './failure.mjs'
-import { homeFolder, root, shown } from './home.mjs'
+import { homeFolder, root, shown } from '../host/home.mjs'
 import { ensureNative } from './native.mjs'
 import { ensureNode24 } from './node24.mjs'
 import { ensurePackages } from './npm.mjs'
@@ -34,7 +34,7 @@ const targets = {
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
   soak: { command: ['--import', 'tsx', join(root, 'bench', 'soak.ts')], native: true },
-  chaos: { command: ['--import', 'tsx', join(root, 'test', 'chaos', 'verifier', 'main.ts')], native: true },
+  chaos: { command: ['--import', 'tsx', join(root, 'test', 'long', 'verifier', 'main.ts')], native: true },
   setup: { native: true },
 }
 

@@ -9,9 +9,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { SetupFailure, lastLines } from './failure.mjs'
-import { homeFolder, root } from './home.mjs'
+import { homeFolder, root } from '../host/home.mjs'
+import { readyEnvironment } from '../host/places.mjs'
 import { ensureNativeTests } from './native.mjs'
-import { readyEnvironment } from './python.mjs'
 import { speaker } from './say.mjs'
 
 /** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
@@ -94,13 +94,14 @@ const firstLines = (text = '') =>
 
 /** @param {string} name @param {string[]} args @returns {Part[]} */
 function partsOf(name, args) {
-  if (name === 'exact' || name === 'crash') return [vitest('vitest', '--project', name, ...args)]
+  if (name === 'exact') return [vitest('vitest', '--project', 'exact', ...args)]
+  if (name === 'crash') return [vitest('vitest', '--project', 'long', ...args)]
   if (name === 'cluster') {
     process.env['TEST_REDIS'] = 'cluster'
-    const chosen = args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/api', 'test/faults']
-    return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'crash', ...chosen)]
+    const chosen = args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/long', 'test/api']
+    return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'long', ...chosen)]
   }
-  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'crash', ...args)]
+  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'long', ...args)]
   const quick = [
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },

@@ -1,12 +1,10 @@
 import { availableParallelism, homedir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
-import { homeFolder } from '../setup/home.mjs'
+import { homeFolder, root } from '../host/home.mjs'
 import { configError } from './errors.ts'
 
-/** The repository's own folder: where `redis/`, `python/` and the embedded models lie. */
-export const root = resolve(fileURLToPath(new URL('..', import.meta.url)))
+export { root }
 
 const whole = (low: number, high: number) => z.coerce.number().int().min(low).max(high)
 const positive = (high: number) => z.coerce.number().positive().max(high)

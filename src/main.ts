@@ -6,8 +6,8 @@
  * | `up` | a person | SIGINT or SIGTERM: workers, API and Redis stop in this order |
  * | `api`, `worker` | `up`, or a person with `REDIS_URL` | the same signals, or when the channel to its `up` closes |
  */
-import { askHolder } from '../setup/lock.mjs'
-import { readyEnvironment } from '../setup/python.mjs'
+import { askHolder } from '../host/lock.mjs'
+import { readyEnvironment } from '../host/places.mjs'
 import { commandLine } from './cli/program.ts'
 import { readConfig, type Config } from './config.ts'
 import type { DarkroomError } from './errors.ts'

@@ -38,7 +38,7 @@ describe('a planted violation is found', () => {
   }
 
   it.each([
-    ['src/domains/inference/schema.ts', "import '../model/schema.ts'", /domains never import one another/],
+    ['src/domains/inference/encode.ts', "import '../model/resolve.ts'", /domains never import one another/],
     ['src/engine/store.ts', "import '../api/problem.ts'", /engine may not import api/],
     ['src/workers/tools.ts', "import '../engine/engine.ts'", /through attempt\.ts only/],
     ['src/errors.ts', "import './redis.ts'\nimport './config.ts'", /import cycle/],

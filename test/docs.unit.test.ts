@@ -48,9 +48,9 @@ describe('the documentation', () => {
   })
 
   it('maps files of the architecture that exist', () => {
-    const named = [...read('docs/architecture.md').matchAll(/\b((?:src|redis|python|setup|test)\/[\w./-]+\.(?:ts|lua|py|mjs))\b/g)].map(
-      ([, file = '']) => file,
-    )
+    const named = [
+      ...read('docs/architecture.md').matchAll(/\b((?:src|host|redis|python|setup|test)\/[\w./-]+\.(?:ts|lua|py|mjs))\b/g),
+    ].map(([, file = '']) => file)
     expect(named.length).toBeGreaterThan(8)
     expect(named.filter((file) => !existsSync(join(root, file)))).toEqual([])
   })

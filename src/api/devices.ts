@@ -1,7 +1,8 @@
 /** Devices over HTTP: what their workers published, in a moment; and the few things that can be asked of them. */
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import { streamSSE } from 'hono/streaming'
-import { Alert, Capabilities, OptimizeOutput, RefreshOutput, Vitals } from '../domains/device/schema.ts'
+import { Alert, Capabilities, Vitals } from '../domains/device/status.ts'
+import { operations } from '../domains/index.ts'
 import { DarkroomError } from '../errors.ts'
 import { deviceEventTypes, deviceStates, mostEvents, stateOf, type DeviceEvent } from '../farm/device-events.ts'
 import { findDevice } from '../farm/devices.ts'
@@ -13,8 +14,11 @@ import { Bell } from './bell.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { DeviceMemoryView, presentDeviceMemory } from './memory.ts'
 import { iso, orNull, presentRunning, RunningView, shortName, Time } from './present.ts'
-import { json, keyed, named, noQuery, problems } from './route.ts'
+import { json, keyed, noQuery, problems } from './route.ts'
 import { refuseBody } from './sessions.ts'
+
+const OptimizeOutput = operations['device.optimize'].output
+const RefreshOutput = z.strictObject({ sampledAt: z.int() })
 
 const pollMs = 1000
 const keepAliveMs = 15_000
@@ -227,7 +231,7 @@ const optimize = createRoute({
       },
     },
   },
-  responses: commandResponses('What it was and what it is', named(OptimizeOutput, 'DeviceOptimized')),
+  responses: commandResponses('What it was and what it is', OptimizeOutput),
 })
 
 const refresh = createRoute({

@@ -1,11 +1,8 @@
 /** Device memory over HTTP. Reads are what workers published; changes are commands to the worker that holds the memory. */
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
+import { operations } from '../domains/index.ts'
 import {
-  AllocationId,
   AllocationView as AllocationRecord,
-  ChecksumOutput,
-  CopyOutput,
-  DefragmentOutput,
   Figures,
   LeakReport,
   MemoryAnalytics,
@@ -13,26 +10,30 @@ import {
   PythonMemory,
   Ram,
   Recommendation,
-  ReleaseOutput,
   Usage,
-  WriteOutput,
   type AllocationView as Allocation,
-} from '../domains/memory/schema.ts'
+} from '../domains/memory/figures/report.ts'
+import { AllocationId, Bytes, Crc32 } from '../domains/values.ts'
 import { apiError } from '../errors.ts'
 import { findDevice } from '../farm/devices.ts'
 import { sessionIdPattern } from '../keys.ts'
-import { Bytes, make, Offset } from '../workflows/built-in/memory.ts'
+import { make, Offset } from '../domains/memory/allocation.ts'
 import { isHere, type WorkerRecord } from '../farm/record.ts'
 import { needs, type Caller } from './auth.ts'
 import { command, commandHeaders, commandResponses } from './command.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from './context.ts'
 import { iso, isoOrNull, orNull, seesAll, shortName, Time } from './present.ts'
-import { json, keyed, named, noQuery, problems } from './route.ts'
+import { json, keyed, noQuery, problems } from './route.ts'
 import { refuseBody } from './sessions.ts'
 import { memoryError } from '../domains/memory/errors.ts'
 import { deviceError } from '../domains/device/errors.ts'
 
 const tags = ['memory']
+const ReleaseOutput = operations['memory.release'].output
+const CopyOutput = operations['memory.copy'].output
+const ChecksumOutput = operations['memory.checksum'].output
+const DefragmentOutput = operations['memory.defragment'].output
+const WriteOutput = z.strictObject({ allocation: AllocationRecord, bytes: Bytes, crc32: Crc32 })
 const AllocationView = AllocationRecord.extend({ createdAt: Time, expiresAt: Time.nullable() }).openapi('Allocation')
 const PressureView = Pressure.extend({ since: Time }).openapi('MemoryPressure')
 const LeaksView = z
@@ -164,7 +165,7 @@ const release = createRoute({
   ...keyed,
   middleware: needs('submit'),
   request: { params: idParam, query: noQuery, headers: commandHeaders },
-  responses: commandResponses('What was given back', named(ReleaseOutput, 'AllocationReleased')),
+  responses: commandResponses('What was given back', ReleaseOutput),
 })
 
 const renew = createRoute({
@@ -216,25 +217,25 @@ const copy = post('/copy', {
   body: z
     .strictObject({
       from: AllocationId,
-      fromAt: Offset.default(0),
+      fromAt: Offset,
       to: AllocationId,
-      at: Offset.default(0),
+      at: Offset,
       bytes: Bytes.optional().describe('default: as much as both hold from there on'),
       verify: z.boolean().default(false).describe('compare the checksums of both sides afterwards'),
     })
     .openapi('CopyMemory'),
-  output: named(CopyOutput, 'MemoryCopied'),
+  output: CopyOutput,
 })
 const transfer = post('/transfer', {
   summary: 'Transfer to another device, wherever it is: into an allocation there, or a new one',
   body: z
     .strictObject({
       from: AllocationId,
-      fromAt: Offset.default(0),
+      fromAt: Offset,
       bytes: Bytes.optional().describe('default: to the end'),
       to: AllocationId.optional().describe('an allocation to write into; else `device` says where a new one is made'),
       device: DeviceName.optional(),
-      at: Offset.default(0),
+      at: Offset,
       ...make,
       verify: z.boolean().default(true).describe('compare the checksum of what arrived'),
     })
@@ -243,10 +244,8 @@ const transfer = post('/transfer', {
 })
 const checksum = post('/checksum', {
   summary: 'CRC-32 of a range of an allocation',
-  body: z
-    .strictObject({ id: AllocationId, at: Offset.default(0), bytes: Bytes.optional().describe('default: to the end') })
-    .openapi('ChecksumMemory'),
-  output: named(ChecksumOutput, 'MemoryChecksum'),
+  body: z.strictObject({ id: AllocationId, at: Offset, bytes: Bytes.optional().describe('default: to the end') }).openapi('ChecksumMemory'),
+  output: ChecksumOutput,
 })
 const defragment = post('/defragment', {
   summary: 'Move placed allocations of a device together, and give emptied arenas back',
@@ -254,7 +253,7 @@ const defragment = post('/defragment', {
   body: z
     .strictObject({ device: DeviceName, maxBytes: Bytes.optional().describe('most bytes to move; default: no limit') })
     .openapi('DefragmentMemory'),
-  output: named(DefragmentOutput, 'MemoryDefragmented'),
+  output: DefragmentOutput,
 })
 
 export function memoryRoutes(parts: ApiParts): App {

@@ -1,5 +1,5 @@
 /** Where the API is, for commands that are its clients. */
-import { askHolder } from '../../setup/lock.mjs'
+import { askHolder } from '../../host/lock.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig } from '../config.ts'
 

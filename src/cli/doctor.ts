@@ -4,12 +4,9 @@ import { access, statfs } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { availableParallelism, cpus } from 'node:os'
 import { dirname, join } from 'node:path'
-import { askHolder } from '../../setup/lock.mjs'
-import { builtAddon, findCompiler } from '../../setup/native.mjs'
-import { isInstalled } from '../../setup/npm.mjs'
-import { hasNvidiaDriver } from '../../setup/programs.mjs'
-import { readyEnvironment } from '../../setup/python.mjs'
-import { findRedis, howToInstall } from '../../setup/redis.mjs'
+import { askHolder } from '../../host/lock.mjs'
+import { builtAddon, findRedis, howToInstall, isInstalled, readyEnvironment } from '../../host/places.mjs'
+import { findCompiler, hasNvidiaDriver } from '../../host/programs.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig, root, type Config } from '../config.ts'
 import { discoverModels } from '../models/scan.ts'
@@ -65,18 +62,22 @@ function python({ home, python: own }: Config): Finding[] {
 
 /** Workers go on without it, but reach no memory of a GPU. */
 function native(): Finding[] {
-  const file = builtAddon(join(root, 'native'))
   const without = 'workers hold host memory only, in plain TypeScript'
-  if (!existsSync(file)) {
+  if (!existsSync(builtAddon)) {
     const remedy = findCompiler() ? 'Run `npm run build:native`.' : 'Install g++ or clang, then run `npm run build:native`.'
     return [{ what: 'native', ok: null, is: `the addon is not built: ${without}`, remedy }]
   }
   try {
-    const { backends } = createRequire(import.meta.url)(file) as { backends: string[] }
-    return [{ what: 'native', ok: true, is: `${file}, with ${backends.join(', ')}` }]
+    const { backends } = createRequire(import.meta.url)(builtAddon) as { backends: string[] }
+    return [{ what: 'native', ok: true, is: `${builtAddon}, with ${backends.join(', ')}` }]
   } catch (error) {
     return [
-      { what: 'native', ok: false, is: `${file}: ${(error as Error).message}; ${without}`, remedy: 'Run `npm run build:native` again.' },
+      {
+        what: 'native',
+        ok: false,
+        is: `${builtAddon}: ${(error as Error).message}; ${without}`,
+        remedy: 'Run `npm run build:native` again.',
+      },
     ]
   }
 }

@@ -8,4 +8,5 @@ import { postprocessing } from './postprocessing/index.ts'
 /** Every step there is, by its one name. */
 export const operations = { ...device, ...memory, ...model, ...inference, ...postprocessing } satisfies OperationTable
 
-export type StepName = keyof typeof operations
+export type Operations = typeof operations
+export type StepName = keyof Operations

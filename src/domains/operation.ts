@@ -160,7 +160,8 @@ export interface Operation<Input = unknown, Output = unknown> {
   run(input: unknown, tools: Tools): Promise<Output>
 }
 
-type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command'> & {
+type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command' | 'needs'> & {
+  needs?(input: NoInfer<Input>): Needs
   run: (input: Input, tools: Tools) => Promise<Output>
 }
 

@@ -5,10 +5,12 @@
 import { randomUUID } from 'node:crypto'
 import type { Config } from '../config.ts'
 import type { OperationTable, StepProgress } from '../domains/operation.ts'
+import type { ModelPin } from '../domains/values.ts'
 import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { connect, type Redis } from '../redis.ts'
+import { needsOf } from './dispatch.ts'
 import { Engine } from './engine.ts'
 import type { Workflow } from '../workflows/index.ts'
 import type { AtPoint } from './points.ts'
@@ -33,8 +35,8 @@ export interface Attempt {
   step: string
   invoke: string
   input: unknown
-  /** The model whose presence this step needs; null for steps without one. */
-  model: { id: string; bodyHash: string } | null
+  /** Models that the step needs on its device. */
+  models: readonly ModelPin[]
   epoch: number
   tries: number
   resourceTries: number
@@ -86,7 +88,6 @@ export class AttemptPort {
     const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
     if (name === undefined || !effect || !('step' in effect))
       throw workflowError('broken', `step ${stepKey} is open but no child of its machine`)
-    const model = this.#engine.workflow(reply.workflow)?.needs(document.context) ?? null
     const { epoch, tries, resourceTries, priority, checkpoints } = reply
     return {
       is: 'taken',
@@ -97,7 +98,7 @@ export class AttemptPort {
         step: effect.step,
         invoke: idOf(name),
         input: effect.input,
-        model,
+        models: this.#modelsOf(effect.step, effect.input),
         epoch,
         tries,
         resourceTries,
@@ -186,13 +187,17 @@ export class AttemptPort {
         step: next.step.step,
         invoke,
         input,
-        model: this.#engine.workflow(state.workflow)?.needs(context) ?? null,
+        models: this.#modelsOf(next.step.step, input),
         priority,
         state,
         context,
         ...fresh,
       },
     }
+  }
+
+  #modelsOf(step: string, input: unknown): readonly ModelPin[] {
+    return needsOf(this.#engine.operations, step, input)?.models ?? []
   }
 
   /** Says it again until Redis has answered, for it is the fence that decides, and no outage of Redis is a fault of the step. */

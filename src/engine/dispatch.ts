@@ -1,7 +1,8 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
 import { Queue } from 'bullmq'
-import { deviceLost } from '../domains/operation.ts'
-import { Target } from '../domains/values.ts'
+import { z } from 'zod'
+import { deviceLost, type OperationTable } from '../domains/operation.ts'
+import { ModelPin, Target } from '../domains/values.ts'
 import type { DarkroomError } from '../errors.ts'
 import { workflowError } from '../errors.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
@@ -19,8 +20,8 @@ export interface Waiting {
   lane: string
   /** 0 continues a session; first steps come behind, by the session's priority. */
   priority: number
-  /** Only for steps on a device. */
-  model: { id: string; bodyHash: string } | null
+  /** Models that its worker must have. */
+  models: readonly ModelPin[]
   exactnessKey: string | null
   /** Worker of the session's last step on a device: its tensors and model are there. */
   lastWorker: string | null
@@ -35,8 +36,22 @@ export interface Waiting {
 /** `over`: what the step speaks of is gone, so nobody will ever run it. */
 export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean } | { over: DarkroomError }
 
-/** Whom a command is for, by its input. */
-export const targetOf = (input: unknown): Target | null => Target.safeParse((input as { target?: unknown } | null)?.target).data ?? null
+const Needed = z.object({ models: z.array(ModelPin).default([]), target: Target.nullable().default(null) })
+
+/**
+ * What a step needs, read off its own input; undefined in a process that does not have its operation.
+ * @throws DarkroomError `workflow.broken` when the input does not say it
+ */
+export function needsOf(operations: OperationTable, name: string, input: unknown): Pick<Waiting, 'models' | 'target'> | undefined {
+  const operation = operations[name]
+  if (!operation) return undefined
+  if (!operation.needs) return { models: [], target: null }
+  try {
+    return Needed.parse(operation.needs(input))
+  } catch (error) {
+    throw workflowError('broken', `the input of ${name} does not say what the step needs: ${(error as Error).message}`, { cause: error })
+  }
+}
 
 /** A command goes to the worker it is for while that one's epoch lasts, and nowhere else. */
 function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): Placement {
@@ -54,17 +69,17 @@ function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): 
  * Pure: workers are what they published.
  */
 export function place(
-  step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
+  step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
   workers: readonly WorkerRecord[],
 ): Placement {
   if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
     return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
-  const { model, exactnessKey, device } = step
+  const { models, exactnessKey, device } = step
   if (device !== null) return placeOn(device, step, ready)
-  const able = ready.filter((worker) => model === null || worker.models.includes(model.bodyHash))
-  if (able.length === 0) return { nowhere: ready.length === 0 ? nobody(workers) : `no worker has ${described(model)}`, elsewhere: false }
+  const able = ready.filter((worker) => lacks(worker, models).length === 0)
+  if (able.length === 0) return { nowhere: ready.length === 0 ? nobody(workers) : `no worker has ${described(models)}`, elsewhere: false }
   const last = able.find((worker) => worker.id === step.lastWorker)
   if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
@@ -83,18 +98,22 @@ export function place(
   return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
 }
 
-const described = (model: Waiting['model']): string => `model ${model?.id} with body ${model?.bodyHash.slice(0, 10)}`
+const lacks = (worker: WorkerRecord, models: readonly ModelPin[]): ModelPin[] =>
+  models.filter(({ bodyHash }) => !worker.models.includes(bodyHash))
+
+const described = (models: readonly ModelPin[]): string =>
+  models.map(({ id, bodyHash }) => `model ${id} with body ${bodyHash.slice(0, 10)}`).join(' and ')
 
 /** On the one device that its session is for: at once, or when its worker can. */
 function placeOn(
   device: string,
-  { model, exactnessKey }: Pick<Waiting, 'model' | 'exactnessKey'>,
+  { models, exactnessKey }: Pick<Waiting, 'models' | 'exactnessKey'>,
   ready: readonly WorkerRecord[],
 ): Placement {
   const worker = ready.find((each) => each.device.id === device)
   if (!worker) return { nowhere: `device ${device}, which has no ready worker now`, elsewhere: false }
-  if (model !== null && !worker.models.includes(model.bodyHash))
-    return { nowhere: `device ${device}, whose worker has no ${described(model)}`, elsewhere: false }
+  const lacking = lacks(worker, models)
+  if (lacking.length > 0) return { nowhere: `device ${device}, whose worker has no ${described(lacking)}`, elsewhere: false }
   if (exactnessKey === null || worker.exactnessKey === exactnessKey) return { queue: queues.gpuDevice(device), isAffinity: true }
   return { nowhere: `device ${device}, which is of hardware class ${worker.exactnessKey} now, not ${exactnessKey}`, elsewhere: true }
 }

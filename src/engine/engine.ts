@@ -12,7 +12,7 @@ import { discoverModels, type Model } from '../models/scan.ts'
 import { ask, type Redis } from '../redis.ts'
 import { Children } from './children.ts'
 import { Devices } from '../farm/devices.ts'
-import { Dispatcher, place, targetOf, type Waiting } from './dispatch.ts'
+import { Dispatcher, needsOf, place, type Waiting } from './dispatch.ts'
 import { workflows as builtInWorkflows, workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
 import { toMermaid } from './mermaid.ts'
 import type { AtPoint } from './points.ts'
@@ -188,7 +188,7 @@ export class Engine {
     if (workflow.scope === 'operate' && !submission.mayOperate)
       throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
     const [input, device] = await Promise.all([
-      this.#makeWhole(workflow, submission.input, submission.keyId, submission.mayOperate),
+      this.#resolveInput(workflow, submission.input, submission.keyId, submission.mayOperate),
       this.#device(submission, workflow),
     ])
     const machine = this.#machine(workflowId(workflow))
@@ -213,12 +213,12 @@ export class Engine {
         ...(keyId !== null && { keyId }),
         ...(device !== null && { device }),
         ...(idempotency && { idempotency: idempotency.key }),
-        ...(workflow.exact && { exact: '1' }),
+        ...promises(workflow, input),
       },
       effects,
       reserve,
     })
-    if (reply.created) void this.#dispatchNow(id, effects, first.snapshot.context, workflow)
+    if (reply.created) void this.#dispatchNow(id, effects)
     return reply
   }
 
@@ -234,7 +234,7 @@ export class Engine {
   async retry(id: string, keyId: string | null): Promise<Session> {
     const old = await this.#mustGet(id)
     if (old.status !== 'failed' && old.status !== 'cancelled') throw sessionError('not_retryable', `session ${id} is ${old.status}`)
-    const { status, before, snapshot, exact } = await this.store.fields(id, 'status', 'before', 'snapshot', 'exact')
+    const { status, before, snapshot, exact, strict } = await this.store.fields(id, 'status', 'before', 'snapshot', 'exact', 'strict')
     if (status === null) throw unknown(id)
     const workflow = this.#workflows.get(old.workflow)
     if (!workflow) throw workflowError('unknown', `nobody here has ${old.workflow}`)
@@ -262,11 +262,12 @@ export class Engine {
         ...(keyId !== null && { keyId }),
         ...(old.device !== null && { device: old.device }),
         ...(exact && { exact }),
+        ...(strict && { strict }),
       },
       effects,
       reserve,
     })
-    void this.#dispatchNow(next, effects, again.snapshot.context, workflow)
+    void this.#dispatchNow(next, effects)
     return this.#mustGet(next)
   }
 
@@ -279,16 +280,15 @@ export class Engine {
     if (!workflow && !child.end) throw workflowError('unknown', `this process does not have ${child.workflow}`)
     const none: Effects = { closed: [], steps: [], sessions: [], timers: [], parked: '' }
     let [input, document, effects, end]: [Record<string, unknown>, Document | null, Effects, Creation['end']] = [{}, null, none, child.end]
-    let context: unknown
     if (workflow && !end) {
       try {
         if (child.depth > maxDepth)
           throw workflowError('broken', `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`)
-        input = await this.#makeWhole(workflow, child.input, child.keyId)
+        input = await this.#resolveInput(workflow, child.input, child.keyId)
         const first = this.#machine(child.workflow).start(input, 1)
         // It continues the work of its parent.
         effects = this.#planned(child.id, first, 0)
-        ;[document, context] = [first.document, first.snapshot.context]
+        ;({ document } = first)
       } catch (error) {
         const broken = ensureError(error, 'workflow.broken')
         if (broken.class === 'transient') throw broken
@@ -314,13 +314,13 @@ export class Engine {
         depth: String(child.depth),
         ...(child.keyId !== null && { keyId: child.keyId }),
         ...(child.device !== null && { device: child.device }),
-        ...(workflow?.exact && { exact: '1' }),
+        ...(workflow && !end && promises(workflow, input)),
       },
       effects,
       reserve: workflow && !end ? reserveOf(workflow, input) : 0,
       ...(end && { end }),
     })
-    if (reply.created && workflow && !end && child.runs) await this.#dispatchNow(child.id, effects, context, workflow)
+    if (reply.created && child.runs) await this.#dispatchNow(child.id, effects)
   }
 
   #newest(name: string): Workflow {
@@ -331,7 +331,7 @@ export class Engine {
     return found
   }
 
-  async #makeWhole(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
+  async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalid(parsed.error)
     const catalogue: Catalogue = {
@@ -347,7 +347,7 @@ export class Engine {
       },
       mayOperate,
     }
-    return workflow.makeWhole(parsed.data, catalogue)
+    return workflow.resolveInput(parsed.data, catalogue)
   }
 
   /** A model by name. @throws DarkroomError `model.unknown` */
@@ -412,17 +412,10 @@ export class Engine {
       const { snapshot, effects } = commit.commit
       const taken = reply.taken ? commit.next : undefined
       if (transition.document.status === undefined) this.#remember(id, snapshot, transition)
-      const workflow = this.#workflows.get(at.workflow)
-      const { context } = transition.snapshot as { context: unknown }
       // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
-      if (workflow)
-        await this.#dispatchNow(
-          id,
-          taken ? { ...effects, steps: effects.steps.filter((step) => step !== taken) } : effects,
-          context,
-          workflow,
-        )
+      await this.#dispatchNow(id, taken ? { ...effects, steps: effects.steps.filter((step) => step !== taken) } : effects)
       if (reply.parent) await this.children.tellNow(id)
+      const { context } = transition.snapshot as { context: unknown }
       return taken
         ? { is: 'ok', next: { step: taken, state: { ...at, version: String(Number(at.version) + 1), snapshot }, context } }
         : { is: 'ok' }
@@ -546,33 +539,32 @@ export class Engine {
   }
 
   /** Never throws: the outbox has the steps already. */
-  async #dispatchNow(id: string, { steps, sessions }: Effects, context: unknown, workflow: Workflow): Promise<void> {
+  async #dispatchNow(id: string, { steps, sessions }: Effects): Promise<void> {
     try {
       const children = sessions.map((planned) => this.children.follow(`${id}.${planned.suffix}`, childValue(planned)))
-      await Promise.all([this.#dispatchSteps(id, steps, context, workflow), ...children])
+      await Promise.all([this.#dispatchSteps(id, steps), ...children])
     } catch (error) {
       this.log.warn({ session: id, err: error }, 'dispatch left to the sweep')
     }
   }
 
-  async #dispatchSteps(id: string, steps: PlannedStep[], context: unknown, workflow: Workflow): Promise<void> {
+  async #dispatchSteps(id: string, steps: PlannedStep[]): Promise<void> {
     if (steps.length === 0) return
     const onDevice = steps.some((step) => step.lane === 'gpu')
     const nothing = { exactnessKey: null, lastWorker: null, device: null }
     const session = onDevice ? await this.store.fields(id, 'exactnessKey', 'lastWorker', 'device') : nothing
-    const model = onDevice ? workflow.needs(context) : null
     await Promise.all(
-      steps.map(({ suffix, step, lane, priority, input }) => {
-        const target = lane === 'control' ? targetOf(input) : null
-        return this.dispatch({
+      steps.map(async ({ suffix, step, lane, priority, input }) => {
+        const needs = needsOf(this.operations, step, input)
+        if (!needs) return
+        await this.dispatch({
           stepKey: `${id}.${suffix}`,
           dispatch: 1,
           name: step,
           lane,
           priority,
-          model,
+          ...needs,
           avoid: null,
-          target,
           ...session,
         })
       }),
@@ -820,6 +812,12 @@ export class Engine {
 }
 
 const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + (workflow.steps?.(input) ?? 10))
+
+/** What the session is promised, as fields of its record. */
+const promises = (workflow: Workflow, input: Record<string, unknown>): Record<string, string> => ({
+  ...(workflow.exact && { exact: '1' }),
+  ...(workflow.isStrict?.(input) && { strict: '1' }),
+})
 
 const full = (): DarkroomError =>
   redisError('full', 'what Redis holds and its open sessions may still need is more than 80 % of its maxmemory')

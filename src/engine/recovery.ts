@@ -15,7 +15,7 @@
 import { deviceLost } from '../domains/operation.ts'
 import { DarkroomError, sessionError } from '../errors.ts'
 import { queues, splitStepKey } from '../keys.ts'
-import { place, targetOf, type Waiting } from './dispatch.ts'
+import { needsOf, place, type Waiting } from './dispatch.ts'
 import type { Engine } from './engine.ts'
 import { leaseMs, type StepRecord } from './store.ts'
 import { Ticker } from '../ticker.ts'
@@ -167,8 +167,12 @@ export class Recovery {
     if (record.state !== 'open') return
     const now = await store.now()
     const { sessionId } = splitStepKey(name)
-    const step = await this.#waiting(name, sessionId, record, now)
+    const step = await this.#waiting(name, sessionId, record, now).catch((error: unknown) => {
+      if (error instanceof DarkroomError && error.code === 'workflow.broken') return error
+      throw error
+    })
     if (!step) return this.#leave(member)
+    if (step instanceof DarkroomError) return this.#engine.refuse(name, record, step)
     const placement = place(step, await this.#engine.workers())
     if ('over' in placement) {
       // What workers publish may be gone only because Redis was.
@@ -207,7 +211,7 @@ export class Recovery {
     await store.postpone(member, (await store.now()) + Math.round(2 * tickMs * Math.random()))
   }
 
-  /** An open step with what decides where it may run; undefined in a process that does not have its workflow. */
+  /** An open step with what decides where it may run; undefined in a process that does not have its operation. */
   async #waiting(
     stepKey: string,
     sessionId: string,
@@ -216,30 +220,20 @@ export class Recovery {
   ): Promise<(Waiting & { version: string; isStrict: boolean }) | undefined> {
     const { dispatch, name, lane, priority } = record
     const base = { stepKey, dispatch, name, lane, priority }
-    const nothing = {
-      model: null,
-      exactnessKey: null,
-      lastWorker: null,
-      device: null,
-      avoid: null,
-      target: null,
-      version: '',
-      isStrict: true,
-    }
-    if (lane === 'host') return { ...base, ...nothing }
-    const at = await this.#engine.store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'device')
-    const workflow = at.workflow === null ? undefined : this.#engine.workflow(at.workflow)
-    if (!workflow || at.version === null || at.snapshot === null || at.workflow === null) return undefined
-    const { version, snapshot, exactnessKey } = at
-    const { context, effects } = this.#engine.document(sessionId, { version, snapshot, workflow: at.workflow })
-    if (lane === 'control') {
-      const effect = Object.values(effects).find((open) => `${sessionId}.${open.suffix}` === stepKey)
-      return { ...base, ...nothing, target: targetOf(effect && 'input' in effect ? effect.input : null) }
-    }
+    const nothing = { exactnessKey: null, lastWorker: null, device: null, avoid: null, version: '', isStrict: true }
+    if (lane === 'host') return { ...base, ...nothing, models: [], target: null }
+    const { store, operations } = this.#engine
+    const at = await store.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'device', 'strict')
+    const { version, snapshot, workflow, exactnessKey, device } = at
+    if (version === null || snapshot === null || workflow === null) return undefined
+    const { effects } = this.#engine.document(sessionId, { version, snapshot, workflow })
+    const effect = Object.values(effects).find((open) => `${sessionId}.${open.suffix}` === stepKey)
+    const needs = effect && 'step' in effect ? needsOf(operations, name, effect.input) : undefined
+    if (!needs) return undefined
+    if (lane === 'control') return { ...base, ...nothing, ...needs }
     const mayWaitForWorker = record.queue === '' || (queues.isDevice(record.queue) && now - record.placedAt <= affinityMs)
     const [lastWorker, avoid] = mayWaitForWorker ? [at.lastWorker, record.avoid] : [null, null]
-    const [model, isStrict] = [workflow.needs(context), workflow.isStrict(context)]
-    return { ...base, ...nothing, model, exactnessKey, device: at.device, lastWorker, avoid, version, isStrict }
+    return { ...base, ...needs, exactnessKey, device, lastWorker, avoid, version, isStrict: at.strict !== null }
   }
 
   /** No worker of the pinned class came: the session begins again, from encode, on another. */

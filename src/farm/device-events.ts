@@ -11,7 +11,7 @@
  * A change is noted by one script, which compares what was known when the looker looked; what is known is read before the workers are. So
  * several lookers, or one that froze, note each change once and in order. Numbers grow by one; the newest are kept.
  */
-import type { Alert } from '../domains/device/schema.ts'
+import type { Alert } from '../domains/device/status.ts'
 import { readDeviceEvents, readKnownDevices, readWorkers, recordDevice } from './ledger.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'

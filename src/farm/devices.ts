@@ -25,7 +25,7 @@ export function findDevice(name: string, workers: readonly WorkerRecord[], field
   throw deviceError('unknown', why, { field })
 }
 
-export type { MemoryAnalytics } from '../domains/memory/schema.ts'
+export type { MemoryAnalytics } from '../domains/memory/figures/report.ts'
 
 /** What the API asks about devices: all of it lies in Redis. */
 export class Devices {

@@ -1,7 +1,7 @@
 /** What a worker publishes about itself and its device: the one record that the rest of the farm knows of it. */
 import { z } from 'zod'
-import { DeviceStatus } from '../domains/device/schema.ts'
-import { MemoryReport } from '../domains/memory/schema.ts'
+import { DeviceStatus } from '../domains/device/status.ts'
+import { MemoryReport } from '../domains/memory/figures/report.ts'
 
 /** A worker's device and what it holds of it: the parts of the domains `device` and `memory` in one. */
 export const DeviceReport = z.strictObject({ ...DeviceStatus.shape, ...MemoryReport.shape })

@@ -249,9 +249,9 @@ class Node {
         folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),
       }),
       reserve: (attempt, signal) => {
-        const model = attempt.model?.id ?? null
-        const modelBytes = model === null ? 0 : this.#keeper.bytesOf(model)
-        const need = { slots: 1, bytes: 0, model, modelBytes, priority: attempt.priority }
+        const ids = attempt.models.map(({ id }) => id)
+        const modelBytes = ids.reduce((sum, id) => sum + this.#keeper.bytesOf(id), 0)
+        const need = { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority: attempt.priority }
         return this.#reserve(attempt.id, need, stepWaitMs, signal)
       },
       inARow: parts.config.stepsInARow,

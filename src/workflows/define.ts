@@ -1,8 +1,10 @@
 import type { AnyStateMachine } from 'xstate'
-import type { z } from 'zod'
+import { z } from 'zod'
 import type { Catalogue, Route } from '../domains/operation.ts'
 
 export type { Catalogue } from '../domains/operation.ts'
+
+type Fields = Record<string, unknown>
 
 /** A workflow: a machine whose invoked actors are durable steps, with what a client may send and what comes back. */
 export interface Workflow {
@@ -18,21 +20,62 @@ export interface Workflow {
   /** Whether its pictures are promised to the byte: the first step on a GPU then pins the exactness key. */
   exact: boolean
   /** Fills in what the client left out; the result is the session's input and never changes. */
-  makeWhole(input: unknown, catalogue: Catalogue): Promise<Record<string, unknown>>
+  resolveInput(input: unknown, catalogue: Catalogue): Promise<Fields>
   /** How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1. */
   progress(context: unknown, step: string, fraction: number): { fraction: number; image?: number; images?: number }
-  /** The model a worker must have for the steps on its device; null when any worker will do. */
-  needs(context: unknown): { id: string; bodyHash: string } | null
-  /** `strict`: wait for the pinned hardware class until the deadline. */
-  isStrict(context: unknown): boolean
-  /** How many steps a session with this input takes, for the memory its history will need; ten when the workflow does not say. */
-  steps?(input: Record<string, unknown>): number
+  /** Whether a session with this input waits for its pinned hardware class until the deadline. */
+  isStrict(input: Fields): boolean
+  /** How many steps a session with this input takes, for the memory its history will need. */
+  steps(input: Fields): number
   /** Its own route in the HTTP API, beside `POST /v1/sessions`. */
   route?: Route
   /** Only callers with this scope may submit it. */
   scope?: 'operate'
   /** What one run takes at its largest, in words of the reader. */
   resources: { lanes: string[]; note: string }
+}
+
+/** What its author says of a workflow: a name, what it takes, and its machine. */
+export interface WorkflowDefinition<Given> extends Partial<Omit<Workflow, 'input' | 'resolveInput' | 'name' | 'machine'>> {
+  /** Words of lower-case letters and digits, joined by dashes. */
+  name: string
+  input: z.ZodType<Given>
+  machine: AnyStateMachine
+  /** By default the session's input is what the client sent, with the defaults of `input`. */
+  resolveInput?(given: Given, catalogue: Catalogue): Promise<Fields>
+}
+
+/** Steps that a session is reckoned with when its workflow does not say. */
+const usualSteps = 10
+
+/**
+ * Makes a workflow of a machine. Left out, the version is 1, the title is the name, the output is any object, a picture is not promised to
+ * the byte, and a session is as far as its step.
+ * @throws Error when the name is none
+ */
+export function defineWorkflow<Given>({ name, input, machine, ...more }: WorkflowDefinition<Given>): Workflow {
+  if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(name))
+    throw new Error(`the name of a workflow is like image-generation, not ${JSON.stringify(name)}`)
+  const words = name.replaceAll('-', ' ')
+  return {
+    name,
+    version: 1,
+    title: words.charAt(0).toUpperCase() + words.slice(1),
+    description: '',
+    output: z.record(z.string(), z.unknown()),
+    exact: false,
+    progress: (_context, _step, fraction) => ({ fraction }),
+    isStrict: () => false,
+    steps: () => usualSteps,
+    resources: { lanes: ['host'], note: '' },
+    ...more,
+    input,
+    machine,
+    resolveInput: async (given, catalogue) => {
+      const parsed = input.parse(given)
+      return more.resolveInput ? more.resolveInput(parsed, catalogue) : (parsed as Fields)
+    },
+  }
 }
 
 export const workflowId = (workflow: Pick<Workflow, 'name' | 'version'>): string => `${workflow.name}@${workflow.version}`

@@ -1,70 +1,48 @@
-import { assign, setup } from 'xstate'
-import type { z } from 'zod'
-import type { OperationTable } from '../domains/operation.ts'
-import type { WireError } from '../errors.ts'
+import { setup } from 'xstate'
+import type { Command, Operation, OperationTable } from '../domains/operation.ts'
+import { defineWorkflow, type Workflow } from './define.ts'
 import { step } from './step.ts'
-import type { Catalogue, Workflow } from './define.ts'
 
-interface Context {
-  input: Record<string, unknown>
-  output: Record<string, unknown> | null
-  error: WireError | null
-}
+type Fields = Record<string, unknown>
 
-export interface OperationWorkflow<Given> extends Pick<Workflow, 'title' | 'description' | 'scope'> {
-  /** What a client may send. */
-  input: z.ZodType<Given>
-  /** The operation's input, from what the client sent. */
-  whole(given: Given, catalogue: Catalogue): Promise<Record<string, unknown>>
-}
-
-/** A domain operation as a workflow of its own: `memory.copy` is `memory-copy@1`, whose one step it is. */
-export function operationWorkflow<Given>(operations: OperationTable, name: string, about: OperationWorkflow<Given>): Workflow {
-  const operation = operations[name]
-  if (!operation) throw new Error(`there is no operation ${name}`)
-  const { title, description, input, scope } = about
+/** A command as a workflow of its own: `memory.copy` is `memory-copy@1`, whose one step it is. */
+export function oneStep(name: string, { input, output, lane }: Operation, command: Command): Workflow {
+  const { title, description, scope, route } = command
   const machine = setup({
-    types: {
-      context: {} as Context,
-      input: {} as Record<string, unknown>,
-      output: {} as Record<string, unknown> | { error: WireError | null },
-    },
-    actors: { [name]: step<Record<string, unknown>, Record<string, unknown>>() },
+    types: { context: {} as Fields, input: {} as Fields, output: {} as Fields },
+    actors: { [name]: step<Fields, Fields>() },
   }).createMachine({
-    id: name.replace('.', '-'),
-    context: ({ input: given }) => ({ input: given, output: null, error: null }),
+    id: workflowName(name),
+    context: ({ input: given }) => given,
     initial: 'running',
     states: {
-      running: {
-        invoke: {
-          id: 'run',
-          src: name,
-          input: ({ context }) => context.input,
-          onDone: { target: 'done', actions: assign({ output: ({ event }) => event.output as Record<string, unknown> }) },
-          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error as WireError }) },
-        },
-      },
-      done: { type: 'final' },
-      failed: { type: 'final', tags: 'failed' },
+      running: { invoke: { id: 'run', src: name, input: ({ context }) => context, onDone: 'done' } },
+      done: { type: 'final', output: ({ event }) => event['output'] as Fields },
     },
-    output: ({ context }) => context.output ?? { error: context.error },
+    output: ({ event }) => event['output'] as Fields,
   })
-  return {
-    name: name.replace('.', '-'),
-    version: 1,
+  return defineWorkflow({
+    name: workflowName(name),
     title,
     description,
-    input,
-    output: operation.output,
+    input: command.input,
+    output,
     machine,
-    exact: false,
-    makeWhole: async (given, catalogue) =>
-      operation.input.parse(await about.whole(input.parse(given), catalogue)) as Record<string, unknown>,
-    progress: (_context, _step, fraction) => ({ fraction }),
-    needs: () => null,
-    isStrict: () => false,
+    resolveInput: async (given, catalogue) => input.parse(await command.resolve(given, catalogue)) as Fields,
     steps: () => 1,
     ...(scope && { scope }),
-    resources: { lanes: [operation.lane], note: 'one command to the worker of one device; it fails when that worker ends' },
-  }
+    route,
+    resources: {
+      lanes: [lane],
+      note: lane === 'control' ? 'one command to the worker of one device; it fails when that worker ends' : 'one step',
+    },
+  })
 }
+
+/** The workflows of all operations that clients may ask for. */
+export const commandWorkflows = (operations: OperationTable): Workflow[] =>
+  Object.entries(operations).flatMap(([name, operation]) => (operation.command ? [oneStep(name, operation, operation.command)] : []))
+
+/** `memory.copy` → `memory-copy`. */
+export const workflowName = <const Name extends string>(name: Name): CommandName<Name> => name.replace('.', '-') as CommandName<Name>
+export type CommandName<Name extends string> = Name extends `${infer Domain}.${infer Verb}` ? `${Domain}-${Verb}` : never

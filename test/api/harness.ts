@@ -14,14 +14,14 @@ import { createLog } from '../../src/log.ts'
 import { connect, untilReady, type Redis } from '../../src/redis.ts'
 import { AttemptPort, type Attempt } from '../../src/engine/attempt.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import { workflows, type Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, workflows } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 import { ApiClient } from '../support/http.ts'
 import { writeModel } from '../support/model.ts'
 import { defaultShards, startTestRedis } from '../support/redis.ts'
 
 /** A workflow of one step that no worker runs: tests take it and deliver its result themselves. */
-const sketch: Workflow = {
+const sketch = defineWorkflow({
   name: 'sketch',
   version: 1,
   title: 'Sketch',
@@ -48,13 +48,8 @@ const sketch: Workflow = {
     },
     output: ({ context }) => context.output,
   }),
-  exact: false,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
-}
+})
 
 const draw = operation({
   input: z.unknown(),

@@ -1,14 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
-import type { ResolveOutput } from '../../src/domains/model/schema.ts'
 import { keys } from '../../src/keys.ts'
-import { step } from '../../src/workflows/step.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { steps } from '../../src/workflows/step.ts'
+import { defineWorkflow } from '../../src/workflows/index.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
 /** Its transition throws when the step's result is not of the family it expects. */
-const fragile: Workflow = {
+const fragile = defineWorkflow({
   name: 'fragile',
   version: 1,
   title: 'Fragile',
@@ -17,7 +16,7 @@ const fragile: Workflow = {
   output: z.unknown(),
   machine: setup({
     types: { context: {} as { family: string } },
-    actors: { 'model.resolve': step<unknown, ResolveOutput>() },
+    actors: steps('model.resolve'),
   }).createMachine({
     id: 'fragile',
     context: { family: '' },
@@ -27,6 +26,7 @@ const fragile: Workflow = {
         invoke: {
           id: 'resolve',
           src: 'model.resolve',
+          input: { model: { id: 'm', bodyHash: '0' } },
           onDone: {
             target: 'done',
             actions: assign({
@@ -42,13 +42,9 @@ const fragile: Workflow = {
     },
     output: ({ context }) => context,
   }),
-  exact: false,
-  makeWhole: () => Promise.resolve({}),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
+  resolveInput: () => Promise.resolve({}),
   resources: { lanes: ['host'], note: 'nothing' },
-}
+})
 
 const result = (family: string) => ({ output: { model: { id: 'm', bodyHash: '0' }, family }, artifacts: [], stats: {} })
 

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { operation } from '../../src/domains/operation.ts'
 import { keys, queues } from '../../src/keys.ts'
 import type { Attempt, Delivery } from '../../src/engine/attempt.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
@@ -18,7 +18,7 @@ const Plan = z.strictObject({
 type Plan = z.infer<typeof Plan>
 
 /** Steps one after another, each in the lane that the input says; with `fork` the second and third at once. */
-const walk: Workflow = {
+const walk = defineWorkflow({
   name: 'walk',
   version: 1,
   title: 'Walk',
@@ -68,12 +68,8 @@ const walk: Workflow = {
     },
   }),
   exact: true,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
-}
+})
 const nothing = (lane: 'host' | 'gpu'): ReturnType<typeof operation<Done, Done>> =>
   operation({ input: Done, output: Done, lane, attempts: 3, timeoutMs: 60_000, run: () => Promise.resolve({}) })
 
@@ -163,7 +159,7 @@ describe('a worker that brings a result', () => {
 
   it('and says it again because the answer was lost has the same answer', async () => {
     const id = await start({ lanes: ['host', 'host'] })
-    const { state, model, ...attempt } = await t.take(id, '1.0')
+    const { state, models, ...attempt } = await t.take(id, '1.0')
     const event = { type: 'xstate.done.actor.host', output: {}, actorId: 'host' }
     const entry = { type: 'step.completed' as const, key: attempt.stepKey }
     const cause = { kind: 'step' as const, name: '1.0', attemptId: attempt.id, event, entry, artifacts: [], unpin: false }
@@ -175,7 +171,8 @@ describe('a worker that brings a result', () => {
     expect(await say('another')).toEqual({ is: 'stale' })
     expect(await history(id)).toEqual(told)
     expect(
-      (await t.port.deliver({ ...attempt, state: first.next?.state ?? state, id: 'mine', stepKey: `${id}.2.0`, model }, result)).isRecorded,
+      (await t.port.deliver({ ...attempt, state: first.next?.state ?? state, id: 'mine', stepKey: `${id}.2.0`, models }, result))
+        .isRecorded,
     ).toBe(true)
     expect(await say('mine')).toEqual({ is: 'ended' })
   })

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { place, type Waiting } from '../../src/engine/dispatch.ts'
+import { operations } from '../../src/domains/index.ts'
+import { needsOf, place, type Waiting } from '../../src/engine/dispatch.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
 import { report } from '../support/report.ts'
 
@@ -25,9 +26,13 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   ...more,
 })
 const busy = { running: [{ key: 'k', step: 's', session: 'x', since: 0 }] }
-const step: Pick<Waiting, 'lane' | 'model' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'> = {
+const [model, other] = [
+  { id: 'model', bodyHash: 'body' },
+  { id: 'other', bodyHash: 'other' },
+]
+const step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'> = {
   lane: 'gpu',
-  model: { id: 'model', bodyHash: 'body' },
+  models: [model],
   exactnessKey: '11111111',
   lastWorker: null,
   device: null,
@@ -76,6 +81,24 @@ describe('where a step may run', () => {
       { nowhere: 'no worker has model model with body body', elsewhere: false },
     ],
     [
+      'a worker that has all of its models',
+      { models: [model, other] },
+      [worker('a'), worker('b', { models: ['body', 'other'], exactnessKey: '2' })],
+      { nowhere: 'no worker of hardware class 11111111 is running', elsewhere: true },
+    ],
+    [
+      'nowhere while no worker has all of its models',
+      { models: [model, other] },
+      [worker('a'), worker('b', { models: ['other'] })],
+      { nowhere: 'no worker has model model with body body and model other with body other', elsewhere: false },
+    ],
+    [
+      'nowhere while its device lacks one of its models',
+      { models: [model, other], device: id('a') },
+      [worker('a'), worker('b', { models: ['body', 'other'] })],
+      { nowhere: `device ${id('a')}, whose worker has no model other with body other`, elsewhere: false },
+    ],
+    [
       'elsewhere only, when its class is gone',
       {},
       [worker('a', { exactnessKey: '2' })],
@@ -109,4 +132,24 @@ describe('where a step may run', () => {
     expect(place({ ...step, ...over }, workers)).toEqual(expected)
     expect(place({ ...step, ...over }, workers.toReversed())).toEqual(expected)
   })
+})
+
+describe('what a step needs', () => {
+  const pin = { id: 'model', bodyHash: 'a'.repeat(64) }
+  const target = { device: 'd', worker: 'w', epoch: 'e' }
+
+  it.each([
+    ['the model of its own input', 'inference.decode', { model: pin }, { models: [pin], target: null }],
+    ['the worker that a command names', 'memory.release', { target, id: 'd.01234567.1' }, { models: [], target }],
+    ['nothing beside the device', 'postprocessing.save', {}, { models: [], target: null }],
+    ['what a process without the operation cannot say', 'upscaling.dream', {}, undefined],
+  ])('%s', (_, name, input, expected) => expect(needsOf(operations, name, input)).toEqual(expected))
+
+  it.each([
+    ['inference.decode', {}],
+    ['inference.decode', undefined],
+    ['memory.release', { target: { device: 'd' } }],
+  ])('is broken when the input of %s does not say it', (name, input) =>
+    expect(() => needsOf(operations, name, input)).toThrow(expect.objectContaining({ code: 'workflow.broken' })),
+  )
 })

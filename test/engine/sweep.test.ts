@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DarkroomError } from '../../src/errors.ts'
 import { keys, shardOf } from '../../src/keys.ts'
+import type { ModelPin } from '../../src/domains/values.ts'
+import { publishWorker } from '../../src/farm/ledger.ts'
 import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { Recovery } from '../../src/engine/recovery.ts'
@@ -60,6 +62,58 @@ describe('a sweep that is overtaken', () => {
     }
     await eventually('the sweep came by', () => Promise.resolve(isOver))
     await expect.poll(async () => (await t.engine.get(id))?.error?.code, { timeout: 30_000 }).toBe('session.deadline_exceeded')
+  })
+})
+
+describe('a session', () => {
+  let t: TestEngine
+  beforeAll(async () => {
+    t = await startEngine({ config: { classWaitS: 0 } })
+  })
+  afterAll(() => t[Symbol.asyncDispose]())
+
+  /** Up to its first step on a device, which pinned it to a class and was given back. */
+  async function pinned(pin: 'class' | 'strict'): Promise<{ id: string; models: readonly ModelPin[] }> {
+    const id = await t.submit({ input: { prompt: 'a red circle', seed: 7, pin } })
+    const resolve = await t.take(id, '1.0')
+    await t.port.deliver(resolve, { output: { ...(resolve.input as object), family: 'sd1' }, artifacts: [], stats: {} })
+    const encode = await t.take(id, '2.0')
+    await t.port.release(encode, 'drain', undefined)
+    return { id, models: encode.models }
+  }
+  const isMoved = async (id: string): Promise<boolean> =>
+    (await t.engine.history(id, 0, 100)).some(({ event }) => event.type === 'session.moved')
+
+  it('whose hardware class is gone: it begins again on another, or waits for its own where its request says so', async () => {
+    const [lenient, strict] = [await pinned('class'), await pinned('strict')]
+    expect(lenient.models).toEqual([{ id: 'darkroom-tiny', bodyHash: expect.stringMatching(/^[0-9a-f]{64}$/) }])
+    const device = { id: '0123abcd-cpu-0-0', kind: 'cpu', name: 'a CPU', index: 0, totalBytes: null }
+    const record = {
+      id: 'other',
+      epoch: 'e',
+      device,
+      exactnessKey: '76543210',
+      status: 'ready',
+      models: lenient.models.map((pin) => pin.bodyHash),
+    }
+    const recovery = new Recovery(t.engine)
+    recovery.start()
+    try {
+      await eventually('it moved', async () => {
+        await publishWorker(t.redis, 'other', record, [])
+        return isMoved(lenient.id)
+      })
+      const waiting = 'no worker of hardware class 01234567 is running'
+      await eventually('the other one waits', async () => (await t.engine.get(strict.id))?.waiting === waiting)
+      await sleep(1500)
+      expect(await isMoved(strict.id)).toBe(false)
+    } finally {
+      await recovery.stop()
+    }
+    await t.engine.control(strict.id, 'cancel')
+    const again = await t.engine.retry(strict.id, null)
+    expect(await t.redis.hmget(keys.session(again.id), 'strict', 'exact')).toEqual(['1', '1'])
+    expect(await t.redis.hmget(keys.session(lenient.id), 'strict', 'exact')).toEqual([null, '1'])
   })
 })
 

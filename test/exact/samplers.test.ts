@@ -1,6 +1,6 @@
 /** `npm run test:exact`: every sampler, killed and drained in the middle. Minutes; `npm test` does three of them. */
 import { afterAll, beforeAll, describe, it } from 'vitest'
-import { samplers } from '../../src/domains/inference/schema.ts'
+import { samplers } from '../../src/domains/values.ts'
 import { survivesDrain, survivesKill } from '../support/exactness.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 

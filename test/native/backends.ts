@@ -1,7 +1,7 @@
 /** What the tests run the addon and its programs with: the environment of each backend, or why it cannot run. */
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
-import { homeFolder } from '../../setup/home.mjs'
+import { homeFolder } from '../../host/home.mjs'
 import { readyVkd3d, testFolder } from '../../setup/native.mjs'
 import type { BackendName } from '../../src/domains/device-memory.ts'
 

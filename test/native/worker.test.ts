@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readWorkers } from '../../src/farm/ledger.ts'
 import { keys } from '../../src/keys.ts'
-import type { AllocationView, MemoryAnalytics } from '../../src/domains/memory/schema.ts'
+import type { AllocationView, MemoryAnalytics } from '../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../src/farm/record.ts'
 import { ended } from '../../src/engine/session.ts'
 import { type WorkerRecord } from '../../src/farm/record.ts'

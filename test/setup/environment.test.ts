@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { environmentOf, readyEnvironment, type EnvironmentChoice, type Mark } from '../../setup/python.mjs'
-import { ask } from '../../setup/programs.mjs'
+import { environmentOf, readyEnvironment, type Mark } from '../../host/places.mjs'
+import { ask } from '../../host/programs.mjs'
+import type { EnvironmentChoice } from '../../setup/python.mjs'
 import { Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Running } from './sandbox.ts'
 
 /** Nobody listens there. */

@@ -2,7 +2,7 @@
 import { cpSync, existsSync, mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { onPath } from '../../setup/programs.mjs'
+import { onPath } from '../../host/programs.mjs'
 import { root } from '../../src/config.ts'
 import { Sandbox, type Ended } from './sandbox.ts'
 
@@ -12,7 +12,7 @@ beforeEach(async () => {
   // A clone of its own: what others have built here is left alone.
   const clone = join(sandbox.folder, 'clone')
   mkdirSync(clone)
-  for (const name of ['setup', 'native', 'python/requirements.lock', 'python/requirements.in', 'package.json', 'package-lock.json'])
+  for (const name of ['host', 'setup', 'native', 'python/requirements.lock', 'python/requirements.in', 'package.json', 'package-lock.json'])
     cpSync(join(root, name), join(clone, name), { recursive: true, filter: (path) => !path.startsWith(join(root, 'native', 'build')) })
   symlinkSync(join(root, 'node_modules'), join(clone, 'node_modules'))
 })

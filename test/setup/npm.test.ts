@@ -4,8 +4,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { isInstalled } from '../../setup/npm.mjs'
-import { onPath } from '../../setup/programs.mjs'
+import { isInstalled } from '../../host/places.mjs'
+import { onPath } from '../../host/programs.mjs'
 import { Sandbox, type Running } from './sandbox.ts'
 
 const count = 20

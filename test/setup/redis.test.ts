@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
-import { ask } from '../../setup/programs.mjs'
-import { findRedis, type RedisBinary, type Wheel } from '../../setup/redis.mjs'
+import { findRedis, type RedisBinary, type Wheel } from '../../host/places.mjs'
+import { ask } from '../../host/programs.mjs'
 import { Sandbox, startIndex, wheel as makeWheel, writeWheels, type Index, type Running } from './sandbox.ts'
 
 /** Says its version as Redis does, and nothing else. */

@@ -4,7 +4,7 @@ import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'no
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { causeOf } from '../../setup/failure.mjs'
-import { makeRoom } from '../../setup/home.mjs'
+import { makeRoom } from '../../setup/room.mjs'
 import { root } from '../../src/config.ts'
 import { Sandbox, type Ended } from './sandbox.ts'
 
@@ -115,13 +115,16 @@ test('the lock files hold no host of a registry', () => {
 })
 
 test('set-up uses nothing but what Node brings', () => {
-  const imports = readdirSync(join(root, 'setup')).flatMap((file) =>
-    [...readFileSync(join(root, 'setup', file), 'utf8').matchAll(/\bfrom '([^']+)'|\bimport\('([^']+)'\)/g)].map(
-      ([, named, typed]) => named ?? typed ?? '',
-    ),
+  const files = ['host', 'setup'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.mjs'))
+      .map((file) => join(root, folder, file)),
+  )
+  const imports = files.flatMap((file) =>
+    [...readFileSync(file, 'utf8').matchAll(/\bfrom '([^']+)'|\bimport\('([^']+)'\)/g)].map(([, named, typed]) => named ?? typed ?? ''),
   )
   expect(imports.length).toBeGreaterThan(20)
-  expect(imports.filter((from) => !/^(node:|\.\/)/.test(from))).toEqual([])
+  expect(imports.filter((from) => !/^node:|^(?:\.\.?\/)+(?:host\/)?[\w-]+\.mjs$/.test(from))).toEqual([])
 })
 
 test('with nothing missing it takes less than a second', async () => {

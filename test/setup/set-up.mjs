@@ -9,7 +9,7 @@ import { speaker } from '../../setup/say.mjs'
  * @typedef {object} Options
  * @property {string} [packages] folder of a package-lock.json
  * @property {import('../../setup/python.mjs').EnvironmentChoice} [environment]
- * @property {{ home: string, python: string, wheel: import('../../setup/redis.mjs').Wheel }} [redis]
+ * @property {{ home: string, python: string, wheel: import('../../host/places.mjs').Wheel }} [redis]
  */
 
 const { packages, environment, redis } = /** @type {Options} */ (JSON.parse(process.argv[2] ?? '{}'))

@@ -1,7 +1,8 @@
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { ask, runBound } from '../../setup/programs.mjs'
+import { ask } from '../../host/programs.mjs'
+import { runBound } from '../../setup/bound.mjs'
 import { installTorch } from '../../setup/python.mjs'
 import { Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Wheels } from './sandbox.ts'
 

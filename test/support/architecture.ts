@@ -128,7 +128,7 @@ export function checkShape(root: string): string[] {
     if (!entry.isDirectory()) continue
     if (!['device', 'memory', 'model', 'processing', 'inference', 'postprocessing'].includes(entry.name))
       problems.push(`src/domains/${entry.name} is none of the six domains`)
-    for (const file of ['index.ts', 'errors.ts']) {
+    for (const file of ['index.ts']) {
       if (!existsSync(join(domains, entry.name, file))) problems.push(`src/domains/${entry.name} has no ${file}`)
     }
   }

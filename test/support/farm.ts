@@ -10,7 +10,7 @@ import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { readyEnvironment } from '../../setup/python.mjs'
+import { readyEnvironment } from '../../host/places.mjs'
 import { readConfig, root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
 import { connect, type Redis } from '../../src/redis.ts'

@@ -2,11 +2,11 @@
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { memory } from '../../src/domains/memory/index.ts'
-import type { AllocationView } from '../../src/domains/memory/schema.ts'
+import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
 import { operation, type Tools } from '../../src/domains/operation.ts'
 import { Target } from '../../src/domains/values.ts'
 import { DarkroomError } from '../../src/errors.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 
 const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger', 'block'])
@@ -99,7 +99,7 @@ const machine = setup({
 })
 
 export const workflows: Workflow[] = [
-  {
+  defineWorkflow({
     name: 'holding',
     version: 1,
     title: 'Holding',
@@ -107,30 +107,27 @@ export const workflows: Workflow[] = [
     input: Input,
     output: z.record(z.string(), z.unknown()),
     machine,
-    exact: false,
-    makeWhole: async (input, catalogue) => {
+    resolveInput: async (input, catalogue) => {
       const { device, bytes, next } = Input.parse(input)
       return Whole.parse({ target: await catalogue.device(device, 'input.device'), bytes, next })
     },
-    progress: (_, __, fraction) => ({ fraction }),
-    needs: () => null,
-    isStrict: () => false,
     resources: { lanes: ['control'], note: 'device memory' },
-  },
+  }),
 ]
 
-const command = { lane: 'control', attempts: 1, timeoutMs: 600_000, output: z.unknown() } as const
+const command = { lane: 'host', attempts: 1, timeoutMs: 600_000, output: z.unknown() } as const
+const aimed = { ...command, lane: 'control' } as const
 
 export const operations = {
   'test.fail': operation({
     ...command,
-    lane: 'host',
     input: z.strictObject({}),
     run: () => Promise.reject(new DarkroomError('worker.failed', 'it was told to fail')),
   }),
   'test.copy': operation({
-    ...command,
+    ...aimed,
     input: On,
+    needs: ({ target }) => ({ target }),
     run: async ({ target, id }, tools: Tools) => {
       const { memory: held } = tools.device(target)
       const n = Number(id.split('.')[2])
@@ -139,8 +136,9 @@ export const operations = {
     },
   }),
   'test.linger': operation({
-    ...command,
+    ...aimed,
     input: Bytes,
+    needs: ({ target }) => ({ target }),
     run: async ({ blockMs: ms, ...input }, tools: Tools) => {
       const make = { kind: 'device', placement: 'automatic', ownedBy: 'key', timeToLiveMs: 600_000 }
       const made = await memory['memory.allocate'].run({ ...input, ...make }, tools)

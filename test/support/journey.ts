@@ -11,15 +11,9 @@ import { operation, type OperationTable } from '../../src/domains/operation.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 
-const plain: Pick<Workflow, 'version' | 'exact' | 'makeWhole' | 'progress' | 'needs' | 'isStrict' | 'resources'> = {
-  version: 1,
-  exact: false,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
+const plain: Pick<Workflow, 'resources'> = {
   resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 }
 
@@ -73,6 +67,7 @@ export const operations: OperationTable = {
     input: z.unknown(),
     output: z.unknown(),
     lane: 'gpu',
+    needs: () => ({ models: [{ id: 'a model of nobody', bodyHash: 'f'.repeat(64) }] }),
     attempts: 1,
     timeoutMs: 1000,
     run: () => Promise.reject(new Error('no worker has the model of this step')),
@@ -83,7 +78,7 @@ const ErrandInput = z.strictObject({ ledger: z.string(), name: z.string(), waits
 type ErrandInput = z.infer<typeof ErrandInput>
 
 /** A child: one step, once the signal has come if it waits for it. */
-const errand: Workflow = {
+const errand = defineWorkflow({
   ...plain,
   name: 'errand',
   title: 'Errand',
@@ -117,7 +112,7 @@ const errand: Workflow = {
     },
     output: ({ context }) => context.marked,
   }),
-}
+})
 
 const JourneyInput = z.strictObject({
   ledger: z.string(),
@@ -137,7 +132,7 @@ const add = assign<JourneyContext, { type: string; output: Marked }, undefined, 
 }) as never
 
 /** A step; then at once a child, a step that fails at first, and a delay with a step behind it; then a step that joins them. */
-const journey: Workflow = {
+const journey = defineWorkflow({
   ...plain,
   name: 'journey',
   title: 'Journey',
@@ -226,7 +221,7 @@ const journey: Workflow = {
     },
     output: ({ context }) => ({ marked: context.marked }),
   }),
-}
+})
 
 /** The steps of a journey, by name. */
 export const journeySteps = ['again', 'child', 'first', 'last', 'late']
@@ -235,7 +230,7 @@ const AlbumInput = z.strictObject({ seed: z.int() })
 type AlbumInput = z.infer<typeof AlbumInput>
 
 /** A picture, as a child. */
-const album: Workflow = {
+const album = defineWorkflow({
   ...plain,
   name: 'album',
   title: 'Album',
@@ -263,17 +258,16 @@ const album: Workflow = {
     },
     output: ({ context }) => context.picture,
   }),
-}
+})
 
 /** A step on the device with a model that no worker has. */
-const stranded: Workflow = {
+const stranded = defineWorkflow({
   ...plain,
   name: 'stranded',
   title: 'Stranded',
   description: 'Waits for a worker that never comes.',
   input: z.strictObject({}),
   output: z.unknown(),
-  needs: () => ({ id: 'a model of nobody', bodyHash: 'f'.repeat(64) }),
   machine: setup({
     types: { events: {} as { type: 'signal.go' } },
     actors: { 'test.nowhere': step<unknown, unknown>() },
@@ -287,6 +281,6 @@ const stranded: Workflow = {
     },
     output: {},
   }),
-}
+})
 
 export const workflows: Workflow[] = [errand, journey, album, stranded]

@@ -8,14 +8,9 @@ import { operation } from '../../src/domains/operation.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 
-const plain: Pick<Workflow, 'exact' | 'makeWhole' | 'progress' | 'needs' | 'isStrict' | 'resources'> = {
-  exact: false,
-  makeWhole: (input) => Promise.resolve(input as Record<string, unknown>),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
+const plain: Pick<Workflow, 'resources'> = {
   resources: { lanes: ['host'], note: 'nothing' },
 }
 
@@ -24,7 +19,7 @@ interface Counted {
   n: number
 }
 
-const leaf: Workflow = {
+const leaf = defineWorkflow({
   ...plain,
   name: 'leaf',
   version: 1,
@@ -58,7 +53,7 @@ const leaf: Workflow = {
     },
     output: ({ context }) => (context.error ? { error: context.error } : { n: context.n }),
   }),
-}
+})
 
 interface TreeContext {
   input: { n: number; ms: number; delayMs: number }
@@ -73,7 +68,7 @@ const add = assign<TreeContext, { type: string; output: Counted }, undefined, { 
 const patience = ({ context }: { context: TreeContext }): number => context.input.delayMs
 
 /** A step, then at once: two leaves (one fails and is made up for), a delay, a signal; then a step that counts again. */
-const tree: Workflow = {
+const tree = defineWorkflow({
   ...plain,
   name: 'tree',
   version: 1,
@@ -168,13 +163,13 @@ const tree: Workflow = {
     },
     output: ({ context: { total, word, failure } }) => ({ total, word, failure }),
   }),
-}
+})
 
 /** What an undisturbed `tree` gives. */
 export const treeOutput = (n: number, word: string): Record<string, unknown> => ({ total: n + 1010, word, failure: 'worker.failed' })
 
 /** A workflow that names itself for ever, and one whose child's request is refused. */
-const deep: Workflow = {
+const deep = defineWorkflow({
   ...plain,
   name: 'deep',
   version: 1,
@@ -215,7 +210,7 @@ const deep: Workflow = {
     },
     output: ({ context }) => ({ error: context.error }),
   }),
-}
+})
 
 export const workflows: Workflow[] = [leaf, tree, deep]
 

@@ -1,4 +1,4 @@
-/** The line breaks where the rules say, and nowhere else; or the tests under faults/ would show nothing. */
+/** The line breaks where the rules say, and nowhere else; or `test/long/line.test.ts` would show nothing. */
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { newSessionId } from '../../src/keys.ts'
 import { connect, untilReady, type Redis } from '../../src/redis.ts'

@@ -3,9 +3,9 @@ import { appendFileSync } from 'node:fs'
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { operation, type OperationTable } from '../../src/domains/operation.ts'
-import type { ResolveInput, ResolveOutput } from '../../src/domains/model/schema.ts'
-import { step } from '../../src/workflows/step.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import type { ModelPin } from '../../src/domains/values.ts'
+import { step, steps } from '../../src/workflows/step.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 
 const Input = z.strictObject({
   /** A file that gets a line whenever the step runs. */
@@ -36,32 +36,25 @@ const machine = setup({
   output: {},
 })
 
-const rehearsal: Workflow = {
+const rehearsal = defineWorkflow({
   name: 'rehearsal',
-  version: 1,
   title: 'Rehearsal',
   description: 'One step that leaves a line in a file.',
   input: Input,
   output: z.unknown(),
   machine,
-  exact: false,
-  makeWhole: (input) => Promise.resolve(Input.parse(input)),
-  progress: (_, __, fraction) => ({ fraction }),
-  needs: () => null,
-  isStrict: () => false,
   resources: { lanes: ['host'], note: 'nothing' },
-}
+})
 
 /** One step that every worker has, in a machine that only those with this module know. */
-const lookup: Workflow = {
-  ...rehearsal,
+const lookup = defineWorkflow({
   name: 'lookup',
   title: 'Lookup',
   description: 'Finds a model on a worker.',
   input: z.strictObject({ model: z.string() }),
   machine: setup({
-    types: { context: {} as { input: ResolveInput; found: unknown }, input: {} as ResolveInput },
-    actors: { 'model.resolve': step<ResolveInput, ResolveOutput>() },
+    types: { context: {} as { input: { model: ModelPin }; found: unknown }, input: {} as { model: ModelPin } },
+    actors: steps('model.resolve'),
   }).createMachine({
     id: 'lookup',
     context: ({ input }) => ({ input, found: null }),
@@ -79,11 +72,11 @@ const lookup: Workflow = {
     },
     output: ({ context }) => context.found,
   }),
-  makeWhole: async (input, catalogue) => {
-    const { id, bodyHash } = await catalogue.model((input as { model: string }).model)
+  resolveInput: async (input, catalogue) => {
+    const { id, bodyHash } = await catalogue.model(input.model)
     return { model: { id, bodyHash } }
   },
-}
+})
 
 export const workflows: Workflow[] = [rehearsal, lookup]
 

@@ -11,25 +11,23 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    'worker-death',
-    'drain',
-    'role',
-    'child-faults',
-    'checkpoints',
-    'queues',
-    'lanes',
-  ].map((name) => `test/crash/${name}.test.ts`),
-  'Commands to a device': ['test/crash/commands.test.ts', 'test/crash/reservations.test.ts'],
-  'Processes that die at a named place': ['test/crash/points.test.ts'],
+    ...['worker-death', 'drain', 'role', 'child-faults', 'checkpoints', 'queues'].map((name) => `test/crash/${name}.test.ts`),
+    'test/long/lanes.test.ts',
+  ],
+  'Commands to a device': ['test/long/commands.test.ts', 'test/crash/reservations.test.ts'],
+  'Processes that die at a named place': ['test/long/points.test.ts'],
   'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
-  'Processes that come back': ['test/crash/restarts.test.ts', 'test/crash/deploy.test.ts'],
-  'Redis, and the line to it': ['test/crash/redis-outage.test.ts', 'test/crash/sequence.test.ts', 'test/faults'],
+  'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
+  'Redis, and the line to it': [
+    ...['redis-outage', 'redis-away', 'redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
+    ...['sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
+  ],
   'Child sessions and signals': ['test/engine/children.test.ts'],
   'The fence: late attempts': ['test/engine/race.test.ts', 'test/engine/sweep.test.ts', 'test/engine/fence.test.ts'],
-  'A poisonous session': ['test/engine/quarantine.test.ts', 'test/crash/quarantine.test.ts'],
+  'A poisonous session': ['test/engine/quarantine.test.ts', 'test/long/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts', 'test/crash/interrupts.test.ts'],
-  'Everything at random': ['test/chaos'],
+  'Everything at random': ['test/long/verifier.test.ts'],
   'Events, shards, bytes': [
     'test/crash/events.test.ts',
     'test/crash/shards.test.ts',
@@ -46,7 +44,7 @@ type Part = keyof typeof parts
 const marks = (part: Part): [string, string] => [`<!-- ${part}: written by test/support/reliability.ts -->`, `<!-- end of ${part} -->`]
 
 /** Test files of the folders that exist only to break things: none of them may be left out. */
-export const breaking = ['test/crash', 'test/faults', 'test/chaos'].flatMap(testsIn)
+export const breaking = ['test/crash', 'test/long'].flatMap(testsIn)
 
 function testsIn(path: string): string[] {
   if (path.endsWith('.ts')) return [path]

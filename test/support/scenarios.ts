@@ -12,12 +12,12 @@ interface Told {
 }
 export type Scenario = Told & ({ proofs: readonly [Proof, ...Proof[]] } | { notCovered: string })
 
-const restarted: Proof = ['crash/restarts', 'all workers killed']
-const api: Proof = ['crash/restarts', 'the API killed']
-const everything: Proof = ['crash/restarts', 'everything killed']
-const release: Proof = ['crash/deploy', 'a release rolls over']
-const points: Proof = ['crash/points', 'SIGKILL at …']
-const walk: Proof = ['faults/line', 'cut between any two commands']
+const restarted: Proof = ['long/restarts', 'all workers killed']
+const api: Proof = ['long/restarts', 'the API killed']
+const everything: Proof = ['long/restarts', 'everything killed']
+const release: Proof = ['long/deploy', 'a release rolls over']
+const points: Proof = ['long/points', 'SIGKILL at …']
+const walk: Proof = ['long/line', 'cut between any two commands']
 
 export const scenarios: readonly Scenario[] = [
   // Processes that die and come back.
@@ -120,7 +120,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'command-blocks',
     happens: 'a call of a command on device memory lets its worker do nothing else for longer than its lease',
     promised: 'it is aborted on return and its result discarded; what it held and what it made is freed, and the worker goes on',
-    proofs: [['crash/commands', 'goes when a call of a command blocks']],
+    proofs: [['long/commands', 'goes when a call of a command blocks']],
   },
   {
     name: 'two-results',
@@ -157,7 +157,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'fifty submissions with one idempotency key at once, and one long after the session is gone',
     promised: 'one session',
     proofs: [
-      ['crash/lanes', 'fifty submissions at once'],
+      ['long/lanes', 'fifty submissions at once'],
       ['engine/retention', 'an idempotency key outlives its session'],
     ],
   },
@@ -172,7 +172,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'long-outage',
     happens: 'Redis is gone for three times the time that an idle worker waits for a job',
     promised: 'each worker, idle or busy, takes work on both lanes within 10 s after it is back',
-    proofs: [['faults/outage', 'killed under load for three times']],
+    proofs: [['crash/redis-away', 'killed under load for three times']],
   },
   {
     name: 'outage-after-outage',
@@ -180,7 +180,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'each accepted session ends once',
     proofs: [
       ['crash/redis-outage', 'killed while sessions are submitted'],
-      ['crash/sequence', 'gone every 5 to 10 s'],
+      ['long/sequence', 'gone every 5 to 10 s'],
     ],
   },
   {
@@ -193,7 +193,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'executed-and-unheard',
     happens: '5 % of all writes are executed and their answers lost',
     promised: 'no step is doubled, no session is lost',
-    proofs: [['faults/line', '5 % of all writes executed']],
+    proofs: [['long/line', '5 % of all writes executed']],
   },
   {
     name: 'cut-at-commit',
@@ -206,7 +206,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'Redis is killed in the middle of submissions',
     promised: 'no session that had its 2xx is lost, in either durability',
     proofs: [
-      ['faults/durability', '…: Redis killed in the middle'],
+      ['crash/durability', '…: Redis killed in the middle'],
       ['redis-server', 'kill -9 loses nothing that was answered'],
     ],
   },
@@ -214,7 +214,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'bad-line',
     happens: 'for five minutes 200 ms of delay here and there, with 5 % of commands cut or dropped',
     promised: 'all that was accepted ends in bounded time after it; a run with too few faults counts as failed',
-    proofs: [['faults/line', 'slow by 200 ms']],
+    proofs: [['long/line', 'slow by 200 ms']],
   },
   {
     name: 'wrong-clock',
@@ -230,7 +230,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'a process is asked to end while Redis is away',
     promised: 'it ends within its bound',
     proofs: [
-      ['faults/outage', 'away at shutdown'],
+      ['crash/redis-away', 'away at shutdown'],
       ['crash/role', 'SIGTERM: it drains'],
     ],
   },
@@ -242,7 +242,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'it is cancelled once and its children with it, its lane is free, nothing of it runs again',
     proofs: [
       ['crash/interrupts', 'cancelled …'],
-      ['crash/lanes', 'a queued session is paused at once'],
+      ['long/lanes', 'a queued session is paused at once'],
       ['crash/control', 'cancel before the last result'],
     ],
   },
@@ -256,7 +256,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'pause-in-queue',
     happens: 'pause and resume while the step is in its queue',
     promised: 'it is not stuck, and runs once',
-    proofs: [['crash/lanes', 'a queued session is paused at once']],
+    proofs: [['long/lanes', 'a queued session is paused at once']],
   },
   {
     name: 'pause-in-back-off',
@@ -302,7 +302,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'priorities',
     happens: 'sessions of mixed priorities, some without one',
     promised: 'the higher first, of equals the older, none given is the middle; what has begun goes on before them',
-    proofs: [['crash/lanes', 'the higher priority goes first']],
+    proofs: [['long/lanes', 'the higher priority goes first']],
   },
   {
     name: 'two-releases',
@@ -314,13 +314,13 @@ export const scenarios: readonly Scenario[] = [
     name: 'takes-nothing',
     happens: 'a worker publishes itself and takes nothing while jobs wait',
     promised: 'it is `stalled`, readiness fails and says why, and it is ready again when it takes work',
-    proofs: [['crash/lanes', 'a worker that takes nothing']],
+    proofs: [['long/lanes', 'a worker that takes nothing']],
   },
   {
     name: 'random-programs',
     happens: 'random workflow programs under random faults',
     promised: 'each comes to what was worked out beforehand; none rests without progress beyond the bound',
-    proofs: [['chaos/verifier', 'random programs with seed …']],
+    proofs: [['long/verifier', 'random programs with seed …']],
   },
   // What there is nothing of yet.
   {

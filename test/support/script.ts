@@ -10,7 +10,7 @@ import { operation, type OperationTable } from '../../src/domains/operation.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
-import type { Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 
 const Say = z.strictObject({
   say: z.string(),
@@ -92,18 +92,14 @@ const onError = [
 /** A version marks what it says, so that the output shows which machine ran. */
 function script(version: number): Workflow {
   const mark = version === 1 ? '' : `v${version}:`
-  return {
+  return defineWorkflow({
     name: 'script',
     version,
     title: 'Script',
     description: 'Does what its lines say.',
     input: Input,
     output: z.unknown(),
-    exact: false,
-    makeWhole: (input) => Promise.resolve(Input.parse(input)),
-    progress: (_, __, fraction) => ({ fraction }),
-    needs: () => null,
-    isStrict: () => false,
+    resolveInput: (input) => Promise.resolve(Input.parse(input)),
     resources: { lanes: ['host'], note: 'nothing' },
     machine: setup({
       types: {
@@ -153,7 +149,7 @@ function script(version: number): Workflow {
       },
       output: ({ context: { said, error } }) => (error === null ? { said } : { error }),
     }),
-  }
+  })
 }
 
 const deployed = (data: string): string => join(data, 'deployed')

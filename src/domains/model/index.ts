@@ -1,12 +1,9 @@
 /**
  * Weights on disk. Owns: which files a model is. Never touches: sessions, queues.
- * Loading is not a step: whoever takes a step on the GPU ensures its model first.
+ * Loading is not a step: the worker that takes a step on the device loads its models first.
  */
-import './errors.ts'
-import { operation } from '../operation.ts'
-import { resolve } from './operations.ts'
-import { ResolveInput, ResolveOutput } from './schema.ts'
+import { resolve } from './resolve.ts'
 
-export const model = {
-  'model.resolve': operation({ run: resolve, input: ResolveInput, output: ResolveOutput, lane: 'host', attempts: 3, timeoutMs: 120_000 }),
-}
+export { modelError } from './errors.ts'
+
+export const model = { 'model.resolve': resolve }

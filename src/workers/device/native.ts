@@ -4,9 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
-import { builtAddon } from '../../../setup/native.mjs'
-import { root } from '../../config.ts'
+import { builtAddon } from '../../../host/places.mjs'
 import { DarkroomError } from '../../errors.ts'
 import {
   complete,
@@ -79,12 +77,11 @@ let loaded: { addon: Addon; path: string } | { reason: string } | undefined
 
 function load(): { addon: Addon; path: string } | { reason: string } {
   if (loaded) return loaded
-  const path = builtAddon(join(root, 'native'))
-  if (!existsSync(path)) return (loaded = { reason: 'not built; `npm run build:native` builds it where there is a C++ compiler' })
+  if (!existsSync(builtAddon)) return (loaded = { reason: 'not built; `npm run build:native` builds it where there is a C++ compiler' })
   try {
-    return (loaded = { addon: createRequire(import.meta.url)(path) as Addon, path })
+    return (loaded = { addon: createRequire(import.meta.url)(builtAddon) as Addon, path: builtAddon })
   } catch (error) {
-    return (loaded = { reason: `${path} cannot be loaded: ${(error as Error).message}` })
+    return (loaded = { reason: `${builtAddon} cannot be loaded: ${(error as Error).message}` })
   }
 }
 

@@ -1,21 +1,15 @@
 import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
-import {
-  samplers,
-  type DecodeInput,
-  type DecodeOutput,
-  type DenoiseInput,
-  type DenoiseOutput,
-  type EncodeInput,
-  type EncodeOutput,
-} from '../../domains/inference/schema.ts'
-import type { ResolveInput, ResolveOutput } from '../../domains/model/schema.ts'
-import type { SaveInput, SaveOutput } from '../../domains/postprocessing/schema.ts'
+import type { inference } from '../../domains/inference/index.ts'
+import { ImageRef, ImageRequest, samplers, type ModelPin } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
-import { step } from '../step.ts'
-import type { Workflow } from '../define.ts'
+import { defineWorkflow } from '../define.ts'
+import { steps } from '../step.ts'
 
-/** Most pixels of a picture, 2048². */
+type DecodeOutput = z.infer<(typeof inference)['inference.decode']['output']>
+type DenoiseOutput = z.infer<(typeof inference)['inference.denoise']['output']>
+
+/** A picture has at most 2048² pixels. */
 const maxPixels = 4_194_304
 const side = z.int().min(64, 'must be at least 64').max(4096, 'must be at most 4096').multipleOf(8, 'must be a multiple of 8')
 
@@ -50,53 +44,34 @@ const Input = z
     message: `width · height must be at most ${maxPixels} pixels`,
   })
 
-/** The request made whole: the session's input, which never changes. */
-const Whole = z.strictObject({
+/** The request with everything filled in: the session's input, which never changes. */
+const ResolvedInput = ImageRequest.extend({
   model: z.string(),
   modelHash: z.string(),
-  prompt: z.string(),
-  negativePrompt: z.string(),
-  width: z.int(),
-  height: z.int(),
-  steps: z.int(),
-  guidance: z.number(),
-  seed: z.int(),
-  sampler: z.enum(samplers),
   count: z.int(),
   pin: z.enum(['class', 'strict']),
 })
-type Whole = z.infer<typeof Whole>
+type ResolvedInput = z.infer<typeof ResolvedInput>
 
-const Output = z.strictObject({
-  images: z.array(
-    z.strictObject({
-      sha256: z.string(),
-      mediaType: z.literal('image/png'),
-      width: z.int(),
-      height: z.int(),
-      seed: z.int(),
-      bytes: z.int(),
-    }),
-  ),
-})
+const Output = z.strictObject({ images: z.array(ImageRef) })
 
 interface Context {
-  input: Whole
+  input: ResolvedInput
   conditioning: string | null
   /** Images still to draw, by their number; the first is the one at work. */
   todo: number[]
   denoised: DenoiseOutput | null
-  images: Record<number, SaveOutput>
+  images: Record<number, ImageRef>
   /** How often a tensor that one step left for the next was gone. */
   lost: number
-  error: WireError | null
 }
 
 const maxLost = 5
-const pinOf = ({ input }: Context): { id: string; bodyHash: string } => ({ id: input.model, bodyHash: input.modelHash })
+const pinOf = ({ input }: Context): ModelPin => ({ id: input.model, bodyHash: input.modelHash })
 const current = (context: Context): number => context.todo[0] ?? 0
 
-function requestOf(context: Context, image: number): Omit<DenoiseInput, 'conditioning'> {
+/** What the pixels of image number `image` depend on. */
+function requestOf(context: Context, image: number): ImageRequest {
   const { prompt, negativePrompt, width, height, steps, guidance, seed, sampler } = context.input
   return { model: pinOf(context), prompt, negativePrompt, width, height, steps, guidance, seed: (seed + image) % 2 ** 32, sampler }
 }
@@ -114,20 +89,14 @@ const isLost = (error: unknown): boolean =>
 const machine = setup({
   types: {
     context: {} as Context,
-    input: {} as Whole,
-    output: {} as z.infer<typeof Output> | { error: WireError },
+    input: {} as ResolvedInput,
+    output: {} as z.infer<typeof Output>,
     events: {} as
       | { type: 'class.lost' }
-      | { type: `xstate.done.actor.save.${number}`; output: SaveOutput; actorId: string }
+      | { type: `xstate.done.actor.save.${number}`; output: ImageRef; actorId: string }
       | { type: `xstate.error.actor.save.${number}`; error: WireError; actorId: string },
   },
-  actors: {
-    'model.resolve': step<ResolveInput, ResolveOutput>(),
-    'inference.encode': step<EncodeInput, EncodeOutput>(),
-    'inference.denoise': step<DenoiseInput, DenoiseOutput>(),
-    'inference.decode': step<DecodeInput, DecodeOutput>(),
-    'postprocessing.save': step<SaveInput, SaveOutput>(),
-  },
+  actors: steps('model.resolve', 'inference.encode', 'inference.denoise', 'inference.decode', 'postprocessing.save'),
   guards: {
     mayDrawAgain: ({ context, event }) => context.lost < maxLost && isLost((event as unknown as { error: unknown }).error),
     hasMore: ({ context }) => context.todo.length > 0,
@@ -142,20 +111,16 @@ const machine = setup({
     denoised: null,
     images: {},
     lost: 0,
-    error: null,
   }),
   initial: 'resolving',
   on: {
     'xstate.done.actor.save.*': {
       actions: assign({ images: ({ context, event }) => ({ ...context.images, [imageOf(event)]: event.output }) }),
     },
-    'xstate.error.actor.save.*': [
-      {
-        guard: 'mayDrawAgain',
-        actions: assign({ todo: ({ context, event }) => [...context.todo, imageOf(event)], lost: ({ context }) => context.lost + 1 }),
-      },
-      { target: '.failed', actions: assign({ error: ({ event }) => event.error }) },
-    ],
+    'xstate.error.actor.save.*': {
+      guard: 'mayDrawAgain',
+      actions: assign({ todo: ({ context, event }) => [...context.todo, imageOf(event)], lost: ({ context }) => context.lost + 1 }),
+    },
   },
   states: {
     resolving: {
@@ -205,6 +170,7 @@ const machine = setup({
                   id: ({ context }) => `save.${current(context)}`,
                   input: ({ context, event }) => ({
                     ...(event as unknown as { output: DecodeOutput }).output,
+                    workflow: 'image-generation@1',
                     request: requestOf(context, current(context)),
                     exactness: context.denoised?.exactness ?? { key: '', facts: {} },
                   }),
@@ -227,9 +193,8 @@ const machine = setup({
       ],
     },
     done: { type: 'final' },
-    failed: { type: 'final', tags: 'failed' },
   },
-  output: ({ context }) => (context.error ? { error: context.error } : { images: Object.values(context.images) }),
+  output: ({ context }) => ({ images: Object.values(context.images) }),
 })
 
 /** Share of one image's time that each step takes, roughly; the denoise step is nearly all of it. */
@@ -241,23 +206,20 @@ const shares: Record<string, { from: number; to: number }> = {
   'postprocessing.save': { from: 0.97, to: 1 },
 }
 
-export const imageGeneration: Workflow = {
+export const imageGeneration = defineWorkflow({
   name: 'image-generation',
-  version: 1,
-  title: 'Image generation',
   description: 'Text to image: one picture or several, image i with seed + i, each a PNG that carries its own receipt.',
   input: Input,
   output: Output,
   machine,
   exact: true,
-  async makeWhole(input, catalogue) {
-    const given = Input.parse(input)
+  async resolveInput(given, catalogue) {
     const model = await catalogue.model(given.model)
-    const { width, height, steps, guidance, sampler } = model.recommended
-    return Whole.parse({
+    const { width, height, steps: calls, guidance, sampler } = model.recommended
+    return ResolvedInput.parse({
       width,
       height,
-      steps,
+      steps: calls,
       guidance,
       sampler,
       seed: catalogue.draw(2 ** 32),
@@ -273,8 +235,7 @@ export const imageGeneration: Workflow = {
     const within = share.from + fraction * (share.to - share.from)
     return { fraction: Math.min(0.999, (before + within) / input.count), image: Math.min(before + 1, input.count), images: input.count }
   },
-  needs: (context) => pinOf(context as Context),
-  isStrict: (context) => (context as Context).input.pin === 'strict',
-  steps: (input) => 2 + 3 * Number(input['count']),
+  isStrict: ({ pin }) => pin === 'strict',
+  steps: ({ count }) => 2 + 3 * Number(count),
   resources: { lanes: ['gpu', 'host'], note: 'one device; memory by model and size' },
-}
+})

@@ -1,7 +1,7 @@
 /** Memory of devices through real doors: HTTP, Redis, worker processes; on the addon where it is built, and on plain TypeScript. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readWorkers } from '../../../src/farm/ledger.ts'
-import type { AllocationView } from '../../../src/domains/memory/schema.ts'
+import type { AllocationView } from '../../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../../src/farm/record.ts'
 import { nativeStatus } from '../../../src/workers/device/native.ts'
 import { ended } from '../../../src/engine/session.ts'

@@ -1,0 +1,134 @@
+/**
+ * Memory pressure: how much of a pool is held by what cannot be dropped at once, and the ladder that relieves it. Pure: figures in, decision
+ * out; the worker carries it out.
+ *
+ * | level | from | the ladder may then |
+ * | --- | --- | --- |
+ * | `ok` | | nothing: what is idle stays warm until somebody needs its place |
+ * | `elevated` | 80 % | empty caches |
+ * | `high` | 90 % | also let go of idle models, the one used longest ago first |
+ * | `critical` | 95 % | refuse what is new, once nothing is left to drop |
+ *
+ * Offloading a model in use would come before the refusal; no model has a profile for it yet.
+ */
+import '../errors.ts'
+import { levels, type Pressure } from './report.ts'
+import { memoryError } from '../errors.ts'
+
+export type Level = Pressure['level']
+
+/** Bytes. `total` is what may be used: the budget where the system gives one. Unknown is null. */
+export interface Pool {
+  total: number | null
+  used: number | null
+}
+
+/** What can be had again and is not in use now, bytes. */
+export interface Droppable {
+  /** What allocators keep without a use for it. */
+  caches: number
+  /** Idle models, the one used longest ago first. */
+  idleModels: readonly { id: string; bytes: number }[]
+}
+
+export type Rung = { is: 'caches'; bytes: number } | { is: 'model'; id: string; bytes: number } | { is: 'refuse' }
+
+const from: Record<Level, number> = { ok: 0, elevated: 0.8, high: 0.9, critical: 0.95 }
+/** A level is left only this far below where it begins, so that a figure that trembles does not ring twice. */
+const hysteresis = 0.03
+/** Between two rungs: the figures must show what the last one did, ms. */
+export const dwellMs = 5000
+/** Caches under this part of the pool are not worth emptying: they fill again at once. */
+const worthwhile = 0.01
+
+const rank = (level: Level): number => levels.indexOf(level)
+
+export const evictableOf = ({ caches, idleModels }: Droppable): number => idleModels.reduce((sum, { bytes }) => sum + bytes, caches)
+
+/** The part of a pool that cannot be dropped at once; null when nobody knows. */
+export function fractionOf({ total, used }: Pool, evictable: number): number | null {
+  return total === null || total === 0 || used === null ? null : Math.max(0, used - evictable) / total
+}
+
+/** The level of a fraction after `previous`; nothing known changes nothing. */
+export function levelOf(fraction: number | null, previous: Level): Level {
+  if (fraction === null) return previous
+  const holds = (level: Level): boolean => fraction >= from[level] - (rank(level) <= rank(previous) ? hysteresis : 0)
+  return levels.findLast(holds) ?? 'ok'
+}
+
+export const calm = (nowMs: number): Pressure => ({
+  level: 'ok',
+  fraction: null,
+  used: null,
+  evictable: 0,
+  total: null,
+  since: nowMs,
+  rung: null,
+})
+
+/** The pressure of a pool after a new sample. A level that stands keeps its time; the rung is forgotten when the pool is at ease again. */
+export function press(before: Pressure, pool: Pool, droppable: Droppable, nowMs: number): Pressure {
+  const evictable = evictableOf(droppable)
+  const fraction = fractionOf(pool, evictable)
+  const level = levelOf(fraction, before.level)
+  return {
+    level,
+    fraction,
+    used: pool.used,
+    evictable,
+    total: pool.total,
+    since: level === before.level ? before.since : nowMs,
+    rung: level === 'ok' ? null : before.rung,
+  }
+}
+
+/**
+ * What relieves the pool now; null when it is at ease, or the last rung's effect is not to be seen yet.
+ * @param climbedAt when the last rung was done; null when none was
+ */
+export function nextRung(pressure: Pressure, droppable: Droppable, climbedAt: number | null, nowMs: number): Rung | null {
+  const { level, total } = pressure
+  if (level === 'ok' || (climbedAt !== null && nowMs - climbedAt < dwellMs)) return null
+  const { caches, idleModels } = droppable
+  if (caches > 0 && caches >= worthwhile * (total ?? 0)) return { is: 'caches', bytes: caches }
+  const [oldest] = idleModels
+  if (oldest && rank(level) >= rank('high')) return { is: 'model', ...oldest }
+  return level === 'critical' ? { is: 'refuse' } : null
+}
+
+/** What a rung did, in words. */
+export function describe(rung: Rung): string {
+  if (rung.is === 'caches') return `emptied caches of ${rung.bytes} bytes`
+  if (rung.is === 'model') return `let go of idle model ${rung.id} of ${rung.bytes} bytes`
+  return 'refuses what is new: nothing is left to drop'
+}
+
+/**
+ * The rungs that make room for `need` bytes, in their order: none when it fits. Of a pool that nobody knows the system itself decides.
+ * @throws DarkroomError `memory.exhausted` with what is needed, free and evictable
+ */
+export function makeRoom(name: string, pressure: Pressure, droppable: Droppable, need: number): Rung[] {
+  const { level, total, used, fraction } = pressure
+  if (total === null || used === null) return []
+  const free = Math.max(0, total - used)
+  const rungs: Rung[] = []
+  let room = free
+  if (room < need && droppable.caches > 0) {
+    rungs.push({ is: 'caches', bytes: droppable.caches })
+    room += droppable.caches
+  }
+  for (const model of droppable.idleModels) {
+    if (room >= need) break
+    rungs.push({ is: 'model', ...model })
+    room += model.bytes
+  }
+  if (room >= need && level !== 'critical') return rungs
+  const why =
+    room < need
+      ? `it has ${free} bytes free, and ${evictableOf(droppable)} that could be dropped`
+      : `${Math.round((fraction ?? 1) * 100)} % of it is in use and cannot be dropped`
+  throw memoryError('exhausted', `${need} bytes do not fit into ${name}: ${why}`, {
+    details: { need, free, evictable: evictableOf(droppable), total, level },
+  })
+}
