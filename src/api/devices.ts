@@ -4,7 +4,7 @@ import { streamSSE } from 'hono/streaming'
 import { Alert, Capabilities, Vitals } from '../domains/device/status.ts'
 import { operations } from '../domains/index.ts'
 import { DarkroomError } from '../errors.ts'
-import { deviceEventTypes, deviceStates, mostEvents, stateOf, type DeviceEvent } from '../farm/device-events.ts'
+import { deviceEventTypes, deviceStates, maxEvents, stateOf, type DeviceEvent } from '../farm/device-events.ts'
 import { findDevice } from '../farm/devices.ts'
 import { isHere, workerStatuses, type WorkerRecord } from '../farm/record.ts'
 import { needs, type Caller } from './auth.ts'
@@ -273,7 +273,7 @@ export function deviceRoutes(parts: ApiParts): App {
         const { accept, 'last-event-id': last } = c.req.valid('header')
         const isWanted = (event: DeviceEvent): boolean => device === undefined || event.device === device
         if (!accept?.includes('text/event-stream')) {
-          const found = (await devices.watch.events(after, device === undefined ? limit : mostEvents)).filter(isWanted)
+          const found = (await devices.watch.events(after, device === undefined ? limit : maxEvents)).filter(isWanted)
           const page = after === undefined ? found.slice(-limit) : found.slice(0, limit)
           return c.json({ events: page.map(presentEvent), newest: page.at(-1)?.id ?? after ?? 0 }, 200)
         }

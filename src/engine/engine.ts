@@ -6,7 +6,7 @@ import { operations as builtIn } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError, type WireError, apiError, redisError, sessionError, workflowError } from '../errors.ts'
 import { childSessionId, chooseShard, keys, newSessionId, queues, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
-import { countLoss, readWorkers } from '../farm/ledger.ts'
+import { countLoss, readWorkers } from '../farm/presence.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels, type Model } from '../models/scan.ts'
 import { ask, type Redis } from '../redis.ts'
@@ -602,7 +602,7 @@ export class Engine {
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
   workers(): Promise<WorkerRecord[]> {
     if (performance.now() - this.#workersRead.at > 300) {
-      const records = readWorkers<WorkerRecord>(this.#redis)
+      const records = readWorkers(this.#redis)
       this.#workersRead = { at: performance.now(), records }
       records.catch(() => (this.#workersRead.at = -Infinity))
     }

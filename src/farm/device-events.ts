@@ -1,5 +1,6 @@
 /**
- * Device events: once a second one process of the farm compares what workers publish with what was known, and notes what has changed.
+ * Device events: once a second one process of the farm compares the workers' records with the last recorded state of their devices, and
+ * records the changes.
  *
  * | event | when |
  * | --- | --- |
@@ -8,16 +9,16 @@
  * | `device.offline` | its worker's record has expired or was withdrawn, or another epoch of it is there |
  * | `alert.raised`, `alert.cleared` | an alert of its worker came or went |
  *
- * A change is noted by one script, which compares what was known when the looker looked; what is known is read before the workers are. So
- * several lookers, or one that froze, note each change once and in order. Numbers grow by one; the newest are kept.
+ * The script that records a change is a compare-and-set on the last recorded state, which is read before the workers' records. So several
+ * concurrent observers, or one that froze, record each change once and in order. Numbers grow by one; the newest events are kept.
  */
 import type { Alert } from '../domains/device/status.ts'
-import { readDeviceEvents, readKnownDevices, readWorkers, recordDevice } from './ledger.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { ask, type Redis } from '../redis.ts'
-import type { WorkerRecord } from './record.ts'
+import { ask, runScript, type Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { readWorkers } from './presence.ts'
+import type { WorkerRecord } from './record.ts'
 
 export const deviceStates = ['online', 'busy', 'degraded', 'offline'] as const
 export type DeviceState = (typeof deviceStates)[number]
@@ -47,7 +48,7 @@ export interface DeviceEvent {
 }
 export type Change = Omit<DeviceEvent, 'id' | 'at'>
 
-/** What is remembered of a device between two looks. */
+/** The recorded state of a device. */
 export interface Known {
   worker: string
   epoch: string
@@ -55,8 +56,8 @@ export interface Known {
   alerts: Alert['code'][]
 }
 
-/** Events that are kept. */
-export const mostEvents = 1000
+/** How many events are kept. */
+export const maxEvents = 1000
 const tickMs = 1000
 
 /** A device as its worker publishes it; one whose worker takes no more steps is degraded. */
@@ -70,7 +71,7 @@ export const knownOf = (worker: Pick<WorkerRecord, 'id' | 'epoch' | 'status' | '
   alerts: worker.report.alerts.map(({ code }) => code).toSorted(),
 })
 
-/** What has changed of one device. `messages`: what its alerts say now. Pure. */
+/** The changes of one device between two states, in order. `messages`: the text of its alerts now. Pure. */
 export function changesOf(
   device: string,
   before: Known | undefined,
@@ -109,7 +110,7 @@ export class DeviceWatch {
     this.#ticker = new Ticker(
       tickMs,
       () => this.#turn(),
-      (error) => log.debug({ err: error }, 'the devices were not looked at'),
+      (error) => log.debug({ err: error }, 'the devices could not be compared'),
     )
   }
 
@@ -122,14 +123,14 @@ export class DeviceWatch {
   }
 
   async #turn(): Promise<void> {
-    // Saves work; what keeps events from being noted twice is the script.
-    if ((await ask(this.#redis.set(keys.deviceWatch(), '1', 'PX', tickMs - 100, 'NX'))) !== null) await this.look()
+    // One observer a second is enough; it is the script that keeps events from being recorded twice.
+    if ((await ask(this.#redis.set(keys.deviceWatch(), '1', 'PX', tickMs - 100, 'NX'))) !== null) await this.compare()
   }
 
-  /** Compares once, and notes what has changed. */
-  async look(): Promise<void> {
-    const known = await readKnownDevices(this.#redis)
-    const workers = new Map((await readWorkers<WorkerRecord>(this.#redis)).map((worker) => [worker.device.id, worker]))
+  /** Compares once, and records the changes. */
+  async compare(): Promise<void> {
+    const known = await ask(this.#redis.hgetall(keys.devices()))
+    const workers = new Map((await readWorkers(this.#redis)).map((worker) => [worker.device.id, worker]))
     for (const device of new Set([...Object.keys(known), ...workers.keys()])) {
       const worker = workers.get(device)
       const before = known[device] ?? ''
@@ -137,13 +138,19 @@ export class DeviceWatch {
       const after = now ? JSON.stringify(now) : ''
       if (before === after) continue
       const messages = new Map(worker?.report.alerts.map(({ code, message }) => [code, message]))
-      const events = changesOf(device, before === '' ? undefined : (JSON.parse(before) as Known), now, messages)
-      await recordDevice(this.#redis, device, { before, after, events, most: mostEvents })
+      const changes = changesOf(device, before === '' ? undefined : (JSON.parse(before) as Known), now, messages)
+      const entries = changes.map((change) => JSON.stringify(change).slice(1, -1))
+      await runScript(this.#redis, 'recordDevice', keys.devices(), [device, before, after, maxEvents, ...entries])
     }
   }
 
-  /** Events after the one with that number, oldest first; without a number the newest. */
-  events(after: number | undefined, limit: number): Promise<DeviceEvent[]> {
-    return readDeviceEvents(this.#redis, after, limit)
+  /** At most `limit` events after the one with that number, oldest first; without a number the newest. */
+  async events(after: number | undefined, limit: number): Promise<DeviceEvent[]> {
+    const events = keys.deviceEvents()
+    const texts =
+      after === undefined
+        ? await ask(this.#redis.zrange(events, String(-limit), '-1'))
+        : await ask(this.#redis.zrangebyscore(events, `(${after}`, '+inf', 'LIMIT', 0, limit))
+    return texts.map((text) => JSON.parse(text) as DeviceEvent)
   }
 }

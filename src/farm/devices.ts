@@ -1,4 +1,4 @@
-/** Devices by the names people give them, and the one that a caller prefers. */
+/** Devices by name, and the default device of a caller. */
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { ask, type Redis } from '../redis.ts'
@@ -9,7 +9,7 @@ import { deviceError } from '../domains/device/errors.ts'
 
 /**
  * The ready worker of a device: by its id, or by `cuda:0` while that means one device only.
- * @param field what is named in a refusal
+ * @param field the field that a refusal names
  * @throws DarkroomError `device.unknown`
  */
 export function findDevice(name: string, workers: readonly WorkerRecord[], field: string): WorkerRecord {
@@ -27,7 +27,7 @@ export function findDevice(name: string, workers: readonly WorkerRecord[], field
 
 export type { MemoryAnalytics } from '../domains/memory/figures/report.ts'
 
-/** What the API asks about devices: all of it lies in Redis. */
+/** Devices as the API sees them; everything is read from Redis. */
 export class Devices {
   readonly watch: DeviceWatch
   readonly #redis: Redis
@@ -44,7 +44,7 @@ export class Devices {
     return ask(this.#redis.hget(keys.defaultDevices(), keyId ?? 'local'))
   }
 
-  /** Sets it, null takes it away. Returns its id. @throws DarkroomError `device.unknown` */
+  /** Sets it; null removes it. Returns its id. @throws DarkroomError `device.unknown` */
   async setDefault(keyId: string | null, name: string | null): Promise<string | null> {
     const id = name === null ? null : findDevice(name, await this.#workers(), 'device').device.id
     if (id === null) await ask(this.#redis.hdel(keys.defaultDevices(), keyId ?? 'local'))
@@ -53,7 +53,7 @@ export class Devices {
   }
 
   /**
-   * The device of a new session: the one it names, else the caller's default, else null: any.
+   * The device of a new session: the one it names, else the caller's default, else null for any.
    * @throws DarkroomError `device.unknown` when it is not here now
    */
   async choose(name: string | undefined, keyId: string | null): Promise<string | null> {
@@ -70,7 +70,7 @@ export class Devices {
 
   /**
    * The worker that a command is for: of the device that it names, else of the caller's default, else of the only device there is.
-   * @throws DarkroomError `device.unknown`; `api.invalid` when several devices are there and nothing says which
+   * @throws DarkroomError `device.unknown`; `api.invalid` when there are several devices and neither the caller nor a default names one
    */
   async commanded(name: string | undefined, keyId: string | null, field: string): Promise<WorkerRecord> {
     const workers = await this.#workers()
@@ -83,7 +83,7 @@ export class Devices {
     throw apiError('invalid', `there are several devices, and the caller has no default: name one of ${ids}`, { field })
   }
 
-  /** What the worker of a device publishes of its memory over time, as text; undefined when it has published nothing. */
+  /** The analytics that the worker of a device published last of its memory, as JSON; undefined without any. */
   async analytics(deviceId: string): Promise<string | undefined> {
     return (await ask(this.#redis.get(keys.deviceMemory(deviceId)))) ?? undefined
   }

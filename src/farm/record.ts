@@ -1,4 +1,4 @@
-/** What a worker publishes about itself and its device: the one record that the rest of the farm knows of it. */
+/** The record that a worker publishes about itself and its device: all that the rest of the farm knows of it. */
 import { z } from 'zod'
 import { DeviceStatus } from '../domains/device/status.ts'
 import { MemoryReport } from '../domains/memory/figures/report.ts'
@@ -9,7 +9,7 @@ export type DeviceReport = z.infer<typeof DeviceReport>
 
 export const workerStatuses = ['starting', 'ready', 'stalled', 'draining', 'suspect'] as const
 
-/** What a worker publishes about itself, with a time to live; nobody else writes it. */
+/** Written by its worker alone, with a time to live. */
 export interface WorkerRecord {
   id: string
   host: string
@@ -22,8 +22,9 @@ export interface WorkerRecord {
   settings: Record<string, unknown>
   status: (typeof workerStatuses)[number]
   models: string[]
-  /** Model ids resident in the Python child, and what runs now. */
+  /** Ids of the models that are resident in the Python child. */
   resident: string[]
+  /** The steps that run now. */
   running: { key: string; step: string; session: string; since: number }[]
   lanes: { gpu: number; host: number }
   childPid: number | null
@@ -33,5 +34,5 @@ export interface WorkerRecord {
   seenAt: number
 }
 
-/** Whether a worker is there for its device: a stalled one may take work again at any moment, one that drains or is suspect takes no more. */
+/** Whether a worker takes work: a stalled one may go on at any moment, one that drains or is suspect takes no more. */
 export const isHere = ({ status }: Pick<WorkerRecord, 'status'>): boolean => status === 'ready' || status === 'stalled'

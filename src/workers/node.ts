@@ -22,28 +22,21 @@ import type { Exactness } from '../domains/values.ts'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
-import {
-  type Capacity,
-  countLosses,
-  type DeviceLease,
-  forgiveLosses,
-  leaseDevice,
-  type Need,
-  publishAnalytics,
-  publishWorker,
-  type Reservation,
-  reserve,
-  withdrawWorker,
-} from '../farm/ledger.ts'
+import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
+import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWorker } from '../farm/presence.ts'
+import { reserve, type Capacity, type Need, type Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models/scan.ts'
 import { ask, connect, untilReady, type Redis } from '../redis.ts'
 import { openAttempts, type AttemptPort, type PortOptions } from '../engine/attempt.ts'
 import type { WorkerRecord } from '../farm/record.ts'
-import { MemoryKeeper, openOwnDevice, type OpenedDevice } from './device/keeper.ts'
+import { DeviceMonitor } from './device/monitor.ts'
 import type { OpenOptions } from './device/native.ts'
+import { openOwnDevice, type OwnDevice } from './device/open.ts'
 import type { Ready, Vitals } from './python/protocol.ts'
-import { childEnvironment, PythonChild, type Stall } from './python/supervisor.ts'
+import { childEnvironment } from './python/environment.ts'
+import type { Stall } from './python/process.ts'
+import { PythonChild } from './python/supervisor.ts'
 import { LaneWatch } from './lane-watch.ts'
 import { DeviceLane, openLane, StepRunner, type LaneHandle } from './runner.ts'
 import { deviceError } from '../domains/device/errors.ts'
@@ -109,7 +102,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
 
   let fail: (reason: DarkroomError) => void = () => undefined
   const failed = new Promise<DarkroomError>((resolve) => (fail = resolve))
-  let vitals: Vitals | undefined
   const child = new PythonChild({
     command: options.command,
     env: childEnvironment(home, join(root, 'python')),
@@ -122,13 +114,11 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     },
     log,
     ...(options.stall && { stall: options.stall }),
-    onVitals: (latest) => (vitals = latest),
-    onGone: () => (vitals = undefined),
     onEnded: (reason) => fail(reason),
   })
   let port: AttemptPort | undefined
   let held: { device: string; lease: DeviceLease } | undefined
-  let own: OpenedDevice | undefined
+  let own: OwnDevice | undefined
   const undo = async (): Promise<void> => {
     await child.stop(1000)
     await own?.memory.close()
@@ -163,7 +153,6 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
       epoch,
       held,
       own,
-      vitals: () => vitals,
       fail,
       failed,
     }).open(undo)
@@ -188,8 +177,7 @@ interface Parts {
   host: string
   epoch: string
   held: { device: string; lease: DeviceLease }
-  own: OpenedDevice
-  vitals(): Vitals | undefined
+  own: OwnDevice
   fail(reason: DarkroomError): void
   failed: Promise<DarkroomError>
 }
@@ -198,7 +186,7 @@ class Node {
   readonly #parts: Parts
   readonly #id: string
   readonly #runner: StepRunner
-  readonly #keeper: MemoryKeeper
+  readonly #monitor: DeviceMonitor
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
@@ -213,21 +201,18 @@ class Node {
     this.#parts = parts
     const { artifacts, attempts, child, config, epoch, exactness, held, log, models, operations, own, port, ready, redis } = parts
     this.#id = `${held.device}-${randomBytes(2).toString('hex')}`
-    this.#keeper = new MemoryKeeper(own, {
-      device: held.device,
-      worker: this.#id,
-      epoch,
+    this.#monitor = new DeviceMonitor(own, {
+      target: { device: held.device, worker: this.#id, epoch },
       ready,
       child,
-      vitals: () => parts.vitals(),
       families: [...new Set(models.map((model) => model.family))],
       port,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
-      tell: () => this.#publish(),
+      publish: () => this.#publish(),
       fail: (reason) => parts.fail(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
-      tellAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
+      publishAnalytics: (analytics) => publishAnalytics(parts.redis, held.device, analytics),
     })
     this.#runner = new StepRunner({
       port,
@@ -243,14 +228,14 @@ class Node {
         artifacts,
         child,
         exactness,
-        device: this.#keeper,
+        device: this.#monitor.tools,
         log,
         models: () => Promise.resolve(parts.models),
         folder: join(attempts, `${attempt.stepKey}.${attempt.epoch}`),
       }),
       reserve: (attempt, signal) => {
         const ids = attempt.models.map(({ id }) => id)
-        const modelBytes = ids.reduce((sum, id) => sum + this.#keeper.bytesOf(id), 0)
+        const modelBytes = ids.reduce((sum, id) => sum + this.#monitor.bytesOf(id), 0)
         const need = { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority: attempt.priority }
         return this.#reserve(attempt.id, need, stepWaitMs, signal)
       },
@@ -269,10 +254,12 @@ class Node {
     subscriber.on('error', (error: Error) => log.debug({ err: error }, 'Redis connection'))
     subscriber.on('message', (_channel: string, sessionId: string) => {
       this.#runner.ask(sessionId)
-      this.#keeper.ask(sessionId).catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
+      this.#monitor
+        .releaseIfEnded(sessionId)
+        .catch((error: unknown) => log.debug({ err: error }, 'an end was not heard; it is asked about again'))
     })
     await subscriber.subscribe(keys.control())
-    await this.#keeper.open()
+    await this.#monitor.open()
     this.#status = 'ready'
     await this.#publish()
     const lane = { redis, runner: this.#runner, log }
@@ -324,7 +311,7 @@ class Node {
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
-    const capacity = (): Capacity => ({ slots: 1, bytes: this.#keeper.capacity })
+    const capacity = (): Capacity => ({ slots: 1, bytes: this.#monitor.capacity })
     const { held, redis } = this.#parts
     return reserve(redis, { device: held.device, worker: this.#id, owner, need, capacity, waitMs, ...(signal && { signal }) })
   }
@@ -356,15 +343,15 @@ class Node {
       settings: ready.settings,
       status: this.#status,
       models: models.map((model) => model.bodyHash),
-      resident: this.#parts.vitals()?.models.map((model) => model.id) ?? [],
+      resident: child.heartbeat?.models.map((model) => model.id) ?? [],
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
-      report: this.#keeper.report,
+      report: this.#monitor.report,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
-    await publishWorker(redis, this.#id, record, this.#served)
+    await publishWorker(redis, record, this.#served)
   }
 
   get #takes(): boolean {
@@ -405,7 +392,7 @@ class Node {
       await withdrawWorker(redis, this.#id)
     }
     await within(config.drainS * 1000, leave())
-    await this.#keeper.close()
+    await this.#monitor.close()
   }
 }
 

@@ -9,7 +9,8 @@ import type { Logger } from '../log.ts'
 import type { Model } from '../models/scan.ts'
 import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
 import type { CheckpointGiven, CheckpointMade, FileGiven, FileMade, RequestData, WorkAction } from './python/protocol.ts'
-import type { Call, Outcome, PythonChild } from './python/supervisor.ts'
+import type { Call, Outcome } from './python/call.ts'
+import type { PythonChild } from './python/supervisor.ts'
 import { modelError } from '../models/errors.ts'
 
 /** Thrown through the operation, though nothing failed: the attempt was asked to stop and gives its step back. */

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { publishWorker, withdrawWorker } from '../../src/farm/ledger.ts'
+import { publishWorker, withdrawWorker } from '../../src/farm/presence.ts'
 import { scopes } from '../../src/api/auth.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
 import { report } from '../support/report.ts'
@@ -50,7 +50,7 @@ describe('readiness', () => {
 })
 
 test('workers as they describe themselves, with the age of what they said', async () => {
-  await publishWorker(h.redis, worker.id, worker, [])
+  await publishWorker(h.redis, worker, [])
   await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers).toHaveLength(1)
   const [seen] = (await h.client.get('/v1/workers')).json.workers
   expect(seen).toMatchObject({

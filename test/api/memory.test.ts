@@ -1,8 +1,7 @@
 /** Device memory over HTTP, on a farm with real workers: who may touch what, what is refused, and that nothing is left over. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyStore, type Scope } from '../../src/api/auth.ts'
-import { readWorkers } from '../../src/farm/ledger.ts'
-import type { WorkerRecord } from '../../src/farm/record.ts'
+import { readWorkers } from '../../src/farm/presence.ts'
 import { eventually, startFarm, type Farm } from '../support/farm.ts'
 import { ApiClient, type Answer } from '../support/http.ts'
 
@@ -39,8 +38,7 @@ const release = (client: ApiClient, id: string): Promise<Answer> =>
   client.request('DELETE', `/v1/memory/allocations/${id}`, { headers: wait })
 const problem = ({ status, json }: Answer) => ({ status, code: json.code as string, field: json.field as string | undefined })
 /** By the workers' own figures, past the API. */
-const held = async (): Promise<number> =>
-  (await readWorkers<WorkerRecord>(farm.eye)).reduce((sum, { report }) => sum + report.allocationCount, 0)
+const held = async (): Promise<number> => (await readWorkers(farm.eye)).reduce((sum, { report }) => sum + report.allocationCount, 0)
 const nothingHeld = (): Promise<unknown> => eventually('nothing is held', async () => (await held()) === 0)
 
 describe('an allocation', () => {

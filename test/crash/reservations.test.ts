@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import { readWorkers } from '../../src/farm/ledger.ts'
-import type { WorkerRecord } from '../../src/farm/record.ts'
+import { readWorkers } from '../../src/farm/presence.ts'
 import { eventually, startFarm, type Farm } from '../support/farm.ts'
 
 interface Entry {
@@ -19,8 +18,7 @@ describe('what an attempt has reserved of a device', () => {
     farm = await startFarm({ workers: 1, fake: ['--call-ms', '10'] })
     // The worker has seen the model once, and knows its size.
     await farm.pictures(await farm.submit())
-    const knows = async (): Promise<boolean> =>
-      (await readWorkers<WorkerRecord>(farm.eye)).some(({ report }) => (report.python?.models.length ?? 0) > 0)
+    const knows = async (): Promise<boolean> => (await readWorkers(farm.eye)).some(({ report }) => (report.python?.models.length ?? 0) > 0)
     await eventually('the worker knows its model', knows)
   })
   afterAll(() => farm[Symbol.asyncDispose]())

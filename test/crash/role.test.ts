@@ -6,9 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
-import { readWorkers } from '../../src/farm/ledger.ts'
+import { readWorkers } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
-import type { WorkerRecord } from '../../src/farm/record.ts'
 import { writeModel } from '../support/model.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 
@@ -66,7 +65,7 @@ it('its Python child cannot be started any more: it says why and exits with an e
   const { exited, messages } = await startWorker('--die-when', broken)
   await writeFile(broken, '')
   const eye = connect(redis.url, { patience: 'wait' })
-  const [record] = await readWorkers<WorkerRecord>(eye)
+  const [record] = await readWorkers(eye)
   eye.disconnect()
   process.kill(record?.childPid ?? 0, 'SIGKILL')
   const [code] = await exited

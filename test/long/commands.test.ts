@@ -1,6 +1,6 @@
 /** Device memory goes with its session, however that ends, and a command with its device epoch. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { readWorkers } from '../../src/farm/ledger.ts'
+import { readWorkers } from '../../src/farm/presence.ts'
 import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../src/farm/record.ts'
 import { nativeStatus } from '../../src/workers/device/native.ts'
@@ -30,7 +30,7 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
   })
 
   const record = (): Promise<WorkerRecord> =>
-    eventually('the record of the worker', async () => (await readWorkers<WorkerRecord>(farm.eye)).find(({ id }) => id === worker.ready))
+    eventually('the record of the worker', async () => (await readWorkers(farm.eye)).find(({ id }) => id === worker.ready))
   const report = async (): Promise<DeviceReport> => (await record()).report
   const submit = async (workflow: string, input: object, more: object = {}): Promise<string> => {
     const { status, json, text } = await farm.client.post('/v1/sessions', { workflow, input, ...more })

@@ -1,6 +1,6 @@
 /** A worker of a GPU, here the stand-in driver's: it finds its device by UUID, and its memory is that of the device. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readWorkers } from '../../src/farm/ledger.ts'
+import { readWorkers } from '../../src/farm/presence.ts'
 import { keys } from '../../src/keys.ts'
 import type { AllocationView, MemoryAnalytics } from '../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../src/farm/record.ts'
@@ -23,8 +23,7 @@ describe.skipIf(env === null)('a worker of a GPU', () => {
   })
   afterAll(() => farm[Symbol.asyncDispose]())
 
-  const record = (): Promise<WorkerRecord> =>
-    eventually('the record of the worker', async () => (await readWorkers<WorkerRecord>(farm.eye))[0])
+  const record = (): Promise<WorkerRecord> => eventually('the record of the worker', async () => (await readWorkers(farm.eye))[0])
   /** As it is from now on. */
   const report = async (holds: (report: DeviceReport) => boolean = () => true): Promise<DeviceReport> => {
     const since = Date.now()

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'append-only-file', 'api-keys']
+const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'within', 'append-only-file', 'api-keys']
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
@@ -160,7 +160,10 @@ export function checkScripts(root: string): string[] {
       if (!told.has(Number(n))) problems.push(`redis/${file} uses ARGV[${n}] without naming it in its header`)
   }
   const called =
-    readFileSync(join(root, 'src', 'engine', 'store.ts'), 'utf8') + readFileSync(join(root, 'src', 'farm', 'ledger.ts'), 'utf8')
+    readFileSync(join(root, 'src', 'engine', 'store.ts'), 'utf8') +
+    files(join(root, 'src', 'farm'), '.ts')
+      .map((file) => readFileSync(join(root, 'src', 'farm', file), 'utf8'))
+      .join('')
   for (const file of files(join(root, 'redis'), '.lua')) {
     const name = basename(file, '.lua')
     if (name !== 'prelude' && !called.includes(`'${name}'`)) problems.push(`redis/${file} is called by nobody`)

@@ -1,5 +1,5 @@
 /** Reserves the slot of a device, says so, and keeps it until it is killed. Arguments: Redis URL, device id. */
-import { reserve } from '../../src/farm/ledger.ts'
+import { reserve } from '../../src/farm/reservations.ts'
 import { connect } from '../../src/redis.ts'
 
 const [url = '', device = ''] = process.argv.slice(2)

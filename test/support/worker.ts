@@ -7,7 +7,7 @@ import { operations as builtIn } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
 import { createLog } from '../../src/log.ts'
 import { startWorker } from '../../src/workers/node.ts'
-import type { Stall } from '../../src/workers/python/supervisor.ts'
+import type { Stall } from '../../src/workers/python/process.ts'
 import { workflows as builtInWorkflows, type Workflow } from '../../src/workflows/index.ts'
 import { fatal } from './points.ts'
 

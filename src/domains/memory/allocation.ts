@@ -65,10 +65,10 @@ export async function find(id: string, device: DeviceTools, tools: Tools, isOper
   return info
 }
 
-export const nameOf = (n: number, { device, epoch }: DeviceTools): string => `${device}.${epoch.slice(0, 8)}.${n}`
+export const nameOf = (n: number, { device, epoch }: Pick<Target, 'device' | 'epoch'>): string => `${device}.${epoch.slice(0, 8)}.${n}`
 
 /** An allocation as the farm sees it, with instants by the worker's clock. */
-export function view(info: AllocationInfo, device: DeviceTools): AllocationView {
+export function view(info: AllocationInfo, device: Pick<Target, 'device' | 'epoch'>): AllocationView {
   const { id, bytes, kind, placement, owner, ageMs, timeLeftMs, inUse } = info
   const now = Date.now()
   const expiresAt = timeLeftMs === null ? null : now + timeLeftMs

@@ -1,6 +1,6 @@
 /** Memory of devices through real doors: HTTP, Redis, worker processes; on the addon where it is built, and on plain TypeScript. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readWorkers } from '../../../src/farm/ledger.ts'
+import { readWorkers } from '../../../src/farm/presence.ts'
 import type { AllocationView } from '../../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../../src/farm/record.ts'
 import { nativeStatus } from '../../../src/workers/device/native.ts'
@@ -42,7 +42,7 @@ const refusal = async (workflow: string, input: object): Promise<{ code: string;
   return session.error ?? { code: '', message: '' }
 }
 const record = async (worker: GroupProcess): Promise<WorkerRecord> =>
-  eventually(`the record of ${worker.ready}`, async () => (await readWorkers<WorkerRecord>(farm.eye)).find(({ id }) => id === worker.ready))
+  eventually(`the record of ${worker.ready}`, async () => (await readWorkers(farm.eye)).find(({ id }) => id === worker.ready))
 const report = async (worker: GroupProcess): Promise<DeviceReport> => (await record(worker)).report
 const deviceOf = async (worker: GroupProcess): Promise<string> => (await record(worker)).device.id
 const nothingHeld = (worker: GroupProcess): Promise<unknown> =>

@@ -6,15 +6,11 @@ import { Writable } from 'node:stream'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { root } from '../../../src/config.ts'
-import {
-  childEnvironment,
-  PythonChild,
-  splitLines,
-  type ChildOptions,
-  type Outcome,
-  type Watch,
-} from '../../../src/workers/python/supervisor.ts'
+import type { CallListeners, Outcome } from '../../../src/workers/python/call.ts'
+import { childEnvironment } from '../../../src/workers/python/environment.ts'
+import { splitLines } from '../../../src/workers/python/lines.ts'
 import type { CheckpointMade, Progress, RequestData } from '../../../src/workers/python/protocol.ts'
+import { PythonChild, type ChildOptions } from '../../../src/workers/python/supervisor.ts'
 
 const interpreter = process.env['DARKROOM_PYTHON'] ?? 'python3'
 const fake = join(root, 'test/support/fake_child.py')
@@ -87,7 +83,7 @@ function work(checkpoint: RequestData<'inference.denoise'>['checkpoint'] = null)
   return { sessionId: 's1', dir, input: request, files: {}, checkpoint }
 }
 
-function denoise(child: PythonChild, data = work(), watch: Watch = {}) {
+function denoise(child: PythonChild, data = work(), watch: CallListeners = {}) {
   return child.start('inference.denoise', data, watch)
 }
 
@@ -206,7 +202,7 @@ describe('a healthy child', () => {
     const child = childOf(['--call-ms', '30'])
     const { pid } = await child.ready()
     const call = denoise(child)
-    await until(() => child.vitals !== undefined)
+    await until(() => child.heartbeat !== undefined)
     await child.stop(5_000)
     expect(await call.outcome).toMatchObject({ type: 'released' })
     expect(gone(pid)).toBe(true)
@@ -293,7 +289,7 @@ describe('a faulty child', () => {
     const child = childOf([...fast, '--fault', 'duplicate-terminal', '--fault', 'late-after-cancel'])
     const first = latentsOf(await denoise(child).outcome)
     const call = denoise(child)
-    await until(() => child.vitals?.busy?.requestId === call.requestId)
+    await until(() => child.heartbeat?.busy?.requestId === call.requestId)
     call.cancel()
     expect(await codeOf(call.outcome)).toBe('session.cancelled')
     expect(latentsOf(await denoise(child).outcome)).toBe(first)

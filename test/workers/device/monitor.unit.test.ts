@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { DarkroomError } from '../../../src/errors.ts'
 import { createLog } from '../../../src/log.ts'
 import { HostMemory } from '../../../src/workers/device/host-memory.ts'
-import { MemoryKeeper, type KeeperOptions } from '../../../src/workers/device/keeper.ts'
+import { DeviceMonitor, type MonitorOptions } from '../../../src/workers/device/monitor.ts'
 import type { Ready } from '../../../src/workers/python/protocol.ts'
 import type { PythonChild } from '../../../src/workers/python/supervisor.ts'
 
@@ -18,32 +18,29 @@ describe('a device that its driver has lost', () => {
   it('ends its worker, for only a new process can use it again, and says so in its report', async () => {
     const memory = new LosableMemory()
     const reasons: DarkroomError[] = []
-    const options: KeeperOptions = {
-      device: 'd',
-      worker: 'w',
-      epoch: '01234567-0000',
+    const options: MonitorOptions = {
+      target: { device: 'd', worker: 'w', epoch: '01234567-0000' },
       ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
       child: {} as PythonChild,
-      vitals: () => undefined,
       families: [],
       port: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       log: createLog('silent', 'test'),
       isBusy: () => false,
       reserve: () => Promise.reject(new Error('nothing is reserved here')),
-      tell: () => Promise.resolve(),
-      tellAnalytics: () => Promise.resolve(),
+      publish: () => Promise.resolve(),
+      publishAnalytics: () => Promise.resolve(),
       fail: (reason) => reasons.push(reason),
     }
     const [device] = memory.devices()
     if (!device) throw new Error('there is no system RAM')
-    const keeper = new MemoryKeeper({ memory, index: 0, device, reason: null }, options)
-    await keeper.publish()
-    expect([reasons, keeper.report.alerts.filter(({ code }) => code === 'device.lost')]).toEqual([[], []])
+    const monitor = new DeviceMonitor({ memory, index: 0, device, reason: null }, options)
+    await monitor.tools.publish()
+    expect([reasons, monitor.report.alerts.filter(({ code }) => code === 'device.lost')]).toEqual([[], []])
     memory.isLost = true
-    await keeper.publish()
+    await monitor.tools.publish()
     expect(reasons).toMatchObject([{ code: 'device.lost' }])
-    expect(keeper.report).toMatchObject({ state: 'degraded', usage: { lost: true } })
-    expect(keeper.report.alerts).toContainEqual(expect.objectContaining({ code: 'device.lost' }))
-    await keeper.close()
+    expect(monitor.report).toMatchObject({ state: 'degraded', usage: { lost: true } })
+    expect(monitor.report.alerts).toContainEqual(expect.objectContaining({ code: 'device.lost' }))
+    await monitor.close()
   })
 })

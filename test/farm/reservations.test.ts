@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
-import { reserve, type Capacity, type Need, type Reservation } from '../../src/farm/ledger.ts'
+import { reserve, type Capacity, type Need, type Reservation } from '../../src/farm/reservations.ts'
 import { connect, runScript, type Redis } from '../../src/redis.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 

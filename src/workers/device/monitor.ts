@@ -1,0 +1,172 @@
+/**
+ * Monitors the worker's device: samples it once a second, releases what has outlived its owner, relieves memory pressure and composes the
+ * report that the worker publishes. The only writer of these figures; they end with the worker's epoch.
+ */
+import type { AllocationInfo } from '../../domains/device-memory.ts'
+import { deviceError } from '../../domains/device/errors.ts'
+import { view } from '../../domains/memory/allocation.ts'
+import { Analytics, ownerKind, type OwnerKind } from '../../domains/memory/figures/analytics.ts'
+import { evictableOf } from '../../domains/memory/figures/pressure.ts'
+import type { MemoryAnalytics } from '../../domains/memory/figures/report.ts'
+import type { DeviceTools } from '../../domains/operation.ts'
+import type { Target } from '../../domains/values.ts'
+import type { AttemptPort } from '../../engine/attempt.ts'
+import type { DarkroomError } from '../../errors.ts'
+import type { DeviceReport } from '../../farm/record.ts'
+import type { Reservation } from '../../farm/reservations.ts'
+import type { Logger } from '../../log.ts'
+import { Ticker } from '../../ticker.ts'
+import type { Ready } from '../python/protocol.ts'
+import type { PythonChild } from '../python/supervisor.ts'
+import { Alerts } from './alerts.ts'
+import type { OwnDevice } from './open.ts'
+import { Owners } from './owners.ts'
+import { PressureRelief } from './pressure.ts'
+import { reportOf, takeSample, type Sample } from './report.ts'
+import { OwnDeviceTools } from './tools.ts'
+
+const sampleMs = 1000
+/** Analytics are published after every so many samples. */
+const samplesPerAnalytics = 5
+
+export interface MonitorOptions {
+  target: Target
+  ready: Ready
+  child: PythonChild
+  /** Families of models that are here. */
+  families: string[]
+  port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
+  log: Logger
+  /** Whether a step runs on the device. */
+  isBusy(): boolean
+  /** Publishes the worker's record with the newest report. */
+  publish(): Promise<void>
+  publishAnalytics(analytics: MemoryAnalytics): Promise<void>
+  /** Holds so many bytes of the device for an allocation. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  reserve(bytes: number): Promise<Reservation>
+  /** The device is lost with all that was held of it: only a new process can use it again. */
+  fail(reason: DarkroomError): void
+}
+
+export class DeviceMonitor {
+  /** For operations. */
+  readonly tools: DeviceTools
+  readonly #options: MonitorOptions
+  readonly #own: OwnDevice
+  readonly #analytics = new Analytics(Date.now())
+  readonly #alerts = new Alerts()
+  readonly #owners: Owners
+  readonly #relief: PressureRelief
+  readonly #ticker: Ticker
+  readonly #modelBytes = new Map<string, number>()
+  #samples = 0
+  #report: DeviceReport | undefined
+  #sampling: Promise<DeviceReport> | undefined
+
+  constructor(own: OwnDevice, options: MonitorOptions) {
+    const { child, log, port, publish, reserve, target } = options
+    this.#own = own
+    this.#options = options
+    this.#owners = new Owners({ target, memory: own.memory, port, analytics: this.#analytics, log })
+    this.#relief = new PressureRelief({ device: target.device, child, log })
+    this.#ticker = new Ticker(
+      sampleMs,
+      () => this.#turn(),
+      (error) => {
+        if (!this.#ticker.isStopped) log.warn({ err: error }, 'the device could not be sampled')
+      },
+    )
+    const sample = async (): Promise<number> => (await this.#sample()).sampledAt
+    const shared = { owners: this.#owners, relief: this.#relief, analytics: this.#analytics }
+    this.tools = new OwnDeviceTools({ target, own, child, ...shared, reserve, sample, publish })
+  }
+
+  /** Takes the first sample, and another one every second from then on. */
+  async open(): Promise<void> {
+    await this.#sample()
+    this.#ticker.start()
+  }
+
+  /** The newest report. */
+  get report(): DeviceReport {
+    if (!this.#report) throw new Error('the device has not been sampled yet')
+    return this.#report
+  }
+
+  /** Bytes of the device that can be reserved; null when it is unknown. */
+  get capacity(): number | null {
+    return this.#relief.capacity
+  }
+
+  /** Bytes that a model takes on the device, known once it has been there; 0 before, when the driver decides. */
+  bytesOf(model: string): number {
+    return this.#modelBytes.get(model) ?? 0
+  }
+
+  /** Releases the session's allocations if it has ended. */
+  releaseIfEnded(sessionId: string): Promise<void> {
+    return this.#owners.releaseIfEnded(sessionId)
+  }
+
+  async #turn(): Promise<void> {
+    await this.#owners.releaseOutlived()
+    await this.#sample()
+    // A relief step may wait for the step that runs; the turn does not wait for it.
+    void this.#relief.relieve()
+    if (this.#samples % samplesPerAnalytics === 0) await this.#options.publishAnalytics(this.#analytics.summary())
+  }
+
+  /** One at a time: a caller that comes meanwhile gets the sample that is being taken. */
+  #sample(): Promise<DeviceReport> {
+    this.#sampling ??= this.#takeSample().finally(() => (this.#sampling = undefined))
+    return this.#sampling
+  }
+
+  async #takeSample(): Promise<DeviceReport> {
+    const { child, families, fail, isBusy, ready, target } = this.#options
+    const sample = await takeSample(this.#own, ready, child)
+    this.#samples++
+    for (const { id, bytes } of sample.python?.models ?? []) if (bytes !== null) this.#modelBytes.set(id, bytes)
+    this.#relief.update(sample)
+    this.#addToAnalytics(sample)
+    const leaks = this.#owners.leaks(sample.live)
+    this.#alerts.update(sample, this.#own, leaks, this.#relief.critical)
+    if (sample.usage.lost) fail(deviceError('lost', `the driver has lost ${target.device}, and what was held of it`))
+    const state = this.#alerts.isDegraded ? 'degraded' : isBusy() ? 'busy' : 'online'
+    const { pressure } = this.#relief
+    this.#report = reportOf(sample, { target, own: this.#own, ready, families, leaks, state, alerts: this.#alerts.list, pressure })
+    return this.#report
+  }
+
+  #addToAnalytics({ at, figures, live, usage }: Sample): void {
+    const { droppable, pressure } = this.#relief
+    this.#analytics.sample({
+      at,
+      figures,
+      usage,
+      fraction: pressure.device.fraction,
+      evictable: evictableOf(droppable),
+      idleModelBytes: evictableOf({ ...droppable, caches: 0 }),
+      owners: { session: bytesOf(live, 'session'), key: bytesOf(live, 'key') },
+    })
+  }
+
+  /** Closes the memory: the epoch ends, and with it all that was held. */
+  async close(): Promise<void> {
+    // Not awaited: its turn may wait for a Redis that is away.
+    void this.#ticker.stop()
+    await this.#sampling?.catch(() => undefined)
+    const left = await this.#own.memory.close()
+    if (left.length === 0) return
+    const { log, target } = this.#options
+    for (const info of left) {
+      const { id, owner, bytes } = view(info, target)
+      log.warn({ allocation: id, owner, bytes }, 'an allocation was held until its worker ended')
+    }
+    const { created, released, live } = this.#report?.usage ?? { created: 0, released: 0, live: 0 }
+    log.warn({ left: left.length, created, released, live }, 'the device memory was not empty at its end')
+  }
+}
+
+const bytesOf = (live: AllocationInfo[], kind: OwnerKind): number =>
+  live.reduce((sum, { bytes, owner }) => sum + (ownerKind(owner) === kind ? bytes : 0), 0)

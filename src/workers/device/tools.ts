@@ -1,0 +1,93 @@
+/** What operations may do with the worker's device. */
+import type { AllocationInfo, AllocationRequest, DeviceMemory } from '../../domains/device-memory.ts'
+import { deviceError } from '../../domains/device/errors.ts'
+import type { Analytics } from '../../domains/memory/figures/analytics.ts'
+import type { DeviceTools } from '../../domains/operation.ts'
+import type { Target } from '../../domains/values.ts'
+import { DarkroomError } from '../../errors.ts'
+import type { Reservation } from '../../farm/reservations.ts'
+import type { PythonChild } from '../python/supervisor.ts'
+import type { OwnDevice } from './open.ts'
+import type { Owners } from './owners.ts'
+import type { PressureRelief } from './pressure.ts'
+
+export interface DeviceToolsOptions {
+  target: Target
+  own: OwnDevice
+  owners: Owners
+  relief: PressureRelief
+  analytics: Analytics
+  child: Pick<PythonChild, 'heartbeat'>
+  /** Holds so many bytes of the device for an allocation. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  reserve(bytes: number): Promise<Reservation>
+  /** Takes a sample now. Returns its time. */
+  sample(): Promise<number>
+  /** Publishes the worker's record with the newest report. */
+  publish(): Promise<void>
+}
+
+export class OwnDeviceTools implements DeviceTools {
+  readonly device: string
+  readonly worker: string
+  readonly epoch: string
+  readonly memory: DeviceMemory
+  readonly index: number | null
+  readonly #options: DeviceToolsOptions
+
+  constructor(options: DeviceToolsOptions) {
+    const { own, target } = options
+    this.device = target.device
+    this.worker = target.worker
+    this.epoch = target.epoch
+    this.memory = own.memory
+    this.index = own.index
+    this.#options = options
+  }
+
+  async allocate(request: Omit<AllocationRequest, 'device'>): Promise<AllocationInfo> {
+    const { bytes, kind = 'device' } = request
+    const { analytics, own, relief, reserve, sample } = this.#options
+    if (kind === 'device' && this.index === null) {
+      const why = `the native addon does not reach ${this.device}, only system RAM: ${own.reason}`
+      throw deviceError('unavailable', why, { field: 'kind' })
+    }
+    try {
+      await using _place = kind === 'device' ? await reserve(bytes) : null
+      await sample()
+      await relief.makeRoom(kind === 'device' ? 'device' : 'ram', bytes)
+      const made = await this.memory.allocate({ ...request, device: this.index ?? 0 })
+      analytics.allocated(made)
+      return made
+    } catch (error) {
+      if (error instanceof DarkroomError && ['memory.exhausted', 'memory.reserved'].includes(error.code))
+        analytics.refused(bytes, error.code, Date.now())
+      throw error
+    }
+  }
+
+  async release(id: number): Promise<AllocationInfo> {
+    const info = this.memory.inspect(id)
+    await this.memory.release(id)
+    this.#options.analytics.ended(info, 'released')
+    return info
+  }
+
+  principal(owner: string): Promise<string> {
+    return this.#options.owners.principal(owner)
+  }
+
+  trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
+    return this.#options.relief.trimPython(idleModels)
+  }
+
+  async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {
+    const { heartbeat } = this.#options.child
+    return heartbeat ? { reservedBytes: heartbeat.deviceBytes, models: heartbeat.models.map(({ id }) => id) } : null
+  }
+
+  async publish(): Promise<number> {
+    const sampledAt = await this.#options.sample()
+    await this.#options.publish()
+    return sampledAt
+  }
+}
