@@ -9,7 +9,8 @@
  * | `permanent` | the step has failed |
  * | `cancelled` | somebody asked for it; never logged as an error |
  */
-export type ErrorClass = 'transient' | 'resource' | 'permanent' | 'cancelled'
+export const errorClasses = ['transient', 'resource', 'permanent', 'cancelled'] as const
+export type ErrorClass = (typeof errorClasses)[number]
 
 export interface ErrorSpec {
   class: ErrorClass

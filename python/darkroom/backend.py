@@ -42,6 +42,7 @@ class TorchBackend:
             "settings": exactness.settings(device),
         }
         facts = exactness.facts(**described)
+        described["facts"] = facts
         runtime = Runtime(
             device=device,
             roots=hello["roots"],

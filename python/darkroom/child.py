@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from darkroom import frames, memory
+from darkroom import frames, memory, schema
 from darkroom.device_loop import Backend, DeviceLoop
 from darkroom.errors import DarkroomError
 from darkroom.requests import Requests
@@ -34,7 +34,7 @@ EXIT_HANDSHAKE, EXIT_INTERNAL = 64, 70
 class Child:
     """One child. `descriptor`: where the node's lines come from; `backend`: what computes."""
 
-    def __init__(self, descriptor: int, writer: Writer, backend: Backend, log: logging.Logger, heartbeat_s: float = frames.HEARTBEAT_S):
+    def __init__(self, descriptor: int, writer: Writer, backend: Backend, log: logging.Logger, heartbeat_s: float = schema.HEARTBEAT_S):
         self._descriptor = descriptor
         self._writer = writer
         self._backend = backend
@@ -55,17 +55,17 @@ class Child:
     # --- reader ---
 
     def _read(self) -> None:
-        self._writer.send("0", "worker.hello", {"protocol": frames.VERSION, "pid": os.getpid()})
+        self._writer.send("0", "worker.hello", {"protocol": schema.VERSION, "pid": os.getpid(), "schema": schema.SHA256})
         pending = bytearray()
         while chunk := os.read(self._descriptor, 65_536):
             pending += chunk
             while (end := pending.find(b"\n")) >= 0:
                 line = bytes(pending[:end])
                 del pending[: end + 1]
-                if len(line) >= frames.LINE_CAP:
+                if len(line) >= schema.LINE_CAP:
                     self._die("the node sent a line over the cap")
                 self._take(line)
-            if len(pending) >= frames.LINE_CAP:
+            if len(pending) >= schema.LINE_CAP:
                 self._die("the node sent a line over the cap")
 
     def _take(self, line: bytes) -> None:
@@ -112,11 +112,18 @@ class Child:
         low, high = hello["protocol"]["min"], hello["protocol"]["max"]
         if self._hello_id is not None:
             raise DarkroomError("worker.protocol", "the handshake came twice")
-        if not low <= frames.VERSION <= high:
+        if not low <= schema.VERSION <= high:
             raise DarkroomError(
                 "worker.start_failed",
-                f"protocol {low} to {high} asked for, this child speaks {frames.VERSION}",
+                f"protocol {low} to {high} asked for, this child speaks {schema.VERSION}",
                 field="protocol",
+            )
+        if hello["schema"] != schema.SHA256:
+            raise DarkroomError(
+                "worker.start_failed",
+                f"the node has protocol schema {hello['schema'][:8]}, this Python package has {schema.SHA256[:8]}: install one version of "
+                "both, or write it anew with npm run format",
+                field="schema",
             )
         self._hello_id = request_id
         threading.Thread(target=self._guard, args=(self._serve, request_id, hello), name="device", daemon=True).start()
@@ -150,7 +157,7 @@ class Child:
 
         try:
             prepared = self._backend.prepare(hello, self._requests.wanted_models, progress)
-            ready = {"protocol": frames.VERSION, "pid": os.getpid(), **prepared.described}
+            ready = {"protocol": schema.VERSION, "pid": os.getpid(), **prepared.described}
             self._runtime = prepared.runtime
             self._writer.send(hello_id, "worker.hello", frames.result(ready))
         except Exception as error:

@@ -77,7 +77,7 @@ def decode(tools: Tools) -> dict[str, Any]:
         content = rgb.contiguous().cpu().numpy().tobytes()
     file = tools.write("pixels.rgb", content)
     stats = {"seconds": time.monotonic() - started, "load_s": load_s}
-    return frames.result({"width": width, "height": height}, {"pixels": file}, stats)
+    return frames.result(files={"pixels": file}, stats=stats)
 
 
 class Drawing:

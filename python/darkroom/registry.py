@@ -1,4 +1,4 @@
-"""Which function an action is: `inference.denoise` is `darkroom.inference.denoise`. What is not listed here does not exist."""
+"""Which function an action is: `inference.denoise` is `darkroom.inference.denoise`, if the schema has that action."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from darkroom.errors import DarkroomError
+from darkroom.schema import OPERATIONS
 from darkroom.tools import Tools
-
-OPERATIONS = (
-    "inference.decode",
-    "inference.denoise",
-    "inference.encode",
-    "memory.trim",
-    "model.ensure",
-)
 
 
 def operation(action: str) -> Callable[[Tools], dict[str, Any]]:

@@ -19,7 +19,6 @@ import { root, type Config } from '../config.ts'
 import { operations as builtIn } from '../domains/index.ts'
 import type { Lane, OperationTable } from '../domains/operation.ts'
 import type { Exactness } from '../domains/values.ts'
-import { pngEncoder } from '../domains/postprocessing/png.ts'
 import { DarkroomError } from '../errors.ts'
 import { keys, queues } from '../keys.ts'
 import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
@@ -33,10 +32,11 @@ import type { WorkerRecord } from '../farm/record.ts'
 import { DeviceMonitor } from './device/monitor.ts'
 import type { OpenOptions } from './device/native.ts'
 import { openOwnDevice, type OwnDevice } from './device/open.ts'
-import type { Ready, Vitals } from './python/protocol.ts'
+import type { Heartbeat, Ready } from './python/protocol.ts'
 import { childEnvironment } from './python/environment.ts'
 import type { Stall } from './python/process.ts'
 import { PythonChild } from './python/supervisor.ts'
+import { exactnessOf } from './exactness.ts'
 import { LaneWatch } from './lane-watch.ts'
 import { DeviceLane, openLane, StepRunner, type LaneHandle } from './runner.ts'
 import { deviceError } from '../domains/device/errors.ts'
@@ -75,7 +75,7 @@ export interface NodeOptions {
 export interface WorkerNode {
   id: string
   /** Asks the Python child what it holds now. */
-  vitals(): Promise<Vitals>
+  vitals(): Promise<Heartbeat>
   /** Gives back what runs, from its checkpoint, and stops; resolves within `drainS`, whether Redis answers or not. */
   drain(): Promise<void>
   /** Resolves when the node has drained by itself: its Python child cannot be started any more, or another worker holds its device. */
@@ -133,7 +133,7 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     held = await takeDevice(redis, host, ready, owner)
     own = await openOwnDevice(ready.hardware, options.native)
     const models = await discoverModels(config.models)
-    const exactness = exactnessOf(ready)
+    const exactness = exactnessOf(ready.facts)
     const operations = options.operations ?? builtIn
     const { redisUrl, workflows, sweeps = true, at } = options
     port = openAttempts({ config, log, redisUrl, operations, ...(workflows && { workflows }), sweeps, at })
@@ -449,27 +449,4 @@ async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner
     if (lease) return { device, lease }
   }
   throw deviceError('taken', `all 64 slots of ${name} are taken`)
-}
-
-/**
- * Exactness key: what decides the bits of a picture (hardware class, build, settings, PNG encoder), hashed. The facts go into the file's
- * receipt, so they hold nothing that differs between two devices of one class.
- */
-export function exactnessOf({ build, hardware, settings }: Pick<Ready, 'build' | 'hardware' | 'settings'>): Exactness {
-  const { kind, name, capability, driver, arch, vector, math, threads } = hardware
-  const hardwareClass = kind === 'cpu' ? { kind, arch, vector, math, threads } : { kind, name, capability, driver, math, threads }
-  const { python: _python, ...decisive } = build
-  const facts = { hardware: hardwareClass, build: { ...decisive, png: pngEncoder }, settings }
-  return {
-    key: createHash('sha256').update(canonical(facts)).digest('hex').slice(0, 8),
-    facts: JSON.parse(canonical(facts)) as Record<string, unknown>,
-  }
-}
-
-/** JSON with sorted keys. */
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
-  const entries = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))
-  return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonical(item)}`).join(',')}}`
 }
