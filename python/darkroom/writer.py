@@ -11,14 +11,15 @@ from darkroom import frames
 
 
 class Writer:
-    """Sends frames in order. None is dropped but a progress frame that a newer one of the same request has overtaken in the queue.
+    """Sends frames in order. None is dropped but a progress frame that a newer one of the same request and stage has
+    overtaken in the queue.
 
     The process ends with exit code 0 when the node has closed the pipe.
     """
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
-        # (request id of a progress frame, else None; the line).
+        # (Request and stage of a progress frame, else None; the line.)
         self._queued: deque[tuple[str | None, bytes]] = deque()
         self._changed = threading.Condition()
         self._is_writing = False
@@ -27,14 +28,15 @@ class Writer:
     def send(self, request_id: str, action: str, data: dict[str, Any]) -> None:
         """Raises ProtocolError when it is no frame of the protocol, ValueError when it holds NaN."""
         frames.check_reply(request_id, action, data)
-        self.put(frames.encode(request_id, action, data), request_id if data.get("type") == "progress" else None)
+        progress = f"{request_id} {data.get('stage')}" if data.get("type") == "progress" else None
+        self.put(frames.encode(request_id, action, data), progress)
 
-    def put(self, line: bytes, progress_of: str | None = None) -> None:
-        """Queues a line as it is. `progress_of`: the request whose queued progress frames it replaces."""
+    def put(self, line: bytes, progress: str | None = None) -> None:
+        """Queues a line as it is. `progress`: which progress it tells; it replaces queued lines of the same."""
         with self._changed:
-            if progress_of is not None:
-                self._queued = deque(queued for queued in self._queued if queued[0] != progress_of)
-            self._queued.append((progress_of, line))
+            if progress is not None:
+                self._queued = deque(queued for queued in self._queued if queued[0] != progress)
+            self._queued.append((progress, line))
             self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> None:
