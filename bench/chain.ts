@@ -7,7 +7,7 @@ import { Redis } from 'ioredis'
 import { concurrency, length, openBench } from './engine.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { saturate, type Source } from './load.ts'
-import { median, range, rounded } from './statistics.ts'
+import { median, medianRatio, range, rounded } from './statistics.ts'
 
 const inFlight = 200
 const rounds = 9
@@ -71,10 +71,10 @@ export const chain: Benchmark = {
     await engine.check()
     await queued.check()
     for (const { name, rates } of sources) say(`${name}: median ${rounded(median(rates))} workflows/s (${range(rates)})`)
-    const [bare = NaN, durable = NaN, through = NaN] = sources.map(({ rates }) => median(rates))
+    const [bare = [], durable = [], through = []] = sources.map(({ rates }) => rates)
     return [
-      figure('engine.chainRatio', durable / bare, '', { atLeast: 0.6 }),
-      figure('engine.queuedRatio', through / bare, '', { atLeast: 0.4 }),
+      figure('engine.chainRatio', medianRatio(durable, bare), '', { atLeast: 0.6 }),
+      figure('engine.queuedRatio', medianRatio(through, bare), '', { atLeast: 0.4 }),
     ]
   },
 }

@@ -4,7 +4,7 @@ import { keys, newSessionId } from '../src/keys.ts'
 import { startFarm, type Farm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { timed } from './http.ts'
-import { median, rounded } from './statistics.ts'
+import { median, medianRatio, rounded } from './statistics.ts'
 
 const few = 100
 const many = 100_000
@@ -108,7 +108,7 @@ export const list: Benchmark = {
         for (const size of i % 2 === 0 ? (['small', 'large'] as const) : (['large', 'small'] as const))
           await ask(size === 'small' ? small : large, times[size])
       }
-      const ratio = median(times.large) / median(times.small)
+      const ratio = medianRatio(times.large, times.small)
       ratios.push(ratio)
       say(`${filter}: ${rounded(median(times.small))} ms of ${few}, ${rounded(median(times.large))} ms of ${many}, ratio ${rounded(ratio)}`)
     }

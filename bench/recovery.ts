@@ -1,6 +1,6 @@
 /** `worker.recoveryS`, `worker.recoveryMaxS`: from SIGKILL of a worker in the middle of denoise until another worker has the step. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { renewMs } from '../src/engine/store.ts'
+import { productTimes } from '../src/engine/times.ts'
 import { startFarm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { median, quantile, range } from './statistics.ts'
@@ -16,7 +16,7 @@ export const recovery: Benchmark = {
       const id = await farm.submit({ steps: 200, seed: i })
       const { worker, stepKey } = await farm.untilCall(id, 3)
       // Spread over the time between two renewals: how much of the lease is left decides how long it takes.
-      await delay((renewMs * i) / kills)
+      await delay((productTimes.renewMs * i) / kills)
       const killedAt = Date.now()
       await worker.kill()
       const again = await farm.event(id, 'step.started', 'inference.denoise', 2)

@@ -24,5 +24,15 @@ export function rounded(value: number): number {
   return Number(value.toFixed(Math.min(digits, 6)))
 }
 
+/**
+ * Median of the ratios of samples taken side by side, `above[i] / below[i]`: a machine that slows down in the middle slows both of a pair,
+ * where it would move a ratio of medians.
+ * @throws RangeError without samples, or with more of one than of the other
+ */
+export function medianRatio(above: readonly number[], below: readonly number[]): number {
+  if (above.length !== below.length) throw new RangeError(`${above.length} samples beside ${below.length}`)
+  return median(above.map((value, i) => value / (below[i] ?? NaN)))
+}
+
 /** `min–max` of the samples. @throws RangeError without samples */
 export const range = (samples: readonly number[]): string => `${rounded(quantile(samples, 0))}–${rounded(quantile(samples, 1))}`

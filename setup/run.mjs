@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { SetupFailure, failure } from './failure.mjs'
 import { homeFolder, root, shown } from '../host/home.mjs'
-import { ensureNative } from './native.mjs'
+import { ensureNative } from './native/build.mjs'
 import { ensureNode24 } from './node24.mjs'
 import { ensurePackages } from './npm.mjs'
 import { ensurePython } from './python.mjs'
@@ -33,6 +33,7 @@ const targets = {
   cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },
+  compare: { command: ['--import', 'tsx', join(root, 'bench', 'compare.ts')], native: true },
   soak: { command: ['--import', 'tsx', join(root, 'bench', 'soak.ts')], native: true },
   chaos: { command: ['--import', 'tsx', join(root, 'test', 'long', 'verifier', 'main.ts')], native: true },
   setup: { native: true },

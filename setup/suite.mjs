@@ -1,17 +1,17 @@
 /**
- * `npm test`: everything there is to check, one part after another, none hiding another's failure. What failed stands at the end once more;
- * the last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds;
+ * `npm test`: everything there is to check, quick parts first, none hiding another's failure. What failed stands at the end once more; the
+ * last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds;
  * `npm run test:exact`, `npm run test:crash`: tests that take minutes and are not among the others.
  * `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { constants, setPriority, tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { SetupFailure, lastLines } from './failure.mjs'
 import { homeFolder, root } from '../host/home.mjs'
 import { readyEnvironment } from '../host/places.mjs'
-import { ensureNativeTests } from './native.mjs'
+import { ensureNativeTests } from './native/build.mjs'
 import { speaker } from './say.mjs'
 
 /** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
@@ -92,25 +92,30 @@ const firstLines = (text = '') =>
     .map((line) => `    ${line}`)
     .join('\n')
 
-/** @param {string} name @param {string[]} args @returns {Part[]} */
-function partsOf(name, args) {
-  if (name === 'exact') return [vitest('vitest', '--project', 'exact', ...args)]
-  if (name === 'crash') return [vitest('vitest', '--project', 'long', ...args)]
-  if (name === 'cluster') {
-    process.env['TEST_REDIS'] = 'cluster'
-    const chosen = args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/long', 'test/api']
-    return [vitest('cluster', '--project', 'unit', '--project', 'system', '--project', 'long', ...chosen)]
-  }
-  if (args.length > 0) return [vitest('vitest', '--project', 'unit', '--project', 'system', '--project', 'long', ...args)]
-  const quick = [
+/** Parts that take seconds. @param {string} name @returns {Part[]} */
+function quickParts(name) {
+  const parts = [
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
     { title: 'types', command: tool('tsc', '-p', '.') },
   ]
-  if (name === 'check') return [...quick, vitest('vitest', '--project', 'unit')]
-  const python = process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
-  const ruff = { title: 'ruff', command: [python, '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
-  return [...quick, ruff, pytest(python), vitest('vitest', '--project', 'unit', '--project', 'system')]
+  const ruff = { title: 'ruff', command: [python(), '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
+  return [...parts, ...(name === 'test' ? [ruff] : []), vitest('unit', '--project', 'unit')]
+}
+
+const python = () => process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
+
+/**
+ * Chosen tests, or those of a suite of its own.
+ * @param {string} name @param {string[]} args @returns {Part}
+ */
+function chosenPart(name, args) {
+  if (name === 'exact') return vitest('vitest', '--project', 'exact', ...args)
+  if (name === 'crash') return vitest('vitest', '--project', 'long', ...args)
+  const all = ['--project', 'unit', '--project', 'system', '--project', 'long']
+  if (name !== 'cluster') return vitest('vitest', ...all, ...args)
+  process.env['TEST_REDIS'] = 'cluster'
+  return vitest('cluster', ...all, ...(args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/long', 'test/api']))
 }
 
 /**
@@ -129,32 +134,62 @@ async function nativeParts() {
   }
 }
 
-/**
- * Runs one part and shows what it says.
- * @param {Part} part
- * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of what it said, kept where no report says it better
- */
-function run({ command: [program = '', ...args], cwd = root, count }) {
-  return new Promise((settle) => {
-    const child = spawn(program, args, { cwd, stdio: count ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
-    let words = ''
-    const show = (/** @type {string} */ chunk) => {
-      words = (words + chunk).slice(-20_000)
-      process.stdout.write(chunk)
-    }
-    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', show)
-    child.on('error', (error) => {
-      show(`${program}: ${error.message}\n`)
-      settle({ ok: false, words })
-    })
-    child.on('close', (code) => settle({ ok: code === 0, words }))
-    stop = () => child.kill()
+/** @type {Set<import('node:child_process').ChildProcess>} */
+const running = new Set()
+for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) {
+  process.on(signal, () => {
+    for (const child of running) child.kill()
+    process.exit(143)
   })
 }
 
-/** @param {Part} part @returns {Promise<Count>} */
-async function check(part) {
-  const { ok, words } = await run(part)
+/**
+ * Runs one part and shows what it says.
+ * @param {Part} part @param {boolean} isAside another part has the terminal: this one runs at low priority, in what the other leaves idle
+ * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of what it said, kept where no report says it better; all of it where
+ *   it ran aside and has shown nothing
+ */
+function run({ command: [program = '', ...args], cwd = root, count }, isAside) {
+  return new Promise((settle) => {
+    const child = spawn(program, args, { cwd, stdio: count && !isAside ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
+    running.add(child)
+    if (isAside && child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_LOW)
+    let words = ''
+    const hear = (/** @type {string} */ chunk) => {
+      words = isAside ? words + chunk : (words + chunk).slice(-20_000)
+      if (!isAside) process.stdout.write(chunk)
+    }
+    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', hear)
+    const end = (/** @type {boolean} */ ok) => {
+      running.delete(child)
+      settle({ ok, words })
+    }
+    child.on('error', (error) => {
+      hear(`${program}: ${error.message}\n`)
+      end(false)
+    })
+    child.on('close', (code) => end(code === 0))
+  })
+}
+
+/**
+ * @param {Part} part @param {boolean} isAside
+ * @returns {Promise<{ count: Count, line: string, words: string }>} `line`: the part in the summary
+ */
+async function check(part, isAside) {
+  const startedAt = performance.now()
+  const { ok, words } = await run(part, isAside)
+  const count = countOf(part, ok, words)
+  const failed = count.failures.length
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
+  const skipped = count.skipped > 0 ? `, ${count.skipped} skipped` : ''
+  const mark = failed === 0 ? '✓' : '✗'
+  const line = `${mark} ${part.title.padEnd(8)} ${seconds.padStart(6)} s  ${count.passed} passed, ${failed} failed${skipped}`
+  return { count, line, words }
+}
+
+/** @param {Part} part @param {boolean} ok @param {string} words @returns {Count} */
+function countOf(part, ok, words) {
   const own = (/** @type {string} */ why) => `${part.title}\n${why}`
   if (!part.count) return ok ? { passed: 1, skipped: 0, failures: [] } : { passed: 0, skipped: 0, failures: [own(lastLines(words, 40))] }
   try {
@@ -167,37 +202,41 @@ async function check(part) {
   }
 }
 
-let stop = () => true
-for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) {
-  process.on(signal, () => {
-    stop()
-    process.exit(143)
-  })
+const total = { passed: 0, skipped: 0, failed: 0 }
+/** @type {string[]} */
+const lines = []
+/** @type {string[]} */
+const failures = []
+
+/** Runs a part, and another one aside: what that one said is shown when both have ended. @param {Part} part @param {Part} [aside] */
+async function perform(part, aside) {
+  process.stdout.write(`\n── ${part.title}${aside ? `, with ${aside.title} aside` : ''}\n`)
+  const [first, second] = await Promise.all([check(part, false), ...(aside ? [check(aside, true)] : [])])
+  if (aside) process.stdout.write(`\n── ${aside.title}\n${second?.words}`)
+  for (const { count, line } of [first, ...(second ? [second] : [])]) {
+    total.passed += count.passed
+    total.skipped += count.skipped
+    total.failed += count.failures.length
+    failures.push(...count.failures)
+    lines.push(line)
+  }
 }
 
 const [name = 'test', ...args] = process.argv.slice(2)
-const total = { passed: 0, skipped: 0, failed: 0 }
-const lines = []
-const native = name === 'test' && args.length === 0 ? await nativeParts() : { parts: [], failures: [], notes: [] }
-const failures = [...native.failures]
-total.failed += failures.length
-for (const part of [...partsOf(name, args), ...native.parts]) {
-  process.stdout.write(`\n── ${part.title}\n`)
-  const startedAt = performance.now()
-  const count = await check(part)
-  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
-  const failed = count.failures.length
-  total.passed += count.passed
-  total.skipped += count.skipped
-  total.failed += failed
-  failures.push(...count.failures)
-  const skipped = count.skipped > 0 ? `, ${count.skipped} skipped` : ''
-  lines.push(
-    `${failed === 0 ? '✓' : '✗'} ${part.title.padEnd(8)} ${seconds.padStart(6)} s  ${count.passed} passed, ${failed} failed${skipped}`,
-  )
-}
+/** @type {string[]} */
+const notes = []
+if (name === 'check') for (const part of quickParts(name)) await perform(part)
+else if (name === 'test' && args.length === 0) {
+  for (const part of quickParts(name)) await perform(part)
+  const native = await nativeParts()
+  notes.push(...native.notes)
+  failures.push(...native.failures)
+  total.failed += native.failures.length
+  await perform(vitest('system', '--project', 'system'), pytest(python()))
+  for (const part of native.parts) await perform(part)
+} else await perform(chosenPart(name, args))
 rmSync(reports, { recursive: true, force: true })
 if (failures.length > 0) process.stdout.write(`\n── what failed\n${failures.map((failure) => `\n✗ ${failure}\n`).join('')}`)
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''
-process.stdout.write(`\n${[...lines, ...native.notes].join('\n')}\n\n${total.passed} passed, ${total.failed} failed${skipped}\n`)
+process.stdout.write(`\n${[...lines, ...notes].join('\n')}\n\n${total.passed} passed, ${total.failed} failed${skipped}\n`)
 process.exitCode = total.failed === 0 ? 0 : 1

@@ -3,22 +3,22 @@
  * an older attempt changes nothing.
  */
 import { randomUUID } from 'node:crypto'
-import type { Config } from '../config.ts'
-import type { OperationTable, StepProgress } from '../domains/operation.ts'
+import type { StepProgress } from '../domains/operation.ts'
 import type { ModelPin } from '../domains/values.ts'
 import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
-import type { Logger } from '../log.ts'
 import { connect, type Redis } from '../redis.ts'
-import { needsOf } from './dispatch.ts'
-import { Engine } from './engine.ts'
-import type { Workflow } from '../workflows/index.ts'
+import { Engine, type EngineOptions } from './engine.ts'
+import type { SessionOwners } from './owners.ts'
+import { needsOf } from './placement.ts'
 import type { AtPoint } from './points.ts'
+import type { State } from './reads.ts'
 import type { Progress } from './session.ts'
-import { leaseMs, renewMs, type Cause, type Checkpoint } from './store.ts'
+import type { Cause, Checkpoint } from './store.ts'
+import type { Times } from './times.ts'
 import { doneEvent, errorEvent, idOf } from './transition.ts'
 
-export { leaseMs, renewMs, type Checkpoint }
+export type { Checkpoint } from './store.ts'
 
 /** Who asks: a worker with its device, and its exactness key for steps on the device. */
 export interface Taker {
@@ -44,7 +44,7 @@ export interface Attempt {
   priority: number
   /** Newest first. */
   checkpoints: Checkpoint[]
-  state: { version: string; snapshot: string; workflow: string }
+  state: State
   /** Of the machine, when the step was taken. */
   context: unknown
 }
@@ -61,16 +61,19 @@ export interface Delivered {
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
 
 const maxResourceTries = 3
-const insistMs = 500
 
 export class AttemptPort {
   readonly at: AtPoint | undefined
+  readonly owners: SessionOwners
+  readonly times: Times
   readonly #engine: Engine
   readonly #connections: Redis[]
   #isClosed = false
 
   constructor(engine: Engine, connections: Redis[]) {
     this.at = engine.at
+    this.owners = engine.owners
+    this.times = engine.times
     this.#engine = engine
     this.#connections = connections
   }
@@ -80,11 +83,11 @@ export class AttemptPort {
     const { stepKey, dispatch } = splitJobId(jobId)
     const { sessionId, suffix } = splitStepKey(stepKey)
     const id = randomUUID()
-    const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker }, leaseMs)
+    const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker })
     if (reply.is === 'leased' || reply.is === 'early') return { is: reply.is, until: reply.until }
     if (reply.is !== 'taken') return { is: 'gone' }
     const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
-    const document = this.#engine.document(sessionId, state)
+    const document = this.#engine.commits.document(sessionId, state)
     const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
     if (name === undefined || !effect || !('step' in effect))
       throw workflowError('broken', `step ${stepKey} is open but no child of its machine`)
@@ -112,7 +115,7 @@ export class AttemptPort {
 
   /** Prolongs the lease; answers what is desired of the session, or `lost`. */
   renew(attempt: Attempt): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
-    return this.#engine.store.renew(attempt.stepKey, attempt.id, leaseMs)
+    return this.#engine.store.renew(attempt.stepKey, attempt.id)
   }
 
   /** From now on the step can go on from these bytes, which are in the store. False for an older attempt. */
@@ -123,7 +126,9 @@ export class AttemptPort {
   progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint'>): Promise<boolean> {
     const { call, calls } = progress
     const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
-    const whole = this.#engine.workflow(attempt.state.workflow)?.progress(attempt.context, attempt.step, fraction) ?? { fraction: 0 }
+    const whole = this.#engine.registry.workflow(attempt.state.workflow)?.progress(attempt.context, attempt.step, fraction) ?? {
+      fraction: 0,
+    }
     return this.#engine.store.progress(attempt.stepKey, attempt.id, { ...whole, step: attempt.step, ...progress })
   }
 
@@ -170,8 +175,8 @@ export class AttemptPort {
     const { sessionId, stepKey, priority } = attempt
     const cause: Cause = { kind: 'step', name: splitStepKey(stepKey).suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
     const id = randomUUID()
-    const goOn = taker && { attemptId: id, worker: taker.worker, device: taker.device }
-    const { is, next } = await this.#insist(() => this.#engine.applyAndGoOn(sessionId, cause, attempt.state, goOn))
+    const lease = taker && { attemptId: id, worker: taker.worker, device: taker.device }
+    const { is, next } = await this.#insist(() => this.#engine.commits.applyAndChain(sessionId, cause, attempt.state, lease))
     this.at?.('deliver.after', sessionId)
     const isRecorded = is === 'ok' || is === 'parked'
     if (!next) return { isRecorded }
@@ -197,10 +202,10 @@ export class AttemptPort {
   }
 
   #modelsOf(step: string, input: unknown): readonly ModelPin[] {
-    return needsOf(this.#engine.operations, step, input)?.models ?? []
+    return needsOf(this.#engine.registry.operations, step, input)?.models ?? []
   }
 
-  /** Says it again until Redis has answered, for it is the fence that decides, and no outage of Redis is a fault of the step. */
+  /** Retries until Redis answers. Safe: the fence makes the write idempotent, and an outage of Redis is no failure of the step. */
   async #insist<T>(write: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
@@ -208,15 +213,15 @@ export class AttemptPort {
       } catch (error) {
         const isAway = error instanceof DarkroomError && (error.code === 'redis.unavailable' || error.code === 'redis.full')
         if (!isAway || this.#isClosed) throw error
-        this.#engine.log.warn({ err: error }, 'Redis did not take what an attempt has to say; it is said again')
-        await new Promise((resolve) => setTimeout(resolve, insistMs))
+        this.#engine.log.warn({ err: error }, 'Redis did not take the write of an attempt; it is sent again')
+        await new Promise((resolve) => setTimeout(resolve, this.#engine.times.insistMs))
       }
     }
   }
 
   /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
   #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
-    const { attempts, lane } = this.#engine.operations[attempt.step] ?? { attempts: 1 }
+    const { attempts, lane } = this.#engine.registry.operations[attempt.step] ?? { attempts: 1 }
     // A command is for one worker: what that one refuses, nobody else can do.
     if (lane === 'control') return undefined
     const jitter = 0.8 + 0.4 * Math.random()
@@ -228,26 +233,6 @@ export class AttemptPort {
     return undefined
   }
 
-  /** Those of these sessions that have ended, each with how long ago, ms; one that is not there any more ended long ago. */
-  endedOf(sessions: string[]): Promise<Map<string, number>> {
-    return this.#engine.store.endedOf(sessions)
-  }
-
-  /** Id of the API key that submitted a session; null without keys. */
-  async keyOf(sessionId: string): Promise<string | null> {
-    return (await this.#engine.store.fields(sessionId, 'keyId')).keyId
-  }
-
-  /** Artifacts that a session names, for the collector. */
-  async *namedArtifacts(): AsyncGenerator<string[]> {
-    for await (const ids of this.#engine.store.ids()) yield await this.#engine.store.namedBy(ids)
-  }
-
-  /** Whether a session names this artifact as a result now. */
-  isNamed(sha256: string): Promise<boolean> {
-    return this.#engine.names(sha256, null)
-  }
-
   async close(): Promise<void> {
     this.#isClosed = true
     await this.#engine.close()
@@ -255,14 +240,8 @@ export class AttemptPort {
   }
 }
 
-export interface PortOptions {
-  config: Config
-  log: Logger
+export interface PortOptions extends Omit<EngineOptions, 'redis' | 'subscriber'> {
   redisUrl: string
-  operations: OperationTable
-  workflows?: readonly Workflow[]
-  sweeps?: boolean
-  at?: AtPoint | undefined
 }
 
 /** An engine of this process's own behind the port: the worker computes the transitions of its results itself. */

@@ -11,38 +11,51 @@
  */
 import { type WireError, sessionError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
-import type { Engine } from './engine.ts'
+import type { Commits } from './commit.ts'
+import { childValue } from './plan.ts'
+import type { AtPoint } from './points.ts'
+import type { Reads } from './reads.ts'
 import { ended, type Status } from './session.ts'
-import { childValue } from './store.ts'
+import type { Store } from './store.ts'
+import type { Submissions } from './submit.ts'
 import { doneEvent, errorEvent, idOf, type Document } from './transition.ts'
 
-export class Children {
-  readonly #engine: Engine
+export interface ChildrenParts {
+  store: Store
+  reads: Reads
+  commits: Commits
+  submissions: Submissions
+  at: AtPoint | undefined
+}
 
-  constructor(engine: Engine) {
-    this.#engine = engine
+export class Children {
+  readonly #parts: ChildrenParts
+
+  constructor(parts: ChildrenParts) {
+    this.#parts = parts
   }
 
   /**
    * Lets a child follow what its parent wants now. `value` is that of its effect.
-   * @returns false while it is on its way to rest: to be looked at again soon
+   * @returns false while the child is still pausing; retry soon
    * @throws DarkroomError `workflow.unknown` in a process that cannot make it
    */
   async follow(stepKey: string, value: string): Promise<boolean> {
-    const { store } = this.#engine
+    const { store, reads, submissions } = this.#parts
     const [child, workflow] = value.split(/:(.*)/s) as [string, string]
     const { sessionId, suffix } = splitStepKey(stepKey)
     const open = `open:${suffix}` as const
     for (;;) {
-      const parent = await store.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'device', 'priority', 'depth')
+      const parent = await reads.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'device', 'priority', 'depth')
       const isWanted = typeof parent[open] === 'string'
-      const wish = isWanted ? (parent.wish ?? '0') : ''
+      // In the record under the name that versions before this one know.
+      const revision = isWanted ? (parent.wish ?? '0') : ''
       const pauses = isWanted && parent.desired === 'pause'
-      let { status } = await store.fields(child, 'status')
+      let { status } = await reads.fields(child, 'status')
       // Of a parent that was deleted nothing is left to be cancelled.
-      if (status === null && parent.status === null) return store.settleChild(stepKey, value, wish, false)
+      if (status === null && parent.status === null) return store.settleChild(stepKey, value, revision, false)
       if (status === null) {
-        await this.#engine.startChild({
+        await submissions.startChild({
           ...asked(parent.snapshot, suffix),
           id: child,
           stepKey,
@@ -57,20 +70,20 @@ export class Children {
         status = 'queued'
       }
       const verb = !isWanted ? 'cancel' : pauses ? 'pause' : 'resume'
-      if (!isWanted || wish !== '0') {
-        const reply = await store.control(child, verb, wish)
+      if (!isWanted || revision !== '0') {
+        const reply = await store.control(child, verb, revision)
         if (reply.is !== 'missing') ({ status } = reply)
       }
       const rests = status === 'paused' || isEnded(status)
       if (pauses && !rests) return false
-      if (await store.settleChild(stepKey, value, wish, rests)) return true
+      if (await store.settleChild(stepKey, value, revision, rests)) return true
     }
   }
 
   /** Tells its parent of a child's end. Told twice, it is the same: the effect is closed by then. */
   async tell(child: string): Promise<void> {
-    const { store } = this.#engine
-    const { status, output, error, parent, invoke, workflow } = await store.fields(
+    const { store, reads, commits, at } = this.#parts
+    const { status, output, error, parent, invoke, workflow } = await reads.fields(
       child,
       'status',
       'output',
@@ -84,8 +97,8 @@ export class Children {
     const cancelled = sessionError('child_cancelled', `child session ${child} was cancelled`)
     const told = status === 'failed' && error !== null ? (JSON.parse(error) as WireError) : cancelled.toWire()
     const result = JSON.parse(output ?? '{}') as unknown
-    const references = status === 'succeeded' ? await store.references(child) : []
-    await this.#engine.apply(sessionId, {
+    const references = status === 'succeeded' ? await reads.references(child) : []
+    await commits.apply(sessionId, {
       kind: 'child',
       name: suffix,
       attemptId: '',
@@ -95,7 +108,7 @@ export class Children {
       artifacts: references.map((sha256) => ({ group: 'references', sha256 })),
       unpin: false,
     })
-    this.#engine.at?.('parent.told', child)
+    at?.('parent.told', child)
     await store.forget('outbox', `parent:${child}`)
   }
 
@@ -104,22 +117,17 @@ export class Children {
    * @returns false while its parent rests and has yet to take the end in: going on, it would make the child anew
    */
   async part(child: string): Promise<boolean> {
-    const { store } = this.#engine
-    const { parent, workflow } = await store.fields(child, 'parent', 'workflow')
+    const { reads } = this.#parts
+    const { parent, workflow } = await reads.fields(child, 'parent', 'workflow')
     if (parent === null || workflow === null) return true
     const { sessionId, suffix } = splitStepKey(parent)
     const open = `open:${suffix}` as const
-    const isAwaited = async (): Promise<boolean> => (await store.fields(sessionId, open))[open] !== null
+    const isAwaited = async (): Promise<boolean> => (await reads.fields(sessionId, open))[open] !== null
     if (await isAwaited()) {
       await this.tell(child)
       if (await isAwaited()) return false
     }
     return this.follow(parent, childValue({ child, workflow }))
-  }
-
-  /** The same, at the end of a commit. Never throws: the outbox has it. */
-  async tellNow(child: string): Promise<void> {
-    await this.tell(child).catch((error: unknown) => this.#engine.log.warn({ session: child, err: error }, 'a parent is told by the sweep'))
   }
 }
 

@@ -1,148 +1,77 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
 import { Queue } from 'bullmq'
-import { z } from 'zod'
-import { deviceLost, type OperationTable } from '../domains/operation.ts'
-import { ModelPin, Target } from '../domains/values.ts'
-import type { DarkroomError } from '../errors.ts'
-import { workflowError } from '../errors.ts'
-import { keys, queues, splitStepKey } from '../keys.ts'
 import { claimDeserted, forgetQueue } from '../farm/presence.ts'
+import type { WorkerRecord } from '../farm/record.ts'
+import { keys, queues, splitStepKey } from '../keys.ts'
 import type { Redis } from '../redis.ts'
+import { placementOf, type Placement, type Waiting } from './placement.ts'
 import type { AtPoint } from './points.ts'
-import { isHere, type WorkerRecord } from '../farm/record.ts'
-import { deviceError } from '../domains/device/errors.ts'
-
-/** A step that waits for a worker, with what decides where it may run. */
-export interface Waiting {
-  stepKey: string
-  dispatch: number
-  name: string
-  lane: string
-  /** 0 continues a session; first steps come behind, by the session's priority. */
-  priority: number
-  /** Models that its worker must have. */
-  models: readonly ModelPin[]
-  exactnessKey: string | null
-  /** Worker of the session's last step on a device: its tensors and model are there. */
-  lastWorker: string | null
-  /** The one device on which the session's steps run; null: any. */
-  device: string | null
-  /** Worker on which the step's last attempt failed or was lost: another is asked first. */
-  avoid: string | null
-  /** Of a command: the one worker it is for. */
-  target: Target | null
-}
-
-/** `over`: what the step speaks of is gone, so nobody will ever run it. */
-export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean } | { over: DarkroomError }
-
-const Needed = z.object({ models: z.array(ModelPin).default([]), target: Target.nullable().default(null) })
-
-/**
- * What a step needs, read off its own input; undefined in a process that does not have its operation.
- * @throws DarkroomError `workflow.broken` when the input does not say it
- */
-export function needsOf(operations: OperationTable, name: string, input: unknown): Pick<Waiting, 'models' | 'target'> | undefined {
-  const operation = operations[name]
-  if (!operation) return undefined
-  if (!operation.needs) return { models: [], target: null }
-  try {
-    return Needed.parse(operation.needs(input))
-  } catch (error) {
-    throw workflowError('broken', `the input of ${name} does not say what the step needs: ${(error as Error).message}`, { cause: error })
-  }
-}
-
-/** A command goes to the worker it is for while that one's epoch lasts, and nowhere else. */
-function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): Placement {
-  if (!target) return { over: workflowError('broken', 'a command names no `target`: give it the device, worker and epoch') }
-  const worker = workers.find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
-  const { device } = target
-  if (!worker) return { over: deviceLost(`worker ${target.worker} of ${device} is gone, and what it held`) }
-  return isHere(worker)
-    ? { queue: queues.control(device), isAffinity: true }
-    : { over: deviceError('not_ready', `worker ${worker.id} of ${device} takes no more commands: it is ${worker.status}`) }
-}
-
-/**
- * Where a step may run now. `elsewhere` says that workers of another hardware class could run it.
- * Pure: workers are what they published.
- */
-export function place(
-  step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
-  workers: readonly WorkerRecord[],
-): Placement {
-  if (step.lane === 'control') return placeCommand(step.target, workers)
-  const ready = workers.filter((worker) => worker.status === 'ready')
-  if (step.lane === 'host')
-    return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
-  const { models, exactnessKey, device } = step
-  if (device !== null) return placeOn(device, step, ready)
-  const able = ready.filter((worker) => lacks(worker, models).length === 0)
-  if (able.length === 0) return { nowhere: ready.length === 0 ? nobody(workers) : `no worker has ${described(models)}`, elsewhere: false }
-  const last = able.find((worker) => worker.id === step.lastWorker)
-  if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
-    return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
-  if (exactnessKey === null) {
-    // The class with most workers; of equals the first by name, so that every process chooses the same.
-    const counts = new Map<string, number>()
-    for (const worker of able) counts.set(worker.exactnessKey, (counts.get(worker.exactnessKey) ?? 0) + 1)
-    const [best] = [...counts].toSorted(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-    return { queue: queues.gpuClass(best?.[0] ?? ''), isAffinity: false }
-  }
-  const peers = able.filter((worker) => worker.exactnessKey === exactnessKey)
-  const others = step.avoid === null ? [] : peers.filter((worker) => worker.id !== step.avoid)
-  const [idlest] = others.toSorted((a, b) => a.running.length - b.running.length || (a.id < b.id ? -1 : 1))
-  if (idlest) return { queue: queues.gpuDevice(idlest.device.id), isAffinity: true }
-  if (peers.length > 0) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
-  return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
-}
-
-const lacks = (worker: WorkerRecord, models: readonly ModelPin[]): ModelPin[] =>
-  models.filter(({ bodyHash }) => !worker.models.includes(bodyHash))
-
-const described = (models: readonly ModelPin[]): string =>
-  models.map(({ id, bodyHash }) => `model ${id} with body ${bodyHash.slice(0, 10)}`).join(' and ')
-
-/** On the one device that its session is for: at once, or when its worker can. */
-function placeOn(
-  device: string,
-  { models, exactnessKey }: Pick<Waiting, 'models' | 'exactnessKey'>,
-  ready: readonly WorkerRecord[],
-): Placement {
-  const worker = ready.find((each) => each.device.id === device)
-  if (!worker) return { nowhere: `device ${device}, which has no ready worker now`, elsewhere: false }
-  const lacking = lacks(worker, models)
-  if (lacking.length > 0) return { nowhere: `device ${device}, whose worker has no ${described(lacking)}`, elsewhere: false }
-  if (exactnessKey === null || worker.exactnessKey === exactnessKey) return { queue: queues.gpuDevice(device), isAffinity: true }
-  return { nowhere: `device ${device}, which is of hardware class ${worker.exactnessKey} now, not ${exactnessKey}`, elsewhere: true }
-}
+import type { Store } from './store.ts'
+import type { Times } from './times.ts'
 
 /** Entries of its events that BullMQ keeps of each queue, about. */
 const eventsLength = 1000
 
-/** Why no worker takes steps. */
-function nobody(workers: readonly WorkerRecord[]): string {
-  const stalled = workers.filter(({ status }) => status === 'stalled').map(({ id }) => id)
-  return stalled.length > 0 ? `stalled, taking nothing although jobs wait: ${stalled.join(', ')}` : 'no worker is running'
+export interface DispatcherParts {
+  redis: Redis
+  store: Pick<Store, 'place'>
+  /** Workers that live, as they published themselves. */
+  workers: () => Promise<WorkerRecord[]>
+  times: Pick<Times, 'leaseMs'>
+  at: AtPoint | undefined
 }
 
 export class Dispatcher {
-  readonly #redis: Redis
-  readonly #at: AtPoint | undefined
+  readonly #parts: DispatcherParts
   readonly #queues = new Map<string, Queue>()
 
-  constructor(redis: Redis, at?: AtPoint) {
-    this.#redis = redis
-    this.#at = at
+  constructor(parts: DispatcherParts) {
+    this.#parts = parts
   }
 
-  /** The queue of that name; Bull Board and readiness look at them too. */
+  async place(step: Waiting): Promise<Placement> {
+    return placementOf(step, await this.#parts.workers())
+  }
+
+  /** Sees to it that a job for this step lies in that queue. Changes nothing when somebody was faster. */
+  async enqueue(step: Waiting, queue: string, now: number): Promise<void> {
+    const stays = step.queue === queue
+    const job = stays ? await this.find(queue, `${step.stepKey}.${step.dispatch}`) : 'gone'
+    // A worker that fetched the job and died before it took the step: BullMQ would find that out after its own, long lock.
+    const isAbandoned = job === 'active' && now - step.placedAt > this.#parts.times.leaseMs && step.lane !== 'control'
+    if (job !== 'gone' && !isAbandoned) return
+    // Only a job under another number can be added beside the one that BullMQ still knows.
+    const raises = isAbandoned || (step.queue !== '' && !stays)
+    const dispatch = await this.#parts.store.place(step.stepKey, step.dispatch, queue, raises)
+    if (dispatch !== undefined) await this.add({ ...step, dispatch }, queue)
+  }
+
+  /** Adds the step's job to a queue. */
+  async add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
+    const { at, redis } = this.#parts
+    const { stepKey, dispatch, name, priority } = step
+    at?.('dispatch.before', splitStepKey(stepKey).sessionId)
+    await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
+    at?.('dispatch.after', splitStepKey(stepKey).sessionId)
+    if (queues.isGpu(queue)) await redis.publish(keys.wake(queue), '')
+  }
+
+  /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */
+  async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
+    const base = `${keys.queuePrefix(queue)}:${queue}`
+    const [isKnown, position] = await Promise.all([
+      this.#parts.redis.exists(`${base}:${jobId}`),
+      this.#parts.redis.lpos(`${base}:active`, jobId),
+    ])
+    return isKnown === 0 ? 'gone' : position === null ? 'waiting' : 'active'
+  }
+
+  /** The queue of that name; Bull Board looks at them too. */
   queue(name: string): Queue {
     let queue = this.#queues.get(name)
     if (!queue) {
       queue = new Queue(name, {
-        connection: this.#redis,
+        connection: this.#parts.redis,
         prefix: keys.queuePrefix(name),
         skipVersionCheck: true,
         // Nobody reads them, and the queues of devices that are gone stay.
@@ -155,20 +84,14 @@ export class Dispatcher {
     return queue
   }
 
-  /** Adds the step's job to a queue. One that cannot be added is no other one's fault. */
-  async add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
-    const { stepKey, dispatch, name, priority } = step
-    this.#at?.('dispatch.before', splitStepKey(stepKey).sessionId)
-    await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
-    this.#at?.('dispatch.after', splitStepKey(stepKey).sessionId)
-    if (queues.isGpu(queue)) await this.#redis.publish(keys.wake(queue), '')
-  }
-
-  /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */
-  async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
-    const base = `${keys.queuePrefix(queue)}:${queue}`
-    const [isKnown, place] = await Promise.all([this.#redis.exists(`${base}:${jobId}`), this.#redis.lpos(`${base}:active`, jobId)])
-    return isKnown === 0 ? 'gone' : place === null ? 'waiting' : 'active'
+  /** The queues of the lanes that workers have now. */
+  async served(): Promise<Queue[]> {
+    const records = await this.#parts.workers()
+    const names = new Set([
+      queues.host,
+      ...records.flatMap(({ exactnessKey, device: { id } }) => [queues.gpuClass(exactnessKey), queues.gpuDevice(id), queues.control(id)]),
+    ])
+    return [...names].map((name) => this.queue(name))
   }
 
   /**
@@ -176,9 +99,9 @@ export class Dispatcher {
    * still open is dispatched anew when somebody can run it.
    */
   async clearDeserted(): Promise<void> {
-    for (const name of await claimDeserted(this.#redis)) {
+    for (const name of await claimDeserted(this.#parts.redis)) {
       await this.queue(name).obliterate({ force: true })
-      await forgetQueue(this.#redis, name)
+      await forgetQueue(this.#parts.redis, name)
     }
   }
 

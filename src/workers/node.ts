@@ -26,7 +26,7 @@ import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWo
 import { reserve, type Capacity, type Need, type Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import { discoverModels } from '../models/scan.ts'
-import { ask, connect, untilReady, type Redis } from '../redis.ts'
+import { connect, untilReady, type Redis } from '../redis.ts'
 import { openAttempts, type AttemptPort, type PortOptions } from '../engine/attempt.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { DeviceMonitor } from './device/monitor.ts'
@@ -51,9 +51,6 @@ const controlAtOnce = 8
 /** How long a step waits for its place on the device, longer than a dead worker's reservation lasts; and an allocation, for which somebody waits. */
 const stepWaitMs = 10_000
 const commandWaitMs = 2000
-const collectMs = 600_000
-/** Unreferenced artifacts stay this long: a session about to name them has put them within it. */
-const collectAgeMs = 3_600_000
 
 export interface NodeOptions {
   config: Config
@@ -66,6 +63,7 @@ export interface NodeOptions {
   operations?: OperationTable
   workflows?: PortOptions['workflows']
   sweeps?: PortOptions['sweeps']
+  times?: PortOptions['times']
   at?: PortOptions['at']
   stall?: Partial<Stall>
   /** How its device's memory is opened. */
@@ -135,8 +133,8 @@ export async function startWorker(options: NodeOptions): Promise<WorkerNode> {
     const models = await discoverModels(config.models)
     const exactness = exactnessOf(ready.facts)
     const operations = options.operations ?? builtIn
-    const { redisUrl, workflows, sweeps = true, at } = options
-    port = openAttempts({ config, log, redisUrl, operations, ...(workflows && { workflows }), sweeps, at })
+    const { redisUrl, workflows, sweeps, times, at } = options
+    port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
     return await new Node({
       config,
       log,
@@ -195,7 +193,6 @@ class Node {
   readonly #taken = { gpu: 0, host: 0, control: 0 }
   readonly #watches: { lane: Lane; size: number; watch: LaneWatch }[]
   #publishing: NodeJS.Timeout | undefined
-  #collecting: NodeJS.Timeout | undefined
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -206,7 +203,7 @@ class Node {
       ready,
       child,
       families: [...new Set(models.map((model) => model.family))],
-      port,
+      sessions: port.owners,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       publish: () => this.#publish(),
@@ -281,10 +278,6 @@ class Node {
         })
     }
     this.#publishing = setTimeout(publish, publishMs)
-    this.#collecting = setInterval(
-      () => void this.#collect().catch((error: unknown) => log.warn({ err: error }, 'artifacts were not collected')),
-      collectMs,
-    )
     log.info({ worker: this.#id, device: held.device, exactness: exactness.key }, 'the worker takes steps')
     let draining: Promise<void> | undefined
     const close = async (): Promise<void> => {
@@ -373,19 +366,10 @@ class Node {
     this.#status = status
   }
 
-  /** One worker of the farm at a time. */
-  async #collect(): Promise<void> {
-    const { artifacts, log, port, redis } = this.#parts
-    if ((await ask(redis.set(keys.collector(), this.#id, 'PX', collectMs / 2, 'NX'))) === null) return
-    const removed = await collectArtifacts(artifacts, port)
-    if (removed > 0) log.info({ removed }, 'removed artifacts that nobody names')
-  }
-
   async #drain(): Promise<void> {
     const { config, redis } = this.#parts
     this.#status = 'draining'
     clearTimeout(this.#publishing)
-    clearInterval(this.#collecting)
     this.#runner.drain()
     const leave = async (): Promise<void> => {
       await Promise.all([this.#publish(), ...this.#lanes.map((lane) => lane.close())])
@@ -394,14 +378,6 @@ class Node {
     await within(config.drainS * 1000, leave())
     await this.#monitor.close()
   }
-}
-
-/** Removes artifacts that no session has named for an hour. Returns how many. */
-export async function collectArtifacts(artifacts: ArtifactStore, port: Pick<AttemptPort, 'namedArtifacts' | 'isNamed'>): Promise<number> {
-  const named = new Set<string>()
-  for await (const some of port.namedArtifacts()) for (const sha256 of some) named.add(sha256)
-  // Asked again just before the file goes: a retry may have named it since.
-  return artifacts.collect(async (sha256) => named.has(sha256) || (await port.isNamed(sha256)), collectAgeMs)
 }
 
 /** Waits for it, but no longer than that; what goes wrong is not ours to mend any more. */

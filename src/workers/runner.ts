@@ -7,7 +7,7 @@ import { keys } from '../keys.ts'
 import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import type { Redis } from '../redis.ts'
-import { renewMs, type Attempt, type AttemptPort, type Delivery, type Taker } from '../engine/attempt.ts'
+import type { Attempt, AttemptPort, Delivery, Taker } from '../engine/attempt.ts'
 import { AttemptTools, Released, type ToolsOptions } from './tools.ts'
 
 /** A step under way. */
@@ -73,7 +73,7 @@ export class StepRunner {
     const now = performance.now()
     for (const running of this.#running.values()) {
       if (now >= running.until) running.tools.stop('timeout')
-      if (now - running.renewedAt >= renewMs - clockMs / 2) this.#renew(running)
+      if (now - running.renewedAt >= this.#options.port.times.renewMs - clockMs / 2) this.#renew(running)
     }
   }
 

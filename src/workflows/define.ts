@@ -36,13 +36,16 @@ export interface Workflow {
 }
 
 /** What its author says of a workflow: a name, what it takes, and its machine. */
-export interface WorkflowDefinition<Given> extends Partial<Omit<Workflow, 'input' | 'resolveInput' | 'name' | 'machine'>> {
+export interface WorkflowDefinition<Input extends z.ZodType, Output extends z.ZodType> extends Partial<
+  Omit<Workflow, 'input' | 'output' | 'resolveInput' | 'name' | 'machine'>
+> {
   /** Words of lower-case letters and digits, joined by dashes. */
   name: string
-  input: z.ZodType<Given>
+  input: Input
+  output?: Output
   machine: AnyStateMachine
   /** By default the session's input is what the client sent, with the defaults of `input`. */
-  resolveInput?(given: Given, catalogue: Catalogue): Promise<Fields>
+  resolveInput?(given: z.output<Input>, catalogue: Catalogue): Promise<Fields>
 }
 
 /** Steps that a session is reckoned with when its workflow does not say. */
@@ -53,7 +56,12 @@ const usualSteps = 10
  * the byte, and a session is as far as its step.
  * @throws Error when the name is none
  */
-export function defineWorkflow<Given>({ name, input, machine, ...more }: WorkflowDefinition<Given>): Workflow {
+export function defineWorkflow<Input extends z.ZodType, Output extends z.ZodType = z.ZodRecord<z.ZodString, z.ZodUnknown>>({
+  name,
+  input,
+  machine,
+  ...more
+}: WorkflowDefinition<Input, Output>): Workflow & { input: Input; output: Output } {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(name))
     throw new Error(`the name of a workflow is like image-generation, not ${JSON.stringify(name)}`)
   const words = name.replaceAll('-', ' ')
@@ -62,7 +70,7 @@ export function defineWorkflow<Given>({ name, input, machine, ...more }: Workflo
     version: 1,
     title: words.charAt(0).toUpperCase() + words.slice(1),
     description: '',
-    output: z.record(z.string(), z.unknown()),
+    output: z.record(z.string(), z.unknown()) as unknown as Output,
     exact: false,
     progress: (_context, _step, fraction) => ({ fraction }),
     isStrict: () => false,

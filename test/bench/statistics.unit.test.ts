@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { figure, isAsked } from '../../bench/figure.ts'
-import { median, quantile, rounded } from '../../bench/statistics.ts'
+import { median, medianRatio, quantile, rounded } from '../../bench/statistics.ts'
 
 describe('the numbers of a benchmark', () => {
   it('takes quantiles by the nearest rank, in any order of the samples', () => {
@@ -15,9 +15,29 @@ describe('the numbers of a benchmark', () => {
     expect(median([4, 1, 2, 3])).toBe(2.5)
   })
 
+  it('compares samples taken side by side pair by pair: a clock that drifts moves no ratio', () => {
+    // Both slow down to a tenth in the middle; the one above is twice as fast throughout.
+    const below = [100, 100, 100, 10, 10]
+    expect(
+      medianRatio(
+        below.map((value) => 2 * value),
+        below,
+      ),
+    ).toBe(2)
+    // It slows down between the two of the third pair: the ratio of the medians says 0.2.
+    const [above, beside] = [
+      [200, 200, 20, 20, 20],
+      [100, 100, 100, 10, 10],
+    ]
+    expect(median(above) / median(beside)).toBe(0.2)
+    expect(medianRatio(above, beside)).toBe(2)
+  })
+
   it('refuses to make a number out of nothing', () => {
     expect(() => quantile([], 0.5)).toThrow(RangeError)
     expect(() => median([])).toThrow(RangeError)
+    expect(() => medianRatio([], [])).toThrow(RangeError)
+    expect(() => medianRatio([1, 2], [1])).toThrow(RangeError)
   })
 
   it('keeps three digits that count, and every digit of a whole part', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { leaseMs } from '../../src/engine/store.ts'
+import { productTimes } from '../../src/engine/times.ts'
 import { eventually, startFarm } from '../support/farm.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
@@ -43,7 +43,7 @@ describe.concurrent('SIGTERM', { timeout: 120_000 }, () => {
     await worker?.stop(60_000)
     expect(Date.now() - from).toBeLessThan(2000 + slackMs)
     const next = await play.ran('held', 2)
-    expect(Date.now() - from).toBeLessThan(2000 + leaseMs + slackMs)
+    expect(Date.now() - from).toBeLessThan(2000 + productTimes.leaseMs + slackMs)
     expect(next).toBe(farm.workersAlive()[0]?.pid)
     play.release('held')
     expect(await play.said()).toEqual(['held', 'after'])

@@ -5,7 +5,7 @@ import { Worker as BullWorker } from 'bullmq'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { keys, queues } from '../../src/keys.ts'
-import { leaseMs } from '../../src/engine/store.ts'
+import { productTimes } from '../../src/engine/times.ts'
 import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
 
 const module = pathToFileURL(join(root, 'test/support/rehearsal.ts')).href
@@ -136,7 +136,7 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     const open = await farm.gate(7, 2)
     const id = await farm.submit({ count: 2 })
     const { worker } = await farm.untilCall(id, 2)
-    await sleep(8000 + leaseMs + 2000)
+    await sleep(8000 + productTimes.leaseMs + 2000)
     await open()
     await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)

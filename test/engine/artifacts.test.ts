@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FileArtifactStore } from '../../src/artifacts/store.ts'
 import { DarkroomError } from '../../src/errors.ts'
-import { collectArtifacts } from '../../src/workers/node.ts'
+import { collectArtifacts } from '../../src/artifacts/collector.ts'
 import type { Cause } from '../../src/engine/store.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
@@ -36,10 +36,10 @@ describe('artifacts and the sessions that name them', () => {
     const [old, young] = [await put(), await put()]
     await grow(old, hourMs + 10_000)
     await grow(young, hourMs - 10_000)
-    expect(await collectArtifacts(store, t.port)).toBe(1)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
     expect([await store.has(old), await store.has(young)]).toEqual([false, true])
     await grow(young, 2 * hourMs)
-    expect(await collectArtifacts(store, t.port)).toBe(1)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
   })
 
   it('what a session names stays, however old: pictures as long as the session is, scratch as long as it runs', async () => {
@@ -50,12 +50,12 @@ describe('artifacts and the sessions that name them', () => {
     const age = (): Promise<void[]> => Promise.all(all.map((sha256) => grow(sha256, 2 * hourMs).catch(() => undefined)))
     const present = (): Promise<boolean[]> => Promise.all(all.map((sha256) => store.has(sha256)))
     await age()
-    expect(await collectArtifacts(store, t.port)).toBe(0)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(0)
     await t.engine.control(id, 'cancel')
-    expect(await collectArtifacts(store, t.port)).toBe(2)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(2)
     expect(await present()).toEqual([true, false, false])
     await t.engine.remove(id)
-    expect(await collectArtifacts(store, t.port)).toBe(1)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
     expect(await present()).toEqual([false, false, false])
   })
 
@@ -68,10 +68,10 @@ describe('artifacts and the sessions that name them', () => {
     await grow(picture, 2 * hourMs)
     await t.engine.remove(first)
     await t.engine.remove(second)
-    expect(await collectArtifacts(store, t.port)).toBe(0)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(0)
     await t.engine.control(again.id, 'cancel')
     await t.engine.remove(again.id)
-    expect(await collectArtifacts(store, t.port)).toBe(1)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
   })
 
   it('two checkpoints are kept, and a pause at the last one keeps the one before', async () => {
@@ -81,7 +81,7 @@ describe('artifacts and the sessions that name them', () => {
     for (const [call, sha256] of shas.entries()) await t.port.checkpoint(attempt, { sha256, bytes: 7, call: call + 1 })
     await t.port.release(attempt, 'pause', { sha256: shas[2] ?? '', bytes: 7, call: 3 })
     await Promise.all(shas.map((sha256) => grow(sha256, 2 * hourMs)))
-    await collectArtifacts(store, t.port)
+    await collectArtifacts(store, t.engine.reads)
     expect(await Promise.all(shas.map((sha256) => store.has(sha256)))).toEqual([false, true, true])
     expect((await t.take(id, '2.0', 2)).checkpoints.map(({ call }) => call)).toEqual([3, 2])
     await t.engine.control(id, 'cancel')
@@ -92,7 +92,7 @@ describe('artifacts and the sessions that name them', () => {
       const bytes = Buffer.from(`again ${i}`)
       const sha256 = await store.put(bytes, 'scratch')
       await grow(sha256, 2 * hourMs)
-      await Promise.all([collectArtifacts(store, t.port), store.put(bytes, 'scratch')])
+      await Promise.all([collectArtifacts(store, t.engine.reads), store.put(bytes, 'scratch')])
       expect(await store.read(sha256)).toEqual(bytes)
     }
   })
@@ -104,7 +104,7 @@ describe('artifacts and the sessions that name them', () => {
     await grow(picture, 2 * hourMs)
     for (const id of others) await t.engine.control(id, 'cancel')
     const deleting = Promise.all(others.map((id) => t.engine.remove(id)))
-    expect(await collectArtifacts(store, t.port)).toBe(0)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(0)
     await deleting
     expect(await store.has(picture)).toBe(true)
   })

@@ -90,7 +90,7 @@ describe('a workflow that throws', () => {
     expect((await t.port.deliver(attempt, result('bad'))).isRecorded).toBe(true)
     expect((await t.engine.get(id))?.status).toBe('paused')
     await t.engine.control(id, 'resume')
-    await t.engine.drainInbox(id)
+    await t.engine.commits.drainInbox(id)
     expect(await t.engine.get(id)).toMatchObject({ status: 'failed', error: { code: 'workflow.broken' } })
   })
 })

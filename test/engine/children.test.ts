@@ -124,8 +124,8 @@ describe('child sessions, over three shards, step by step', () => {
     expect((await get(id)).status).toBe('paused')
     await t.engine.control(id, 'resume')
     await settle()
-    await t.engine.drainInbox(good)
-    await t.engine.drainInbox(id)
+    await t.engine.commits.drainInbox(good)
+    await t.engine.commits.drainInbox(id)
     await settle()
     expect((await get(good)).status).toBe('succeeded')
     expect((await t.engine.history(id, 0, 100)).filter(({ event }) => event.type === 'child.ended')).toHaveLength(1)
@@ -187,7 +187,7 @@ describe('signals', () => {
   const received = async (id: string): Promise<number> =>
     (await t.engine.history(id, 0, 100)).filter(({ event }) => event.type === 'signal.received').length
   const document = async (id: string): Promise<{ context: { word: string } }> =>
-    JSON.parse((await t.engine.store.fields(id, 'snapshot')).snapshot ?? '') as { context: { word: string } }
+    JSON.parse((await t.engine.reads.fields(id, 'snapshot')).snapshot ?? '') as { context: { word: string } }
   const toMiddle = async (id: string): Promise<void> =>
     void (await t.port.deliver(await t.take(id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} }))
 
@@ -215,7 +215,7 @@ describe('signals', () => {
     for (let i = 0; i < 2; i++) await t.engine.signal(id, { type: 'go', data: { word: 'later' }, eventId: 'later' })
     expect(await received(id)).toBe(0)
     await t.engine.control(id, 'resume')
-    await t.engine.drainInbox(id)
+    await t.engine.commits.drainInbox(id)
     expect(await received(id)).toBe(1)
     expect((await document(id)).context.word).toBe('later')
   })

@@ -33,7 +33,7 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
       port.deliver(attempt, { error: new DarkroomError('worker.failed', 'late') }),
   },
 }
-const reads = ['namedArtifacts', 'isNamed', 'endedOf', 'keyOf', 'close']
+const reads = ['close']
 
 const resolved = { output: { model: { id: 'm', bodyHash: '0' }, family: 'sd' }, artifacts: [], stats: {} }
 
@@ -102,10 +102,10 @@ async function frozen(
   id: string,
   about: Partial<Cause> & Pick<Cause, 'kind' | 'name' | 'entry'>,
 ): Promise<() => Promise<unknown>> {
-  const { version, snapshot, workflow } = await t.engine.store.fields(id, 'version', 'snapshot', 'workflow')
+  const { version, snapshot, workflow } = await t.engine.reads.fields(id, 'version', 'snapshot', 'workflow')
   const state = { version: version ?? '', snapshot: snapshot ?? '', workflow: workflow ?? '' }
   const cause: Cause = { attemptId: '', event: undefined, artifacts: [], unpin: false, ...about }
-  return () => t.engine.apply(id, cause, state)
+  return () => t.engine.commits.apply(id, cause, state)
 }
 const firing = (t: TestEngine, id: string, timer: string): ReturnType<typeof frozen> =>
   frozen(t, id, { kind: 'timer', name: timer.slice(id.length + 1), entry: { type: 'timer.fired', key: timer } })
@@ -156,7 +156,7 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
         depth: 1,
         runs: true,
       }
-      return () => t.engine.startChild({ ...child, end: { status: 'cancelled', error: undefined } })
+      return () => t.engine.submissions.startChild({ ...child, end: { status: 'cancelled', error: undefined } })
     },
   },
   commit: {
@@ -231,9 +231,9 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
       await t.engine.control(id, 'pause')
       await t.engine.signal(id, again)
       await t.engine.control(id, 'resume')
-      const head = (await t.engine.store.inboxHead(id)) ?? ''
-      await t.engine.drainInbox(id)
-      return () => t.engine.apply(id, JSON.parse(head) as Cause, undefined, head)
+      const head = (await t.engine.reads.inboxHead(id)) ?? ''
+      await t.engine.commits.drainInbox(id)
+      return () => t.engine.commits.apply(id, JSON.parse(head) as Cause, undefined, head)
     },
   },
   control: {
@@ -498,9 +498,9 @@ describe('the fence', () => {
 
   it('the same attempt asking again for a step gets the same answer, another one has to wait', async () => {
     const id = await t.submit()
-    const first = await t.engine.store.take(`${id}.1.0`, 1, { id: 'a', worker: 'w', device: 'd', exactnessKey: '' }, 5000)
-    const again = await t.engine.store.take(`${id}.1.0`, 1, { id: 'a', worker: 'w', device: 'd', exactnessKey: '' }, 5000)
+    const first = await t.engine.store.take(`${id}.1.0`, 1, { id: 'a', worker: 'w', device: 'd', exactnessKey: '' })
+    const again = await t.engine.store.take(`${id}.1.0`, 1, { id: 'a', worker: 'w', device: 'd', exactnessKey: '' })
     expect({ ...again, now: 0 }).toEqual({ ...first, now: 0 })
-    expect((await t.engine.store.take(`${id}.1.0`, 1, { id: 'b', worker: 'w', device: 'd', exactnessKey: '' }, 5000)).is).toBe('leased')
+    expect((await t.engine.store.take(`${id}.1.0`, 1, { id: 'b', worker: 'w', device: 'd', exactnessKey: '' })).is).toBe('leased')
   })
 })

@@ -146,7 +146,7 @@ describe('a worker that brings a result', () => {
     expect(await t.port.deliver(attempt, result, host)).toEqual({ isRecorded: true })
     expect((await t.engine.get(id))?.status).toBe('paused')
     await t.engine.control(id, 'resume')
-    await t.engine.drainInbox(id)
+    await t.engine.commits.drainInbox(id)
     expect(await t.redis.hgetall(keys.step(`${id}.2.0`))).toMatchObject({ state: 'open' })
   })
 
@@ -163,8 +163,8 @@ describe('a worker that brings a result', () => {
     const event = { type: 'xstate.done.actor.host', output: {}, actorId: 'host' }
     const entry = { type: 'step.completed' as const, key: attempt.stepKey }
     const cause = { kind: 'step' as const, name: '1.0', attemptId: attempt.id, event, entry, artifacts: [], unpin: false }
-    const say = (attemptId: string): ReturnType<typeof t.engine.applyAndGoOn> =>
-      t.engine.applyAndGoOn(id, cause, state, { worker: 'w', device: 'd', attemptId })
+    const say = (attemptId: string): ReturnType<typeof t.engine.commits.applyAndChain> =>
+      t.engine.commits.applyAndChain(id, cause, state, { worker: 'w', device: 'd', attemptId })
     const first = await say('mine')
     const told = await history(id)
     expect(await say('mine')).toEqual(first)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { operations } from '../../src/domains/index.ts'
-import { needsOf, place, type Waiting } from '../../src/engine/dispatch.ts'
+import { needsOf, placementOf, type Waiting } from '../../src/engine/placement.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
 import { report } from '../support/report.ts'
 
@@ -129,8 +129,8 @@ describe('where a step may run', () => {
     ['the host lane', { lane: 'host' }, [worker('a')], { queue: 'host', isAffinity: false }],
     ['no host lane without a worker', { lane: 'host' }, [], { nowhere: 'no worker is running', elsewhere: false }],
   ])('%s', (_, over, workers, expected) => {
-    expect(place({ ...step, ...over }, workers)).toEqual(expected)
-    expect(place({ ...step, ...over }, workers.toReversed())).toEqual(expected)
+    expect(placementOf({ ...step, ...over }, workers)).toEqual(expected)
+    expect(placementOf({ ...step, ...over }, workers.toReversed())).toEqual(expected)
   })
 })
 

@@ -14,7 +14,7 @@ describe('a step whose leases end one after the other', () => {
 
   /** Takes the session's first step under its present dispatch number. */
   const take = async (id: string): Promise<Attempt> => {
-    const step = await t.engine.store.step(`${id}.1.0`)
+    const step = await t.engine.reads.step(`${id}.1.0`)
     return t.take(id, '1.0', step?.dispatch)
   }
   /** The attempt's worker has died; its lease is over. */
@@ -55,7 +55,7 @@ describe('a step whose leases end one after the other', () => {
   it('a job that comes back after the lease has ended leaves it to the sweep, which knows whether Redis was away: nothing is counted or taken', async () => {
     const id = await t.submit()
     const attempt = await take(id)
-    const dispatch = (await t.engine.store.step(attempt.stepKey))?.dispatch
+    const dispatch = (await t.engine.reads.step(attempt.stepKey))?.dispatch
     for (let i = 0; i < 2 * limit; i++) {
       await t.redis.hset(keys.step(attempt.stepKey), 'leaseUntil', 0)
       const again = await t.port.take(`${attempt.stepKey}.${dispatch}`, { worker: 'w2', device: 'd', exactnessKey: '' })

@@ -3,9 +3,8 @@ import { readdir, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FileArtifactStore } from '../../src/artifacts/store.ts'
 import { keys, shardOf } from '../../src/keys.ts'
-import { collectArtifacts } from '../../src/workers/node.ts'
+import { collectArtifacts } from '../../src/artifacts/collector.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import { AttemptPort } from '../../src/engine/attempt.ts'
 import { connect } from '../../src/redis.ts'
 import type { Session } from '../../src/engine/session.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
@@ -72,7 +71,7 @@ describe('a farm that keeps ended sessions for four seconds', () => {
     const more = await draw(400)
     const sweeper = connect(farm.redis.url, { patience: 'wait' })
     const engine = new Engine({ redis: sweeper, subscriber: sweeper, ...parts(), sweeps: false })
-    await collectArtifacts(new FileArtifactStore(farm.artifacts), new AttemptPort(engine, []))
+    await collectArtifacts(new FileArtifactStore(farm.artifacts), engine.reads)
     await engine.close()
     sweeper.disconnect()
     const left = (await files()).map((file) => file.slice(3))
@@ -144,7 +143,7 @@ describe('retention, sweep by sweep', () => {
     const { config: same, log } = t.engine
     other = new Engine({ redis: t.redis, subscriber: t.redis, config: same, log, ...furtherOf(), sweeps: false })
   }
-  const furtherOf = (): Pick<ConstructorParameters<typeof Engine>[0], 'operations'> => ({ operations: t.engine.operations })
+  const furtherOf = (): Pick<ConstructorParameters<typeof Engine>[0], 'operations'> => ({ operations: t.engine.registry.operations })
   beforeEach(() => {
     t = undefined as never
   })
@@ -268,10 +267,10 @@ describe('retention, sweep by sweep', () => {
     await t.engine.control(id, 'cancel')
     await sleep(2)
     await cancelled()
-    expect(await t.engine.retire(id, 1)).toBe(1)
+    expect(await t.engine.retention.retire(id, 1)).toBe(1)
     expect((await there([id, ...children])).length).toBe(2)
     expect((await there([id])).length).toBe(1)
-    expect(await t.engine.retire(id, 5)).toBe(2)
+    expect(await t.engine.retention.retire(id, 5)).toBe(2)
     expect(await traces([id, ...children])).toEqual([])
 
     // One that is deleted before its children are made leaves none behind either.
@@ -306,7 +305,7 @@ describe('retention, sweep by sweep', () => {
     await t.engine.retention.sweep()
     expect(await there([child?.id ?? ''])).toHaveLength(1)
     await t.engine.control(session.id, 'resume')
-    await t.engine.drainInbox(session.id)
+    await t.engine.commits.drainInbox(session.id)
     await t.engine.remove(child?.id ?? '')
     const outbox = (await Promise.all([0, 1, 2].map((shard) => t.redis.zrange(keys.outbox(shard), '0', '-1')))).flat()
     expect(outbox.filter((member) => member.includes(child?.id ?? ''))).toEqual([])

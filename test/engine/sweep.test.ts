@@ -3,34 +3,35 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DarkroomError } from '../../src/errors.ts'
 import { keys, shardOf } from '../../src/keys.ts'
 import type { ModelPin } from '../../src/domains/values.ts'
-import { publishWorker } from '../../src/farm/ledger.ts'
+import type { WorkerRecord } from '../../src/farm/record.ts'
+import { publishWorker } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import { Recovery } from '../../src/engine/recovery.ts'
+import { Sweep } from '../../src/engine/sweep.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 import { eventually, sleep } from '../support/farm.ts'
 import * as nested from '../support/nested.ts'
 
 describe('a sweep that is overtaken', () => {
   let t: TestEngine
-  let recovery: Recovery
+  let sweep: Sweep
   beforeAll(async () => {
     t = await startEngine()
-    recovery = new Recovery(t.engine)
-    recovery.start()
+    sweep = new Sweep(t.engine)
+    sweep.start()
   })
   afterAll(async () => {
-    await recovery.stop()
+    await sweep.stop()
     await t[Symbol.asyncDispose]()
   })
 
   it('by an attempt that takes the step and asks for its retry: the retry stays in the outbox', async () => {
-    const { store } = t.engine
-    const read = store.step.bind(store)
+    const { reads } = t.engine
+    const read = reads.step.bind(reads)
     const id = await t.submit()
     const key = `${id}.1.0`
     let isOver = false
-    store.step = async (stepKey) => {
+    reads.step = async (stepKey) => {
       if (isOver || stepKey !== key) return read(stepKey)
       isOver = true
       const attempt = await t.take(id, '1.0')
@@ -40,11 +41,11 @@ describe('a sweep that is overtaken', () => {
       return seen
     }
     await eventually('the sweep came by', () => Promise.resolve(isOver))
-    await recovery.stop()
+    await sweep.stop()
     expect(await t.redis.zscore(keys.outbox(shardOf(id)), `step:${key}`)).not.toBe(null)
-    store.step = read
-    recovery = new Recovery(t.engine)
-    recovery.start()
+    reads.step = read
+    sweep = new Sweep(t.engine)
+    sweep.start()
   })
 
   it('by a pause and a resume: the deadline stays in the clock', async () => {
@@ -95,12 +96,12 @@ describe('a session', () => {
       exactnessKey: '76543210',
       status: 'ready',
       models: lenient.models.map((pin) => pin.bodyHash),
-    }
-    const recovery = new Recovery(t.engine)
-    recovery.start()
+    } as WorkerRecord
+    const sweep = new Sweep(t.engine)
+    sweep.start()
     try {
       await eventually('it moved', async () => {
-        await publishWorker(t.redis, 'other', record, [])
+        await publishWorker(t.redis, record, [])
         return isMoved(lenient.id)
       })
       const waiting = 'no worker of hardware class 01234567 is running'
@@ -108,7 +109,7 @@ describe('a session', () => {
       await sleep(1500)
       expect(await isMoved(strict.id)).toBe(false)
     } finally {
-      await recovery.stop()
+      await sweep.stop()
     }
     await t.engine.control(strict.id, 'cancel')
     const again = await t.engine.retry(strict.id, null)
@@ -133,16 +134,16 @@ describe('a process without the workflow', () => {
       await t.engine.control(id, 'resume')
       const dues: number[] = []
       for (let i = 0; i < 60; i++) {
-        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.store.now()])
+        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.reads.now()])
         dues.push(Number(due) - now)
         await sleep(50)
       }
       // Only while it looks is it held for longer.
       expect(dues.filter((due) => due > 510).length).toBeLessThan(dues.length / 2)
-      const recovery = new Recovery(t.engine)
-      recovery.start()
+      const sweep = new Sweep(t.engine)
+      sweep.start()
       await eventually('its end', async () => (await t.engine.get(id))?.status === 'succeeded')
-      await recovery.stop()
+      await sweep.stop()
     } finally {
       await other.close()
       for (const connection of connections) connection.disconnect()

@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { homeFolder } from '../../host/home.mjs'
-import { readyVkd3d, testFolder } from '../../setup/native.mjs'
+import { testFolder } from '../../setup/native/build.mjs'
+import { readyVkd3d } from '../../setup/native/debian.mjs'
 import type { BackendName } from '../../src/domains/device-memory.ts'
 
 export interface Backend {

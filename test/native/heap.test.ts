@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { testFolder } from '../../setup/native.mjs'
+import { testFolder } from '../../setup/native/build.mjs'
 
 let driver: ChildProcessWithoutNullStreams
 let answers: AsyncIterator<string>

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { testFolder } from '../../setup/native.mjs'
+import { testFolder } from '../../setup/native/build.mjs'
 import { root } from '../../src/config.ts'
 import { backendsOf, preloadedSanitizer } from './backends.ts'
 

@@ -124,7 +124,7 @@ test('set-up uses nothing but what Node brings', () => {
     [...readFileSync(file, 'utf8').matchAll(/\bfrom '([^']+)'|\bimport\('([^']+)'\)/g)].map(([, named, typed]) => named ?? typed ?? ''),
   )
   expect(imports.length).toBeGreaterThan(20)
-  expect(imports.filter((from) => !/^node:|^(?:\.\.?\/)+(?:host\/)?[\w-]+\.mjs$/.test(from))).toEqual([])
+  expect(imports.filter((from) => !/^node:|^(?:\.\.?\/)+(?:(?:host|native)\/)?[\w-]+\.mjs$/.test(from))).toEqual([])
 })
 
 test('with nothing missing it takes less than a second', async () => {

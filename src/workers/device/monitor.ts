@@ -10,7 +10,7 @@ import { evictableOf } from '../../domains/memory/figures/pressure.ts'
 import type { MemoryAnalytics } from '../../domains/memory/figures/report.ts'
 import type { DeviceTools } from '../../domains/operation.ts'
 import type { Target } from '../../domains/values.ts'
-import type { AttemptPort } from '../../engine/attempt.ts'
+import type { SessionOwners } from '../../engine/owners.ts'
 import type { DarkroomError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
 import type { Reservation } from '../../farm/reservations.ts'
@@ -35,7 +35,7 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: string[]
-  port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
+  sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean
@@ -64,10 +64,10 @@ export class DeviceMonitor {
   #sampling: Promise<DeviceReport> | undefined
 
   constructor(own: OwnDevice, options: MonitorOptions) {
-    const { child, log, port, publish, reserve, target } = options
+    const { child, log, sessions, target } = options
     this.#own = own
     this.#options = options
-    this.#owners = new Owners({ target, memory: own.memory, port, analytics: this.#analytics, log })
+    this.#owners = new Owners({ target, memory: own.memory, sessions, analytics: this.#analytics, log })
     this.#relief = new PressureRelief({ device: target.device, child, log })
     this.#ticker = new Ticker(
       sampleMs,
@@ -76,9 +76,17 @@ export class DeviceMonitor {
         if (!this.#ticker.isStopped) log.warn({ err: error }, 'the device could not be sampled')
       },
     )
-    const sample = async (): Promise<number> => (await this.#sample()).sampledAt
-    const shared = { owners: this.#owners, relief: this.#relief, analytics: this.#analytics }
-    this.tools = new OwnDeviceTools({ target, own, child, ...shared, reserve, sample, publish })
+    this.tools = new OwnDeviceTools({
+      target,
+      own,
+      child,
+      owners: this.#owners,
+      relief: this.#relief,
+      analytics: this.#analytics,
+      reserve: (bytes) => options.reserve(bytes),
+      sample: async () => (await this.#sample()).sampledAt,
+      publish: () => options.publish(),
+    })
   }
 
   /** Takes the first sample, and another one every second from then on. */
@@ -123,7 +131,7 @@ export class DeviceMonitor {
   }
 
   async #takeSample(): Promise<DeviceReport> {
-    const { child, families, fail, isBusy, ready, target } = this.#options
+    const { child, families, ready, target } = this.#options
     const sample = await takeSample(this.#own, ready, child)
     this.#samples++
     for (const { id, bytes } of sample.python?.models ?? []) if (bytes !== null) this.#modelBytes.set(id, bytes)
@@ -131,8 +139,8 @@ export class DeviceMonitor {
     this.#addToAnalytics(sample)
     const leaks = this.#owners.leaks(sample.live)
     this.#alerts.update(sample, this.#own, leaks, this.#relief.critical)
-    if (sample.usage.lost) fail(deviceError('lost', `the driver has lost ${target.device}, and what was held of it`))
-    const state = this.#alerts.isDegraded ? 'degraded' : isBusy() ? 'busy' : 'online'
+    if (sample.usage.lost) this.#options.fail(deviceError('lost', `the driver has lost ${target.device}, and what was held of it`))
+    const state = this.#alerts.isDegraded ? 'degraded' : this.#options.isBusy() ? 'busy' : 'online'
     const { pressure } = this.#relief
     this.#report = reportOf(sample, { target, own: this.#own, ready, families, leaks, state, alerts: this.#alerts.list, pressure })
     return this.#report

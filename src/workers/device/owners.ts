@@ -8,7 +8,7 @@ import type { Analytics, End } from '../../domains/memory/figures/analytics.ts'
 import { LeakBook, type LeakReason } from '../../domains/memory/figures/leaks.ts'
 import type { LeakReport } from '../../domains/memory/figures/report.ts'
 import type { Target } from '../../domains/values.ts'
-import type { AttemptPort } from '../../engine/attempt.ts'
+import type { SessionOwners } from '../../engine/owners.ts'
 import { sessionIdPattern } from '../../keys.ts'
 import type { Logger } from '../../log.ts'
 
@@ -18,7 +18,7 @@ const releaseGraceMs = 3000
 export interface OwnersOptions {
   target: Target
   memory: DeviceMemory
-  port: Pick<AttemptPort, 'endedOf' | 'keyOf'>
+  sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   analytics: Analytics
   log: Logger
 }
@@ -33,18 +33,18 @@ export class Owners {
 
   /** Releases the session's allocations if it has ended. */
   async releaseIfEnded(sessionId: string): Promise<void> {
-    const { memory, port } = this.#options
+    const { memory, sessions } = this.#options
     if (!memory.list().some(({ owner }) => owner === sessionId)) return
-    if ((await port.endedOf([sessionId])).size > 0) this.#record(await memory.releaseOwner(sessionId), 'released')
+    if ((await sessions.endedOf([sessionId])).size > 0) this.#record(await memory.releaseOwner(sessionId), 'released')
   }
 
   /** Releases what has outlived its time or its session. To be repeated: the message that a session has ended can be lost. */
   async releaseOutlived(): Promise<void> {
-    const { memory, port } = this.#options
+    const { memory, sessions } = this.#options
     this.#recordLeaks(await memory.expire(), 'expired')
-    const sessions = new Set(memory.list().flatMap(({ owner }) => (sessionIdPattern.test(owner) ? [owner] : [])))
-    if (sessions.size === 0) return
-    for (const [sessionId, endedMs] of await port.endedOf([...sessions])) {
+    const owners = new Set(memory.list().flatMap(({ owner }) => (sessionIdPattern.test(owner) ? [owner] : [])))
+    if (owners.size === 0) return
+    for (const [sessionId, endedMs] of await sessions.endedOf([...owners])) {
       const released = await memory.releaseOwner(sessionId)
       if (endedMs > releaseGraceMs) this.#recordLeaks(released, 'orphaned')
       else this.#record(released, 'released')
@@ -53,7 +53,7 @@ export class Owners {
 
   /** Whose an owner's allocations are, as `key:<id>` or `key:local`. */
   async principal(owner: string): Promise<string> {
-    return owner.startsWith('key:') ? owner : `key:${(await this.#options.port.keyOf(owner)) ?? 'local'}`
+    return owner.startsWith('key:') ? owner : `key:${(await this.#options.sessions.keyOf(owner)) ?? 'local'}`
   }
 
   /** The leaks so far, after a look at all that is live. */

@@ -46,14 +46,14 @@ export class OwnDeviceTools implements DeviceTools {
 
   async allocate(request: Omit<AllocationRequest, 'device'>): Promise<AllocationInfo> {
     const { bytes, kind = 'device' } = request
-    const { analytics, own, relief, reserve, sample } = this.#options
+    const { analytics, own, relief } = this.#options
     if (kind === 'device' && this.index === null) {
       const why = `the native addon does not reach ${this.device}, only system RAM: ${own.reason}`
       throw deviceError('unavailable', why, { field: 'kind' })
     }
     try {
-      await using _place = kind === 'device' ? await reserve(bytes) : null
-      await sample()
+      await using _place = kind === 'device' ? await this.#options.reserve(bytes) : null
+      await this.#options.sample()
       await relief.makeRoom(kind === 'device' ? 'device' : 'ram', bytes)
       const made = await this.memory.allocate({ ...request, device: this.index ?? 0 })
       analytics.allocated(made)

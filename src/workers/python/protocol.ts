@@ -91,7 +91,7 @@ export const Ready = z.strictObject({
     offload: z.string(),
   }),
   /** Of the three above what decides the bits of a picture, as Python compares it; the exactness key is made of it. */
-  facts: z.strictObject({ hardware: Facts, build: Facts, settings: Facts }),
+  facts: z.record(z.enum(['hardware', 'build', 'settings']), Facts),
 })
 export type Ready = z.infer<typeof Ready>
 

@@ -23,7 +23,7 @@ describe('a device that its driver has lost', () => {
       ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
       child: {} as PythonChild,
       families: [],
-      port: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
+      sessions: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       log: createLog('silent', 'test'),
       isBusy: () => false,
       reserve: () => Promise.reject(new Error('nothing is reserved here')),

@@ -1,0 +1,63 @@
+/** Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. */
+import { randomUUID } from 'node:crypto'
+import { keys } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import { ask, type Redis } from '../redis.ts'
+import { Ticker } from '../ticker.ts'
+import type { ArtifactStore } from './store.ts'
+
+const collectMs = 600_000
+/** Unnamed artifacts stay this long, ms: a session about to name them has put them within it. */
+const collectAgeMs = 3_600_000
+
+/** What is named, by whom does not matter here. */
+export interface Names {
+  /** SHA-256 of the artifacts that are named, in pages. */
+  named(): AsyncIterable<string[]>
+  /** Whether this one is named as a result now. */
+  isNamed(sha256: string): Promise<boolean>
+}
+
+/** Removes artifacts that nothing has named for an hour. Returns how many. */
+export async function collectArtifacts(artifacts: ArtifactStore, names: Names): Promise<number> {
+  const named = new Set<string>()
+  for await (const some of names.named()) for (const sha256 of some) named.add(sha256)
+  // Asked again just before the file goes: a retry may have named it since.
+  return artifacts.collect(async (sha256) => named.has(sha256) || (await names.isNamed(sha256)), collectAgeMs)
+}
+
+export interface CollectorParts {
+  redis: Redis
+  artifacts: ArtifactStore
+  names: Names
+  log: Logger
+}
+
+export class Collector {
+  readonly #parts: CollectorParts
+  readonly #ticker: Ticker
+
+  constructor(parts: CollectorParts) {
+    this.#parts = parts
+    this.#ticker = new Ticker(
+      collectMs,
+      () => this.#turn(),
+      (error) => parts.log.warn({ err: error }, 'artifacts were not collected'),
+    )
+  }
+
+  start(): void {
+    this.#ticker.start()
+  }
+
+  stop(): Promise<void> {
+    return this.#ticker.stop()
+  }
+
+  async #turn(): Promise<void> {
+    const { redis, artifacts, names, log } = this.#parts
+    if ((await ask(redis.set(keys.collector(), randomUUID(), 'PX', collectMs / 2, 'NX'))) === null) return
+    const removed = await collectArtifacts(artifacts, names)
+    if (removed > 0) log.info({ removed }, 'removed artifacts that no session names')
+  }
+}

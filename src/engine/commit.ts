@@ -1,0 +1,214 @@
+/** What happened to a session, applied: transition and one commit, computed again when another event came first. No live actor in between. */
+import { DarkroomError, type WireError, workflowError } from '../errors.ts'
+import { splitStepKey } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import { noEffects, plan, type Effects, type PlannedStep } from './plan.ts'
+import type { AtPoint } from './points.ts'
+import type { Reads, State, StepRecord } from './reads.ts'
+import type { Registry } from './registry.ts'
+import type { Cause, Commit, Lease, Store } from './store.ts'
+import { errorEvent, type Document, type Loaded, type PureMachine, type Transition } from './transition.ts'
+
+/** What a commit has put into the outbox. */
+export interface Committed {
+  id: string
+  effects: Pick<Effects, 'steps' | 'sessions'>
+  /** It has ended, and its parent is to be told. */
+  tellsParent: boolean
+}
+
+export interface Applied {
+  is: 'ok' | 'stale' | 'parked' | 'ended'
+  /** The session's next step, leased to the attempt that asked for it, and where its session stands. */
+  next?: { step: PlannedStep; state: State; context: unknown }
+}
+
+/** Documents that are remembered. */
+const maxRemembered = 10_000
+
+export interface CommitsParts {
+  store: Store
+  reads: Reads
+  registry: Registry
+  shards: number
+  log: Logger
+  at: AtPoint | undefined
+  /** Called after each commit that put something into the outbox; never throws, for the outbox has it already. */
+  afterCommit: (committed: Committed) => Promise<void>
+}
+
+export class Commits {
+  readonly #parts: CommitsParts
+  /** What a document's text parses to: a memo, so it cannot be stale. An entry is out while it is in use. */
+  readonly #remembered = new Map<string, { text: string; loaded: Loaded }>()
+
+  constructor(parts: CommitsParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * Applies a step's result, a timer, a child's end or an event. `state` spares the read when the caller has just seen it; `head` is the text of
+   * the cause where it was read from the inbox.
+   */
+  async apply(id: string, cause: Cause, state?: State, head = ''): Promise<Applied['is']> {
+    return (await this.#apply(id, cause, state, head, undefined)).is
+  }
+
+  /** Applies a step's result, and leases the session's next step in the same commit, if that runs beside the device. */
+  applyAndChain(id: string, cause: Cause, state: State, lease: Lease | undefined): Promise<Applied> {
+    return this.#apply(id, cause, state, '', lease)
+  }
+
+  /** No attempt will run this step any more: its machine is told. */
+  async refuse(stepKey: string, { name, invoke, attemptId }: StepRecord, refusal: DarkroomError): Promise<void> {
+    const { sessionId, suffix } = splitStepKey(stepKey)
+    const error = refusal.toWire()
+    await this.apply(sessionId, {
+      kind: 'step',
+      name: suffix,
+      attemptId,
+      event: errorEvent(invoke, error),
+      entry: { type: 'step.failed', key: stepKey, step: name, attemptId, error },
+      artifacts: [],
+      unpin: false,
+    })
+  }
+
+  /**
+   * Applies what waited in the inbox, in order, until it is empty or the session rests again. False in a process without its machine, which
+   * leaves it to others.
+   */
+  async drainInbox(id: string): Promise<boolean> {
+    const { reads, registry, at } = this.#parts
+    const { workflow } = await reads.fields(id, 'workflow')
+    if (workflow !== null && !registry.machine(workflow)) return false
+    for (;;) {
+      const head = await reads.inboxHead(id)
+      if (head === null) return true
+      at?.('inbox.before', id)
+      const is = await this.apply(id, JSON.parse(head) as Cause, undefined, head)
+      if (is === 'parked' || is === 'ended') return true
+    }
+  }
+
+  /** A session's document, also of a workflow that this process does not have. */
+  document(id: string, { snapshot, workflow }: State): Document {
+    const known = this.#remembered.get(id)
+    if (known?.text === snapshot) return known.loaded.document
+    const document = JSON.parse(snapshot) as Document
+    const machine = this.#parts.registry.machine(workflow)
+    // What follows is its transition, most often here.
+    if (machine) this.#remember(id, snapshot, machine.load(document))
+    return document
+  }
+
+  /** A session that was deleted needs no memory. */
+  forget(id: string): void {
+    this.#remembered.delete(id)
+  }
+
+  async #apply(id: string, cause: Cause, state: State | undefined, pending: string, lease: Lease | undefined): Promise<Applied> {
+    const { store, reads, afterCommit } = this.#parts
+    let at = state ?? (await reads.state(id))
+    while (at) {
+      const { commit, transition, next } = this.#commitFor(id, cause, at, pending, lease)
+      const reply = await store.commit(commit)
+      if (reply.is === 'conflict') {
+        at = { ...at, version: reply.version, snapshot: reply.snapshot }
+        continue
+      }
+      if (reply.is !== 'ok') return { is: reply.is === 'inbox' ? 'parked' : reply.is === 'ended' ? 'ended' : 'stale' }
+      if (!transition) return { is: 'ok' }
+      const { snapshot, effects } = commit
+      const taken = reply.taken ? next : undefined
+      if (transition.document.status === undefined) this.#remember(id, snapshot, transition)
+      const steps = taken ? effects.steps.filter((step) => step !== taken) : effects.steps
+      // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
+      await afterCommit({ id, effects: { steps, sessions: effects.sessions }, tellsParent: reply.parent })
+      if (!taken) return { is: 'ok' }
+      const { context } = transition.snapshot as { context: unknown }
+      return { is: 'ok', next: { step: taken, state: { ...at, version: String(Number(at.version) + 1), snapshot }, context } }
+    }
+    return { is: 'stale' }
+  }
+
+  #commitFor(
+    id: string,
+    cause: Cause,
+    at: State,
+    pending: string,
+    lease: Lease | undefined,
+  ): { commit: Commit; transition?: Transition; next?: PlannedStep | undefined } {
+    const { registry, shards, log } = this.#parts
+    const machine = registry.machine(at.workflow)
+    const mode: Commit['mode'] = pending ? 'inbox' : 'direct'
+    const base = { id, version: at.version, cause, pending, mode, next: undefined }
+    if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: noEffects } }
+    try {
+      const loaded = this.#load(id, machine, at.snapshot)
+      const event = cause.event ?? timerEvent(loaded.document, cause.name)
+      // The effect is not open any more: the script finds the same and changes nothing.
+      const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
+      const document = transition?.document ?? loaded.document
+      const effects = transition ? plan(id, transition, { operations: registry.operations, shards, priority: 0 }) : noEffects
+      const outcome = transition && outcomeOf(transition)
+      const next = lease && !outcome ? effects.steps.find(({ lane }) => lane === 'host') : undefined
+      const commit: Commit = {
+        ...base,
+        snapshot: JSON.stringify(document),
+        outcome,
+        effects,
+        next: lease && next && { ...lease, suffix: next.suffix },
+      }
+      return transition ? { commit, transition, next } : { commit }
+    } catch (error) {
+      log.error({ session: id, workflow: at.workflow, err: error }, 'the workflow threw')
+      const broken =
+        error instanceof DarkroomError
+          ? error
+          : workflowError('broken', `${at.workflow} threw: ${(error as Error).message}`, { cause: error })
+      // A commit like any other, so that only what may change the session may break it.
+      return { commit: { ...base, snapshot: at.snapshot, outcome: failure(broken.toWire()), effects: noEffects } }
+    }
+  }
+
+  #load(id: string, machine: PureMachine, text: string): Loaded {
+    const known = this.#remembered.get(id)
+    this.#remembered.delete(id)
+    return known?.text === text ? known.loaded : machine.load(JSON.parse(text) as Document)
+  }
+
+  #remember(id: string, text: string, loaded: Loaded): void {
+    this.#remembered.set(id, { text, loaded })
+    if (this.#remembered.size > maxRemembered) this.#remembered.delete(this.#remembered.keys().next().value ?? '')
+  }
+}
+
+const timerEvent = ({ effects }: Document, suffix: string): Cause['event'] => {
+  const timer = Object.values(effects).find((effect) => effect.suffix === suffix)
+  return timer && 'event' in timer ? timer.event : undefined
+}
+
+/** How a final state ends the session: XState `done` succeeds, unless the state has the tag `failed`; XState `error` fails. */
+function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {
+  if (document.status === undefined) return undefined
+  const failed = document.status === 'error' || snapshot.hasTag('failed')
+  if (!failed) {
+    const output = document.output ?? {}
+    return { status: 'succeeded', result: JSON.stringify(output), entry: { type: 'session.succeeded', output } }
+  }
+  const told = document.status === 'error' ? document.error : (document.output as { error?: unknown } | undefined)?.error
+  const error = isWireError(told)
+    ? told
+    : workflowError('broken', `the workflow failed without saying why: ${JSON.stringify(told)}`).toWire()
+  return failure(error)
+}
+
+const failure = (error: WireError): NonNullable<Commit['outcome']> => ({
+  status: 'failed',
+  result: JSON.stringify(error),
+  entry: { type: 'session.failed', error },
+})
+
+const isWireError = (value: unknown): value is WireError =>
+  typeof value === 'object' && value !== null && 'code' in value && 'message' in value

@@ -1,0 +1,289 @@
+/** What Redis knows of sessions and their steps: reads alone, none of them a search. */
+import { apiError, type DarkroomError, sessionError, type WireError } from '../errors.ts'
+import { keys, sessionIdPattern, splitStepKey } from '../keys.ts'
+import { ask, askAll, type Redis } from '../redis.ts'
+import type { Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
+
+/** A step's record while it is open. */
+export interface StepRecord {
+  name: string
+  invoke: string
+  lane: string
+  priority: number
+  state: 'open' | 'leased' | 'delivered'
+  dispatch: number
+  notBefore: number
+  queue: string
+  placedAt: number
+  /** Worker on which its last attempt failed or was lost. */
+  avoid: string | null
+  /** The attempt that holds it, or the last one; '' before the first. */
+  attemptId: string
+  /** Worker of that attempt. */
+  worker: string
+  leaseUntil: number
+}
+
+/** Where a session stands, as a script or a read returned it. */
+export interface State {
+  version: string
+  snapshot: string
+  workflow: string
+}
+
+export const unknownSession = (id: string): DarkroomError => sessionError('unknown', `there is no session ${id}`, { field: 'id' })
+
+export class Reads {
+  readonly #redis: Redis
+  readonly #shards: number
+
+  constructor(redis: Redis, shards: number) {
+    this.#redis = redis
+    this.#shards = shards
+  }
+
+  /** Milliseconds since 1970 by Redis' clock. */
+  async now(): Promise<number> {
+    const [seconds, micros] = await ask(this.#redis.time())
+    return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
+  }
+
+  async ping(): Promise<void> {
+    await ask(this.#redis.ping())
+  }
+
+  // ---- one session ----
+
+  async get(id: string): Promise<Session | undefined> {
+    if (!sessionIdPattern.test(id)) return undefined
+    const record = await ask(this.#redis.hgetall(keys.session(id)))
+    return record['status'] === undefined ? undefined : toSession(id, record)
+  }
+
+  /** @throws DarkroomError `session.unknown` */
+  async mustGet(id: string): Promise<Session> {
+    const session = await this.get(id)
+    if (!session) throw unknownSession(id)
+    return session
+  }
+
+  async inboxHead(id: string): Promise<string | null> {
+    return ask(this.#redis.lindex(keys.inbox(id), 0))
+  }
+
+  async history(id: string, after: number, limit: number): Promise<{ id: number; event: SessionEvent }[]> {
+    const texts = await ask(this.#redis.lrange(keys.history(id), after, after + limit - 1))
+    return texts.map((text, i) => ({ id: after + i + 1, event: JSON.parse(text) as SessionEvent }))
+  }
+
+  async state(id: string): Promise<State | undefined> {
+    const { version, snapshot, workflow } = await this.fields(id, 'version', 'snapshot', 'workflow')
+    return version === null || snapshot === null || workflow === null ? undefined : { version, snapshot, workflow }
+  }
+
+  async step(stepKey: string): Promise<StepRecord | undefined> {
+    const record = await ask(this.#redis.hgetall(keys.step(stepKey)))
+    if (!record['name']) return undefined
+    return {
+      name: record['name'],
+      invoke: record['invoke'] ?? '',
+      lane: record['lane'] ?? '',
+      priority: Number(record['priority']),
+      state: record['state'] as StepRecord['state'],
+      dispatch: Number(record['dispatch']),
+      notBefore: Number(record['notBefore'] ?? 0),
+      queue: record['queue'] ?? '',
+      placedAt: Number(record['placedAt'] ?? 0),
+      avoid: record['avoid'] ?? null,
+      attemptId: record['attemptId'] ?? '',
+      worker: record['worker'] ?? '',
+      leaseUntil: Number(record['leaseUntil'] ?? 0),
+    }
+  }
+
+  async fields<const Names extends readonly string[]>(id: string, ...names: Names): Promise<Record<Names[number], string | null>> {
+    const values = await ask(this.#redis.hmget(keys.session(id), ...names))
+    return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
+  }
+
+  /** Artifacts that a session names as its results. */
+  references(id: string): Promise<string[]> {
+    return ask(this.#redis.smembers(keys.references(id)))
+  }
+
+  /** Children of a session that are there, `max` at most. */
+  async children(id: string, max: number): Promise<string[]> {
+    const found: string[] = []
+    for (let shard = 0; shard < this.#shards && found.length < max; shard++)
+      found.push(...(await ask(this.#redis.zrange(keys.index(shard, 'parent', id), '0', String(max - found.length - 1)))))
+    return found
+  }
+
+  // ---- many ----
+
+  /** A page, newest first. Walks the smallest index that applies, so its cost does not grow with the sessions that are not asked for. */
+  async list(filter: SessionFilter): Promise<SessionPage> {
+    const perShard = await Promise.all(Array.from({ length: this.#shards }, (_, shard) => this.#listShard(shard, filter)))
+    const merged = perShard.flat().toSorted((a, b) => b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1))
+    const page = merged.slice(0, filter.limit)
+    const last = page.at(-1)
+    return {
+      sessions: page,
+      next: merged.length > filter.limit && last ? Buffer.from(`${last.createdAt}:${last.id}`).toString('base64url') : null,
+    }
+  }
+
+  async #listShard(shard: number, filter: SessionFilter): Promise<Session[]> {
+    const candidates = [
+      filter.status && keys.index(shard, 'status', filter.status),
+      filter.workflow && keys.index(shard, 'workflow', filter.workflow.split('@')[0]),
+      filter.tag && keys.index(shard, 'tag', filter.tag),
+      filter.parent && keys.index(shard, 'parent', filter.parent),
+      filter.keyId && keys.index(shard, 'key', filter.keyId),
+    ].filter((index): index is string => Boolean(index))
+    if (candidates.length === 0) candidates.push(keys.index(shard, 'all'))
+    const sizes = await Promise.all(candidates.map((index) => ask(this.#redis.zcard(index))))
+    const index = candidates[sizes.indexOf(Math.min(...sizes))] ?? keys.index(shard, 'all')
+
+    const { at, afterId } = readCursor(filter.cursor)
+    const found: Session[] = []
+    const batch = filter.limit + 1
+    for (let offset = 0; found.length <= filter.limit; offset += batch) {
+      const ids = await ask(this.#redis.zrevrangebyscore(index, at, '-inf', 'LIMIT', offset, batch))
+      if (ids.length === 0) break
+      const records = await askAll(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()))
+      for (const [i, id] of ids.entries()) {
+        const record = records[i] as Record<string, string> | undefined
+        if (!record?.['status']) continue
+        const session = toSession(id, record)
+        const isPast = afterId !== undefined && String(session.createdAt) === at && id >= afterId
+        if (!isPast && matches(session, filter)) found.push(session)
+      }
+    }
+    return found.slice(0, filter.limit + 1)
+  }
+
+  /** Those of these sessions that the API key has submitted. */
+  async submittedBy(keyId: string, ids: readonly string[]): Promise<ReadonlySet<string>> {
+    const owners = await Promise.all(ids.map((id) => this.fields(id, 'keyId')))
+    return new Set(ids.filter((_, i) => owners[i]?.keyId === keyId))
+  }
+
+  /** Why nobody can run what is due first in the outboxes; empty when somebody can. */
+  async stranded(): Promise<string[]> {
+    const reasons = new Set<string>()
+    for (let shard = 0; shard < this.#shards; shard++) {
+      const due = await ask(this.#redis.zrange(keys.outbox(shard), '0', '199'))
+      const ids = new Set(
+        due.filter((member) => member.startsWith('step:')).map((member) => splitStepKey(member.slice('step:'.length)).sessionId),
+      )
+      const waiting = await Promise.all([...ids].map((id) => ask(this.#redis.hget(keys.session(id), 'waiting'))))
+      for (const reason of waiting) if (reason !== null) reasons.add(reason)
+    }
+    return [...reasons]
+  }
+
+  /** The session that an idempotency record stands for, and the hash of the body it was sent with. */
+  async known(idempotency: string): Promise<{ created: false; id: string; bodySha256: string } | undefined> {
+    const [id, bodySha256] = await ask(this.#redis.hmget(idempotency, 'session', 'body'))
+    return id ? { created: false, id, bodySha256: bodySha256 ?? '' } : undefined
+  }
+
+  /** Bytes left below 80 % of maxmemory once the open sessions have what they may still need; infinite where there is no limit. */
+  async memoryLeft(): Promise<number> {
+    const shards = Array.from({ length: this.#shards }, (_, shard) => keys.reserved(shard))
+    const [info, ...reserved] = await Promise.all([ask(this.#redis.info('memory')), ...shards.map((key) => ask(this.#redis.get(key)))])
+    const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
+    const limit = number('maxmemory') || Infinity
+    return 0.8 * limit - number('used_memory') - reserved.reduce((sum, bytes) => sum + Number(bytes), 0)
+  }
+
+  // ---- artifacts ----
+
+  /** Whether a session names the artifact as a result; with a key, one of that key's sessions. */
+  async names(sha256: string, keyId: string | null): Promise<boolean> {
+    for (let shard = 0; shard < this.#shards; shard++) {
+      const ids = await ask(this.#redis.smembers(keys.named(shard, sha256)))
+      if (keyId === null ? ids.length > 0 : (await this.submittedBy(keyId, ids)).size > 0) return true
+    }
+    return false
+  }
+
+  /** Whether a session names this artifact as a result now. */
+  isNamed(sha256: string): Promise<boolean> {
+    return this.names(sha256, null)
+  }
+
+  /** Artifacts that sessions name, as results or for their steps, in pages; a session that is there all the while is not left out. */
+  async *named(): AsyncGenerator<string[]> {
+    for (let shard = 0; shard < this.#shards; shard++) {
+      for await (const ids of this.members(keys.index(shard, 'all'))) {
+        const sets = await askAll(
+          ids.reduce((pipeline, id) => pipeline.smembers(keys.references(id)).smembers(keys.scratch(id)), this.#redis.pipeline()),
+        )
+        yield sets.flatMap((members) => members as string[])
+      }
+    }
+  }
+
+  /** Members of an index, in pages; one that is there all the while is not left out when others go meanwhile. */
+  async *members(index: string): AsyncGenerator<string[]> {
+    let cursor = '0'
+    do {
+      const [next, found] = await ask(this.#redis.zscan(index, cursor, 'COUNT', '500'))
+      cursor = next
+      yield found.filter((_, i) => i % 2 === 0)
+    } while (cursor !== '0')
+  }
+}
+
+function matches(session: Session, filter: SessionFilter): boolean {
+  return (
+    (!filter.status || session.status === filter.status) &&
+    (!filter.workflow || session.workflow === filter.workflow || session.workflow.split('@')[0] === filter.workflow) &&
+    (!filter.tag || session.tags.includes(filter.tag)) &&
+    (!filter.parent || session.parent === filter.parent) &&
+    (filter.keyId === null || session.keyId === filter.keyId)
+  )
+}
+
+/** A session's record as the session it is. */
+export function toSession(id: string, record: Record<string, string>): Session {
+  const json = <T>(field: string): T | null => (record[field] === undefined ? null : (JSON.parse(record[field]) as T))
+  const number = (field: string): number | null => (record[field] === undefined ? null : Number(record[field]))
+  const status = record['status'] as Status
+  const progress = json<Progress>('progress')
+  return {
+    id,
+    workflow: record['workflow'] ?? '',
+    status,
+    waiting: record['waiting'] ?? (status === 'running' ? record['parked'] : undefined) ?? null,
+    input: json<Record<string, unknown>>('input') ?? {},
+    output: json<Record<string, unknown>>('output'),
+    error: json<WireError>('error'),
+    progress: progress && status === 'succeeded' ? { ...progress, fraction: 1 } : progress,
+    priority: Number(record['priority'] ?? 5),
+    tags: json<string[]>('tags') ?? [],
+    keyId: record['keyId'] ?? null,
+    device: record['device'] ?? null,
+    retryOf: record['retryOf'] ?? null,
+    parent: record['parent'] === undefined ? null : splitStepKey(record['parent']).sessionId,
+    exactnessKey: record['exactnessKey'] ?? null,
+    createdAt: number('createdAt') ?? 0,
+    startedAt: number('startedAt'),
+    endedAt: number('endedAt'),
+    deadlineAt: number('deadlineAt'),
+    version: Number(record['version'] ?? 0),
+  }
+}
+
+/** Where a page begins: `next` of the page before. @throws DarkroomError `api.invalid` for one that no page gave. */
+function readCursor(cursor: string | undefined): { at: string; afterId: string | undefined } {
+  if (cursor === undefined) return { at: '+inf', afterId: undefined }
+  const [, at, afterId] = /^(\d{1,15}):(.+)$/s.exec(Buffer.from(cursor, 'base64url').toString()) ?? []
+  if (at === undefined || afterId === undefined || !sessionIdPattern.test(afterId)) {
+    const problem = { field: 'cursor', message: 'must be `next` of the page before, unchanged' }
+    throw apiError('invalid', `cursor: ${problem.message}`, { field: 'cursor', details: { problems: [problem] } })
+  }
+  return { at, afterId }
+}

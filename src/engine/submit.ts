@@ -1,0 +1,360 @@
+/** How a session comes to be: admitted, its request completed once and for all, and written in one act. */
+import { randomInt } from 'node:crypto'
+import type { z } from 'zod'
+import type { Config } from '../config.ts'
+import type { Devices } from '../farm/devices.ts'
+import type { WorkerRecord } from '../farm/record.ts'
+import { apiError, type DarkroomError, ensureError, redisError, sessionError, workflowError } from '../errors.ts'
+import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
+import { modelError } from '../models/errors.ts'
+import { discoverModels, type Model } from '../models/scan.ts'
+import { workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
+import type { CommitsParts } from './commit.ts'
+import { noEffects, plan, type Effects } from './plan.ts'
+import { unknownSession, type Reads } from './reads.ts'
+import { recent } from './recent.ts'
+import type { Registry } from './registry.ts'
+import type { Session, Submission } from './session.ts'
+import { indexesOf, type Creation, type Store } from './store.ts'
+import type { Document, Transition } from './transition.ts'
+
+/** A child session as its parent's effect asks for it. */
+export interface Child {
+  id: string
+  stepKey: string
+  invoke: string
+  workflow: string
+  input: unknown
+  keyId: string | null
+  device: string | null
+  priority: string
+  depth: number
+  /** Whether its first steps may be dispatched at once. */
+  runs: boolean
+  end?: Creation['end']
+}
+
+/** A session about to be written, whatever asked for it. */
+interface Draft {
+  id: string
+  /** `name@version`. */
+  workflow: string
+  input: Record<string, unknown>
+  document: Document | null
+  effects: Effects
+  tags: string[]
+  priority: string
+  keyId: string | null
+  device: string | null
+  /** The session whose child it is. */
+  parent?: string
+  /** More of its first history entry. */
+  about?: Record<string, unknown>
+  /** Further fields of its record; null: none. */
+  fields: Record<string, string | null | undefined>
+  reserve: number
+}
+
+/** How deep children of children may go: a workflow that names itself would go on for ever. */
+const maxDepth = 8
+
+/** What a session and its first job take in Redis, and what each step adds to that until the session ends, bytes: measured, and a little more. */
+const sessionBytes = 6000
+const stepBytes = 2000
+
+export interface SubmissionsParts {
+  store: Store
+  reads: Reads
+  registry: Registry
+  devices: Devices
+  workers: () => Promise<WorkerRecord[]>
+  config: Pick<Config, 'shards' | 'models'>
+  afterCommit: CommitsParts['afterCommit']
+}
+
+export class Submissions {
+  readonly #parts: SubmissionsParts
+  readonly #models: () => Promise<Model[]>
+  readonly #memory: () => Promise<{ left: number; promised: number }>
+
+  constructor(parts: SubmissionsParts) {
+    this.#parts = parts
+    this.#models = recent(10_000, () => discoverModels(parts.config.models))
+    this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
+  }
+
+  /**
+   * Accepts a session. Its request is completed here and never changes again.
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   */
+  async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
+    const { config, reads } = this.#parts
+    const { idempotencyKey, bodySha256 = '', keyId } = submission
+    const id = newSessionId(chooseShard(config.shards, idempotencyKey), Date.now())
+    const idempotency = idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256 }
+    const reply = await this.#accept(submission, id, idempotency).catch(async (error: unknown) => {
+      // The key of what was accepted before tells so, whatever has changed since: a full Redis, a device or a model that has gone.
+      const known = idempotency && (await reads.known(idempotency.key))
+      if (!known) throw error
+      return known
+    })
+    if (reply.created) return reply
+    if (reply.id !== id && reply.bodySha256 !== bodySha256) {
+      throw sessionError('idempotency_mismatch', `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`, {
+        field: 'Idempotency-Key',
+      })
+    }
+    const session = await reads.get(reply.id)
+    if (!session) throw sessionError('unknown', `session ${reply.id} was deleted`)
+    return { session, created: false }
+  }
+
+  async #accept(submission: Submission, id: string, idempotency: Creation['idempotency']): ReturnType<Store['create']> {
+    const workflow = this.#parts.registry.newest(submission.workflow)
+    if (workflow.scope === 'operate' && !submission.mayOperate)
+      throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
+    const { keyId, tags, priority, deadlineS, mayOperate } = submission
+    const [input, device] = await Promise.all([
+      this.#resolveInput(workflow, submission.input, keyId, mayOperate),
+      this.#device(submission, workflow),
+    ])
+    const { machine } = this.#parts.registry.known(workflowId(workflow))
+    const first = machine.start(input, 1)
+    const effects = this.#planned(id, first, firstPriority(priority))
+    const reserve = reserveOf(workflow, input)
+    await this.#admit(reserve)
+    const reply = await this.#create(
+      {
+        id,
+        workflow: workflowId(workflow),
+        input,
+        document: first.document,
+        effects,
+        tags,
+        priority: String(priority),
+        keyId,
+        device,
+        fields: { idempotency: idempotency?.key, ...promises(workflow, input) },
+        reserve,
+      },
+      { idempotency, deadlineMs: deadlineS === undefined ? undefined : Math.round(deadlineS * 1000) },
+    )
+    if (reply.created) void this.#opened(id, effects)
+    return reply
+  }
+
+  /** The one device that the session's steps run on; null: any, or the ones that its input names. */
+  async #device({ device, keyId }: Submission, { name, resources: { lanes } }: Workflow): Promise<string | null> {
+    const isCommand = lanes.length > 0 && lanes.every((lane) => lane === 'control')
+    if (!isCommand) return this.#parts.devices.choose(device, keyId)
+    if (device !== undefined) throw apiError('invalid', `${name} is for the device that its input names`, { field: 'device' })
+    return null
+  }
+
+  /**
+   * A new session that goes on from the last recorded state of a failed or cancelled one. Returns its id.
+   * @throws DarkroomError `session.not_retryable`, `session.unknown`, `workflow.unknown`, `redis.full`
+   */
+  async retry(old: Session, keyId: string | null): Promise<string> {
+    if (old.status !== 'failed' && old.status !== 'cancelled') throw sessionError('not_retryable', `session ${old.id} is ${old.status}`)
+    const { status, before, snapshot, exact, strict } = await this.#parts.reads.fields(
+      old.id,
+      'status',
+      'before',
+      'snapshot',
+      'exact',
+      'strict',
+    )
+    if (status === null) throw unknownSession(old.id)
+    const { workflow, machine } = this.#parts.registry.known(old.workflow)
+    const document = JSON.parse(before ?? snapshot ?? 'null') as Document | null
+    if (!document) throw sessionError('not_retryable', `session ${old.id} never began`)
+    const again = machine.restart(document, 1)
+    const id = newSessionId(shardOf(old.id), Date.now())
+    const effects = this.#planned(id, again, firstPriority(old.priority))
+    const reserve = reserveOf(workflow, old.input)
+    await this.#admit(reserve)
+    await this.#create(
+      {
+        id,
+        workflow: old.workflow,
+        input: old.input,
+        document: again.document,
+        effects,
+        tags: old.tags,
+        priority: String(old.priority),
+        keyId,
+        device: old.device,
+        about: { retryOf: old.id },
+        fields: { retryOf: old.id, exact, strict },
+        reserve,
+      },
+      { copyReferencesOf: old.id },
+    )
+    void this.#opened(id, effects)
+    return id
+  }
+
+  /**
+   * Makes the child session that an open effect asks for, unless it is there. Whatever keeps its request from being completed is its own
+   * failure, which its parent is told.
+   * @throws DarkroomError `workflow.unknown` in a process that does not have its workflow; a transient error, for another try
+   */
+  async startChild(child: Child): Promise<void> {
+    const { registry } = this.#parts
+    const { id, keyId, device, priority } = child
+    // One that never begins needs no workflow.
+    const begun = child.end ? { end: child.end } : await this.#begin(child)
+    const { input, document, effects, end } = { input: {}, document: null, effects: noEffects, end: undefined, ...begun }
+    const workflow = registry.workflow(child.workflow)
+    const { sessionId: parent } = splitStepKey(child.stepKey)
+    const reply = await this.#create(
+      {
+        id,
+        workflow: child.workflow,
+        input,
+        document,
+        effects,
+        tags: [],
+        priority,
+        keyId,
+        device,
+        parent,
+        about: { parent },
+        fields: {
+          parent: child.stepKey,
+          invoke: child.invoke,
+          depth: String(child.depth),
+          ...(workflow && !end && promises(workflow, input)),
+        },
+        reserve: workflow && !end ? reserveOf(workflow, input) : 0,
+      },
+      end && { end },
+    )
+    if (reply.created && child.runs) await this.#opened(id, effects)
+  }
+
+  /** A child's first state, or the end of one whose request is refused. */
+  async #begin(
+    child: Child,
+  ): Promise<{ input: Record<string, unknown>; document: Document; effects: Effects } | { end: NonNullable<Creation['end']> }> {
+    const { workflow, machine } = this.#parts.registry.known(child.workflow)
+    try {
+      if (child.depth > maxDepth)
+        throw workflowError('broken', `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`)
+      const input = await this.#resolveInput(workflow, child.input, child.keyId)
+      const first = machine.start(input, 1)
+      // It continues the work of its parent.
+      return { input, document: first.document, effects: this.#planned(child.id, first, 0) }
+    } catch (error) {
+      const broken = ensureError(error, 'workflow.broken')
+      if (broken.class === 'transient') throw broken
+      return { end: { status: 'failed', error: broken.toWire() } }
+    }
+  }
+
+  #planned(id: string, transition: Transition, priority: number): Effects {
+    const { registry, config } = this.#parts
+    return plan(id, transition, { operations: registry.operations, shards: config.shards, priority })
+  }
+
+  #create(
+    draft: Draft,
+    more: Partial<Pick<Creation, 'idempotency' | 'deadlineMs' | 'copyReferencesOf' | 'end'>> = {},
+  ): ReturnType<Store['create']> {
+    const { id, workflow, input, document, effects, tags, priority, keyId, device, parent = null, about, fields, reserve } = draft
+    const given = { keyId, device, ...fields }
+    return this.#parts.store.create({
+      idempotency: undefined,
+      deadlineMs: undefined,
+      copyReferencesOf: undefined,
+      ...more,
+      id,
+      entry: { type: 'session.created', workflow, ...about },
+      indexes: indexesOf({ workflow, tags, keyId, parent }),
+      fields: {
+        workflow,
+        input: JSON.stringify(input),
+        snapshot: JSON.stringify(document),
+        tags: JSON.stringify(tags),
+        priority,
+        ...(Object.fromEntries(Object.entries(given).filter(([, value]) => typeof value === 'string')) as Record<string, string>),
+      },
+      effects,
+      reserve,
+    })
+  }
+
+  #opened(id: string, effects: Effects): Promise<void> {
+    return this.#parts.afterCommit({ id, effects, tellsParent: false })
+  }
+
+  /** What the client sent, completed. @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
+  async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
+    const parsed = workflow.input.safeParse(input)
+    if (!parsed.success) throw invalid(parsed.error)
+    const { devices, workers } = this.#parts
+    const catalogue: Catalogue = {
+      model: (name) => this.#model(name),
+      draw: (below) => randomInt(below),
+      device: async (name, field) => {
+        const { device, id, epoch } = await devices.commanded(name, keyId, field)
+        return { device: device.id, worker: id, epoch }
+      },
+      capacity: async (target) => {
+        const worker = (await workers()).find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
+        return { device: worker?.report.figures.total ?? null, ram: worker?.report.ram.total ?? null }
+      },
+      mayOperate,
+    }
+    return workflow.resolveInput(parsed.data, catalogue)
+  }
+
+  /** A model by name. @throws DarkroomError `model.unknown` */
+  async #model(name: string): Promise<Model> {
+    const models = await this.#models()
+    const found = models.find((model) => model.id === name)
+    if (!found) {
+      const known = models.map((model) => model.id).join(', ') || 'none'
+      throw modelError('unknown', `there is no model ${JSON.stringify(name)}; found: ${known}`, { field: 'input.model' })
+    }
+    return found
+  }
+
+  /**
+   * Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can always end.
+   * @throws DarkroomError `redis.full`
+   */
+  async #admit(reserve: number): Promise<void> {
+    const memory = await this.#memory()
+    const bytes = sessionBytes + reserve
+    if (memory.left < memory.promised + bytes)
+      throw redisError('full', 'what Redis holds and its open sessions may still need is more than 80 % of its maxmemory')
+    memory.promised += bytes
+  }
+}
+
+/** Of a session's first steps: behind those that continue one. */
+const firstPriority = (priority: number): number => 10 + (9 - priority)
+
+const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + workflow.steps(input))
+
+/** What the session is promised, as fields of its record. */
+const promises = (workflow: Workflow, input: Record<string, unknown>): Record<string, string> => ({
+  ...(workflow.exact && { exact: '1' }),
+  ...(workflow.isStrict(input) && { strict: '1' }),
+})
+
+function invalid(error: z.ZodError): DarkroomError {
+  const problems = error.issues.flatMap((issue) => {
+    const at = (path: PropertyKey[]): string => ['input', ...path].map(String).join('.')
+    if (issue.code === 'unrecognized_keys')
+      return issue.keys.map((key) => ({ field: at([...issue.path, key]), message: 'there is no such field' }))
+    return [{ field: at(issue.path), message: issue.message }]
+  })
+  const [first] = problems
+  return apiError('invalid', problems.map(({ field, message }) => `${field}: ${message}`).join('; '), {
+    field: first?.field ?? 'input',
+    details: { problems },
+  })
+}
