@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
 import { redisError } from './errors.ts'
@@ -16,7 +17,10 @@ const [preludeHead = '', ...preludeFunctions] = readFileSync(join(folder, 'prelu
   .replace(/^--.*\n/gm, '')
   .split(/^(?=local function )/m)
 
-/** The prelude with those of its functions that the text calls, and that these call: Redis makes every function anew at each call of a script. */
+/**
+ * The prelude with those functions only that the text calls, directly or not: Redis creates every function anew at each
+ * call of a script.
+ */
 function preludeFor(text: string): string {
   return preludeFunctions.reduceRight((kept, code) => {
     const [, name = ''] = /^local function (\w+)/.exec(code) ?? []
@@ -25,8 +29,8 @@ function preludeFor(text: string): string {
 }
 
 /**
- * In front of every script: its arguments come as one text, a line each, because the client pays for every argument it sends. After an empty
- * line they follow one by one: one of them has lines of its own.
+ * Stands in front of every script and unpacks its arguments. They come as one text, a line each, because every argument
+ * costs the client time; or one by one after an empty one, when one of them contains a line break.
  */
 const unpack = String.raw`local ARGV, packed = {}, ARGV
 if packed[1] ~= '' then
@@ -42,7 +46,7 @@ else
 end
 `
 
-/** Name → text of every script, what they use of the prelude in front of them. */
+/** Name → text of every script, with the functions of the prelude that it uses in front. */
 export const scripts: ReadonlyMap<string, string> = new Map(
   readdirSync(folder)
     .filter((file) => file.endsWith('.lua') && file !== 'prelude.lua')
@@ -54,8 +58,8 @@ export const scripts: ReadonlyMap<string, string> = new Map(
 
 export interface ConnectOptions {
   /**
-   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (doors, where somebody waits).
-   * `wait`: a command waits for Redis to come back (workers, where a step goes on meanwhile).
+   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (the API,
+   * whose callers wait). `wait`: a command waits for Redis to come back (workers, whose steps go on meanwhile).
    */
   patience: 'fail' | 'wait'
   onError?: (error: Error) => void
@@ -69,7 +73,7 @@ export function connect(url: string, options: ConnectOptions): Redis {
     ...(options.patience === 'fail' && {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
-      // What the broken connection leaves unanswered fails with it; otherwise only the timeout would end it.
+      // Commands that a broken connection leaves unanswered fail with it; otherwise only the time-out would end them.
       maxRetriesPerRequest: 0,
       commandTimeout: 3000,
     }),
@@ -104,14 +108,17 @@ function corkWrites(stream: Socket): void {
   }
 }
 
-/** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong. */
+/**
+ * Waits until the connection can take commands.
+ * @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong.
+ */
 export async function untilReady(redis: Redis, timeoutMs: number): Promise<void> {
   const until = performance.now() + timeoutMs
   if (redis.status !== 'ready') await untilConnected(redis, timeoutMs)
   // A node of a cluster takes no command of a key for its first two seconds.
   while (await isClusterDown(redis)) {
     if (performance.now() > until) throw redisError('unavailable', `the cluster of this Redis is still down after ${timeoutMs / 1000} s`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await delay(50)
   }
 }
 
@@ -146,7 +153,8 @@ async function untilConnected(redis: Redis, timeoutMs: number): Promise<void> {
 
 /**
  * Runs a script over one key. Scripts answer with a word and its values.
- * @throws DarkroomError `redis.unavailable` when the connection failed: whether the script ran is then unknown; `redis.full` on OOM.
+ * @throws DarkroomError `redis.unavailable` when the connection failed: whether the script ran is then unknown;
+ * `redis.full` on OOM.
  */
 export async function runScript(redis: Redis, name: string, key: string, args: Argument[]): Promise<ScriptReply> {
   const command = (redis as unknown as Record<string, (...args: Argument[]) => Promise<ScriptReply>>)[name]
@@ -164,10 +172,12 @@ function packed(args: Argument[]): Argument[] {
   return text === '' || hasLines ? ['', ...args] : [text]
 }
 
-/** What ioredis threw, in our words; anything that is not a connection's fault stays as it is. */
+/**
+ * An error of ioredis as a DarkroomError when it is the connection's or a full Redis' fault; any other stays as it is.
+ */
 export function asRedisError(error: unknown): unknown {
   const message = error instanceof Error ? error.message : String(error)
-  // A script's own refusal is wrapped in words before Redis 7.
+  // Before Redis 7 the refusal of a script's command has other words around it.
   if (/\bOOM command not allowed/.test(message)) return redisError('full', 'Redis has reached its maxmemory', { cause: error })
   if (
     /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|CLUSTERDOWN|Reached the max retries|aborted due to connection close/.test(
@@ -188,7 +198,10 @@ export async function ask<T>(answer: Promise<T>): Promise<T> {
   }
 }
 
-/** What a pipeline's commands answered, in their order. @throws the first error among them, which `exec` alone would hand over as an answer. */
+/**
+ * What a pipeline's commands answered, in their order.
+ * @throws the first error among them, which `exec` alone would hand over as an answer.
+ */
 export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
   const answers = (await ask(pipeline.exec())) ?? []
   return answers.map(([error, answer]) => {
@@ -199,8 +212,8 @@ export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
 
 /**
  * Refuses a Redis that could lose what was accepted.
- * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, one that does not sync each write where `strict` is asked for, or a
- * remote one without password and TLS.
+ * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, one that does not sync each write where
+ * `strict` is asked for, or a remote one without password and TLS.
  */
 export async function checkSafety(redis: Redis, url: string, durability: 'standard' | 'strict'): Promise<void> {
   const problems: string[] = []

@@ -4,8 +4,8 @@ import type { Exactness } from '../domains/values.ts'
 import type { Ready } from './python/protocol.ts'
 
 /**
- * Exactness key: what decides the bits of a picture (hardware class, build, settings, PNG encoder), hashed. The facts go into the file's
- * receipt, so they hold nothing that differs between two devices of one class.
+ * Exactness key: what decides the bits of a picture (hardware class, build, settings, PNG encoder), hashed. The facts
+ * go into the file's receipt, so they hold nothing that differs between two devices of one class.
  */
 export function exactnessOf({ build, hardware, settings }: Pick<Ready, 'build' | 'hardware' | 'settings'>): Exactness {
   const { kind, name, capability, driver, arch, vector, math, threads } = hardware

@@ -1,6 +1,7 @@
 /**
- * System RAM as a device, in plain TypeScript: what a worker has where the addon is not built. Every allocation is an ArrayBuffer of its own,
- * so nothing is placed and nothing fragments. Copies are made one after another, in pieces that let the event loop run between them.
+ * System RAM as a device, in plain TypeScript: what a worker has where the addon is not built. Every allocation is an
+ * ArrayBuffer of its own, so nothing is placed and nothing fragments. Copies are made one after another, in pieces that
+ * let the event loop run between them.
  */
 import { freemem, totalmem } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
