@@ -8,6 +8,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, realpath, rmdir } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { socketFolder } from '../host/lock.mjs'
 import { findRedis, howToInstall } from '../host/places.mjs'
 import { ask as run } from '../host/programs.mjs'
@@ -181,22 +182,16 @@ async function isOurs(pid: number, socket: string): Promise<boolean> {
   return line.includes(socket)
 }
 
-function untilGone(pid: number): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setInterval(() => {
-      if (isAlive(pid)) return
-      clearInterval(timer)
-      resolve()
-    }, 50)
-    timer.unref()
-  })
+async function untilGone(pid: number): Promise<void> {
+  // Waiting for a process alone does not keep this one running.
+  while (isAlive(pid)) await delay(50, undefined, { ref: false })
 }
 
 async function stop(pid: number, exited: Promise<void>, socket: string): Promise<void> {
   if (isAlive(pid)) process.kill(pid, 'SIGTERM')
-  const timer = setTimeout(() => isAlive(pid) && process.kill(pid, 'SIGKILL'), stopMs)
-  await exited
-  clearTimeout(timer)
+  const gone = exited.then(() => true)
+  if (!(await within(stopMs, gone, false)) && isAlive(pid)) process.kill(pid, 'SIGKILL')
+  await gone
   // It stays when other sockets are in it.
   await rmdir(dirname(socket)).catch(() => undefined)
 }

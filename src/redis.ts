@@ -7,6 +7,7 @@ import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
 import { redisError } from './errors.ts'
 import { keys } from './keys.ts'
+import { within } from './promises.ts'
 
 export type { Redis } from 'ioredis'
 export type ScriptReply = [string, ...(string | number)[]]
@@ -131,24 +132,15 @@ const isClusterDown = (redis: Redis): Promise<boolean> =>
 async function untilConnected(redis: Redis, timeoutMs: number): Promise<void> {
   const { path, host, port } = redis.options
   let reason = ''
-  await new Promise<void>((resolve, reject) => {
-    const failed = (error: Error): void => void (reason = `: ${error.message}`)
-    const done = (): void => {
-      clearTimeout(timer)
-      redis.off('ready', ready).off('error', failed)
-    }
-    const timer = setTimeout(() => {
-      done()
-      const where = path === undefined ? `${host}:${port}` : `unix:${path}`
-      const remedy = 'Start Redis there, or set REDIS_URL to where it is; `darkroom up` brings its own.'
-      reject(redisError('unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy }))
-    }, timeoutMs)
-    const ready = (): void => {
-      done()
-      resolve()
-    }
-    redis.on('error', failed).once('ready', ready)
-  })
+  const failed = (error: Error): void => void (reason = `: ${error.message}`)
+  redis.on('error', failed)
+  const ready = new Promise<true>((resolve) => void redis.once('ready', () => resolve(true)))
+  const isReady = await within(timeoutMs, ready, false)
+  redis.off('error', failed)
+  if (isReady) return
+  const where = path === undefined ? `${host}:${port}` : `unix:${path}`
+  const remedy = 'Start Redis there, or set REDIS_URL to where it is; `darkroom up` brings its own.'
+  throw redisError('unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy })
 }
 
 /**

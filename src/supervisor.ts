@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import { takeLock } from '../host/lock.mjs'
 import { readConfig, type Config } from './config.ts'
 import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
-import { deferred } from './promises.ts'
+import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
 const supervisorError = defineErrors('supervisor', {
@@ -333,9 +333,9 @@ class KeptRole implements Role {
     this.#backoff.cancel()
     if (this.#child) this.#options.tell({ what: this.name, is: 'stopping' })
     this.signal('SIGTERM')
-    const timer = setTimeout(() => this.signal('SIGKILL'), this.#options.stopMs)
-    await this.#gone
-    clearTimeout(timer)
+    const gone = this.#gone.then(() => true)
+    if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
+    await gone
   }
 }
 
