@@ -41,8 +41,8 @@ export class LaneWatch {
 
   /** Jobs of a paused queue count too: BullMQ leaves them where they wait. */
   async #waiting(): Promise<number> {
-    const counts = await ask(Promise.all(this.#queues.map((queue) => queue.getJobCounts('prioritized', 'waiting'))))
-    return counts.flatMap(Object.values<number>).reduce((sum, count) => sum + count, 0)
+    const counts = this.#queues.map((queue) => queue.getJobCountByTypes('prioritized', 'waiting'))
+    return (await ask(Promise.all(counts))).reduce((sum, count) => sum + count, 0)
   }
 
   async close(): Promise<void> {
