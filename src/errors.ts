@@ -9,6 +9,8 @@
  * | `permanent` | the step has failed |
  * | `cancelled` | somebody asked for it; never logged as an error |
  */
+import type { z } from 'zod'
+
 export type ErrorClass = 'transient' | 'resource' | 'permanent' | 'cancelled'
 
 export interface ErrorSpec {
@@ -114,6 +116,9 @@ export const sessionError = defineErrors('session', {
   cancelled: { class: 'cancelled', remedy: 'Submit it again if it was not meant to end.' },
 })
 
+export const unknownSession = (id: string): DarkroomError =>
+  sessionError('unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
+
 export const workflowError = defineErrors('workflow', {
   unknown: { class: 'permanent', remedy: 'GET /v1/workflows lists the workflows there are.' },
   forbidden: { class: 'permanent', remedy: 'Use a key that has the scope `operate`.' },
@@ -200,6 +205,34 @@ export const apiError = defineErrors('api', {
   },
   failed: { class: 'permanent', remedy: 'Look for the request id in the log of the API.' },
 })
+
+/** A field of a request that is at fault; its path is joined by dots. */
+export interface FieldProblem {
+  field: string
+  message: string
+}
+
+/**
+ * zod's issues, each with its field.
+ * @param whole the name of what was checked; it stands for an issue that has no path
+ * @param prefix what stands before every path
+ */
+export function fieldProblems(issues: readonly z.core.$ZodIssue[], whole: string, prefix = ''): FieldProblem[] {
+  return issues.flatMap((issue) => {
+    const path = issue.path.map(String)
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => ({ field: prefix + [...path, key].join('.'), message: 'there is no such field' }))
+    }
+    return [{ field: path.length > 0 ? prefix + path.join('.') : whole, message: issue.message }]
+  })
+}
+
+/** `api.invalid` with every field at fault; it names the first. */
+export function invalidFields(problems: readonly FieldProblem[]): DarkroomError {
+  const message = problems.map((problem) => `${problem.field}: ${problem.message}`).join('; ')
+  const [first] = problems
+  return apiError('invalid', message, { details: { problems }, ...(first && { field: first.field }) })
+}
 
 export const configError = defineErrors('config', {
   invalid: { class: 'permanent', remedy: 'Correct the settings named above.' },

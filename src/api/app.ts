@@ -3,21 +3,23 @@ import { randomUUID } from 'node:crypto'
 import { OpenAPIHono } from '@hono/zod-openapi'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
-import { apiError } from '../errors.ts'
+import { apiError, fieldProblems, invalidFields } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
-import { artifactRoutes } from './artifacts.ts'
+import { artifactRoutes } from './artifacts/routes.ts'
 import { authenticate } from './auth.ts'
+import { commandRoutes } from './commands.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
-import { deviceRoutes } from './devices.ts'
+import { deviceEventRoutes } from './devices/events.ts'
+import { deviceRoutes } from './devices/routes.ts'
 import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
-import { eventRoutes } from './events.ts'
 import { guard } from './guard.ts'
-import { healthRoutes } from './health.ts'
-import { memoryRoutes } from './memory.ts'
-import { answerProblem, fieldProblems, invalid } from './problem.ts'
-import { sessionRoutes } from './sessions.ts'
-import { workerRoutes } from './workers.ts'
-import { workflowRoutes } from './workflows.ts'
+import { healthRoutes } from './health/routes.ts'
+import { memoryRoutes } from './memory/routes.ts'
+import { answerProblem } from './problem.ts'
+import { eventRoutes } from './sessions/events.ts'
+import { sessionRoutes } from './sessions/routes.ts'
+import { workerRoutes } from './workers/routes.ts'
+import { workflowRoutes } from './workflows/routes.ts'
 
 const maxBodyBytes = 1024 * 1024
 
@@ -30,7 +32,7 @@ export function createApp(parts: ApiParts): App {
   const { config, keys, log } = parts
   const app = new OpenAPIHono<AppEnv>({
     defaultHook: (result) => {
-      if (!result.success) throw invalid(fieldProblems(result.error.issues, placeOf[result.target]))
+      if (!result.success) throw invalidFields(fieldProblems(result.error.issues, placeOf[result.target]))
     },
   })
 
@@ -69,8 +71,20 @@ export function createApp(parts: ApiParts): App {
   app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
   app.use('/admin/*', withKey)
 
-  for (const routes of [sessionRoutes, eventRoutes, workflowRoutes, artifactRoutes, workerRoutes, deviceRoutes, memoryRoutes, healthRoutes])
-    app.route('/v1', routes(parts))
+  const resources = [
+    sessionRoutes,
+    eventRoutes,
+    workflowRoutes,
+    artifactRoutes,
+    workerRoutes,
+    // Before devices, one of which would be called `events`.
+    deviceEventRoutes,
+    deviceRoutes,
+    memoryRoutes,
+    commandRoutes,
+    healthRoutes,
+  ]
+  for (const routes of resources) app.route('/v1', routes(parts))
   const document = openApiDocument(app, parts.engine)
   app.route('/', docRoutes(document))
   app.route('/admin/queues', adminRoutes(parts))

@@ -1,95 +1,10 @@
-/**
- * API keys: `dk_<id>_<secret>`, the secret 32 random bytes, shown once. Redis holds the SHA-256 of the whole key only.
- * Without a stored key, requests from this machine need none and may do everything.
- */
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+/** Who is calling: the middleware that reads the key of a request. Without a stored key, requests from this machine may do everything. */
 import type { Context, MiddlewareHandler } from 'hono'
-import { z } from 'zod'
+import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
-import { keys as redisKeys } from '../keys.ts'
-import { ask, type Redis } from '../redis.ts'
 import type { AppEnv } from './context.ts'
 
-export const scopes = ['submit', 'read', 'control', 'operate'] as const
-export type Scope = (typeof scopes)[number]
-
-const Stored = z.object({ id: z.string(), name: z.string(), scopes: z.array(z.enum(scopes)), sha256: z.string(), createdAt: z.number() })
-
-/** A key as it may be shown: without anything that opens a door. */
-export interface ApiKey {
-  id: string
-  name: string
-  scopes: Scope[]
-  /** Milliseconds since 1970. */
-  createdAt: number
-}
-
-/** Who sends a request. `keyId` null is this machine's user without keys, who sees every session. */
-export interface Caller {
-  keyId: string | null
-  scopes: ReadonlySet<Scope>
-}
-
 const local: Caller = { keyId: null, scopes: new Set(scopes) }
-const pattern = /^dk_([0-9a-f]{8})_[\w-]{43}$/
-const digest = (key: string): Buffer => createHash('sha256').update(key).digest()
-
-export class KeyStore {
-  readonly #redis: Pick<Redis, 'hset' | 'hget' | 'hvals' | 'hdel' | 'hlen'>
-
-  constructor(redis: Pick<Redis, 'hset' | 'hget' | 'hvals' | 'hdel' | 'hlen'>) {
-    this.#redis = redis
-  }
-
-  /** Makes a key. `key` is the only copy there will ever be. @throws DarkroomError `api.invalid`, `redis.unavailable`. */
-  async add(name: string, granted: readonly Scope[]): Promise<{ key: string; record: ApiKey }> {
-    const problems = [
-      ...(/^[^\p{C}]{1,64}$/u.test(name) ? [] : [{ field: 'name', message: 'must be 1 to 64 printable characters' }]),
-      ...(granted.length > 0 ? [] : [{ field: 'scopes', message: `must be some of ${scopes.join(', ')}` }]),
-    ]
-    if (problems.length > 0)
-      throw apiError('invalid', problems.map((p) => `${p.field}: ${p.message}`).join('; '), { details: { problems } })
-    const id = randomBytes(4).toString('hex')
-    const key = `dk_${id}_${randomBytes(32).toString('base64url')}`
-    const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), createdAt: Date.now() }
-    const stored = { ...record, sha256: digest(key).toString('hex') }
-    await ask(this.#redis.hset(redisKeys.apiKeys(), id, JSON.stringify(stored)))
-    return { key, record }
-  }
-
-  /** Oldest first. */
-  async list(): Promise<ApiKey[]> {
-    const texts = await ask(this.#redis.hvals(redisKeys.apiKeys()))
-    return texts
-      .map(parse)
-      .map(show)
-      .toSorted((a, b) => a.createdAt - b.createdAt)
-  }
-
-  /** False when there is no such key. It holds from the next request on. */
-  async revoke(id: string): Promise<boolean> {
-    const isGone = (await ask(this.#redis.hdel(redisKeys.apiKeys(), id))) === 1
-    await ask(this.#redis.hdel(redisKeys.defaultDevices(), id))
-    return isGone
-  }
-
-  async any(): Promise<boolean> {
-    return (await ask(this.#redis.hlen(redisKeys.apiKeys()))) > 0
-  }
-
-  /** The record of a key that somebody presents; undefined when it opens nothing. */
-  async find(key: string): Promise<ApiKey | undefined> {
-    const id = pattern.exec(key)?.[1]
-    if (id === undefined) return undefined
-    const text = await ask(this.#redis.hget(redisKeys.apiKeys(), id))
-    if (text === null) return undefined
-    const stored = parse(text)
-    return timingSafeEqual(digest(key), Buffer.from(stored.sha256, 'hex')) ? show(stored) : undefined
-  }
-}
-
-const parse = (text: string): z.infer<typeof Stored> => Stored.parse(JSON.parse(text))
-const show = ({ id, name, scopes: granted, createdAt }: z.infer<typeof Stored>): ApiKey => ({ id, name, scopes: granted, createdAt })
 
 /** Finds out who is calling. @throws DarkroomError `api.unauthorized`. */
 export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {

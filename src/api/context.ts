@@ -1,12 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 import type { OpenAPIHono } from '@hono/zod-openapi'
+import type { Caller, KeyStore } from '../api-keys.ts'
 import type { ArtifactStore } from '../artifacts/store.ts'
 import type { Config } from '../config.ts'
 import type { Logger } from '../log.ts'
 import type { Engine } from '../engine/engine.ts'
-import type { Caller, KeyStore } from './auth.ts'
 
-/** The engine as the doors see it. */
+/** The methods of the engine that the API calls. */
 export type EnginePort = Pick<
   Engine,
   | 'start'

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { Hono } from 'hono'
 import type { App, AppEnv, EnginePort } from './context.ts'
-import { jsonSchema } from './workflows.ts'
+import { jsonSchema } from './json-schema.ts'
 
 export type OpenApiDocument = ReturnType<App['getOpenAPI31Document']>
 

@@ -1,6 +1,6 @@
 /** Errors as RFC 9457 problem documents: the one table from codes to HTTP statuses. */
 import { STATUS_CODES } from 'node:http'
-import { z } from '@hono/zod-openapi'
+import { z } from 'zod'
 import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
@@ -57,24 +57,23 @@ export function statusOf(error: DarkroomError): ContentfulStatusCode {
   return statusOfCode[error.code] ?? statusOfClass[error.class]
 }
 
-export const FieldProblem = z.strictObject({ field: z.string(), message: z.string() })
-export type FieldProblem = z.infer<typeof FieldProblem>
+const FieldProblem = z.strictObject({ field: z.string(), message: z.string() })
 
 export const Problem = z
   .strictObject({
-    type: z.string().openapi({ description: '`urn:darkroom:` and the code' }),
+    type: z.string().meta({ description: '`urn:darkroom:` and the code' }),
     title: z.string(),
     status: z.int(),
-    detail: z.string().openapi({ description: 'what was wrong, in words' }),
-    code: z.string().openapi({ example: 'session.unknown' }),
+    detail: z.string().meta({ description: 'what was wrong, in words' }),
+    code: z.string().meta({ example: 'session.unknown' }),
     class: z.enum(['transient', 'resource', 'permanent', 'cancelled']),
-    field: z.string().optional().openapi({ description: 'the first field at fault' }),
-    remedy: z.string().openapi({ description: 'what to do about it' }),
+    field: z.string().optional().meta({ description: 'the first field at fault' }),
+    remedy: z.string().meta({ description: 'what to do about it' }),
     requestId: z.string(),
-    problems: z.array(FieldProblem).optional().openapi({ description: 'every field at fault' }),
-    reasons: z.array(z.string()).optional().openapi({ description: 'why the farm is not ready' }),
+    problems: z.array(FieldProblem).optional().meta({ description: 'every field at fault' }),
+    reasons: z.array(z.string()).optional().meta({ description: 'why the farm is not ready' }),
   })
-  .openapi('Problem')
+  .meta({ id: 'Problem' })
 export type Problem = z.infer<typeof Problem>
 
 const Details = z.looseObject({ problems: z.array(FieldProblem).optional(), reasons: z.array(z.string()).optional() })
@@ -99,24 +98,7 @@ export function describe(error: DarkroomError, requestId: string): Problem {
   }
 }
 
-/** Every problem of a request, each with its field. */
-export function invalid(problems: FieldProblem[]): DarkroomError {
-  const message = problems.map(({ field, message }) => `${field}: ${message}`).join('; ')
-  return apiError('invalid', message, { details: { problems } })
-}
-
-/** zod's issues as problems; `where` is the name for the whole when an issue has no path. */
-export function fieldProblems(issues: readonly z.core.$ZodIssue[], where: string): FieldProblem[] {
-  return issues.flatMap((issue) => {
-    const path = issue.path.map(String)
-    if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => ({ field: [...path, key].join('.'), message: 'there is no such field' }))
-    }
-    return [{ field: path.join('.') || where, message: issue.message }]
-  })
-}
-
-/** Whatever was thrown, in our words; the text of an unknown error stays in the log. */
+/** What was thrown as an error of the catalogue; the text of an unknown error stays in the log. */
 function translate(thrown: unknown): DarkroomError {
   if (thrown instanceof DarkroomError) return thrown
   if (thrown instanceof HTTPException) {
@@ -127,7 +109,7 @@ function translate(thrown: unknown): DarkroomError {
   return apiError('failed', 'the request failed inside the API', { cause: thrown })
 }
 
-/** Answers with the problem document of whatever was thrown, and logs what nobody expected. */
+/** Answers with the problem document of what was thrown, and logs a defect. */
 export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
   const error = translate(thrown)
   const requestId = c.get('requestId')

@@ -1,5 +1,5 @@
-/** What the routes' descriptions share: their problems, their security, parameters. */
-import { z } from '@hono/zod-openapi'
+/** Parts of the description of every route: its problems, its security, its parameters. */
+import { z } from 'zod'
 import { Problem } from './problem.ts'
 
 const meanings = {
@@ -34,10 +34,17 @@ export const keyed = { security: [{ key: [] }] }
 /** A route without query parameters refuses every one. */
 export const noQuery = z.strictObject({})
 
-export const idParam = z.object({ id: z.string().openapi({ param: { name: 'id', in: 'path' }, description: 'session id' }) })
+export const idParam = z.object({ id: z.string().meta({ param: { name: 'id', in: 'path' }, description: 'session id' }) })
 
-/** A schema of a domain under a name in the document. Only schemas made after the document's library was loaded can be named: this is one. */
-export const named = <S extends z.ZodType>(schema: S, name: string): S => schema.clone().openapi(name)
+/** How many entries a page has at most. */
+export const pageLimit = (max: number, usual: number) =>
+  z
+    .string()
+    .regex(/^\d{1,15}$/, `must be a whole number from 1 to ${max}`)
+    .transform(Number)
+    .pipe(z.int().min(1, 'must be at least 1').max(max, `must be at most ${max}`))
+    .default(usual)
+    .meta({ type: 'integer', minimum: 1, maximum: max, default: usual })
 
 /** @returns a JSON response of a route. */
 export const json = <S extends z.ZodType>(description: string, schema: S) => ({ description, content: { 'application/json': { schema } } })

@@ -1,25 +1,54 @@
-/** `Prefer: wait=SECONDS` (RFC 7240): a caller that would rather wait for the end. */
-import { DarkroomError } from '../errors.ts'
+/** What requests that make a session have in common: the header `Idempotency-Key`, and `Prefer: wait=SECONDS` (RFC 7240). */
+import type { Context } from 'hono'
+import { z } from 'zod'
 import { ended, type Session } from '../engine/session.ts'
-import { Bell } from './bell.ts'
-import type { EnginePort } from './context.ts'
+import { Bell } from '../bell.ts'
+import type { ApiParts, AppEnv, EnginePort } from './context.ts'
+import { tolerant } from './stream.ts'
 
-const longestWaitS = 60
+const maxWaitS = 60
+
+export const IdempotencyKey = z
+  .string()
+  .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters')
+  .optional()
+  .meta({ description: 'a repeat of the same request with the same key is answered with the same session' })
+
+export const Prefer = z
+  .string()
+  .optional()
+  .meta({ description: `\`wait=SECONDS\` (at most ${maxWaitS}) waits for the end of the session`, example: 'wait=30' })
+
+/**
+ * Names the session in `Location`, and waits for its end as long as the caller prefers.
+ * @returns the session as it is then; `hasWaited` is false for a caller that asked for no wait
+ */
+export async function afterWait(
+  { engine, closing }: Pick<ApiParts, 'engine' | 'closing'>,
+  c: Context<AppEnv>,
+  session: Session,
+): Promise<{ session: Session; hasWaited: boolean }> {
+  c.header('Location', `/v1/sessions/${session.id}`)
+  const waitS = preferredWaitS(c.req.header('prefer'))
+  if (waitS === undefined) return { session, hasWaited: false }
+  c.header('Preference-Applied', `wait=${waitS}`)
+  return { session: await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing), hasWaited: true }
+}
 
 /** Seconds to wait, at most 60; undefined when the header asks for nothing. A preference that cannot be read is ignored, as the RFC wants. */
-export function preferredWaitS(header: string | undefined): number | undefined {
+function preferredWaitS(header: string | undefined): number | undefined {
   for (const preference of header?.split(',') ?? []) {
     const seconds = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?$/i.exec(preference)?.[1]
-    if (seconds !== undefined) return Math.min(Number(seconds), longestWaitS)
+    if (seconds !== undefined) return Math.min(Number(seconds), maxWaitS)
   }
   return undefined
 }
 
 /**
- * The session when it has ended, or as it is after `ms` or when a signal aborts. Redis going away meanwhile is no error:
+ * The session when it has ended, or as it is after `ms` or when a signal aborts. A Redis that goes away meanwhile is no error:
  * the session has been accepted.
  */
-export async function waitForEnd(
+async function waitForEnd(
   engine: Pick<EnginePort, 'get' | 'watch'>,
   session: Session,
   ms: number,
@@ -32,15 +61,11 @@ export async function waitForEnd(
   let unwatch: (() => void) | undefined
   try {
     for (;;) {
-      try {
-        unwatch ??= await engine.watch(session.id, { entry: () => bell.ring(), progress: () => {} })
-        const found = await engine.get(session.id)
-        // Deleted while we waited: it had ended, and the last we saw of it is all there is.
-        if (!found) return latest
-        latest = found
-      } catch (error) {
-        if (!(error instanceof DarkroomError && error.class === 'transient')) throw error
-      }
+      unwatch ??= await tolerant(() => engine.watch(session.id, { entry: () => bell.ring(), progress: () => {} }))
+      const found = unwatch && (await tolerant(async () => ({ session: await engine.get(session.id) })))
+      // A session that was deleted meanwhile had ended; the API knows no later state of it.
+      if (found && !found.session) return latest
+      latest = found?.session ?? latest
       const left = until - performance.now()
       if (ended.has(latest.status) || left <= 0 || signals.some((signal) => signal?.aborted)) return latest
       await bell.wait(Math.min(1000, left), ...signals)

@@ -5,9 +5,9 @@
 import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
-import { DarkroomClient, type ImageRequest, type Receipt, type Session } from '../client/index.ts'
+import { DarkroomClient, Problem, type ImageRequest, type Receipt, type Session } from '../client/index.ts'
 import { root } from '../config.ts'
-import { DarkroomError, defineErrors } from '../errors.ts'
+import { defineErrors } from '../errors.ts'
 import { discoverModels } from '../models/scan.ts'
 import type { Role, Supervisor, SupervisorEvent } from '../supervisor.ts'
 import { savePictures } from './pictures.ts'
@@ -130,7 +130,7 @@ async function draw(client: DarkroomClient, request: ImageRequest, meanwhile?: (
   say(`"${request.prompt}"  ${String(width)} × ${String(height)}, ${String(steps)} steps, ${String(sampler)}, seed ${request.seed}`)
   const [end] = await Promise.all([watch(client, session.id, progressView()), meanwhile?.(session)])
   if (end.status === 'succeeded') return end
-  throw end.error ? DarkroomError.fromWire(end.error) : demoError('failed', `the session is ${end.status}`)
+  throw Problem.ofSession(end)
 }
 
 async function killInTheMiddle({ workers }: Supervisor, client: DarkroomClient, { id }: Session): Promise<void> {

@@ -1,4 +1,4 @@
-/** `darkroom devices`: what there is to draw on, and how it is. */
+/** `darkroom devices`: list devices, show their state, choose one. */
 import type { Device, DeviceEvent, DeviceStatus } from '../client/index.ts'
 import { gib, size } from './bars.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
@@ -61,7 +61,7 @@ function describe(device: Device, { vitals, running }: DeviceStatus): string {
     ['uuid', device.uuid],
     ['luid', device.luid],
     ['exactness', device.exactnessKey],
-    ['looked at', `${device.ageS.toFixed(1)} s ago`],
+    ['measured', `${device.ageS.toFixed(1)} s ago`],
   ]
   return lines.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(20)}${value}`])).join('\n')
 }
@@ -84,7 +84,7 @@ export async function events(options: Output & { device?: string; limit?: number
 }
 
 export async function optimize(id: string, { keepModels, ...options }: Output & { keepModels?: boolean }): Promise<void> {
-  const { before, after, did } = await (await connectApi(options)).optimizeDevice(id, { idleModels: !keepModels })
+  const { before, after, did } = await (await connectApi(options)).run('device-optimize', { device: id, idleModels: !keepModels })
   if (options.json) return sayJson({ before, after, did })
   for (const each of did) say(each)
   const rows = (['used', 'allocations', 'arenas', 'python'] as const).map((name) => [name, size(before[name]), size(after[name])])
@@ -93,9 +93,10 @@ export async function optimize(id: string, { keepModels, ...options }: Output & 
 }
 
 export async function refresh(id: string, options: Output): Promise<void> {
-  const { sampledAt } = await (await connectApi(options)).refreshDevice(id)
+  const output = await (await connectApi(options)).run('device-refresh', { device: id })
+  const sampledAt = new Date(output.sampledAt).toISOString()
   if (options.json) sayJson({ sampledAt })
-  else say(`looked at ${sampledAt}`)
+  else say(`measured at ${sampledAt}`)
 }
 
 /** Shows the default device, or changes it: `any` takes it away. */

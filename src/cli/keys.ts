@@ -1,7 +1,7 @@
 /** `darkroom keys add | list | revoke`: they work on Redis itself, since a farm without a key must be able to get its first one. */
 import { join } from 'node:path'
 import { askHolder } from '../../host/lock.mjs'
-import { KeyStore, scopes, type Scope } from '../api/auth.ts'
+import { KeyStore, scopes, type Scope } from '../api-keys.ts'
 import { readConfig } from '../config.ts'
 import { keyError } from '../errors.ts'
 import { startRedis } from '../redis-server.ts'

@@ -1,9 +1,11 @@
-/** `darkroom memory`: what holds it, and the few things one can do with it by hand. */
-import type { Allocation, CommandOptions, DarkroomClient, MemoryAnalytics } from '../client/index.ts'
+/** `darkroom memory`: shows the memory of devices, and changes allocations by hand. */
+import { present } from '../api/view.ts'
+import type { Allocation, CommandOutput, MemoryAnalytics, RunOptions } from '../client/index.ts'
+import { AllocationView } from '../domains/memory/figures/report.ts'
 import { describePool, gib, legend, size } from './bars.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { duration } from './progress.ts'
-import { watch } from './sessions.ts'
+import { showFrame } from './sessions.ts'
 import { progressView, say, sayJson, table, whisper } from './terminal.ts'
 
 interface Output extends ConnectionOptions {
@@ -26,8 +28,11 @@ export async function show(options: Output): Promise<void> {
   for (const { device, message } of await client.memoryRecommendations()) say(`${device}: ${message}`)
 }
 
-const left = ({ expiresAt }: Allocation): string =>
+const left = ({ expiresAt }: Pick<Allocation, 'expiresAt'>): string =>
   expiresAt === null ? 'with its owner' : `in ${duration((Date.parse(expiresAt) - Date.now()) / 1000)}`
+
+/** The allocation that a command made or changed, as lists show it. */
+const shownAllocation = (allocation: CommandOutput<'memory-allocate'>): Allocation => present(AllocationView, allocation)
 
 export async function allocations(options: OfDevice): Promise<void> {
   const found = await (await connectApi(options)).allocations(ofDevice(options))
@@ -53,7 +58,7 @@ const made = ({ kind, placement, ttl, ...options }: MakeOptions) => ({
 })
 
 export async function allocate(bytes: number, options: MakeOptions): Promise<void> {
-  const allocation = await (await connectApi(options)).allocate({ bytes, ...made(options) })
+  const allocation = shownAllocation(await (await connectApi(options)).run('memory-allocate', { bytes, ...made(options) }))
   if (options.json) return sayJson(allocation)
   say(allocation.id)
   whisper(`${size(bytes)} on ${allocation.device}; it goes ${left(allocation)} unless it is renewed`)
@@ -63,7 +68,7 @@ export async function release(ids: string[], options: Output): Promise<void> {
   const client = await connectApi(options)
   const released = []
   for (const id of ids) {
-    const one = await client.release(id)
+    const one = await client.run('memory-release', { id })
     released.push(one)
     if (!options.json) say(`released ${id}, ${size(one.bytes)}`)
   }
@@ -71,7 +76,8 @@ export async function release(ids: string[], options: Output): Promise<void> {
 }
 
 export async function renew(id: string, { ttl, ...options }: Output & { ttl?: number }): Promise<void> {
-  const allocation = await (await connectApi(options)).renew(id, ttl === undefined ? {} : { timeToLiveS: ttl })
+  const input = { id, ...(ttl !== undefined && { timeToLiveS: ttl }) }
+  const allocation = shownAllocation(await (await connectApi(options)).run('memory-renew', input))
   if (options.json) sayJson(allocation)
   else say(`${id} goes ${left(allocation)}`)
 }
@@ -88,14 +94,21 @@ const range = ({ fromAt, at, bytes }: RangeOptions) => ({
   ...(bytes !== undefined && { bytes }),
 })
 
-/** Shows how far a long command is. */
-const shown = (client: DarkroomClient, { json }: Output): CommandOptions =>
-  json ? {} : { onAccepted: ({ id }) => watch(client, id, progressView()) }
+/** Runs a long command, and shows its progress. */
+async function watched<T>({ json }: Output, run: (options: RunOptions) => Promise<T>): Promise<T> {
+  if (json) return run({})
+  const view = progressView()
+  try {
+    return await run({ onFrame: (frame) => showFrame(view, frame) })
+  } finally {
+    view.stop()
+  }
+}
 
 export async function copy(from: string, to: string, options: RangeOptions): Promise<void> {
   const client = await connectApi(options)
   const request = { from, to, ...range(options), ...(options.verify && { verify: true }) }
-  const { bytes, seconds, crc32 } = await client.copyMemory(request, shown(client, options))
+  const { bytes, seconds, crc32 } = await watched(options, (more) => client.run('memory-copy', request, more))
   if (options.json) return sayJson({ bytes, seconds, crc32 })
   const rate = seconds > 0 ? `, ${(bytes / seconds / 2 ** 30).toFixed(2)} GiB/s` : ''
   say(`copied ${size(bytes)}${rate}${crc32 === null ? '' : `, CRC-32 ${crc32} on both sides`}`)
@@ -105,7 +118,9 @@ export async function transfer(from: string, options: RangeOptions & MakeOptions
   const client = await connectApi(options)
   const { to } = options
   const request = { from, ...range(options), ...made(options), ...(to !== undefined && { to }), verify: options.verify ?? true }
-  const { allocation, bytes, crc32 } = await client.transferMemory(request, shown(client, options))
+  const output = await watched(options, (more) => client.run('memory-transfer', request, more))
+  const { bytes, crc32 } = output
+  const allocation = shownAllocation(output.allocation)
   if (options.json) return sayJson({ allocation, bytes, crc32 })
   say(allocation.id)
   whisper(`transferred ${size(bytes)} to ${allocation.device}, CRC-32 ${crc32}; it goes ${left(allocation)}`)
@@ -113,7 +128,7 @@ export async function transfer(from: string, options: RangeOptions & MakeOptions
 
 export async function defragment(device: string, options: Output): Promise<void> {
   const client = await connectApi(options)
-  const done = await client.defragmentMemory({ device }, shown(client, options))
+  const done = await watched(options, (more) => client.run('memory-defragment', { device }, more))
   if (options.json) return sayJson(done)
   const { moves, bytesMoved, bytesCopied, arenasFreed, before, after } = done.compaction
   const percent = (fraction: number): string => `${Math.round(100 * fraction)} %`

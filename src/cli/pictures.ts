@@ -1,6 +1,6 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
-import type { DarkroomClient, Session } from '../client/index.ts'
+import type { DarkroomClient, Image, Session } from '../client/index.ts'
 import { sha256Of } from '../artifacts/store.ts'
 import { artifactError } from '../errors.ts'
 
@@ -10,7 +10,7 @@ import { artifactError } from '../errors.ts'
  * @returns paths, in the order of the images
  */
 export async function savePictures(client: DarkroomClient, { output }: Session, out = '.'): Promise<string[]> {
-  const images = output?.images ?? []
+  const images = (output?.images ?? []) as Image[]
   const isFile = extname(out).toLowerCase() === '.png'
   const paths: string[] = []
   for (const [i, { sha256, seed }] of images.entries()) {

@@ -64,7 +64,7 @@ async function follow(client: DarkroomClient, id: string, view: ProgressView = p
   }
 }
 
-function showFrame(view: ProgressView, frame: Frame): void {
+export function showFrame(view: ProgressView, frame: Frame): void {
   if (frame.kind === 'progress') return view.show(frame.progress)
   if (frame.type === 'session.succeeded') return view.done()
   const { step, worker, reason } = frame.data as { step?: string; worker?: string; reason?: string }

@@ -1,34 +1,36 @@
-/** A typed client of the HTTP interface. It survives a restarted API: submits carry an idempotency key, streams go on where they were cut. */
-import { randomUUID } from 'node:crypto'
-import type { ControlVerb, Signal, Status } from '../engine/session.ts'
+/**
+ * A typed client of the HTTP interface, in Node and in browsers. It survives a restarted API: submits carry an idempotency key, streams
+ * go on where they were cut.
+ */
+import type { HealthView } from '../api/health/views.ts'
+import type { ControlVerb, Signal } from '../engine/session.ts'
 import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type {
-  AllocateRequest,
   Allocation,
-  CopyRequest,
+  AllocationList,
+  CommandInput,
+  CommandName,
+  CommandOutput,
   DefaultDevice,
   Device,
-  DeviceEvent,
+  DeviceEventPage,
   DeviceMemory,
-  DeviceOptimized,
   DeviceStatus,
   Frame,
   ImageRequest,
   MemoryAnalytics,
-  MemoryCopied,
-  MemoryDefragmented,
   MemoryLeaks,
   MemoryPool,
   MemoryRecommendation,
-  MemoryTransferred,
   Progress,
   Receipt,
   ResidentModels,
   Session,
+  SessionEvent,
   SessionPage,
+  Status,
   Submission,
-  TransferRequest,
   Worker,
 } from './types.ts'
 
@@ -48,10 +50,10 @@ export interface SubmitOptions {
   signal?: AbortSignal
 }
 
-export interface CommandOptions {
+export interface RunOptions {
   idempotencyKey?: string
-  /** Called with the session of the command, and waited for, before its result is. */
-  onAccepted?: (session: Session) => Promise<unknown>
+  /** Sees the history and progress of the command on the way. */
+  onFrame?: (frame: Frame) => void
   signal?: AbortSignal
 }
 
@@ -64,7 +66,7 @@ export interface ListFilter {
   limit?: number
 }
 
-const terminal = new Set(['session.succeeded', 'session.failed', 'session.cancelled'])
+const terminal: ReadonlySet<string> = new Set(['session.succeeded', 'session.failed', 'session.cancelled'])
 
 export class DarkroomClient {
   readonly url: string
@@ -78,7 +80,7 @@ export class DarkroomClient {
   }
 
   /** Submits a session; sent again under the same key when the answer got lost. @throws Problem */
-  submit(submission: Submission, { idempotencyKey = randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
+  submit(submission: Submission, { idempotencyKey = crypto.randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
     const headers = { 'Idempotency-Key': idempotencyKey, ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) }
     return this.#json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
   }
@@ -115,7 +117,7 @@ export class DarkroomClient {
   }
 
   /** Tells the workflow of a session something; sent again under the same event id when the answer got lost. @throws Problem */
-  signal(id: string, { type, data, eventId = randomUUID() }: Signal): Promise<Session> {
+  signal(id: string, { type, data, eventId = crypto.randomUUID() }: Signal): Promise<Session> {
     return this.#json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
   }
 
@@ -153,7 +155,7 @@ export class DarkroomClient {
   }
 
   /** Events after the one numbered `after`, oldest first; without it the newest. Go on after `newest`. */
-  deviceEvents(filter: { after?: number; device?: string; limit?: number } = {}): Promise<{ events: DeviceEvent[]; newest: number }> {
+  deviceEvents(filter: { after?: number; device?: string; limit?: number } = {}): Promise<DeviceEventPage> {
     return this.#json('GET', `/v1/devices/events${queryOf(filter)}`)
   }
 
@@ -166,17 +168,7 @@ export class DarkroomClient {
     return this.#json('PUT', '/v1/devices/default', { body: { device } })
   }
 
-  /** Lets go of caches, and of models that nobody uses unless `idleModels` is false. */
-  optimizeDevice(id: string, request: { idleModels?: boolean } = {}, options: CommandOptions = {}): Promise<DeviceOptimized> {
-    return this.#command('POST', `${deviceOf(id)}/optimize`, request, options)
-  }
-
-  /** Has its worker take its figures now. */
-  refreshDevice(id: string, options: CommandOptions = {}): Promise<{ sampledAt: string }> {
-    return this.#command('POST', `${deviceOf(id)}/refresh`, undefined, options)
-  }
-
-  // ---- memory; commands wait for their result, however long it takes ----
+  // ---- memory ----
 
   /** Every device, and behind those of a host its RAM. */
   async memory(): Promise<MemoryPool[]> {
@@ -184,7 +176,7 @@ export class DarkroomClient {
   }
 
   /** The caller's, and those of sessions it may see. */
-  allocations(filter: { device?: string } = {}): Promise<{ allocations: Allocation[]; isComplete: boolean }> {
+  allocations(filter: { device?: string } = {}): Promise<AllocationList> {
     return this.#json('GET', `/v1/memory/allocations${queryOf(filter)}`)
   }
 
@@ -209,57 +201,25 @@ export class DarkroomClient {
     return (await this.#json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
   }
 
-  allocate(request: AllocateRequest, options: CommandOptions = {}): Promise<Allocation> {
-    return this.#command('POST', '/v1/memory/allocations', request, options)
+  // ---- commands ----
+
+  /**
+   * Runs a command and returns its output, however long it takes. Under one idempotency key it is one command, however often it is sent.
+   * @throws Problem the refusal, or the error its session ended with
+   */
+  async run<Name extends CommandName>(
+    name: Name,
+    input: CommandInput<Name>,
+    { onFrame, ...options }: RunOptions = {},
+  ): Promise<CommandOutput<Name>> {
+    const submission = { workflow: name, input: input as Record<string, unknown> }
+    const submitted = await this.submit(submission, { ...options, ...(!onFrame && { waitS: 60 }) })
+    const session = submitted.endedAt === null ? await this.untilEnd(submitted.id, onFrame, options.signal) : submitted
+    if (session.status === 'succeeded') return session.output as CommandOutput<Name>
+    throw Problem.ofSession(session)
   }
 
-  release(id: string, options: CommandOptions = {}): Promise<{ id: string; bytes: number }> {
-    return this.#command('DELETE', allocationOf(id), undefined, options)
-  }
-
-  renew(id: string, request: { timeToLiveS?: number } = {}, options: CommandOptions = {}): Promise<Allocation> {
-    return this.#command('POST', `${allocationOf(id)}/renew`, request, options)
-  }
-
-  copyMemory(request: CopyRequest, options: CommandOptions = {}): Promise<MemoryCopied> {
-    return this.#command('POST', '/v1/memory/copy', request, options)
-  }
-
-  transferMemory(request: TransferRequest, options: CommandOptions = {}): Promise<MemoryTransferred> {
-    return this.#command('POST', '/v1/memory/transfer', request, options)
-  }
-
-  /** CRC-32 of a range, 8 hex digits. */
-  checksumMemory(
-    request: { id: string; at?: number; bytes?: number },
-    options: CommandOptions = {},
-  ): Promise<{ id: string; at: number; bytes: number; crc32: string }> {
-    return this.#command('POST', '/v1/memory/checksum', request, options)
-  }
-
-  defragmentMemory(request: { device: string; maxBytes?: number }, options: CommandOptions = {}): Promise<MemoryDefragmented> {
-    return this.#command('POST', '/v1/memory/defragment', request, options)
-  }
-
-  /** Asks until the result is there: under one key it is one command, however often it is asked for. @throws Problem what it failed of */
-  async #command<T>(
-    method: string,
-    path: string,
-    body: object | undefined,
-    { idempotencyKey = randomUUID(), onAccepted, signal }: CommandOptions,
-  ): Promise<T> {
-    const more = { ...(body && { body }), ...(signal && { signal }) }
-    if (onAccepted) {
-      const headers = { 'Idempotency-Key': idempotencyKey }
-      await onAccepted(await this.#json<Session>(method, path, { ...more, headers }))
-    }
-    for (;;) {
-      const headers = { 'Idempotency-Key': idempotencyKey, Prefer: 'wait=60' }
-      const response = await this.#request(method, path, { ...more, headers })
-      const answer: unknown = await response.json()
-      if (response.status !== 202) return answer as T
-    }
-  }
+  // ---- the farm ----
 
   /** Why the farm is not ready; empty when it is. */
   async notReady(): Promise<string[]> {
@@ -273,13 +233,14 @@ export class DarkroomClient {
   }
 
   /** Whether the process answers. */
-  async health(): Promise<{ status: 'ok'; uptimeS: number }> {
+  async health(): Promise<HealthView> {
     return this.#json('GET', '/v1/health', { again: false })
   }
 
   /** Bytes of an artifact by its SHA-256. */
-  async artifact(sha256: string): Promise<Buffer> {
-    return Buffer.from(await (await this.#request('GET', `/v1/artifacts/${encodeURIComponent(sha256)}`)).arrayBuffer())
+  async artifact(sha256: string): Promise<Uint8Array> {
+    const response = await this.#request('GET', `/v1/artifacts/${encodeURIComponent(sha256)}`)
+    return new Uint8Array(await response.arrayBuffer())
   }
 
   /**
@@ -306,8 +267,9 @@ export class DarkroomClient {
             continue
           }
           last = Number(number)
-          yield { kind: 'event', id: last, type: event, data: JSON.parse(data) } as Frame
-          if (terminal.has(event)) return
+          const entry = { kind: 'event', id: last, type: event, data: JSON.parse(data) } as SessionEvent
+          yield entry
+          if (terminal.has(entry.type)) return
         }
       } catch (error) {
         if (signal?.aborted || (error instanceof Problem && !isPassing(error))) throw error
@@ -333,18 +295,15 @@ export class DarkroomClient {
   async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
     const mayRepeat = options.again ?? !path.endsWith('/retry')
     const until = performance.now() + this.#patienceMs
-    let isFinal = false
     for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 2000)) {
       try {
         const response = await this.#fetch(method, path, options)
         if (response.ok) return response
-        // What a session has failed of does not change by asking again.
-        isFinal = response.headers.has('Location')
         throw await Problem.of(response)
       } catch (error) {
         const problem = error instanceof Problem ? error : Problem.unreachable(this.url, error)
         if (options.signal?.aborted) throw error
-        if (!mayRepeat || isFinal || !isPassing(problem) || performance.now() + waitMs > until) throw problem
+        if (!mayRepeat || !isPassing(problem) || performance.now() + waitMs > until) throw problem
       }
       await pause(waitMs, options.signal)
     }

@@ -1,35 +1,3 @@
-export { DarkroomClient, type ClientOptions, type CommandOptions, type ListFilter, type SubmitOptions } from './client.ts'
+export { DarkroomClient, type ClientOptions, type ListFilter, type RunOptions, type SubmitOptions } from './client.ts'
 export { Problem, type ProblemDocument } from './problem.ts'
-export type {
-  AllocateRequest,
-  Allocation,
-  CopyRequest,
-  DefaultDevice,
-  Device,
-  DeviceAlert,
-  DeviceEvent,
-  DeviceMemory,
-  DeviceOptimized,
-  DeviceStatus,
-  Frame,
-  Image,
-  ImageRequest,
-  MemoryAnalytics,
-  MemoryCopied,
-  MemoryDefragmented,
-  MemoryLeaks,
-  MemoryPool,
-  MemoryPressure,
-  MemoryRecommendation,
-  MemoryTransferred,
-  Progress,
-  Receipt,
-  ResidentModels,
-  Session,
-  SessionEvent,
-  SessionPage,
-  Status,
-  Submission,
-  TransferRequest,
-  Worker,
-} from './types.ts'
+export type * from './types.ts'

@@ -1,16 +1,8 @@
-/** A refusal or failure of the API, as its problem document says it. */
-export interface ProblemDocument {
-  title: string
-  status: number
-  detail: string
-  code: string
-  class: string
-  remedy: string
-  requestId?: string
-  field?: string
-  problems?: { field: string; message: string }[]
-  reasons?: string[]
-}
+import type { Problem as Document } from '../api/problem.ts'
+import type { Session } from './types.ts'
+
+/** A refusal or failure of the API, as its problem document says it. What the client says itself has no request id. */
+export type ProblemDocument = Omit<Document, 'type' | 'requestId'> & Partial<Pick<Document, 'requestId'>>
 
 export class Problem extends Error {
   readonly document: ProblemDocument
@@ -42,6 +34,24 @@ export class Problem extends Error {
       },
       { cause },
     )
+  }
+
+  /** Why a session has no output: the error it ended with, or that it was cancelled. */
+  static ofSession({ id, status, error }: Session): Problem {
+    const {
+      code,
+      class: errorClass,
+      message,
+      remedy,
+      field,
+    } = error ?? {
+      code: 'session.cancelled',
+      class: 'cancelled' as const,
+      message: `session ${id} is ${status}`,
+      remedy: 'Submit it again if it was not meant to end.',
+      field: undefined,
+    }
+    return new Problem({ title: 'Session failed', status: 200, detail: message, code, class: errorClass, remedy, field })
   }
 
   /** Reads the problem of a response that is no success. */

@@ -1,237 +1,69 @@
-/** Shapes of the HTTP interface: the engine's records with times as ISO 8601 text. */
-import type { WireError } from '../errors.ts'
-import type { DeviceEvent as DeviceEventRecord } from '../farm/device-events.ts'
-import type { MemoryAnalytics as AnalyticsRecord } from '../farm/devices.ts'
-import type { EventType, Progress, Receipt as ReceiptRecord, Session as SessionRecord, Status, StepReceipt } from '../engine/session.ts'
-import type { WorkerRecord } from '../farm/record.ts'
+/** Types of the HTTP interface, inferred from its views and from the workflows. Nothing of them is loaded at run time. */
+import type { z } from 'zod'
+import type * as Devices from '../api/devices/views.ts'
+import type * as Memory from '../api/memory/views.ts'
+import type * as Sessions from '../api/sessions/views.ts'
+import type { WorkerView } from '../api/workers/views.ts'
+import type { Operations, StepName } from '../domains/index.ts'
+import type { ImageRef } from '../domains/values.ts'
+import type { Status } from '../engine/session.ts'
+import type { imageGeneration } from '../workflows/built-in/image-generation.ts'
+import type { memoryTransfer } from '../workflows/built-in/memory-transfer.ts'
+import type { CommandName as Dashed } from '../workflows/one-step.ts'
 
-export type { EventType, Progress, Status, WireError }
+export type { Status }
 
-type Timed<T, Names extends keyof T> = Omit<T, Names> & { [Name in Names]: null extends T[Name] ? string | null : string }
-
-export interface Image {
-  sha256: string
-  mediaType: string
-  width: number
-  height: number
-  seed: number
-  bytes: number
-  /** Path of the bytes on the API. */
-  url: string
-}
-
-export type Session = Omit<Timed<SessionRecord, 'createdAt' | 'startedAt' | 'endedAt' | 'deadlineAt'>, 'output'> & {
-  output: ({ images?: Image[] } & Record<string, unknown>) | null
-}
-
-export interface SessionPage {
-  sessions: Session[]
-  next: string | null
-}
-
-type Attempt = Timed<StepReceipt['attempts'][number], 'startedAt' | 'endedAt'>
-
-export type Receipt = Omit<Timed<ReceiptRecord, 'createdAt' | 'startedAt' | 'endedAt'>, 'steps' | 'notes'> & {
-  steps: { key: string; step: string; attempts: Attempt[] }[]
-  notes: { at: string; note: string }[]
-}
-
-export type Worker = Omit<Timed<WorkerRecord, 'startedAt' | 'seenAt'>, 'running' | 'report'> & {
-  running: Running[]
-  native: Pick<Report, 'implementation' | 'backend' | 'reason'>
-  ageS: number
-}
-
-interface Running {
-  /** null, as `session`, for the work of another API key. */
-  key: string | null
-  step: string
-  session: string | null
-  since: string
-}
-
-type Report = WorkerRecord['report']
-export type DeviceAlert = Timed<Report['alerts'][number], 'since'>
-
-export interface Device extends Pick<
-  Report,
-  'backend' | 'implementation' | 'reason' | 'uuid' | 'luid' | 'software' | 'capabilities' | 'state'
-> {
-  id: string
-  /** As in `cuda:0`; several devices of a farm may have the same. */
-  name: string
-  /** The name its maker gave it. */
-  model: string
-  host: string
-  worker: string
-  epoch: string
-  status: WorkerRecord['status']
-  isDefault: boolean
-  exactnessKey: string
-  totalBytes: number | null
-  usedBytes: number | null
-  alerts: DeviceAlert[]
-  sampledAt: string
-  ageS: number
-}
-
-export interface DeviceStatus extends Pick<Report, 'state' | 'vitals'> {
-  id: string
-  alerts: DeviceAlert[]
-  totalBytes: number | null
-  usedBytes: number | null
-  running: Running[]
-  sampledAt: string
-  ageS: number
-}
-
-export type DeviceEvent = Timed<DeviceEventRecord, 'at'>
-
-export interface DefaultDevice {
-  device: string | null
-  /** Whether a ready worker owns it now. */
-  isHere: boolean
-}
-
-/** What is held of a device: before and after it was optimized, bytes. */
-export interface HeldMemory {
-  used: number | null
-  allocations: number
-  arenas: number
-  python: number | null
-  models: string[]
-}
-export interface DeviceOptimized {
-  before: HeldMemory
-  after: HeldMemory
-  did: string[]
-}
-
-export type MemoryPressure = Timed<Report['pressure']['device'], 'since'>
-export type Allocation = Timed<Report['allocations'][number], 'createdAt' | 'expiresAt'>
-type LeakRecord = Report['leaks']
-export type MemoryLeaks = Omit<LeakRecord, 'newest'> & { device: string; newest: Timed<LeakRecord['newest'][number], 'foundAt'>[] }
-
-/** Memory of a device, or the RAM of a host (`device` is null). Unknown is null. */
-export interface MemoryPool {
-  pool: 'device' | 'ram'
-  device: string | null
-  host: string
-  name: string
-  total: number | null
-  budget: number | null
-  used: number | null
-  tracked: number
-  /** The part of `used` that can be let go of at once. */
-  evictable: number
-  free: number | null
-  source: string
-  pressure: MemoryPressure
-  sampledAt: string
-  ageS: number
-}
-
-export interface DeviceMemory extends Pick<Report, 'figures' | 'usage' | 'ram' | 'python'> {
-  device: string
-  pressure: { device: MemoryPressure; ram: MemoryPressure }
-  allocations: Allocation[]
-  /** false: more are held than the newest, which are looked through. */
-  isComplete: boolean
-  leaks: MemoryLeaks
-  sampledAt: string
-  ageS: number
-}
-
-export interface ResidentModels {
-  device: string
-  allocatedBytes: number | null
-  reservedBytes: number | null
-  models: { id: string; bytes: number | null; isIdle: boolean }[]
-  sampledAt: string
-}
-
-/** Of one device; times are milliseconds since 1970. */
-export type MemoryAnalytics = AnalyticsRecord & { device: string }
-export type MemoryRecommendation = AnalyticsRecord['recommendations'][number] & { device: string }
-
-/** How memory is made where a request makes some. */
-export interface MakeMemory {
-  kind?: Allocation['kind']
-  placement?: 'automatic' | 'committed' | 'placed'
-  timeToLiveS?: number
-}
-export interface AllocateRequest extends MakeMemory {
-  /** Default: the caller's default device, else the only one there is. */
-  device?: string
-  bytes: number
-}
-export interface CopyRequest {
-  from: string
-  fromAt?: number
-  to: string
-  at?: number
-  /** Default: as much as both hold from there on. */
-  bytes?: number
-  verify?: boolean
-}
-/** Into an allocation (`to`), or a new one on `device`. */
-export interface TransferRequest extends MakeMemory {
-  from: string
-  fromAt?: number
-  bytes?: number
-  to?: string
-  device?: string
-  at?: number
-  verify?: boolean
-}
-export interface MemoryCopied {
-  bytes: number
-  seconds: number
-  /** Of what arrived, where it was verified: 8 hex digits. */
-  crc32: string | null
-}
-export interface MemoryTransferred {
-  allocation: Allocation
-  bytes: number
-  crc32: string
-}
-export interface MemoryDefragmented {
-  compaction: { moves: number; bytesMoved: number; bytesCopied: number; arenasFreed: number; before: number; after: number }
-  /** null where no Python child runs. */
-  python: { freedBytes: number | null } | null
-}
-
-/** Input of `image-generation`; what is left out comes from the model's recommended settings. */
-export interface ImageRequest {
-  prompt: string
-  model?: string
-  negativePrompt?: string
-  width?: number
-  height?: number
-  steps?: number
-  guidance?: number
-  seed?: number
-  sampler?: string
-  count?: number
-  pin?: 'class' | 'strict'
-}
-
-export interface Submission {
-  workflow: string
-  input: object
-  priority?: number
-  tags?: string[]
-  deadlineS?: number
-  /** Id of the device its steps run on, or `cuda:0` while that means one device only. */
-  device?: string
-}
+/** A picture in the output of a session; `url` is the path of its bytes on the API. */
+export type Image = ImageRef & { url: string }
+export type Session = z.infer<typeof Sessions.SessionView>
+export type SessionPage = z.infer<typeof Sessions.SessionPage>
+export type Progress = z.infer<typeof Sessions.ProgressView>
+export type Receipt = z.infer<typeof Sessions.ReceiptView>
+export type Submission = z.input<typeof Sessions.SubmitSession>
+/** Input of `image-generation`; the model's recommended settings fill in what is left out. */
+export type ImageRequest = z.input<typeof imageGeneration.input>
 
 /** A history entry; `id` numbers it within its session. */
 export interface SessionEvent {
   kind: 'event'
   id: number
-  type: EventType
-  data: { at: string } & Record<string, unknown>
+  type: z.infer<typeof Sessions.EventView>['type']
+  data: z.infer<typeof Sessions.EventView>
 }
-
 export type Frame = SessionEvent | { kind: 'progress'; progress: Progress }
+
+export type Worker = z.infer<typeof WorkerView>
+export type Device = z.infer<typeof Devices.DeviceView>
+export type DeviceStatus = z.infer<typeof Devices.StatusView>
+export type DeviceEvent = z.infer<typeof Devices.EventView>
+export type DeviceEventPage = z.infer<typeof Devices.DeviceEventPage>
+export type DefaultDevice = z.infer<typeof Devices.DefaultView>
+
+export type Allocation = z.infer<typeof Memory.AllocationView>
+export type AllocationList = z.infer<typeof Memory.AllocationList>
+export type MemoryPool = z.infer<typeof Memory.PoolView>
+export type DeviceMemory = z.infer<typeof Memory.DeviceMemoryView>
+export type ResidentModels = z.infer<typeof Memory.ModelsView>
+export type MemoryLeaks = z.infer<typeof Memory.LeaksView>
+/** Of one device; times are milliseconds since 1970. */
+export type MemoryAnalytics = z.infer<typeof Memory.AnalyticsView>
+export type MemoryRecommendation = z.infer<typeof Memory.RecommendationView>
+
+// ---- commands ----
+
+/** Operations that clients may ask for, by the name of their workflow. */
+type OneStep = {
+  [Step in StepName as Operations[Step] extends { command: unknown } ? Dashed<Step> : never]: Operations[Step] extends {
+    command: { input: infer Input }
+    output: infer Output
+  }
+    ? { input: Input; output: Output }
+    : never
+}
+type Commands = OneStep & { 'memory-transfer': typeof memoryTransfer }
+
+/** `memory.copy` is `memory-copy`. */
+export type CommandName = keyof Commands
+export type CommandInput<Name extends CommandName> = z.input<Commands[Name]['input']>
+/** As the session's output holds it: instants are milliseconds since 1970. */
+export type CommandOutput<Name extends CommandName> = z.output<Commands[Name]['output']>

@@ -67,8 +67,8 @@ export interface Tools {
   progress(progress: StepProgress): void
   /** The worker's device. @throws DarkroomError `device.lost` when the target is another worker, or another epoch of this device */
   device(target: Target): DeviceTools
-  /** Called when nobody will hear of this attempt's result: it takes back what the result would have named. */
-  undo(act: () => Promise<void>): void
+  /** Registers a compensation: `act` runs when this attempt's result is abandoned, and releases what the result would have named. */
+  onAbandoned(act: () => Promise<void>): void
   /** A sentence for the receipt. */
   note(text: string): Promise<void>
 }
@@ -109,6 +109,8 @@ export interface Route {
   body?: string
   /** False where the body may be left out. */
   isBodyRequired?: boolean
+  /** Fields that errors of its steps call otherwise than the input does, as `{ id: 'from' }`. */
+  fields?: Readonly<Record<string, string>>
   /** What the answer is, in words: `The allocation`. */
   answers: string
 }
@@ -165,10 +167,10 @@ type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command
   run: (input: Input, tools: Tools) => Promise<Output>
 }
 
-/** Declares an operation. Its domain's index gives it its name. */
-export function operation<Input, Output, Given>(
-  definition: Definition<Input, Output> & { command: Command<Given, Input> },
-): Operation<Input, Output> & { command: Command<Given, Input> }
+/** Declares an operation. Its domain's index gives it its name; the schemas of a command type the client's `run`. */
+export function operation<Input, Output extends z.ZodType, Given extends z.ZodType>(
+  definition: Definition<Input, z.output<Output>> & { output: Output; command: Command<z.output<Given>, Input> & { input: Given } },
+): Operation<Input, z.output<Output>> & { output: Output; command: Command<z.output<Given>, Input> & { input: Given } }
 export function operation<Input, Output>(definition: Definition<Input, Output>): Operation<Input, Output>
 export function operation<Input, Output>(
   definition: Definition<Input, Output> & { command?: Command<unknown, Input> },

@@ -8,8 +8,8 @@ export const Bytes = z.int().min(1)
 /** A share, 0 to 1. */
 export const Fraction = z.number().min(0).max(1)
 
-/** Milliseconds since 1970. The HTTP API shows it as ISO 8601 text. */
-export const Instant = z.int().min(0)
+/** Milliseconds since 1970. The HTTP API knows it by its mark and shows it as ISO 8601 text. */
+export const Instant = Object.assign(z.int().min(0), { isInstant: true } as const)
 
 /** SHA-256 as 64 hex digits in lower case; the name of an artifact. */
 export const Sha256 = z.string().regex(/^[0-9a-f]{64}$/)

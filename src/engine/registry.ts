@@ -1,19 +1,15 @@
 /** The workflows and operations that this process knows. */
-import type { z } from 'zod'
 import type { OperationTable } from '../domains/operation.ts'
 import { workflowError } from '../errors.ts'
 import { checkWorkflows, workflowId, type Workflow } from '../workflows/index.ts'
 import { toMermaid } from './diagram.ts'
 import { PureMachine } from './transition.ts'
 
-export interface WorkflowInfo {
-  name: string
-  version: number
-  title: string
-  description: string
-  input: z.ZodType
-  output: z.ZodType
-  resources: { lanes: string[]; note: string }
+/** A workflow as clients may see it. */
+export type WorkflowInfo = Pick<
+  Workflow,
+  'name' | 'version' | 'title' | 'description' | 'input' | 'output' | 'resources' | 'route' | 'scope'
+> & {
   /** Mermaid text of the machine. */
   diagram: string
 }
@@ -57,8 +53,6 @@ export class Registry {
   }
 
   infos(): WorkflowInfo[] {
-    return [...this.#workflows.values()].map(({ name, version, title, description, input, output, resources, machine }) => {
-      return { name, version, title, description, input, output, resources, diagram: toMermaid(machine) }
-    })
+    return [...this.#workflows.values()].map((workflow) => ({ ...workflow, diagram: toMermaid(workflow.machine) }))
   }
 }

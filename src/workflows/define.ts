@@ -36,16 +36,31 @@ export interface Workflow {
 }
 
 /** What its author says of a workflow: a name, what it takes, and its machine. */
-export interface WorkflowDefinition<Given> extends Partial<Omit<Workflow, 'input' | 'resolveInput' | 'name' | 'machine'>> {
+export interface WorkflowDefinition<
+  Name extends string,
+  Version extends number,
+  Input extends z.ZodType,
+  Output extends z.ZodType,
+> extends Partial<Omit<Workflow, 'input' | 'output' | 'resolveInput' | 'name' | 'version' | 'machine'>> {
   /** Words of lower-case letters and digits, joined by dashes. */
-  name: string
-  input: z.ZodType<Given>
+  name: Name
+  version?: Version
+  input: Input
+  output?: Output
   machine: AnyStateMachine
   /** By default the session's input is what the client sent, with the defaults of `input`. */
-  resolveInput?(given: Given, catalogue: Catalogue): Promise<Fields>
+  resolveInput?(given: z.output<Input>, catalogue: Catalogue): Promise<Fields>
 }
 
-/** Steps that a session is reckoned with when its workflow does not say. */
+/** A workflow with its name, version and schemas as types, for the machines that run it as a child session. */
+export type Defined<Name extends string, Version extends number, Input extends z.ZodType, Output extends z.ZodType> = Workflow & {
+  name: Name
+  version: Version
+  input: Input
+  output: Output
+}
+
+/** How many steps a session is reckoned with when its workflow does not say. */
 const usualSteps = 10
 
 /**
@@ -53,16 +68,21 @@ const usualSteps = 10
  * the byte, and a session is as far as its step.
  * @throws Error when the name is none
  */
-export function defineWorkflow<Given>({ name, input, machine, ...more }: WorkflowDefinition<Given>): Workflow {
+export function defineWorkflow<
+  const Name extends string,
+  Input extends z.ZodType,
+  Output extends z.ZodType = z.ZodRecord<z.ZodString, z.ZodUnknown>,
+  const Version extends number = 1,
+>({ name, input, machine, ...more }: WorkflowDefinition<Name, Version, Input, Output>): Defined<Name, Version, Input, Output> {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(name))
     throw new Error(`the name of a workflow is like image-generation, not ${JSON.stringify(name)}`)
   const words = name.replaceAll('-', ' ')
   return {
     name,
-    version: 1,
+    version: 1 as Version,
     title: words.charAt(0).toUpperCase() + words.slice(1),
     description: '',
-    output: z.record(z.string(), z.unknown()),
+    output: z.record(z.string(), z.unknown()) as unknown as Output,
     exact: false,
     progress: (_context, _step, fraction) => ({ fraction }),
     isStrict: () => false,

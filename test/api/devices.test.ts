@@ -1,6 +1,6 @@
 /** Devices over HTTP: what they are, the one that a caller prefers, and what becomes of them. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { KeyStore } from '../../src/api/auth.ts'
+import { KeyStore } from '../../src/api-keys.ts'
 import { keys } from '../../src/keys.ts'
 import { eventually, startFarm, type Farm } from '../support/farm.ts'
 import { ApiClient, type Answer } from '../support/http.ts'

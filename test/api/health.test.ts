@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { publishWorker, withdrawWorker } from '../../src/farm/presence.ts'
-import { scopes } from '../../src/api/auth.ts'
+import { scopes } from '../../src/api-keys.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
 import { report } from '../support/report.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'

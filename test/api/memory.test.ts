@@ -1,6 +1,6 @@
 /** Device memory over HTTP, on a farm with real workers: who may touch what, what is refused, and that nothing is left over. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { KeyStore, type Scope } from '../../src/api/auth.ts'
+import { KeyStore, type Scope } from '../../src/api-keys.ts'
 import { readWorkers } from '../../src/farm/presence.ts'
 import { eventually, startFarm, type Farm } from '../support/farm.ts'
 import { ApiClient, type Answer } from '../support/http.ts'

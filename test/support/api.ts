@@ -3,7 +3,7 @@
  * `ApiSetup` as JSON.
  */
 import { join } from 'node:path'
-import { KeyStore } from '../../src/api/auth.ts'
+import { KeyStore } from '../../src/api-keys.ts'
 import { listen, startApi, type RunningApi } from '../../src/api/server.ts'
 import { FileArtifactStore } from '../../src/artifacts/store.ts'
 import { readConfig } from '../../src/config.ts'

@@ -30,12 +30,14 @@ export const Capabilities = z.strictObject({
 export type Capabilities = z.infer<typeof Capabilities>
 
 export const alertCodes = ['device.hot', 'device.errors', 'device.lost', 'memory.pressure', 'memory.leak', 'native.missing'] as const
-export const Alert = z.strictObject({
-  code: z.enum(alertCodes),
-  message: z.string(),
-  /** By the worker's clock. */
-  since: Instant,
-})
+export const Alert = z
+  .strictObject({
+    code: z.enum(alertCodes),
+    message: z.string(),
+    /** By the worker's clock. */
+    since: Instant,
+  })
+  .meta({ id: 'DeviceAlert' })
 export type Alert = z.infer<typeof Alert>
 
 /** A device as the worker that owns it sees it. */

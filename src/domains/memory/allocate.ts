@@ -18,11 +18,13 @@ export const allocate = operation({
   command: {
     title: 'Allocate memory',
     description: 'Real memory of a device, or of its host, that belongs to the caller until its time is over.',
-    input: z.strictObject({
-      device: DeviceName.optional().describe('default: the caller’s default device, else the only one there is'),
-      bytes: Bytes,
-      ...make,
-    }),
+    input: z
+      .strictObject({
+        device: DeviceName.optional().describe('default: the caller’s default device, else the only one there is'),
+        bytes: Bytes,
+        ...make,
+      })
+      .meta({ example: { device: 'cuda:0', bytes: 1_048_576 } }),
     async resolve({ device, timeToLiveS, ...given }, catalogue) {
       const target = await catalogue.device(device, 'input.device')
       const whose = given.kind === 'device' ? 'device' : 'ram'

@@ -79,6 +79,6 @@ export const memoryTransfer = defineWorkflow({
   },
   progress: (_context, name, fraction) => ({ fraction: (name === 'memory.read' ? 0 : 0.5) + fraction / 2 }),
   steps: () => 2,
-  route: { method: 'post', path: '/memory/transfer', body: 'TransferMemory', answers: 'The result' },
+  route: { method: 'post', path: '/memory/transfer', body: 'TransferMemory', fields: { id: 'from' }, answers: 'The result' },
   resources: { lanes: ['control'], note: 'commands to the workers of two devices; it fails when one of them ends' },
 })

@@ -31,18 +31,20 @@ export const Kind = z.enum(['device', 'upload', 'readback'])
 export const Placement = z.enum(['automatic', 'committed', 'placed'])
 
 /** An allocation as everybody sees it. */
-export const AllocationView = z.strictObject({
-  id: AllocationId,
-  device: z.string(),
-  bytes: Count,
-  kind: Kind,
-  placement: z.enum(['committed', 'placed']),
-  /** A session's id, or `key:<id>`, `key:local`. */
-  owner: z.string(),
-  createdAt: Instant,
-  expiresAt: Instant.nullable(),
-  inUse: z.boolean(),
-})
+export const AllocationView = z
+  .strictObject({
+    id: AllocationId,
+    device: z.string(),
+    bytes: Count,
+    kind: Kind,
+    placement: z.enum(['committed', 'placed']),
+    /** A session's id, or `key:<id>`, `key:local`. */
+    owner: z.string(),
+    createdAt: Instant,
+    expiresAt: Instant.nullable(),
+    inUse: z.boolean(),
+  })
+  .meta({ id: 'Allocation' })
 export type AllocationView = z.infer<typeof AllocationView>
 
 /** System RAM: of the machine, of which `budget` is what this process may use, and `rss` what it and its Python child hold. */
@@ -68,18 +70,20 @@ export type PythonMemory = z.infer<typeof PythonMemory>
 export const levels = ['ok', 'elevated', 'high', 'critical'] as const
 
 /** Of one pool. What can be dropped at once (`evictable`) does not press. */
-export const Pressure = z.strictObject({
-  level: z.enum(levels),
-  /** (used - evictable) / total */
-  fraction: z.number().min(0).nullable(),
-  used: Count.nullable(),
-  evictable: Count,
-  total: Count.nullable(),
-  /** Since when this level holds. */
-  since: Instant,
-  /** What the ladder did last to relieve it. */
-  rung: z.string().nullable(),
-})
+export const Pressure = z
+  .strictObject({
+    level: z.enum(levels),
+    /** (used - evictable) / total */
+    fraction: z.number().min(0).nullable(),
+    used: Count.nullable(),
+    evictable: Count,
+    total: Count.nullable(),
+    /** Since when this level holds. */
+    since: Instant,
+    /** What the ladder did last to relieve it. */
+    rung: z.string().nullable(),
+  })
+  .meta({ id: 'MemoryPressure' })
 export type Pressure = z.infer<typeof Pressure>
 
 const Leaks = z.strictObject({ count: Count, bytes: Count })

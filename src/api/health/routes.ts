@@ -1,8 +1,9 @@
-/** For whoever watches the process: neither asks for a key. */
-import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import { apiError } from '../errors.ts'
-import type { ApiParts, App, AppEnv } from './context.ts'
-import { json, noQuery, problems } from './route.ts'
+/** For programs that watch the process. These routes ask for no key. */
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { apiError } from '../../errors.ts'
+import type { ApiParts, App, AppEnv } from '../context.ts'
+import { json, noQuery, problems } from '../route.ts'
+import { HealthView, ReadyView } from './views.ts'
 
 const health = createRoute({
   method: 'get',
@@ -10,7 +11,7 @@ const health = createRoute({
   summary: 'Whether this process lives',
   tags: ['health'],
   request: { query: noQuery },
-  responses: { 200: json('It does', z.strictObject({ status: z.literal('ok'), uptimeS: z.number() })), ...problems() },
+  responses: { 200: json('It does', HealthView), ...problems() },
 })
 
 const ready = createRoute({
@@ -20,7 +21,7 @@ const ready = createRoute({
   description: '503 while Redis does not answer, and while a lane takes nothing although jobs wait; `reasons` says which.',
   tags: ['health'],
   request: { query: noQuery },
-  responses: { 200: json('Ready', z.strictObject({ status: z.literal('ready') })), ...problems() },
+  responses: { 200: json('Ready', ReadyView), ...problems() },
 })
 
 export function healthRoutes({ engine, closing }: ApiParts): App {

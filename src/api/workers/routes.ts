@@ -1,8 +1,9 @@
-import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import { needs } from './auth.ts'
-import type { ApiParts, App, AppEnv } from './context.ts'
-import { presentWorker, WorkerView } from './present.ts'
-import { json, keyed, noQuery, problems } from './route.ts'
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { z } from 'zod'
+import { needs } from '../auth.ts'
+import type { ApiParts, App, AppEnv } from '../context.ts'
+import { json, keyed, noQuery, problems } from '../route.ts'
+import { presentWorker, WorkerView } from './views.ts'
 
 const list = createRoute({
   method: 'get',

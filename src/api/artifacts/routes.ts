@@ -1,13 +1,13 @@
 /** Pictures by their SHA-256. Other bytes (tensors, checkpoints) never leave by HTTP, and nothing that a browser would run. */
-import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import { artifactIdPattern } from '../artifacts/store.ts'
-import type { DarkroomError } from '../errors.ts'
-import { artifactError } from '../errors.ts'
-import { needs } from './auth.ts'
-import type { ApiParts, App, AppEnv } from './context.ts'
-import { keyed, noQuery, problems } from './route.ts'
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { z } from 'zod'
+import { artifactIdPattern } from '../../artifacts/store.ts'
+import { artifactError, type DarkroomError } from '../../errors.ts'
+import { needs } from '../auth.ts'
+import type { ApiParts, App, AppEnv } from '../context.ts'
+import { keyed, noQuery, problems } from '../route.ts'
 
-const bytes = z.string().openapi({ type: 'string', format: 'binary' })
+const bytes = z.string().meta({ type: 'string', format: 'binary' })
 
 const get = createRoute({
   method: 'get',
@@ -17,7 +17,7 @@ const get = createRoute({
   ...keyed,
   middleware: needs('read'),
   request: {
-    params: z.object({ sha256: z.string().openapi({ description: '64 hex digits' }) }),
+    params: z.object({ sha256: z.string().meta({ description: '64 hex digits' }) }),
     query: noQuery,
     headers: z.object({ 'if-none-match': z.string().optional() }),
   },

@@ -1,0 +1,80 @@
+/** Streams of server-sent events. Each ends with its listener or with this process, and a Redis that is away for a moment does not end it. */
+import type { Context } from 'hono'
+import { streamSSE } from 'hono/streaming'
+import { z } from 'zod'
+import { DarkroomError } from '../errors.ts'
+import type { Bell } from '../bell.ts'
+import type { ApiParts, AppEnv } from './context.ts'
+
+/** How often a stream asks by itself whether there is something new, ms. */
+export const pollMs = 1000
+const keepAliveMs = 15_000
+
+/** Where a listener goes on: after the event of this id, as `Last-Event-ID` or `after` gives it. */
+export const Position = z
+  .string()
+  .regex(/^\d{1,15}$/, 'must be the id of an event')
+  .transform(Number)
+  .meta({ type: 'integer', minimum: 0 })
+
+export interface StreamedEvent {
+  /** Left out where the event is not sent again to a listener that comes back. */
+  id?: number
+  event: string
+  data: unknown
+}
+
+/** Where the events of one stream come from. */
+export interface Feed {
+  /** Rings when there may be something new. */
+  bell: Bell
+  /** Sends what is new. Returns after how many ms to ask again at the latest; undefined ends the stream. */
+  next(send: (event: StreamedEvent) => Promise<void>): Promise<number | undefined>
+  close?(): void
+}
+
+/** Answers with the events of a feed, which is opened when there is a listener. */
+export async function streamEvents(
+  c: Context<AppEnv>,
+  { log, closing }: Pick<ApiParts, 'log' | 'closing'>,
+  open: () => Promise<Feed>,
+): Promise<Response> {
+  // No listener reads the stream of a HEAD, so nothing would ever end it.
+  if (c.req.raw.method === 'HEAD') return c.body(null, 200, { 'Content-Type': 'text/event-stream' })
+  const feed = await open()
+  c.header('X-Accel-Buffering', 'no')
+  return streamSSE(c, async (stream) => {
+    const gone = new AbortController()
+    stream.onAbort(() => gone.abort())
+    let sentAt = performance.now()
+    const send = async ({ id, event, data }: StreamedEvent): Promise<void> => {
+      await stream.writeSSE({ event, data: JSON.stringify(data), ...(id !== undefined && { id: String(id) }) })
+      sentAt = performance.now()
+    }
+    try {
+      while (!gone.signal.aborted && !closing?.aborted) {
+        const waitMs = await feed.next(send)
+        if (waitMs === undefined) return
+        if (performance.now() - sentAt >= keepAliveMs) {
+          await stream.write(': still here\n\n')
+          sentAt = performance.now()
+        }
+        await feed.bell.wait(waitMs, gone.signal, closing)
+      }
+    } catch (error) {
+      log.error({ requestId: c.get('requestId'), path: c.req.path, err: error }, 'event stream failed')
+    } finally {
+      feed.close?.()
+    }
+  })
+}
+
+/** The answer, or undefined while Redis is away: the next poll asks again. */
+export async function tolerant<T>(question: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await question()
+  } catch (error) {
+    if (error instanceof DarkroomError && error.class === 'transient') return undefined
+    throw error
+  }
+}

@@ -1,0 +1,41 @@
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { z } from 'zod'
+import { workflowError } from '../../errors.ts'
+import { needs } from '../auth.ts'
+import type { ApiParts, App, AppEnv } from '../context.ts'
+import { json, keyed, noQuery, problems } from '../route.ts'
+import { presentWorkflow, WorkflowView } from './views.ts'
+
+const list = createRoute({
+  method: 'get',
+  path: '/workflows',
+  summary: 'List the workflows',
+  tags: ['workflows'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { query: noQuery },
+  responses: { 200: json('All workflows', z.strictObject({ workflows: z.array(WorkflowView) })), ...problems() },
+})
+
+const get = createRoute({
+  method: 'get',
+  path: '/workflows/{name}',
+  summary: 'Get a workflow: its schemas, its needs, its diagram',
+  tags: ['workflows'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { params: z.object({ name: z.string().meta({ example: 'image-generation' }) }), query: noQuery },
+  responses: { 200: json('The workflow', WorkflowView), ...problems(404) },
+})
+
+export function workflowRoutes({ engine }: ApiParts): App {
+  return new OpenAPIHono<AppEnv>()
+    .openapi(list, (c) => c.json({ workflows: engine.workflows().map(presentWorkflow) }, 200))
+    .openapi(get, (c) => {
+      const { name } = c.req.valid('param')
+      const versions = engine.workflows().filter((workflow) => name === workflow.name || name === `${workflow.name}@${workflow.version}`)
+      const newest = versions.toSorted((a, b) => b.version - a.version)[0]
+      if (!newest) throw workflowError('unknown', `there is no workflow ${JSON.stringify(name.slice(0, 128))}`)
+      return c.json(presentWorkflow(newest), 200)
+    })
+}
