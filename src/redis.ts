@@ -185,8 +185,8 @@ export function asRedisError(error: unknown): unknown {
   return error
 }
 
-/** A plain command through the same translation of errors. */
-export async function ask<T>(answer: Promise<T>): Promise<T> {
+/** The answer to a plain command; what ioredis throws becomes an error of the product. */
+export async function translated<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (error) {

@@ -6,6 +6,7 @@ import { root } from '../../src/config.ts'
 import type { SessionEvent } from '../../src/engine/session.ts'
 import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
 import { module as script, Scripted } from '../support/scripted.ts'
+import { quick } from '../support/times.ts'
 
 const journey = pathToFileURL(join(root, 'test/support/journey.ts')).href
 
@@ -38,7 +39,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
   it('a session that kills five workers in a row fails with the evidence; its neighbours succeed, and so does a retry once it is harmless', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 3, module: journey, fake: ['--call-ms', '20'] })
+    await using farm = await startFarm({ workers: 3, module: journey, fake: ['--call-ms', '20'], times: quick })
     const over = supervise(farm)
     const { json } = await farm.client.post('/v1/sessions', {
       workflow: 'journey',
@@ -66,7 +67,9 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
       workers: [{ env: { REHEARSAL_NAME: 'good' } }, { env: { REHEARSAL_NAME: 'good' } }],
       module: script,
       settings: { DARKROOM_HOST_LANE: '4' },
+      times: quick,
     })
+    const { leaseMs, outageMs } = farm.times
     // One step that makes no progress all the while.
     const open = await farm.gate(7, 3)
     const patient = await farm.submit()
@@ -74,15 +77,15 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     const plays: Scripted[] = []
     const play = async (): Promise<void> => {
       // The broken one loses every lease it has: it blocks its process for longer than a lease.
-      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 6500, blockOn: 'bad' }]))
+      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 1.3 * leaseMs, blockOn: 'bad' }]))
     }
     for (let i = 0; i < 3; i++) {
       await play()
       await farm.redis.kill()
-      await sleep(6500)
+      await sleep(1.3 * leaseMs)
       await farm.redis.restart()
       await farm.event(patient, 'step.started', 'inference.denoise')
-      await sleep(2000)
+      await sleep(2 * outageMs)
     }
     expect(await recoveries(farm, patient)).toEqual([])
     for (let i = 0; i < 3; i++) {

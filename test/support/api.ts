@@ -14,6 +14,7 @@ import { connect, untilReady } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { workflows, type Workflow } from '../../src/workflows/index.ts'
 import { fatal } from './points.ts'
+import { timesAt } from './times.ts'
 
 export interface ApiSetup {
   /** File URL of a module that exports further `workflows` and `operations`. */
@@ -21,17 +22,21 @@ export interface ApiSetup {
   /** Folder of the crash points at which it dies. */
   points?: string
   sweeps?: boolean
+  /** The engine's times, as a share of the product's. */
+  times?: number
 }
 
 const config = readConfig()
 const log = createLog(config.logLevel, 'api')
 const setup = JSON.parse(process.argv[2] ?? '') as ApiSetup
-const api = setup.module === undefined ? await startApi(config, log) : await startWith(setup.module)
+const isProduct = setup.module === undefined && setup.times === undefined
+const api = isProduct ? await startApi(config, log) : await startWith(setup)
 process.once('SIGTERM', () => void api.close())
 process.stdout.write(`${JSON.stringify({ ready: api.url })}\n`)
 
-async function startWith(module: string): Promise<RunningApi> {
-  const further = (await import(module)) as { workflows: Workflow[]; operations: OperationTable }
+async function startWith({ module, times = 1 }: ApiSetup): Promise<RunningApi> {
+  const none = { workflows: [], operations: {} }
+  const further = module === undefined ? none : ((await import(module)) as { workflows: Workflow[]; operations: OperationTable })
   const url = config.redisUrl ?? ''
   const redis = connect(url, { patience: 'fail' })
   const subscriber = connect(url, { patience: 'wait' })
@@ -45,7 +50,8 @@ async function startWith(module: string): Promise<RunningApi> {
     log,
     workflows: [...workflows, ...further.workflows],
     operations: { ...operations, ...further.operations },
-    ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
+    sweeps: setup.sweeps,
+    times: timesAt(times),
     ...(setup.points !== undefined && { at: fatal(setup.points) }),
   })
   const running = await listen({ engine, artifacts, keys: new KeyStore(redis), config, log }, config.port)

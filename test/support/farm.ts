@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
 import { connect, type Redis } from '../../src/redis.ts'
+import type { Times } from '../../src/engine/times.ts'
 import type { Document } from '../../src/engine/transition.ts'
 import { ended, type Progress, type SessionEvent, type Status } from '../../src/engine/session.ts'
 import { type WorkerRecord } from '../../src/farm/record.ts'
@@ -24,6 +25,7 @@ import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
 import { startProxy, type FaultProxy } from './proxy.ts'
 import { defaultShards, startTestRedis, type TestRedis } from './redis.ts'
+import { timesAt } from './times.ts'
 import type { WorkerSetup } from './worker.ts'
 
 export interface WorkerOptions {
@@ -54,6 +56,8 @@ export interface FarmOptions extends WorkerOptions {
   proxied?: boolean
   /** Processes of this kind die at crash points that the test arms, and they alone sweep; needs a `module`. */
   dying?: Kind
+  /** The engine's times in every process, as a share of the product's: `quick`, or as they are. */
+  times?: number
 }
 
 /** A session as HTTP gives it. */
@@ -155,6 +159,11 @@ export class Farm implements AsyncDisposable {
     }
   }
 
+  /** The engine's times in its processes. */
+  get times(): Times {
+    return timesAt(this.#options.times ?? 1)
+  }
+
   get shards(): number {
     return this.#options.shards ?? defaultShards
   }
@@ -200,6 +209,11 @@ export class Farm implements AsyncDisposable {
     await Promise.all(each.map((worker) => this.addWorker(worker)))
   }
 
+  #times(): { times?: number } {
+    const { times } = this.#options
+    return times === undefined ? {} : { times }
+  }
+
   #dying(kind: Kind): { points?: string; sweeps?: boolean } {
     const { dying } = this.#options
     if (dying === undefined) return {}
@@ -210,7 +224,7 @@ export class Farm implements AsyncDisposable {
     const name = `api-${this.apis.length}`
     const env = { ...this.#env, DARKROOM_PORT: String(await freePort()) }
     const { module, preload = [] } = this.#options
-    const setup: ApiSetup = { ...(module !== undefined && { module }), ...this.#dying('api') }
+    const setup: ApiSetup = { ...(module !== undefined && { module }), ...this.#times(), ...this.#dying('api') }
     const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
     const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, log })
@@ -225,7 +239,15 @@ export class Farm implements AsyncDisposable {
     const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
     const attempts = join(this.folder, 'attempts', name)
     const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
-    const setup: WorkerSetup = { command, attempts, stall, plain, ...(module !== undefined && { module }), ...this.#dying('worker') }
+    const setup: WorkerSetup = {
+      command,
+      attempts,
+      stall,
+      plain,
+      ...(module !== undefined && { module }),
+      ...this.#times(),
+      ...this.#dying('worker'),
+    }
     const worker = new GroupProcess({
       name,
       entry: join(root, 'test/support/worker.ts'),

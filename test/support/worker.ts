@@ -10,6 +10,7 @@ import { startWorker } from '../../src/workers/boot.ts'
 import type { Stall } from '../../src/workers/python/process.ts'
 import { workflows as builtInWorkflows, type Workflow } from '../../src/workflows/index.ts'
 import { fatal } from './points.ts'
+import { timesAt } from './times.ts'
 
 export interface WorkerSetup {
   /** The Python child's program and arguments. */
@@ -24,6 +25,8 @@ export interface WorkerSetup {
   /** Folder of the crash points at which it dies. */
   points?: string
   sweeps?: boolean
+  /** The engine's times, as a share of the product's. */
+  times?: number
 }
 
 interface Further {
@@ -46,7 +49,8 @@ const worker = await startWorker({
   native: { plain: setup.plain },
   operations: { ...builtIn, ...further.operations },
   workflows: [...builtInWorkflows, ...further.workflows],
-  ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
+  sweeps: setup.sweeps,
+  times: timesAt(setup.times ?? 1),
   ...(setup.points !== undefined && { at: fatal(setup.points) }),
 })
 process.on('SIGUSR2', () => void worker.heartbeat().then((vitals) => say({ vitals })))
