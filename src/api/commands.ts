@@ -26,9 +26,8 @@ type Fields = Record<string, unknown>
 /** The routes of the newest version of each workflow that has one. @throws DarkroomError `workflow.broken` for a route that does not fit its input */
 export function commandRoutes(parts: ApiParts): App {
   const routes = new OpenAPIHono<AppEnv>()
-  const newest = new Map(parts.engine.workflows().map((workflow) => [workflow.name, workflow]))
-  for (const workflow of parts.engine.workflows())
-    if (workflow.version > (newest.get(workflow.name)?.version ?? 0)) newest.set(workflow.name, workflow)
+  const byVersion = parts.engine.workflows().toSorted((a, b) => a.version - b.version)
+  const newest = new Map(byVersion.map((workflow) => [workflow.name, workflow]))
   for (const workflow of newest.values()) if (workflow.route) addRoute(routes, parts, workflow, workflow.route)
   return routes
 }
