@@ -1,4 +1,4 @@
-/** One waits, others ring. A ring while nobody waits is kept for the next wait; several count as one. */
+/** One waits, others ring. A ring before the wait ends it at once; several rings count as one. */
 export class Bell {
   #rung = false
   #wake: (() => void) | undefined

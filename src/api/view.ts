@@ -1,4 +1,6 @@
-/** How HTTP shows values of the domains: instants as ISO 8601 text, artifacts with a link to their bytes, everything else as it is. */
+/**
+ * How HTTP shows values of the domains: an instant as ISO 8601 text, an artifact with a link to its bytes, everything else as it is.
+ */
 import { z } from 'zod'
 import { Instant } from '../domains/values.ts'
 import { ArtifactUrl, withLinks } from './artifacts/views.ts'
@@ -33,7 +35,7 @@ export type ViewOf<S extends Some> = S extends typeof Instant
             >
           : S
 
-/** What the schema of a domain is over HTTP. A schema with an `id` keeps it: that is its name in the OpenAPI document. */
+/** The schema of a domain as HTTP shows it. It keeps the `id`, which is its name in the OpenAPI document. */
 export function viewOf<S extends z.ZodType>(schema: S): ViewOf<S> {
   return view(schema) as ViewOf<S>
 }
