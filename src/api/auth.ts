@@ -1,4 +1,7 @@
-/** Middleware that finds the caller by the API key. While no key is stored, requests from this machine may do everything. */
+/**
+ * Middleware that finds the caller by the API key. While no key is stored, requests from this machine may do
+ * everything.
+ */
 import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'

@@ -1,6 +1,7 @@
 /**
- * Workflows with a route of their own. Each request makes a session. The answer is `202` with the session; with `Prefer: wait=SECONDS` it
- * is `200` with the output, or a problem with the error. Path, body, answer, scope and words of the route come from the workflow.
+ * Workflows with a route of their own. Each request makes a session. The answer is `202` with the session; with
+ * `Prefer: wait=SECONDS` it is `200` with the output, or a problem with the error. Path, body, answer, scope and words
+ * of the route come from the workflow.
  */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
@@ -99,7 +100,10 @@ function requestOf({ name: workflow, input }: WorkflowInfo, route: Route): { par
   return { params, body: body.meta({ ...input.meta(), id: route.body }) }
 }
 
-/** Submits the session, and answers with it or with its output. @throws DarkroomError its refusal, or the session's error */
+/**
+ * Submits the session, and answers with it or with its output.
+ * @throws DarkroomError its refusal, or the session's error
+ */
 async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInfo, input: Fields) {
   const { keyId, scopes } = c.get('caller')
   const idempotencyKey = c.req.header('idempotency-key')
@@ -121,7 +125,9 @@ async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInf
   throw session.error ? DarkroomError.fromWire(session.error) : sessionError('ended', `session ${session.id} was cancelled meanwhile`)
 }
 
-/** The same error with fields as the request names them: `input.bytes` is `bytes`, and a part of the path is no field. */
+/**
+ * The same error with fields as the request names them: `input.bytes` is `bytes`, and a part of the path is no field.
+ */
 function asSent(error: DarkroomError, params: readonly Param[], route: Route): DarkroomError {
   const bare = (name: string): string => name.replace(/^input\./, '')
   const sent = (name: string): string => route.fields?.[name] ?? name

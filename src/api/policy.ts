@@ -1,6 +1,6 @@
 /**
- * Visibility: a key sees its own sessions and allocations, and the allocations of its sessions. An operator, and the user of a machine
- * without keys, see all.
+ * Visibility: a key sees its own sessions and allocations, and the allocations of its sessions. An operator, and the
+ * user of a machine without keys, see all.
  */
 import type { Caller } from '../api-keys.ts'
 import type { AllocationView as Allocation } from '../domains/memory/figures/report.ts'

@@ -29,8 +29,8 @@ export interface RunningApi {
 
 /**
  * Starts the API of a configuration; `config.redisUrl` says where Redis is.
- * @throws DarkroomError `config.invalid`, `redis.unavailable`, `artifact.not_shared`; `api.key_required` when it would listen beyond
- * this machine without a key.
+ * @throws DarkroomError `config.invalid`, `redis.unavailable`, `artifact.not_shared`; `api.key_required` when it would
+ * listen beyond this machine without a key.
  */
 export async function startApi(config: Config, log: Logger): Promise<RunningApi> {
   const url = config.redisUrl
@@ -76,7 +76,9 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   // Every open stream listens to it.
   setMaxListeners(0, closing.signal)
   const app = createApp({ ...parts, closing: closing.signal })
-  /** Answers a request that the app never gets, because its target or Host is no URL. Any other error here is a defect. */
+  /**
+   * Answers a request that the app never gets, because its target or Host is no URL. Any other error here is a defect.
+   */
   const errorHandler = (error: unknown): Response => {
     const requestId = randomUUID()
     const isMalformed = error instanceof RequestError

@@ -1,5 +1,6 @@
 /**
- * Streams of server-sent events. A stream ends with its listener or with this process; it outlives a Redis that is away for a moment.
+ * Streams of server-sent events. A stream ends with its listener or with this process; it outlives a Redis that is away
+ * for a moment.
  */
 import type { Context } from 'hono'
 import { streamSSE } from 'hono/streaming'
@@ -30,7 +31,9 @@ export interface StreamedEvent {
 export interface Feed {
   /** Rings when there may be new events. */
   bell: Bell
-  /** Sends the new events. Returns the ms until it wants to be called again at the latest; undefined ends the stream. */
+  /**
+   * Sends the new events. Returns the ms until it wants to be called again at the latest; undefined ends the stream.
+   */
   next(send: (event: StreamedEvent) => Promise<void>): Promise<number | undefined>
   close?(): void
 }

@@ -1,5 +1,6 @@
 /**
- * How HTTP shows values of the domains: an instant as ISO 8601 text, an artifact with a link to its bytes, everything else as it is.
+ * How HTTP shows values of the domains: an instant as ISO 8601 text, an artifact with a link to its bytes, everything
+ * else as it is.
  */
 import { z } from 'zod'
 import { Instant } from '../domains/values.ts'

@@ -8,7 +8,8 @@ export interface ConnectionOptions {
 }
 
 /**
- * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else at the configured port.
+ * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else at the
+ * configured port.
  * @throws Problem `api.unreachable` at once when there is no answer
  */
 export async function connectApi({ url }: ConnectionOptions): Promise<DarkroomClient> {

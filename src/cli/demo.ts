@@ -1,6 +1,7 @@
 /**
- * `darkroom demo` draws a picture over HTTP on a farm of its own, and removes the farm. With `--kill` it draws the same request twice: once
- * undisturbed, once with the worker killed by SIGKILL in the middle. It compares the two files byte for byte.
+ * `darkroom demo` draws a picture over HTTP on a farm of its own, and removes the farm. With `--kill` it draws the same
+ * request twice: once undisturbed, once with the worker killed by SIGKILL in the middle. It compares the two files byte
+ * for byte.
  */
 import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

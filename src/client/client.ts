@@ -1,6 +1,6 @@
 /**
- * A typed client of the HTTP interface, in Node and in browsers. It survives a restarted API: submits carry an idempotency key,
- * and streams go on where they were cut.
+ * A typed client of the HTTP interface, in Node and in browsers. It survives a restarted API: submits carry an
+ * idempotency key, and streams go on where they were cut.
  */
 import type { HealthView } from '../api/health/views.ts'
 import type { ControlVerb, Signal } from '../engine/session.ts'
@@ -244,8 +244,9 @@ export class DarkroomClient {
   }
 
   /**
-   * History and progress of a session after entry `after`, until its end. A cut connection is made again, and goes on after the
-   * last entry received. @throws Problem when the API refuses, or does not come back within the client's patience
+   * History and progress of a session after entry `after`, until its end. A cut connection is made again, and goes on
+   * after the last entry received.
+   * @throws Problem when the API refuses, or does not come back within the client's patience
    */
   async *follow(id: string, { after = 0, signal }: { after?: number; signal?: AbortSignal } = {}): AsyncGenerator<Frame> {
     let last = after
@@ -291,7 +292,10 @@ export class DarkroomClient {
     return (await (await this.#request(method, path, options)).json()) as T
   }
 
-  /** Repeats a request while the API is away, if it may be sent twice: a read, an idempotent verb, a submit with its key. */
+  /**
+   * Repeats a request while the API is away, if it may be sent twice: a read, an idempotent verb, a submit with its
+   * key.
+   */
   async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
     const mayRepeat = options.again ?? !path.endsWith('/retry')
     const until = performance.now() + this.#patienceMs

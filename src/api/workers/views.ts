@@ -14,7 +14,9 @@ export const RunningView = z.strictObject({
   since: Time,
 })
 
-/** The steps that run on a worker. A caller who does not see all learns that a step runs there, not of which session. */
+/**
+ * The steps that run on a worker. A caller who does not see all learns that a step runs there, not of which session.
+ */
 export const presentRunning = (worker: WorkerRecord, caller: Caller): z.infer<typeof RunningView>[] =>
   worker.running.map(({ key, step, session, since }) => ({
     key: seesAll(caller) ? key : null,
