@@ -6,7 +6,7 @@ import type { Context } from 'hono'
 import { streamSSE } from 'hono/streaming'
 import { z } from 'zod'
 import { DarkroomError } from '../errors.ts'
-import type { Bell } from './bell.ts'
+import type { Bell } from '../bell.ts'
 import type { ApiParts, AppEnv } from './context.ts'
 
 /** A feed is asked for new events at least this often, ms. */
