@@ -40,7 +40,10 @@ export interface ErrorDetails {
   cause?: unknown
 }
 
-/** Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is `memory.invalid`. */
+/**
+ * Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is
+ * `memory.invalid`.
+ */
 export type ErrorFactory<Reason extends string> = (reason: Reason, message: string, more?: ErrorDetails) => DarkroomError
 
 /**
@@ -69,7 +72,10 @@ export class DarkroomError extends Error {
   readonly field: string | undefined
   readonly details: Record<string, unknown> | undefined
 
-  /** `code` must be in the catalogue; `message` says what happened, and to which id. A family's factory is the way to make one. */
+  /**
+   * `code` must be in the catalogue; `message` says what happened, and to which id. A family's factory is the way to
+   * make one.
+   */
   constructor(code: string, message: string, more: ErrorDetails = {}) {
     super(message, more.cause === undefined ? undefined : { cause: more.cause })
     const spec = catalogue.get(code)
