@@ -1,6 +1,6 @@
 /**
- * The private Redis of a data folder: a `redis-server` on a Unix socket with an append-only file. It outlives whoever started it, so
- * a killed supervisor loses nothing and the next one adopts it; only `stop()` ends it.
+ * The private Redis of a data folder: a `redis-server` on a Unix socket with an append-only file. It outlives the
+ * supervisor that started it, so a killed supervisor loses nothing and the next one adopts it; only `stop()` ends it.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ import { defineErrors } from './errors.ts'
 import { connect, untilReady } from './redis.ts'
 
 const serverError = defineErrors('redis', {
-  not_found: { class: 'permanent', remedy: `Run \`npm start\` once, which fetches one, or ${howToInstall()}.` },
+  not_found: { class: 'permanent', remedy: `Run \`npm start\` once, which installs one, or ${howToInstall()}.` },
   start_failed: { class: 'permanent', remedy: 'Read the end of its log, named above.' },
 })
 
@@ -46,9 +46,9 @@ export interface RedisServer {
   readonly version: string
   /** It was running already. */
   readonly adopted: boolean
-  /** Resolves when the process is gone, whatever ended it. */
+  /** Resolves when the process has ended, for any reason. */
   readonly exited: Promise<void>
-  /** Ends it in order and waits: everything it answered is in its file. */
+  /** Asks it to end and waits: every answered write is in its file. */
   stop(): Promise<void>
 }
 
@@ -91,7 +91,8 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
 
 async function launch(folder: string, socket: string, { durability, maxmemory, home, command }: RedisOptions): Promise<RedisServer> {
   const program = command ?? (await findRedis(home ?? ''))?.command
-  if (program === undefined) throw serverError('not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and none was fetched')
+  if (program === undefined)
+    throw serverError('not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and set-up has installed none')
   const logFile = join(folder, 'redis.log')
   const settings = {
     dir: folder,
@@ -160,8 +161,8 @@ function listens(socket: string): Promise<boolean> {
 }
 
 /**
- * A Redis whose socket somebody removed still writes to the folder; a second one beside it would break the file. Nobody can reach it,
- * so it ends, in order.
+ * A Redis whose socket was removed still writes to the folder; a second one beside it would break the file. No client can
+ * reach it, so it is asked to end.
  */
 async function endUnreachable(folder: string, socket: string): Promise<void> {
   const pid = Number(await readFile(pidFile(folder), 'utf8').catch(() => ''))
@@ -204,6 +205,6 @@ async function stop(pid: number, exited: Promise<void>, socket: string): Promise
   const timer = setTimeout(() => isAlive(pid) && process.kill(pid, 'SIGKILL'), stopMs)
   await exited
   clearTimeout(timer)
-  // Others may still have something in there.
+  // Other processes may still have files in there.
   await rmdir(dirname(socket)).catch(() => undefined)
 }

@@ -1,9 +1,10 @@
 /**
  * `darkroom up`: a Redis (unless `REDIS_URL`), one API and N workers on one data folder.
  *
- * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children: they drain and
- * exit when the channel to their parent closes, are started again after 0.2 → 10 s when they end by themselves, and are stopped in
- * reverse order. One data folder has one supervisor: the lock is a listening socket, so it ends with its holder.
+ * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children:
+ * they drain and exit when the channel to their parent closes, are started again after 0.2 → 10 s when they end by
+ * themselves, and are stopped in reverse order. One data folder has one supervisor: the lock is a listening socket, so it
+ * ends with its holder.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -20,19 +21,22 @@ const supervisorError = defineErrors('supervisor', {
     class: 'permanent',
     remedy: 'Stop the other `darkroom up`, or give this one a data folder of its own (DARKROOM_DATA).',
   },
-  role_died: { class: 'transient', remedy: 'It is started again; read the end of its log, named above.' },
+  role_died: { class: 'transient', remedy: '`darkroom up` starts it again; read the end of its log, named above.' },
 })
 
 const backoffMs = { first: 200, longest: 10_000 }
-/** A child that lived this long has paid off the failures before it. */
+/** A child that lived this long starts the back-off anew. */
 const healthyMs = 30_000
-/** How long the start of a child may fail for reasons that pass, such as a port that the last run has not let go yet. */
+/** How long the first start of a child may fail for transient reasons, such as a port that the last run still holds. */
 const startMs = 15_000
 const largestLog = 16 * 1024 * 1024
 
 export interface SupervisorEvent {
   what: 'redis' | 'api' | `worker ${number}`
-  /** `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk. `againMs`: when it is started again. */
+  /**
+   * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk.
+   * `againMs`: when it is started again.
+   */
   is: 'starting' | 'ready' | 'failed' | 'ended' | 'unsynced' | 'stopping' | 'stopped'
   pid?: number
   detail?: string
@@ -40,7 +44,7 @@ export interface SupervisorEvent {
 }
 
 export interface SupervisorOptions {
-  /** The environment that the configuration is read from, and that children get. */
+  /** Environment of the configuration and of the children. */
   env?: NodeJS.ProcessEnv
   /** Program and first arguments of a child; `api` or `worker` follows. */
   program: string[]
@@ -55,7 +59,7 @@ export interface SupervisorOptions {
 export interface Role {
   readonly name: string
   readonly pid: number | undefined
-  /** What the child said when it was ready first. Rejects with the reason when it never will be. */
+  /** The child's first `ready` message. Rejects with the reason when the child gives up. */
   readonly ready: Promise<Record<string, unknown>>
   /** Ends it at once, as a crash would, and never starts it again; resolves when it is gone. */
   kill(): Promise<void>
@@ -226,7 +230,7 @@ interface RoleOptions {
   tell: (event: SupervisorEvent) => void
 }
 
-/** What a child says over its channel: that it is ready, or why it will not be. */
+/** A child's message over its channel: that it is ready, or why it gives up. */
 export type RoleMessage = { ready: Record<string, unknown> } | { failed: WireError }
 
 interface Settle {
@@ -255,7 +259,7 @@ class KeptRole implements Role {
     let settle!: Settle
     this.ready = new Promise((resolve, reject) => (settle = { resolve, reject }))
     this.#settle = settle
-    // Whoever starts a worker need not wait for it.
+    // A caller that does not wait for the worker must not get an unhandled rejection.
     this.ready.catch(() => undefined)
   }
 
@@ -342,7 +346,7 @@ class KeptRole implements Role {
   }
 }
 
-/** Opens a log to append to; a large one makes way, one generation is kept. */
+/** Opens a log to append to; a large one is renamed first, and one older generation is kept. */
 function openLog(path: string): number {
   if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > largestLog) {
     rmSync(`${path}.1`, { force: true })
