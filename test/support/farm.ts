@@ -10,8 +10,7 @@ import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { readyEnvironment } from '../../host/places.mjs'
-import { readConfig, root } from '../../src/config.ts'
+import { root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import type { Document } from '../../src/engine/transition.ts'
@@ -19,6 +18,7 @@ import { ended, type Progress, type SessionEvent, type Status } from '../../src/
 import { type WorkerRecord } from '../../src/farm/record.ts'
 import { ApiClient } from './http.ts'
 import type { ApiSetup } from './api.ts'
+import { fakeChild, realChild } from './child.ts'
 import { writeModel } from './model.ts'
 import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
@@ -224,9 +224,7 @@ export class Farm implements AsyncDisposable {
     const name = `worker-${this.workers.length}`
     const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
     const attempts = join(this.folder, 'attempts', name)
-    const command = real
-      ? realChild()
-      : ['python3', join(root, 'test/support/fake_child.py'), '--gates', join(this.folder, 'gates'), ...fake]
+    const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
     const setup: WorkerSetup = { command, attempts, stall, plain, ...(module !== undefined && { module }), ...this.#dying('worker') }
     const worker = new GroupProcess({
       name,
@@ -479,13 +477,6 @@ export class Farm implements AsyncDisposable {
     const problems = await this.end()
     if (problems.length > 0) throw new Error(`left over at the end of the farm:\n${problems.slice(0, 30).join('\n')}\n${words}`)
   }
-}
-
-/** The interpreter of the environment that set-up made, as `src/main.ts` starts it. */
-function realChild(): string[] {
-  const interpreter = process.env['DARKROOM_PYTHON'] ?? readyEnvironment({ home: readConfig({}).home })?.interpreter
-  if (interpreter === undefined) throw new Error('there is no Python environment: `npm run setup` makes it')
-  return [interpreter, '-m', 'darkroom']
 }
 
 /** An API that is down just now is no answer; anything else is a fault. */
