@@ -37,7 +37,10 @@ export class KeyStore {
     this.#redis = redis
   }
 
-  /** Makes a key. `key` is the only copy there will ever be. @throws DarkroomError `api.invalid`, `redis.unavailable`. */
+  /**
+   * Makes a key. `key` is the only copy there will ever be.
+   * @throws DarkroomError `api.invalid`, `redis.unavailable`.
+   */
   async add(name: string, granted: readonly Scope[]): Promise<{ key: string; record: ApiKey }> {
     const problems = [
       ...(/^[^\p{C}]{1,64}$/u.test(name) ? [] : [{ field: 'name', message: 'must be 1 to 64 printable characters' }]),

@@ -1,9 +1,8 @@
 /**
  * Syncs the append-only file of a private Redis to the disk each second. Redis could sync it itself (`appendfsync
- * everysec`), but during its sync it holds its writes back, for up to two seconds, and answers them all the same:
- * a `kill -9` then loses answered writes. With `appendfsync no` every write is with the kernel before its answer, so only
- * a crash of the machine can lose it.
- * Source: `flushAppendOnlyFile` in Redis' `aof.c`.
+ * everysec`), but during its sync it holds its writes back, for up to two seconds, and answers them all the same: a
+ * `kill -9` then loses answered writes. With `appendfsync no` every write is with the kernel before its answer, so only
+ * a crash of the machine can lose it. Source: `flushAppendOnlyFile` in Redis' `aof.c`.
  */
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'

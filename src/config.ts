@@ -21,7 +21,7 @@ const names = z.string().transform((text) =>
     .filter(Boolean),
 )
 
-/** Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a test. */
+/** Every setting, by its environment variable. A test compares the table in docs/operations.md with it. */
 const Environment = z.object({
   DARKROOM_HOME: z
     .string()

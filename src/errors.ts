@@ -41,7 +41,10 @@ export interface ErrorDetails {
   cause?: unknown
 }
 
-/** Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is `memory.invalid`. */
+/**
+ * Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is
+ * `memory.invalid`.
+ */
 export type ErrorFactory<Reason extends string> = (reason: Reason, message: string, more?: ErrorDetails) => DarkroomError
 
 /**

@@ -38,7 +38,10 @@ async function worker(config: Config): Promise<Role> {
   return { ready: { id: node.id }, stop: () => node.drain(), ended: node.ended }
 }
 
-/** The Python child of this configuration. @throws DarkroomError `worker.start_failed` when set-up has not made its environment. */
+/**
+ * The Python child of this configuration.
+ * @throws DarkroomError `worker.start_failed` when set-up has not made its environment.
+ */
 function childCommand({ home, device, python }: Config): string[] {
   const wantsGpu = !device.startsWith('cpu')
   // The GPU build computes on the CPU as well; not the other way round.

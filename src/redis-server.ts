@@ -141,7 +141,7 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
   }
 }
 
-/** `no`: we sync the file each second. `everysec` would break the promise that a `kill -9` loses nothing (append-only-file.ts). */
+/** `no`: append-only-file.ts syncs each second. `everysec` would break the promise that `kill -9` loses nothing. */
 const fsync = (durability: RedisOptions['durability']): string => (durability === 'strict' ? 'always' : 'no')
 const pidFile = (folder: string): string => join(folder, 'redis.pid')
 const versionIn = (info: string): string => /^(?:valkey|redis)_version:(\S+)/m.exec(info)?.[1] ?? '?'
@@ -162,8 +162,8 @@ function listens(socket: string): Promise<boolean> {
 }
 
 /**
- * A Redis whose socket was removed still writes to the folder; a second one beside it would break the file. No client can
- * reach it, so it is asked to end.
+ * A Redis whose socket was removed still writes to the folder; a second one beside it would break the file. No client
+ * can reach it, so it is asked to end.
  */
 async function endUnreachable(folder: string, socket: string): Promise<void> {
   const pid = Number(await readFile(pidFile(folder), 'utf8').catch(() => ''))

@@ -16,7 +16,10 @@ const [preludeHead = '', ...preludeFunctions] = readFileSync(join(folder, 'prelu
   .replace(/^--.*\n/gm, '')
   .split(/^(?=local function )/m)
 
-/** The prelude with those of its functions that the text calls, and that these call: Redis makes every function anew at each call of a script. */
+/**
+ * The prelude with those of its functions that the text calls, and that these call: Redis makes every function anew at
+ * each call of a script.
+ */
 function preludeFor(text: string): string {
   return preludeFunctions.reduceRight((kept, code) => {
     const [, name = ''] = /^local function (\w+)/.exec(code) ?? []
@@ -25,8 +28,8 @@ function preludeFor(text: string): string {
 }
 
 /**
- * In front of every script: its arguments come as one text, a line each, because the client pays for every argument it sends. After an empty
- * line they follow one by one: one of them has lines of its own.
+ * In front of every script: its arguments come as one text, a line each, because the client pays for every argument it
+ * sends. After an empty line they follow one by one: one of them has lines of its own.
  */
 const unpack = String.raw`local ARGV, packed = {}, ARGV
 if packed[1] ~= '' then
@@ -54,8 +57,9 @@ export const scripts: ReadonlyMap<string, string> = new Map(
 
 export interface ConnectOptions {
   /**
-   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (doors, where somebody waits).
-   * `wait`: a command waits for Redis to come back (workers, where a step goes on meanwhile).
+   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (API
+   * and command line, where a client waits). `wait`: a command waits for Redis to come back (workers, where a step
+   * continues meanwhile).
    */
   patience: 'fail' | 'wait'
   onError?: (error: Error) => void
@@ -104,7 +108,10 @@ function corkWrites(stream: Socket): void {
   }
 }
 
-/** Waits until the connection can take commands. @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong. */
+/**
+ * Waits until the connection can take commands.
+ * @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and the reason.
+ */
 export async function untilReady(redis: Redis, timeoutMs: number): Promise<void> {
   const until = performance.now() + timeoutMs
   if (redis.status !== 'ready') await untilConnected(redis, timeoutMs)
@@ -146,7 +153,8 @@ async function untilConnected(redis: Redis, timeoutMs: number): Promise<void> {
 
 /**
  * Runs a script over one key. Scripts answer with a word and its values.
- * @throws DarkroomError `redis.unavailable` when the connection failed: whether the script ran is then unknown; `redis.full` on OOM.
+ * @throws DarkroomError `redis.unavailable` when the connection failed: whether the script ran is then unknown;
+ *   `redis.full` on OOM.
  */
 export async function runScript(redis: Redis, name: string, key: string, args: Argument[]): Promise<ScriptReply> {
   const command = (redis as unknown as Record<string, (...args: Argument[]) => Promise<ScriptReply>>)[name]
@@ -188,7 +196,10 @@ export async function ask<T>(answer: Promise<T>): Promise<T> {
   }
 }
 
-/** What a pipeline's commands answered, in their order. @throws the first error among them, which `exec` alone would hand over as an answer. */
+/**
+ * The answers of a pipeline's commands, in their order.
+ * @throws the first error among them, which `exec` alone would return as an answer.
+ */
 export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
   const answers = (await ask(pipeline.exec())) ?? []
   return answers.map(([error, answer]) => {
@@ -199,8 +210,8 @@ export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
 
 /**
  * Refuses a Redis that could lose what was accepted.
- * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, one that does not sync each write where `strict` is asked for, or a
- * remote one without password and TLS.
+ * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, one that does not sync each write where
+ *   `strict` is asked for, or a remote one without password and TLS.
  */
 export async function checkSafety(redis: Redis, url: string, durability: 'standard' | 'strict'): Promise<void> {
   const problems: string[] = []

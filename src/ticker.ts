@@ -1,4 +1,4 @@
-/** Does something again and again, one after another, with a pause between; a turn that failed is told and holds up nothing. */
+/** Repeats a turn with a pause between two; a failed turn is reported and does not stop the next. */
 export class Ticker {
   readonly #tick: () => void
   readonly #pauseMs: number

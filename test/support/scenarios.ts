@@ -1,7 +1,7 @@
 /**
- * The catalogue of scenarios in docs/reliability.md: an event in a farm, the promise for it, and the tests that prove it.
- * A proof names a test file under `test/` and the beginning of one test's name; a test of the document checks every proof
- * against the files.
+ * The catalogue of scenarios in docs/reliability.md: an event in a farm, the promise for it, and the tests that prove
+ * it. A proof names a test file under `test/` and the beginning of one test's name; a test of the document checks every
+ * proof against the files.
  */
 export type Proof = readonly [file: string, begins: string]
 
