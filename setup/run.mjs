@@ -75,7 +75,7 @@ async function tryNative(home, say) {
     await ensureNative(home, say)
   } catch (error) {
     if (!(error instanceof SetupFailure)) throw error
-    say.line(`${error.message}\nDarkroom goes on without it, with memory of the host alone; \`darkroom doctor\` says so as well.`)
+    say.line(`${error.message}\nDarkroom runs without it and manages host memory only; \`darkroom doctor\` shows this too.`)
   }
 }
 

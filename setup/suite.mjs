@@ -199,10 +199,10 @@ function countOf(part, ok, words) {
   try {
     const count = part.count()
     // Something that is no test's fault, such as an error after the last one.
-    if (!ok && count.failures.length === 0) count.failures.push(own('    failed outside its tests; what it said stands above'))
+    if (!ok && count.failures.length === 0) count.failures.push(own('    failed outside its tests; its output is above'))
     return count
   } catch {
-    return { passed: 0, skipped: 0, failures: [own('    ended without a report; what it said stands above')] }
+    return { passed: 0, skipped: 0, failures: [own('    ended without a report; its output is above')] }
   }
 }
 

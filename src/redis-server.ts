@@ -20,7 +20,7 @@ import { within } from './promises.ts'
 import { connect, untilReady } from './redis.ts'
 
 const serverError = defineErrors('redis', {
-  not_found: { class: 'permanent', remedy: `Run \`npm start\` once, which fetches one, or ${howToInstall()}.` },
+  not_found: { class: 'permanent', remedy: `Run \`npm start\` once, which installs one, or ${howToInstall()}.` },
   start_failed: { class: 'permanent', remedy: 'Read the end of its log, named above.' },
 })
 
@@ -94,7 +94,8 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
 
 async function launch(folder: string, socket: string, { durability, maxmemory, home, command }: RedisOptions): Promise<RedisServer> {
   const program = command ?? (await findRedis(home ?? ''))?.command
-  if (program === undefined) throw serverError('not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and none was fetched')
+  if (program === undefined)
+    throw serverError('not_found', 'there is no redis-server or valkey-server ≥ 6.2 on PATH, and set-up has installed none')
   const logFile = join(folder, 'redis.log')
   const settings = {
     dir: folder,

@@ -198,8 +198,8 @@ export async function translated<T>(answer: Promise<T>): Promise<T> {
  * What a pipeline's commands answered, in their order.
  * @throws the first error among them, which `exec` alone would hand over as an answer.
  */
-export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
-  const answers = (await ask(pipeline.exec())) ?? []
+export async function translatedAll(pipeline: ChainableCommander): Promise<unknown[]> {
+  const answers = (await translated(pipeline.exec())) ?? []
   return answers.map(([error, answer]) => {
     if (error) throw asRedisError(error)
     return answer

@@ -22,7 +22,7 @@ const supervisorError = defineErrors('supervisor', {
     class: 'permanent',
     remedy: 'Stop the other `darkroom up`, or give this one a data folder of its own (DARKROOM_DATA).',
   },
-  role_died: { class: 'transient', remedy: 'It is started again; read the end of its log, named above.' },
+  role_died: { class: 'transient', remedy: '`darkroom up` starts it again; read the end of its log, named above.' },
 })
 
 const backoffMs = { first: 200, longest: 10_000 }
@@ -45,7 +45,7 @@ export interface SupervisorEvent {
 }
 
 export interface SupervisorOptions {
-  /** The environment that the configuration is read from, and that children get. */
+  /** Environment of the configuration and of the children. */
   env?: NodeJS.ProcessEnv
   /** Program and first arguments of a child; `api` or `worker` follows. */
   program: string[]
@@ -231,7 +231,7 @@ interface RoleOptions {
   tell: (event: SupervisorEvent) => void
 }
 
-/** What a child says over its channel: that it is ready, or why it will not be. */
+/** A child's message over its channel: that it is ready, or why it gives up. */
 export type RoleMessage = { ready: Record<string, unknown> } | { failed: WireError }
 
 class KeptRole implements Role {

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { root } from '../src/config.ts'
-import { interpreter } from './support/farm.ts'
+import { interpreter } from './support/child.ts'
 
 const run = promisify(execFile)
 let copy: string
@@ -76,7 +76,7 @@ console.log(JSON.stringify({ operations: Object.keys(operations), workflows: wor
 `
 
 const python = async (code: string): Promise<string> =>
-  (await run(interpreter, ['-c', code], { cwd: join(copy, 'python'), env: { ...process.env, PYTHONPATH: '.' } })).stdout.trim()
+  (await run(interpreter(), ['-c', code], { cwd: join(copy, 'python'), env: { ...process.env, PYTHONPATH: '.' } })).stdout.trim()
 
 describe('docs/extending.md', () => {
   it('has five recipes', async () => {

@@ -118,7 +118,8 @@ export class FileArtifactStore implements ArtifactStore {
         const path = join(this.#folder, shelf, name)
         const isOurs = artifactIdPattern.test(name)
         if ((!isOurs && !name.endsWith('.part')) || !(await isOld(path)) || (isOurs && (await isNamed(name)))) continue
-        // Out of the way first: a `put` of the same bytes either finds no file, and writes one, or has made this one young again.
+        // Out of the way first: a `put` of the same bytes either finds no file, and writes one, or has made this one
+        // young again.
         const taken = isOurs ? `${path}.${randomUUID()}.part` : path
         if (isOurs) await rename(path, taken)
         if (await isOld(taken)) {

@@ -1,6 +1,7 @@
 /**
- * Models on disk: what discovery finds in the configured folders, by header and configuration alone, never by unpickling.
- * So far: diffusers folders with a UNet. A model is pinned in a session by name and body hash, which changes with the weights only.
+ * Models on disk: what discovery finds in the configured folders, by header and configuration alone, never by
+ * unpickling. So far: diffusers folders with a UNet. A model is pinned in a session by name and body hash, which
+ * changes with the weights only.
  */
 import { createHash } from 'node:crypto'
 import { open, readFile, readdir, realpath, stat } from 'node:fs/promises'
@@ -32,7 +33,10 @@ const Manifest = z.looseObject({
   vocabulary: z.record(z.string(), z.array(z.string())).optional(),
 })
 
-/** Finds every model under the folders; of two with one name the first folder's wins. Folders that do not exist are passed over. */
+/**
+ * Finds every model under the folders; of two with one name the first folder's wins. Folders that do not exist are
+ * passed over.
+ */
 export async function discoverModels(folders: string[]): Promise<Model[]> {
   const found = new Map<string, Model>()
   for (const folder of folders) {
