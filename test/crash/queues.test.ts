@@ -5,8 +5,9 @@ import { Worker as BullWorker } from 'bullmq'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { keys, queues } from '../../src/keys.ts'
-import { productTimes } from '../../src/engine/times.ts'
-import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { quickTimes } from '../support/times.ts'
+import { eventually, sleep } from '../support/wait.ts'
 
 const module = pathToFileURL(join(root, 'test/support/rehearsal.ts')).href
 const clockBack = pathToFileURL(join(root, 'test/support/clock-back.mjs')).href
@@ -23,7 +24,7 @@ const lines = async (farm: Farm, ledger: string): Promise<string[]> =>
 
 describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   // Beyond every lease and every wait for a worker; LATE_S=60 is the long form.
-  const lateS = Number(process.env['LATE_S'] ?? 12)
+  const lateS = Number(process.env['LATE_S'] ?? (quickTimes.leaseMs + quickTimes.affinityMs + quickTimes.queuedMs) / 1000)
   it(`the only worker arrives ${lateS} s after the submission`, { timeout: 60_000 + lateS * 1000 }, async ({ expect }) => {
     await using farm = await startFarm({ workers: 0, fake: ['--call-ms', '5'] })
     const id = await farm.submit()
@@ -103,22 +104,24 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   })
 
   it('a worker whose clock is an hour ahead: no timer is early, no lease is stolen, nothing runs twice', async ({ expect }) => {
+    const callMs = 50
     await using farm = await startFarm({
       module,
       workers: [{ preload: [clockAhead], env: { REHEARSAL_NAME: 'ahead' } }, { env: { REHEARSAL_NAME: 'right' } }],
-      fake: ['--call-ms', '50'],
+      fake: ['--call-ms', String(callMs)],
     })
-    const delayed = await rehearse(farm, 'delayed', { delayMs: 8000 })
+    const delayed = await rehearse(farm, 'delayed', { delayMs: 3000 })
     const picture = await farm.submit({}, { deadlineS: 60 })
     await farm.pictures(picture)
     const { createdAt } = await farm.eye.hgetall(keys.session(delayed))
     await farm.until(delayed, 'succeeded')
     const fired = (await farm.history(delayed)).find((event) => event.type === 'timer.fired')
-    expect((fired?.at ?? 0) - Number(createdAt)).toBeGreaterThanOrEqual(8000)
-    expect((fired?.at ?? 0) - Number(createdAt)).toBeLessThan(20_000)
+    expect((fired?.at ?? 0) - Number(createdAt)).toBeGreaterThanOrEqual(3000)
+    expect((fired?.at ?? 0) - Number(createdAt)).toBeLessThan(15_000)
     expect(await lines(farm, 'delayed')).toHaveLength(1)
     // Longer than a lease, on both.
-    const ids = await Promise.all([1, 2].map((seed) => farm.submit({ seed, steps: 120 })))
+    const steps = Math.ceil((2 * farm.times.leaseMs) / callMs)
+    const ids = await Promise.all([1, 2].map((seed) => farm.submit({ seed, steps })))
     const workers = await Promise.all(ids.map(async (id) => (await farm.untilCall(id, 5)).worker.ready))
     expect(new Set(workers)).toHaveProperty('size', 2)
     for (const [i, id] of ids.entries()) {
@@ -136,7 +139,8 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     const open = await farm.gate(7, 2)
     const id = await farm.submit({ count: 2 })
     const { worker } = await farm.untilCall(id, 2)
-    await sleep(8000 + productTimes.leaseMs + 2000)
+    for (const process of [...farm.apis, ...farm.workers]) process.signal('SIGUSR1')
+    await sleep(2 * farm.times.leaseMs)
     await open()
     await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
@@ -153,12 +157,13 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
       workers: [{ env: { REHEARSAL_NAME: 'bad', DARKROOM_HOST_LANE: '1' } }, { env: { REHEARSAL_NAME: 'good' } }],
     })
     const [bad] = farm.workers
+    const blockMs = 2 * farm.times.leaseMs
     const statusOf = async (): Promise<string | undefined> => (await farm.records()).find((record) => record.id === bad?.ready)?.status
     const ids: string[] = []
     await eventually(
       'the worker is suspect',
       async () => {
-        ids.push(await rehearse(farm, 'lost', { blockMs: 6500, blockOn: 'bad' }))
+        ids.push(await rehearse(farm, 'lost', { blockMs, blockOn: 'bad' }))
         await sleep(500)
         return (await statusOf()) === 'suspect'
       },
@@ -166,7 +171,7 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     )
     for (const id of ids) await farm.until(id, 'succeeded')
     const taken = (await lines(farm, 'lost')).filter((name) => name === 'bad').length
-    for (let i = 0; i < 5; i++) await farm.until(await rehearse(farm, 'lost', { blockMs: 6500, blockOn: 'bad' }), 'succeeded')
+    for (let i = 0; i < 5; i++) await farm.until(await rehearse(farm, 'lost', { blockMs, blockOn: 'bad' }), 'succeeded')
     expect((await lines(farm, 'lost')).filter((name) => name === 'bad')).toHaveLength(taken)
   })
 

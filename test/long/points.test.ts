@@ -9,7 +9,9 @@ import { root } from '../../src/config.ts'
 import { childSessionId, keys } from '../../src/keys.ts'
 import { points as allPoints, type Point } from '../../src/engine/points.ts'
 import type { Status } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import type { Answer } from '../support/http.ts'
 import { journeySteps, runsIn, type Marked } from '../support/journey.ts'
 import { anySession, type Kind } from '../support/points.ts'
@@ -88,7 +90,7 @@ class World {
       { 'Idempotency-Key': crypto.randomUUID() },
     )
     if (status !== 202 && status !== 200) throw new Error(`submit → ${status} ${text}`)
-    return (json as SessionView).id
+    return (json as Session).id
   }
 
   async go(id: string): Promise<void> {

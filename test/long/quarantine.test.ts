@@ -3,8 +3,11 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
+import { productTimes } from '../../src/engine/times.ts'
 import type { SessionEvent } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { module as script, Scripted } from '../support/scripted.ts'
 
 const journey = pathToFileURL(join(root, 'test/support/journey.ts')).href
@@ -44,7 +47,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
       workflow: 'journey',
       input: { ledger: join(farm.folder, 'ledger'), kills: 5 },
     })
-    const { id } = json as SessionView
+    const { id } = json as Session
     const pictures = await Promise.all([1, 2, 3, 4].map((seed) => farm.submit({ seed, steps: 150 })))
     await farm.client.post(`/v1/sessions/${id}/signal`, { type: 'go' })
     const { error } = await farm.until(id, 'failed', 120_000)
@@ -62,8 +65,12 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
   it('three outages of Redis, three deploys and a broken worker poison nobody; the broken worker takes nothing more', async ({
     expect,
   }) => {
+    const times = productTimes
+    const blockMs = times.leaseMs + 1500
     await using farm = await startFarm({
       workers: [{ env: { REHEARSAL_NAME: 'good' } }, { env: { REHEARSAL_NAME: 'good' } }],
+      // An outage is of connections, too.
+      times,
       module: script,
       settings: { DARKROOM_HOST_LANE: '4' },
     })
@@ -74,12 +81,12 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     const plays: Scripted[] = []
     const play = async (): Promise<void> => {
       // The broken one loses every lease it has: it blocks its process for longer than a lease.
-      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 6500, blockOn: 'bad' }]))
+      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs, blockOn: 'bad' }]))
     }
     for (let i = 0; i < 3; i++) {
       await play()
       await farm.redis.kill()
-      await sleep(6500)
+      await sleep(times.leaseMs + 1500)
       await farm.redis.restart()
       await farm.event(patient, 'step.started', 'inference.denoise')
       await sleep(2000)

@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { root } from '../../src/config.ts'
-import { eventually, type Farm, type SessionView } from './farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import type { Farm } from './farm.ts'
+import { eventually } from './wait.ts'
 import { runsIn, type Line } from './script.ts'
 
 /** For farms that run such sessions. */
@@ -38,7 +40,7 @@ export class Scripted {
     const client = api ? farm.clientOf(api) : farm.client
     const answer = await client.post('/v1/sessions', { workflow, input: { folder, lines, ignores }, ...more })
     if (answer.status !== 202) throw new Error(`submit → ${answer.status} ${answer.text}`)
-    return new Scripted(farm, (answer.json as SessionView).id, folder)
+    return new Scripted(farm, (answer.json as Session).id, folder)
   }
 
   /** How often each step has run so far. */
@@ -65,12 +67,12 @@ export class Scripted {
     return (output as unknown as { said: unknown[] }).said
   }
 
-  async children(): Promise<SessionView[]> {
-    return (await this.#farm.client.get(`/v1/sessions?parent=${this.id}`)).json.sessions as SessionView[]
+  async children(): Promise<Session[]> {
+    return (await this.#farm.client.get(`/v1/sessions?parent=${this.id}`)).json.sessions as Session[]
   }
 
   /** The child session, once it is there. */
-  async child(): Promise<SessionView> {
+  async child(): Promise<Session> {
     return eventually(`a child of ${this.id}`, async () => (await this.children())[0])
   }
 }

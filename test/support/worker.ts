@@ -5,6 +5,7 @@
 import { readConfig } from '../../src/config.ts'
 import { operations as builtIn } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
+import type { Times } from '../../src/engine/times.ts'
 import { createLog } from '../../src/log.ts'
 import { startWorker } from '../../src/workers/node.ts'
 import type { Stall } from '../../src/workers/python/process.ts'
@@ -19,6 +20,7 @@ export interface WorkerSetup {
   stall: Partial<Stall>
   /** Device memory in plain TypeScript. */
   plain: boolean
+  times: Times
   /** File URL of a module that exports further `workflows` and `operations`. */
   module?: string
   /** Folder of the crash points at which it dies. */
@@ -44,6 +46,7 @@ const worker = await startWorker({
   attempts: setup.attempts,
   stall: setup.stall,
   native: { plain: setup.plain },
+  times: setup.times,
   operations: { ...builtIn, ...further.operations },
   workflows: [...builtInWorkflows, ...further.workflows],
   ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
