@@ -7,7 +7,7 @@ from conftest import ROOT
 from darkroom import errors, protocol
 
 FOLDER = ROOT / "test" / "fixtures" / "protocol"
-# Every message there is; test/workers/protocol.test.ts holds the same list.
+# Every message there is; test/workers/python/protocol.unit.test.ts holds the same list.
 FROM_NODE = [
     "hello", "ping", "pause", "cancel", "shutdown", "ensure", "trim", "encode", "denoise", "denoise-resumed",
     "decode",

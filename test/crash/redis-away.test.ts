@@ -1,10 +1,8 @@
 /**
- * Redis dies, freezes, is not there: what somebody waits for is refused in time, and everything goes on by itself when it is back. At the
- * product's times: BullMQ's own and those of connections are as they are.
+ * Redis dies, freezes, is not there: what somebody waits for is refused in time, and everything goes on by itself when it is back.
  */
 import { join } from 'node:path'
 import { describe, it } from 'vitest'
-import { productTimes } from '../../src/engine/times.ts'
 import { keys } from '../../src/keys.ts'
 import { run, start } from '../support/command.ts'
 import type { Session } from '../../src/client/index.ts'
@@ -36,15 +34,13 @@ async function redisNow(farm: Farm): Promise<number> {
   return Number(seconds) * 1000
 }
 
-const times = productTimes
-
 describe.concurrent('Redis', { timeout }, () => {
   it('killed under load for three times the drain delay: idle or busy, each worker takes work on both lanes within 10 s after it is back', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 2, times, fake: ['--call-ms', '100'] })
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'] })
     // Past the first grace of every process, or it would hide what is looked for.
-    await sleep(graceMs(times))
+    await sleep(graceMs(farm.times))
     const long = await farm.submit({ steps: 60 })
     const { worker: busy } = await farm.untilCall(long, 2)
     const idle = farm.other(busy)
@@ -73,8 +69,8 @@ describe.concurrent('Redis', { timeout }, () => {
   it('frozen: submits and reads are refused within seconds, health is 200, ready is 503; thawed, all goes on and no worker is blamed', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 2, times, fake: ['--call-ms', '100'] })
-    await sleep(graceMs(times))
+    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'] })
+    await sleep(graceMs(farm.times))
     const id = await farm.submit({ steps: 60 })
     await farm.untilCall(id, 2)
     const thaw = farm.redis.freeze()
@@ -96,7 +92,7 @@ describe.concurrent('Redis', { timeout }, () => {
     expect(health.status).toBe(200)
     expect(ready).toEqual({ ...refused, code: 'api.not_ready' })
     expect(others).toEqual(others.map(() => refused))
-    await sleep(4000)
+    await sleep(2 * farm.times.leaseMs)
     thaw()
     const ids = await Promise.all(Array.from({ length: 8 }, (_, i) => farm.submitSurely(`frozen-${i % 4}`, body.input)))
     expect(new Set(ids)).toHaveProperty('size', 4)
@@ -115,7 +111,7 @@ describe.concurrent('Redis', { timeout }, () => {
   it('away at shutdown: a busy worker and an API still end within their bounds; the step goes on elsewhere when Redis is back', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 1, times, fake: ['--call-ms', '100'], settings: { DARKROOM_DRAIN_S: '2' } })
+    await using farm = await startFarm({ workers: 1, fake: ['--call-ms', '100'], settings: { DARKROOM_DRAIN_S: '2' } })
     const id = await farm.submit({ steps: 60 })
     await farm.untilCall(id, 3)
     await farm.redis.kill()

@@ -3,7 +3,6 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
-import { productTimes } from '../../src/engine/times.ts'
 import type { SessionEvent } from '../../src/engine/session.ts'
 import type { Session } from '../../src/client/index.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
@@ -65,15 +64,12 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
   it('three outages of Redis, three deploys and a broken worker poison nobody; the broken worker takes nothing more', async ({
     expect,
   }) => {
-    const times = productTimes
-    const blockMs = times.leaseMs + 1500
     await using farm = await startFarm({
       workers: [{ env: { REHEARSAL_NAME: 'good' } }, { env: { REHEARSAL_NAME: 'good' } }],
-      // An outage is of connections, too.
-      times,
       module: script,
       settings: { DARKROOM_HOST_LANE: '4' },
     })
+    const { leaseMs, outageMs } = farm.times
     // One step that makes no progress all the while.
     const open = await farm.gate(7, 3)
     const patient = await farm.submit()
@@ -81,15 +77,15 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     const plays: Scripted[] = []
     const play = async (): Promise<void> => {
       // The broken one loses every lease it has: it blocks its process for longer than a lease.
-      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs, blockOn: 'bad' }]))
+      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 1.3 * leaseMs, blockOn: 'bad' }]))
     }
     for (let i = 0; i < 3; i++) {
       await play()
       await farm.redis.kill()
-      await sleep(times.leaseMs + 1500)
+      await sleep(1.3 * leaseMs)
       await farm.redis.restart()
       await farm.event(patient, 'step.started', 'inference.denoise')
-      await sleep(2000)
+      await sleep(2 * outageMs)
     }
     expect(await recoveries(farm, patient)).toEqual([])
     for (let i = 0; i < 3; i++) {
