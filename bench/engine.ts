@@ -7,8 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
-import { readConfig, root } from '../src/config.ts'
+import { readConfig } from '../src/config.ts'
 import { operation, type OperationTable } from '../src/domains/operation.ts'
+import { fakeChild } from '../test/support/child.ts'
 import { keys } from '../src/keys.ts'
 import { createLog } from '../src/log.ts'
 import { connect, untilReady, type Redis } from '../src/redis.ts'
@@ -129,7 +130,7 @@ async function open(run: (at: At) => void, further: Further, closers: (() => unk
     config,
     log,
     redisUrl: server.url,
-    command: ['python3', join(root, 'test/support/fake_child.py')],
+    command: fakeChild(),
     attempts: join(folder, 'attempts'),
     operations,
     workflows,

@@ -11,7 +11,8 @@
  */
 import type { z } from 'zod'
 
-export type ErrorClass = 'transient' | 'resource' | 'permanent' | 'cancelled'
+export const errorClasses = ['transient', 'resource', 'permanent', 'cancelled'] as const
+export type ErrorClass = (typeof errorClasses)[number]
 
 export interface ErrorSpec {
   class: ErrorClass

@@ -12,8 +12,15 @@
 A scheduler's attributes are taken as they are, whatever its class: multistep solvers keep their history in them.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy
+import torch
 
 from darkroom import tensors as files
 
@@ -24,21 +31,25 @@ class CheckpointRefused(Exception):
     """The file is not what this request can go on from; the text says why."""
 
 
-def canonical(value):
+def canonical(value: Any) -> str:
     """The same text for the same data."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
-def digest(value):
+def digest(value: Any) -> str:
+    """SHA-256 of plain data, 64 hex digits."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def describe_scheduler(scheduler):
+def describe_scheduler(scheduler: Any) -> str:
+    """Class and digest of the configuration: equal for schedulers that take the same steps."""
     config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     return f"{type(scheduler).__name__} {digest(json.loads(json.dumps(config, default=str)))}"
 
 
-def snapshot(latents, generator, scheduler, call, identity):
+def snapshot(
+    latents: torch.Tensor, generator: torch.Generator, scheduler: Any, call: int, identity: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """(tensors on the CPU, metadata), independent of everything that goes on changing.
 
     `identity`: {model, request, fingerprint}, plain data.
@@ -59,7 +70,14 @@ def snapshot(latents, generator, scheduler, call, identity):
     return tensors, metadata
 
 
-def restore(content, given, scheduler, generator, identity, device):
+def restore(
+    content: bytes,
+    given: Mapping[str, Any],
+    scheduler: Any,
+    generator: torch.Generator,
+    identity: Mapping[str, Any],
+    device: torch.device,
+) -> torch.Tensor:
     """Puts scheduler and generator back where they were and returns the latents, on `device`.
 
     `given`: {sha256, call} as the node recorded them. Raises CheckpointRefused; scheduler and generator are then as before.
@@ -89,10 +107,8 @@ def restore(content, given, scheduler, generator, identity, device):
     return latents
 
 
-def tensors_of(value):
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     """Every tensor in plain data, such as the attributes of a scheduler."""
-    import torch
-
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -102,15 +118,12 @@ def tensors_of(value):
         yield from tensors_of(list(value.values()))
 
 
-def _copy(tensor):
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _pack(value, tensors):
+def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> list[Any] | None:
     """`[kind, …]` for plain data, with tensors put aside into `tensors`; None for anything else."""
-    import numpy
-    import torch
-
     if value is None or type(value) in (bool, int, float, str):
         return ["plain", value]
     if isinstance(value, torch.Tensor):
@@ -133,7 +146,7 @@ def _pack(value, tensors):
     return None
 
 
-def _unpack(packed, tensors, device):
+def _unpack(packed: list[Any], tensors: Mapping[str, torch.Tensor], device: torch.device) -> Any:
     kind, value = packed[0], packed[1]
     if kind == "plain":
         return value
@@ -149,7 +162,7 @@ def _unpack(packed, tensors, device):
     return tuple(items) if kind == "tuple" else items
 
 
-def _difference(key, theirs, ours):
+def _difference(key: str, theirs: Any, ours: Any) -> str:
     """`fingerprint.build.torch was 2.12, is 2.13`: the first leaf that differs."""
     try:
         theirs, ours = json.loads(theirs), json.loads(ours)

@@ -1,9 +1,15 @@
 """What decides the bits of an image besides the request: the hardware's class, the build, the settings."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import platform
 import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 # Raised by hand with any change to this package that can move a bit of a picture.
 NUMERICS = 1
@@ -20,11 +26,12 @@ ENVIRONMENT = {
 }
 
 
-def prepare_environment(threads):
+def prepare_environment(threads: int) -> None:
+    """Sets what the libraries read when they are loaded; before the first import of torch."""
     os.environ.update(ENVIRONMENT, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
 
 
-def configure(threads):
+def configure(threads: int) -> None:
     """Sets torch up so that the same request gives the same bits in every process of this class."""
     import torch
 
@@ -49,7 +56,7 @@ def configure(threads):
     torch.backends.cuda.enable_math_sdp(True)
 
 
-def device(name):
+def device(name: str) -> torch.device:
     """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises RuntimeError."""
     import torch
 
@@ -68,7 +75,8 @@ def device(name):
     return torch.device("cuda", index)
 
 
-def build():
+def build() -> dict[str, Any]:
+    """Versions of whatever computes."""
     import diffusers
     import safetensors
     import tokenizers
@@ -86,8 +94,8 @@ def build():
     }
 
 
-def hardware(device, threads):
-    """`device`: a torch.device. What the machine is, as far as it decides bits or a reader wants to know."""
+def hardware(device: torch.device, threads: int) -> dict[str, Any]:
+    """What the machine is, as far as it decides bits or a reader wants to know."""
     import torch
 
     described = {
@@ -116,7 +124,7 @@ def hardware(device, threads):
     return described
 
 
-def settings(device):
+def settings(device: torch.device) -> dict[str, Any]:
     """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and VAE are fp32."""
     import torch
 
@@ -131,22 +139,22 @@ def settings(device):
     }
 
 
-def fingerprint(described, built, set_to):
+def facts(*, build: dict[str, Any], hardware: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """What two processes must share for one to go on from the other's checkpoint: class of hardware, build, settings.
 
-    The node makes its exactness key of the same facts.
+    The node hashes them into its exactness key, so they hold nothing that differs between two devices of one class.
     """
     shared = ("kind", "arch", "vector", "math", "threads")
-    if described["kind"] != "cpu":
+    if hardware["kind"] != "cpu":
         shared = ("kind", "name", "capability", "driver", "math", "threads")
     return {
-        "hardware": {name: described[name] for name in shared},
-        "build": {name: value for name, value in built.items() if name != "python"},
-        "settings": set_to,
+        "hardware": {name: hardware[name] for name in shared},
+        "build": {name: value for name, value in build.items() if name != "python"},
+        "settings": settings,
     }
 
 
-def _cpu_name():
+def _cpu_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -157,14 +165,14 @@ def _cpu_name():
     return platform.processor() or platform.machine()
 
 
-def _math_libraries(config):
+def _math_libraries(config: str) -> str:
     """`mkl 2024.2, onednn 3.12.0` out of torch's own description of its build."""
     found = re.findall(r"(Math Kernel Library|MKL-DNN|OpenBLAS)\D*?([0-9]+(?:\.[0-9]+)*)", config)
     names = {"Math Kernel Library": "mkl", "MKL-DNN": "onednn", "OpenBLAS": "openblas"}
     return ", ".join(f"{names[name]} {version}" for name, version in found) or "unknown"
 
 
-def _driver():
+def _driver() -> str | None:
     """The NVIDIA kernel driver's version; where the system does not tell (WSL), the CUDA version that it speaks."""
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8") as file:

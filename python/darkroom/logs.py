@@ -1,5 +1,7 @@
 """Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`. The node logs them again as its own."""
 
+from __future__ import annotations
+
 import json
 import logging
 import sys
@@ -12,7 +14,9 @@ LEVELS = {"WARNING": "warn", "CRITICAL": "error"}
 
 
 class JsonLines(logging.Formatter):
-    def format(self, record):
+    """One record a line, however many lines its message has."""
+
+    def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + "".join(traceback.format_exception(*record.exc_info))
@@ -22,12 +26,13 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "msg": message[:LONGEST],
         }
-        if hasattr(record, "request_id"):
-            entry["request_id"] = record.request_id
+        if (request_id := getattr(record, "request_id", None)) is not None:
+            entry["request_id"] = request_id
         return json.dumps(entry)
 
 
-def start():
+def start() -> logging.Logger:
+    """The child's logger; warnings and threads that die go there too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -41,8 +46,8 @@ def start():
     return logger
 
 
-def quiet_libraries():
-    """Progress bars and advice of the libraries are nobody's to read here."""
+def quiet_libraries() -> None:
+    """Switches progress bars and advice of the libraries off: a log has no reader for them."""
     import diffusers
     import transformers
 

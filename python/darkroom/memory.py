@@ -1,26 +1,34 @@
 """What the child holds of its device, and how it lets go of what can be had again."""
 
+from __future__ import annotations
+
 import gc
+from typing import TYPE_CHECKING, Any
 
-from darkroom import protocol
+from darkroom import frames
+from darkroom.tools import Tools
+
+if TYPE_CHECKING:
+    import torch
 
 
-def trim(tools):
+def trim(tools: Tools) -> dict[str, Any]:
     """memory.trim: empties the caches of torch's allocator, and lets go of up to `idle_models` models, the one used longest ago first.
 
     Models that a request in the child uses or waits for stay. `freed_bytes` is what went back to the device; None where there is no
     device but the CPU, whose memory torch does not pool.
     """
-    place = tools.place
-    before = reserved_bytes(place.device)
-    gone = place.models.drop(tools.data["idle_models"], keep=place.wanted())
-    empty_caches(place.device)
-    after = reserved_bytes(place.device)
+    runtime = tools.runtime
+    before = reserved_bytes(runtime.device)
+    gone = runtime.models.drop(tools.data["idle_models"], keep=runtime.wanted())
+    empty_caches(runtime.device)
+    after = reserved_bytes(runtime.device)
     freed = None if before is None else max(0, before - after)
-    return protocol.result({"freed_bytes": freed, "models": gone})
+    return frames.result({"freed_bytes": freed, "models": gone})
 
 
-def empty_caches(device):
+def empty_caches(device: torch.device) -> None:
+    """Gives back what no tensor needs."""
     gc.collect()
     if device.type == "cuda":
         import torch
@@ -28,7 +36,7 @@ def empty_caches(device):
         torch.cuda.empty_cache()
 
 
-def allocated_bytes(device):
+def allocated_bytes(device: torch.device) -> int | None:
     """In tensors. None where there is no device but the CPU."""
     if device.type != "cuda":
         return None
@@ -37,7 +45,7 @@ def allocated_bytes(device):
     return torch.cuda.memory_allocated(device)
 
 
-def reserved_bytes(device):
+def reserved_bytes(device: torch.device) -> int | None:
     """Taken from the device: tensors, and what the allocator keeps. None where there is no device but the CPU."""
     if device.type != "cuda":
         return None

@@ -3,15 +3,19 @@
 A scheduler is built from the model's own configuration, so that prediction type, betas and spacing survive.
 """
 
+from __future__ import annotations
+
 import difflib
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 from darkroom.errors import DarkroomError
 
 KARRAS = {"use_karras_sigmas": True}
 
-# name: (diffusers class, what it is given besides the model's configuration)
-SAMPLERS = {
+# Name: (diffusers class, its options besides the model's configuration).
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {"solver_order": 2}),
@@ -23,7 +27,7 @@ SAMPLERS = {
 }
 
 
-def make_scheduler(name, model_config, steps):
+def make_scheduler(name: str, model_config: Mapping[str, Any], steps: int) -> Any:
     """A scheduler of its own for one request, set to `steps`; its timesteps stay on the CPU.
 
     Raises `inference.sampler_unknown`, which names the nearest that is offered.
@@ -46,20 +50,20 @@ def make_scheduler(name, model_config, steps):
     return scheduler
 
 
-def step_options(scheduler, generator):
+def step_options(scheduler: Any, generator: Any) -> dict[str, Any]:
     """What `scheduler.step` takes besides prediction, time and latents: the request's generator where noise is drawn."""
     if "generator" in inspect.signature(scheduler.step).parameters:
         return {"generator": generator}
     return {}
 
 
-def load_classes():
+def load_classes() -> None:
     """Imports every scheduler, which takes seconds that no request should wait for."""
     for class_name, _ in SAMPLERS.values():
         _class(class_name)
 
 
-def _class(name):
+def _class(name: str) -> Any:
     import diffusers
 
     return getattr(diffusers, name)

@@ -16,7 +16,9 @@ PYTHON = Path(__file__).parents[1]
 ROOT = PYTHON.parent
 sys.path.insert(0, str(PYTHON))
 
-MODEL = {"id": "darkroom-tiny", "path": str(ROOT / "models" / "darkroom-tiny"), "body_hash": "a" * 64}
+from darkroom.schema import SHA256
+
+MODEL = {"id": "darkroom-tiny", "path": str(ROOT / "models" / "darkroom-tiny"), "body_hash": "a" * 64, "family": "sd1"}
 REQUEST = {
     "model": MODEL,
     "prompt": "a red circle on a blue background",
@@ -54,7 +56,7 @@ class Stall:
 class Child:
     """The real child over its pipes; keeps every frame. `attempts`: its attempt folder."""
 
-    def __init__(self, attempts, *, device="cpu", threads=1, checkpoint=NO_CHECKPOINTS, protocol=(1, 1), models=(), environment=None):
+    def __init__(self, attempts, *, device="cpu", threads=1, checkpoint=NO_CHECKPOINTS, protocol=(1, 1), models=(), schema=SHA256, environment=None):
         self.attempts = attempts
         self.errors = attempts / "stderr.log"
         self.last = 0
@@ -72,6 +74,7 @@ class Child:
             )
         self.greeting = {
             "protocol": {"min": protocol[0], "max": protocol[1]},
+            "schema": schema,
             "worker_id": "w",
             "device": device,
             "threads": threads,

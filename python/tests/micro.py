@@ -67,7 +67,7 @@ def make_model(folder, seed=1, unet=None, scheduler=None, alter=lambda unet: Non
     _write_tokenizer(folder / "tokenizer")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({**SCHEDULER, **(scheduler or {})}))
-    return {"id": folder.name, "path": str(folder), "body_hash": f"{seed:064x}"}
+    return {"id": folder.name, "path": str(folder), "body_hash": f"{seed:064x}", "family": "sd1"}
 
 
 def _write_tokenizer(folder):

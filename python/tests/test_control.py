@@ -8,7 +8,7 @@ import pytest
 from conftest import EVERY_CALL, MODEL, TERMINAL
 from micro import make_model
 
-from darkroom.tools import Held
+from darkroom.runtime import LiveTensors
 
 
 def ask(child, verb, target):
@@ -43,7 +43,7 @@ def test_a_paused_session_holds_no_tensor_any_more(shared):
 def test_what_is_reported_as_held_is_what_lives():
     import torch
 
-    held, kept, dropped = Held(), torch.zeros(100), torch.zeros(50)
+    held, kept, dropped = LiveTensors(), torch.zeros(100), torch.zeros(50)
     held.add("a", [kept, dropped])
     held.add("b", [kept[:0]])
     assert held.bytes() == {"a": 600}

@@ -23,7 +23,7 @@ def copy(micro, micro_folder):
         folder = micro_folder / name
         shutil.copytree(micro["path"], folder)
         made.append(folder)
-        return folder, {"id": name, "path": str(folder), "body_hash": hashlib.sha256(name.encode()).hexdigest()}
+        return folder, {"id": name, "path": str(folder), "body_hash": hashlib.sha256(name.encode()).hexdigest(), "family": "sd1"}
 
     yield make
     for folder in made:

@@ -1,11 +1,10 @@
 import hashlib
-import json
 
 import pytest
 import torch
-from conftest import MODEL, ROOT
+from conftest import MODEL
 
-from darkroom import checkpoint, samplers, tensors
+from darkroom import checkpoint, samplers, schema, tensors
 from darkroom.errors import DarkroomError
 
 NAMES = list(samplers.SAMPLERS)
@@ -20,9 +19,7 @@ CONFIG = {
 
 
 def test_the_samplers_are_those_that_the_api_offers():
-    """By the fixture that the TypeScript tests hold against the API's own list."""
-    hello = json.loads((ROOT / "test" / "fixtures" / "protocol" / "hello-result.json").read_text(encoding="utf-8"))
-    assert hello["wire"]["data"]["output"]["samplers"] == NAMES
+    assert schema.DOCUMENT["samplers"] == NAMES
 
 
 @pytest.mark.parametrize(("unknown", "nearest"), [("DPM++ 2M SDE Karras", "DPM++ 2M Karras"), ("Eular", "Euler"), ("euler a", "Euler a")])

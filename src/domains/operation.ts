@@ -21,7 +21,6 @@ export interface StepProgress {
 }
 
 export interface PythonResult {
-  output: Record<string, unknown>
   /** SHA-256 of each file the child made, kept as scratch artifacts. */
   files: Record<string, string>
 }
@@ -130,8 +129,11 @@ export interface Command<Given = unknown, Input = unknown> {
 
 /** What of an operation runs in the Python child, under the same name. */
 export interface PythonPart {
-  /** What it is asked, besides its files: Python checks it with the schema that this one generates. */
-  input: z.ZodType
+  /**
+   * What it is asked, besides its files: Python checks it with the schema that this one generates. A field `model` is a pin; the child is
+   * told the folder and the family as well.
+   */
+  input: z.ZodObject
   /** Files it may be given, by name. */
   files?: readonly string[]
   /** Files it makes. */
@@ -171,6 +173,9 @@ type Definition<Input, Output> = Omit<Operation<Input, Output>, 'run' | 'command
 export function operation<Input, Output extends z.ZodType, Given extends z.ZodType>(
   definition: Definition<Input, z.output<Output>> & { output: Output; command: Command<z.output<Given>, Input> & { input: Given } },
 ): Operation<Input, z.output<Output>> & { output: Output; command: Command<z.output<Given>, Input> & { input: Given } }
+export function operation<Input, Output>(
+  definition: Definition<Input, Output> & { python: PythonPart },
+): Operation<Input, Output> & { python: PythonPart }
 export function operation<Input, Output>(definition: Definition<Input, Output>): Operation<Input, Output>
 export function operation<Input, Output>(
   definition: Definition<Input, Output> & { command?: Command<unknown, Input> },

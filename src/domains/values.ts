@@ -43,16 +43,19 @@ export type Exactness = z.infer<typeof Exactness>
 export const samplers = ['Euler', 'Euler a', 'DPM++ 2M', 'DPM++ 2M Karras', 'DDIM', 'UniPC', 'Heun', 'LCM'] as const
 export const Sampler = z.enum(samplers)
 
+/** Pixels of an image's side. */
+const Side = z.int().min(8).multipleOf(8)
+
 /** One image: what its pixels depend on, and nothing else. */
 export const ImageRequest = z.strictObject({
   model: ModelPin,
   prompt: z.string(),
   negativePrompt: z.string(),
-  width: z.int(),
-  height: z.int(),
-  steps: z.int(),
+  width: Side,
+  height: Side,
+  steps: z.int().min(1),
   guidance: z.number(),
-  seed: z.int(),
+  seed: Count,
   sampler: Sampler,
 })
 export type ImageRequest = z.infer<typeof ImageRequest>

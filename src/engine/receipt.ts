@@ -20,11 +20,11 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
     attempt.end = end
     attempt.endedAt = event.at
     attempt.error = (event['error'] as WireError | undefined) ?? null
-    attempt.stats = (event['stats'] as Record<string, unknown> | undefined) ?? null
+    attempt.stats = statsOf(event)
     // The newest may have been broken: the child says where it really began.
-    const began = attempt.stats?.['resumed_from']
+    const began = attempt.stats?.['resumedFrom']
     if (typeof began === 'number') attempt.resumedFrom = given.get(attempt.attemptId)?.find(({ call }) => call === began) ?? null
-    const refused = attempt.stats?.['checkpoint_refused']
+    const refused = attempt.stats?.['checkpointRefused']
     if (typeof refused !== 'string') return
     notes.push({
       at: event.at,
@@ -96,6 +96,13 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
   }
   const { id, workflow, status, input, exactnessKey, createdAt, startedAt, endedAt } = session
   return { session: id, workflow, status, input, exactnessKey, createdAt, startedAt, endedAt, steps: [...steps.values()], notes }
+}
+
+/** Sessions of earlier versions recorded them in the child's own snake_case. */
+function statsOf(event: SessionEvent): Record<string, unknown> | null {
+  const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+  const entries = Object.entries((event['stats'] as Record<string, unknown> | undefined) ?? {})
+  return event['stats'] === undefined ? null : Object.fromEntries(entries.map(([name, value]) => [camel(name), value]))
 }
 
 function textOf(event: SessionEvent, field: string): string {

@@ -7,6 +7,7 @@ import { open, readFile, readdir, realpath, stat } from 'node:fs/promises'
 import { basename, join, relative, sep } from 'node:path'
 import { z } from 'zod'
 import { modelError } from './errors.ts'
+import type { Family } from './families.ts'
 
 /** Settings a model draws well with, for requests that leave them out. */
 const Recommended = z.object({ width: z.int(), height: z.int(), steps: z.int(), guidance: z.number(), sampler: z.string() }).partial()
@@ -17,7 +18,7 @@ export interface Model {
   /** SHA-256 over the weights, without headers and metadata, and the configuration; 64 hex digits. */
   bodyHash: string
   path: string
-  family: 'sd1'
+  family: Family
   /** Pixels of one latent cell's side. */
   scale: number
   recommended: Required<z.infer<typeof Recommended>>

@@ -129,7 +129,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     port,
     operations,
     ready,
-    exactness: exactnessOf(ready),
+    exactness: exactnessOf(ready.facts),
     models: await discoverModels(config.models),
     host,
     epoch,

@@ -1,21 +1,16 @@
+/**
+ * The exactness key: what decides the bits of a picture, hashed. Python knows the facts (`facts` in python/darkroom/exactness.py: hardware
+ * class, build, settings); what the node adds is its PNG encoder.
+ */
 import { createHash } from 'node:crypto'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import type { Exactness } from '../domains/values.ts'
 import type { Ready } from './python/protocol.ts'
 
-/**
- * Exactness key: what decides the bits of a picture (hardware class, build, settings, PNG encoder), hashed. The facts go into the file's
- * receipt, so they hold nothing that differs between two devices of one class.
- */
-export function exactnessOf({ build, hardware, settings }: Pick<Ready, 'build' | 'hardware' | 'settings'>): Exactness {
-  const { kind, name, capability, driver, arch, vector, math, threads } = hardware
-  const hardwareClass = kind === 'cpu' ? { kind, arch, vector, math, threads } : { kind, name, capability, driver, math, threads }
-  const { python: _python, ...decisive } = build
-  const facts = { hardware: hardwareClass, build: { ...decisive, png: pngEncoder }, settings }
-  return {
-    key: createHash('sha256').update(canonical(facts)).digest('hex').slice(0, 8),
-    facts: JSON.parse(canonical(facts)) as Record<string, unknown>,
-  }
+/** `facts` as the child sent them; those returned go into the file's receipt. The key is the first 8 hex digits of their SHA-256. */
+export function exactnessOf(facts: Ready['facts']): Exactness {
+  const text = canonical({ ...facts, build: { ...facts.build, png: pngEncoder } })
+  return { key: createHash('sha256').update(text).digest('hex').slice(0, 8), facts: JSON.parse(text) as Record<string, unknown> }
 }
 
 /** JSON with sorted keys. */

@@ -3,12 +3,19 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
 import { deviceLost, type DeviceTools, type PythonResult, type StepProgress, type Tools } from '../domains/operation.ts'
-import { type Exactness, type Target } from '../domains/values.ts'
+import { ModelPin, type Exactness, type Target } from '../domains/values.ts'
 import { DarkroomError, ensureError, workerError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Model } from '../models/scan.ts'
 import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
-import type { CheckpointGiven, CheckpointMade, FileGiven, FileMade, RequestData, WorkAction } from './python/protocol.ts'
+import {
+  isPythonStep,
+  type CheckpointGiven,
+  type CheckpointMade,
+  type FileGiven,
+  type FileMade,
+  type WorkAction,
+} from './python/protocol.ts'
 import type { Call, Outcome } from './python/call.ts'
 import type { PythonChild } from './python/supervisor.ts'
 import { modelError } from '../models/errors.ts'
@@ -148,9 +155,10 @@ export class AttemptTools implements Tools {
 
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
     const { attempt, folder } = this.#options
-    const pin = input['model'] as { id: string; bodyHash: string }
-    const { id, bodyHash, path } = await this.model(pin.id, pin.bodyHash)
-    const model = { id, bodyHash, path }
+    if (!isPythonStep(attempt.step)) throw workerError('action_unknown', `${attempt.step} has no part in Python`)
+    const pin = ModelPin.parse(input['model'])
+    const { id, bodyHash, path, family } = await this.model(pin.id, pin.bodyHash)
+    const model = { id, bodyHash, path, family }
     await this.#finish(
       this.#options.child.start('model.ensure', { model }, { progress: (progress) => this.progress({ ...progress, stage: 'load' }) }),
     )
@@ -165,7 +173,7 @@ export class AttemptTools implements Tools {
       files: await this.#lay(files),
       checkpoint: await this.#layCheckpoint(),
     }
-    const call = this.#options.child.start(attempt.step as WorkAction, data as RequestData<WorkAction>, {
+    const call = this.#options.child.start(attempt.step, data, {
       progress: (progress) => this.progress(progress),
       checkpoint: (made) => {
         this.#recording = this.#recording.then(() => this.#record(made))
@@ -175,7 +183,7 @@ export class AttemptTools implements Tools {
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#store(outcome.checkpoint) : undefined)
     this.stats = outcome.stats
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
-    return { output: outcome.output as Record<string, unknown>, files: Object.fromEntries(kept) }
+    return { files: Object.fromEntries(kept) }
   }
 
   async #finish(call: Call<WorkAction>): Promise<Outcome<WorkAction>> {

@@ -42,7 +42,7 @@ describe('a checkpoint that cannot be used', () => {
     await farm.control(id, 'resume')
     expect(await farm.pictures(id)).toEqual(undisturbed)
     const last = (await farm.attempts(id, 'inference.denoise')).at(-1)
-    return { call: last?.stats?.['resumed_from'], notes: (await farm.receipt(id)).notes.map(({ note }) => note) }
+    return { call: last?.stats?.['resumedFrom'], notes: (await farm.receipt(id)).notes.map(({ note }) => note) }
   }
 
   it('one flipped byte: the step goes on from the checkpoint before, and the receipt says so', async () => {
@@ -85,7 +85,7 @@ it.concurrent(
     const moved = await farm.event(id, 'session.moved')
     expect(moved).toMatchObject({ from: exactnessKey })
     const attempts = await farm.attempts(id, 'inference.denoise')
-    expect(attempts.at(-1)).toMatchObject({ worker: other.ready, end: 'completed', resumedFrom: null, stats: { resumed_from: 0 } })
+    expect(attempts.at(-1)).toMatchObject({ worker: other.ready, end: 'completed', resumedFrom: null, stats: { resumedFrom: 0 } })
     const encodes = await farm.attempts(id, 'inference.encode')
     expect(encodes.map((attempt) => attempt.worker)).toEqual([worker.ready, other.ready])
     expect((await farm.receipt(id)).notes.map(({ note }) => note)).toContainEqual(expect.stringContaining(`class ${exactnessKey}`))

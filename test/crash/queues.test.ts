@@ -53,7 +53,8 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   })
 
   it('a job that lies in the queue of a dead device moves', async ({ expect }) => {
-    await using farm = await startFarm({ workers: 2 })
+    // With more time to see it there.
+    await using farm = await startFarm({ workers: 2, times: { ...quickTimes, affinityMs: 4000 } })
     const open = await farm.gate(7, 3)
     const id = await farm.submit()
     const { worker, stepKey } = await farm.untilCall(id, 3)
@@ -177,7 +178,7 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
 
   it('a retry of a session that waited for a timer waits for it again', async ({ expect }) => {
     await using farm = await startFarm({ module, env: { REHEARSAL_NAME: 'only' } })
-    const id = await rehearse(farm, 'timer', { delayMs: 1000 })
+    const id = await rehearse(farm, 'timer', { delayMs: 2000 })
     await farm.control(id, 'cancel')
     const { json } = await farm.control(id, 'retry')
     await farm.until(json.id, 'succeeded')

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { readWorkers } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
+import { fakeChild } from '../support/child.ts'
 import { writeModel } from '../support/model.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 
@@ -27,7 +28,7 @@ afterEach(async () => {
 /** Starts the role; resolves when it is ready. */
 async function startWorker(...fake: string[]): Promise<{ exited: Promise<unknown[]>; messages: Record<string, unknown>[] }> {
   const python = join(folder, 'python')
-  await writeFile(python, `#!/bin/sh\nexec python3 ${join(root, 'test/support/fake_child.py')} ${fake.join(' ')}\n`)
+  await writeFile(python, `#!/bin/sh\nexec ${fakeChild(...fake).join(' ')}\n`)
   await chmod(python, 0o700)
   await writeModel(join(folder, 'models'))
   const env = {

@@ -28,7 +28,7 @@ describe('a worker that dies, freezes or is asked to end', () => {
     expect(lost).toMatchObject({ worker: dead, end: 'lost' })
     expect(finished).toMatchObject({ worker: other.ready, end: 'completed' })
     expect(finished?.resumedFrom?.call).toBeGreaterThanOrEqual(call)
-    expect(finished?.stats).toMatchObject({ resumed_from: finished?.resumedFrom?.call })
+    expect(finished?.stats).toMatchObject({ resumedFrom: finished?.resumedFrom?.call })
     expect((await farm.receipt(id)).notes.map(({ note }) => note)).toContainEqual(
       expect.stringContaining(`${dead} was lost while it ran inference.denoise`),
     )

@@ -18,7 +18,7 @@ export async function survivesKill(farm: Farm, input: Record<string, unknown>): 
   expect(lost).toMatchObject({ worker: worker.ready, end: 'lost' })
   expect(finished).toMatchObject({ worker: farm.other(worker).ready, end: 'completed' })
   expect(finished?.resumedFrom?.call).toBeGreaterThanOrEqual(10)
-  expect(finished?.stats).toMatchObject({ resumed_from: finished?.resumedFrom?.call, checkpoint_refused: null })
+  expect(finished?.stats).toMatchObject({ resumedFrom: finished?.resumedFrom?.call, checkpointRefused: null })
   expect(killed).toEqual(undisturbed)
   await farm.addWorker()
 }

@@ -10,12 +10,12 @@ import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { readyEnvironment } from '../../host/places.mjs'
-import { readConfig, root } from '../../src/config.ts'
+import { root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
 import { productTimes, type Times } from '../../src/engine/times.ts'
 import { ApiClient } from './http.ts'
 import type { ApiSetup } from './api.ts'
+import { fakeChild, realChild } from './child.ts'
 import { writeModel } from './model.ts'
 import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
@@ -169,9 +169,7 @@ export class Farm extends User implements AsyncDisposable {
     const name = `worker-${this.workers.length}`
     const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
     const attempts = join(this.folder, 'attempts', name)
-    const command = real
-      ? realChild()
-      : ['python3', join(root, 'test/support/fake_child.py'), '--gates', join(this.folder, 'gates'), ...fake]
+    const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
     const { times } = this
     const setup: WorkerSetup = { command, attempts, stall, plain, times, ...(module !== undefined && { module }), ...this.#dying('worker') }
     const worker = new GroupProcess({
@@ -278,13 +276,6 @@ export class Farm extends User implements AsyncDisposable {
     const problems = await this.end()
     if (problems.length > 0) throw new Error(`left over at the end of the farm:\n${problems.slice(0, 30).join('\n')}\n${words}`)
   }
-}
-
-/** The interpreter of the environment that set-up made, as `src/main.ts` starts it. */
-function realChild(): string[] {
-  const interpreter = process.env['DARKROOM_PYTHON'] ?? readyEnvironment({ home: readConfig({}).home })?.interpreter
-  if (interpreter === undefined) throw new Error('there is no Python environment: `npm run setup` makes it')
-  return [interpreter, '-m', 'darkroom']
 }
 
 /** Below the range that outgoing connections take their ports from, so that a killed API finds its port free again. */

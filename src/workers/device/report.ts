@@ -6,7 +6,7 @@ import type { LeakReport, PythonMemory, Ram } from '../../domains/memory/figures
 import type { Target } from '../../domains/values.ts'
 import { ensureError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
-import type { Ready, Vitals as Heartbeat } from '../python/protocol.ts'
+import type { Heartbeat, Ready } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
 

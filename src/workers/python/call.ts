@@ -11,10 +11,11 @@ import {
   type Progress,
   type ReplyData,
   type RequestData,
+  type Stats,
 } from './protocol.ts'
 
 export type Outcome<A extends Action = Action> =
-  | { type: 'result'; output: Output<A>; files: Record<string, FileMade>; stats: Record<string, unknown> }
+  | { type: 'result'; output: Output<A>; files: Record<string, FileMade>; stats: Stats }
   | { type: 'released'; checkpoint: CheckpointMade | null }
 
 /** A call as its caller sees it. */

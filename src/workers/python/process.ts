@@ -10,7 +10,8 @@ import { workerError, type DarkroomError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { errorOf, PendingCall } from './call.ts'
 import { splitLines } from './lines.ts'
-import { decodeReply, encodeRequest, lineCap, protocolVersion, type Hello, type Ready, type ReplyData, type Vitals } from './protocol.ts'
+import { decodeReply, encodeRequest, lineCap, protocolVersion, type Hello, type Heartbeat, type Ready, type ReplyData } from './protocol.ts'
+import { schemaSha256 } from './wire.ts'
 
 /** When a process counts as hung, ms. */
 export interface Stall {
@@ -46,7 +47,7 @@ export interface ProcessEnd {
 
 export interface ProcessEvents {
   ready: (ready: Ready) => void
-  heartbeat: (heartbeat: Vitals) => void
+  heartbeat: (heartbeat: Heartbeat) => void
   gone: (end: ProcessEnd) => void
 }
 
@@ -81,7 +82,11 @@ export class PythonProcess {
     this.#stall = stall
     this.#hello = {
       requestId,
-      line: encodeRequest(requestId, 'worker.hello', { ...options.hello, protocol: { min: protocolVersion, max: protocolVersion } }),
+      line: encodeRequest(requestId, 'worker.hello', {
+        ...options.hello,
+        protocol: { min: protocolVersion, max: protocolVersion },
+        schema: schemaSha256(),
+      }),
     }
     const [program = '', ...rest] = options.command
     this.#process = spawn(program, rest, { env: options.env, stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
@@ -187,7 +192,7 @@ export class PythonProcess {
     } catch (error) {
       return this.#broken((error as DarkroomError).message)
     }
-    if (reply.kind === 'greeting') return
+    if (reply.kind === 'greeting') return this.#greeting(reply.data.schema)
     if (reply.kind === 'heartbeat') {
       this.#heartbeat(reply.data)
       return
@@ -201,6 +206,12 @@ export class PythonProcess {
     if (call.frame(reply.data)) this.#pending.delete(reply.requestId)
   }
 
+  #greeting(schema: string): void {
+    if (schema === schemaSha256()) return
+    const problem = `the Python package has protocol schema ${schema.slice(0, 8)}, this node has ${schemaSha256().slice(0, 8)}`
+    this.#condemn(workerError('start_failed', `${problem}: install one version of both, or write it anew with npm run format`), 'SIGTERM')
+  }
+
   #handshake(data: ReplyData): void {
     if (data.type === 'error') this.#condemn(errorOf(data), 'SIGTERM')
     else if (data.type === 'result') {
@@ -211,7 +222,7 @@ export class PythonProcess {
     }
   }
 
-  #heartbeat(heartbeat: Vitals): void {
+  #heartbeat(heartbeat: Heartbeat): void {
     this.#events.heartbeat(heartbeat)
     const { busy } = heartbeat
     if (!busy) return

@@ -1,24 +1,32 @@
 /**
  * What a worker node and its Python child say to each other: one JSON object a line, `{request_id, action, data}`, at most 1 MiB.
  * Fields are snake_case on the wire and camelCase here; this file is the only place that turns one into the other. What users name
- * (`OPAQUE` below) keeps its names. `test/fixtures/protocol/` holds one message of every kind, read by both sides' tests.
+ * (`opaque` below) keeps its names. `wire.ts` writes all of it down for Python, `test/fixtures/protocol/` holds one message of every kind.
  *
- * Every request ends in exactly one terminal frame: `result`, `released` (after a pause) or `error`. Frames nobody asked for (the greeting
- * and the heartbeat) carry the request id `0`.
+ * The verbs `worker.*`, `model.ensure` and `memory.trim` are declared here; what steps ask for follows from the `python` part of their
+ * operations. Every request ends in exactly one terminal frame: `result`, `released` (after a pause) or `error`. Frames that answer no
+ * request (the greeting and the heartbeat) carry the request id `0`.
  */
 import { z } from 'zod'
-import { DarkroomError, workerError } from '../../errors.ts'
+import { operations } from '../../domains/index.ts'
+import type { PythonPart } from '../../domains/operation.ts'
+import { Count, Sha256 } from '../../domains/values.ts'
+import { DarkroomError, errorClasses, workerError } from '../../errors.ts'
+import { families } from '../../models/families.ts'
 
 export const protocolVersion = 1
 /** Longest line either side may send, newline included, in bytes. */
 export const lineCap = 1_048_576
 
-const whole = z.int().min(0)
-const seconds = z.number().min(0)
-const Sha256 = z.string().regex(/^[0-9a-f]{64}$/)
-const Path = z.string().min(1)
+/** How often the child tells its figures, unasked. */
+export const heartbeatS = 2
 
-export const ModelRef = z.strictObject({ id: z.string(), path: Path, bodyHash: Sha256 })
+const Seconds = z.number().min(0)
+/** Absolute. */
+const Path = z.string().regex(/^\/[^\0]*$/)
+
+/** A pinned model as the child is told of it: `path` is this worker's, `family` decides how it is loaded and what it computes. */
+export const ModelRef = z.strictObject({ id: z.string(), path: Path, bodyHash: Sha256, family: z.enum(families) })
 export type ModelRef = z.infer<typeof ModelRef>
 
 /** A file the node hands to the child. `path` is absolute and inside `roots.attempts`. */
@@ -26,13 +34,13 @@ export const FileGiven = z.strictObject({ path: Path, sha256: Sha256 })
 export type FileGiven = z.infer<typeof FileGiven>
 
 /** A complete file the child made, inside the attempt's folder. */
-export const FileMade = z.strictObject({ path: Path, sha256: Sha256, bytes: whole })
+export const FileMade = z.strictObject({ path: Path, sha256: Sha256, bytes: Count })
 export type FileMade = z.infer<typeof FileMade>
 
 /** `call` is the number of denoise calls that are done. */
-export const CheckpointGiven = z.strictObject({ path: Path, sha256: Sha256, call: whole })
+export const CheckpointGiven = z.strictObject({ path: Path, sha256: Sha256, call: Count })
 export type CheckpointGiven = z.infer<typeof CheckpointGiven>
-export const CheckpointMade = z.strictObject({ path: Path, sha256: Sha256, bytes: whole, call: whole })
+export const CheckpointMade = z.strictObject({ path: Path, sha256: Sha256, bytes: Count, call: Count })
 export type CheckpointMade = z.infer<typeof CheckpointMade>
 
 /** What the node tells the child about itself; `protocol` is added by the sender. */
@@ -42,14 +50,16 @@ export const Hello = z.strictObject({
   device: z.string(),
   threads: z.int().min(1),
   roots: z.strictObject({ models: z.array(Path), attempts: Path }),
-  checkpoint: z.strictObject({ intervalS: seconds, calls: z.int().min(1).nullable() }),
+  checkpoint: z.strictObject({ intervalS: Seconds, calls: z.int().min(1).nullable() }),
 })
 export type Hello = z.infer<typeof Hello>
+
+const Facts = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
 
 /** What the child is, once its imports are done: everything that decides the bits of an image, and what it can run. */
 export const Ready = z.strictObject({
   protocol: z.literal(protocolVersion),
-  pid: z.int(),
+  pid: z.int().min(1),
   build: z.strictObject({
     python: z.string(),
     torch: z.string(),
@@ -63,10 +73,10 @@ export const Ready = z.strictObject({
     kind: z.string(),
     name: z.string(),
     uuid: z.string().nullable(),
-    index: whole,
+    index: Count,
     capability: z.string().nullable(),
     driver: z.string().nullable(),
-    totalBytes: whole.nullable(),
+    totalBytes: Count.nullable(),
     arch: z.string(),
     vector: z.string(),
     math: z.string(),
@@ -80,145 +90,205 @@ export const Ready = z.strictObject({
     tiling: z.boolean(),
     offload: z.string(),
   }),
-  actions: z.array(z.string()),
-  samplers: z.array(z.string()),
+  /** Of the three above what decides the bits of a picture, as Python compares it; the exactness key is made of it. */
+  facts: z.record(z.enum(['hardware', 'build', 'settings']), Facts),
 })
 export type Ready = z.infer<typeof Ready>
 
 /** The child's own figures, every 2 s and on request. */
-export const Vitals = z.strictObject({
-  uptimeS: seconds,
-  rssBytes: whole,
+export const Heartbeat = z.strictObject({
+  uptimeS: Seconds,
+  rssBytes: Count,
   /** Bytes its allocator holds on the device; null where there is no device but the CPU. */
-  deviceBytes: whole.nullable(),
+  deviceBytes: Count.nullable(),
   /** The part of them that is in tensors; null likewise. */
-  allocatedBytes: whole.nullable(),
+  allocatedBytes: Count.nullable(),
   /** What the device thread does now; `advancedS` is how long ago it last got on with it. */
-  busy: z.strictObject({ requestId: z.string(), action: z.string(), call: whole.nullable(), advancedS: seconds }).nullable(),
+  busy: z.strictObject({ requestId: z.string(), action: z.string(), call: Count.nullable(), advancedS: Seconds }).nullable(),
   /** Session id → bytes of tensors held for it. */
-  sessions: z.record(z.string(), whole),
+  sessions: z.record(z.string(), Count),
   /** The resident models, the one used longest ago first. Idle: no request uses it or waits for it. */
-  models: z.array(z.strictObject({ id: z.string(), bytes: whole, isIdle: z.boolean(), usedS: seconds })),
+  models: z.array(z.strictObject({ id: z.string(), bytes: Count, isIdle: z.boolean(), usedS: Seconds })),
 })
-export type Vitals = z.infer<typeof Vitals>
+export type Heartbeat = z.infer<typeof Heartbeat>
 
 const Nothing = z.strictObject({})
-const Target = z.strictObject({ target: z.string() })
-const Place = {
-  sessionId: z.string(),
+/** Which request is meant. */
+const RequestRef = z.strictObject({ target: z.string() })
+
+/** The protocol's own verbs: what the node may ask, and the `output` of the child's `result`. */
+const verbs = {
+  'worker.hello': { request: Hello.extend({ protocol: z.strictObject({ min: z.int(), max: z.int() }), schema: Sha256 }), output: Ready },
+  'worker.ping': { request: Nothing, output: Heartbeat },
+  'worker.pause': { request: RequestRef, output: Nothing },
+  'worker.cancel': { request: RequestRef, output: Nothing },
+  'worker.shutdown': { request: Nothing, output: Nothing },
+  /** `resident`: it already was; `seconds` is the time the load took. */
+  'model.ensure': {
+    request: z.strictObject({ model: ModelRef }),
+    output: z.strictObject({ id: z.string(), resident: z.boolean(), bytes: Count, seconds: Seconds }),
+  },
+  /**
+   * Empties caches, and lets go of up to so many idle models, the one used longest ago first. `freedBytes` went back to the device; null
+   * where there is no device but the CPU.
+   */
+  'memory.trim': {
+    request: z.strictObject({ idleModels: Count }),
+    output: z.strictObject({ freedBytes: Count.nullable(), models: z.array(z.string()) }),
+  },
+} as const
+type Verb = keyof typeof verbs
+
+/** Operations with a part in Python, by the name that both sides give them. */
+export type PythonStep = {
+  [Name in keyof typeof operations]: (typeof operations)[Name] extends { python: PythonPart } ? Name : never
+}[keyof typeof operations]
+const pythonParts = Object.fromEntries(
+  Object.entries(operations).flatMap(([name, operation]) => ('python' in operation ? [[name, operation.python as PythonPart]] : [])),
+)
+
+/** Whether a step of that name has a part in Python. */
+export const isPythonStep = (step: string): step is PythonStep => Object.hasOwn(pythonParts, step)
+
+/** What a step asks. `input` is as its operation declares, with `model` as a ModelRef; it is checked when the request is encoded. */
+export interface StepRequest {
+  sessionId: string
   /** The attempt's own folder: absolute, inside `roots.attempts`. */
-  dir: Path,
-  files: z.record(z.string(), FileGiven),
-  checkpoint: CheckpointGiven.nullable(),
+  dir: string
+  /** Those that there are of the files it may be given. */
+  files: Record<string, FileGiven>
+  checkpoint: CheckpointGiven | null
+  input: Record<string, unknown>
 }
-const Size = { width: z.int().min(8).multipleOf(8), height: z.int().min(8).multipleOf(8) }
-const Prompt = { model: ModelRef, prompt: z.string(), negativePrompt: z.string() }
+
+function stepRequest({ input, files = [], resumes = false }: PythonPart): z.ZodType<StepRequest> {
+  return z.strictObject({
+    sessionId: z.string(),
+    dir: Path,
+    files: z.strictObject(Object.fromEntries(files.map((name) => [name, FileGiven.optional()]))) as z.ZodType<StepRequest['files']>,
+    checkpoint: resumes ? CheckpointGiven.nullable() : z.null(),
+    input: 'model' in input.shape ? input.extend({ model: ModelRef }) : input,
+  })
+}
+
+/** How a request went, for the receipt; a field that does not concern it is left out. */
+export const Stats = z.strictObject({
+  /** Seconds of the work, and of the load of its model before it; 0 when that was resident. */
+  seconds: Seconds.optional(),
+  loadS: Seconds.optional(),
+  /** Denoise calls that were done here. */
+  calls: Count.optional(),
+  /** The call it began at. */
+  resumedFrom: Count.optional(),
+  /** Why a checkpoint was not used; null when none was refused. */
+  checkpointRefused: z.string().nullable().optional(),
+  /** Files that were given and could not be used, so that they were made again. */
+  remade: z.array(z.string()).optional(),
+  /** Tokens of both prompts that did not fit. */
+  tokensCut: Count.optional(),
+})
+export type Stats = z.infer<typeof Stats>
+
+const resultOf = (output: z.ZodType, makes: readonly string[] = []) =>
+  z.strictObject({
+    type: z.literal('result'),
+    output,
+    /** Every file it makes. */
+    files: z.strictObject(Object.fromEntries(makes.map((name) => [name, FileMade]))),
+    stats: Stats,
+  })
+
+type Requests = { [V in Verb]: (typeof verbs)[V]['request'] } & { [S in PythonStep]: z.ZodType<StepRequest> }
+type Outputs = { [V in Verb]: (typeof verbs)[V]['output'] } & { [S in PythonStep]: typeof Nothing }
 
 /** What the node may ask for. */
 export const requests = {
-  'worker.hello': Hello.extend({ protocol: z.strictObject({ min: z.int(), max: z.int() }) }),
-  'worker.ping': Nothing,
-  'worker.pause': Target,
-  'worker.cancel': Target,
-  'worker.shutdown': Nothing,
-  'model.ensure': z.strictObject({ model: ModelRef }),
-  /** Empties caches, and lets go of up to so many idle models, the one used longest ago first. */
-  'memory.trim': z.strictObject({ idleModels: whole }),
-  'inference.encode': z.strictObject({ ...Place, input: z.strictObject(Prompt) }),
-  'inference.denoise': z.strictObject({
-    ...Place,
-    input: z.strictObject({
-      ...Prompt,
-      ...Size,
-      steps: z.int().min(1),
-      guidance: z.number(),
-      seed: whole,
-      sampler: z.string(),
-    }),
-  }),
-  'inference.decode': z.strictObject({ ...Place, input: z.strictObject({ model: ModelRef, ...Size }) }),
-} as const
+  ...Object.fromEntries(Object.entries(verbs).map(([verb, { request }]) => [verb, request])),
+  ...Object.fromEntries(Object.entries(pythonParts).map(([step, part]) => [step, stepRequest(part)])),
+} as Requests
 
-/** What the child answers to it, in `output` of the `result` frame. */
-export const outputs = {
-  'worker.hello': Ready,
-  'worker.ping': Vitals,
-  'worker.pause': Nothing,
-  'worker.cancel': Nothing,
-  'worker.shutdown': Nothing,
-  /** `resident`: it already was; `seconds` is the time the load took. */
-  'model.ensure': z.strictObject({ id: z.string(), resident: z.boolean(), bytes: whole, seconds }),
-  /** Bytes that went back to the device; null where there is no device but the CPU. */
-  'memory.trim': z.strictObject({ freedBytes: whole.nullable(), models: z.array(z.string()) }),
-  'inference.encode': Nothing,
-  'inference.denoise': Nothing,
-  'inference.decode': z.strictObject(Size),
-} as const
+/** The child's `result` frames. */
+export const results = {
+  ...Object.fromEntries(Object.entries(verbs).map(([verb, { output }]) => [verb, resultOf(output)])),
+  ...Object.fromEntries(Object.entries(pythonParts).map(([step, { makes }]) => [step, resultOf(Nothing, makes)])),
+} as Record<Action, ReturnType<typeof resultOf>>
 
-export type Action = keyof typeof requests
+export type Action = keyof Requests
 /** Actions that run on the device thread, take their time, and can be paused and cancelled. */
-export type WorkAction = 'model.ensure' | 'memory.trim' | `inference.${'encode' | 'denoise' | 'decode'}`
-export type RequestData<A extends Action> = z.infer<(typeof requests)[A]>
-export type Output<A extends Action> = z.infer<(typeof outputs)[A]>
+export type WorkAction = Exclude<Action, `worker.${string}`>
+export type RequestData<A extends Action> = z.infer<Requests[A]>
+export type Output<A extends Action> = z.infer<Outputs[A]>
 
 export const Progress = z.strictObject({
   type: z.literal('progress'),
   /** `import` during the handshake, then `load`, `run`. */
   stage: z.string(),
-  call: whole.optional(),
-  calls: whole.optional(),
+  call: Count.optional(),
+  calls: Count.optional(),
   /** Calls a second, and seconds left, from the recent calls. */
-  rate: seconds.optional(),
-  etaS: seconds.optional(),
+  rate: Seconds.optional(),
+  etaS: Seconds.optional(),
 })
 export type Progress = z.infer<typeof Progress>
 
 const Failure = z.strictObject({
   type: z.literal('error'),
   code: z.string(),
-  class: z.enum(['transient', 'resource', 'permanent', 'cancelled']),
+  class: z.enum(errorClasses),
   message: z.string(),
   remedy: z.string(),
   field: z.string().optional(),
   details: z.record(z.string(), z.unknown()).optional(),
 })
 
-const ReplyData = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('accepted') }),
-  Progress,
-  CheckpointMade.extend({ type: z.literal('checkpoint') }),
-  z.strictObject({
-    type: z.literal('result'),
-    output: z.unknown(),
-    files: z.record(z.string(), FileMade),
-    /** How it went, in the child's own words: times, calls, `resumed_from`, `checkpoint_refused`, `remade`. */
-    stats: z.record(z.string(), z.unknown()),
-  }),
-  z.strictObject({ type: z.literal('released'), checkpoint: CheckpointMade.nullable() }),
-  Failure,
-])
-export type ReplyData = z.infer<typeof ReplyData>
+/** What the child answers, by type; `result` differs by action. */
+export const replies = {
+  accepted: z.strictObject({ type: z.literal('accepted') }),
+  progress: Progress,
+  checkpoint: CheckpointMade.extend({ type: z.literal('checkpoint') }),
+  released: z.strictObject({ type: z.literal('released'), checkpoint: CheckpointMade.nullable() }),
+  error: Failure,
+} as const
 
-/** The child's first frame, before its heavy imports. */
-const Greeting = z.strictObject({ protocol: z.int(), pid: z.int() })
+export interface Result {
+  type: 'result'
+  output: unknown
+  files: Record<string, FileMade>
+  stats: Stats
+}
+export type ReplyData = { [Type in keyof typeof replies]: z.infer<(typeof replies)[Type]> }[keyof typeof replies] | Result
+
+/** What the child says without being asked. */
+export const unasked = {
+  /** Its first frame, before its heavy imports. `schema`: SHA-256 of the schema it checks frames with. */
+  'worker.hello': z.strictObject({ protocol: z.int(), pid: z.int().min(1), schema: Sha256 }),
+  'worker.heartbeat': Heartbeat,
+} as const
 
 export type Reply =
-  | { kind: 'greeting'; requestId: '0'; action: 'worker.hello'; data: z.infer<typeof Greeting> }
-  | { kind: 'heartbeat'; requestId: '0'; action: 'worker.heartbeat'; data: Vitals }
+  | { kind: 'greeting'; requestId: '0'; action: 'worker.hello'; data: z.infer<(typeof unasked)['worker.hello']> }
+  | { kind: 'heartbeat'; requestId: '0'; action: 'worker.heartbeat'; data: Heartbeat }
   | { kind: 'reply'; requestId: string; action: Action; data: ReplyData }
 
-const Envelope = z.strictObject({ request_id: z.string().min(1).max(64), action: z.string(), data: z.record(z.string(), z.unknown()) })
+export const Envelope = z.strictObject({
+  request_id: z.string().min(1).max(64),
+  action: z.string(),
+  data: z.record(z.string(), z.unknown()),
+})
 
-/** Maps whose keys are somebody's names, not our fields: left as they are, with everything below them. */
-const OPAQUE: ReadonlySet<string> = new Set(['stats', 'sessions', 'params', 'files', 'details'])
+/** Maps whose keys are names that others chose, not our fields: left as they are, with everything below them. */
+export const opaque: ReadonlySet<string> = new Set(['sessions', 'facts', 'details'])
 
 function rename(value: unknown, to: (key: string) => string): unknown {
   if (Array.isArray(value)) return value.map((item) => rename(item, to))
   if (value === null || typeof value !== 'object') return value
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [to(key), OPAQUE.has(key) ? item : rename(item, to)]))
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [to(key), opaque.has(key) ? item : rename(item, to)]))
 }
-const snake = (key: string) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+export const snake = (key: string) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const camel = (key: string) => key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
+
+const replyTypes = Object.keys(replies) as (keyof typeof replies)[]
+const isAction = (name: string): name is Action => Object.hasOwn(requests, name)
 
 function broken(what: string, problem: unknown): DarkroomError {
   const message = problem instanceof z.ZodError ? z.prettifyError(problem) : String(problem)
@@ -261,12 +331,11 @@ export function decodeReply(line: Buffer): Reply {
     return parsed.data
   }
   if (requestId === '0') {
-    if (action === 'worker.hello') return { kind: 'greeting', requestId, action, data: checked(Greeting, data) }
-    if (action === 'worker.heartbeat') return { kind: 'heartbeat', requestId, action, data: checked(Vitals, data) }
+    if (action === 'worker.hello') return { kind: 'greeting', requestId, action, data: checked(unasked[action], data) }
+    if (action === 'worker.heartbeat') return { kind: 'heartbeat', requestId, action, data: checked(unasked[action], data) }
   }
-  if (requestId === '0' || !Object.hasOwn(requests, action)) throw broken('a frame has an unknown action', JSON.stringify(action))
-  const known = action as Action
-  const reply = checked(ReplyData, data)
-  if (reply.type === 'result') reply.output = checked<unknown>(outputs[known], reply.output)
-  return { kind: 'reply', requestId, action: known, data: reply }
+  if (requestId === '0' || !isAction(action)) throw broken('a frame has an unknown action', JSON.stringify(action))
+  const { type } = checked(z.looseObject({ type: z.enum(['result', ...replyTypes]) }), data)
+  const reply: ReplyData = type === 'result' ? checked<Result>(results[action], data) : checked<ReplyData>(replies[type], data)
+  return { kind: 'reply', requestId, action, data: reply }
 }

@@ -14,7 +14,7 @@ import { sessionError, workerError, type DarkroomError } from '../../errors.ts'
 import { deferred } from '../../promises.ts'
 import { notify, PendingCall, type Call, type CallListeners, type Outcome } from './call.ts'
 import { defaultStall, PythonProcess, type ProcessEnd, type ProcessOptions, type Stall } from './process.ts'
-import type { Action, Ready, RequestData, Vitals, WorkAction } from './protocol.ts'
+import type { Action, Heartbeat, Ready, RequestData, WorkAction } from './protocol.ts'
 
 const maxStartsWithoutHandshake = 5
 const backoffMs = { first: 200, longest: 10_000 }
@@ -44,7 +44,7 @@ export class PythonChild {
   #restart: NodeJS.Timeout | undefined
   /** Calls made while no process runs: they go to the next one. */
   #waiting = new Set<PendingCall>()
-  #heartbeat: Vitals | undefined
+  #heartbeat: Heartbeat | undefined
 
   /** Spawns at once. Never throws: a program that cannot be started shows in `ready()`. */
   constructor(options: ChildOptions) {
@@ -69,7 +69,7 @@ export class PythonChild {
   }
 
   /** The last heartbeat of the process that runs. */
-  get heartbeat(): Vitals | undefined {
+  get heartbeat(): Heartbeat | undefined {
     return this.#process ? this.#heartbeat : undefined
   }
 
@@ -78,7 +78,7 @@ export class PythonChild {
     return this.#call(action, data, listeners)
   }
 
-  async ping(): Promise<Vitals> {
+  async ping(): Promise<Heartbeat> {
     const outcome = await this.#call('worker.ping', {}).outcome
     if (outcome.type !== 'result') throw workerError('protocol', 'a ping was released instead of answered')
     return outcome.output

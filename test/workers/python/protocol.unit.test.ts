@@ -2,48 +2,33 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { root } from '../../../src/config.ts'
-import '../../../src/domains/index.ts'
-import { samplers } from '../../../src/domains/values.ts'
-import { errorCatalogue } from '../../../src/errors.ts'
-import '../../../src/models/scan.ts'
-import { decodeReply, encodeRequest, lineCap, outputs, requests, type Action } from '../../../src/workers/python/protocol.ts'
+import {
+  decodeReply,
+  encodeRequest,
+  lineCap,
+  replies,
+  requests,
+  results,
+  unasked,
+  type Action,
+} from '../../../src/workers/python/protocol.ts'
 
 const folder = join(root, 'test/fixtures/protocol')
-
-/** Every message there is; python/tests/test_protocol.py holds the same list. */
-const fromNode = ['hello', 'ping', 'pause', 'cancel', 'shutdown', 'ensure', 'trim', 'encode', 'denoise', 'denoise-resumed', 'decode']
-const fromChild = [
-  'greeting',
-  'heartbeat',
-  'heartbeat-idle',
-  'hello-progress',
-  'hello-result',
-  'hello-refused',
-  'ping-result',
-  'pause-result',
-  'cancel-result',
-  'shutdown-result',
-  'ensure-result',
-  'trim-result',
-  'encode-result',
-  'denoise-accepted',
-  'denoise-load',
-  'denoise-progress',
-  'denoise-checkpoint',
-  'denoise-result',
-  'denoise-released',
-  'denoise-released-empty',
-  'decode-result',
-  'error',
-  'error-cancelled',
-]
 
 interface Fixture {
   from: 'node' | 'child'
   wire: { request_id: string; action: Action; data: Record<string, unknown> }
   frame: { requestId: string; action: Action; data: never }
 }
-const fixture = (name: string) => JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8')) as Fixture
+const fixtures = Object.fromEntries(
+  readdirSync(folder).map((file) => [file.replace('.json', ''), JSON.parse(readFileSync(join(folder, file), 'utf8')) as Fixture]),
+)
+function fixture(name: string): Fixture {
+  const found = fixtures[name]
+  if (!found) throw new Error(`there is no fixture ${name}`)
+  return found
+}
+const of = (from: 'node' | 'child') => Object.keys(fixtures).filter((name) => fixtures[name]?.from === from)
 const line = (value: unknown) => Buffer.from(JSON.stringify(value))
 const code = (body: () => unknown) => {
   try {
@@ -54,65 +39,61 @@ const code = (body: () => unknown) => {
   return 'nothing thrown'
 }
 
-/** Every way to leave one field out or to add one, at any depth that the protocol names. */
-function* mutants(value: unknown): Generator<unknown> {
+/** Fields that a frame may lack; their keys are those of objects and of frame types. */
+const optional: Record<string, string[]> = {
+  progress: ['call', 'calls', 'rate', 'eta_s'],
+  error: ['field', 'details'],
+  stats: ['seconds', 'load_s', 'calls', 'resumed_from', 'checkpoint_refused', 'remade', 'tokens_cut'],
+}
+/** Their keys are names that others chose; of those in the second list the values are free as well. */
+const opaque = ['sessions', 'details', 'facts']
+const anything = ['details', 'facts']
+
+/** Every way to leave one field out, rename it, add one or give it another type, at any depth that the protocol names. */
+function* mutants(value: unknown, within = ''): Generator<unknown> {
   if (Array.isArray(value)) {
     for (const [i, item] of value.entries()) for (const mutant of mutants(item)) yield value.with(i, mutant)
   } else if (value !== null && typeof value === 'object') {
     const entries = Object.entries(value)
+    const mayLack = [...(optional[within] ?? []), ...(optional[String((value as { type?: unknown }).type)] ?? [])]
     yield { ...value, surprise: 1 }
     for (const [key, item] of entries) {
-      if (!['field', 'details', 'call', 'calls', 'rate', 'eta_s'].includes(key))
-        yield Object.fromEntries(entries.filter(([other]) => other !== key))
+      if (!mayLack.includes(key)) yield Object.fromEntries(entries.filter(([other]) => other !== key))
       yield Object.fromEntries(entries.map(([other, its]) => [other === key ? `${key}_x` : other, its]))
-      if (!['stats', 'sessions', 'details', 'files', 'params'].includes(key))
-        for (const mutant of mutants(item)) yield { ...value, [key]: mutant }
+      if (!anything.includes(key)) yield { ...value, [key]: { of: 'another type' } }
+      yield { ...value, [key]: [[]] }
+      if (!opaque.includes(key)) for (const mutant of mutants(item, key)) yield { ...value, [key]: mutant }
     }
   }
 }
 
 describe('protocol fixtures', () => {
-  it('are exactly one file per message', () => {
-    expect(
-      readdirSync(folder)
-        .filter((name) => name.endsWith('.json'))
-        .sort(),
-    ).toEqual([...fromNode, ...fromChild].map((name) => `${name}.json`).sort())
-    expect(new Set(fromNode.map((name) => fixture(name).wire.action))).toEqual(new Set(Object.keys(requests)))
-    expect(Object.keys(outputs).sort()).toEqual(Object.keys(requests).sort())
+  it('are there for every message', () => {
+    const sent = Object.values(fixtures).map(({ from, wire }) => ({ from, action: wire.action, type: wire.data['type'] }))
+    const actions = (chosen: typeof sent) => [...new Set(chosen.map(({ action }) => action))].toSorted()
+    const child = sent.filter(({ from }) => from === 'child')
+    expect(actions(sent.filter(({ from }) => from === 'node'))).toEqual(Object.keys(requests).toSorted())
+    expect(actions(child.filter(({ type }) => type === 'result'))).toEqual(Object.keys(results).toSorted())
+    expect(actions(child.filter(({ type }) => type === undefined))).toEqual(Object.keys(unasked).toSorted())
+    expect(new Set(child.map(({ type }) => type))).toEqual(new Set([undefined, 'result', ...Object.keys(replies)]))
   })
 
-  it.each(fromNode)('%s: the request as sent is the wire form', (name) => {
-    const { from, wire, frame } = fixture(name)
-    expect(from).toBe('node')
+  it.each(of('node'))('%s: the request as sent is the wire form', (name) => {
+    const { wire, frame } = fixture(name)
     const sent = encodeRequest(frame.requestId, frame.action, frame.data)
     expect(JSON.parse(sent.toString('utf8'))).toEqual(wire)
     expect(sent.at(-1)).toBe(0x0a)
     expect(sent.subarray(0, -1).every((byte) => byte >= 0x20 && byte < 0x7f)).toBe(true)
   })
 
-  it.each(fromChild)('%s: the line as read is the frame, and no field of it may go, be added or renamed', (name) => {
-    const { from, wire, frame } = fixture(name)
-    expect(from).toBe('child')
+  it.each(of('child'))('%s: the line as read is the frame, and no field of it may go, be added, renamed or of another type', (name) => {
+    const { wire, frame } = fixture(name)
     expect(decodeReply(line(wire))).toEqual(frame)
     for (const mutant of mutants(wire))
       expect(
         code(() => decodeReply(line(mutant))),
         JSON.stringify(mutant),
       ).toBe('worker.protocol')
-  })
-})
-
-describe('what both sides hold', () => {
-  it('the errors that the child may send have the class and remedy they have here; python/tests/test_protocol.py reads the same file', () => {
-    const shared = JSON.parse(readFileSync(join(root, 'test/fixtures/child-errors.json'), 'utf8')) as Record<string, unknown>
-    const ours = Object.fromEntries(Object.keys(shared).map((name) => [name, errorCatalogue.get(name)]))
-    expect(ours).toEqual(shared)
-  })
-
-  it('the samplers that the child says it has are those that the API offers', () => {
-    const { data } = fixture('hello-result').wire
-    expect((data['output'] as { samplers: string[] }).samplers).toEqual(samplers)
   })
 })
 

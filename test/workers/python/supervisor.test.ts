@@ -6,15 +6,14 @@ import { Writable } from 'node:stream'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { root } from '../../../src/config.ts'
+import { fakeChild } from '../../support/child.ts'
 import type { CallListeners, Outcome } from '../../../src/workers/python/call.ts'
 import { childEnvironment } from '../../../src/workers/python/environment.ts'
 import { splitLines } from '../../../src/workers/python/lines.ts'
 import type { CheckpointMade, Progress, RequestData } from '../../../src/workers/python/protocol.ts'
 import { PythonChild, type ChildOptions } from '../../../src/workers/python/supervisor.ts'
 
-const interpreter = process.env['DARKROOM_PYTHON'] ?? 'python3'
-const fake = join(root, 'test/support/fake_child.py')
-const model = { id: 'fake', path: '/models/fake', bodyHash: 'a'.repeat(64) }
+const model = { id: 'fake', path: '/models/fake', bodyHash: 'a'.repeat(64), family: 'sd1' as const }
 const request = {
   model,
   prompt: 'a red circle',
@@ -59,7 +58,7 @@ function childOf(args: string[], { stall = {}, calls = 1, env = {}, options = {}
     }),
   )
   const child = new PythonChild({
-    command: [interpreter, '-I', '-S', fake, ...args],
+    command: fakeChild(...args),
     env: { ...childEnvironment(folder, join(root, 'python')), ...env },
     hello: {
       workerId: 'w',
@@ -126,7 +125,7 @@ describe('a healthy child', () => {
       models: [{ id: 'fake', bytes: 1000, isIdle: false }],
     })
     const outcome = await call.outcome
-    expect(outcome).toMatchObject({ type: 'result', stats: { calls: 20, checkpoints: 19, resumed_from: 0 } })
+    expect(outcome).toMatchObject({ type: 'result', stats: { calls: 20, resumedFrom: 0 } })
     expect(progress[0]).toEqual({ stage: 'load' })
     expect(progress.at(-1)).toMatchObject({ stage: 'run', call: 20, calls: 20 })
     expect(checkpoints.map((made) => made.call)).toEqual(Array.from({ length: 19 }, (_, i) => i + 1))
@@ -136,7 +135,7 @@ describe('a healthy child', () => {
       latents: { path: (outcome as { files: Record<string, { path: string }> }).files['latents']!.path, sha256: latentsOf(outcome) },
     }
     const decoded = await child.start('inference.decode', { ...work(), files: latents, input: { model, width: 64, height: 48 } }).outcome
-    expect(decoded).toMatchObject({ output: { width: 64, height: 48 }, files: { pixels: { bytes: 64 * 48 * 3 } } })
+    expect(decoded).toMatchObject({ files: { pixels: { bytes: 64 * 48 * 3 } } })
   })
 
   it('gives equal bytes for equal requests, and others for another build', async () => {
@@ -158,11 +157,11 @@ describe('a healthy child', () => {
     expect(paused.checkpoint.call).toBeLessThanOrEqual(seen.length + 2)
     const { bytes: _, ...checkpoint } = paused.checkpoint
     const resumed = await denoise(childOf([]), work(checkpoint)).outcome
-    expect(resumed).toMatchObject({ stats: { resumed_from: checkpoint.call, checkpoint_refused: null } })
+    expect(resumed).toMatchObject({ stats: { resumedFrom: checkpoint.call, checkpointRefused: null } })
     expect(latentsOf(resumed)).toBe(undisturbed)
 
     const refused = await denoise(child, work({ ...checkpoint, sha256: '0'.repeat(64) })).outcome
-    expect(refused).toMatchObject({ stats: { resumed_from: 0, checkpoint_refused: expect.stringContaining('SHA-256') } })
+    expect(refused).toMatchObject({ stats: { resumedFrom: 0, checkpointRefused: expect.stringContaining('SHA-256') } })
     expect(latentsOf(refused)).toBe(undisturbed)
   })
 
@@ -245,7 +244,7 @@ describe('a faulty child', () => {
     const { bytes: _, ...checkpoint } = last!
     const again = await denoise(child, work(checkpoint)).outcome
     expect((await child.ready()).pid).not.toBe(pid)
-    expect(again).toMatchObject({ stats: { resumed_from: 5 } })
+    expect(again).toMatchObject({ stats: { resumedFrom: 5 } })
     expect(latentsOf(again)).toBe(latentsOf(await denoise(childOf([])).outcome))
     expect(reasons).toEqual([code])
     expect(settled).toBe(1)
@@ -297,7 +296,7 @@ describe('a faulty child', () => {
   })
 
   it('passes its own errors on with code and class', async () => {
-    const child = childOf([...fast, '--fault', 'error:memory.exhausted:resource@2'])
+    const child = childOf([...fast, '--fault', 'error:memory.exhausted@2'])
     await import('../../../src/domains/memory/errors.ts')
     await expect(denoise(child).outcome).rejects.toMatchObject({ code: 'memory.exhausted', class: 'resource' })
     await expect(child.start('inference.decode', { ...work(), input: { model, width: 64, height: 48 } }).outcome).rejects.toMatchObject({

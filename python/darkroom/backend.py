@@ -1,0 +1,59 @@
+"""torch behind the device thread: its imports, its settings, its device, and the operations that compute with it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+from darkroom import exactness, families, logs, registry, samplers
+from darkroom.device_loop import Operation, Prepared
+from darkroom.model import Models
+from darkroom.runtime import LiveTensors, Runtime
+from darkroom.tools import ModelKey
+
+
+class TorchBackend:
+    """A `Backend`."""
+
+    def prepare(
+        self,
+        hello: dict[str, Any],
+        wanted: Callable[[], Collection[ModelKey]],
+        progress: Callable[[int, int], None],
+    ) -> Prepared:
+        """As `Backend.prepare`. Raises RuntimeError for a device that is not there."""
+        exactness.prepare_environment(hello["threads"])
+        loads = [partial(importlib.import_module, "torch"), families.families, samplers.load_classes]
+        for done, load in enumerate(loads):
+            progress(done, len(loads))
+            load()
+        logs.quiet_libraries()
+        # What the imports made lives for ever: the collector need not look at it again, half a second each time.
+        gc.collect()
+        gc.freeze()
+        exactness.configure(hello["threads"])
+        device = exactness.device(hello["device"])
+        described = {
+            "build": exactness.build(),
+            "hardware": exactness.hardware(device, hello["threads"]),
+            "settings": exactness.settings(device),
+        }
+        facts = exactness.facts(**described)
+        described["facts"] = facts
+        runtime = Runtime(
+            device=device,
+            roots=hello["roots"],
+            checkpoint=hello["checkpoint"],
+            models=Models(device, hello["roots"]["models"], families.families()),
+            live=LiveTensors(),
+            facts=facts,
+            wanted=wanted,
+        )
+        return Prepared(runtime, described)
+
+    def operation(self, action: str) -> Operation:
+        """As `Backend.operation`."""
+        return registry.operation(action)

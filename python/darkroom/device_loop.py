@@ -1,0 +1,95 @@
+"""The device thread: prepares what computes, then runs one request after another. All that touches a tensor happens here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from darkroom import faults, memory
+from darkroom.errors import Cancelled, DarkroomError, Paused
+from darkroom.requests import Requests, cancelled
+from darkroom.runtime import Runtime
+from darkroom.tools import ModelKey, Tools
+
+EXIT_DEVICE_LOST, EXIT_RECYCLE = 69, 75
+MAX_MEMORY_ERRORS = 3
+
+Operation = Callable[[Tools], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The shared runtime, and the node's answer to its handshake: `build`, `hardware`, `settings`, `facts`."""
+
+    runtime: Runtime
+    described: dict[str, Any]
+
+
+class Backend(Protocol):
+    """What computes: torch, or a test's stand-in for it."""
+
+    def prepare(
+        self,
+        hello: dict[str, Any],
+        wanted: Callable[[], Collection[ModelKey]],
+        progress: Callable[[int, int], None],
+    ) -> Prepared:
+        """Imports, settings, device. `hello`: the node's handshake; `progress`: how many imports of how many are done.
+
+        Whatever it raises ends the child: it cannot start.
+        """
+        ...
+
+    def operation(self, action: str) -> Operation:
+        """The function of an action: (tools) → result frame. Raises `worker.action_unknown`."""
+        ...
+
+
+class DeviceLoop:
+    """Runs until the requests are closed, or one has spoiled the process."""
+
+    def __init__(self, backend: Backend, runtime: Runtime, requests: Requests, log: logging.Logger):
+        self._backend = backend
+        self._runtime = runtime
+        self._requests = requests
+        self._log = log
+        self._memory_errors = 0
+
+    def run(self) -> int:
+        """The exit code: 0 when the child shuts down, 69 when the device is lost, 75 when a fresh process would do better."""
+        while (tools := self._requests.take()) is not None:
+            tools.advance()
+            frame, code = self._answer(tools)
+            tools.close()
+            # After a result the pool stays for the next request. A device that is lost cannot be asked to do anything.
+            if frame["type"] != "result" and code == 0:
+                memory.empty_caches(self._runtime.device)
+            self._requests.finish(tools, frame)
+            if code != 0:
+                self._requests.close()
+                return code
+        return 0
+
+    def _answer(self, tools: Tools) -> tuple[dict[str, Any], int]:
+        """(terminal frame, exit code that it asks for)."""
+        try:
+            return self._backend.operation(tools.action)(tools), 0
+        except Cancelled:
+            return cancelled(tools), 0
+        except Paused as paused:
+            return {"type": "released", "checkpoint": paused.checkpoint}, 0
+        except DarkroomError as error:
+            return error.to_wire(), 0
+        except Exception as error:
+            message = f"{tools.action} of request {tools.request_id}: {type(error).__name__}: {error}"
+            if faults.is_out_of_memory(error):
+                self._runtime.models.clear()
+                self._memory_errors += 1
+                recycle = self._memory_errors >= MAX_MEMORY_ERRORS
+                return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
+            if faults.is_device_lost(error):
+                return DarkroomError("device.lost", message).to_wire(), EXIT_DEVICE_LOST
+            self._log.exception("a request failed", extra={"request_id": tools.request_id})
+            return DarkroomError("worker.failed", message).to_wire(), 0

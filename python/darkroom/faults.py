@@ -1,0 +1,24 @@
+"""Which exceptions are the device's fault. Without torch in the process none is."""
+
+from __future__ import annotations
+
+import sys
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether device or host had no memory left for it."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether it is a CUDA error that every later call of this process would meet again."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "CUDNN_STATUS_EXECUTION_FAILED" in str(error))
