@@ -65,7 +65,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     expect,
   }) => {
     await using farm = await startFarm({
-      workers: [{ env: { REHEARSAL_NAME: 'good' } }, { env: { REHEARSAL_NAME: 'good' } }],
+      workers: [{ env: { SCRIPT_WORKER: 'good' } }, { env: { SCRIPT_WORKER: 'good' } }],
       module: script,
       settings: { DARKROOM_HOST_LANE: '4' },
     })
@@ -98,7 +98,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     expect(await recoveries(farm, patient)).toEqual([])
     expect((await farm.history(patient)).filter(({ type }) => type === 'step.released').length).toBeGreaterThanOrEqual(3)
 
-    const bad = await farm.addWorker({ env: { REHEARSAL_NAME: 'bad', DARKROOM_HOST_LANE: '1' } })
+    const bad = await farm.addWorker({ env: { SCRIPT_WORKER: 'bad', DARKROOM_HOST_LANE: '1' } })
     const statusOf = async (): Promise<string | undefined> => (await farm.records()).find(({ id }) => id === bad.ready)?.status
     await eventually(
       'the broken worker is suspect',

@@ -13,10 +13,6 @@ import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
 import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
 
-const plain: Pick<Workflow, 'resources'> = {
-  resources: { lanes: ['host', 'gpu'], note: 'nothing' },
-}
-
 const Mark = z.strictObject({
   ledger: z.string(),
   name: z.string(),
@@ -79,10 +75,7 @@ type ErrandInput = z.infer<typeof ErrandInput>
 
 /** A child: one step, once the signal has come if it waits for it. */
 const errand = defineWorkflow({
-  ...plain,
   name: 'errand',
-  title: 'Errand',
-  description: 'One step.',
   input: ErrandInput,
   output: z.unknown(),
   machine: setup({
@@ -133,10 +126,7 @@ const add = assign<JourneyContext, { type: string; output: Marked }, undefined, 
 
 /** A step; then at once a child, a step that fails at first, and a delay with a step behind it; then a step that joins them. */
 const journey = defineWorkflow({
-  ...plain,
   name: 'journey',
-  title: 'Journey',
-  description: 'A signal, a sequence, parallel steps, a retry, a delay and a child.',
   input: JourneyInput,
   output: z.strictObject({ marked: z.array(z.unknown()) }),
   machine: setup({
@@ -231,10 +221,7 @@ type AlbumInput = z.infer<typeof AlbumInput>
 
 /** A picture, as a child. */
 const album = defineWorkflow({
-  ...plain,
   name: 'album',
-  title: 'Album',
-  description: 'A picture once the signal has come.',
   input: AlbumInput,
   output: z.unknown(),
   machine: setup({
@@ -262,10 +249,7 @@ const album = defineWorkflow({
 
 /** A step on the device with a model that no worker has. */
 const stranded = defineWorkflow({
-  ...plain,
   name: 'stranded',
-  title: 'Stranded',
-  description: 'Waits for a worker that never comes.',
   input: z.strictObject({}),
   output: z.unknown(),
   machine: setup({

@@ -48,9 +48,14 @@ export class Scripted {
     return Object.fromEntries(Object.entries(runsIn(this.#folder)).map(([name, pids]) => [name, pids.length]))
   }
 
+  /** The workers that have run a step, by pid, in order. */
+  pids(name: string): number[] {
+    return runsIn(this.#folder)[name] ?? []
+  }
+
   /** Waits for the n-th run of a step; the pid of the worker it is in. */
   async ran(name: string, n = 1): Promise<number> {
-    return eventually(`run ${n} of ${name} in ${this.id}`, () => Promise.resolve(runsIn(this.#folder)[name]?.[n - 1]))
+    return eventually(`run ${n} of ${name} in ${this.id}`, () => Promise.resolve(this.pids(name)[n - 1]))
   }
 
   release(name: string): void {
