@@ -25,8 +25,18 @@ const Say = z.strictObject({
   blockMs: z.int().default(0),
   blockOn: z.string().default(''),
 })
-/** `resolve` is a step of the product: workers without this module have it. */
-export type Line = z.input<typeof Say> | { waitMs: number } | { signal: true } | { child: Line[] } | { resolve: ModelPin }
+/**
+ * `resolve` is a step of the product: workers without this module have it. `picture` is a child session of that seed. `nowhere` is a step on
+ * a device, with a model that no worker has.
+ */
+export type Line =
+  | z.input<typeof Say>
+  | { waitMs: number }
+  | { signal: true }
+  | { child: Line[] }
+  | { resolve: ModelPin }
+  | { picture: number }
+  | { nowhere: true }
 
 const Input = z.strictObject({
   /** Of the test's own: each run of a step leaves a line `<name> <pid>` in its file `ledger`. */
@@ -71,6 +81,15 @@ export const operations: OperationTable = {
       return mark + say
     },
   }),
+  'test.nowhere': operation({
+    input: z.unknown(),
+    output: z.unknown(),
+    lane: 'gpu',
+    needs: () => ({ models: [{ id: 'a model of nobody', bodyHash: 'f'.repeat(64) }] }),
+    attempts: 1,
+    timeoutMs: 1000,
+    run: () => Promise.reject(new Error('no worker has the model of this step')),
+  }),
 }
 
 type Args = { context: Context }
@@ -101,7 +120,9 @@ function script(version: number): Workflow {
       types: { context: {} as Context, input: {} as Input, events: {} as { type: 'signal.go'; data?: unknown } },
       actors: {
         'test.say': step<unknown, string>(),
+        'test.nowhere': step<unknown, unknown>(),
         'script@1': session<unknown, { said: unknown[] }>(),
+        'image-generation@1': session<{ prompt: string; seed: number }, unknown>(),
         ...steps('model.resolve'),
       },
       delays: { asked: (args) => Number(lineOf(args)['waitMs']) },
@@ -117,6 +138,8 @@ function script(version: number): Workflow {
             has('waitMs', 'waiting'),
             has('signal', 'listening'),
             has('child', 'child'),
+            has('picture', 'drawing'),
+            has('nowhere', 'stranded'),
             { target: 'done' },
           ],
         },
@@ -147,6 +170,15 @@ function script(version: number): Workflow {
             onError: ends.onError,
           },
         },
+        drawing: {
+          invoke: {
+            id: 'picture',
+            src: 'image-generation@1',
+            input: (args: Args) => ({ prompt: 'a red circle', seed: Number(lineOf(args)['picture']) }),
+            ...ends,
+          },
+        },
+        stranded: { invoke: { id: 'nowhere', src: 'test.nowhere', input: {}, ...ends } },
         done: { type: 'final' },
       },
       output: ({ context: { said } }) => ({ said }),
