@@ -11,7 +11,7 @@ import type { Config } from '../config.ts'
 import { apiError, configError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { connect, untilReady } from '../redis.ts'
-import { Engine } from '../engine/engine.ts'
+import { Engine, type EngineOptions } from '../engine/engine.ts'
 import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
 import type { ApiParts } from './context.ts'
@@ -32,7 +32,11 @@ export interface RunningApi {
  * @throws DarkroomError `config.invalid`, `redis.unavailable`, `artifact.not_shared`; `api.key_required` when it would
  * listen beyond this machine without a key.
  */
-export async function startApi(config: Config, log: Logger): Promise<RunningApi> {
+export async function startApi(
+  config: Config,
+  log: Logger,
+  further: Omit<EngineOptions, 'redis' | 'subscriber' | 'config' | 'log'> = {},
+): Promise<RunningApi> {
   const url = config.redisUrl
   if (url === undefined) throw configError('invalid', 'REDIS_URL is not set: `darkroom up` starts a Redis and sets it')
   const onError = (error: Error): void => log.warn({ err: error }, 'redis connection')
@@ -50,7 +54,7 @@ export async function startApi(config: Config, log: Logger): Promise<RunningApi>
     }
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
     await checkStore(redis, artifacts)
-    const engine = new Engine({ redis, subscriber, config, log })
+    const engine = new Engine({ redis, subscriber, config, log, ...further })
     const api = await listen({ engine, artifacts, keys, config, log }, config.port).catch(async (error: unknown) => {
       await engine.close()
       throw error

@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyStore, type Scope } from '../../src/api-keys.ts'
 import { readWorkers } from '../../src/farm/presence.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { ApiClient, type Answer } from '../support/http.ts'
 
 const MiB = 2 ** 20

@@ -1,15 +1,16 @@
 import { describe, expect, it } from 'vitest'
-import { sleep, startFarm } from '../support/farm.ts'
-import { quick } from '../support/times.ts'
+import { startFarm } from '../support/farm.ts'
+import { graceMs } from '../support/times.ts'
+import { sleep } from '../support/wait.ts'
 
 describe.concurrent('Redis', { timeout: 120_000 }, () => {
   it.each(['frozen', 'gone'])(
     '%s for longer than a lease under a running step: nothing runs twice, and no lease is counted as lost',
     async (how) => {
-      await using farm = await startFarm({ workers: 2, times: quick })
+      await using farm = await startFarm({ workers: 2 })
       const { leaseMs } = farm.times
       // Past the first grace of every process, or it would hide what is looked for.
-      await sleep(1.2 * leaseMs)
+      await sleep(graceMs(farm.times))
       const open = await farm.gate(7, 2)
       const id = await farm.submit()
       const { worker } = await farm.untilCall(id, 2)
@@ -107,7 +108,7 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
     expect([refused.status, refused.json.code]).toEqual([503, 'redis.full'])
     await open()
     // Shorter than what is left of the lease.
-    await sleep(1500)
+    await sleep(farm.times.renewMs)
     await farm.eye.config('SET', 'maxmemory', '0')
     const pictures = await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)

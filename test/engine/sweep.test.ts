@@ -9,7 +9,7 @@ import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { Sweep } from '../../src/engine/sweep.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
-import { eventually, sleep } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import * as nested from '../support/nested.ts'
 
 describe('a sweep that is overtaken', () => {

@@ -4,9 +4,10 @@ import { pathToFileURL } from 'node:url'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import type { SessionEvent } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { module as script, Scripted } from '../support/scripted.ts'
-import { quick } from '../support/times.ts'
 
 const journey = pathToFileURL(join(root, 'test/support/journey.ts')).href
 
@@ -39,13 +40,13 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
   it('a session that kills five workers in a row fails with the evidence; its neighbours succeed, and so does a retry once it is harmless', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 3, module: journey, fake: ['--call-ms', '20'], times: quick })
+    await using farm = await startFarm({ workers: 3, module: journey, fake: ['--call-ms', '20'] })
     const over = supervise(farm)
     const { json } = await farm.client.post('/v1/sessions', {
       workflow: 'journey',
       input: { ledger: join(farm.folder, 'ledger'), kills: 5 },
     })
-    const { id } = json as SessionView
+    const { id } = json as Session
     const pictures = await Promise.all([1, 2, 3, 4].map((seed) => farm.submit({ seed, steps: 150 })))
     await farm.client.post(`/v1/sessions/${id}/signal`, { type: 'go' })
     const { error } = await farm.until(id, 'failed', 120_000)
@@ -64,10 +65,9 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     expect,
   }) => {
     await using farm = await startFarm({
-      workers: [{ env: { REHEARSAL_NAME: 'good' } }, { env: { REHEARSAL_NAME: 'good' } }],
+      workers: [{ env: { SCRIPT_WORKER: 'good' } }, { env: { SCRIPT_WORKER: 'good' } }],
       module: script,
       settings: { DARKROOM_HOST_LANE: '4' },
-      times: quick,
     })
     const { leaseMs, outageMs } = farm.times
     // One step that makes no progress all the while.
@@ -98,7 +98,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     expect(await recoveries(farm, patient)).toEqual([])
     expect((await farm.history(patient)).filter(({ type }) => type === 'step.released').length).toBeGreaterThanOrEqual(3)
 
-    const bad = await farm.addWorker({ env: { REHEARSAL_NAME: 'bad', DARKROOM_HOST_LANE: '1' } })
+    const bad = await farm.addWorker({ env: { SCRIPT_WORKER: 'bad', DARKROOM_HOST_LANE: '1' } })
     const statusOf = async (): Promise<string | undefined> => (await farm.records()).find(({ id }) => id === bad.ready)?.status
     await eventually(
       'the broken worker is suspect',

@@ -1,13 +1,14 @@
 /** Processes are killed and come back while sessions are under way, parked or paused: what was to go on goes on by itself, once. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { graceMs } from '../support/times.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { module, Scripted } from '../support/scripted.ts'
-import { quick } from '../support/times.ts'
 
 let farm: Farm
 beforeAll(async () => {
-  farm = await startFarm({ workers: 2, module, settings: { DARKROOM_HOST_LANE: '12' }, fake: ['--call-ms', '10'], times: quick })
+  farm = await startFarm({ workers: 2, module, settings: { DARKROOM_HOST_LANE: '12' }, fake: ['--call-ms', '10'] })
 })
 afterAll(() => farm[Symbol.asyncDispose]())
 
@@ -71,7 +72,7 @@ describe('sessions under way', { timeout: 120_000 }, () => {
     parent.release('held')
     await Promise.all([endsByItself(parent), endsByItself(timer)])
     // Beyond the first grace of the fresh worker: its sweeps have seen the lease of the long step, over and over.
-    await sleep(1.3 * farm.times.leaseMs)
+    await sleep(graceMs(farm.times) + farm.times.leaseSweepMs)
     expect(long.runs).toEqual({ long: 1 })
     await api?.start()
     long.release('long')
