@@ -23,7 +23,7 @@ class DarkroomError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         """The data of an `error` frame."""
-        wire = {
+        wire: dict[str, Any] = {
             "type": "error",
             "code": self.code,
             "class": self.error_class,

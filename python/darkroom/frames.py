@@ -108,7 +108,8 @@ def _problem(error: fastjsonschema.JsonSchemaValueException) -> tuple[str, str]:
     if error.rule == "additionalProperties" and error.rule_definition is False:
         surplus = next(name for name in error.value if name not in error.definition["properties"])
         return ".".join([*path, surplus]), "there is no such field"
-    return ".".join(path), f"{error.message.removeprefix(error.name).strip()}, not {json.dumps(error.value, default=str)[:100]}"
+    problem = error.message.removeprefix(error.name or "").strip()
+    return ".".join(path), f"{problem}, not {json.dumps(error.value, default=str)[:100]}"
 
 
 def _check_values(value: Any, path: str) -> None:

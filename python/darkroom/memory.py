@@ -23,7 +23,7 @@ def trim(tools: Tools) -> dict[str, Any]:
     gone = runtime.models.drop(tools.data["idle_models"], keep=runtime.wanted())
     empty_caches(runtime.device)
     after = reserved_bytes(runtime.device)
-    freed = None if before is None else max(0, before - after)
+    freed = None if before is None or after is None else max(0, before - after)
     return frames.result({"freed_bytes": freed, "models": gone})
 
 

@@ -6,8 +6,8 @@ Rombach, Blattmann, Lorenz, Esser and Ommer 2022, "High-Resolution Image Synthes
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -27,7 +27,7 @@ class StableDiffusion:
     models. Text encoder and autoencoder compute in fp32, the UNet in the dtype of the device's settings.
     """
 
-    parts = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+    parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler_config: Mapping[str, Any], device: torch.device):
         self.bytes = weight_bytes(unet, vae, text_encoder)
@@ -56,7 +56,8 @@ class StableDiffusion:
 
     def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], int]:
         """As `Family.encode`: the text encoder's last hidden state, padded to its length."""
-        made, cut = {}, 0
+        made: dict[str, torch.Tensor] = {}
+        cut = 0
         length = min(self._tokenizer.model_max_length, self._text_encoder.config.max_position_embeddings)
         for name, text in (("positive", prompt), ("negative", negative_prompt)):
             cut += max(0, len(self._tokenizer(text)["input_ids"]) - length)
