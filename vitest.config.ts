@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
 /** Test files that start no process and no server: `npm run check` runs these alone. */
-const unit = ['test/architecture.test.ts', 'test/engine/transition.test.ts', 'test/**/*.unit.test.ts']
+const unit = ['test/**/*.unit.test.ts']
 
 /** Minutes: by their own command, `npm run test:exact`. */
 const exact = ['test/exact/**/*.test.ts']

@@ -1,6 +1,6 @@
 /**
- * `engine.chainRatio`, `engine.queuedRatio`: durable workflows of five steps against a BullMQ chain of five jobs that promises nothing; as the
- * product comes, and with each step through its queue.
+ * `engine.chainRatio`, `engine.queuedRatio`: durable workflows of five steps against a BullMQ chain of five jobs that
+ * promises nothing; as the product comes, and with each step through its queue.
  */
 import { Queue, Worker } from 'bullmq'
 import { Redis } from 'ioredis'
@@ -14,9 +14,12 @@ const rounds = 9
 const warmUp = { inFlight, rampMs: 500, windowMs: 3000 }
 const round = { inFlight, rampMs: 500, windowMs: 2500 }
 
-/** The chain without an engine: each job's processor adds the next. Same Redis, same concurrency, same kind of job id. */
+/**
+ * The chain without an engine: each job's processor adds the next. Same Redis, same concurrency, same kind of job id.
+ */
 async function openRaw(redisUrl: string): Promise<Source & AsyncDisposable> {
-  // A connection as BullMQ's own documentation makes it: nothing that Darkroom does to its connections helps or harms this chain.
+  // A connection as BullMQ's own documentation makes it: nothing that Darkroom does to its connections helps or harms
+  // this chain.
   const connection = new Redis({ path: redisUrl.replace('unix:', ''), maxRetriesPerRequest: null })
   const options = { connection, prefix: 'raw:{q.chain}' }
   const gone = { removeOnComplete: true, removeOnFail: true }

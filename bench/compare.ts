@@ -1,7 +1,8 @@
 /**
- * `npm run bench:compare -- --base REF [--only NAME,NAME] [--rounds N]`: the figures of this working tree beside those of another commit. Both
- * run in turn, each by its own `bench/main.ts` as a process of its own, so that a machine that drifts drifts for both. Prints the median of
- * the rounds' head ÷ base for each figure, and exits 1 when one is worse by more than 5 %.
+ * `npm run bench:compare -- --base REF [--only NAME,NAME] [--rounds N]`: the figures of this working tree beside those
+ * of another commit. Both run in turn, each by its own `bench/main.ts` as a process of its own, so that a machine that
+ * drifts drifts for both. Prints the median of the rounds' head ÷ base for each figure, and exits 1 when one is worse
+ * by more than 5 %.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
@@ -23,7 +24,10 @@ function git(...args: string[]): string {
 const differs = (ref: string, ...paths: string[]): boolean =>
   spawnSync('git', ['diff', '--quiet', ref, '--', ...paths], { cwd: root }).status !== 0
 
-/** The commit in a folder of its own, with the packages of this tree, and with its addon where the sources of the two are the same. */
+/**
+ * The commit in a folder of its own, with the packages of this tree, and with its addon where the sources of the two
+ * are the same.
+ */
 function checkOut(commit: string, folder: string): string {
   const tree = join(folder, 'base')
   git('worktree', 'add', '--detach', '--quiet', tree, commit)

@@ -1,6 +1,6 @@
 /**
- * `device.readP99Ms`, `device.commandP50Ms`: what a worker says of its device, and what it is told to do with its memory, while it draws: on the
- * NVIDIA GPU of this machine, else on the CPU.
+ * `device.readP99Ms`, `device.commandP50Ms`: what a worker says of its device, and what it is told to do with its
+ * memory, while it draws: on the NVIDIA GPU of this machine, else on the CPU.
  */
 import { existsSync } from 'node:fs'
 import { startFarm } from '../test/support/farm.ts'

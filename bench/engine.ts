@@ -1,6 +1,6 @@
 /**
- * A real engine and a real worker node in this process, on a private Redis of their own: durable workflows of five steps that do nothing,
- * on the host lane, as `darkroom api` and `darkroom worker` would run them.
+ * A real engine and a real worker node in this process, on a private Redis of their own: durable workflows of five
+ * steps that do nothing, on the host lane, as `darkroom api` and `darkroom worker` would run them.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -13,7 +13,7 @@ import { fakeChild } from '../test/support/child.ts'
 import { keys } from '../src/keys.ts'
 import { createLog } from '../src/log.ts'
 import { connect, untilReady, type Redis } from '../src/redis.ts'
-import { startWorker } from '../src/workers/node.ts'
+import { startWorker } from '../src/workers/boot.ts'
 import { Engine } from '../src/engine/engine.ts'
 import { defineWorkflow, type Workflow } from '../src/workflows/index.ts'
 import { step } from '../src/workflows/step.ts'
@@ -86,24 +86,24 @@ interface Further {
 
 /** @param run what each step does: nothing but look at the clock */
 export async function openBench(run: (at: At) => void = () => undefined, further: Further = {}): Promise<Bench> {
-  const undo: (() => unknown)[] = []
+  const closers: (() => unknown)[] = []
   const close = async (): Promise<void> => {
-    for (const act of undo.toReversed()) await act()
+    for (const act of closers.toReversed()) await act()
   }
   try {
-    return await open(run, further, undo, close)
+    return await open(run, further, closers, close)
   } catch (error) {
     await close()
     throw error
   }
 }
 
-async function open(run: (at: At) => void, further: Further, undo: (() => unknown)[], close: () => Promise<void>): Promise<Bench> {
+async function open(run: (at: At) => void, further: Further, closers: (() => unknown)[], close: () => Promise<void>): Promise<Bench> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'))
-  undo.push(() => rm(folder, { recursive: true, force: true }))
+  closers.push(() => rm(folder, { recursive: true, force: true }))
   await writeModel(join(folder, 'models'))
   const server = await startTestRedis()
-  undo.push(() => server.stop())
+  closers.push(() => server.stop())
   const config = readConfig({
     DARKROOM_DATA: join(folder, 'data'),
     DARKROOM_MODELS: join(folder, 'models'),
@@ -135,14 +135,14 @@ async function open(run: (at: At) => void, further: Further, undo: (() => unknow
     operations,
     workflows,
   })
-  undo.push(() => node.drain())
+  closers.push(() => node.drain())
   const redis = connect(server.url, { patience: 'fail' })
   const subscriber = connect(server.url, { patience: 'wait' })
   const listener = connect(server.url, { patience: 'wait' })
-  for (const connection of [redis, subscriber, listener]) undo.push(() => connection.disconnect())
+  for (const connection of [redis, subscriber, listener]) closers.push(() => connection.disconnect())
   await untilReady(redis, 10_000)
   const engine = new Engine({ redis, subscriber, config, log, operations, workflows })
-  undo.push(() => engine.close())
+  closers.push(() => engine.close())
   await listener.subscribe(keys.control())
 
   let started = 0

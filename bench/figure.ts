@@ -16,11 +16,17 @@ export interface Benchmark {
   figures: readonly string[]
   /** Takes minutes: only when `--only` asks for it. */
   isLong?: true
-  /** Measures; says on the way what the figures are made of. @throws Error when the run is void: something was lost, or did not happen. */
+  /**
+   * Measures; says on the way what the figures are made of.
+   * @throws Error when the run is void: something was lost, or did not happen.
+   */
   measure(say: (line: string) => void): Promise<Figure[]>
 }
 
-/** A figure that must be at least, or at most, so much. The value is compared as it was measured and kept as it is printed. */
+/**
+ * A figure that must be at least, or at most, so much. The value is compared as it was measured and kept as it is
+ * printed.
+ */
 export function figure(name: string, value: number, unit: string, bound: { atLeast: number } | { atMost: number }): Figure {
   const isMinimum = 'atLeast' in bound
   const pass = isMinimum ? value >= bound.atLeast : value <= bound.atMost

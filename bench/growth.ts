@@ -1,6 +1,6 @@
 /**
- * `growth.*`: what a workflow costs beside 1,000 and 100,000 sessions that wait for a timer, and as many that have ended, against what it
- * costs beside one of each.
+ * `growth.*`: what a workflow costs beside 1,000 and 100,000 sessions that wait for a timer, and as many that have
+ * ended, against what it costs beside one of each.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { setup } from 'xstate'
@@ -98,8 +98,8 @@ async function each(count: number, act: (n: number) => Promise<unknown>): Promis
 }
 
 /**
- * One session is really submitted; the others are written as copies of it by the scripts that submit and cancel, which takes half a minute in
- * place of many.
+ * One session is really submitted; the others are written as copies of it by the scripts that submit and cancel, which
+ * takes half a minute in place of many.
  */
 async function fill(bench: Bench, size: number): Promise<Subject['bytes']> {
   const { engine, redis } = bench

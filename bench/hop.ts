@@ -1,6 +1,7 @@
 /**
- * `engine.hopP50Ms`, `engine.hopP99Ms`, `engine.queuedHopP50Ms`, `engine.queuedHopP99Ms`: from the end of one step's work to the beginning of the
- * next one's, at about half load; as the product comes, and with each step through its queue.
+ * `engine.hopP50Ms`, `engine.hopP99Ms`, `engine.queuedHopP50Ms`, `engine.queuedHopP99Ms`: from the end of one step's
+ * work to the beginning of the next one's, at about half load; as the product comes, and with each step through its
+ * queue.
  */
 import { openBench } from './engine.ts'
 import { figure, type Benchmark, type Figure } from './figure.ts'
@@ -29,15 +30,15 @@ async function measureHops(name: string, settings: Record<string, string>, say: 
     lastEnd.set(n, now)
   }
   await using engine = await openBench(run, { settings })
-  const most = await saturate(engine, calibration)
-  const rate = Math.max(1, Math.round(most / 2))
+  const maxRate = await saturate(engine, calibration)
+  const rate = Math.max(1, Math.round(maxRate / 2))
   for (const ms of [warmUpMs, measureMs]) {
     hops.length = 0
     lastEnd.clear()
     await steady(engine, rate, ms)
   }
   await engine.check()
-  say(`${name}: ${hops.length} at ${rate} workflows/s, half of the ${rounded(most)}/s that it takes; ${range(hops)} ms`)
+  say(`${name}: ${hops.length} at ${rate} workflows/s, half of the ${rounded(maxRate)}/s that it takes; ${range(hops)} ms`)
   return [
     figure(`engine.${name}P50Ms`, quantile(hops, 0.5), 'ms', { atMost: 5 }),
     figure(`engine.${name}P99Ms`, quantile(hops, 0.99), 'ms', { atMost: 20 }),

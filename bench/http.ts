@@ -1,4 +1,7 @@
-/** The smallest HTTP client: keeps its connections, checks nothing but the status, so that what it takes itself hardly counts. */
+/**
+ * The smallest HTTP client: keeps its connections, checks nothing but the status, so that what it takes itself hardly
+ * counts.
+ */
 import { Agent, request as httpRequest } from 'node:http'
 
 const agent = new Agent({ keepAlive: true })

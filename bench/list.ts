@@ -27,7 +27,10 @@ interface Remains {
   indexes: string[]
 }
 
-/** Runs one session to its end and reads what it left. @throws Error when that is something else than this file knows how to write */
+/**
+ * Runs one session to its end and reads what it left.
+ * @throws Error when that is something else than this file knows how to write
+ */
 async function finishOne(farm: Farm): Promise<Remains> {
   const id = await farm.submit({}, { tags: ['often'] })
   await farm.until(id, 'succeeded')
@@ -51,7 +54,10 @@ async function finishOne(farm: Farm): Promise<Remains> {
   return { id, createdAt: Number(session['createdAt']), session, history, references, indexes }
 }
 
-/** Writes finished sessions like that one until there are `total`, the oldest last; `page` of them, evenly spread, have a tag more. */
+/**
+ * Writes finished sessions like that one until there are `total`, the oldest last; `page` of them, evenly spread, have
+ * a tag more.
+ */
 async function fill(farm: Farm, remains: Remains, total: number): Promise<void> {
   const { id, createdAt, session, history, references, indexes } = remains
   const [text, entries] = [JSON.stringify(session), JSON.stringify(history)]

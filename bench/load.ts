@@ -1,6 +1,8 @@
 /** Two ways to load an engine: as much as it takes, and at a steady rate. */
 
-/** Something that starts and ends: `start` resolves when it is accepted, `onEnd` is called once for each that has ended. */
+/**
+ * Something that starts and ends: `start` resolves when it is accepted, `onEnd` is called once for each that has ended.
+ */
 export interface Source {
   start(n: number): Promise<void>
   onEnd: () => void
@@ -9,7 +11,8 @@ export interface Source {
 const drainMs = 30_000
 
 /**
- * Keeps `inFlight` under way, lets that settle for `rampMs`, then counts what ends within `windowMs`; all have ended when it resolves.
+ * Keeps `inFlight` under way, lets that settle for `rampMs`, then counts what ends within `windowMs`; all have ended
+ * when it resolves.
  * @returns ends a second
  */
 export async function saturate(source: Source, options: { inFlight: number; rampMs: number; windowMs: number }): Promise<number> {
@@ -43,22 +46,24 @@ export async function saturate(source: Source, options: { inFlight: number; ramp
   })
 }
 
-/** Starts `rate` a second for `ms`, evenly, whether the ones before have ended or not; all have ended when it resolves. */
+/**
+ * Starts `rate` a second for `ms`, evenly, whether the ones before have ended or not; all have ended when it resolves.
+ */
 export async function steady(source: Source, rate: number, ms: number): Promise<void> {
-  const most = Math.floor((rate * ms) / 1000)
+  const count = Math.floor((rate * ms) / 1000)
   return new Promise((resolve, reject) => {
     let started = 0
     let ended = 0
     source.onEnd = () => {
-      if (++ended === most) resolve()
+      if (++ended === count) resolve()
     }
     const from = performance.now()
     const timer = setInterval(() => {
-      const due = Math.min(most, Math.floor(((performance.now() - from) / 1000) * rate) + 1)
+      const due = Math.min(count, Math.floor(((performance.now() - from) / 1000) * rate) + 1)
       while (started < due) source.start(started++).catch(reject)
-      if (started < most) return
+      if (started < count) return
       clearInterval(timer)
-      setTimeout(() => reject(new Error(`void: ${most - ended} did not end`)), drainMs).unref()
+      setTimeout(() => reject(new Error(`void: ${count - ended} did not end`)), drainMs).unref()
     }, 1)
   })
 }

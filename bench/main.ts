@@ -1,6 +1,6 @@
 /**
- * `npm run bench [-- --only NAME] [--json FILE]`: measures what the README and docs/benchmarks.md quote, on real Redis, real processes and
- * real HTTP. Exits 1 when a figure misses its target, or could not be measured.
+ * `npm run bench [-- --only NAME] [--json FILE]`: measures what the README and docs/benchmarks.md quote, on real Redis,
+ * real processes and real HTTP. Exits 1 when a figure misses its target, or could not be measured.
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'

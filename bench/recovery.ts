@@ -1,4 +1,7 @@
-/** `worker.recoveryS`, `worker.recoveryMaxS`: from SIGKILL of a worker in the middle of denoise until another worker has the step. */
+/**
+ * `worker.recoveryS`, `worker.recoveryMaxS`: from SIGKILL of a worker in the middle of denoise until another worker has
+ * the step.
+ */
 import { setTimeout as delay } from 'node:timers/promises'
 import { productTimes } from '../src/engine/times.ts'
 import { startFarm } from '../test/support/farm.ts'

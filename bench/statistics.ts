@@ -1,6 +1,9 @@
 /** Pure numbers: what the figures are computed with. */
 
-/** The value below which a share `q` (0…1) of the samples lies, by the nearest rank. @throws RangeError without samples */
+/**
+ * The value below which a share `q` (0…1) of the samples lies, by the nearest rank.
+ * @throws RangeError without samples
+ */
 export function quantile(samples: readonly number[], q: number): number {
   if (samples.length === 0) throw new RangeError('there are no samples')
   const sorted = [...samples].toSorted((a, b) => a - b)
@@ -25,8 +28,8 @@ export function rounded(value: number): number {
 }
 
 /**
- * Median of the ratios of samples taken side by side, `above[i] / below[i]`: a machine that slows down in the middle slows both of a pair,
- * where it would move a ratio of medians.
+ * Median of the ratios of samples taken side by side, `above[i] / below[i]`: a machine that slows down in the middle
+ * slows both of a pair, where it would move a ratio of medians.
  * @throws RangeError without samples, or with more of one than of the other
  */
 export function medianRatio(above: readonly number[], below: readonly number[]): number {

@@ -1,4 +1,7 @@
-/** `api.submitP50Ms`, `api.submitP99Ms`: from the request to the whole answer `202`, while a worker draws what was submitted. */
+/**
+ * `api.submitP50Ms`, `api.submitP99Ms`: from the request to the whole answer `202`, while a worker draws what was
+ * submitted.
+ */
 import { keys } from '../src/keys.ts'
 import { startFarm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'

@@ -1,6 +1,7 @@
 /**
- * One holder at a time, and a place for sockets. The lock is a listening socket: it ends with its holder, however that dies.
- * On Linux it is an abstract one, which leaves no file behind; elsewhere a file that a dead holder leaves is taken over.
+ * One holder at a time, and a place for sockets. The lock is a listening socket: it ends with its holder, however that
+ * dies. On Linux it is an abstract one, which leaves no file behind; elsewhere a file that a dead holder leaves is
+ * taken over.
  */
 import { createHash } from 'node:crypto'
 import { lstatSync, mkdirSync, realpathSync, rmSync } from 'node:fs'
@@ -30,7 +31,8 @@ const hashOf = (folder) =>
 const uid = process.getuid?.() ?? 0
 
 /**
- * Folder for the sockets that belong to `folder`, made with mode 0700: `$XDG_RUNTIME_DIR/darkroom-<hash>` or `/tmp/darkroom-<uid>-<hash>`.
+ * Folder for the sockets that belong to `folder`, made with mode 0700: `$XDG_RUNTIME_DIR/darkroom-<hash>` or
+ * `/tmp/darkroom-<uid>-<hash>`.
  * @param {string} folder
  * @throws Error when somebody else owns what lies there
  */
@@ -62,7 +64,7 @@ function addressOf(folder, purpose) {
 }
 
 /**
- * What the holder says about itself, or undefined when nobody holds the lock.
+ * What the holder says about itself, or undefined when the lock is free.
  * @param {string} folder @param {string} purpose
  * @returns {Promise<Record<string, unknown> | undefined>}
  */
@@ -118,9 +120,13 @@ export async function takeLock(folder, purpose, info = () => ({})) {
 }
 
 /**
- * Runs `work` while holding the lock; waits for whoever has it, and tells `waiting` once, with ` (pid 123)` where the holder says it.
+ * Runs `work` while holding the lock; waits for its holder, and tells `waiting` once, with ` (pid 123)` where the
+ * holder says it.
  * @template T
- * @param {string} folder @param {string} purpose @param {() => Promise<T>} work @param {(holder: string) => void} [waiting]
+ * @param {string} folder
+ * @param {string} purpose
+ * @param {() => Promise<T>} work
+ * @param {(holder: string) => void} [waiting]
  * @returns {Promise<T>}
  */
 export async function whileHolding(folder, purpose, work, waiting) {

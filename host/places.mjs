@@ -1,6 +1,6 @@
 /**
- * Where set-up puts what it brings, and how a process finds it there: npm's packages, the Python environment, Redis, the native addon.
- * Looks only; `setup/` fetches and builds.
+ * Where set-up puts what it brings, and how a process finds it there: npm's packages, the Python environment, Redis,
+ * the native addon. Looks only; `setup/` fetches and builds.
  */
 import { createHash } from 'node:crypto'
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
@@ -14,8 +14,8 @@ export const platform = `${process.platform}-${process.arch}`
 /** @typedef {{ packages?: Record<string, { version?: string, integrity?: string, optional?: boolean }> }} Lock */
 
 /**
- * Whether node_modules holds what package-lock.json names. npm writes node_modules/.package-lock.json last, so one that agrees with the lock
- * means that everything is in place.
+ * Whether node_modules holds what package-lock.json names. npm writes node_modules/.package-lock.json last, so one that
+ * agrees with the lock means that everything is in place.
  * @param {string} root
  */
 export function isInstalled(root) {
@@ -50,7 +50,8 @@ export function isInstalled(root) {
  */
 
 /**
- * The folder of the Python environment that a lock file pins, `<home>/python/<flavour>-<hash of the lock>`, and what lies in it.
+ * The folder of the Python environment that a lock file pins, `<home>/python/<flavour>-<hash of the lock>`, and what
+ * lies in it.
  * @param {Environment} choice
  */
 export function environmentOf({ home, gpu = false, lock = join(root, 'python', 'requirements.lock') }) {

@@ -8,7 +8,8 @@
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
 -- ARGV[13] what the session waits for from now on ('' while a step of it is open)
 -- ARGV[14] '' | `suffix attempt lease-in-ms worker device`: one of the opened steps, beside the device, leased at once to the worker that brings this result
--- ARGV[15] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
+-- ARGV[15] session.too_long as the catalogue has it: JSON without braces and message, for a history that is full
+-- ARGV[16] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
 -- Returns {'ok', 'parent' | '', 'taken' | ''}: it has ended, and a parent is to be told; the step is leased | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
@@ -38,8 +39,8 @@ local function pop()
 end
 -- References count from here on, so that the collector spares them: they are written before anything names them.
 local function refer()
-  local i = 16
-  for _ = 1, tonumber(ARGV[15]) do
+  local i = 17
+  for _ = 1, tonumber(ARGV[16]) do
     redis.call('SADD', B .. ARGV[i] .. ':' .. sid, ARGV[i + 1])
     if ARGV[i] == 'references' then redis.call('SADD', B .. 'named:' .. ARGV[i + 1], sid) end
     i = i + 2
@@ -128,7 +129,7 @@ local length, told = record(entry), false
 if outcome ~= '' then
   told = finish(status, outcome, outcome == 'failed' and 'error' or 'output', result, last)
 elseif length >= 9990 then
-  local error = '{"code":"session.too_long","class":"permanent","message":"session ' .. sid .. ' has recorded ' .. length .. ' events","remedy":"Split the work over several sessions."}'
+  local error = '{' .. ARGV[15] .. ',"message":"session ' .. sid .. ' has recorded ' .. length .. ' events"}'
   told = finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
 elseif taken then
   recordStart(taken.suffix, taken.name, taken.attempt, taken.worker, taken.device, '', 1, '')

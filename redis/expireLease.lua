@@ -2,8 +2,9 @@
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] leases that may expire in a row without progress
+-- ARGV[3] worker.poisoned as the catalogue has it: JSON without braces and message
 -- Returns {'reopened', worker} | {'poisoned', worker} | {'alive'} | {'closed'}
-local suffix, limit = ARGV[1], tonumber(ARGV[2])
+local suffix, limit, poisoned = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local key = stepOf(suffix)
 local step = redis.call('HMGET', key, 'state', 'leaseUntil', 'attemptId', 'worker', 'name')
 if step[1] ~= 'leased' then
@@ -20,9 +21,9 @@ record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. 
 redis.call('HDEL', S, 'lastWorker')
 redis.call('HSET', key, 'avoid', step[4])
 if expiries >= limit then
-  local error = cjson.encode({ code = 'worker.poisoned', class = 'permanent',
-    message = 'step ' .. step[5] .. ' of session ' .. sid .. ' ended ' .. expiries .. ' leases in a row without progress, the last on worker ' .. step[4],
-    remedy = 'Read the step.recovered events of this session and the logs of the workers they name; then retry it.', details = { leases = expiries, worker = step[4], step = step[5] } })
+  local message = 'step ' .. step[5] .. ' of session ' .. sid .. ' ended ' .. expiries .. ' leases in a row without progress, the last on worker ' .. step[4]
+  local details = { leases = expiries, worker = step[4], step = step[5] }
+  local error = '{' .. poisoned .. ',"message":' .. cjson.encode(message) .. ',"details":' .. cjson.encode(details) .. '}'
   redis.call('HSET', S, 'before', redis.call('HGET', S, 'snapshot'))
   finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
   return { 'poisoned', step[4] }

@@ -3,8 +3,8 @@ import { spawn } from 'node:child_process'
 import { closeSync, openSync, writeFileSync } from 'node:fs'
 
 /**
- * The environment of a Python that installs: what would send packages elsewhere stays out, and unpacking happens beside the target, because
- * /tmp may be small.
+ * The environment of a Python that installs: what would send packages elsewhere stays out, and unpacking happens beside
+ * the target, because /tmp may be small.
  * @param {string} temp
  * @returns {NodeJS.ProcessEnv}
  */
@@ -14,16 +14,17 @@ export function pythonEnvironment(temp) {
 }
 
 /**
- * Runs the program in a process group of its own, beside a watcher that reads a pipe of which only we hold the other end, and that kills
- * the group when the pipe closes.
+ * Runs the program in a process group of its own, beside a watcher that reads a pipe of which only we hold the other
+ * end, and that kills the group when the pipe closes.
  */
 const watched = 'exec 3<&0 0</dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec 3<&-; exec "$@"'
 
 /**
- * Runs a program that writes where a later set-up will write too. It and all that it starts end with us, also when we are killed by
- * SIGKILL, so that the later one has the place for itself.
+ * Runs a program that writes where a later set-up will write too. It and all that it starts end with us, also when we
+ * are killed by SIGKILL, so that the later one has the place for itself.
  * @param {string} command @param {string[]} args
- * @param {{ log?: string, cwd?: string, env?: NodeJS.ProcessEnv }} [options] `log`: a file to which its output is appended
+ * @param {{ log?: string, cwd?: string, env?: NodeJS.ProcessEnv }} [options] `log`: a file to which its output is
+ *   appended
  * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of its output
  */
 export function runBound(command, args, { log, cwd, env } = {}) {

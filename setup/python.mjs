@@ -1,6 +1,7 @@
 /**
- * The Python environment of the inference child: pinned by `python/requirements.lock`, in `<home>/python/<hash of the lock>`, made in place
- * because virtual environments cannot be moved. It is believed only with the mark that is written last; without it, it is made anew.
+ * The Python environment of the inference child: pinned by `python/requirements.lock`, in
+ * `<home>/python/<hash of the lock>`, made in place because virtual environments cannot be moved. It is believed only
+ * with the mark that is written last; without it, it is made anew.
  */
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -18,10 +19,14 @@ const range = { major: 3, minors: [11, 12, 13], words: 'Python 3.11, 3.12 or 3.1
 const pytorchCpuIndex = 'https://download.pytorch.org/whl/cpu'
 
 /** @typedef {import('../host/places.mjs').Mark} Mark */
-/** @typedef {import('../host/places.mjs').Environment & { cpuIndex?: string }} EnvironmentChoice `cpuIndex`: asked for torch's CPU build after pip's own */
+/**
+ * @typedef {import('../host/places.mjs').Environment & { cpuIndex?: string }} EnvironmentChoice `cpuIndex`: asked for
+ *   torch's CPU build after pip's own
+ */
 
 /**
- * The finished environment, made when there is none. Two at a time wait for one another; one that was killed is made anew.
+ * The finished environment, made when there is none. Two at a time wait for one another; one that was killed is made
+ * anew.
  * @param {EnvironmentChoice} choice
  * @param {import('./say.mjs').Say} say
  * @returns {Promise<{ interpreter: string } & Mark>}
@@ -44,7 +49,11 @@ export async function ensurePython(choice, say) {
   )
 }
 
-/** @param {ReturnType<typeof environmentOf>} environment @param {EnvironmentChoice} choice @param {import('./say.mjs').Say} say */
+/**
+ * @param {ReturnType<typeof environmentOf>} environment
+ * @param {EnvironmentChoice} choice
+ * @param {import('./say.mjs').Say} say
+ */
 async function make(environment, choice, say) {
   const { folder, log, mark } = environment
   const { gpu = false } = choice
@@ -117,8 +126,8 @@ async function fill({ folder, interpreter, log, pins }, python, choice, say) {
 }
 
 /**
- * Compares what is installed with the pins given as arguments; prints torch's build, read from its files because importing takes seconds.
- * What the mark will vouch for is on the disk before it.
+ * Compares what is installed with the pins given as arguments; prints torch's build, read from its files because
+ * importing takes seconds. What the mark will vouch for is on the disk before it.
  */
 const inspect = `
 import importlib.metadata as m, json, os, re, sys
@@ -142,8 +151,8 @@ print(json.dumps({"torch": m.version("torch"), "gpu": gpu and f"{gpu[1]} {gpu[2]
 /** @typedef {(...args: string[]) => Promise<{ ok: boolean, words: string }>} Pip `pip install` with these arguments */
 
 /**
- * Installs one build of torch. For the CPU: what pip finds as `+cpu`, else the same with PyTorch's own index of CPU builds, never gigabytes
- * of CUDA unasked; macOS has one build for all.
+ * Installs one build of torch. For the CPU: what pip finds as `+cpu`, else the same with PyTorch's own index of CPU
+ * builds, never gigabytes of CUDA unasked; macOS has one build for all.
  * @param {string} torch `torch==2.13.0`
  * @param {Pick<EnvironmentChoice, 'gpu' | 'cpuIndex'>} choice
  * @param {Pip} pip

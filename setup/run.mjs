@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `npm run demo`, `npm start`, `npm test` and the like: brings up what is missing, then runs the target. Node's built-ins only; npm and
- * pip do all fetching. Run again when nothing is missing, it takes a fraction of a second.
+ * `npm run demo`, `npm start`, `npm test` and the like: brings up what is missing, then runs the target. Node's
+ * built-ins only; npm and pip do all fetching. Run again when nothing is missing, it takes a fraction of a second.
  */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -79,8 +79,8 @@ async function tryNative(home, say) {
 /** @param {string} version @param {string} range `>=20.19` */
 function isNewEnough(version, range) {
   const [major = 0, minor = 0] = version.split('.').map(Number)
-  const [least = 0, leastMinor = 0] = range.replace('>=', '').split('.').map(Number)
-  return major > least || (major === least && minor >= leastMinor)
+  const [minMajor = 0, minMinor = 0] = range.replace('>=', '').split('.').map(Number)
+  return major > minMajor || (major === minMajor && minor >= minMinor)
 }
 
 /** @param {string} node @param {string[]} args @returns {Promise<number>} */

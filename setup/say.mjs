@@ -3,7 +3,8 @@
 /**
  * @typedef {object} Say
  * @property {(text: string) => void} line
- * @property {<T>(title: string, work: () => Promise<T>) => Promise<T>} step shows the title, seconds passed, and a mark at the end
+ * @property {<T>(title: string, work: () => Promise<T>) => Promise<T>} step shows the title, seconds passed, and a mark
+ *   at the end
  */
 
 /** @param {NodeJS.WriteStream} [out] @returns {Say} */

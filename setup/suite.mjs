@@ -1,8 +1,8 @@
 /**
- * `npm test`: everything there is to check, quick parts first, none hiding another's failure. What failed stands at the end once more; the
- * last line is `N passed, N failed`. With arguments, only the tests that they choose. `npm run check`: the parts that take seconds;
- * `npm run test:exact`, `npm run test:crash`: tests that take minutes and are not among the others.
- * `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
+ * `npm test`: everything there is to check, quick parts first, none hiding another's failure. What failed stands at the
+ * end once more; the last line is `N passed, N failed`. With arguments, only the tests that they choose.
+ * `npm run check`: the parts that take seconds; `npm run test:exact`, `npm run test:crash`: tests that take minutes and
+ * are not among the others. `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -14,7 +14,9 @@ import { readyEnvironment } from '../host/places.mjs'
 import { ensureNativeTests } from './native/build.mjs'
 import { speaker } from './say.mjs'
 
-/** @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each */
+/**
+ * @typedef {{ passed: number, skipped: number, failures: string[] }} Count `failures`: what failed, a line or more each
+ */
 
 /**
  * @typedef {object} Part
@@ -124,7 +126,8 @@ function chosenPart(name, args) {
 }
 
 /**
- * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which `NATIVE_SUITES=required` forbids.
+ * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which
+ * `NATIVE_SUITES=required` forbids.
  * @returns {Promise<{ parts: Part[], failures: string[], notes: string[] }>} `notes`: what was not run, and why
  */
 async function nativeParts() {
@@ -150,15 +153,16 @@ for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) {
 
 /**
  * Runs one part and shows what it says.
- * @param {Part} part @param {boolean} isAside another part has the terminal: this one runs at low priority, in what the other leaves idle
- * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of what it said, kept where no report says it better; all of it where
- *   it ran aside and has shown nothing
+ * @param {Part} part
+ * @param {boolean} isAside another part has the terminal: this one runs at low priority, in what the other leaves idle
+ * @returns {Promise<{ ok: boolean, words: string }>} `words`: the end of what it said, kept where no report says it
+ *   better; all of it where it ran aside and has shown nothing
  */
 function run({ command: [program = '', ...args], cwd = root, count }, isAside) {
   return new Promise((settle) => {
     const child = spawn(program, args, { cwd, stdio: count && !isAside ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
     running.add(child)
-    if (isAside && child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_LOW)
+    if (isAside && child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL)
     let words = ''
     const hear = (/** @type {string} */ chunk) => {
       words = isAside ? words + chunk : (words + chunk).slice(-20_000)
@@ -213,7 +217,11 @@ const lines = []
 /** @type {string[]} */
 const failures = []
 
-/** Runs a part, and another one aside: what that one said is shown when both have ended. @param {Part} part @param {Part} [aside] */
+/**
+ * Runs a part, and another one aside: what that one said is shown when both have ended.
+ * @param {Part} part
+ * @param {Part} [aside]
+ */
 async function perform(part, aside) {
   process.stdout.write(`\n── ${part.title}${aside ? `, with ${aside.title} aside` : ''}\n`)
   const [first, second] = await Promise.all([check(part, false), ...(aside ? [check(aside, true)] : [])])

@@ -128,7 +128,10 @@ export const workflowError = defineErrors('workflow', {
 
 export const workerError = defineErrors('worker', {
   failed: { class: 'permanent', remedy: 'Read the worker log around this time; then retry the session.' },
-  poisoned: { class: 'permanent', remedy: 'This session ended the workers that ran it; read the evidence before you retry it.' },
+  poisoned: {
+    class: 'permanent',
+    remedy: 'Read the step.recovered events of this session and the logs of the workers they name; then retry it.',
+  },
   child_died: {
     class: 'transient',
     remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',

@@ -32,7 +32,7 @@ async function api(config: Config): Promise<Role> {
 }
 
 async function worker(config: Config): Promise<Role> {
-  const { startWorker } = await import('./workers/node.ts')
+  const { startWorker } = await import('./workers/boot.ts')
   const log = createLog(config.logLevel, 'worker')
   const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command: childCommand(config) })
   return { ready: { id: node.id }, stop: () => node.drain(), ended: node.ended }

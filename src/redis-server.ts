@@ -11,6 +11,7 @@ import { dirname, join } from 'node:path'
 import { socketFolder } from '../host/lock.mjs'
 import { findRedis, howToInstall } from '../host/places.mjs'
 import { ask as run } from '../host/programs.mjs'
+import { isAlive } from '../host/processes.mjs'
 import { AppendOnlyFile } from './append-only-file.ts'
 import { root } from './config.ts'
 import { defineErrors } from './errors.ts'
@@ -177,15 +178,6 @@ async function isOurs(pid: number, socket: string): Promise<boolean> {
     ? await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
     : (await run('ps', ['-o', 'command=', '-p', String(pid)])).out
   return line.includes(socket)
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 function untilGone(pid: number): Promise<void> {

@@ -1,4 +1,7 @@
-/** The native addon and the programs of its tests: built with the machine's C++ compiler and a CMake from PATH, else the `cmake` wheel. */
+/**
+ * The native addon and the programs of its tests: built with the machine's C++ compiler and a CMake from PATH, else the
+ * `cmake` wheel.
+ */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -64,9 +67,10 @@ function keyOf(options) {
 }
 
 /**
- * Configures and builds, unless the sources and the options are those of the last time. `orElse`: options of a build that holds more and
- * will do as well.
- * @param {{ home: string, folder: string, title: string, options: Record<string, string>, orElse?: Record<string, string>, env?: NodeJS.ProcessEnv }} what
+ * Configures and builds, unless the sources and the options are those of the last time. `orElse`: options of a build
+ * that holds more and will do as well.
+ * @param {{ home: string, folder: string, title: string, options: Record<string, string>, orElse?: Record<string,
+ *   string>, env?: NodeJS.ProcessEnv }} what
  * @param {Say} say
  * @throws SetupFailure with the compiler's own words
  */

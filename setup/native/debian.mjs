@@ -1,4 +1,6 @@
-/** What the native addon's tests need beyond a compiler, unpacked from Debian's packages beside the rest, as any user. */
+/**
+ * What the native addon's tests need beyond a compiler, unpacked from Debian's packages beside the rest, as any user.
+ */
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { platform } from '../../host/places.mjs'
@@ -11,7 +13,11 @@ import { makeRoom } from '../room.mjs'
 
 /**
  * Debian's packages and what they need and this machine lacks, unpacked into a folder of the home folder.
- * @param {string} home @param {string} name of the folder @param {string[]} packages @param {number} bytes on disk @param {Say} say
+ * @param {string} home
+ * @param {string} name of the folder
+ * @param {string[]} packages
+ * @param {number} bytes on disk
+ * @param {Say} say
  * @returns {Promise<{ folder: string } | { reason: string }>} `reason`: why there are none
  */
 export async function unpackDebian(home, name, packages, bytes, say) {

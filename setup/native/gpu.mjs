@@ -17,7 +17,8 @@ export async function packForGpu(home, say) {
   if (!findCompiler()) throw failure(noCompiler)
   const stack = await ensureVkd3d(home, say)
   if ('reason' in stack) throw failure(`The suite of d3d12 needs vkd3d: ${stack.reason}`)
-  // NVIDIA's Vulkan driver answers nothing where the dispatch library of GLVND is missing, as it is in a bare container.
+  // NVIDIA's Vulkan driver answers nothing where the dispatch library of GLVND is missing, as it is in a bare
+  // container.
   const glvnd = await unpackDebian(home, 'glvnd', ['libglvnd0', 'libglx0', 'libegl1', 'libx11-6', 'libxext6'], 20e6, say)
   if ('reason' in glvnd) throw failure(`NVIDIA's Vulkan driver needs libglvnd: ${glvnd.reason}`)
   const folder = join(native, 'build', 'gpu')

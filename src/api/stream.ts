@@ -3,7 +3,7 @@ import type { Context } from 'hono'
 import { streamSSE } from 'hono/streaming'
 import { z } from 'zod'
 import { DarkroomError } from '../errors.ts'
-import type { Bell } from './bell.ts'
+import type { Bell } from '../bell.ts'
 import type { ApiParts, AppEnv } from './context.ts'
 
 /** How often a stream asks by itself whether there is something new, ms. */

@@ -2,7 +2,7 @@
 import type { Context } from 'hono'
 import { z } from 'zod'
 import { ended, type Session } from '../engine/session.ts'
-import { Bell } from './bell.ts'
+import { Bell } from '../bell.ts'
 import type { ApiParts, AppEnv, EnginePort } from './context.ts'
 import { tolerant } from './stream.ts'
 

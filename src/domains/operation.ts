@@ -66,8 +66,8 @@ export interface Tools {
   progress(progress: StepProgress): void
   /** The worker's device. @throws DarkroomError `device.lost` when the target is another worker, or another epoch of this device */
   device(target: Target): DeviceTools
-  /** Called when nobody will hear of this attempt's result: it takes back what the result would have named. */
-  undo(act: () => Promise<void>): void
+  /** Registers a compensation: `act` runs when this attempt's result is abandoned, and releases what the result would have named. */
+  onAbandoned(act: () => Promise<void>): void
   /** A sentence for the receipt. */
   note(text: string): Promise<void>
 }

@@ -1,5 +1,5 @@
 /** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
-import { Queue } from 'bullmq'
+import { Queue, type Job } from 'bullmq'
 import { claimDeserted, forgetQueue } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
@@ -56,14 +56,14 @@ export class Dispatcher {
     if (queues.isGpu(queue)) await redis.publish(keys.wake(queue), '')
   }
 
-  /** Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. */
+  /**
+   * Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. One read of the job's own record,
+   * and of its state only once a worker has fetched it, for BullMQ searches lists for that.
+   */
   async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
-    const base = `${keys.queuePrefix(queue)}:${queue}`
-    const [isKnown, position] = await Promise.all([
-      this.#parts.redis.exists(`${base}:${jobId}`),
-      this.#parts.redis.lpos(`${base}:active`, jobId),
-    ])
-    return isKnown === 0 ? 'gone' : position === null ? 'waiting' : 'active'
+    const job = (await this.queue(queue).getJob(jobId)) as Job | undefined
+    if (!job) return 'gone'
+    return job.processedOn !== undefined && (await job.isActive()) ? 'active' : 'waiting'
   }
 
   /** The queue of that name; Bull Board looks at them too. */

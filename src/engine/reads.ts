@@ -1,5 +1,5 @@
 /** What Redis knows of sessions and their steps: reads alone, none of them a search. */
-import { apiError, type DarkroomError, sessionError, type WireError } from '../errors.ts'
+import { invalidFields, unknownSession, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, splitStepKey } from '../keys.ts'
 import { ask, askAll, type Redis } from '../redis.ts'
 import type { Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
@@ -30,8 +30,6 @@ export interface State {
   snapshot: string
   workflow: string
 }
-
-export const unknownSession = (id: string): DarkroomError => sessionError('unknown', `there is no session ${id}`, { field: 'id' })
 
 export class Reads {
   readonly #redis: Redis
@@ -283,7 +281,7 @@ function readCursor(cursor: string | undefined): { at: string; afterId: string |
   const [, at, afterId] = /^(\d{1,15}):(.+)$/s.exec(Buffer.from(cursor, 'base64url').toString()) ?? []
   if (at === undefined || afterId === undefined || !sessionIdPattern.test(afterId)) {
     const problem = { field: 'cursor', message: 'must be `next` of the page before, unchanged' }
-    throw apiError('invalid', `cursor: ${problem.message}`, { field: 'cursor', details: { problems: [problem] } })
+    throw invalidFields([problem])
   }
   return { at, afterId }
 }

@@ -14,7 +14,7 @@
  * second one finds nothing.
  */
 import type { Config } from '../config.ts'
-import { sessionError } from '../errors.ts'
+import { sessionError, unknownSession } from '../errors.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { ask, type Redis } from '../redis.ts'
@@ -22,7 +22,7 @@ import { Ticker } from '../ticker.ts'
 import type { Children } from './children.ts'
 import type { Commits } from './commit.ts'
 import { Ends } from './ends.ts'
-import { unknownSession, type Reads } from './reads.ts'
+import type { Reads } from './reads.ts'
 import { ended, type Session } from './session.ts'
 import { indexesOf, type Store } from './store.ts'
 

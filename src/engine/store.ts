@@ -1,5 +1,5 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`. Nothing else writes a session. */
-import { type WireError, configError, sessionError } from '../errors.ts'
+import { configError, type DarkroomError, sessionError, workerError, type WireError } from '../errors.ts'
 import { keys, shardOf, splitStepKey } from '../keys.ts'
 import { ask, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import { childValue, type Effects } from './plan.ts'
@@ -102,6 +102,11 @@ export const indexesOf = ({ workflow, tags, keyId, parent }: Pick<Session, 'work
 
 /** JSON of an entry without its braces, as the scripts put it behind the time. */
 const inner = (entry: object): string => JSON.stringify(entry).slice(1, -1)
+
+/** What the catalogue says of an error that a script finds: it adds the message. */
+const told = ({ code, class: errorClass, remedy }: DarkroomError): string => inner({ code, class: errorClass, remedy })
+const tooLong = told(sessionError('too_long', ''))
+const poisoned = told(workerError('poisoned', ''))
 
 const flat = (effects: Effects, withClosed: boolean): (string | number)[] => [
   ...(withClosed ? [effects.closed.length, ...effects.closed.flatMap(({ suffix, child }) => [suffix, child])] : []),
@@ -217,6 +222,7 @@ export class Store {
       cause.unpin ? '1' : '',
       outcome ? '' : commit.effects.parked,
       next ? `${next.suffix} ${next.attemptId} ${this.#leaseMs} ${next.worker} ${next.device}` : '',
+      tooLong,
       cause.artifacts.length,
       ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),
       ...flat(commit.effects, true),
@@ -316,7 +322,7 @@ export class Store {
   }
 
   async expire(stepKey: string, limit: number): Promise<{ is: 'reopened' | 'poisoned' | 'alive' | 'closed'; worker: string }> {
-    const [is, worker] = await this.#runStep('expireLease', stepKey, [limit])
+    const [is, worker] = await this.#runStep('expireLease', stepKey, [limit, poisoned])
     return { is: is as 'reopened' | 'poisoned' | 'alive' | 'closed', worker: String(worker ?? '') }
   }
 

@@ -1,17 +1,16 @@
 /** How a session comes to be: admitted, its request completed once and for all, and written in one act. */
 import { randomInt } from 'node:crypto'
-import type { z } from 'zod'
 import type { Config } from '../config.ts'
 import type { Devices } from '../farm/devices.ts'
 import type { WorkerRecord } from '../farm/record.ts'
-import { apiError, type DarkroomError, ensureError, redisError, sessionError, workflowError } from '../errors.ts'
+import { apiError, ensureError, fieldProblems, invalidFields, redisError, sessionError, unknownSession, workflowError } from '../errors.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
 import { modelError } from '../models/errors.ts'
 import { discoverModels, type Model } from '../models/scan.ts'
 import { workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
 import type { CommitsParts } from './commit.ts'
 import { noEffects, plan, type Effects } from './plan.ts'
-import { unknownSession, type Reads } from './reads.ts'
+import type { Reads } from './reads.ts'
 import { recent } from './recent.ts'
 import type { Registry } from './registry.ts'
 import type { Session, Submission } from './session.ts'
@@ -292,7 +291,7 @@ export class Submissions {
   /** What the client sent, completed. @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
   async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
-    if (!parsed.success) throw invalid(parsed.error)
+    if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
     const { devices, workers } = this.#parts
     const catalogue: Catalogue = {
       model: (name) => this.#model(name),
@@ -344,17 +343,3 @@ const promises = (workflow: Workflow, input: Record<string, unknown>): Record<st
   ...(workflow.exact && { exact: '1' }),
   ...(workflow.isStrict(input) && { strict: '1' }),
 })
-
-function invalid(error: z.ZodError): DarkroomError {
-  const problems = error.issues.flatMap((issue) => {
-    const at = (path: PropertyKey[]): string => ['input', ...path].map(String).join('.')
-    if (issue.code === 'unrecognized_keys')
-      return issue.keys.map((key) => ({ field: at([...issue.path, key]), message: 'there is no such field' }))
-    return [{ field: at(issue.path), message: issue.message }]
-  })
-  const [first] = problems
-  return apiError('invalid', problems.map(({ field, message }) => `${field}: ${message}`).join('; '), {
-    field: first?.field ?? 'input',
-    details: { problems },
-  })
-}

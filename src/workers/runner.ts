@@ -1,12 +1,8 @@
-/** From job to result: takes the step a job speaks of, runs its operation under a renewed lease, delivers what came of it. */
-import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
-import { randomUUID } from 'node:crypto'
+/** From job to result: leases the step that a job names, runs its operation while the lease is renewed, and delivers the outcome. */
 import { deviceLost, type Lane, type Operation, type OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError, sessionError, workerError, workflowError } from '../errors.ts'
-import { keys } from '../keys.ts'
 import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
-import type { Redis } from '../redis.ts'
 import type { Attempt, AttemptPort, Delivery, Taker } from '../engine/attempt.ts'
 import { AttemptTools, Released, type ToolsOptions } from './tools.ts'
 
@@ -20,24 +16,25 @@ interface Running {
   reason: 'pause' | 'drain'
   /** When the lease was last renewed, by `performance.now()`: no change of the wall clock may cost a lease. */
   renewedAt: number
-  /** When the operation has taken too long, by the same clock; Infinity before it begins and after its end. */
+  /** When the operation times out, by the same clock; Infinity before it begins and after its end. */
   until: number
-  /** Its outcome is being told: what is desired comes too late. */
+  /** Its outcome is being delivered: a pause or a cancel comes too late. */
   isDelivering: boolean
 }
 
-/** How often leases and limits are looked at, ms. */
+/** How often leases and time-outs are checked, ms. */
 const clockMs = 250
 
 export interface StepRunnerOptions {
   port: AttemptPort
   operations: OperationTable
+  /** Who leases a step of that lane. */
   taker(lane: Lane): Taker
   tools(attempt: Attempt): ToolsOptions
-  /** Slot, memory and model of the device, for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  /** Reserves slot, memory and model of the device for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
   reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
-  /** Steps of a session that the host lane does one after another before others, which wait in its queue, get their turn. */
-  inARow: number
+  /** How many host steps of a session are chained before the sessions that wait in the queue get their turn. */
+  maxInARow: number
   log: Logger
   onCompleted?(): void
 }
@@ -45,6 +42,8 @@ export interface StepRunnerOptions {
 /** Runs steps; the lanes decide when. */
 export class StepRunner {
   readonly #options: StepRunnerOptions
+  /** Steps that each lane has tried to lease so far. */
+  readonly taken: Record<Lane, number> = { gpu: 0, host: 0, control: 0 }
   readonly #running = new Map<string, Running>()
   #isDraining = false
 
@@ -54,7 +53,7 @@ export class StepRunner {
     setInterval(() => this.#tick(), clockMs).unref()
   }
 
-  /** What runs now, for the worker's record. */
+  /** The steps that run now, for the worker's record. */
   get running(): { key: string; step: string; session: string; since: number }[] {
     return [...this.#running.values()].map(({ attempt, since }) => ({
       key: attempt.stepKey,
@@ -64,8 +63,8 @@ export class StepRunner {
     }))
   }
 
-  /** A control message came for this session: its attempts ask at once. */
-  ask(sessionId: string): void {
+  /** Renews the leases of the session's attempts now, and so learns at once whether it is to pause or cancelled. */
+  renew(sessionId: string): void {
     for (const running of this.#running.values()) if (running.attempt.sessionId === sessionId && !running.isDelivering) this.#renew(running)
   }
 
@@ -77,7 +76,7 @@ export class StepRunner {
     }
   }
 
-  /** Prolongs the lease, and does what is desired of the session. */
+  /** Prolongs the lease, and pauses or stops the attempt when the answer says so. */
   #renew(running: Running): void {
     const { port, log } = this.#options
     running.renewedAt = performance.now()
@@ -96,7 +95,7 @@ export class StepRunner {
     )
   }
 
-  /** From now on what runs is given back at its next call, and nothing new is taken. */
+  /** Gives back what runs at its next call; steps that are leased from now on too. */
   drain(): void {
     this.#isDraining = true
     for (const running of this.#running.values()) {
@@ -106,7 +105,7 @@ export class StepRunner {
     }
   }
 
-  /** Whether it speaks of what ends with this worker: it has no other place to go on. */
+  /** Whether it is a command, bound to this worker's device epoch: no other worker can go on with it. */
   #isCommand({ attempt }: Running): boolean {
     return this.#options.operations[attempt.step]?.lane === 'control'
   }
@@ -115,20 +114,25 @@ export class StepRunner {
   async run(jobId: string, lane: Lane): Promise<{ againAt: number } | undefined> {
     const { port, log } = this.#options
     try {
-      const taken = await port.take(jobId, this.#options.taker(lane))
+      const taken = await port.take(jobId, this.#take(lane))
       if (taken.is === 'gone') return undefined
       if (taken.is !== 'taken') return { againAt: taken.until }
       let attempt: Attempt | undefined = taken.attempt
-      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.inARow)
+      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.maxInARow)
     } catch (error) {
-      // Redis was not there, or the engine found a broken session: the lease ends by itself and the sweep brings the step back.
+      // Redis was away, or the engine found a broken session: the lease ends by itself and the sweep dispatches the step again.
       log.error({ job: jobId, err: error }, 'a step was left to the sweep')
     }
     return undefined
   }
 
-  /** Runs it, and answers with the attempt at the session's next step, if that was leased with the result. */
-  async #attempt(attempt: Attempt, lane: Lane, mayGoOn: boolean): Promise<Attempt | undefined> {
+  #take(lane: Lane): Taker {
+    this.taken[lane]++
+    return this.#options.taker(lane)
+  }
+
+  /** Runs it, and returns the attempt at the session's next step if lease chaining has leased that with the result. */
+  async #attempt(attempt: Attempt, lane: Lane, mayChain: boolean): Promise<Attempt | undefined> {
     const { port } = this.#options
     const tools = new AttemptTools(this.#options.tools(attempt))
     const running: Running = {
@@ -153,21 +157,21 @@ export class StepRunner {
       running.isDelivering = true
       if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
       else if (outcome) {
-        const goesOn = mayGoOn && 'output' in outcome && !this.#isDraining
-        const delivered = await port.deliver(attempt, outcome, goesOn ? this.#options.taker(lane) : undefined)
+        const chains = mayChain && 'output' in outcome && !this.#isDraining
+        const delivered = await port.deliver(attempt, outcome, chains ? this.#take(lane) : undefined)
         isRecorded = delivered.isRecorded && 'output' in outcome
         if (isRecorded) this.#options.onCompleted?.()
         return delivered.next
       }
       return undefined
     } finally {
-      if (!isRecorded) await tools.takeBack()
+      if (!isRecorded) await tools.compensate()
       this.#running.delete(attempt.id)
       await tools.close()
     }
   }
 
-  /** Runs it; a step on the device holds its place there meanwhile, and gives it back however it ends. */
+  /** Runs it; a step on the device holds its reservation meanwhile, and gives it back however it ends. */
   async #run(running: Running, operation: Operation): Promise<unknown> {
     const { attempt, tools } = running
     if (operation.lane !== 'gpu') return operation.run(attempt.input, tools)
@@ -183,7 +187,7 @@ export class StepRunner {
     }
   }
 
-  /** What came of the operation; undefined when there is nobody to tell: cancelled, or somebody else has the step. */
+  /** The outcome of the operation; undefined when it is abandoned: the session was cancelled, or another attempt has the step. */
   async #outcome(running: Running): Promise<Delivery | Released | undefined> {
     const { attempt, tools } = running
     const operation = this.#options.operations[attempt.step]
@@ -192,11 +196,11 @@ export class StepRunner {
     try {
       if (tools.stopped) throw sessionError('cancelled', 'it was stopped before it began')
       const output = await this.#run(running, operation)
-      return tools.isUnheard ? undefined : { output, artifacts: tools.kept, stats: tools.stats }
+      return tools.isAbandoned ? undefined : { output, artifacts: tools.kept, stats: tools.stats }
     } catch (thrown) {
       if (thrown instanceof Released) return thrown
       if (thrown instanceof Unreserved) throw thrown.cause
-      if (tools.isUnheard) return undefined
+      if (tools.isAbandoned) return undefined
       const error =
         tools.stopped === 'drain'
           ? deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`)
@@ -211,131 +215,5 @@ export class StepRunner {
   }
 }
 
-/** Redis gave no answer to a reservation: not the step's fault, so nothing is told, and the sweep brings it back. */
+/** Redis did not answer to a reservation. That is no failure of the step: nothing is delivered, and the sweep dispatches it again. */
 class Unreserved extends Error {}
-
-export interface LaneOptions {
-  redis: Redis
-  runner: StepRunner
-  log: Logger
-}
-
-export interface LaneHandle {
-  /** Takes nothing more, and waits for what runs. */
-  close(): Promise<void>
-}
-
-// BullMQ's own stall check is a second net only; leases bring steps back long before.
-const bull = {
-  lockDuration: 60_000,
-  stalledInterval: 30_000,
-  maxStalledCount: 1_000_000,
-  // After Redis was away, for what a job still has to tell; 15 s by default.
-  runRetryDelay: 500,
-  removeOnComplete: { count: 0 },
-  removeOnFail: { count: 0 },
-}
-
-/** Steps beside the device, CPU work or commands: one queue, `concurrency` at a time. */
-export function openLane(lane: 'host' | 'control', queue: string, concurrency: number, options: LaneOptions): LaneHandle {
-  const { redis, runner, log } = options
-  const worker = new BullWorker(
-    queue,
-    async (job: Job, token?: string) => {
-      const again = await runner.run(job.id ?? '', lane)
-      if (!again) return
-      await job.moveToDelayed(again.againAt, token)
-      throw new DelayedError()
-    },
-    { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
-  )
-  worker.on('error', (error) => log.debug({ queue, err: error }, 'BullMQ'))
-  return { close: () => worker.close() }
-}
-
-export interface DeviceLaneOptions extends LaneOptions {
-  queues: string[]
-  /** Whether the device can be used just now: a step taken without it would only fail. */
-  isOpen(): boolean
-}
-
-/**
- * Steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves one queue and blocks on it, so
- * this lane fetches by hand; the dispatcher's wake spares it the wait, a poll every second makes up for a lost one.
- */
-export class DeviceLane implements LaneHandle {
-  readonly #options: DeviceLaneOptions
-  readonly #workers: BullWorker[]
-  readonly #subscriber: Redis
-  #isClosing = false
-  #wake: () => void = () => undefined
-  /** A wake that came while the lane was busy must not be lost. */
-  #isWoken = false
-  #loop: Promise<void>
-
-  constructor(options: DeviceLaneOptions) {
-    this.#options = options
-    this.#workers = options.queues.map((queue) => {
-      const worker = new BullWorker(queue, null, { connection: options.redis, prefix: keys.queuePrefix(queue), autorun: false, ...bull })
-      worker.on('error', (error) => options.log.debug({ queue, err: error }, 'BullMQ'))
-      return worker
-    })
-    this.#subscriber = options.redis.duplicate()
-    this.#subscriber.on('error', (error: Error) => options.log.debug({ err: error }, 'Redis connection'))
-    this.#subscriber.on('message', () => this.#ring())
-    this.#loop = this.#run()
-  }
-
-  #ring(): void {
-    this.#isWoken = true
-    this.#wake()
-  }
-
-  async #run(): Promise<void> {
-    const { log, queues } = this.#options
-    await this.#subscriber.subscribe(...queues.map(keys.wake)).catch((error: unknown) => log.debug({ err: error }, 'subscribe'))
-    for (const worker of this.#workers) await worker.startStalledCheckTimer()
-    while (!this.#isClosing) {
-      this.#isWoken = false
-      const ran = await this.#runOne().catch((error: unknown) => {
-        log.debug({ err: error }, 'the device lane could not fetch')
-        return false
-      })
-      if (ran || (this.#isWoken && this.#options.isOpen()) || this.#isClosing) continue
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, this.#options.isOpen() ? 1000 : 100)
-        this.#wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-    }
-  }
-
-  async #runOne(): Promise<boolean> {
-    if (!this.#options.isOpen()) return false
-    const token = randomUUID()
-    for (const worker of this.#workers) {
-      const job = await worker.getNextJob(token, { block: false })
-      if (!job) continue
-      const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
-      try {
-        const again = await this.#options.runner.run(job.id ?? '', 'gpu')
-        if (again) await job.moveToDelayed(again.againAt, token)
-        else await job.moveToCompleted(null, token, false)
-      } finally {
-        clearInterval(keepLock)
-      }
-      return true
-    }
-    return false
-  }
-
-  async close(): Promise<void> {
-    this.#isClosing = true
-    this.#ring()
-    await this.#loop
-    this.#subscriber.disconnect()
-    await Promise.all(this.#workers.map((worker) => worker.close()))
-  }
-}

@@ -1,4 +1,4 @@
-/** What an operation gets: the bridge between one attempt, the artifact store and the Python child. */
+/** The tools of one attempt: the bridge between its operation, the artifact store and the Python child. */
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
@@ -20,7 +20,7 @@ import type { Call, Outcome } from './python/call.ts'
 import type { PythonChild } from './python/supervisor.ts'
 import { modelError } from '../models/errors.ts'
 
-/** Thrown through the operation, though nothing failed: the attempt was asked to stop and gives its step back. */
+/** Thrown through the operation when the attempt was asked to stop and gives its step back; it is no failure. */
 export class Released extends Error {
   readonly checkpoint: Checkpoint | undefined
   constructor(checkpoint: Checkpoint | undefined) {
@@ -36,7 +36,7 @@ export interface ToolsOptions {
   child: PythonChild
   exactness: Exactness
   device: DeviceTools
-  models(): Promise<Model[]>
+  models: readonly Model[]
   /** The attempt's own folder; made when the first file is written, removed by `close`. */
   folder: string
   log: Logger
@@ -45,18 +45,21 @@ export interface ToolsOptions {
 /** Why an attempt must end at once. */
 export type Stop = 'timeout' | 'lost' | 'cancel' | 'drain'
 
+/** Progress is published at most once in so many ms; the last call's always is. */
+const minProgressMs = 200
+
 export class AttemptTools implements Tools {
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
-  /** What the commit of the result will name. */
+  /** Artifacts that the commit of the result will name. */
   readonly kept: { group: 'references' | 'scratch'; sha256: string }[] = []
   stats: Record<string, unknown> = {}
   readonly #options: ToolsOptions
-  readonly #undo: (() => Promise<void>)[] = []
+  readonly #compensations: (() => Promise<void>)[] = []
   #call: Call<WorkAction> | undefined
   #isPaused = false
   #stopped: Stop | undefined
-  /** Made for who asks: most steps end without. */
+  /** Made when it is asked for: most steps end without. */
   #stop: AbortController | undefined
   #hasFolder = false
   #lastProgress = -Infinity
@@ -81,8 +84,8 @@ export class AttemptTools implements Tools {
     return this.#stopped
   }
 
-  /** Nobody waits for what the attempt has to say: its session was cancelled, or somebody else has the step. */
-  get isUnheard(): boolean {
+  /** Whether its outcome is not delivered: its session was cancelled, or another attempt has the step. */
+  get isAbandoned(): boolean {
     return this.#stopped === 'lost' || this.#stopped === 'cancel'
   }
 
@@ -94,7 +97,7 @@ export class AttemptTools implements Tools {
     this.#call?.cancel()
   }
 
-  /** Asks what runs to stop at its next call; what has no checkpoint runs to its end. */
+  /** Asks the operation to stop at its next call; one without checkpoints runs to its end. */
   pause(): void {
     this.#isPaused = true
     this.#call?.pause()
@@ -110,14 +113,16 @@ export class AttemptTools implements Tools {
     throw deviceLost(`worker ${target.worker} of ${target.device} is gone, and what it held`)
   }
 
-  undo(act: () => Promise<void>): void {
-    this.#undo.push(act)
+  onAbandoned(act: () => Promise<void>): void {
+    this.#compensations.push(act)
   }
 
-  /** Nobody hears of the result: what it would have named is taken back, the latest first. */
-  async takeBack(): Promise<void> {
-    for (const act of this.#undo.toReversed())
-      await act().catch((error: unknown) => this.#options.log.debug({ step: this.#options.attempt.stepKey, err: error }, 'not taken back'))
+  /** The result is abandoned: compensates for what it would have named, the latest first. */
+  async compensate(): Promise<void> {
+    for (const act of this.#compensations.toReversed())
+      await act().catch((error: unknown) =>
+        this.#options.log.debug({ step: this.#options.attempt.stepKey, err: error }, 'an abandoned result was not compensated for'),
+      )
   }
 
   async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
@@ -127,7 +132,7 @@ export class AttemptTools implements Tools {
   }
 
   async model(id: string, bodyHash: string): Promise<Model> {
-    const found = (await this.#options.models()).filter((model) => model.id === id)
+    const found = this.#options.models.filter((model) => model.id === id)
     const model = found.find((candidate) => candidate.bodyHash === bodyHash)
     if (model) return model
     if (found.length > 0)
@@ -136,13 +141,12 @@ export class AttemptTools implements Tools {
   }
 
   progress(progress: StepProgress): void {
-    // Five a second are enough for anybody; the last call always goes out.
     const now = performance.now()
-    if (now - this.#lastProgress < 200 && progress.call !== progress.calls) return
+    if (now - this.#lastProgress < minProgressMs && progress.call !== progress.calls) return
     this.#lastProgress = now
     this.#options.port
       .progress(this.#options.attempt, { ...progress, checkpoint: this.#safe })
-      .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress not told'))
+      .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress was not published'))
   }
 
   async note(text: string): Promise<void> {
@@ -195,14 +199,17 @@ export class AttemptTools implements Tools {
     }
   }
 
-  /** Input artifacts as files of the attempt; one whose bytes are gone or broken is left out, and the child does without. */
+  /** Writes input artifacts as files of the attempt. One whose bytes are gone or broken is left out, and the child does without. */
   async #lay(files: Record<string, string | null>): Promise<Record<string, FileGiven>> {
     const laid: Record<string, FileGiven> = {}
     for (const [name, sha256] of Object.entries(files)) {
       if (sha256 === null) continue
       const bytes = await this.artifacts.read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
       if (bytes instanceof DarkroomError) {
-        this.#options.log.warn({ step: this.#options.attempt.stepKey, file: name, code: bytes.code }, 'an input tensor is gone')
+        this.#options.log.warn(
+          { step: this.#options.attempt.stepKey, file: name, code: bytes.code },
+          'an input tensor is missing or broken',
+        )
         continue
       }
       const path = join(this.#options.folder, `${name}.in`)
@@ -263,7 +270,7 @@ export class AttemptTools implements Tools {
     return sha256
   }
 
-  /** Ends what goes on beside the work, and removes the attempt's folder. */
+  /** Waits for checkpoints that are being recorded, and removes the attempt's folder. */
   async close(): Promise<void> {
     await this.#recording
     if (this.#hasFolder) await rm(this.#options.folder, { recursive: true, force: true })

@@ -36,11 +36,15 @@ export interface Workflow {
 }
 
 /** What its author says of a workflow: a name, what it takes, and its machine. */
-export interface WorkflowDefinition<Input extends z.ZodType, Output extends z.ZodType> extends Partial<
-  Omit<Workflow, 'input' | 'output' | 'resolveInput' | 'name' | 'machine'>
-> {
+export interface WorkflowDefinition<
+  Name extends string,
+  Version extends number,
+  Input extends z.ZodType,
+  Output extends z.ZodType,
+> extends Partial<Omit<Workflow, 'input' | 'output' | 'resolveInput' | 'name' | 'version' | 'machine'>> {
   /** Words of lower-case letters and digits, joined by dashes. */
-  name: string
+  name: Name
+  version?: Version
   input: Input
   output?: Output
   machine: AnyStateMachine
@@ -48,7 +52,15 @@ export interface WorkflowDefinition<Input extends z.ZodType, Output extends z.Zo
   resolveInput?(given: z.output<Input>, catalogue: Catalogue): Promise<Fields>
 }
 
-/** Steps that a session is reckoned with when its workflow does not say. */
+/** A workflow with its name, version and schemas as types, for the machines that run it as a child session. */
+export type Defined<Name extends string, Version extends number, Input extends z.ZodType, Output extends z.ZodType> = Workflow & {
+  name: Name
+  version: Version
+  input: Input
+  output: Output
+}
+
+/** How many steps a session is reckoned with when its workflow does not say. */
 const usualSteps = 10
 
 /**
@@ -56,18 +68,18 @@ const usualSteps = 10
  * the byte, and a session is as far as its step.
  * @throws Error when the name is none
  */
-export function defineWorkflow<Input extends z.ZodType, Output extends z.ZodType = z.ZodRecord<z.ZodString, z.ZodUnknown>>({
-  name,
-  input,
-  machine,
-  ...more
-}: WorkflowDefinition<Input, Output>): Workflow & { input: Input; output: Output } {
+export function defineWorkflow<
+  const Name extends string,
+  Input extends z.ZodType,
+  Output extends z.ZodType = z.ZodRecord<z.ZodString, z.ZodUnknown>,
+  const Version extends number = 1,
+>({ name, input, machine, ...more }: WorkflowDefinition<Name, Version, Input, Output>): Defined<Name, Version, Input, Output> {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(name))
     throw new Error(`the name of a workflow is like image-generation, not ${JSON.stringify(name)}`)
   const words = name.replaceAll('-', ' ')
   return {
     name,
-    version: 1,
+    version: 1 as Version,
     title: words.charAt(0).toUpperCase() + words.slice(1),
     description: '',
     output: z.record(z.string(), z.unknown()) as unknown as Output,

@@ -1,6 +1,6 @@
 /**
- * Set-up without the network: tiny wheels that this file makes, an index that serves them on loopback and can hold a file back, and a
- * process whose home, temp folder, working folder and PATH are the test's own.
+ * Set-up without the network: tiny wheels that this file makes, an index that serves them on loopback and can hold a
+ * file back, and a process whose home, temp folder, working folder and PATH are the test's own.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'

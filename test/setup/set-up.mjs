@@ -1,4 +1,7 @@
-/** The parts of set-up that fetch, as a process of its own, so that a test can kill it: options as JSON in, result as JSON out. */
+/**
+ * The parts of set-up that fetch, as a process of its own, so that a test can kill it: options as JSON in, result as
+ * JSON out.
+ */
 import { SetupFailure } from '../../setup/failure.mjs'
 import { ensurePackages } from '../../setup/npm.mjs'
 import { ensurePython } from '../../setup/python.mjs'

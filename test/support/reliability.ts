@@ -1,6 +1,7 @@
 /**
- * The matrix of docs/reliability.md, written from the names of the tests, and its catalogue of scenarios, written from `scenarios.ts`:
- * `node --import tsx test/support/reliability.ts` brings the page up to date, and a test holds it against them.
+ * The matrix of docs/reliability.md, written from the names of the tests, and its catalogue of scenarios, written from
+ * `scenarios.ts`: `node --import tsx test/support/reliability.ts` brings the page up to date, and a test holds it
+ * against them.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
@@ -52,11 +53,29 @@ function testsIn(path: string): string[] {
   return names.toSorted().map((name) => `${path}/${name}`)
 }
 
-/** Names of a file's tests in their order; what a name is filled in with is left open. */
-function namesIn(file: string): string[] {
+/** A test by the `describe` that it stands in, if any, and by its own name; what a name is filled in with is left open. */
+interface Named {
+  subject: string
+  name: string
+}
+
+/** The tests of a file in their order. */
+function testsOf(file: string): Named[] {
   const text = readFileSync(join(root, file), 'utf8')
-  const pattern = /^\s*(?:it|test)(?:\.(?:each|for)\((?:[^()]|\([^()]*(?:\([^()]*\))*[^()]*\))*\))?\(\s*(['`])((?:\\.|(?!\1)[^\\])*)\1/gm
-  return [...text.matchAll(pattern)].map(([, , name = '']) => name.replaceAll("\\'", "'").replaceAll(/\$\{\w+\}|%[sj]/g, '…'))
+  const table = String.raw`(?:\.(?:each|for)\((?:[^()]|\([^()]*(?:\([^()]*\))*[^()]*\))*\))?`
+  const pattern = new RegExp(
+    String.raw`^(\s*)(describe|it|test)(?:\.\w+If\([^)]*\)|\.concurrent)?${table}\(\s*(['${'`'}])((?:\\.|(?!\3)[^\\])*)\3`,
+    'gm',
+  )
+  const open: { depth: number; subject: string }[] = []
+  return [...text.matchAll(pattern)].flatMap(([, space = '', kind, , words = '']) => {
+    const depth = space.replaceAll('\n', '').length
+    const name = words.replaceAll("\\'", "'").replaceAll(/\$\{\w+\}|%[sj]/g, '…')
+    // A block has ended where something stands no deeper than it.
+    while (open.length > 0 && depth <= (open.at(-1)?.depth ?? 0)) open.pop()
+    if (kind === 'describe') open.push({ depth, subject: name })
+    return kind === 'describe' ? [] : [{ subject: open.map(({ subject }) => subject).join(' '), name }]
+  })
 }
 
 /** Files that the matrix shows. */
@@ -67,7 +86,11 @@ export function matrix(): string {
     .map(([title, paths]) => {
       const rows = paths
         .flatMap(testsIn)
-        .flatMap((file) => namesIn(file).map((name) => `| ${name} | [${basename(file, '.test.ts')}](../${file}) |`))
+        .flatMap((file) =>
+          testsOf(file).map(
+            ({ subject, name }) => `| ${subject && `*${subject}* `}${name} | [${basename(file, '.test.ts')}](../${file}) |`,
+          ),
+        )
       return `### ${title}\n\n| what is done, and what happens then | proof |\n| --- | --- |\n${rows.join('\n')}\n`
     })
     .join('\n')
@@ -76,7 +99,7 @@ export function matrix(): string {
 /** The test that a proof names. @throws Error when there is none, or more than one, whose name begins so */
 function proven([file, begins]: Proof): string {
   const path = `test/${file}.test.ts`
-  const found = namesIn(path).filter((name) => name.startsWith(begins))
+  const found = testsOf(path).filter(({ name }) => name.startsWith(begins))
   if (found.length !== 1) throw new Error(`${found.length} tests of ${path} begin with ${JSON.stringify(begins)}; a scenario names one`)
   return `[${basename(file)}](../${path}): ${begins}`
 }

@@ -6,7 +6,7 @@ import { readConfig } from '../../src/config.ts'
 import { operations as builtIn } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
 import { createLog } from '../../src/log.ts'
-import { startWorker } from '../../src/workers/node.ts'
+import { startWorker } from '../../src/workers/boot.ts'
 import type { Stall } from '../../src/workers/python/process.ts'
 import { workflows as builtInWorkflows, type Workflow } from '../../src/workflows/index.ts'
 import { fatal } from './points.ts'
@@ -49,7 +49,7 @@ const worker = await startWorker({
   ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
   ...(setup.points !== undefined && { at: fatal(setup.points) }),
 })
-process.on('SIGUSR2', () => void worker.vitals().then((vitals) => say({ vitals })))
+process.on('SIGUSR2', () => void worker.heartbeat().then((vitals) => say({ vitals })))
 // A Redis that is away would keep BullMQ's connections, and so this process.
 process.once('SIGTERM', () => void worker.drain().then(() => process.exit(0)))
 void worker.ended.then(() => process.exit(1))

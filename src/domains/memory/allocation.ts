@@ -50,7 +50,7 @@ export async function obtain(bytes: number, made: Made, device: DeviceTools, too
   const { ownedBy, ...request } = made
   const owner = ownedBy === 'key' ? await device.principal(tools.sessionId) : tools.sessionId
   const allocation = await device.allocate({ ...request, bytes, owner })
-  tools.undo(async () => void (await device.release(allocation.id)))
+  tools.onAbandoned(async () => void (await device.release(allocation.id)))
   return allocation
 }
 

@@ -10,7 +10,7 @@ import {
 } from '../../domains/memory/figures/pressure.ts'
 import type { Pressure, PythonMemory } from '../../domains/memory/figures/report.ts'
 import type { Logger } from '../../log.ts'
-import { within } from '../../within.ts'
+import { within } from '../../promises.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { Sample } from './report.ts'
 

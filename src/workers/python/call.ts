@@ -1,6 +1,7 @@
 /** One request to the Python child, from its line to its terminal frame. */
 import { DarkroomError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { deferred, type Deferred } from '../../promises.ts'
 import {
   encodeRequest,
   type Action,
@@ -123,22 +124,4 @@ export function notify(log: Logger, listener: () => void, more: object = {}): vo
   } catch (error) {
     log.error({ ...more, err: error }, 'a listener of the Python child threw')
   }
-}
-
-export interface Deferred<T> {
-  promise: Promise<T>
-  resolve: (value: T) => void
-  reject: (error: Error) => void
-}
-
-/** A promise with its handles. Its rejection need not be awaited. */
-export function deferred<T>(): Deferred<T> {
-  let resolve!: (value: T) => void
-  let reject!: (error: Error) => void
-  const promise = new Promise<T>((yes, no) => {
-    resolve = yes
-    reject = no
-  })
-  promise.catch(() => undefined)
-  return { promise, resolve, reject }
 }

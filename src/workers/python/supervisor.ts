@@ -11,7 +11,8 @@
  * A call belongs to one process. When that process goes, the call's outcome rejects, once; it is never moved to the next process.
  */
 import { sessionError, workerError, type DarkroomError } from '../../errors.ts'
-import { deferred, notify, PendingCall, type Call, type CallListeners, type Outcome } from './call.ts'
+import { deferred } from '../../promises.ts'
+import { notify, PendingCall, type Call, type CallListeners, type Outcome } from './call.ts'
 import { defaultStall, PythonProcess, type ProcessEnd, type ProcessOptions, type Stall } from './process.ts'
 import type { Action, Heartbeat, Ready, RequestData, WorkAction } from './protocol.ts'
 

@@ -1,0 +1,126 @@
+/** The lanes of a worker: from jobs of BullMQ's queues to steps of the runner. */
+import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
+import { randomUUID } from 'node:crypto'
+import { Bell } from '../bell.ts'
+import { keys } from '../keys.ts'
+import type { Logger } from '../log.ts'
+import type { Redis } from '../redis.ts'
+import type { StepRunner } from './runner.ts'
+
+export interface LaneOptions {
+  redis: Redis
+  runner: StepRunner
+  log: Logger
+}
+
+export interface LaneHandle {
+  /** Takes no more jobs, and waits for those that run. */
+  close(): Promise<void>
+}
+
+/** How often the device lane looks for jobs without a wake, and while its device cannot be used, ms. */
+const pollMs = 1000
+const closedPollMs = 100
+
+/** BullMQ's own stall check is a second net only; leases bring steps back long before. */
+const bull = {
+  lockDuration: 60_000,
+  stalledInterval: 30_000,
+  maxStalledCount: 1_000_000,
+  // Pause before a job's end is sent again after Redis was away; 15 s by default.
+  runRetryDelay: 500,
+  removeOnComplete: { count: 0 },
+  removeOnFail: { count: 0 },
+}
+
+/** Opens a lane of host steps or commands: one queue, `concurrency` at a time. */
+export function openLane(lane: 'host' | 'control', queue: string, concurrency: number, options: LaneOptions): LaneHandle {
+  const { redis, runner, log } = options
+  const worker = new BullWorker(
+    queue,
+    async (job: Job, token?: string) => {
+      const again = await runner.run(job.id ?? '', lane)
+      if (!again) return
+      await job.moveToDelayed(again.againAt, token)
+      throw new DelayedError()
+    },
+    { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
+  )
+  worker.on('error', (error) => log.debug({ queue, err: error }, 'BullMQ'))
+  return { close: () => worker.close() }
+}
+
+export interface DeviceLaneOptions extends LaneOptions {
+  queues: string[]
+  /** Whether the device can be used now: a step taken without it would only fail. */
+  isOpen(): boolean
+}
+
+/**
+ * The lane of steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves one queue and blocks
+ * on it, so this lane fetches jobs by hand. The dispatcher's wake ends its pause; polling makes up for a wake that was lost.
+ */
+export class DeviceLane implements LaneHandle {
+  readonly #options: DeviceLaneOptions
+  readonly #workers: BullWorker[]
+  readonly #subscriber: Redis
+  /** Rung by the dispatcher's wake: one that comes while the lane is busy is kept. */
+  readonly #bell = new Bell()
+  readonly #loop: Promise<void>
+  #isClosing = false
+
+  constructor(options: DeviceLaneOptions) {
+    this.#options = options
+    this.#workers = options.queues.map((queue) => {
+      const worker = new BullWorker(queue, null, { connection: options.redis, prefix: keys.queuePrefix(queue), autorun: false, ...bull })
+      worker.on('error', (error) => options.log.debug({ queue, err: error }, 'BullMQ'))
+      return worker
+    })
+    this.#subscriber = options.redis.duplicate()
+    this.#subscriber.on('error', (error: Error) => options.log.debug({ err: error }, 'Redis connection'))
+    this.#subscriber.on('message', () => this.#bell.ring())
+    this.#loop = this.#run()
+  }
+
+  async #run(): Promise<void> {
+    const { log, queues } = this.#options
+    await this.#subscriber
+      .subscribe(...queues.map(keys.wake))
+      .catch((error: unknown) => log.debug({ err: error }, 'the device lane only polls'))
+    for (const worker of this.#workers) await worker.startStalledCheckTimer()
+    while (!this.#isClosing) {
+      const ran = await this.#runOne().catch((error: unknown) => {
+        log.debug({ err: error }, 'the device lane could not fetch')
+        return false
+      })
+      if (!ran && !this.#isClosing) await this.#bell.wait(this.#options.isOpen() ? pollMs : closedPollMs)
+    }
+  }
+
+  async #runOne(): Promise<boolean> {
+    if (!this.#options.isOpen()) return false
+    const token = randomUUID()
+    for (const worker of this.#workers) {
+      const job = await worker.getNextJob(token, { block: false })
+      if (!job) continue
+      const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
+      try {
+        const again = await this.#options.runner.run(job.id ?? '', 'gpu')
+        if (again) await job.moveToDelayed(again.againAt, token)
+        else await job.moveToCompleted(null, token, false)
+      } finally {
+        clearInterval(keepLock)
+      }
+      return true
+    }
+    return false
+  }
+
+  async close(): Promise<void> {
+    this.#isClosing = true
+    this.#bell.ring()
+    await this.#loop
+    this.#subscriber.disconnect()
+    await Promise.all(this.#workers.map((worker) => worker.close()))
+  }
+}
