@@ -8,7 +8,8 @@ from darkroom.schema import ERRORS
 
 
 class DarkroomError(Exception):
-    """An error with a code of the catalogue. `message` says what happened, and to what; `field`: the request's field that it is about.
+    """An error with a code of the catalogue. `message` says what happened, and to what; `field`: the request's field
+    that it is about.
 
     Raises KeyError for a code that is in no catalogue.
     """

@@ -58,7 +58,8 @@ def configure(threads: int) -> None:
 
 
 def device(name: str) -> torch.device:
-    """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises RuntimeError."""
+    """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises
+    RuntimeError."""
     import torch
 
     device = torch.device(name)
@@ -126,7 +127,8 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def settings(device: torch.device) -> dict[str, Any]:
-    """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and VAE are fp32."""
+    """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and
+    VAE are fp32."""
     import torch
 
     precisions = (

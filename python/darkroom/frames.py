@@ -67,7 +67,8 @@ def check_reply(request_id: str, action: str, data: dict[str, Any]) -> None:
 
 
 def encode(request_id: str, action: str, data: dict[str, Any]) -> bytes:
-    """One frame as the bytes to send, newline included. Raises ProtocolError when it is over the cap, ValueError for NaN."""
+    """One frame as the bytes to send, newline included. Raises ProtocolError when it is over the cap, ValueError for
+    NaN."""
     frame = {"request_id": request_id, "action": action, "data": data}
     line = json.dumps(frame, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     if len(line) > LINE_CAP:

@@ -1,4 +1,5 @@
-"""Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`. The node logs them again as its own."""
+"""Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`. The node logs them again as its own.
+"""
 
 from __future__ import annotations
 

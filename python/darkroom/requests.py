@@ -1,11 +1,11 @@
-"""The requests that are open: the one that runs, and those that wait for the device thread. Each ends in exactly one terminal frame."""
+"""The requests that are open: the one that runs, and those that wait for the device thread. Each ends in exactly one
+terminal frame."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Literal
 
 from darkroom import frames
@@ -14,8 +14,6 @@ from darkroom.tools import ModelKey, Tools
 from darkroom.writer import Writer
 
 MAX_QUEUED = 64
-
-Send = Callable[[str, str, dict[str, Any]], None]
 
 
 class Requests:
@@ -46,7 +44,8 @@ class Requests:
             self._changed.notify_all()
 
     def stop(self, request_id: str, how: Literal["pause", "cancel"]) -> None:
-        """Asks the one that runs to stop between two calls; one that still waits ends here and now. Cancel wins over pause."""
+        """Asks the one that runs to stop between two calls; one that still waits ends here and now. Cancel wins over
+        pause."""
         with self._changed:
             tools = self._open.get(request_id)
             if tools is None:
