@@ -58,7 +58,7 @@ export interface ProcessEvents {
   gone: (end: ProcessEnd) => void
 }
 
-/** The exit codes by which the child says why it ends (python/darkroom/__main__.py). */
+/** The exit codes by which the child says why it ends (python/darkroom/child.py). */
 const exitCodes = { refusedHandshake: 64, lostDevice: 69, recycle: 75 }
 
 export class PythonProcess {
