@@ -5,7 +5,7 @@
  * | class       | what the engine does |
  * | ----------- | -------------------- |
  * | `transient` | again after 1 s · 2^k ± 20 %, at most `attempts` times |
- * | `resource`  | next rung or another device, not counted as a retry |
+ * | `resource`  | again soon, or on another device; not counted as a retry |
  * | `permanent` | the step has failed |
  * | `cancelled` | somebody asked for it; never logged as an error |
  */

@@ -1,6 +1,6 @@
 /**
- * Device events: once a second one process of the farm compares the workers' records with the last recorded state of their devices, and
- * records the changes.
+ * Device events: once a second one process of the farm compares the workers' records with the last recorded state of
+ * their devices, and records the changes.
  *
  * | event | when |
  * | --- | --- |
@@ -9,8 +9,9 @@
  * | `device.offline` | its worker's record has expired or was withdrawn, or another epoch of it is there |
  * | `alert.raised`, `alert.cleared` | an alert of its worker came or went |
  *
- * The script that records a change is a compare-and-set on the last recorded state, which is read before the workers' records. So several
- * concurrent observers, or one that froze, record each change once and in order. Numbers grow by one; the newest events are kept.
+ * The script that records a change is a compare-and-set on the last recorded state, which is read before the workers'
+ * records. So several concurrent observers, or one that froze, record each change once and in order. Numbers grow by
+ * one; the newest events are kept.
  */
 import type { Alert } from '../domains/device/status.ts'
 import { keys } from '../keys.ts'

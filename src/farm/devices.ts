@@ -69,8 +69,10 @@ export class Devices {
   }
 
   /**
-   * The worker that a command is for: of the device that it names, else of the caller's default, else of the only device there is.
-   * @throws DarkroomError `device.unknown`; `api.invalid` when there are several devices and neither the caller nor a default names one
+   * The worker that a command is for: of the device that it names, else of the caller's default, else of the only
+   * device there is.
+   * @throws DarkroomError `device.unknown`; `api.invalid` when there are several devices and neither the caller nor a
+   * default names one
    */
   async commanded(name: string | undefined, keyId: string | null, field: string): Promise<WorkerRecord> {
     const workers = await this.#workers()

@@ -1,4 +1,7 @@
-/** Workers that are there: each publishes its own record, the queues that it serves and its memory's analytics, and is their only writer. */
+/**
+ * Workers that are there: each publishes its own record, the queues that it serves and its memory's analytics, and is
+ * their only writer.
+ */
 import { keys } from '../keys.ts'
 import { ask, askAll, type Redis } from '../redis.ts'
 import type { WorkerRecord } from './record.ts'
@@ -12,7 +15,9 @@ const analyticsMs = 60_000
 /** How long losses count that no completed step has cleared, s. */
 const lossesS = 3600
 
-/** Writes a worker's record, and which queues it serves. To be repeated every second or two: it expires with the worker. */
+/**
+ * Writes a worker's record, and which queues it serves. To be repeated every second or two: it expires with the worker.
+ */
 export async function publishWorker(redis: Redis, record: WorkerRecord, served: string[]): Promise<void> {
   const pipeline = redis
     .pipeline()

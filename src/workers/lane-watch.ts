@@ -1,6 +1,7 @@
 /**
- * Notices a lane that takes no job although jobs wait for it and it has room: a loop that is stuck, a queue that was paused by hand, a device
- * that is not there. Its worker goes on publishing itself all the while, so no other process would see it.
+ * Notices a lane that takes no job although jobs wait for it and it has room: a loop that is stuck, a queue that was
+ * paused by hand, a device that is not there. Its worker goes on publishing itself all the while, so no other process
+ * would see it.
  */
 import { Queue } from 'bullmq'
 import { keys } from '../keys.ts'

@@ -199,7 +199,7 @@ const resultOf = (output: z.ZodType, makes: readonly string[] = []) =>
   })
 
 type Requests = { [V in Verb]: (typeof verbs)[V]['request'] } & { [S in PythonStep]: z.ZodType<StepRequest> }
-type Outputs = { [V in Verb]: (typeof verbs)[V]['output'] } & { [S in PythonStep]: typeof Nothing }
+type Outputs = { [V in Verb]: (typeof verbs)[V]['output'] } & { [S in PythonStep]: z.ZodType }
 
 /** What the node may ask for. */
 export const requests = {
@@ -210,7 +210,7 @@ export const requests = {
 /** The child's `result` frames. */
 export const results = {
   ...Object.fromEntries(Object.entries(verbs).map(([verb, { output }]) => [verb, resultOf(output)])),
-  ...Object.fromEntries(Object.entries(pythonParts).map(([step, { makes }]) => [step, resultOf(Nothing, makes)])),
+  ...Object.fromEntries(Object.entries(pythonParts).map(([step, { output = Nothing, makes }]) => [step, resultOf(output, makes)])),
 } as Record<Action, ReturnType<typeof resultOf>>
 
 export type Action = keyof Requests
