@@ -21,6 +21,8 @@ export interface StepProgress {
 }
 
 export interface PythonResult {
+  /** As the `output` of the operation's part in Python declares it. */
+  output: unknown
   /** SHA-256 of each file the child made, kept as scratch artifacts. */
   files: Record<string, string>
 }

@@ -183,7 +183,7 @@ export class AttemptTools implements Tools {
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#store(outcome.checkpoint) : undefined)
     this.stats = outcome.stats
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
-    return { files: Object.fromEntries(kept) }
+    return { output: outcome.output, files: Object.fromEntries(kept) }
   }
 
   async #finish(call: Call<WorkAction>): Promise<Outcome<WorkAction>> {
