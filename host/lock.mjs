@@ -34,7 +34,7 @@ const uid = process.getuid?.() ?? 0
  * Folder for the sockets that belong to `folder`, made with mode 0700: `$XDG_RUNTIME_DIR/darkroom-<hash>` or
  * `/tmp/darkroom-<uid>-<hash>`.
  * @param {string} folder
- * @throws Error when somebody else owns what lies there
+ * @throws Error when the folder belongs to another user
  */
 export function socketFolder(folder) {
   const base = process.env['XDG_RUNTIME_DIR']

@@ -16,7 +16,7 @@ const unreachable =
 export function causeOf(words) {
   if (full.test(words)) return 'The disk is full. '
   if (unreachable.test(words))
-    return 'The package registry cannot be reached; are you offline, or behind a proxy that npm and pip do not know? '
+    return 'The package registry cannot be reached: the machine is offline, or npm and pip do not know its proxy. '
   return ''
 }
 

@@ -68,7 +68,7 @@ async function make(environment, choice, say) {
   )
   if (!gpu && hasNvidiaDriver()) say.line('There is an NVIDIA driver here: run this with `-- --gpu` to get the GPU build as well.')
   if (gpu && process.platform === 'linux' && !hasNvidiaDriver())
-    say.line('No NVIDIA driver is to be seen here; the GPU build needs one to draw.')
+    say.line('There is no NVIDIA driver here; the GPU build needs one to draw.')
   try {
     const built = await fill(environment, python, choice, say)
     const part = `${mark}.part`
@@ -116,11 +116,11 @@ async function fill({ folder, interpreter, log, pins }, python, choice, say) {
   await say.step(`${others.length} packages`, installOthers)
 
   const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...others])
-  if (!ok) throw failure(`The environment is not what the lock says: ${lastLines(words)}`)
+  if (!ok) throw failure(`The environment differs from the lock file: ${lastLines(words)}`)
   /** @type {Mark} */
   const built = { ...JSON.parse(lastLines(words, 1)), python: python.version }
   if (choice.gpu && process.platform === 'linux' && built.gpu === null)
-    throw failure(`pip's torch ${built.torch} is no GPU build. Point pip at an index that has one, or leave --gpu out.`)
+    throw failure(`pip installed torch ${built.torch}, which is not a GPU build. Point pip at an index that has one, or leave out --gpu.`)
   rmSync(temp, { recursive: true })
   return built
 }
@@ -220,7 +220,7 @@ export async function findPython() {
       ? `Run \`sudo apt-get install ${bare.package}\``
       : 'Install the package of your distribution that holds venv and ensurepip'
     throw failure(
-      `Python ${bare.version} (${bare.command}) is here without ensurepip, so it cannot make an environment. ${how}, then run this again.`,
+      `Python ${bare.version} (${bare.command}) has no ensurepip, so it cannot make an environment. ${how}, then run this again.`,
     )
   }
   const found = seen.size > 0 ? `Found: ${[...seen].join(', ')}.` : 'There is none on PATH.'

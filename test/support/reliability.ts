@@ -53,7 +53,9 @@ function testsIn(path: string): string[] {
   return names.toSorted().map((name) => `${path}/${name}`)
 }
 
-/** A test by the `describe` that it stands in, if any, and by its own name; what a name is filled in with is left open. */
+/**
+ * A test by the `describe` that it stands in, if any, and by its own name; what a name is filled in with is left open.
+ */
 interface Named {
   subject: string
   name: string

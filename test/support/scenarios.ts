@@ -1,11 +1,12 @@
 /**
- * The catalogue of scenarios in docs/reliability.md: what may happen to a farm, what is promised then, and the tests that prove it. A proof
- * names a test file under `test/` and how the name of one of its tests begins; a test of the document holds every proof against the files.
+ * The catalogue of scenarios in docs/reliability.md: an event in a farm, the promise for it, and the tests that prove
+ * it. A proof names a test file under `test/` and the beginning of one test's name; a test of the document checks every
+ * proof against the files.
  */
 export type Proof = readonly [file: string, begins: string]
 
 interface Told {
-  /** Of its own, and lasting: other pages may name it. */
+  /** Unique and stable: other pages may name it. */
   name: string
   happens: string
   promised: string
@@ -24,12 +25,12 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'step-killed',
     happens: 'a worker dies in the second of three steps',
-    promised: 'the first step is not run again, the second once more, the third once',
+    promised: 'the first step runs once, the second is tried again, the third runs once',
     proofs: [restarted],
   },
   {
     name: 'child-killed',
-    happens: 'only the Python child dies under a step',
+    happens: 'the Python child dies during a step; its worker lives',
     promised: 'the step is tried again in a new child; the broken one is never used again',
     proofs: [
       ['workers/python/supervisor', 'that dies is replaced'],
@@ -44,38 +45,39 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'timer-due-while-down',
-    happens: 'a timer falls due while nothing runs',
-    promised: 'it fires when something runs again: never early, and once',
+    happens: 'a timer falls due while no process runs',
+    promised: 'it fires once, when a process runs again, never early',
     proofs: [everything],
   },
   {
     name: 'fleet-restarted',
-    happens: 'everything is started again while sessions wait; nobody asks for anything',
-    promised: 'what is due goes on by itself',
+    happens: 'all processes are started again while sessions wait, without a request from a client',
+    promised: 'due sessions continue by themselves',
     proofs: [everything],
   },
   {
     name: 'boot-beside-work',
-    happens: 'a worker boots and sweeps while another one runs a step for longer than a lease',
+    happens: 'a worker starts and sweeps while another worker runs a step for longer than a lease',
     promised: 'the step runs once',
     proofs: [api],
   },
   {
     name: 'poison',
-    happens: 'a step takes every worker with it that runs it',
-    promised: 'after five leases without progress the session fails with the evidence; its neighbours are not touched',
+    happens: 'a step kills every worker that runs it',
+    promised: 'after five leases without progress the session fails with the evidence; other sessions are not affected',
     proofs: [['engine/quarantine', 'without progress']],
   },
   {
     name: 'between-two-writes',
-    happens: 'a process dies between a result that is stored and the job of the next step, or at any other place between two writes',
+    happens: 'a process dies between storing a result and adding the job of the next step, or at any other crash point',
     promised: 'exactly one job follows; the session ends once, with the right result',
     proofs: [points, ['crash/queues', 'a job whose worker died']],
   },
   {
     name: 'drain',
     happens: 'SIGTERM in the middle of a long step',
-    promised: 'the step is handed over from its checkpoint at its next call, nothing new is taken, the process ends within its bound',
+    promised:
+      'the step is released with a checkpoint at its next call, the worker takes no more steps, the process ends within its time limit',
     proofs: [
       ['crash/worker-death', 'SIGTERM at call 5'],
       ['crash/role', 'SIGTERM: it drains'],
@@ -83,28 +85,28 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'rolling-restart',
-    happens: 'eight workers and two APIs are restarted one by one under 200 sessions, each under its old name',
-    promised: 'no step is lost, reclaimed from a worker that drains, or run twice',
+    happens: 'eight workers and two APIs are restarted one by one, each under its old name, while 200 sessions run',
+    promised: 'no step is lost, taken from a draining worker, or run twice',
     proofs: [release],
   },
   {
     name: 'api-restarted',
     happens: 'the API is gone while a timer, a step and a child run',
-    promised: 'the timer is on time, no step is started a second time, the parent is told',
+    promised: 'the timer is on time, no step starts a second time, the parent receives the result of its child',
     proofs: [api, ['api/restart', 'kill -9 in the middle of a stream']],
   },
   {
     name: 'child-session-killed',
     happens:
-      'the worker of a child session dies; or the API between parent and child; or everything while a parent or child waits for a signal',
-    promised: 'the parent has the result of each child once; signals still find whom they are for',
+      'the worker of a child session dies; or the API between parent and child; or all processes while a parent or child waits for a signal',
+    promised: 'the parent receives the result of each child once; signals still reach their session',
     proofs: [restarted, api, everything],
   },
-  // Late and doubled words.
+  // Late and repeated messages.
   {
     name: 'zombie',
-    happens: 'a worker freezes beyond its lease, another takes over, and it thaws',
-    promised: 'none of its writes changes anything, whichever it is',
+    happens: 'a worker freezes for longer than its lease, another takes over, and the first continues',
+    promised: 'no late write of the first worker changes anything',
     proofs: [
       ['crash/worker-death', 'SIGSTOP beyond its lease'],
       ['engine/fence', '… changes nothing and tells nobody'],
@@ -113,13 +115,14 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'blocked-process',
     happens: 'a step blocks its whole process for longer than its lease',
-    promised: 'another worker runs it, the late result is discarded, and a worker that does so three times in a row takes nothing more',
+    promised: 'another worker runs it and the late result is discarded; a worker that loses three sessions in a row takes no more steps',
     proofs: [['crash/queues', 'a worker that lost attempts']],
   },
   {
     name: 'command-blocks',
-    happens: 'a call of a command on device memory lets its worker do nothing else for longer than its lease',
-    promised: 'it is aborted on return and its result discarded; what it held and what it made is freed, and the worker goes on',
+    happens: 'a command on device memory blocks its worker for longer than its lease',
+    promised:
+      'the command is aborted on return and its result discarded; its reservation and its allocation are freed, and the worker continues',
     proofs: [['long/commands', 'goes when a call of a command blocks']],
   },
   {
@@ -133,14 +136,14 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'failure-beside-success',
-    happens: 'an attempt fails here while the one that followed it succeeds there',
-    promised: 'the session goes on with the success',
+    happens: 'an old attempt fails on one worker while its successor succeeds on another',
+    promised: 'the session continues with the success',
     proofs: [['engine/race', 'an attempt that fails here']],
   },
   {
     name: 'lost-wake',
-    happens: 'the message that tells of an event is lost',
-    promised: 'who follows the session has the event within about a second, once',
+    happens: 'the message that announces an event is lost',
+    promised: 'a follower of the session receives the event within about a second, once',
     proofs: [
       ['api/events', 'a lost wake is made up for'],
       ['crash/events', 'progress never falls'],
@@ -149,12 +152,12 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'lease-lost-in-step',
     happens: 'a lease is lost in the middle of a step',
-    promised: 'that step may run twice, the next one runs once',
+    promised: 'that step may run twice, the next step runs once',
     proofs: [restarted],
   },
   {
     name: 'one-key-many-times',
-    happens: 'fifty submissions with one idempotency key at once, and one long after the session is gone',
+    happens: 'fifty submissions with one idempotency key at once, and one long after the session was removed',
     promised: 'one session',
     proofs: [
       ['long/lanes', 'fifty submissions at once'],
@@ -170,13 +173,13 @@ export const scenarios: readonly Scenario[] = [
   // Redis and the line to it.
   {
     name: 'long-outage',
-    happens: 'Redis is gone for three times the time that an idle worker waits for a job',
-    promised: 'each worker, idle or busy, takes work on both lanes within 10 s after it is back',
+    happens: 'Redis is away for three times as long as an idle worker waits for a job',
+    promised: 'each worker, idle or busy, takes work on both lanes within 10 s after Redis is back',
     proofs: [['crash/redis-away', 'killed under load for three times']],
   },
   {
     name: 'outage-after-outage',
-    happens: 'Redis is killed again and again while sessions are submitted and run, two thousand of them one after another',
+    happens: 'Redis is killed again and again while sessions are submitted and run, two thousand of them in sequence',
     promised: 'each accepted session ends once',
     proofs: [
       ['crash/redis-outage', 'killed while sessions are submitted'],
@@ -185,26 +188,26 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'cut-between-commands',
-    happens: 'the connection is cut between any two commands of a session',
-    promised: 'it ends as the undisturbed one does',
+    happens: 'the connection to Redis is cut between any two commands of a session',
+    promised: 'the session ends like an undisturbed one',
     proofs: [walk],
   },
   {
     name: 'executed-and-unheard',
-    happens: '5 % of all writes are executed and their answers lost',
-    promised: 'no step is doubled, no session is lost',
+    happens: 'Redis executes 5 % of all writes, and their answers are lost',
+    promised: 'no step is repeated, no session is lost',
     proofs: [['long/line', '5 % of all writes executed']],
   },
   {
     name: 'cut-at-commit',
     happens: 'the connection breaks at the commit of a step',
-    promised: 'what was recorded is found, and not recorded again',
+    promised: 'the attempt finds the recorded result and does not record it again',
     proofs: [walk, points],
   },
   {
     name: 'redis-killed',
     happens: 'Redis is killed in the middle of submissions',
-    promised: 'no session that had its 2xx is lost, in either durability',
+    promised: 'no session that had its 2xx is lost, with either durability setting',
     proofs: [
       ['crash/durability', '…: Redis killed in the middle'],
       ['redis-server', 'kill -9 loses nothing that was answered'],
@@ -212,13 +215,13 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'bad-line',
-    happens: 'for five minutes 200 ms of delay here and there, with 5 % of commands cut or dropped',
-    promised: 'all that was accepted ends in bounded time after it; a run with too few faults counts as failed',
+    happens: 'for five minutes random commands are delayed by 200 ms, and 5 % are cut or dropped',
+    promised: 'every accepted session ends in bounded time afterwards; a run with too few faults counts as failed',
     proofs: [['long/line', 'slow by 200 ms']],
   },
   {
     name: 'wrong-clock',
-    happens: "a worker's clock is an hour ahead, or jumps back by one",
+    happens: "a worker's clock is an hour ahead, or jumps back by an hour",
     promised: 'no timer is early, no lease is stolen or lost',
     proofs: [
       ['crash/queues', 'a worker whose clock is an hour ahead'],
@@ -227,8 +230,8 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'shutdown-without-redis',
-    happens: 'a process is asked to end while Redis is away',
-    promised: 'it ends within its bound',
+    happens: 'a process receives SIGTERM while Redis is away',
+    promised: 'it ends within its time limit',
     proofs: [
       ['crash/redis-away', 'away at shutdown'],
       ['crash/role', 'SIGTERM: it drains'],
@@ -238,8 +241,8 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'cancel-anywhere',
     happens:
-      'cancel of a session that is queued, just fetched, running, in a delay, in a back-off, pausing or paused, or waits for a signal or a child',
-    promised: 'it is cancelled once and its children with it, its lane is free, nothing of it runs again',
+      'cancel of a session that is queued, just taken, running, in a delay, in a back-off, pausing, paused, or waiting for a signal or a child',
+    promised: 'the session and its children are cancelled once, its lane is free, none of its steps runs again',
     proofs: [
       ['crash/interrupts', 'cancelled …'],
       ['long/lanes', 'a queued session is paused at once'],
@@ -255,13 +258,13 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'pause-in-queue',
     happens: 'pause and resume while the step is in its queue',
-    promised: 'it is not stuck, and runs once',
+    promised: 'the step does not get stuck, and runs once',
     proofs: [['long/lanes', 'a queued session is paused at once']],
   },
   {
     name: 'pause-in-back-off',
     happens: 'pause while a failed step waits for its next try',
-    promised: 'no try while paused, one after',
+    promised: 'no try during the pause, one after the resume',
     proofs: [['crash/interrupts', 'paused in the back-off']],
   },
   {
@@ -279,20 +282,20 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'pause-here-resume-there',
     happens: 'paused on one worker, which is killed; resumed on another',
-    promised: 'it goes on at its call, and the picture is the same to the byte',
+    promised: 'it continues at the next call, and the picture has the same bytes',
     proofs: [restarted, ['e2e/exactness', 'paused, then everything killed']],
   },
   {
     name: 'pause-over-a-release',
     happens: 'paused, a new version of its workflow is rolled out, resumed',
-    promised: 'it goes on under the version it began with',
+    promised: 'it continues under the version it began with',
     proofs: [release],
   },
   // Structure, queues, releases.
   {
     name: 'child-fails-for-ever',
     happens: 'a child session fails at every try',
-    promised: 'the parent ends as its workflow says, failed or going on without it; it never hangs',
+    promised: 'the parent ends as its workflow says, failed or without the child; it never hangs',
     proofs: [
       ['crash/interrupts', 'a child that fails for ever'],
       ['crash/interrupts', 'a child that somebody cancels'],
@@ -301,51 +304,52 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'priorities',
     happens: 'sessions of mixed priorities, some without one',
-    promised: 'the higher first, of equals the older, none given is the middle; what has begun goes on before them',
+    promised:
+      'higher priority first, then older first; no priority counts as the middle one; sessions that have begun come before new ones',
     proofs: [['long/lanes', 'the higher priority goes first']],
   },
   {
     name: 'two-releases',
-    happens: 'two releases run side by side under load, and processes that lack a version',
+    happens: 'two releases run side by side under load, and some processes lack a version',
     promised: 'all sessions end, no process logs an error',
     proofs: [release, ['crash/queues', 'a worker without the version']],
   },
   {
     name: 'takes-nothing',
-    happens: 'a worker publishes itself and takes nothing while jobs wait',
-    promised: 'it is `stalled`, readiness fails and says why, and it is ready again when it takes work',
+    happens: 'a worker publishes its record and takes no step although jobs wait',
+    promised: 'it becomes `stalled`, readiness fails with the reason, and it is ready again when it takes work',
     proofs: [['long/lanes', 'a worker that takes nothing']],
   },
   {
     name: 'random-programs',
     happens: 'random workflow programs under random faults',
-    promised: 'each comes to what was worked out beforehand; none rests without progress beyond the bound',
+    promised: 'each has the result computed beforehand; none stays without progress beyond the time limit',
     proofs: [['long/verifier', 'random programs with seed …']],
   },
-  // What there is nothing of yet.
+  // Not built yet.
   {
     name: 'batch-of-fifty',
     happens: 'one of fifty children of a batch fails for ever',
     promised: 'the batch ends as its policy says: fail, ignore or partial',
-    notCovered: 'there are child sessions, but no workflow `batch` yet',
+    notCovered: 'child sessions exist, but no workflow `batch`',
   },
   {
     name: 'fair-share',
-    happens: 'one API key queues ten thousand sessions, another one',
-    promised: 'the one starts within a few steps, and the many do not starve',
-    notCovered: 'lanes know priorities and age, not API keys',
+    happens: 'one API key queues ten thousand sessions, another key a single one',
+    promised: 'the single session starts within a few steps, and the ten thousand do not starve',
+    notCovered: 'lanes order by priority and age, not by API key',
   },
   {
     name: 'concurrency-limit',
     happens: 'the holder of the only slot of a concurrency limit dies',
     promised: 'the slot is free within the bound; a session between two steps holds none',
-    notCovered: 'there are no limits of concurrency yet',
+    notCovered: 'there are no concurrency limits yet',
   },
   {
     name: 'fork',
     happens: 'a session is forked from a recorded state with changed input',
-    promised: 'steps before it are reused, those after it run, the old session is not touched',
-    notCovered: 'there is `retry` (tested above), no fork yet',
+    promised: 'steps before that state are reused, those after it run, the old session does not change',
+    notCovered: 'there is `retry`, but no fork yet',
   },
   {
     name: 'schedule',
@@ -356,7 +360,8 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'out-of-memory',
     happens: 'a device runs out of memory in the middle of a step',
-    promised: 'tried again by another plan, a bounded number of times, then a failure with its own code',
-    notCovered: 'the child has no code for it yet, so there is no other plan to try',
+    promised: 'tried again by another plan, a limited number of times, then a failure with its own code',
+    notCovered:
+      'the step is tried again at most three times, on another worker if there is one, then fails with `memory.exhausted`; there is no other plan yet',
   },
 ]
