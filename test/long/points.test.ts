@@ -218,8 +218,8 @@ function picture(points: Point[], spoil: Spoil): Scenario {
         lines: [{ signal: true }, { picture: seed }] satisfies Line[],
       })
       await spoil(world, album, childSessionId(1, `${album}.2.0`), open, () => world.farm.gate(seed, 6))
-      const { said } = await world.output<{ said: { images: { sha256: string }[] }[] }>(album)
-      const images = said[0]?.images
+      const { said } = await world.output<{ said: [signal: unknown, picture: { images: { sha256: string }[] }] }>(album)
+      const { images } = said[1]
       const again = await world.submit('image-generation', { prompt: 'a red circle', seed })
       expect(images).toHaveLength(1)
       expect(images).toEqual((await world.output<{ images: { sha256: string }[] }>(again)).images)

@@ -12,7 +12,7 @@ import type { ModelPin } from '../../src/domains/values.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step, steps } from '../../src/workflows/step.ts'
-import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
+import { defineWorkflow, type Catalogue, type Workflow } from '../../src/workflows/index.ts'
 import { sleep } from './wait.ts'
 
 const Say = z.strictObject({
@@ -26,7 +26,7 @@ const Say = z.strictObject({
   blockOn: z.string().default(''),
 })
 /**
- * `resolve` is a step of the product: workers without this module have it. `picture` is a child session of that seed. `nowhere` is a step on
+ * `resolve` finds a model by a step of the product: workers without this module have it. `picture` is a child session of that seed. `nowhere` is a step on
  * a device, with a model that no worker has.
  */
 export type Line =
@@ -34,7 +34,7 @@ export type Line =
   | { waitMs: number }
   | { signal: true }
   | { child: Line[] }
-  | { resolve: ModelPin }
+  | { resolve: string }
   | { picture: number }
   | { nowhere: true }
 
@@ -109,6 +109,12 @@ const ends = {
   onError: { guard: ({ context }: Args) => context.input.ignores, ...say(() => 'failed') },
 }
 
+async function pinned(line: Record<string, unknown>, catalogue: Catalogue): Promise<Record<string, unknown>> {
+  if (!('resolve' in line)) return line
+  const { id, bodyHash } = await catalogue.model(String(line['resolve']))
+  return { resolve: { id, bodyHash } satisfies ModelPin }
+}
+
 /** A version marks what it says, so that the output shows which machine ran. */
 function script(version: number): Workflow {
   const mark = version === 1 ? '' : `v${version}:`
@@ -116,6 +122,10 @@ function script(version: number): Workflow {
     name: 'script',
     version,
     input: Input,
+    resolveInput: async ({ lines, ...input }, catalogue) => ({
+      ...input,
+      lines: await Promise.all(lines.map((line) => pinned(line, catalogue))),
+    }),
     machine: setup({
       types: { context: {} as Context, input: {} as Input, events: {} as { type: 'signal.go'; data?: unknown } },
       actors: {
