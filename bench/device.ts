@@ -3,6 +3,7 @@
  * memory, while it draws: on the NVIDIA GPU of this machine, else on the CPU.
  */
 import { existsSync } from 'node:fs'
+import { productTimes } from '../src/engine/times.ts'
 import { startFarm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { timed } from './http.ts'
@@ -23,7 +24,11 @@ export const device: Benchmark = {
   isLong: true,
   async measure(say) {
     const kind = existsSync('/proc/driver/nvidia/version') ? 'cuda' : 'cpu'
-    await using farm = await startFarm({ real: true, settings: { DARKROOM_DEVICE: kind, DARKROOM_CHECKPOINT_CALLS: '20' } })
+    await using farm = await startFarm({
+      times: productTimes,
+      real: true,
+      settings: { DARKROOM_DEVICE: kind, DARKROOM_CHECKPOINT_CALLS: '20' },
+    })
     const { url } = farm.client
     const { devices } = JSON.parse((await timed(`${url}/v1/devices`, 'GET', 200)).text) as { devices: { id: string; model: string }[] }
     const [own] = devices

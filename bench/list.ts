@@ -1,5 +1,6 @@
 /** `api.listRatio`: a filtered page of sessions out of 100,000 finished ones, against the same page out of 100. */
 import { setTimeout as delay } from 'node:timers/promises'
+import { productTimes } from '../src/engine/times.ts'
 import { keys, newSessionId } from '../src/keys.ts'
 import { startFarm, type Farm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'
@@ -88,8 +89,8 @@ async function settled(farm: Farm): Promise<void> {
 export const list: Benchmark = {
   figures: ['api.listRatio'],
   async measure(say) {
-    await using small = await startFarm({ workers: 1, fake: ['--call-ms', '0'] })
-    await using large = await startFarm({ workers: 0 })
+    await using small = await startFarm({ times: productTimes, workers: 1, fake: ['--call-ms', '0'] })
+    await using large = await startFarm({ times: productTimes, workers: 0 })
     const remains = await finishOne(small)
     await small.workers[0]?.stop(12_000)
     const from = performance.now()

@@ -13,7 +13,7 @@ const kills = 5
 export const recovery: Benchmark = {
   figures: ['worker.recoveryS', 'worker.recoveryMaxS'],
   async measure(say) {
-    await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'] })
+    await using farm = await startFarm({ times: productTimes, workers: 2, fake: ['--call-ms', '100'] })
     const seconds: number[] = []
     for (let i = 0; i < kills; i++) {
       const id = await farm.submit({ steps: 200, seed: i })

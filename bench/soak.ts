@@ -9,7 +9,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { root } from '../src/config.ts'
-import { sleep, startFarm, type Farm, type SessionView } from '../test/support/farm.ts'
+import { productTimes } from '../src/engine/times.ts'
+import type { Session } from '../src/client/index.ts'
+import { startFarm, type Farm } from '../test/support/farm.ts'
+import { sleep } from '../test/support/wait.ts'
 import { send } from '../test/support/http.ts'
 import { describeMachine } from './machine.ts'
 
@@ -38,11 +41,11 @@ interface Count {
 async function runOne(farm: Farm, body: Record<string, unknown>, count: Count): Promise<void> {
   const url = farm.client.url
   const submitted = await send(url, 'POST', '/v1/sessions', { body, headers: { Prefer: 'wait=60' } })
-  const { id } = submitted.json as SessionView
-  let { status } = submitted.json as SessionView
+  const { id } = submitted.json as Session
+  let { status } = submitted.json as Session
   while (status === 'queued' || status === 'running') {
     await delay(200)
-    ;({ status } = (await send(url, 'GET', `/v1/sessions/${id}`)).json as SessionView)
+    ;({ status } = (await send(url, 'GET', `/v1/sessions/${id}`)).json as Session)
   }
   const history = await farm.history(id)
   count.ended++
@@ -65,6 +68,7 @@ async function main(): Promise<void> {
   const machine = await describeMachine()
   say(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGB} GB, load average ${machine.loadAverage.join(' ')}`)
   await using farm = await startFarm({
+    times: productTimes,
     workers: 2,
     module: pathToFileURL(join(root, 'test/support/nested.ts')).href,
     settings: { DARKROOM_HOST_LANE: '16' },

@@ -1,19 +1,29 @@
--- commitTransition: the one commit. Compares version, cause and attempt; then writes snapshot, history, effects and references.
+-- commitTransition: the one commit. Compares version, cause and attempt; then writes snapshot, history, effects and
+--   references.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] expected version   ARGV[2] cause: step | timer | child | event   ARGV[3] suffix of the effect; id of the event
--- ARGV[4] attempt id (step; '' while it has had none)   ARGV[5] direct: apply this now | inbox: apply the head of the inbox | park: append it, this process has no such machine
--- ARGV[6] the inbox entry: appended when the session cannot take the event now ('' first: most need none); in mode inbox the head it must equal
--- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry, without braces and time
--- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the exactness key ('' or '1')
+-- ARGV[1] expected version   ARGV[2] cause: step | timer | child | event   ARGV[3] suffix of the effect; id of the
+--   event
+-- ARGV[4] attempt id (step; '' while it has had none)   ARGV[5] direct: apply this now | inbox: apply the head of the
+--   inbox | park: append it, this process has no such machine
+-- ARGV[6] the inbox entry: appended when the session cannot take the event now ('' first: most need none); in mode
+--   inbox the head it must equal
+-- ARGV[7] new snapshot   ARGV[8] '' | succeeded | failed   ARGV[9] output or error, JSON   ARGV[10] history entry,
+--   without braces and time
+-- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the
+--   exactness key ('' or '1')
 -- ARGV[13] what the session waits for from now on ('' while a step of it is open)
--- ARGV[14] '' | `suffix attempt lease-in-ms worker device`: one of the opened steps, beside the device, leased at once to the worker that brings this result
+-- ARGV[14] '' | `suffix attempt lease-in-ms worker device`: one of the opened host steps, leased at once to the worker
+--   that brings this result (lease chaining)
 -- ARGV[15] session.too_long as the catalogue has it: JSON without braces and message, for a history that is full
--- ARGV[16] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed effects   then opened effects
--- Returns {'ok', 'parent' | '', 'taken' | ''}: it has ended, and a parent is to be told; the step is leased | {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is written, send it again with the entry
+-- ARGV[16] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed
+--   effects   then opened effects
+-- Returns {'ok', 'parent' | '', 'taken' | ''}: it has ended, and a parent is to be told; the step is leased |
+--   {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is
+--   written, send it again with the entry
 local expected, cause, suffix, attempt, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local pending, snapshot, outcome, result = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local entry, last, unpin, parked, goesOn = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+local entry, last, unpin, parked, chained = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local inbox = B .. 'inbox:' .. sid
 
 local state = redis.call('HMGET', S, 'status', 'version', 'inboxed', cause == 'event' and 'seen:' .. suffix or 'open:' .. suffix, 'snapshot')
@@ -48,13 +58,13 @@ local function refer()
   return i
 end
 local taken
-if goesOn ~= '' then
-  local next, by, lease, worker, device = string.match(goesOn, '^(%S+) (%S+) (%d+) (%S+) (%S+)$')
+if chained ~= '' then
+  local next, by, lease, worker, device = string.match(chained, '^(%S+) (%S+) (%d+) (%S+) (%S+)$')
   taken = { suffix = next, attempt = by, lease = tonumber(lease), worker = worker, device = device }
 end
 if stale then
   if mode == 'inbox' then pop() end
-  -- Said again because the answer was lost: it is the same.
+  -- Sent again because the answer was lost: it gets the same one.
   if taken and redis.call('HGET', stepOf(taken.suffix), 'attemptId') == taken.attempt then return { 'ok', '', 'taken' } end
   return { 'stale' }
 end

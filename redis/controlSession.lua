@@ -1,9 +1,10 @@
 -- controlSession: pause, resume, cancel. Whichever commit comes first, this one or the last result's, wins.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] pause | resume | cancel   ARGV[2] the parent's wish that asks for the pause or resume ('' when nobody's parent does); an older one changes nothing
+-- ARGV[1] pause | resume | cancel   ARGV[2] the parent's control revision that asks for the pause or resume ('' when no
+--   parent does); an older one changes nothing
 -- Returns {'ok', status} | {'missing'} | {'ended', status}
-local verb, wish = ARGV[1], ARGV[2]
+local verb, revision = ARGV[1], ARGV[2]
 local session = redis.call('HMGET', S, 'status', 'startedAt', 'inboxed', 'parentWish')
 local status = session[1]
 if not status then return { 'missing' } end
@@ -11,16 +12,17 @@ if status == 'cancelled' and verb == 'cancel' then return { 'ok', status } end
 if status == 'succeeded' or status == 'failed' or status == 'cancelled' then return { 'ended', status } end
 
 if verb == 'cancel' then
-  -- A full Redis refuses a script whose first write needs memory; after one that frees some it takes them all, and a cancel always works.
+  -- A full Redis refuses a script whose first write needs memory; after one that frees some it takes them all, and a
+  -- cancel always works.
   redis.call('HDEL', S, 'waiting')
   redis.call('HSET', S, 'desired', 'cancel')
   finish(status, 'cancelled', '', '', '"type":"session.cancelled"')
   return { 'ok', 'cancelled' }
 end
 
-if wish ~= '' then
-  if session[4] and tonumber(session[4]) >= tonumber(wish) then return { 'ok', status } end
-  redis.call('HSET', S, 'parentWish', wish)
+if revision ~= '' then
+  if session[4] and tonumber(session[4]) >= tonumber(revision) then return { 'ok', status } end
+  redis.call('HSET', S, 'parentWish', revision)
 end
 local resting = status == 'pausing' or status == 'paused'
 if verb == 'pause' then

@@ -1,14 +1,18 @@
 -- createSession: writes a new session whole, or answers which session the idempotency key already stands for.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] idempotency record's key ('' without one)   ARGV[2] SHA-256 of the body as sent   ARGV[3] time to live of the record, seconds
+-- ARGV[1] idempotency record's key ('' without one)   ARGV[2] SHA-256 of the body as sent   ARGV[3] time to live of the
+--   record, seconds
 -- ARGV[4] deadline, ms from now ('' without one)   ARGV[5] first history entry, without braces and time
 -- ARGV[6] references to copy from (session id of the same shard, or '')
--- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] status it is created with: '' | failed | cancelled   ARGV[9] its error, JSON
+-- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] status it is created with: '' | failed |
+--   cancelled   ARGV[9] its error, JSON
 -- ARGV[10] history entry of that end, without braces and time
--- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash   then opened effects
+-- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
+--   then opened effects
 -- ARGV last  bytes that its history may need until it ends
--- Returns {'created', now} | {'exists', session id, SHA-256 of its body} | {'gone'}: the session to copy references from was deleted
+-- Returns {'created', now} | {'exists', session id, SHA-256 of its body} | {'gone'}: the session to copy references
+--   from was deleted
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local parked, outcome, error, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local status = parked == '' and 'queued' or 'running'

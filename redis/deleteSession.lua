@@ -1,7 +1,9 @@
--- deleteSession: removes an ended session and its records. Its artifacts lose a reference; the collector removes what nobody names.
+-- deleteSession: removes an ended session and its records. Its artifacts lose a reference; the collector removes what
+--   no session names.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] whether its idempotency record stays until its own time is over ('' or '1')   ARGV further: index names (`workflow:…`, `tag:…`, `key:…`)
+-- ARGV[1] whether its idempotency record stays until its own time is over ('' or '1')   ARGV further: index names
+--   (`workflow:…`, `tag:…`, `key:…`)
 -- Returns {'ok'} | {'missing'} | {'not_ended', status} | {'untold'}: its parent has yet to be told of its end
 local session = redis.call('HMGET', S, 'status', 'idempotency')
 local status = session[1]

@@ -1,4 +1,5 @@
--- expireLease: declares one lease dead when it is, and puts its step back. A step that ends lease after lease without progress is poisoned.
+-- expireLease: declares one lease dead when it is, and puts its step back. A step that ends lease after lease without
+--   progress is poisoned.
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] leases that may expire in a row without progress
@@ -28,7 +29,8 @@ if expiries >= limit then
   finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
   return { 'poisoned', step[4] }
 end
--- Whoever held it may only be late, and goes on as long as nobody else has the step; but of a session at rest nothing runs and nobody writes.
+-- Its holder may only be late, and goes on as long as no other attempt has the step; but of a session at rest nothing
+-- runs and nothing is written.
 if status == 'pausing' or status == 'paused' then redis.call('HSET', key, 'attemptId', '') end
 reopen(suffix, status, 0)
 return { 'reopened', step[4] }

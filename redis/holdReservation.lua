@@ -1,5 +1,5 @@
--- holdReservation: prolongs or gives back what one owner has reserved of a device, or its place among those that wait. A late renewal succeeds
---   as long as nobody else has counted it as free.
+-- holdReservation: prolongs or gives back what one owner has reserved of a device, or its place among those that wait.
+--   A late renewal succeeds as long as no other owner has counted it as free.
 -- KEYS[1] reservations of the device
 -- ARGV[1] owner   ARGV[2] time to live from now, ms; 0 gives it back
 -- Returns {'ok'} | {'lost'}

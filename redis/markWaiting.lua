@@ -1,4 +1,5 @@
--- markWaiting: says what a session waits for, and since when nobody could run its step. Placing the step clears both, and so does a take.
+-- markWaiting: says what a session waits for, and since when no worker could run its step. Placing the step clears
+--   both, and so does a take.
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix of the step   ARGV[2] what it waits for, in words

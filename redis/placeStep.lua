@@ -1,5 +1,5 @@
--- placeStep: remembers which queue holds a waiting step's job, so that its session waits for nobody any more; raises the dispatch number when
--- the job goes to another queue, or was abandoned in this one.
+-- placeStep: remembers which queue holds a waiting step's job, so that its session does not wait for a worker any more;
+--   raises the dispatch number when the job goes to another queue, or was abandoned in this one.
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] dispatch it has now   ARGV[3] queue   ARGV[4] raise the number ('' or '1')

@@ -1,12 +1,20 @@
--- Prelude: what the scripts over one session share. The loader puts it in front of every script whose header says `Uses: prelude`.
--- A script's KEYS[1] is the session key `darkroom:{s<n>}:session:<id>`; every other key it touches shares that hash tag and is derived here.
+-- Prelude: what the scripts over one session share. The loader puts it in front of every script whose header says
+-- `Uses: prelude`. A script's KEYS[1] is the session key `darkroom:{s<n>}:session:<id>`; every other key it touches
+-- shares that hash tag and is derived here.
 --
--- Session hash: status version desired workflow input snapshot … and `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect,
--- `left:<suffix>` = milliseconds left of a timer that pause took out of the clock, `seen:<event id>` for outside events already applied, `parked` =
--- what it waits for while no step is open, `exact` and `strict` = 1 for what its workflow promises of it. `wish` counts pauses and resumes, `rests:<suffix>` is the wish with which a child came to rest. Of a child:
--- `parent` = step key of the effect it is, `parentWish` = the last wish of its parent that it followed.
--- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil notBefore tries
--- resourceTries expiries checkpoint checkpointBefore queue placedAt avoid (the worker its last attempt failed on).
+-- Session hash: status version desired workflow input snapshot … and
+--   `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect
+--   `left:<suffix>` = milliseconds left of a timer that pause took out of its due list
+--   `seen:<event id>` for outside events already applied
+--   `parked` = what it waits for while no step is open
+--   `exact`, `strict` = 1 for what its workflow promises of it
+--   `wish` = the control revision, which counts pauses and resumes
+--   `rests:<suffix>` = the control revision that a child has come to rest with
+-- Of a child: `parent` = step key of the effect it is, `parentWish` = its parent's last control revision it followed.
+--
+-- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil
+--   notBefore tries resourceTries expiries checkpoint checkpointBefore queue placedAt
+--   `avoid` = the worker that its last attempt failed on
 local S = KEYS[1]
 local B, sid = string.match(S, '^(.-:)session:(.+)$')
 local clock = redis.call('TIME')
@@ -15,7 +23,8 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local function stepOf(suffix) return B .. 'step:' .. sid .. '.' .. suffix end
 local function memberOf(suffix) return sid .. '.' .. suffix end
 
--- Appends one history entry (a JSON object without its braces and time) and wakes who watches. Returns the history's length.
+-- Appends one history entry (a JSON object without its braces and time) and wakes who watches. Returns the history's
+-- length.
 local function record(fragment)
   local length = redis.call('RPUSH', B .. 'history:' .. sid, '{"at":' .. now .. ',' .. fragment .. '}')
   redis.call('PUBLISH', B .. 'events:' .. sid, '')
@@ -43,8 +52,8 @@ end
 -- What the outbox holds for a child session: enough to cancel it once its parent's records are gone.
 local function childMember(suffix, child) return 'child:' .. memberOf(suffix) .. ':' .. child end
 
--- Forgets an open effect. A leased step is neither a timer nor in the outbox. `child` is the value of a child's effect, '' for steps and
--- timers: it is cancelled through the outbox.
+-- Forgets an open effect. A leased step is neither a timer nor in the outbox. `child` is the value of a child's effect,
+-- '' for steps and timers: it is cancelled through the outbox.
 local function dropEffect(suffix, child, isLeased)
   if child ~= '' then return redis.call('ZADD', B .. 'outbox', now, childMember(suffix, child)) end
   local member = memberOf(suffix)
@@ -55,7 +64,8 @@ local function dropEffect(suffix, child, isLeased)
   redis.call('ZREM', B .. 'outbox', 'step:' .. member)
 end
 
--- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders. Returns its parent's step key, if it has one.
+-- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders. Returns its
+-- parent's step key, if it has one.
 local function finish(from, status, field, json, fragment)
   local gone = { 'waiting', 'parked', 'nowhereSince', 'reserve' }
   for _, effect in ipairs(openEffects()) do
@@ -88,9 +98,10 @@ local function recordStart(suffix, name, attempt, worker, device, exactness, epo
     .. '","device":"' .. device .. '","exactnessKey":"' .. exactness .. '","epoch":' .. epoch .. more)
 end
 
--- Opens the effects listed in ARGV from position i: a count and (suffix, name, invoke id, lane, priority) for steps, then a count and
--- (suffix, delay in ms) for timers, then a count and (suffix, value) for children. An outbox entry falls due after a second: by then the committing process has dispatched it, or died.
--- The step `taken.suffix` is leased at once, to the attempt that `taken` describes, and needs no dispatch; its name is put there.
+-- Opens the effects listed in ARGV from position i: a count and (suffix, name, invoke id, lane, priority) for steps,
+-- then a count and (suffix, delay in ms) for timers, then a count and (suffix, value) for children. An outbox entry
+-- falls due after a second: by then the committing process has dispatched it, or died. The step `taken.suffix` is
+-- leased at once, to the attempt that `taken` describes, and needs no dispatch; its name is put there.
 local function openFrom(i, set, taken)
   local steps = tonumber(ARGV[i])
   i = i + 1
@@ -152,7 +163,8 @@ local function reopen(suffix, status, delay)
   enlist(suffix, delay)
 end
 
--- The checkpoint before the last is kept: a broken one falls back to it. The last one again, as a pause right after it gives, is no newer one.
+-- The checkpoint before the last is kept: a broken one falls back to it. The last one again, as a pause right after it
+-- gives, is no newer one.
 local function keepCheckpoint(suffix, sha, json)
   local step = stepOf(suffix)
   local known = redis.call('HMGET', step, 'checkpoint', 'checkpointBefore')

@@ -1,4 +1,5 @@
--- recordCheckpoint: from now on the step can go on from these bytes. The one before is kept, the one before that is dropped.
+-- recordCheckpoint: from now on the step can go on from these bytes. The one before is kept, the one before that is
+--   dropped.
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] SHA-256   ARGV[4] {sha256, bytes, call}, JSON

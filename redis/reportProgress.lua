@@ -1,7 +1,8 @@
 -- reportProgress: the latest progress of a session, never less than it was; published, not recorded.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] fraction 0…1   ARGV[4] the rest of the progress object, JSON without braces
+-- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] fraction 0…1   ARGV[4] the rest of the progress object, JSON without
+--   braces
 -- Returns {'ok'} | {'stale'}
 local suffix, attempt, fraction, rest = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')

@@ -1,11 +1,13 @@
--- reserveDevice: reserves a slot, memory and a model of one device for one owner, all or nothing. Of those that wait, the one of higher
---   priority goes first, of equals the one that came first; what is reserved is never taken away before its time. A model that several
---   reserve counts once. What has outlived its time counts as free.
+-- reserveDevice: reserves a slot, memory and a model of one device for one owner, all or nothing. Of those that wait,
+--   the one of higher priority goes first, of equals the one that came first; what is reserved is never taken away
+--   before its time. A model that several reserve counts once. What has outlived its time counts as free.
 -- KEYS[1] reservations of the device: owner → {worker, slots, bytes, model, modelBytes, priority, until, since, waits}
--- ARGV[1] owner   ARGV[2] slots   ARGV[3] bytes   ARGV[4] model ('' for none)   ARGV[5] bytes of the model   ARGV[6] priority, higher first
--- ARGV[7] worker   ARGV[8] slots there are   ARGV[9] bytes there are ('' when nobody knows)   ARGV[10] time to live, ms
+-- ARGV[1] owner   ARGV[2] slots   ARGV[3] bytes   ARGV[4] model ('' for none)   ARGV[5] bytes of the model
+-- ARGV[6] priority, higher first
+-- ARGV[7] worker   ARGV[8] slots there are   ARGV[9] bytes there are ('' when unknown)   ARGV[10] time to live, ms
 -- ARGV[11] how long its place among those that wait is kept, ms
--- Returns {'reserved', until} | {'waits', slots free, bytes free, how many go first} | {'exhausted', slots free, bytes free}: more than there is
+-- Returns {'reserved', until} | {'waits', slots free, bytes free, how many go first} | {'exhausted', slots free, bytes
+--   free}: more than there is
 local all, owner = KEYS[1], ARGV[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

@@ -1,7 +1,8 @@
 -- retryStep: an attempt has failed and the step is tried again after a while.
 -- Uses: prelude
 -- KEYS[1] session
--- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] delay, ms   ARGV[4] the counter it raises: tries | resourceTries   ARGV[5] error, JSON
+-- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] delay, ms   ARGV[4] the counter it raises: tries | resourceTries
+--   ARGV[5] error, JSON
 -- Returns {'ok'} | {'stale'}
 local suffix, attempt, delay, counter, error = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'name', 'worker')

@@ -1,11 +1,13 @@
--- takeStep: leases an open step to one attempt. The same attempt asking again gets the same answer. A lease that has ended is for the sweep to
--- declare dead (expireLease), which alone knows whether Redis was away: nobody else takes the step before.
+-- takeStep: leases an open step to one attempt. The same attempt asking again gets the same answer. A lease that has
+--   ended is for the sweep to declare dead (expireLease), which alone knows whether Redis was away: no other attempt
+--   takes the step before.
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
 -- ARGV[6] exactness key of the worker ('' for a step that draws nothing)   ARGV[7] lease, ms
--- Returns {'taken', `epoch version tries resourceTries priority of the session`, snapshot, workflow, checkpoint, the one before: none where there is none} |
---         {'leased', until} | {'early', not before} | {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
+-- Returns {'taken', `epoch version tries resourceTries priority of the session`, snapshot, workflow, checkpoint, the
+--   one before: none where there is none} | {'leased', until} | {'early', not before} | {'paused'} | {'closed'} |
+--   {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority')
 local status = session[1]

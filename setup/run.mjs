@@ -21,13 +21,13 @@ const suite = join(root, 'setup', 'suite.mjs')
 /**
  * What there is to run, by name: the arguments of the Node that runs it, and what it needs besides the npm packages.
  * `native`: the addon as well; the tests build theirs themselves.
- * @type {Record<string, { command?: string[], python?: false, native?: true, node24?: true }>}
+ * @type {Record<string, { command?: string[], redis?: false, native?: true, node24?: true }>}
  */
 const targets = {
   demo: { command: [darkroom, 'demo'], native: true },
   up: { command: [darkroom, 'up'], native: true },
   test: { command: [suite, 'test'] },
-  check: { command: [suite, 'check'], python: false },
+  check: { command: [suite, 'check'], redis: false },
   exact: { command: [suite, 'exact'] },
   crash: { command: [suite, 'crash'], native: true },
   cluster: { command: [suite, 'cluster'] },
@@ -50,16 +50,13 @@ async function main() {
 
   const say = speaker()
   const home = homeFolder()
-  const needsPython = target.python !== false
   // A farm's Redis takes the place of the private one; whatever else runs here brings its own.
-  const needsRedis = needsPython && !(name === 'up' && process.env['REDIS_URL'])
+  const needsRedis = target.redis !== false && !(name === 'up' && process.env['REDIS_URL'])
   if (needsRedis) await checkRedis(home)
   await ensurePackages(root, say)
-  if (needsPython) {
-    // An interpreter of the user's own takes the place of the environment.
-    const python = process.env['DARKROOM_PYTHON'] || (await ensurePython({ home, gpu: args.includes('--gpu') }, say)).interpreter
-    if (needsRedis) await ensureRedis(home, python, say)
-  }
+  // An interpreter of the user's own takes the place of the environment.
+  const python = process.env['DARKROOM_PYTHON'] || (await ensurePython({ home, gpu: args.includes('--gpu') }, say)).interpreter
+  if (needsRedis) await ensureRedis(home, python, say)
   if (target.native) await tryNative(home, say)
   const node = target.node24 ? await ensureNode24(home, say) : process.execPath
   if (target.command) process.exitCode = await run(node, [...target.command, ...args])

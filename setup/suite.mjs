@@ -94,15 +94,20 @@ const firstLines = (text = '') =>
     .map((line) => `    ${line}`)
     .join('\n')
 
-/** Parts that take seconds. @param {string} name @returns {Part[]} */
-function quickParts(name) {
+/** Parts that take seconds. @returns {Part[]} */
+function quickParts() {
   const parts = [
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
     { title: 'types', command: tool('tsc', '-p', '.') },
   ]
   const ruff = { title: 'ruff', command: [python(), '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
-  return [...parts, ...(name === 'test' ? [ruff] : []), vitest('unit', '--project', 'unit')]
+  const pyrefly = {
+    title: 'pyrefly',
+    command: [python(), '-m', 'pyrefly', 'check', '--python-interpreter-path', python()],
+    cwd: join(root, 'python'),
+  }
+  return [...parts, ruff, pyrefly, vitest('unit', '--project', 'unit')]
 }
 
 const python = () => process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
@@ -233,9 +238,9 @@ async function perform(part, aside) {
 const [name = 'test', ...args] = process.argv.slice(2)
 /** @type {string[]} */
 const notes = []
-if (name === 'check') for (const part of quickParts(name)) await perform(part)
+if (name === 'check') for (const part of quickParts()) await perform(part)
 else if (name === 'test' && args.length === 0) {
-  for (const part of quickParts(name)) await perform(part)
+  for (const part of quickParts()) await perform(part)
   const native = await nativeParts()
   notes.push(...native.notes)
   failures.push(...native.failures)

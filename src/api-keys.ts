@@ -5,7 +5,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
 import { invalidFields } from './errors.ts'
 import { keys as redisKeys } from './keys.ts'
-import { ask, type Redis } from './redis.ts'
+import { translated, type Redis } from './redis.ts'
 
 export const scopes = ['submit', 'read', 'control', 'operate'] as const
 export type Scope = (typeof scopes)[number]
@@ -38,8 +38,8 @@ export class KeyStore {
   }
 
   /**
-   * Makes a key. `key` is the only copy there will ever be.
-   * @throws DarkroomError `api.invalid`, `redis.unavailable`.
+   * Makes a key. `key` is its only copy: it cannot be shown again.
+   * @throws DarkroomError `api.invalid`, `redis.unavailable`
    */
   async add(name: string, granted: readonly Scope[]): Promise<{ key: string; record: ApiKey }> {
     const problems = [
@@ -51,13 +51,13 @@ export class KeyStore {
     const key = `dk_${id}_${randomBytes(32).toString('base64url')}`
     const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), createdAt: Date.now() }
     const stored = { ...record, sha256: digest(key).toString('hex') }
-    await ask(this.#redis.hset(redisKeys.apiKeys(), id, JSON.stringify(stored)))
+    await translated(this.#redis.hset(redisKeys.apiKeys(), id, JSON.stringify(stored)))
     return { key, record }
   }
 
   /** Oldest first. */
   async list(): Promise<ApiKey[]> {
-    const texts = await ask(this.#redis.hvals(redisKeys.apiKeys()))
+    const texts = await translated(this.#redis.hvals(redisKeys.apiKeys()))
     return texts
       .map(parse)
       .map(show)
@@ -66,20 +66,20 @@ export class KeyStore {
 
   /** False when there is no such key. The next request with it is refused. */
   async revoke(id: string): Promise<boolean> {
-    const isGone = (await ask(this.#redis.hdel(redisKeys.apiKeys(), id))) === 1
-    await ask(this.#redis.hdel(redisKeys.defaultDevices(), id))
+    const isGone = (await translated(this.#redis.hdel(redisKeys.apiKeys(), id))) === 1
+    await translated(this.#redis.hdel(redisKeys.defaultDevices(), id))
     return isGone
   }
 
   async any(): Promise<boolean> {
-    return (await ask(this.#redis.hlen(redisKeys.apiKeys()))) > 0
+    return (await translated(this.#redis.hlen(redisKeys.apiKeys()))) > 0
   }
 
   /** The record of a key that a caller presents; undefined when the key is not valid. */
   async find(key: string): Promise<ApiKey | undefined> {
     const id = pattern.exec(key)?.[1]
     if (id === undefined) return undefined
-    const text = await ask(this.#redis.hget(redisKeys.apiKeys(), id))
+    const text = await translated(this.#redis.hget(redisKeys.apiKeys(), id))
     if (text === null) return undefined
     const stored = parse(text)
     return timingSafeEqual(digest(key), Buffer.from(stored.sha256, 'hex')) ? show(stored) : undefined

@@ -1,8 +1,8 @@
 /**
- * Syncs the append-only file of a private Redis to the disk each second. Redis could sync it itself (`appendfsync
- * everysec`), but during its sync it holds its writes back, for up to two seconds, and answers them all the same: a
- * `kill -9` then loses answered writes. With `appendfsync no` every write is with the kernel before its answer, so only
- * a crash of the machine can lose it. Source: `flushAppendOnlyFile` in Redis' `aof.c`.
+ * Syncs the append-only file of a private Redis to the disk each second. Redis could do it itself (`appendfsync
+ * everysec`), but while its sync runs it holds writes back for up to two seconds and answers them all the same: a `kill
+ * -9` then loses answered writes. With `appendfsync no` every write is with the kernel before its answer, so only a
+ * crash of the machine can lose it. Source: `flushAppendOnlyFile` in Redis' `aof.c`.
  */
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -16,7 +16,7 @@ export class AppendOnlyFile {
   /** Bytes of each file that are on the disk, by path. */
   readonly #synced = new Map<string, number>()
 
-  /** @param failed told once of a failure, and again only after the file was synced meanwhile */
+  /** @param failed called once for a failure, and again only after a sync has succeeded meanwhile */
   constructor(folder: string, failed: (error: Error) => void) {
     this.#folder = folder
     let isFailing = false
@@ -34,17 +34,17 @@ export class AppendOnlyFile {
     this.#ticker.start()
   }
 
-  /** Bytes that are on the disk, of all its parts. */
+  /** Bytes of all its parts that are on the disk. */
   get syncedBytes(): number {
     return [...this.#synced.values()].reduce((sum, bytes) => sum + bytes, 0)
   }
 
-  /** Brings to the disk what has grown since. @throws NodeJS.ErrnoException */
+  /** Syncs the parts that have grown since. @throws NodeJS.ErrnoException */
   async sync(): Promise<void> {
     const paths = await this.#parts()
     for (const path of this.#synced.keys()) if (!paths.includes(path)) this.#synced.delete(path)
     for (const path of paths) {
-      // A rewrite takes parts away at any time: what replaced them is looked at in the next turn.
+      // A rewrite may remove parts at any time; the next turn syncs those that replace them.
       const file = await open(path).catch(unlessGone)
       if (!file) continue
       try {

@@ -21,7 +21,10 @@ const names = z.string().transform((text) =>
     .filter(Boolean),
 )
 
-/** Every setting, by its environment variable. A test compares the table in docs/operations.md with it. */
+/**
+ * Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a
+ * test.
+ */
 const Environment = z.object({
   DARKROOM_HOME: z
     .string()
@@ -57,14 +60,14 @@ const Environment = z.object({
     .string()
     .regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
     .default('0')
-    .describe('memory limit of the private Redis (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
-  DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; the number may only grow'),
+    .describe('maximum memory of the private Redis (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
+  DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)
     .default(30 * 86_400)
     .describe('how long an ended session and its pictures are kept, seconds; 0 is for ever'),
   DARKROOM_KEEP_SESSIONS: whole(0, 100_000_000)
     .default(100_000)
-    .describe('maximum number of ended sessions that are kept, over all shards; 0 is no limit'),
+    .describe('maximum number of ended sessions that are kept, in all shards together; 0 is no limit'),
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
@@ -77,7 +80,9 @@ const Environment = z.object({
   DARKROOM_HOST_LANE: whole(1, 256).default(4).describe('CPU steps a worker runs at a time'),
   DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
     .default(10)
-    .describe('lease chaining: CPU steps of one session that a worker runs in a row without a job between; 1 turns it off'),
+    .describe(
+      'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
+    ),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints, instead of seconds'),

@@ -6,7 +6,7 @@
  * | class       | what the engine does |
  * | ----------- | -------------------- |
  * | `transient` | again after 1 s · 2^k ± 20 %, at most `attempts` times |
- * | `resource`  | again soon, on another worker if there is one, at most three times, counted apart from retries |
+ * | `resource`  | again soon, or on another device; not counted as a retry |
  * | `permanent` | the step has failed |
  * | `cancelled` | a client asked for it; never logged as an error |
  */
@@ -73,7 +73,10 @@ export class DarkroomError extends Error {
   readonly field: string | undefined
   readonly details: Record<string, unknown> | undefined
 
-  /** `code` must be in the catalogue; `message` says what happened, and to which id. Use a family's factory instead. */
+  /**
+   * `code` must be in the catalogue; `message` says what happened, and to which id. A family's factory is the way to
+   * make one.
+   */
   constructor(code: string, message: string, more: ErrorDetails = {}) {
     super(message, more.cause === undefined ? undefined : { cause: more.cause })
     const spec = catalogue.get(code)

@@ -3,7 +3,7 @@ import { pino, type Logger } from 'pino'
 export type { Logger }
 
 /**
- * JSON lines on stderr: stdout belongs to what a command prints for its user.
+ * JSON lines on stderr: stdout belongs to the output of a command for its user.
  * Cancellations are never logged as errors; keys and prompts are never logged at all.
  */
 export function createLog(level: string, role: string): Logger {

@@ -2,8 +2,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
 /**
- * The result of `act`, or `late` when it takes longer than `ms`; `act` then continues, and its outcome is ignored.
- * Rejects when `act` rejects in time.
+ * What `act` resolves to; `late` when it takes longer than `ms`. It goes on then, and its outcome is ignored. Rejects
+ * as `act` does in time.
  */
 export async function within<T, Late>(ms: number, act: PromiseLike<T>, late: Late): Promise<T | Late> {
   const over = new AbortController()

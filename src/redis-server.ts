@@ -1,6 +1,6 @@
 /**
  * The private Redis of a data folder: a `redis-server` on a Unix socket with an append-only file. It outlives the
- * supervisor that started it, so a killed supervisor loses nothing and the next one adopts it; only `stop()` ends it.
+ * process that started it, so a killed supervisor loses nothing and the next one adopts it; only `stop()` ends it.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,6 +8,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, realpath, rmdir } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { socketFolder } from '../host/lock.mjs'
 import { findRedis, howToInstall } from '../host/places.mjs'
 import { ask as run } from '../host/programs.mjs'
@@ -15,6 +16,7 @@ import { isAlive } from '../host/processes.mjs'
 import { AppendOnlyFile } from './append-only-file.ts'
 import { root } from './config.ts'
 import { defineErrors } from './errors.ts'
+import { within } from './promises.ts'
 import { connect, untilReady } from './redis.ts'
 
 const serverError = defineErrors('redis', {
@@ -27,16 +29,16 @@ const loadMs = 120_000
 const stopMs = 15_000
 
 export interface RedisOptions {
-  /** Where its files lie; one Redis each. */
+  /** Folder of its files; one Redis each. */
   folder: string
   durability: 'standard' | 'strict'
   /** `512mb`, `4gb`; '0' is no limit. */
   maxmemory?: string
   /** Where set-up keeps a fetched Redis; needed without `command`. */
   home?: string
-  /** The program, when it is known already. */
+  /** The program; default: the one that set-up finds. */
   command?: string
-  /** Told when its append-only file cannot be synced to the disk. */
+  /** Called when its append-only file cannot be synced to the disk. */
   onUnsynced?: (error: Error) => void
 }
 
@@ -47,9 +49,9 @@ export interface RedisServer {
   readonly version: string
   /** It was running already. */
   readonly adopted: boolean
-  /** Resolves when the process has ended, for any reason. */
+  /** Resolves when the process is gone. */
   readonly exited: Promise<void>
-  /** Asks it to end and waits: every answered write is in its file. */
+  /** Ends it in order and waits: everything that it answered is in its file. */
   stop(): Promise<void>
 }
 
@@ -104,7 +106,7 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
     maxmemory: maxmemory ?? '0',
   }
   const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value])
-  // A session of its own: Ctrl-C in the terminal is for us, and we stop it last.
+  // A process session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops Redis last.
   const child = spawn(program, [join(root, 'redis', 'redis.conf'), ...args], { cwd: folder, stdio: 'ignore', detached: true })
   child.unref()
   const failed = once(child, 'error').then(([error]: Error[]) => error?.message ?? 'it cannot be started')
@@ -120,7 +122,7 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
   const early = exited.then(() => 'ended at once')
   const until = Date.now() + loadMs
   while (!(await listens(socket))) {
-    const end = await Promise.race([early, new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), 20))])
+    const end = await within(20, early, undefined)
     if (end !== undefined) return giveUp(end)
     if (Date.now() > until) return giveUp(`did not listen within ${loadMs / 1000} s`)
   }
@@ -141,7 +143,7 @@ async function launch(folder: string, socket: string, { durability, maxmemory, h
   }
 }
 
-/** `no`: append-only-file.ts syncs each second. `everysec` would break the promise that `kill -9` loses nothing. */
+/** `no`: append-only-file.ts syncs each second. With `everysec` a `kill -9` could lose answered writes. */
 const fsync = (durability: RedisOptions['durability']): string => (durability === 'strict' ? 'always' : 'no')
 const pidFile = (folder: string): string => join(folder, 'redis.pid')
 const versionIn = (info: string): string => /^(?:valkey|redis)_version:(\S+)/m.exec(info)?.[1] ?? '?'
@@ -162,8 +164,8 @@ function listens(socket: string): Promise<boolean> {
 }
 
 /**
- * A Redis whose socket was removed still writes to the folder; a second one beside it would break the file. No client
- * can reach it, so it is asked to end.
+ * Ends a Redis that no client can reach because its socket was removed: it still writes to the folder, and a second one
+ * beside it would break the file.
  */
 async function endUnreachable(folder: string, socket: string): Promise<void> {
   const pid = Number(await readFile(pidFile(folder), 'utf8').catch(() => ''))
@@ -181,22 +183,16 @@ async function isOurs(pid: number, socket: string): Promise<boolean> {
   return line.includes(socket)
 }
 
-function untilGone(pid: number): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setInterval(() => {
-      if (isAlive(pid)) return
-      clearInterval(timer)
-      resolve()
-    }, 50)
-    timer.unref()
-  })
+async function untilGone(pid: number): Promise<void> {
+  // Waiting for a process alone does not keep this one running.
+  while (isAlive(pid)) await delay(50, undefined, { ref: false })
 }
 
 async function stop(pid: number, exited: Promise<void>, socket: string): Promise<void> {
   if (isAlive(pid)) process.kill(pid, 'SIGTERM')
-  const timer = setTimeout(() => isAlive(pid) && process.kill(pid, 'SIGKILL'), stopMs)
-  await exited
-  clearTimeout(timer)
-  // Other processes may still have files in there.
+  const gone = exited.then(() => true)
+  if (!(await within(stopMs, gone, false)) && isAlive(pid)) process.kill(pid, 'SIGKILL')
+  await gone
+  // It stays when other sockets are in it.
   await rmdir(dirname(socket)).catch(() => undefined)
 }

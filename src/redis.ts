@@ -2,10 +2,12 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Redis, type ChainableCommander, type RedisOptions } from 'ioredis'
 import { root } from './config.ts'
 import { redisError } from './errors.ts'
 import { keys } from './keys.ts'
+import { within } from './promises.ts'
 
 export type { Redis } from 'ioredis'
 export type ScriptReply = [string, ...(string | number)[]]
@@ -17,8 +19,8 @@ const [preludeHead = '', ...preludeFunctions] = readFileSync(join(folder, 'prelu
   .split(/^(?=local function )/m)
 
 /**
- * The prelude with those of its functions that the text calls, and that these call: Redis makes every function anew at
- * each call of a script.
+ * The prelude with those functions only that the text calls, directly or not: Redis creates every function anew at each
+ * call of a script.
  */
 function preludeFor(text: string): string {
   return preludeFunctions.reduceRight((kept, code) => {
@@ -28,8 +30,8 @@ function preludeFor(text: string): string {
 }
 
 /**
- * In front of every script: its arguments come as one text, a line each, because the client pays for every argument it
- * sends. After an empty line they follow one by one: one of them has lines of its own.
+ * Stands in front of every script and unpacks its arguments. They come as one text, a line each, because every argument
+ * costs the client time; or one by one after an empty one, when one of them contains a line break.
  */
 const unpack = String.raw`local ARGV, packed = {}, ARGV
 if packed[1] ~= '' then
@@ -45,7 +47,7 @@ else
 end
 `
 
-/** Name → text of every script, what they use of the prelude in front of them. */
+/** Name → text of every script, with the functions of the prelude that it uses in front. */
 export const scripts: ReadonlyMap<string, string> = new Map(
   readdirSync(folder)
     .filter((file) => file.endsWith('.lua') && file !== 'prelude.lua')
@@ -57,9 +59,8 @@ export const scripts: ReadonlyMap<string, string> = new Map(
 
 export interface ConnectOptions {
   /**
-   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (API
-   * and command line, where a client waits). `wait`: a command waits for Redis to come back (workers, where a step
-   * continues meanwhile).
+   * `fail`: a command fails at once when there is no connection or it breaks, and after 3 s without an answer (the API,
+   * whose callers wait). `wait`: a command waits for Redis to come back (workers, whose steps go on meanwhile).
    */
   patience: 'fail' | 'wait'
   onError?: (error: Error) => void
@@ -73,7 +74,7 @@ export function connect(url: string, options: ConnectOptions): Redis {
     ...(options.patience === 'fail' && {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
-      // What the broken connection leaves unanswered fails with it; otherwise only the timeout would end it.
+      // Commands that a broken connection leaves unanswered fail with it; otherwise only the time-out would end them.
       maxRetriesPerRequest: 0,
       commandTimeout: 3000,
     }),
@@ -85,10 +86,14 @@ export function connect(url: string, options: ConnectOptions): Redis {
   return redis
 }
 
-/** Commands that leave together at most; more would only make Redis wait for the first of them. */
-const corked = 4
+/** So many commands leave together at most; more would only make Redis wait for the first of them. */
+const maxCorked = 4
 
-/** Sends what one tick writes in few packets: a system call for each command costs more than the command. */
+/**
+ * Sends the commands of one tick in few packets, for each packet is a system call. Measured with 100 scripts at once: 8.7 µs of
+ * the client's CPU a command, 9.5 µs without. ioredis' own `enableAutoPipelining` takes 13.9 µs, and ended the benchmark
+ * of the engine with a TypeError thrown outside of any promise (6.0.0).
+ */
 function corkWrites(stream: Socket): void {
   const write = stream.write.bind(stream) as (...args: unknown[]) => boolean
   let held = 0
@@ -103,14 +108,14 @@ function corkWrites(stream: Socket): void {
       process.nextTick(release)
     }
     const more = write(...args)
-    if (++held >= corked) release()
+    if (++held >= maxCorked) release()
     return more
   }
 }
 
 /**
  * Waits until the connection can take commands.
- * @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and the reason.
+ * @throws DarkroomError `redis.unavailable` after `timeoutMs`, with the address and what went wrong.
  */
 export async function untilReady(redis: Redis, timeoutMs: number): Promise<void> {
   const until = performance.now() + timeoutMs
@@ -118,7 +123,7 @@ export async function untilReady(redis: Redis, timeoutMs: number): Promise<void>
   // A node of a cluster takes no command of a key for its first two seconds.
   while (await isClusterDown(redis)) {
     if (performance.now() > until) throw redisError('unavailable', `the cluster of this Redis is still down after ${timeoutMs / 1000} s`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await delay(50)
   }
 }
 
@@ -131,30 +136,21 @@ const isClusterDown = (redis: Redis): Promise<boolean> =>
 async function untilConnected(redis: Redis, timeoutMs: number): Promise<void> {
   const { path, host, port } = redis.options
   let reason = ''
-  await new Promise<void>((resolve, reject) => {
-    const failed = (error: Error): void => void (reason = `: ${error.message}`)
-    const done = (): void => {
-      clearTimeout(timer)
-      redis.off('ready', ready).off('error', failed)
-    }
-    const timer = setTimeout(() => {
-      done()
-      const where = path === undefined ? `${host}:${port}` : `unix:${path}`
-      const remedy = 'Start Redis there, or set REDIS_URL to where it is; `darkroom up` brings its own.'
-      reject(redisError('unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy }))
-    }, timeoutMs)
-    const ready = (): void => {
-      done()
-      resolve()
-    }
-    redis.on('error', failed).once('ready', ready)
-  })
+  const failed = (error: Error): void => void (reason = `: ${error.message}`)
+  redis.on('error', failed)
+  const ready = new Promise<true>((resolve) => void redis.once('ready', () => resolve(true)))
+  const isReady = await within(timeoutMs, ready, false)
+  redis.off('error', failed)
+  if (isReady) return
+  const where = path === undefined ? `${host}:${port}` : `unix:${path}`
+  const remedy = 'Start Redis there, or set REDIS_URL to where it is; `darkroom up` brings its own.'
+  throw redisError('unavailable', `Redis at ${where} did not answer within ${timeoutMs / 1000} s${reason}`, { remedy })
 }
 
 /**
  * Runs a script over one key. Scripts answer with a word and its values.
  * @throws DarkroomError `redis.unavailable` when the connection failed: whether the script ran is then unknown;
- *   `redis.full` on OOM.
+ * `redis.full` on OOM.
  */
 export async function runScript(redis: Redis, name: string, key: string, args: Argument[]): Promise<ScriptReply> {
   const command = (redis as unknown as Record<string, (...args: Argument[]) => Promise<ScriptReply>>)[name]
@@ -172,10 +168,12 @@ function packed(args: Argument[]): Argument[] {
   return text === '' || hasLines ? ['', ...args] : [text]
 }
 
-/** What ioredis threw, in our words; anything that is not a connection's fault stays as it is. */
+/**
+ * An error of ioredis as a DarkroomError when it is the connection's or a full Redis' fault; any other stays as it is.
+ */
 export function asRedisError(error: unknown): unknown {
   const message = error instanceof Error ? error.message : String(error)
-  // A script's own refusal is wrapped in words before Redis 7.
+  // Before Redis 7 the refusal of a script's command has other words around it.
   if (/\bOOM command not allowed/.test(message)) return redisError('full', 'Redis has reached its maxmemory', { cause: error })
   if (
     /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|CLUSTERDOWN|Reached the max retries|aborted due to connection close/.test(
@@ -187,8 +185,8 @@ export function asRedisError(error: unknown): unknown {
   return error
 }
 
-/** A plain command through the same translation of errors. */
-export async function ask<T>(answer: Promise<T>): Promise<T> {
+/** The answer to a plain command; what ioredis throws becomes an error of the product. */
+export async function translated<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (error) {
@@ -197,11 +195,11 @@ export async function ask<T>(answer: Promise<T>): Promise<T> {
 }
 
 /**
- * The answers of a pipeline's commands, in their order.
- * @throws the first error among them, which `exec` alone would return as an answer.
+ * What a pipeline's commands answered, in their order.
+ * @throws the first error among them, which `exec` alone would hand over as an answer.
  */
-export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
-  const answers = (await ask(pipeline.exec())) ?? []
+export async function translatedAll(pipeline: ChainableCommander): Promise<unknown[]> {
+  const answers = (await translated(pipeline.exec())) ?? []
   return answers.map(([error, answer]) => {
     if (error) throw asRedisError(error)
     return answer
@@ -211,7 +209,7 @@ export async function askAll(pipeline: ChainableCommander): Promise<unknown[]> {
 /**
  * Refuses a Redis that could lose what was accepted.
  * @throws DarkroomError `redis.unsafe` for evictions, no append-only file, one that does not sync each write where
- *   `strict` is asked for, or a remote one without password and TLS.
+ * `strict` is asked for, or a remote one without password and TLS.
  */
 export async function checkSafety(redis: Redis, url: string, durability: 'standard' | 'strict'): Promise<void> {
   const problems: string[] = []

@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { takeLock } from '../host/lock.mjs'
 import { readConfig, type Config } from './config.ts'
 import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
 const supervisorError = defineErrors('supervisor', {
@@ -25,11 +26,11 @@ const supervisorError = defineErrors('supervisor', {
 })
 
 const backoffMs = { first: 200, longest: 10_000 }
-/** A child that lived this long starts the back-off anew. */
+/** The failures before a child that lived this long do not count any more. */
 const healthyMs = 30_000
-/** How long the first start of a child may fail for transient reasons, such as a port that the last run still holds. */
+/** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
-const largestLog = 16 * 1024 * 1024
+const maxLogBytes = 16 * 1024 * 1024
 
 export interface SupervisorEvent {
   what: 'redis' | 'api' | `worker ${number}`
@@ -59,9 +60,9 @@ export interface SupervisorOptions {
 export interface Role {
   readonly name: string
   readonly pid: number | undefined
-  /** The child's first `ready` message. Rejects with the reason when the child gives up. */
+  /** The child's first ready message. Rejects with the reason when there will be none. */
   readonly ready: Promise<Record<string, unknown>>
-  /** Ends it at once, as a crash would, and never starts it again; resolves when it is gone. */
+  /** Kills it, as a crash would, and never starts it again; resolves when it is gone. */
   kill(): Promise<void>
   /** Asks it to drain, and waits. */
   stop(): Promise<void>
@@ -158,7 +159,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   }
 }
 
-/** Starts something again and again, later each time. */
+/** Starts something again after a failure, later each time. */
 class Backoff {
   #failures = 0
   #timer: NodeJS.Timeout | undefined
@@ -233,11 +234,6 @@ interface RoleOptions {
 /** A child's message over its channel: that it is ready, or why it gives up. */
 export type RoleMessage = { ready: Record<string, unknown> } | { failed: WireError }
 
-interface Settle {
-  resolve(info: Record<string, unknown>): void
-  reject(error: DarkroomError): void
-}
-
 class KeptRole implements Role {
   readonly name: RoleOptions['name']
   readonly ready: Promise<Record<string, unknown>>
@@ -245,7 +241,7 @@ class KeptRole implements Role {
   readonly env: NodeJS.ProcessEnv
   readonly #options: RoleOptions
   readonly #backoff = new Backoff()
-  readonly #settle: Settle
+  readonly #ready = deferred<Record<string, unknown>>()
   readonly #bornAt = performance.now()
   #child: ChildProcess | undefined
   #gone: Promise<void> = Promise.resolve()
@@ -256,11 +252,7 @@ class KeptRole implements Role {
     this.name = options.name
     this.env = options.env
     this.#options = options
-    let settle!: Settle
-    this.ready = new Promise((resolve, reject) => (settle = { resolve, reject }))
-    this.#settle = settle
-    // A caller that does not wait for the worker must not get an unhandled rejection.
-    this.ready.catch(() => undefined)
+    this.ready = this.#ready.promise
   }
 
   get pid(): number | undefined {
@@ -274,7 +266,8 @@ class KeptRole implements Role {
     const log = openLog(logFile)
     const startedAt = performance.now()
     let failure: DarkroomError | undefined
-    // A process group of its own: Ctrl-C in the terminal is for us, and we stop the children in order.
+    // A process group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the children in
+    // order.
     const child = spawn(program, args, { env: this.env, stdio: ['ignore', log, log, 'ipc'], detached: true })
     closeSync(log)
     this.#child = child
@@ -284,7 +277,7 @@ class KeptRole implements Role {
       if ('failed' in message) failure = DarkroomError.fromWire(message.failed)
       else {
         isReady = this.#wasReady = true
-        this.#settle.resolve(message.ready)
+        this.#ready.resolve(message.ready)
         tell({
           what: this.name,
           is: 'ready',
@@ -309,14 +302,14 @@ class KeptRole implements Role {
     const { tell } = this.#options
     this.#child = undefined
     if (this.#isStopping) {
-      this.#settle.reject(supervisorError('role_died', `${this.name} was stopped`))
+      this.#ready.reject(supervisorError('role_died', `${this.name} was stopped`))
       tell({ what: this.name, is: 'stopped' })
       return
     }
     const error = typeof why === 'string' ? supervisorError('role_died', `${this.name} ${why}`) : why
     const isHopeless = !this.#wasReady && (error.class === 'permanent' || performance.now() - this.#bornAt > startMs)
     if (isHopeless) {
-      this.#settle.reject(error)
+      this.#ready.reject(error)
       tell({ what: this.name, is: 'failed', detail: error.message })
       return
     }
@@ -340,15 +333,15 @@ class KeptRole implements Role {
     this.#backoff.cancel()
     if (this.#child) this.#options.tell({ what: this.name, is: 'stopping' })
     this.signal('SIGTERM')
-    const timer = setTimeout(() => this.signal('SIGKILL'), this.#options.stopMs)
-    await this.#gone
-    clearTimeout(timer)
+    const gone = this.#gone.then(() => true)
+    if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
+    await gone
   }
 }
 
-/** Opens a log to append to; a large one is renamed first, and one older generation is kept. */
+/** Opens a log to append to. A large one is renamed before; one old log is kept. */
 function openLog(path: string): number {
-  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > largestLog) {
+  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
     rmSync(`${path}.1`, { force: true })
     renameSync(path, `${path}.1`)
   }

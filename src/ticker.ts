@@ -1,4 +1,7 @@
-/** Repeats a turn with a pause between two; a failed turn is reported and does not stop the next. */
+/**
+ * Repeats a turn, with a pause between the end of one and the start of the next. A turn that fails is reported, and the
+ * next one comes all the same.
+ */
 export class Ticker {
   readonly #tick: () => void
   readonly #pauseMs: number
@@ -17,13 +20,13 @@ export class Ticker {
     }
   }
 
-  /** A long turn looks here between its parts. */
+  /** For a long turn, to end early. */
   get isStopped(): boolean {
     return this.#isStopped
   }
 
   start(): void {
-    // No process lives on for the next turn alone.
+    // The next turn alone does not keep a process running.
     this.#timer = setTimeout(this.#tick, this.#pauseMs).unref()
   }
 

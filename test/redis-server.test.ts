@@ -2,7 +2,7 @@ import { existsSync, statSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { homeFolder } from '../host/home.mjs'
 import { AppendOnlyFile } from '../src/append-only-file.ts'
 import { connect, type Redis, untilReady } from '../src/redis.ts'
@@ -36,7 +36,7 @@ const client = async (url: string): Promise<Redis> => {
 
 const setting = async (redis: Redis, name: string): Promise<unknown> => Object.values((await redis.config('GET', name)) as object).at(-1)
 
-test('runs durably, on a socket that only this user can reach, and keeps what it answered', async () => {
+it('runs durably, on a socket that only this user can reach, and keeps what it answered', async () => {
   const first = await start({ durability: 'strict', maxmemory: '64mb' })
   expect(first.adopted).toBe(false)
   const socket = first.url.slice('unix:'.length)
@@ -57,7 +57,7 @@ test('runs durably, on a socket that only this user can reach, and keeps what it
   expect(await setting(again, 'appendfsync')).toBe('no')
 })
 
-test('adopts the one that runs already', async () => {
+it('adopts the one that runs already', async () => {
   const first = await start()
   const second = await start()
   expect(second).toMatchObject({ adopted: true, pid: first.pid, url: first.url })
@@ -65,7 +65,7 @@ test('adopts the one that runs already', async () => {
   await first.exited
 })
 
-test('ends one whose socket is gone before another opens its files', async () => {
+it('ends one whose socket is gone before another opens its files', async () => {
   const first = await start()
   const redis = await client(first.url)
   await redis.set('kept', 'yes')
@@ -76,12 +76,12 @@ test('ends one whose socket is gone before another opens its files', async () =>
   expect(await (await client(second.url)).get('kept')).toBe('yes')
 })
 
-test('says why it cannot start', async () => {
+it('says why it cannot start', async () => {
   await expect(start({ command: '/bin/false' })).rejects.toMatchObject({ code: 'redis.start_failed' })
   await expect(start({ command: join(folder, 'no-such-program') })).rejects.toMatchObject({ code: 'redis.start_failed' })
 })
 
-test('kill -9 loses nothing that was answered, least of all while a sync of its file runs', async () => {
+it('kill -9 loses nothing that was answered, least of all while a sync of its file runs', async () => {
   const server = await startTestRedis()
   let answered = 0
   for (let round = 0; round < 3; round++) {
@@ -106,7 +106,7 @@ test('kill -9 loses nothing that was answered, least of all while a sync of its 
   expect(existsSync(server.folder)).toBe(false)
 })
 
-test('what it wrote is on the disk a second later, also what replaced its file', async () => {
+it('what it wrote is on the disk a second later, also what replaced its file', async () => {
   const server = await start()
   const redis = await client(server.url)
   const failures: Error[] = []
@@ -130,7 +130,7 @@ test('what it wrote is on the disk a second later, also what replaced its file',
   }
 })
 
-test('a file that cannot be synced is told once', async () => {
+it('a file that cannot be synced is told once', async () => {
   const failures: Error[] = []
   await mkdir(join(folder, 'appendonly.aof', 'not a file'), { recursive: true })
   await writeFile(join(folder, 'appendonlydir'), 'not a folder')

@@ -80,7 +80,8 @@ def restore(
 ) -> torch.Tensor:
     """Puts scheduler and generator back where they were and returns the latents, on `device`.
 
-    `given`: {sha256, call} as the node recorded them. Raises CheckpointRefused; scheduler and generator are then as before.
+    `given`: {sha256, call} as the node recorded them. Raises CheckpointRefused; scheduler and generator are then as
+    before.
     """
     if hashlib.sha256(content).hexdigest() != given["sha256"]:
         raise CheckpointRefused("the file does not match its SHA-256")

@@ -1,4 +1,5 @@
-"""The child process between its pipes: reads requests, answers the node's own verbs, tells how it is, and ends with a code that says why.
+"""The child process between its pipes: reads requests, answers the node's own verbs, tells how it is, and ends with a
+code that says why.
 
 | thread | does |
 | --- | --- |
@@ -7,7 +8,8 @@
 | writer | owns the pipe to the node |
 | heartbeat | sends its figures every 2 s |
 
-Exit codes: 0 clean (shutdown, or the node closed the pipe), 64 handshake refused, 69 device lost, 70 internal, 75 recycle me.
+Exit codes: 0 clean (shutdown, or the node closed the pipe), 64 handshake refused, 69 device lost, 70 internal, 75
+recycle me.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The device thread: prepares what computes, then runs one request after another. All that touches a tensor happens here."""
+"""The device thread: prepares what computes, then runs one request after another. All that touches a tensor happens
+here."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class DeviceLoop:
         self._memory_errors = 0
 
     def run(self) -> int:
-        """The exit code: 0 when the child shuts down, 69 when the device is lost, 75 when a fresh process would do better."""
+        """The exit code: 0 when the child shuts down, 69 when the device is lost, 75 when a fresh process would do
+        better."""
         while (tools := self._requests.take()) is not None:
             tools.advance()
             frame, code = self._answer(tools)

@@ -8,7 +8,8 @@ from darkroom.schema import ERRORS
 
 
 class DarkroomError(Exception):
-    """An error with a code of the catalogue. `message` says what happened, and to what; `field`: the request's field that it is about.
+    """An error with a code of the catalogue. `message` says what happened, and to what; `field`: the request's field
+    that it is about.
 
     Raises KeyError for a code that is in no catalogue.
     """
@@ -23,7 +24,7 @@ class DarkroomError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         """The data of an `error` frame."""
-        wire = {
+        wire: dict[str, Any] = {
             "type": "error",
             "code": self.code,
             "class": self.error_class,

@@ -35,17 +35,18 @@ def configure(threads: int) -> None:
     """Sets torch up so that the same request gives the same bits in every process of this class."""
     import torch
 
+    # torch makes the settings that are marked below of modules at run time, where no type checker sees them.
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
     torch.use_deterministic_algorithms(True)
     # Filling fresh tensors with NaN costs more than the rest together and changes no result.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore[missing-attribute]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.backends.fp32_precision = "ieee"
+    torch.backends.fp32_precision = "ieee"  # pyrefly: ignore[missing-attribute]
     # cuDNN's convolutions keep TF32 of their own, whatever stands above them.
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # pyrefly: ignore[missing-attribute]
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # pyrefly: ignore[missing-attribute]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -57,7 +58,8 @@ def configure(threads: int) -> None:
 
 
 def device(name: str) -> torch.device:
-    """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises RuntimeError."""
+    """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises
+    RuntimeError."""
     import torch
 
     device = torch.device(name)
@@ -125,10 +127,14 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def settings(device: torch.device) -> dict[str, Any]:
-    """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and VAE are fp32."""
+    """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and
+    VAE are fp32."""
     import torch
 
-    precisions = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+    precisions = (
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.cudnn.conv.fp32_precision,  # pyrefly: ignore[missing-attribute]
+    )
     return {
         "dtype": "float32" if device.type == "cpu" else "float16",
         "attention": "sdpa",

@@ -67,7 +67,8 @@ def check_reply(request_id: str, action: str, data: dict[str, Any]) -> None:
 
 
 def encode(request_id: str, action: str, data: dict[str, Any]) -> bytes:
-    """One frame as the bytes to send, newline included. Raises ProtocolError when it is over the cap, ValueError for NaN."""
+    """One frame as the bytes to send, newline included. Raises ProtocolError when it is over the cap, ValueError for
+    NaN."""
     frame = {"request_id": request_id, "action": action, "data": data}
     line = json.dumps(frame, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     if len(line) > LINE_CAP:
@@ -108,7 +109,8 @@ def _problem(error: fastjsonschema.JsonSchemaValueException) -> tuple[str, str]:
     if error.rule == "additionalProperties" and error.rule_definition is False:
         surplus = next(name for name in error.value if name not in error.definition["properties"])
         return ".".join([*path, surplus]), "there is no such field"
-    return ".".join(path), f"{error.message.removeprefix(error.name).strip()}, not {json.dumps(error.value, default=str)[:100]}"
+    problem = error.message.removeprefix(error.name or "").strip()
+    return ".".join(path), f"{problem}, not {json.dumps(error.value, default=str)[:100]}"
 
 
 def _check_values(value: Any, path: str) -> None:

@@ -1,6 +1,8 @@
-"""Text to conditioning, noise to latents, latents to pixels: one image per forward, so that an image is the same alone or among others.
+"""Text to conditioning, noise to latents, latents to pixels: one image per forward, so that an image is the same alone
+or among others.
 
-What is computed is the model's family's; here are the loop, its checkpoints, its pace, and the files that steps hand on.
+What is computed is the model's family's; here are the loop, its checkpoints, its pace, and the files that steps hand
+on.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ def encode(tools: Tools) -> dict[str, Any]:
 def denoise(tools: Tools) -> dict[str, Any]:
     """inference.denoise: file `latents`, safetensors with `latents`, [1, channels, rows, columns] fp32.
 
-    Raises `inference.diverged`, `inference.sampler_unknown` and as `Models.get`; Cancelled, and Paused with the checkpoint that holds all
-    that was done.
+    Raises `inference.diverged`, `inference.sampler_unknown` and as `Models.get`; Cancelled, and Paused with the
+    checkpoint that holds all that was done.
     """
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     started = time.monotonic()
@@ -57,8 +59,8 @@ def denoise(tools: Tools) -> dict[str, Any]:
 def decode(tools: Tools) -> dict[str, Any]:
     """inference.decode: file `pixels`, RGB8 row by row, width · height · 3 bytes.
 
-    Raises `artifact.missing` when the latents are missing, broken or of another model, build or hardware class; `inference.diverged`, and
-    as `Models.get`; Cancelled, and Paused with nothing to go on from.
+    Raises `artifact.missing` when the latents are missing, broken or of another model, build or hardware class;
+    `inference.diverged`, and as `Models.get`; Cancelled, and Paused with nothing to go on from.
     """
     latents = _given_latents(tools)
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
@@ -130,8 +132,8 @@ class Drawing:
 
 
 class Pace:
-    """How fast it goes. Keeps the host at most one call ahead of the device, so that pause, progress and the watchdog speak of what
-    has happened.
+    """How fast it goes. Keeps the host at most one call ahead of the device, so that pause, progress and the watchdog
+    speak of what has happened.
     """
 
     def __init__(self, device: torch.device):
@@ -150,7 +152,8 @@ class Pace:
         self._ends.append(time.monotonic())
 
     def figures(self, left: int) -> dict[str, float]:
-        """{rate, eta_s}: calls a second, and seconds that the `left` calls take, from the latest calls and what came between them."""
+        """{rate, eta_s}: calls a second, and seconds that the `left` calls take, from the latest calls and what came
+        between them."""
         rate = (len(self._ends) - 1) / max(self._ends[-1] - self._ends[0], 1e-6)
         return {"rate": round(rate, 3), "eta_s": round(left / rate, 3)}
 
@@ -204,7 +207,8 @@ def _begin(drawing: Drawing, tools: Tools) -> str | None:
 
 
 def _encoded(model: Family, tools: Tools) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(encoded texts, stats): the hint that was given when it belongs to this request, model and class; else encoded again."""
+    """(encoded texts, stats): the hint that was given when it belongs to this request, model and class; else encoded
+    again."""
     content, problem = tools.read("conditioning")
     if content is not None:
         try:

@@ -1,4 +1,5 @@
-"""Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`. The node logs them again as its own."""
+"""Logs: one JSON object a line on stderr, `{ts, level, logger, msg, request_id?}`. The node logs them again as its own.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +39,17 @@ def start() -> logging.Logger:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
     logger = logging.getLogger("darkroom")
-    threading.excepthook = lambda thrown: logger.error(
-        "thread %s died",
-        thrown.thread and thrown.thread.name,
-        exc_info=(thrown.exc_type, thrown.exc_value, thrown.exc_traceback),
-    )
+    threading.excepthook = lambda thrown: logger.error("thread %s died", thrown.thread and thrown.thread.name, exc_info=thrown.exc_value)
     return logger
 
 
 def quiet_libraries() -> None:
     """Switches progress bars and advice of the libraries off: a log has no reader for them."""
-    import diffusers
-    import transformers
+    import diffusers.utils.logging
+    import transformers.utils.logging
 
-    for library in (diffusers, transformers):
-        library.logging.set_verbosity_error()
-        library.logging.disable_progress_bar()
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     for name in ("py.warnings", "httpx", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -13,17 +13,18 @@ if TYPE_CHECKING:
 
 
 def trim(tools: Tools) -> dict[str, Any]:
-    """memory.trim: empties the caches of torch's allocator, and lets go of up to `idle_models` models, the one used longest ago first.
+    """memory.trim: empties the caches of torch's allocator, and lets go of up to `idle_models` models, the one used
+    longest ago first.
 
-    Models that a request in the child uses or waits for stay. `freed_bytes` is what went back to the device; None where there is no
-    device but the CPU, whose memory torch does not pool.
+    Models that a request in the child uses or waits for stay. `freed_bytes` is what went back to the device; None where
+    there is no device but the CPU, whose memory torch does not pool.
     """
     runtime = tools.runtime
     before = reserved_bytes(runtime.device)
     gone = runtime.models.drop(tools.data["idle_models"], keep=runtime.wanted())
     empty_caches(runtime.device)
     after = reserved_bytes(runtime.device)
-    freed = None if before is None else max(0, before - after)
+    freed = None if before is None or after is None else max(0, before - after)
     return frames.result({"freed_bytes": freed, "models": gone})
 
 

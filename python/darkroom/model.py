@@ -1,4 +1,5 @@
-"""Models on the device: which are resident, which go, and how one comes. What a model is made of is its family's business."""
+"""Models on the device: which are resident, which go, and how one comes. What a model is made of is its family's
+business."""
 
 from __future__ import annotations
 
@@ -61,9 +62,11 @@ class Models:
         self._used_at.clear()
 
     def get(self, reference: Mapping[str, Any], tools: Tools) -> tuple[Family, float]:
-        """The model, and the seconds that its load took: 0 when it was resident. `reference`: {id, path, body_hash, family}.
+        """The model, and the seconds that its load took: 0 when it was resident. `reference`: {id, path, body_hash,
+        family}.
 
-        Raises `worker.path_refused`, `model.corrupt` and `model.load_failed`; whatever is the device's fault comes as it is.
+        Raises `worker.path_refused`, `model.corrupt` and `model.load_failed`; whatever is the device's fault comes as
+        it is.
         """
         key = (reference["id"], reference["body_hash"])
         if key in self._resident:

@@ -10,8 +10,8 @@ import sys
 def take_pipes() -> tuple[int, int]:
     """Keeps the standard streams for frames alone: descriptors to read the node's lines from and to write to it.
 
-    Before any import that could print. Afterwards standard input is empty and standard output is standard error. The descriptors are not
-    inherited, so no grandchild can hold the pipe open.
+    Before any import that could print. Afterwards standard input is empty and standard output is standard error. The
+    descriptors are not inherited, so no grandchild can hold the pipe open.
     """
     pipes = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -1,11 +1,11 @@
-"""The requests that are open: the one that runs, and those that wait for the device thread. Each ends in exactly one terminal frame."""
+"""The requests that are open: the one that runs, and those that wait for the device thread. Each ends in exactly one
+terminal frame."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Literal
 
 from darkroom import frames
@@ -14,8 +14,6 @@ from darkroom.tools import ModelKey, Tools
 from darkroom.writer import Writer
 
 MAX_QUEUED = 64
-
-Send = Callable[[str, str, dict[str, Any]], None]
 
 
 class Requests:
@@ -46,7 +44,8 @@ class Requests:
             self._changed.notify_all()
 
     def stop(self, request_id: str, how: Literal["pause", "cancel"]) -> None:
-        """Asks the one that runs to stop between two calls; one that still waits ends here and now. Cancel wins over pause."""
+        """Asks the one that runs to stop between two calls; one that still waits ends here and now. Cancel wins over
+        pause."""
         with self._changed:
             tools = self._open.get(request_id)
             if tools is None:
@@ -68,24 +67,26 @@ class Requests:
             self.stop(request_id, "pause")
 
     def take(self) -> Tools | None:
-        """Waits for the next request; None once there will be none."""
+        """Waits for the next request; None once there will be none and every other one is answered."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queued or self._is_closing)
+            self._changed.wait_for(lambda: self._queued or (self._is_closing and not self._open))
             self.running = self._queued.popleft() if self._queued else None
             return self.running
 
     def finish(self, tools: Tools, frame: dict[str, Any]) -> None:
         """Sends the one terminal frame of a request."""
+        # Sent before the lock goes: the process ends when no request is open.
         with self._changed:
             del self._open[tools.request_id]
             if self.running is tools:
                 self.running = None
-        try:
-            self._writer.send(tools.request_id, tools.action, frame)
-        except (frames.ProtocolError, ValueError) as error:
-            self._log.error("an answer was no frame: %s", error, extra={"request_id": tools.request_id})
-            failure = DarkroomError("worker.failed", f"the answer to {tools.action} was no frame: {error}")
-            self._writer.send(tools.request_id, tools.action, failure.to_wire())
+            try:
+                self._writer.send(tools.request_id, tools.action, frame)
+            except (frames.ProtocolError, ValueError) as error:
+                self._log.error("an answer was no frame: %s", error, extra={"request_id": tools.request_id})
+                failure = DarkroomError("worker.failed", f"the answer to {tools.action} was no frame: {error}")
+                self._writer.send(tools.request_id, tools.action, failure.to_wire())
+            self._changed.notify_all()
 
     def wanted_models(self) -> set[ModelKey]:
         """The models that a request uses or waits for."""

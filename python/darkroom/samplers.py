@@ -51,7 +51,8 @@ def make_scheduler(name: str, model_config: Mapping[str, Any], steps: int) -> An
 
 
 def step_options(scheduler: Any, generator: Any) -> dict[str, Any]:
-    """What `scheduler.step` takes besides prediction, time and latents: the request's generator where noise is drawn."""
+    """What `scheduler.step` takes besides prediction, time and latents: the request's generator where noise is drawn.
+    """
     if "generator" in inspect.signature(scheduler.step).parameters:
         return {"generator": generator}
     return {}

@@ -1,7 +1,8 @@
-"""The protocol as the node declares it: `schema.json`, generated from src/workers/python/protocol.ts by `npm run format`.
+"""The protocol as the node declares it: `schema.json`, generated from src/workers/python/protocol.ts by `npm run
+format`.
 
-`DOCUMENT` holds JSON Schema of every frame (`envelope`, `requests`, `unasked`, `replies`, `results`) and what both sides share: the error
-catalogue, samplers, model families, and the figures below.
+`DOCUMENT` holds JSON Schema of every frame (`envelope`, `requests`, `unasked`, `replies`, `results`) and what both
+sides share: the error catalogue, samplers, model families, and the figures below.
 """
 
 from __future__ import annotations

@@ -16,8 +16,6 @@ PYTHON = Path(__file__).parents[1]
 ROOT = PYTHON.parent
 sys.path.insert(0, str(PYTHON))
 
-from darkroom.schema import SHA256
-
 MODEL = {"id": "darkroom-tiny", "path": str(ROOT / "models" / "darkroom-tiny"), "body_hash": "a" * 64, "family": "sd1"}
 REQUEST = {
     "model": MODEL,
@@ -30,6 +28,7 @@ REQUEST = {
     "seed": 7,
     "sampler": "Euler a",
 }
+SCHEMA = hashlib.sha256((PYTHON / "darkroom" / "schema.json").read_bytes()).hexdigest()
 EVERY_CALL = {"interval_s": 60, "calls": 1}
 NO_CHECKPOINTS = {"interval_s": 3600, "calls": None}
 TERMINAL = ("result", "released", "error")
@@ -56,7 +55,18 @@ class Stall:
 class Child:
     """The real child over its pipes; keeps every frame. `attempts`: its attempt folder."""
 
-    def __init__(self, attempts, *, device="cpu", threads=1, checkpoint=NO_CHECKPOINTS, protocol=(1, 1), models=(), schema=SHA256, environment=None):
+    def __init__(
+        self,
+        attempts,
+        *,
+        device="cpu",
+        threads=1,
+        checkpoint=NO_CHECKPOINTS,
+        protocol=(1, 1),
+        models=(),
+        schema=SCHEMA,
+        environment=None,
+    ):
         self.attempts = attempts
         self.errors = attempts / "stderr.log"
         self.last = 0

@@ -1,4 +1,6 @@
-/** Bull Board, for operators: what the queues hold. It has no authentication of its own, so it is mounted behind ours. */
+/**
+ * Bull Board shows operators the queues. It has no authentication of its own, so it is mounted behind that of the API.
+ */
 import { createBullBoard } from '@bull-board/api'
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter'
 import { HonoAdapter } from '@bull-board/hono'

@@ -1,4 +1,4 @@
-/** The HTTP edge: request id, guard, keys, then routes that parse, call the engine and present what it said. */
+/** The HTTP edge: request id, guard, keys, then routes that parse, call the engine and present its answer. */
 import { randomUUID } from 'node:crypto'
 import { OpenAPIHono } from '@hono/zod-openapi'
 import { bodyLimit } from 'hono/body-limit'

@@ -1,4 +1,7 @@
-/** Who is calling: the middleware that reads the key of a request. Without a stored key, requests from this machine may do everything. */
+/**
+ * Middleware that finds the caller by the API key. While no key is stored, requests from this machine may do
+ * everything.
+ */
 import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
@@ -31,7 +34,7 @@ export function needs(scope: Scope): MiddlewareHandler<AppEnv> {
   }
 }
 
-/** `Bearer KEY`, or `Basic` with the key as password, which is what a browser asks its user for. */
+/** `Bearer KEY`, or `Basic` with the key as password: a browser asks its user for that one. */
 function presentedKey(header: string | undefined): string | undefined {
   if (header === undefined) return undefined
   const [scheme = '', value = ''] = header.trim().split(/ +/, 2)

@@ -3,7 +3,10 @@ import type { Context } from 'hono'
 import { apiError, invalidFields } from '../errors.ts'
 import type { AppEnv } from './context.ts'
 
-/** Verbs take no fields; a caller that sends one expects something of it. @throws DarkroomError `api.malformed`, `api.invalid`. */
+/**
+ * A verb takes no fields: a caller that sends one would be misunderstood.
+ * @throws DarkroomError `api.malformed`, `api.invalid`
+ */
 export async function refuseBody(c: Context<AppEnv>): Promise<void> {
   const text = (await c.req.text()).trim()
   if (text === '') return

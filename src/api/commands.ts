@@ -1,6 +1,7 @@
 /**
- * Workflows with a route of their own. Each request is a session: `202` with it; with `Prefer: wait=SECONDS` its output (`200`), or the error
- * it ended with as a problem, in the same call. Path, body, answer, scope and words of the route come from the workflow.
+ * Workflows with a route of their own. Each request makes a session. The answer is `202` with the session; with
+ * `Prefer: wait=SECONDS` it is `200` with the output, or a problem with the error. Path, body, answer, scope and words
+ * of the route come from the workflow.
  */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
@@ -18,17 +19,19 @@ import { presentSession, SessionView } from './sessions/views.ts'
 import { present, viewOf } from './view.ts'
 import { afterWait, IdempotencyKey, Prefer } from './wait.ts'
 
-/** Commands go before pictures: a person waits for the answer. */
+/** Commands run before pictures: a person waits for the answer. */
 const priority = 9
 
 type Fields = Record<string, unknown>
 
-/** The routes of the newest version of each workflow that has one. @throws DarkroomError `workflow.broken` for a route that does not fit its input */
+/**
+ * The routes of the newest version of each workflow that has one.
+ * @throws DarkroomError `workflow.broken` for a route that does not fit its input
+ */
 export function commandRoutes(parts: ApiParts): App {
   const routes = new OpenAPIHono<AppEnv>()
-  const newest = new Map(parts.engine.workflows().map((workflow) => [workflow.name, workflow]))
-  for (const workflow of parts.engine.workflows())
-    if (workflow.version > (newest.get(workflow.name)?.version ?? 0)) newest.set(workflow.name, workflow)
+  const byVersion = parts.engine.workflows().toSorted((a, b) => a.version - b.version)
+  const newest = new Map(byVersion.map((workflow) => [workflow.name, workflow]))
   for (const workflow of newest.values()) if (workflow.route) addRoute(routes, parts, workflow, workflow.route)
   return routes
 }
@@ -97,7 +100,10 @@ function requestOf({ name: workflow, input }: WorkflowInfo, route: Route): { par
   return { params, body: body.meta({ ...input.meta(), id: route.body }) }
 }
 
-/** Submits the session, and answers with it or with its output. @throws DarkroomError why it was refused or has failed */
+/**
+ * Submits the session, and answers with it or with its output.
+ * @throws DarkroomError its refusal, or the session's error
+ */
 async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInfo, input: Fields) {
   const { keyId, scopes } = c.get('caller')
   const idempotencyKey = c.req.header('idempotency-key')
@@ -119,7 +125,9 @@ async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInf
   throw session.error ? DarkroomError.fromWire(session.error) : sessionError('ended', `session ${session.id} was cancelled meanwhile`)
 }
 
-/** The same refusal, its fields named as in the request: `input.bytes` is `bytes` there, and what came in the path is no field. */
+/**
+ * The same error with fields as the request names them: `input.bytes` is `bytes`, and a part of the path is no field.
+ */
 function asSent(error: DarkroomError, params: readonly Param[], route: Route): DarkroomError {
   const bare = (name: string): string => name.replace(/^input\./, '')
   const sent = (name: string): string => route.fields?.[name] ?? name

@@ -28,7 +28,7 @@ export type EnginePort = Pick<
   | 'queues'
 >
 
-/** What the routes need; `closing` aborts when the process shuts down, so that streams and waits end by themselves. */
+/** Parts that the routes use. `closing` aborts when the process shuts down: streams and waits end then. */
 export interface ApiParts {
   engine: EnginePort
   artifacts: ArtifactStore
@@ -38,7 +38,7 @@ export interface ApiParts {
   closing?: AbortSignal
 }
 
-/** What the middleware leaves for the routes. */
+/** Values that the middleware hands to the routes. */
 export interface AppEnv {
   Bindings: { incoming?: IncomingMessage }
   Variables: { requestId: string; caller: Caller }

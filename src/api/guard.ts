@@ -1,6 +1,7 @@
 /**
- * The wall between the API and web pages. Loopback alone is none: any page that somebody visits can send requests to it, and a
- * name of its own can be made to resolve to it. So this runs before routing, for every method and path.
+ * Keeps web pages away from the API. Listening on loopback alone does not: a page in a browser of this machine can send
+ * requests there, and its host name can be made to resolve to it. So this runs before routing, for every method and
+ * path.
  */
 import type { MiddlewareHandler } from 'hono'
 import type { Config } from '../config.ts'
@@ -11,7 +12,8 @@ const wildcards = new Set(['0.0.0.0', '::', '[::]'])
 const bracket = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 
 /**
- * @throws DarkroomError `api.host_refused`, `api.origin_refused`, `api.forwarded_refused`, `api.unsupported_media_type`.
+ * @throws DarkroomError `api.host_refused`, `api.origin_refused`, `api.forwarded_refused`,
+ * `api.unsupported_media_type`.
  */
 export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins'>): MiddlewareHandler<AppEnv> {
   const own = wildcards.has(config.host) ? [] : [bracket(config.host)]
@@ -67,6 +69,6 @@ function refuseForeignBody(request: { method: string; header(name: string): stri
 
 function isSameOrigin(origin: string, host: string): boolean {
   if (!/^https?:\/\//.test(origin) || !URL.canParse(origin)) return false
-  const { host: theirs, protocol } = new URL(origin)
-  return URL.canParse(`${protocol}//${host}`) && theirs === new URL(`${protocol}//${host}`).host
+  const { host: originHost, protocol } = new URL(origin)
+  return URL.canParse(`${protocol}//${host}`) && originHost === new URL(`${protocol}//${host}`).host
 }

@@ -1,4 +1,7 @@
-/** Who may see what: a key sees its own sessions, their allocations and its own; a caller without keys and an operator see all. */
+/**
+ * Visibility: a key sees its own sessions and allocations, and the allocations of its sessions. An operator, and the
+ * user of a machine without keys, see all.
+ */
 import type { Caller } from '../api-keys.ts'
 import type { AllocationView as Allocation } from '../domains/memory/figures/report.ts'
 import type { Session } from '../engine/session.ts'
@@ -7,7 +10,7 @@ import { sessionIdPattern } from '../keys.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import type { EnginePort } from './context.ts'
 
-/** Whether the caller sees whose the work of the farm is. */
+/** Whether the caller sees which session each piece of work belongs to. */
 export const seesAll = (caller: Caller): boolean => caller.keyId === null || caller.scopes.has('operate')
 
 /**
@@ -20,7 +23,7 @@ export async function visibleSession(engine: Pick<EnginePort, 'get'>, id: string
   return session
 }
 
-/** Whether the caller may see an owner's allocations; it can be asked about `owners`, each a session or a key. */
+/** A test whether the caller may see the allocations of an owner, for these owners. An owner is a session or a key. */
 export async function visibleOwners(
   caller: Caller,
   owners: readonly string[],

@@ -48,7 +48,7 @@ const statusOfClass: Record<ErrorClass, ContentfulStatusCode> = { transient: 503
 /** Seconds after which a 503 is worth another try. */
 const retryAfterS: Record<string, number> = { 'redis.full': 60, 'api.not_ready': 5 }
 
-/** What is 404 as a path is 422 as a field of the body. */
+/** Codes that are 404 for a name in the path, and 422 for a name in a field. */
 const namedByFields = new Set(['workflow.unknown', 'device.unknown', 'memory.unknown'])
 
 /** The HTTP status of an error. */
@@ -98,7 +98,7 @@ export function describe(error: DarkroomError, requestId: string): Problem {
   }
 }
 
-/** What was thrown as an error of the catalogue; the text of an unknown error stays in the log. */
+/** A thrown value as an error of the catalogue. The text of an unknown error goes to the log alone. */
 function translate(thrown: unknown): DarkroomError {
   if (thrown instanceof DarkroomError) return thrown
   if (thrown instanceof HTTPException) {
@@ -109,7 +109,7 @@ function translate(thrown: unknown): DarkroomError {
   return apiError('failed', 'the request failed inside the API', { cause: thrown })
 }
 
-/** Answers with the problem document of what was thrown, and logs a defect. */
+/** Answers a thrown value with its problem document. A defect is logged. */
 export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
   const error = translate(thrown)
   const requestId = c.get('requestId')

@@ -11,7 +11,7 @@ import type { Config } from '../config.ts'
 import { apiError, configError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { connect, untilReady } from '../redis.ts'
-import { Engine } from '../engine/engine.ts'
+import { Engine, type EngineOptions } from '../engine/engine.ts'
 import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
 import type { ApiParts } from './context.ts'
@@ -29,9 +29,14 @@ export interface RunningApi {
 
 /**
  * Starts the API of a configuration; `config.redisUrl` says where Redis is.
- * @throws DarkroomError `config.invalid`, `redis.unavailable`, `artifact.not_shared`, `api.key_required` when it would listen beyond this machine without a key.
+ * @throws DarkroomError `config.invalid`, `redis.unavailable`, `artifact.not_shared`; `api.key_required` when it would
+ * listen beyond this machine without a key.
  */
-export async function startApi(config: Config, log: Logger): Promise<RunningApi> {
+export async function startApi(
+  config: Config,
+  log: Logger,
+  further: Omit<EngineOptions, 'redis' | 'subscriber' | 'config' | 'log'> = {},
+): Promise<RunningApi> {
   const url = config.redisUrl
   if (url === undefined) throw configError('invalid', 'REDIS_URL is not set: `darkroom up` starts a Redis and sets it')
   const onError = (error: Error): void => log.warn({ err: error }, 'redis connection')
@@ -49,7 +54,7 @@ export async function startApi(config: Config, log: Logger): Promise<RunningApi>
     }
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
     await checkStore(redis, artifacts)
-    const engine = new Engine({ redis, subscriber, config, log })
+    const engine = new Engine({ redis, subscriber, config, log, ...further })
     const api = await listen({ engine, artifacts, keys, config, log }, config.port).catch(async (error: unknown) => {
       await engine.close()
       throw error
@@ -75,13 +80,15 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   // Every open stream listens to it.
   setMaxListeners(0, closing.signal)
   const app = createApp({ ...parts, closing: closing.signal })
-  /** For what the app never sees: a request target or Host that is no URL. Anything else here is a fault of ours. */
+  /**
+   * Answers a request that the app never gets, because its target or Host is no URL. Any other error here is a defect.
+   */
   const errorHandler = (error: unknown): Response => {
     const requestId = randomUUID()
-    const isTheirs = error instanceof RequestError
-    if (!isTheirs) parts.log.error({ requestId, err: error }, 'request failed outside the app')
+    const isMalformed = error instanceof RequestError
+    if (!isMalformed) parts.log.error({ requestId, err: error }, 'request failed outside the app')
     const problem = describe(
-      isTheirs
+      isMalformed
         ? apiError('malformed', `this is no valid request: ${error.message}`)
         : apiError('failed', 'the request failed inside the API'),
       requestId,
@@ -106,7 +113,7 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing) }
 }
 
-/** Answers what Node's parser refuses: broken HTTP, headers too large, a request that never ends. */
+/** Answers a request that Node's parser refuses: broken HTTP, headers too large, a request that never ends. */
 function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
@@ -130,7 +137,7 @@ function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }
 
-/** Streams and waits end by the signal, idle connections next, what is left after the grace. */
+/** Ends streams and waits by the signal, then idle connections, then after the grace the remaining ones. */
 async function close(server: Server, closing: AbortController): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   closing.abort()

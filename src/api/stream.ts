@@ -1,4 +1,7 @@
-/** Streams of server-sent events. Each ends with its listener or with this process, and a Redis that is away for a moment does not end it. */
+/**
+ * Streams of server-sent events. A stream ends with its listener or with this process; it outlives a Redis that is away
+ * for a moment.
+ */
 import type { Context } from 'hono'
 import { streamSSE } from 'hono/streaming'
 import { z } from 'zod'
@@ -6,11 +9,11 @@ import { DarkroomError } from '../errors.ts'
 import type { Bell } from '../bell.ts'
 import type { ApiParts, AppEnv } from './context.ts'
 
-/** How often a stream asks by itself whether there is something new, ms. */
+/** A feed is asked for new events at least this often, ms. */
 export const pollMs = 1000
 const keepAliveMs = 15_000
 
-/** Where a listener goes on: after the event of this id, as `Last-Event-ID` or `after` gives it. */
+/** The last event that a listener has received, as `Last-Event-ID` or `after` gives it. */
 export const Position = z
   .string()
   .regex(/^\d{1,15}$/, 'must be the id of an event')
@@ -26,9 +29,11 @@ export interface StreamedEvent {
 
 /** Where the events of one stream come from. */
 export interface Feed {
-  /** Rings when there may be something new. */
+  /** Rings when there may be new events. */
   bell: Bell
-  /** Sends what is new. Returns after how many ms to ask again at the latest; undefined ends the stream. */
+  /**
+   * Sends the new events. Returns the ms until it wants to be called again at the latest; undefined ends the stream.
+   */
   next(send: (event: StreamedEvent) => Promise<void>): Promise<number | undefined>
   close?(): void
 }

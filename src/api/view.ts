@@ -1,6 +1,10 @@
-/** How HTTP shows values of the domains: instants as ISO 8601 text, everything else as it is. */
+/**
+ * How HTTP shows values of the domains: an instant as ISO 8601 text, an artifact with a link to its bytes, everything
+ * else as it is.
+ */
 import { z } from 'zod'
 import { Instant } from '../domains/values.ts'
+import { ArtifactUrl, withLinks } from './artifacts/views.ts'
 
 /** A time as HTTP shows it. */
 export const Time = z.iso.datetime().meta({ example: '2030-01-01T12:00:00.000Z' })
@@ -13,7 +17,10 @@ export const orNull = <S extends z.ZodType>(schema: S) => z.union([schema, z.nul
 
 type Some = z.core.$ZodType
 
-/** The schema with every `Instant` replaced by `Time`. */
+/** The fields of an object that refers to an artifact. */
+type Artifact = { sha256: Some; mediaType: Some }
+
+/** The schema with `Time` for every `Instant`, and with `url` in every artifact. */
 export type ViewOf<S extends Some> = S extends typeof Instant
   ? typeof Time
   : S extends z.ZodNullable<infer Inner extends Some>
@@ -23,17 +30,20 @@ export type ViewOf<S extends Some> = S extends typeof Instant
       : S extends z.ZodArray<infer Element extends Some>
         ? z.ZodArray<ViewOf<Element>>
         : S extends z.ZodObject<infer Shape, infer Config>
-          ? z.ZodObject<{ [Name in keyof Shape]: ViewOf<Shape[Name]> }, Config>
+          ? z.ZodObject<
+              { [Name in keyof Shape]: ViewOf<Shape[Name]> } & (Shape extends Artifact ? { url: typeof ArtifactUrl } : unknown),
+              Config
+            >
           : S
 
-/** What the schema of a domain is over HTTP. A schema with an `id` keeps it: that is its name in the OpenAPI document. */
+/** The schema of a domain as HTTP shows it. It keeps the `id`, which is its name in the OpenAPI document. */
 export function viewOf<S extends z.ZodType>(schema: S): ViewOf<S> {
   return view(schema) as ViewOf<S>
 }
 
 /** A value of the schema as HTTP shows it. */
 export function present<S extends z.ZodType>(schema: S, value: z.output<S>): z.output<ViewOf<S>> {
-  return show(schema, value) as z.output<ViewOf<S>>
+  return withLinks(show(schema, value)) as z.output<ViewOf<S>>
 }
 
 /** One view a schema: a component of the document is one schema. */
@@ -54,12 +64,14 @@ function withMeta(shown: z.ZodType, schema: z.ZodType): z.ZodType {
 const isInstant = (schema: z.core.$ZodType): boolean =>
   schema === Instant || (schema._zod.parent !== undefined && isInstant(schema._zod.parent))
 
-/** The schema with its parts changed; the same one where none of them is an instant. */
+/** The schema with its parts changed; the same one where there is nothing to change. */
 function changed(schema: z.ZodType): z.ZodType {
   if (isInstant(schema)) return Time
   if (schema instanceof z.ZodObject) {
-    const parts = Object.entries(schema.shape as Record<string, z.ZodType>).filter(([, part]) => view(part) !== part)
-    return parts.length === 0 ? schema : schema.extend(Object.fromEntries(parts.map(([name, part]) => [name, view(part)])))
+    const shape = schema.shape as Record<string, z.ZodType>
+    const parts = Object.entries(shape).flatMap(([name, part]) => (view(part) === part ? [] : [[name, view(part)] as const]))
+    if ('sha256' in shape && 'mediaType' in shape) parts.push(['url', ArtifactUrl])
+    return parts.length === 0 ? schema : schema.extend(Object.fromEntries(parts))
   }
   if (schema instanceof z.ZodArray) {
     const element = view(schema.element as z.ZodType)

@@ -1,4 +1,4 @@
-/** What requests that make a session have in common: the header `Idempotency-Key`, and `Prefer: wait=SECONDS` (RFC 7240). */
+/** Headers of requests that make a session: `Idempotency-Key`, and `Prefer: wait=SECONDS` (RFC 7240) with its wait. */
 import type { Context } from 'hono'
 import { z } from 'zod'
 import { ended, type Session } from '../engine/session.ts'
@@ -35,7 +35,10 @@ export async function afterWait(
   return { session: await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing), hasWaited: true }
 }
 
-/** Seconds to wait, at most 60; undefined when the header asks for nothing. A preference that cannot be read is ignored, as the RFC wants. */
+/**
+ * Seconds to wait, at most 60; undefined without a wait in the header. An unreadable preference is ignored, as the RFC
+ * says.
+ */
 function preferredWaitS(header: string | undefined): number | undefined {
   for (const preference of header?.split(',') ?? []) {
     const seconds = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?$/i.exec(preference)?.[1]
@@ -45,8 +48,8 @@ function preferredWaitS(header: string | undefined): number | undefined {
 }
 
 /**
- * The session when it has ended, or as it is after `ms` or when a signal aborts. A Redis that goes away meanwhile is no error:
- * the session has been accepted.
+ * The session when it has ended, or as it is after `ms` or when a signal aborts. A Redis that is away meanwhile is no
+ * error: the session has been accepted.
  */
 async function waitForEnd(
   engine: Pick<EnginePort, 'get' | 'watch'>,

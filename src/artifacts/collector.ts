@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import type { ArtifactStore } from './store.ts'
 
@@ -56,7 +56,7 @@ export class Collector {
 
   async #turn(): Promise<void> {
     const { redis, artifacts, names, log } = this.#parts
-    if ((await ask(redis.set(keys.collector(), randomUUID(), 'PX', collectMs / 2, 'NX'))) === null) return
+    if ((await translated(redis.set(keys.collector(), randomUUID(), 'PX', collectMs / 2, 'NX'))) === null) return
     const removed = await collectArtifacts(artifacts, names)
     if (removed > 0) log.info({ removed }, 'removed artifacts that no session names')
   }

@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { artifactError } from '../errors.ts'
 import { keys } from '../keys.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
 
@@ -135,8 +135,8 @@ export class FileArtifactStore implements ArtifactStore {
 /** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
 export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
   const own = await artifacts.id()
-  await ask(redis.setnx(keys.storeId(), own))
-  const farm = await ask(redis.get(keys.storeId()))
+  await translated(redis.setnx(keys.storeId(), own))
+  const farm = await translated(redis.get(keys.storeId()))
   if (farm !== own) throw artifactError('not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }
 

@@ -39,7 +39,7 @@ export function bar({ total, used, evictable }: Pick<MemoryPool, 'total' | 'used
 
 const levels = { ok: 'ok', elevated: 'elevated (80 % or more)', high: 'high (90 % or more)', critical: 'critical (95 % or more)' }
 
-/** Three lines of one pool: whose it is and how it is pressed, a bar, the figures. */
+/** One pool: its name, a bar, its figures, its pressure. */
 export function describePool(pool: MemoryPool, width: number): string {
   const { name, device, host, total, used, evictable, free, source, pressure, ageS } = pool
   const share = total && used !== null ? ` (${Math.round((100 * used) / total)} %)` : ''
@@ -56,4 +56,4 @@ export function describePool(pool: MemoryPool, width: number): string {
   ].join('\n')
 }
 
-export const legend = `${marks.used} used  ${marks.evictable} evictable: can be let go of at once  ${marks.free} free  ${marks.unknown} unknown`
+export const legend = `${marks.used} used  ${marks.evictable} evictable: can be freed at once  ${marks.free} free  ${marks.unknown} unknown`

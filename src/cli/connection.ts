@@ -8,8 +8,9 @@ export interface ConnectionOptions {
 }
 
 /**
- * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else of the configured port.
- * @throws Problem `api.unreachable` at once when nobody answers there
+ * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else at the
+ * configured port.
+ * @throws Problem `api.unreachable` at once when there is no answer
  */
 export async function connectApi({ url }: ConnectionOptions): Promise<DarkroomClient> {
   const { DARKROOM_URL: named, DARKROOM_KEY: key } = process.env

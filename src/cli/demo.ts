@@ -1,6 +1,7 @@
 /**
- * `darkroom demo`: a farm of its own, a picture over HTTP, and everything gone again. With `--kill` the same request twice: once undisturbed,
- * once with the worker killed by SIGKILL in the middle, and the two files compared byte for byte.
+ * `darkroom demo` draws a picture over HTTP on a farm of its own, and removes the farm. With `--kill` it draws the same
+ * request twice: once undisturbed, once with the worker killed by SIGKILL in the middle. It compares the two files byte
+ * for byte.
  */
 import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -32,7 +33,7 @@ export interface DemoOptions {
 export async function demo({ kill = false, gpu = false }: DemoOptions): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-demo-'))
   try {
-    // A GPU has one slot: its worker is started again after the kill, and the new one goes on.
+    // A GPU has one slot: after the kill a new worker starts there and goes on.
     const workers = kill && !gpu ? 2 : 1
     say(
       `A farm of its own in ${folder}: one Redis, one API, ${workers === 2 ? 'two workers' : 'one worker'}. It is gone when the demo ends.`,
@@ -58,7 +59,7 @@ export async function demo({ kill = false, gpu = false }: DemoOptions): Promise<
   }
 }
 
-/** What the demo takes over from the user's settings; the rest could make it another farm's. */
+/** Settings of the user that the demo keeps; with the others it could become part of another farm. */
 const kept = new Set(['HOME', 'PYTHON', 'THREADS', 'LOG', 'DEVICE'].map((name) => `DARKROOM_${name}`))
 
 function environment(folder: string, kill: boolean, gpu: boolean): NodeJS.ProcessEnv {

@@ -1,4 +1,4 @@
-/** `darkroom doctor`: what runs, with what, and how to change it. Looks only; fetches and starts nothing. */
+/** `darkroom doctor`: checks this installation. It reads only; it fetches and starts nothing. */
 import { constants, existsSync } from 'node:fs'
 import { access, statfs } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -18,14 +18,14 @@ export interface Finding {
   /** null: neither good nor bad. */
   ok: boolean | null
   is: string
-  /** What can be done about it. */
+  /** A way to mend it. */
   remedy?: string
 }
 
 export async function doctor({ json }: { json?: boolean }): Promise<void> {
   const config = readConfig()
-  const looks = await Promise.all([redis(config), data(config), models(config), running(config)])
-  const findings = [...node(), ...python(config), ...native(), ...device(config), ...looks.flat()]
+  const slow = await Promise.all([redis(config), data(config), models(config), running(config)])
+  const findings = [...node(), ...python(config), ...native(), ...device(config), ...slow.flat()]
   if (json) sayJson(findings)
   else for (const finding of findings) say(describe(finding))
   if (findings.some(({ ok }) => ok === false)) throw new Exit(1)

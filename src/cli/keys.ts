@@ -1,4 +1,4 @@
-/** `darkroom keys add | list | revoke`: they work on Redis itself, since a farm without a key must be able to get its first one. */
+/** `darkroom keys add | list | revoke`. They work on Redis itself: a farm without a key gets its first one this way. */
 import { join } from 'node:path'
 import { askHolder } from '../../host/lock.mjs'
 import { KeyStore, scopes, type Scope } from '../api-keys.ts'
@@ -8,7 +8,7 @@ import { startRedis } from '../redis-server.ts'
 import { connect, untilReady } from '../redis.ts'
 import { say, sayJson, table, whisper } from './terminal.ts'
 
-/** Works on the farm's Redis; where none runs, the private one of the data folder is started for as long as this takes. */
+/** Works on the farm's Redis. Where none runs, it starts the private one of the data folder and stops it afterwards. */
 async function withKeys<T>(work: (keys: KeyStore) => Promise<T>): Promise<T> {
   const { redisUrl, data, durability, home, maxmemory } = readConfig()
   const running = redisUrl ?? ((await askHolder(data, 'up'))?.['redisUrl'] as string | undefined)
@@ -33,7 +33,7 @@ export async function addKey(name: string, options: { scope?: Scope[]; json?: bo
 export async function listKeys(options: { json?: boolean }): Promise<void> {
   const records = await withKeys((keys) => keys.list())
   if (options.json) return sayJson(records)
-  if (records.length === 0) return say('no keys: whoever is on this machine may do everything')
+  if (records.length === 0) return say('no keys: every user of this machine may do everything')
   const rows = records.map(({ id, name, scopes: granted, createdAt }) => [id, granted.join(','), new Date(createdAt).toISOString(), name])
   say(table(['KEY', 'SCOPES', 'ADDED', 'NAME'], rows))
 }

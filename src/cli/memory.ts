@@ -40,9 +40,9 @@ export async function allocations(options: OfDevice): Promise<void> {
   if (found.allocations.length === 0) say('no allocations')
   else {
     const rows = found.allocations.map((each) => [each.id, size(each.bytes), each.kind, left(each), each.owner])
-    say(table(['ALLOCATION', 'SIZE', 'KIND', 'GOES', 'OWNER'], rows))
+    say(table(['ALLOCATION', 'SIZE', 'KIND', 'EXPIRES', 'OWNER'], rows))
   }
-  if (!found.isComplete) whisper('more are held than the newest, which are looked through')
+  if (!found.isComplete) whisper('there are more allocations: only the newest are listed')
 }
 
 export interface MakeOptions extends OfDevice {
@@ -61,7 +61,7 @@ export async function allocate(bytes: number, options: MakeOptions): Promise<voi
   const allocation = shownAllocation(await (await connectApi(options)).run('memory-allocate', { bytes, ...made(options) }))
   if (options.json) return sayJson(allocation)
   say(allocation.id)
-  whisper(`${size(bytes)} on ${allocation.device}; it goes ${left(allocation)} unless it is renewed`)
+  whisper(`${size(bytes)} on ${allocation.device}; expires ${left(allocation)} unless renewed`)
 }
 
 export async function release(ids: string[], options: Output): Promise<void> {
@@ -79,7 +79,7 @@ export async function renew(id: string, { ttl, ...options }: Output & { ttl?: nu
   const input = { id, ...(ttl !== undefined && { timeToLiveS: ttl }) }
   const allocation = shownAllocation(await (await connectApi(options)).run('memory-renew', input))
   if (options.json) sayJson(allocation)
-  else say(`${id} goes ${left(allocation)}`)
+  else say(`${id} expires ${left(allocation)}`)
 }
 
 export interface RangeOptions extends Output {
@@ -123,7 +123,7 @@ export async function transfer(from: string, options: RangeOptions & MakeOptions
   const allocation = shownAllocation(output.allocation)
   if (options.json) return sayJson({ allocation, bytes, crc32 })
   say(allocation.id)
-  whisper(`transferred ${size(bytes)} to ${allocation.device}, CRC-32 ${crc32}; it goes ${left(allocation)}`)
+  whisper(`transferred ${size(bytes)} to ${allocation.device}, CRC-32 ${crc32}; expires ${left(allocation)}`)
 }
 
 export async function defragment(device: string, options: Output): Promise<void> {

@@ -5,7 +5,7 @@ import { sha256Of } from '../artifacts/store.ts'
 import { artifactError } from '../errors.ts'
 
 /**
- * Fetches a session's pictures and checks that they are what their names say.
+ * Fetches a session's pictures and checks their bytes against their SHA-256.
  * @param out a folder, or for one picture a file that ends in `.png`; default: the current folder
  * @returns paths, in the order of the images
  */

@@ -1,4 +1,4 @@
-/** The command line: every command with its options, and what the exit status means (0 done, 1 failed, 2 used wrongly, 130 interrupted). */
+/** The command line: every command with its options. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
@@ -12,7 +12,7 @@ export interface Roles {
   worker(): Promise<void>
 }
 
-/** Runs the command of `argv`; what goes wrong is told on stderr. Returns the exit status. */
+/** Runs the command of `argv`, and prints errors on stderr. Returns the exit status. */
 export async function commandLine(roles: Roles, argv: string[]): Promise<number> {
   try {
     await program(roles).parseAsync(argv)
@@ -65,10 +65,10 @@ function program(roles: Roles): Command {
     .description(description)
     .version(version)
     .exitOverride()
-    // What stands behind a verb is the verb's option, though the command above it has the same.
+    // An option after a verb belongs to the verb, even where the command above it has the same option.
     .enablePositionalOptions()
     .configureHelp({ showGlobalOptions: true })
-    .addHelpText('after', '\nSettings are environment variables: see docs/operations.md. `darkroom doctor` says what is in use.')
+    .addHelpText('after', '\nSettings are environment variables: see docs/operations.md. `darkroom doctor` shows those in use.')
 
   /** exitOverride is inherited by commands made with `command()`. */
   const client = (name: string, summary: string, under: Command = darkroom): Command =>
@@ -95,8 +95,8 @@ function program(roles: Roles): Command {
     .action(() => roles.worker())
 
   client('generate', 'draw a picture and save it')
-    .argument('<prompt...>', 'what to draw')
-    .option('--negative <text>', 'what not to draw')
+    .argument('<prompt...>', 'description of the picture')
+    .option('--negative <text>', 'negative prompt: keep this out of the picture')
     .option('--model <name>', 'model; default: darkroom-tiny')
     .option('--size <WxH>', 'pixels, multiples of 8', size)
     .option('--steps <n>', 'denoise steps', whole(1, 200))
@@ -120,7 +120,7 @@ function program(roles: Roles): Command {
     .action(async (options) => (await import('./sessions.ts')).list(options))
   client('show', 'show a session')
     .argument('<session>')
-    .option('--receipt', 'what happened on the way')
+    .option('--receipt', 'show its steps, attempts and workers')
     .option('--follow', 'show its progress until it ends')
     .action(async (id: string, options) => (await import('./sessions.ts')).show(id, options))
   const controls: Record<ControlVerb, string> = {
@@ -133,33 +133,33 @@ function program(roles: Roles): Command {
       .argument('<session>')
       .action(async (id: string, options) => (await import('./sessions.ts')).control(verb, id, options))
   }
-  client('signal', 'tell the workflow of a session something')
+  client('signal', 'send a signal to a session')
     .argument('<session>')
     .argument('<type>', 'as the workflow names it')
-    .option('--data <json>', 'what to tell, as JSON', parsed)
+    .option('--data <json>', 'data of the signal, as JSON', parsed)
     .action(async (id: string, type: string, options) => (await import('./sessions.ts')).signal(id, type, options))
   client('retry', 'make a new session from a failed or cancelled one')
     .argument('<session>')
     .action(async (id: string, options) => (await import('./sessions.ts')).retry(id, options))
 
-  const devices = client('devices', 'list devices, or show one')
+  const devices = client('devices', 'list devices, or show one; choose one with `generate --device ID`')
     .enablePositionalOptions()
     .argument('[device]', 'its id, or cuda:0')
     .action(async (id: string | undefined, options) => {
       const { list, show } = await import('./devices.ts')
       return id === undefined ? list(options) : show(id, options)
     })
-  client('default', 'show the device that your sessions run on, or choose one', devices)
-    .argument('[device]', 'its id, or cuda:0; `any` takes the choice back')
+  client('default', 'show your default device, or choose it', devices)
+    .argument('[device]', 'its id, or cuda:0; `any` for no default')
     .action(async (id: string | undefined, options) => (await import('./devices.ts')).choose(id, options))
-  client('refresh', 'have its worker look at a device now', devices)
+  client('refresh', 'have the worker of a device measure it now', devices)
     .argument('<device>')
     .action(async (id: string, options) => (await import('./devices.ts')).refresh(id, options))
-  client('optimize', 'let go of caches, and of models that nobody uses', devices)
+  client('optimize', 'free caches, and unload models that no session uses', devices)
     .argument('<device>')
-    .option('--keep-models', 'let go of caches only')
+    .option('--keep-models', 'free caches only')
     .action(async (id: string, options) => (await import('./devices.ts')).optimize(id, options))
-  client('events', 'what has changed: came, went, busy, degraded, alerts', devices)
+  client('events', 'list changes of devices: online, offline, busy, degraded, alerts', devices)
     .option('--device <id>', 'only of this device')
     .option('--limit <n>', 'how many', whole(1, 1000))
     .action(async (options) => (await import('./devices.ts')).events(options))
@@ -170,7 +170,7 @@ function program(roles: Roles): Command {
   const ofDevice = (name: string, summary: string): Command =>
     client(name, summary, memory).option('--device <device>', 'only of this device')
   ofDevice('allocations', 'list allocations').action(async (options) => (await import('./memory.ts')).allocations(options))
-  ofDevice('analytics', 'memory over time, and what follows from it').action(async (options) =>
+  ofDevice('analytics', 'show memory over time, and recommendations').action(async (options) =>
     (await import('./memory.ts')).analytics(options),
   )
   ofDevice('leaks', 'allocations that outlived their owners').action(async (options) => (await import('./memory.ts')).leaks(options))
@@ -179,7 +179,7 @@ function program(roles: Roles): Command {
       .option('--device <device>', 'where; default: your default device, else the only one')
       .addOption(new Option('--kind <kind>', 'default: device').choices(['device', 'upload', 'readback']))
       .addOption(new Option('--placement <placement>', 'default: automatic').choices(['automatic', 'committed', 'placed']))
-      .option('--ttl <seconds>', 'until it goes by itself; default: 600', whole(1, 86_400))
+      .option('--ttl <seconds>', 'time to live; default: 600', whole(1, 86_400))
   const ranging = (command: Command): Command =>
     command
       .option('--from-at <size>', 'offset in the source', bytes)
@@ -188,17 +188,17 @@ function program(roles: Roles): Command {
   making(client('allocate', 'allocate memory; prints its id', memory).argument('<size>', 'as in 64MiB', bytes)).action(
     async (amount: number, options) => (await import('./memory.ts')).allocate(amount, options),
   )
-  client('release', 'give allocations back', memory)
+  client('release', 'release allocations', memory)
     .argument('<allocation...>')
     .action(async (ids: string[], options) => (await import('./memory.ts')).release(ids, options))
-  client('renew', 'begin the time of an allocation anew', memory)
+  client('renew', 'renew the time to live of an allocation', memory)
     .argument('<allocation>')
     .option('--ttl <seconds>', 'default: 600', whole(1, 86_400))
     .action(async (id: string, options) => (await import('./memory.ts')).renew(id, options))
   ranging(client('copy', 'copy within one device', memory).argument('<from>').argument('<to>'))
     .option('--verify', 'compare checksums afterwards')
     .action(async (from: string, to: string, options) => (await import('./memory.ts')).copy(from, to, options))
-  ranging(making(client('transfer', 'transfer to another device; prints the id of what arrived', memory).argument('<from>')))
+  ranging(making(client('transfer', 'transfer to another device; prints the id of the allocation there', memory).argument('<from>')))
     .option('--to <allocation>', 'into this one, not a new one')
     .option('--no-verify', 'do not compare checksums')
     .action(async (from: string, options) => (await import('./memory.ts')).transfer(from, options))
@@ -210,10 +210,8 @@ function program(roles: Roles): Command {
   keys
     .command('add')
     .description('make a key; it is shown once')
-    .argument('<name>', 'whose or what it is')
-    .addOption(
-      new Option('--scope <scope...>', 'what it may do; default: submit read control').choices(['submit', 'read', 'control', 'operate']),
-    )
+    .argument('<name>', 'a name to know it by')
+    .addOption(new Option('--scope <scope...>', 'scopes; default: submit read control').choices(['submit', 'read', 'control', 'operate']))
     .option('--json', 'print one JSON document')
     .action(async (name: string, options) => (await import('./keys.ts')).addKey(name, options))
   keys
@@ -223,13 +221,13 @@ function program(roles: Roles): Command {
     .action(async (options) => (await import('./keys.ts')).listKeys(options))
   keys
     .command('revoke')
-    .description('make a key worthless, at once')
+    .description('revoke a key at once')
     .argument('<id>', 'its id, from `keys list`')
     .action(async (id: string) => (await import('./keys.ts')).revokeKey(id))
 
   darkroom
     .command('doctor')
-    .description('say what runs here, with what, and how to change it')
+    .description('check this installation: versions, devices, models, the running farm')
     .option('--json', 'print one JSON document')
     .action(async (options) => (await import('./doctor.ts')).doctor(options))
   darkroom

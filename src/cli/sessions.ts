@@ -48,7 +48,7 @@ export async function watch(client: DarkroomClient, id: string, view: ProgressVi
   }
 }
 
-/** The same; Ctrl-C stops the looking, not the session. @throws Exit 130 after Ctrl-C */
+/** The same; Ctrl-C stops following, not the session. @throws Exit 130 after Ctrl-C */
 async function follow(client: DarkroomClient, id: string, view: ProgressView = progressView()): Promise<Session> {
   const interrupt = new AbortController()
   const stop = (): void => interrupt.abort()
@@ -57,7 +57,7 @@ async function follow(client: DarkroomClient, id: string, view: ProgressView = p
     return await watch(client, id, view, interrupt.signal)
   } catch (error) {
     if (!interrupt.signal.aborted) throw error
-    view.note(`the session goes on: \`darkroom show ${id} --follow\` looks again, \`darkroom cancel ${id}\` ends it`)
+    view.note(`the session goes on: \`darkroom show ${id} --follow\` follows it again, \`darkroom cancel ${id}\` ends it`)
     throw new Exit(130)
   } finally {
     process.off('SIGINT', stop)

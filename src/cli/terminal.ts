@@ -1,4 +1,4 @@
-/** What a person sees: text on stdout, progress on stderr, and the last words of a command that failed. */
+/** Output of the commands: text on stdout, progress and errors on stderr. */
 import { MultiBar, Presets, type SingleBar } from 'cli-progress'
 import { Problem } from '../client/index.ts'
 import { DarkroomError } from '../errors.ts'
@@ -9,7 +9,7 @@ export const say = (text = ''): void => void process.stdout.write(`${text}\n`)
 export const whisper = (text: string): void => void process.stderr.write(`${text}\n`)
 export const sayJson = (value: unknown): void => say(JSON.stringify(value, null, 2))
 
-/** A command that has said all there is to say, and did not succeed. */
+/** Ends a command that has printed its error already. */
 export class Exit extends Error {
   readonly code: number
   constructor(code: number) {
@@ -18,7 +18,7 @@ export class Exit extends Error {
   }
 }
 
-/** Prints why a command failed, and what can be done. Returns its exit status. */
+/** Prints the error of a command and its remedy. Returns the exit status. */
 export function explain(error: unknown): number {
   if (error instanceof Exit) return error.code
   if (error instanceof Problem) {
@@ -39,7 +39,7 @@ export interface ProgressView {
   stop(): void
 }
 
-/** Progress of one session: a bar on a terminal; otherwise a line at each stage, and every few seconds within a long one. */
+/** Progress of one session: a bar on a terminal, else a line at each stage and every few seconds within a long one. */
 export function progressView(out: NodeJS.WriteStream = process.stderr): ProgressView {
   return out.isTTY ? new BarView(out) : new LineView(out)
 }
@@ -60,7 +60,7 @@ class BarView implements ProgressView {
   }
 
   show(progress: Progress): void {
-    // A takeover goes back to its checkpoint; what was once shown does not.
+    // After a takeover the fraction falls to that of the checkpoint; the bar does not.
     this.#reached = Math.max(this.#reached, progress.fraction)
     this.#draw(describeProgress(progress))
   }

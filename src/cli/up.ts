@@ -1,11 +1,11 @@
-/** `darkroom up` in a terminal: says what starts, ends and starts again, until somebody stops it. */
+/** `darkroom up` in a terminal: prints each start, end and restart until the user stops it. */
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { root } from '../config.ts'
 import { startSupervisor, type Supervisor, type SupervisorEvent, type SupervisorOptions } from '../supervisor.ts'
 import { Exit, say, whisper } from './terminal.ts'
 
-/** What a supervisor's children are started with. */
+/** Program and arguments of a supervisor's children. */
 export const program = [process.execPath, join(root, 'bin', 'darkroom.mjs')]
 
 export function describeEvent({ what, is, pid, detail, againMs }: SupervisorEvent): string {
@@ -15,7 +15,8 @@ export function describeEvent({ what, is, pid, detail, againMs }: SupervisorEven
 }
 
 /**
- * Starts a supervisor. `asked` resolves at the user's first signal: then the caller stops it, in order; a second signal hurries that.
+ * Starts a supervisor. `asked` resolves at the user's first signal: the caller then stops it in order. A second signal
+ * makes that faster.
  * @throws Exit 130 when it was stopped while it started
  */
 export async function superviseHere(
@@ -49,7 +50,7 @@ export async function up({ workers, port, gpu }: { workers?: number; port?: numb
   const { url, config } = supervisor
   say(`\nThe API answers at ${url} (reference: ${url}/docs, queues: ${url}/admin/queues).`)
   say(`Logs are in ${join(config.data, 'logs')}. Try: npx darkroom generate "a red circle left of a blue square on yellow"`)
-  say('Ctrl-C stops it; what was accepted goes on with the next start.\n')
+  say('Ctrl-C stops it; accepted sessions go on with the next start.\n')
   await asked
   await supervisor.stop()
 }

@@ -1,6 +1,6 @@
 /**
- * A typed client of the HTTP interface, in Node and in browsers. It survives a restarted API: submits carry an idempotency key, streams
- * go on where they were cut.
+ * A typed client of the HTTP interface, in Node and in browsers. It survives a restarted API: submits carry an
+ * idempotency key, and streams go on where they were cut.
  */
 import type { HealthView } from '../api/health/views.ts'
 import type { ControlVerb, Signal } from '../engine/session.ts'
@@ -79,7 +79,7 @@ export class DarkroomClient {
     this.#patienceMs = patienceMs
   }
 
-  /** Submits a session; sent again under the same key when the answer got lost. @throws Problem */
+  /** Submits a session; sends it again under the same key when the answer got lost. @throws Problem */
   submit(submission: Submission, { idempotencyKey = crypto.randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
     const headers = { 'Idempotency-Key': idempotencyKey, ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) }
     return this.#json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
@@ -116,7 +116,7 @@ export class DarkroomClient {
     return this.#json('POST', `${pathOf(id)}/${verb}`)
   }
 
-  /** Tells the workflow of a session something; sent again under the same event id when the answer got lost. @throws Problem */
+  /** Sends a signal to a session; again under the same event id when the answer got lost. @throws Problem */
   signal(id: string, { type, data, eventId = crypto.randomUUID() }: Signal): Promise<Session> {
     return this.#json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
   }
@@ -204,7 +204,7 @@ export class DarkroomClient {
   // ---- commands ----
 
   /**
-   * Runs a command and returns its output, however long it takes. Under one idempotency key it is one command, however often it is sent.
+   * Runs a command and returns its output, however long it takes. Sent twice under one idempotency key, it runs once.
    * @throws Problem the refusal, or the error its session ended with
    */
   async run<Name extends CommandName>(
@@ -244,8 +244,9 @@ export class DarkroomClient {
   }
 
   /**
-   * History and progress of a session, from entry `after` on, until its end. A cut connection is made again, and goes on after the last
-   * entry seen. @throws Problem when the API refuses, or does not come back within the client's patience
+   * History and progress of a session after entry `after`, until its end. A cut connection is made again, and goes on
+   * after the last entry received.
+   * @throws Problem when the API refuses, or does not come back within the client's patience
    */
   async *follow(id: string, { after = 0, signal }: { after?: number; signal?: AbortSignal } = {}): AsyncGenerator<Frame> {
     let last = after
@@ -291,7 +292,10 @@ export class DarkroomClient {
     return (await (await this.#request(method, path, options)).json()) as T
   }
 
-  /** Repeats what may be repeated while the API is away: reads, verbs that mean the same twice, and submits, whose key makes them so. */
+  /**
+   * Repeats a request while the API is away, if it may be sent twice: a read, an idempotent verb, a submit with its
+   * key.
+   */
   async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
     const mayRepeat = options.again ?? !path.endsWith('/retry')
     const until = performance.now() + this.#patienceMs
@@ -342,7 +346,7 @@ function queryOf(fields: Record<string, string | number | undefined>): string {
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`
 
-/** Worth asking again: nobody answered, or it says that it cannot just now. A full Redis stays full for a while. */
+/** Worth another try: no answer, or a transient refusal. A full Redis stays full for a while. */
 const isPassing = ({ document: { code, class: errorClass, status } }: Problem): boolean =>
   (status === 0 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
 

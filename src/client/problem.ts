@@ -1,7 +1,7 @@
 import type { Problem as Document } from '../api/problem.ts'
 import type { Session } from './types.ts'
 
-/** A refusal or failure of the API, as its problem document says it. What the client says itself has no request id. */
+/** A problem document of the API. One that the client makes itself has no request id. */
 export type ProblemDocument = Omit<Document, 'type' | 'requestId'> & Partial<Pick<Document, 'requestId'>>
 
 export class Problem extends Error {
@@ -21,7 +21,7 @@ export class Problem extends Error {
     return this.document.status
   }
 
-  /** The API could not be reached: nobody knows whether what was asked has happened. */
+  /** The API could not be reached: it is unknown whether the request took effect. */
   static unreachable(url: string, cause: unknown): Problem {
     return new Problem(
       {
@@ -74,7 +74,7 @@ export class Problem extends Error {
   }
 }
 
-/** `fetch failed` says nothing; what it was caused by does. */
+/** `fetch failed` says nothing; its cause does. */
 function reasonOf(cause: unknown): string {
   const { cause: deeper, message, code } = (cause ?? {}) as { cause?: unknown; message?: string; code?: string }
   if (deeper !== undefined) return reasonOf(deeper)

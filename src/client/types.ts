@@ -1,4 +1,4 @@
-/** Types of the HTTP interface, inferred from its views and from the workflows. Nothing of them is loaded at run time. */
+/** Types of the HTTP interface, inferred from its views and the workflows; none of these is loaded at run time. */
 import type { z } from 'zod'
 import type * as Devices from '../api/devices/views.ts'
 import type * as Memory from '../api/memory/views.ts'

@@ -134,6 +134,8 @@ export interface PythonPart {
    * told the folder and the family as well.
    */
   input: z.ZodObject
+  /** What it answers besides its files; nothing when left out. */
+  output?: z.ZodType
   /** Files it may be given, by name. */
   files?: readonly string[]
   /** Files it makes. */

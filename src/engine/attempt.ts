@@ -1,6 +1,6 @@
 /**
- * The one port between a worker and the engine: what an attempt may ask. Every write carries the attempt's id, and the step's record decides:
- * an older attempt changes nothing.
+ * The one port between a worker and the engine: what an attempt may ask. Every write carries the attempt's id, and the
+ * step's record decides: an older attempt changes nothing.
  */
 import { randomUUID } from 'node:crypto'
 import type { StepProgress } from '../domains/operation.ts'
@@ -143,8 +143,9 @@ export class AttemptPort {
   }
 
   /**
-   * Records the result, or decides by the error's class: again after a while, or the machine is told. With `taker`, the session's next step is
-   * leased to a new attempt of that worker in the same commit, if it runs beside the device: no job and no other worker comes between.
+   * Records the result, or decides by the error's class: again after a while, or the machine is told. With `taker`, the
+   * session's next step is leased to a new attempt of that worker in the same commit, if it runs beside the device: no
+   * job and no other worker comes between.
    */
   async deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
     const { stepKey, sessionId, step, invoke } = attempt
@@ -205,7 +206,10 @@ export class AttemptPort {
     return needsOf(this.#engine.registry.operations, step, input)?.models ?? []
   }
 
-  /** Retries until Redis answers. Safe: the fence makes the write idempotent, and an outage of Redis is no failure of the step. */
+  /**
+   * Retries until Redis answers. Safe: the fence makes the write idempotent, and an outage of Redis is no failure of
+   * the step.
+   */
   async #insist<T>(write: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
@@ -222,7 +226,7 @@ export class AttemptPort {
   /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
   #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
     const { attempts, lane } = this.#engine.registry.operations[attempt.step] ?? { attempts: 1 }
-    // A command is for one worker: what that one refuses, nobody else can do.
+    // A command is for one worker: what that one refuses, no other can do.
     if (lane === 'control') return undefined
     const jitter = 0.8 + 0.4 * Math.random()
     if (error.class === 'transient' && attempt.tries + 1 < attempts)

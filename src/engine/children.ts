@@ -1,13 +1,15 @@
 /**
- * Parents and children, over shards, through the outbox of each: whatever dies on the way, the entry is looked at again.
+ * Parents and children, over shards, through the outbox of each: whatever dies on the way, the entry is looked at
+ * again.
  *
  * | entry | of | what happens |
  * | --- | --- | --- |
  * | `child:<step key>:<id>:<workflow>` | the parent | the child is made if it is not there, and follows: runs, pauses, or is cancelled when its effect is closed |
  * | `parent:<id>` | a child that has ended | its parent's machine is told, once; a parent that has ended or is gone does not listen |
  *
- * A parent's pauses and resumes are numbered, and a child follows no older number, so a process that was frozen in between changes nothing.
- * A child that is to be cancelled before it is there is made as cancelled: nobody who is late can make it run.
+ * A parent's pauses and resumes are numbered, and a child follows no older number, so a process that was frozen in
+ * between changes nothing. A child that is to be cancelled before it is there is made as cancelled: no late process can
+ * make it run.
  */
 import { type WireError, sessionError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
@@ -113,7 +115,8 @@ export class Children {
   }
 
   /**
-   * Parts an ended child from its parent, so that it can be removed: its end was told, and no outbox asks anything of it.
+   * Parts an ended child from its parent, so that it can be removed: its end was told, and no outbox asks anything of
+   * it.
    * @returns false while its parent rests and has yet to take the end in: going on, it would make the child anew
    */
   async part(child: string): Promise<boolean> {

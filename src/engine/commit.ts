@@ -1,4 +1,7 @@
-/** What happened to a session, applied: transition and one commit, computed again when another event came first. No live actor in between. */
+/**
+ * What happened to a session, applied: transition and one commit, computed again when another event came first. No live
+ * actor in between.
+ */
 import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
@@ -47,8 +50,8 @@ export class Commits {
   }
 
   /**
-   * Applies a step's result, a timer, a child's end or an event. `state` spares the read when the caller has just seen it; `head` is the text of
-   * the cause where it was read from the inbox.
+   * Applies a step's result, a timer, a child's end or an event. `state` spares the read when the caller has just seen
+   * it; `head` is the text of the cause where it was read from the inbox.
    */
   async apply(id: string, cause: Cause, state?: State, head = ''): Promise<Applied['is']> {
     return (await this.#apply(id, cause, state, head, undefined)).is
@@ -75,8 +78,8 @@ export class Commits {
   }
 
   /**
-   * Applies what waited in the inbox, in order, until it is empty or the session rests again. False in a process without its machine, which
-   * leaves it to others.
+   * Applies what waited in the inbox, in order, until it is empty or the session rests again. False in a process
+   * without its machine, which leaves it to others.
    */
   async drainInbox(id: string): Promise<boolean> {
     const { reads, registry, at } = this.#parts
@@ -189,7 +192,10 @@ const timerEvent = ({ effects }: Document, suffix: string): Cause['event'] => {
   return timer && 'event' in timer ? timer.event : undefined
 }
 
-/** How a final state ends the session: XState `done` succeeds, unless the state has the tag `failed`; XState `error` fails. */
+/**
+ * How a final state ends the session: XState `done` succeeds, unless the state has the tag `failed`; XState `error`
+ * fails.
+ */
 function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {
   if (document.status === undefined) return undefined
   const failed = document.status === 'error' || snapshot.hasTag('failed')

@@ -33,11 +33,12 @@ export class Dispatcher {
     return placementOf(step, await this.#parts.workers())
   }
 
-  /** Sees to it that a job for this step lies in that queue. Changes nothing when somebody was faster. */
+  /** Ensures that a job for this step lies in that queue. Changes nothing when another process was faster. */
   async enqueue(step: Waiting, queue: string, now: number): Promise<void> {
     const stays = step.queue === queue
     const job = stays ? await this.find(queue, `${step.stepKey}.${step.dispatch}`) : 'gone'
-    // A worker that fetched the job and died before it took the step: BullMQ would find that out after its own, long lock.
+    // A worker that fetched the job and died before it took the step: BullMQ would find that out after its own, long
+    // lock.
     const isAbandoned = job === 'active' && now - step.placedAt > this.#parts.times.leaseMs && step.lane !== 'control'
     if (job !== 'gone' && !isAbandoned) return
     // Only a job under another number can be added beside the one that BullMQ still knows.
@@ -57,8 +58,8 @@ export class Dispatcher {
   }
 
   /**
-   * Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. One read of the job's own record,
-   * and of its state only once a worker has fetched it, for BullMQ searches lists for that.
+   * Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. One read
+   * of the job's own record, and of its state only once a worker has fetched it, for BullMQ searches lists for that.
    */
   async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
     const job = (await this.queue(queue).getJob(jobId)) as Job | undefined
@@ -74,7 +75,7 @@ export class Dispatcher {
         connection: this.#parts.redis,
         prefix: keys.queuePrefix(name),
         skipVersionCheck: true,
-        // Nobody reads them, and the queues of devices that are gone stay.
+        // No program reads them, and the queues of devices that are gone stay.
         streams: { events: { maxLen: eventsLength } },
       })
       // The connection tells its own errors; without a listener BullMQ prints them.
@@ -95,8 +96,8 @@ export class Dispatcher {
   }
 
   /**
-   * Removes the queues that no worker serves any more, with the jobs of steps that went elsewhere since: nobody would take them out. What is
-   * still open is dispatched anew when somebody can run it.
+   * Removes the queues that no worker serves any more, with the jobs of steps that went elsewhere since: no worker
+   * would take them out. What is still open is dispatched anew when a worker can run it.
    */
   async clearDeserted(): Promise<void> {
     for (const name of await claimDeserted(this.#parts.redis)) {

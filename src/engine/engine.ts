@@ -1,6 +1,6 @@
 /**
- * The durable engine, put together: it starts sessions, applies what happened to them, and answers what is known. Each part is a file of its own;
- * here stands what clients and workers ask of all of them.
+ * The durable engine, put together: it starts sessions, applies what happened to them, and answers what is known. Each
+ * part is a file of its own; here stands what clients and workers ask of all of them.
  */
 import { randomUUID } from 'node:crypto'
 import { Collector } from '../artifacts/collector.ts'
@@ -71,7 +71,10 @@ export class Engine {
   readonly devices: Devices
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
   readonly workers: () => Promise<WorkerRecord[]>
-  /** Counts an attempt of this session that the worker has lost; the worker reads the count and drains itself when it is too high. */
+  /**
+   * Counts an attempt of this session that the worker has lost; the worker reads the count and drains itself when it is
+   * too high.
+   */
   readonly countLoss: (worker: string, sessionId: string) => Promise<void>
   readonly #feed: Feed
   /** What goes on by itself while the engine is open. */
@@ -114,7 +117,8 @@ export class Engine {
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
-   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`,
+   * `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
    */
   start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     return this.submissions.start(submission)

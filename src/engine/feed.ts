@@ -1,7 +1,10 @@
-/** What happens to a session, told at once. A message may be lost: whoever must not miss an entry reads the history from time to time as well. */
+/**
+ * What happens to a session, told at once. A message may be lost: a reader that must not miss an entry also polls the
+ * history.
+ */
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 import type { Progress } from './session.ts'
 
 export interface Watcher {
@@ -28,7 +31,7 @@ export class Feed {
     const watchers = this.#watchers.get(channel) ?? new Set()
     watchers.add(watcher)
     this.#watchers.set(channel, watchers)
-    if (watchers.size === 1) await ask(this.#subscriber.subscribe(channel))
+    if (watchers.size === 1) await translated(this.#subscriber.subscribe(channel))
     return () => {
       watchers.delete(watcher)
       if (watchers.size > 0 || !this.#watchers.delete(channel)) return

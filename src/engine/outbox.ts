@@ -1,14 +1,16 @@
 /**
- * What commits have asked for, and is still to be done: one entry each in the outbox of a shard, written by the commit itself.
+ * What commits have asked for, and is still to be done: one entry each in the outbox of a shard, written by the commit
+ * itself.
  *
  * | entry | what is done | leaves the outbox |
  * | --- | --- | --- |
- * | `step:<step key>` | the step is placed and its job lies in a queue | when the step is taken or closed |
+ * | `step:<step key>` | the step is placed, its job lies in a queue | when the step is taken or closed |
  * | `inbox:<session>` | the events that had to wait are applied | with the last of them |
  * | `child:<step key>:<id>:<workflow>` | the child is made, and follows its parent (`children.ts`) | when it has followed |
  * | `parent:<id>` | the parent is told of the end | when it was told |
  *
- * Right after a commit its process does this at once; the sweep of any process does what is still there when it falls due.
+ * Right after a commit its process does this at once; the sweep of any process does what is still there when it falls
+ * due.
  */
 import type { Config } from '../config.ts'
 import { deviceError } from '../domains/device/errors.ts'
@@ -97,8 +99,8 @@ export class Outbox {
   }
 
   /**
-   * Looked at again soon, here or by a process that has the workflow, at a moment of chance: one without it that came back at its own pace might
-   * always be the first.
+   * Looked at again soon, here or by a process that has the workflow, at a moment of chance: one without it that came
+   * back at its own pace might always be the first.
    */
   async #leave(member: string): Promise<void> {
     const { store, reads, times } = this.#parts
@@ -135,7 +137,7 @@ export class Outbox {
       await store.forget('outbox', member)
       return true
     }
-    // Who took it took the entry out; if it is there again by now, it is for the next dispatch.
+    // The attempt that took it took the entry out; if it is there again by now, it is for the next dispatch.
     if (record.state !== 'open') return true
     const now = await reads.now()
     const again = async (ms: number): Promise<true> => {
@@ -164,7 +166,10 @@ export class Outbox {
     return again(placement.isAffinity ? times.affinityLookMs : look.againMs)
   }
 
-  /** An open step with what decides where it may run; undefined in a process that does not have its operation. @throws `workflow.broken` */
+  /**
+   * An open step with what decides where it may run; undefined in a process that does not have its operation. @throws
+   * `workflow.broken`
+   */
   async #described(
     stepKey: string,
     record: StepRecord,

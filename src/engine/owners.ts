@@ -1,6 +1,6 @@
 /** What a device has to know of the sessions that own its memory. */
 import { keys } from '../keys.ts'
-import { ask, askAll, type Redis } from '../redis.ts'
+import { translated, translatedAll, type Redis } from '../redis.ts'
 import { ended, type Status } from './session.ts'
 import type { Reads } from './reads.ts'
 
@@ -16,7 +16,7 @@ export class SessionOwners {
   /** Those of these sessions that have ended or are gone, with the time since, ms: Infinity for those that are gone. */
   async endedOf(sessions: readonly string[]): Promise<Map<string, number>> {
     const now = await this.#reads.now()
-    const found = await askAll(
+    const found = await translatedAll(
       sessions.reduce((pipeline, id) => pipeline.hmget(keys.session(id), 'status', 'endedAt'), this.#redis.pipeline()),
     )
     const isOver = ([status]: (string | null)[]): boolean => status === null || status === undefined || ended.has(status as Status)
@@ -30,6 +30,6 @@ export class SessionOwners {
 
   /** Id of the API key that submitted a session; null without keys. */
   keyOf(sessionId: string): Promise<string | null> {
-    return ask(this.#redis.hget(keys.session(sessionId), 'keyId'))
+    return translated(this.#redis.hget(keys.session(sessionId), 'keyId'))
   }
 }

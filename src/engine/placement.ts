@@ -31,7 +31,7 @@ export interface Waiting {
   target: Target | null
 }
 
-/** `over`: what the step speaks of is gone, so nobody will ever run it. */
+/** `over`: the worker that the step is for is gone, so it will never run. */
 export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean } | { over: DarkroomError }
 
 const Needed = z.object({ models: z.array(ModelPin).default([]), target: Target.nullable().default(null) })
@@ -73,11 +73,11 @@ export function placementOf(
   if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
   if (step.lane === 'host')
-    return ready.length === 0 ? { nowhere: nobody(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
+    return ready.length === 0 ? { nowhere: noWorker(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
   const { models, exactnessKey, device } = step
   if (device !== null) return placeOn(device, step, ready)
   const able = ready.filter((worker) => lacks(worker, models).length === 0)
-  if (able.length === 0) return { nowhere: ready.length === 0 ? nobody(workers) : `no worker has ${described(models)}`, elsewhere: false }
+  if (able.length === 0) return { nowhere: ready.length === 0 ? noWorker(workers) : `no worker has ${described(models)}`, elsewhere: false }
   const last = able.find((worker) => worker.id === step.lastWorker)
   if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
@@ -117,7 +117,7 @@ function placeOn(
 }
 
 /** Why no worker takes steps. */
-function nobody(workers: readonly WorkerRecord[]): string {
+function noWorker(workers: readonly WorkerRecord[]): string {
   const stalled = workers.filter(({ status }) => status === 'stalled').map(({ id }) => id)
   return stalled.length > 0 ? `stalled, taking nothing although jobs wait: ${stalled.join(', ')}` : 'no worker is running'
 }

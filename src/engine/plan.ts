@@ -1,4 +1,7 @@
-/** What a transition asks for, as a commit writes it: steps with their lane and priority, child sessions with their ids. Pure. */
+/**
+ * What a transition asks for, as a commit writes it: steps with their lane and priority, child sessions with their ids.
+ * Pure.
+ */
 import type { OperationTable } from '../domains/operation.ts'
 import { workflowError } from '../errors.ts'
 import { childSessionId } from '../keys.ts'
@@ -36,7 +39,10 @@ export interface PlanOptions {
   priority: number
 }
 
-/** Puts the ids of child sessions into the transition's document too. @throws DarkroomError `workflow.broken` for a step that is no operation */
+/**
+ * Puts the ids of child sessions into the transition's document too. @throws DarkroomError `workflow.broken` for a step
+ * that is no operation
+ */
 export function plan(id: string, transition: Transition, { operations, shards, priority }: PlanOptions): Effects {
   const steps = transition.steps.map((step): PlannedStep => {
     const operation = operations[step.step]

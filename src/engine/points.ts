@@ -1,7 +1,8 @@
 /**
- * Crash points: a name for every place between two durable writes, and between a durable write and its effect. Each act on a session is one
- * script, with a point before it is sent and one after its answer; the other points stand beside what is written elsewhere: queues and bytes.
- * Whoever builds an engine may pass a hook in, as tests do to end the process there; the product passes none, and then a point costs nothing.
+ * Crash points: a name for every place between two durable writes, and between a durable write and its effect. Each act
+ * on a session is one script, with a point before it is sent and one after its answer; the other points stand beside
+ * what is written elsewhere: queues and bytes. An engine may be given a hook, as tests do to end the process there; the
+ * product passes none, and then a point costs nothing.
  */
 
 /** Scripts under `redis/` that write a session, by the act they are. */
@@ -25,10 +26,11 @@ export const acts = {
 } as const
 
 const effects = [
-  // The step is open, its job is not in a queue yet; it is, and nobody is woken.
+  // The step is open, its job is not in a queue yet; it is, and no worker is woken.
   'dispatch.before',
   'dispatch.after',
-  // The operation has ended, nobody is told; its result is committed and what follows dispatched, its job is not finished.
+  // The operation has ended, the engine is not told; its result is committed and what follows dispatched, its job is
+  // not finished.
   'deliver.before',
   'deliver.after',
   // Bytes are made, not stored; they are stored, and nothing names them.

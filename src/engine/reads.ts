@@ -1,7 +1,7 @@
 /** What Redis knows of sessions and their steps: reads alone, none of them a search. */
 import { invalidFields, unknownSession, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, splitStepKey } from '../keys.ts'
-import { ask, askAll, type Redis } from '../redis.ts'
+import { translated, translatedAll, type Redis } from '../redis.ts'
 import type { Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 
 /** A step's record while it is open. */
@@ -42,19 +42,19 @@ export class Reads {
 
   /** Milliseconds since 1970 by Redis' clock. */
   async now(): Promise<number> {
-    const [seconds, micros] = await ask(this.#redis.time())
+    const [seconds, micros] = await translated(this.#redis.time())
     return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
   }
 
   async ping(): Promise<void> {
-    await ask(this.#redis.ping())
+    await translated(this.#redis.ping())
   }
 
   // ---- one session ----
 
   async get(id: string): Promise<Session | undefined> {
     if (!sessionIdPattern.test(id)) return undefined
-    const record = await ask(this.#redis.hgetall(keys.session(id)))
+    const record = await translated(this.#redis.hgetall(keys.session(id)))
     return record['status'] === undefined ? undefined : toSession(id, record)
   }
 
@@ -66,11 +66,11 @@ export class Reads {
   }
 
   async inboxHead(id: string): Promise<string | null> {
-    return ask(this.#redis.lindex(keys.inbox(id), 0))
+    return translated(this.#redis.lindex(keys.inbox(id), 0))
   }
 
   async history(id: string, after: number, limit: number): Promise<{ id: number; event: SessionEvent }[]> {
-    const texts = await ask(this.#redis.lrange(keys.history(id), after, after + limit - 1))
+    const texts = await translated(this.#redis.lrange(keys.history(id), after, after + limit - 1))
     return texts.map((text, i) => ({ id: after + i + 1, event: JSON.parse(text) as SessionEvent }))
   }
 
@@ -80,7 +80,7 @@ export class Reads {
   }
 
   async step(stepKey: string): Promise<StepRecord | undefined> {
-    const record = await ask(this.#redis.hgetall(keys.step(stepKey)))
+    const record = await translated(this.#redis.hgetall(keys.step(stepKey)))
     if (!record['name']) return undefined
     return {
       name: record['name'],
@@ -100,26 +100,29 @@ export class Reads {
   }
 
   async fields<const Names extends readonly string[]>(id: string, ...names: Names): Promise<Record<Names[number], string | null>> {
-    const values = await ask(this.#redis.hmget(keys.session(id), ...names))
+    const values = await translated(this.#redis.hmget(keys.session(id), ...names))
     return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
   }
 
   /** Artifacts that a session names as its results. */
   references(id: string): Promise<string[]> {
-    return ask(this.#redis.smembers(keys.references(id)))
+    return translated(this.#redis.smembers(keys.references(id)))
   }
 
   /** Children of a session that are there, `max` at most. */
   async children(id: string, max: number): Promise<string[]> {
     const found: string[] = []
     for (let shard = 0; shard < this.#shards && found.length < max; shard++)
-      found.push(...(await ask(this.#redis.zrange(keys.index(shard, 'parent', id), '0', String(max - found.length - 1)))))
+      found.push(...(await translated(this.#redis.zrange(keys.index(shard, 'parent', id), '0', String(max - found.length - 1)))))
     return found
   }
 
   // ---- many ----
 
-  /** A page, newest first. Walks the smallest index that applies, so its cost does not grow with the sessions that are not asked for. */
+  /**
+   * A page, newest first. Walks the smallest index that applies, so its cost does not grow with the sessions that are
+   * not asked for.
+   */
   async list(filter: SessionFilter): Promise<SessionPage> {
     const perShard = await Promise.all(Array.from({ length: this.#shards }, (_, shard) => this.#listShard(shard, filter)))
     const merged = perShard.flat().toSorted((a, b) => b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1))
@@ -140,16 +143,16 @@ export class Reads {
       filter.keyId && keys.index(shard, 'key', filter.keyId),
     ].filter((index): index is string => Boolean(index))
     if (candidates.length === 0) candidates.push(keys.index(shard, 'all'))
-    const sizes = await Promise.all(candidates.map((index) => ask(this.#redis.zcard(index))))
+    const sizes = await Promise.all(candidates.map((index) => translated(this.#redis.zcard(index))))
     const index = candidates[sizes.indexOf(Math.min(...sizes))] ?? keys.index(shard, 'all')
 
     const { at, afterId } = readCursor(filter.cursor)
     const found: Session[] = []
     const batch = filter.limit + 1
     for (let offset = 0; found.length <= filter.limit; offset += batch) {
-      const ids = await ask(this.#redis.zrevrangebyscore(index, at, '-inf', 'LIMIT', offset, batch))
+      const ids = await translated(this.#redis.zrevrangebyscore(index, at, '-inf', 'LIMIT', offset, batch))
       if (ids.length === 0) break
-      const records = await askAll(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()))
+      const records = await translatedAll(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()))
       for (const [i, id] of ids.entries()) {
         const record = records[i] as Record<string, string> | undefined
         if (!record?.['status']) continue
@@ -167,15 +170,15 @@ export class Reads {
     return new Set(ids.filter((_, i) => owners[i]?.keyId === keyId))
   }
 
-  /** Why nobody can run what is due first in the outboxes; empty when somebody can. */
+  /** Why no worker can run the steps that are due first in the outboxes; empty when one can. */
   async stranded(): Promise<string[]> {
     const reasons = new Set<string>()
     for (let shard = 0; shard < this.#shards; shard++) {
-      const due = await ask(this.#redis.zrange(keys.outbox(shard), '0', '199'))
+      const due = await translated(this.#redis.zrange(keys.outbox(shard), '0', '199'))
       const ids = new Set(
         due.filter((member) => member.startsWith('step:')).map((member) => splitStepKey(member.slice('step:'.length)).sessionId),
       )
-      const waiting = await Promise.all([...ids].map((id) => ask(this.#redis.hget(keys.session(id), 'waiting'))))
+      const waiting = await Promise.all([...ids].map((id) => translated(this.#redis.hget(keys.session(id), 'waiting'))))
       for (const reason of waiting) if (reason !== null) reasons.add(reason)
     }
     return [...reasons]
@@ -183,14 +186,20 @@ export class Reads {
 
   /** The session that an idempotency record stands for, and the hash of the body it was sent with. */
   async known(idempotency: string): Promise<{ created: false; id: string; bodySha256: string } | undefined> {
-    const [id, bodySha256] = await ask(this.#redis.hmget(idempotency, 'session', 'body'))
+    const [id, bodySha256] = await translated(this.#redis.hmget(idempotency, 'session', 'body'))
     return id ? { created: false, id, bodySha256: bodySha256 ?? '' } : undefined
   }
 
-  /** Bytes left below 80 % of maxmemory once the open sessions have what they may still need; infinite where there is no limit. */
+  /**
+   * Bytes left below 80 % of maxmemory once the open sessions have what they may still need; infinite where there is no
+   * limit.
+   */
   async memoryLeft(): Promise<number> {
     const shards = Array.from({ length: this.#shards }, (_, shard) => keys.reserved(shard))
-    const [info, ...reserved] = await Promise.all([ask(this.#redis.info('memory')), ...shards.map((key) => ask(this.#redis.get(key)))])
+    const [info, ...reserved] = await Promise.all([
+      translated(this.#redis.info('memory')),
+      ...shards.map((key) => translated(this.#redis.get(key))),
+    ])
     const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
     const limit = number('maxmemory') || Infinity
     return 0.8 * limit - number('used_memory') - reserved.reduce((sum, bytes) => sum + Number(bytes), 0)
@@ -201,7 +210,7 @@ export class Reads {
   /** Whether a session names the artifact as a result; with a key, one of that key's sessions. */
   async names(sha256: string, keyId: string | null): Promise<boolean> {
     for (let shard = 0; shard < this.#shards; shard++) {
-      const ids = await ask(this.#redis.smembers(keys.named(shard, sha256)))
+      const ids = await translated(this.#redis.smembers(keys.named(shard, sha256)))
       if (keyId === null ? ids.length > 0 : (await this.submittedBy(keyId, ids)).size > 0) return true
     }
     return false
@@ -212,11 +221,14 @@ export class Reads {
     return this.names(sha256, null)
   }
 
-  /** Artifacts that sessions name, as results or for their steps, in pages; a session that is there all the while is not left out. */
+  /**
+   * Artifacts that sessions name, as results or for their steps, in pages; a session that is there all the while is not
+   * left out.
+   */
   async *named(): AsyncGenerator<string[]> {
     for (let shard = 0; shard < this.#shards; shard++) {
       for await (const ids of this.members(keys.index(shard, 'all'))) {
-        const sets = await askAll(
+        const sets = await translatedAll(
           ids.reduce((pipeline, id) => pipeline.smembers(keys.references(id)).smembers(keys.scratch(id)), this.#redis.pipeline()),
         )
         yield sets.flatMap((members) => members as string[])
@@ -228,7 +240,7 @@ export class Reads {
   async *members(index: string): AsyncGenerator<string[]> {
     let cursor = '0'
     do {
-      const [next, found] = await ask(this.#redis.zscan(index, cursor, 'COUNT', '500'))
+      const [next, found] = await translated(this.#redis.zscan(index, cursor, 'COUNT', '500'))
       cursor = next
       yield found.filter((_, i) => i % 2 === 0)
     } while (cursor !== '0')

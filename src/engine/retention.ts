@@ -1,7 +1,8 @@
 /**
- * Bounds for Redis and the artifact folder: once a second one process of the farm removes ended sessions that are older than
- * `DARKROOM_KEEP_S`, and the oldest of more than `DARKROOM_KEEP_SESSIONS`, as DELETE does. Their pictures lose a reference, and the
- * collector takes what no session names. An idempotency record stays for its own time, so a late repeat makes no second session.
+ * Bounds for Redis and the artifact folder: once a second one process of the farm removes ended sessions that are older
+ * than `DARKROOM_KEEP_S`, and the oldest of more than `DARKROOM_KEEP_SESSIONS`, as DELETE does. Their pictures lose a
+ * reference, and the collector takes what no session names. An idempotency record stays for its own time, so a late
+ * repeat makes no second session.
  *
  * | session | goes |
  * | --- | --- |
@@ -10,14 +11,14 @@
  * | a child whose parent is there, open or ended | with its parent |
  * | a child whose parent was deleted | when its time is over |
  *
- * Due are the first of the index of ends; nothing is searched for. Two processes at once do no harm: each removal is one script, and the
- * second one finds nothing.
+ * Due are the first of the index of ends; nothing is searched for. Two processes at once do no harm: each removal is
+ * one script, and the second one finds nothing.
  */
 import type { Config } from '../config.ts'
 import { sessionError, unknownSession } from '../errors.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import type { Children } from './children.ts'
 import type { Commits } from './commit.ts'
@@ -72,7 +73,7 @@ export class Retention {
 
   async #turn(): Promise<void> {
     // One process of the farm a tick; a holder that dies is waited for no longer than that.
-    const isOwn = (await ask(this.#parts.redis.set(keys.retention(), '1', 'PX', tickMs - 100, 'NX'))) !== null
+    const isOwn = (await translated(this.#parts.redis.set(keys.retention(), '1', 'PX', tickMs - 100, 'NX'))) !== null
     if (isOwn) await this.sweep()
   }
 
@@ -118,8 +119,8 @@ export class Retention {
   }
 
   /**
-   * Removes an ended session that is kept no longer, and its children before it, `max` sessions at most; a child whose parent is there is
-   * left to it. Returns how many went.
+   * Removes an ended session that is kept no longer, and its children before it, `max` sessions at most; a child whose
+   * parent is there is left to it. Returns how many went.
    */
   async retire(id: string, max: number): Promise<number> {
     const { reads } = this.#parts

@@ -40,7 +40,7 @@ export interface Session {
   status: Status
   /** What a queued or running session waits for, in words; null when it waits for nothing. */
   waiting: string | null
-  /** The request made whole: never changes. */
+  /** The resolved request: never changes. */
   input: Record<string, unknown>
   output: Record<string, unknown> | null
   error: WireError | null

@@ -1,7 +1,7 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`. Nothing else writes a session. */
 import { configError, type DarkroomError, sessionError, workerError, type WireError } from '../errors.ts'
 import { keys, shardOf, splitStepKey } from '../keys.ts'
-import { ask, runScript, type Redis, type ScriptReply } from '../redis.ts'
+import { translated, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import { childValue, type Effects } from './plan.ts'
 import { acts, type AtPoint, type Script } from './points.ts'
 import { toSession } from './reads.ts'
@@ -59,7 +59,10 @@ export interface Commit {
   effects: Effects
   /** In mode `inbox`: the head as it was read. */
   pending: string
-  /** A step beside the device that this commit opens, and leases at once to an attempt of the worker that brings the result. */
+  /**
+   * A step beside the device that this commit opens, and leases at once to an attempt of the worker that brings the
+   * result.
+   */
   next: ({ suffix: string } & Lease) | undefined
 }
 
@@ -123,14 +126,14 @@ const flat = (effects: Effects, withClosed: boolean): (string | number)[] => [
  * @throws DarkroomError `config.invalid`
  */
 export async function checkShards(redis: Redis, shards: number): Promise<void> {
-  const known = Number((await ask(redis.get(keys.shards()))) ?? 0)
+  const known = Number((await translated(redis.get(keys.shards()))) ?? 0)
   if (known > shards) {
     const problem = `DARKROOM_SHARDS is ${shards}, but this farm has ${known} shards`
     throw configError('invalid', problem, {
       remedy: `Set DARKROOM_SHARDS=${known} for every API and worker; it may only grow.`,
     })
   }
-  if (known < shards) await ask(redis.set(keys.shards(), shards))
+  if (known < shards) await translated(redis.set(keys.shards(), shards))
 }
 
 export interface StoreParts {
@@ -239,7 +242,10 @@ export class Store {
     }
   }
 
-  /** `controlRevision` numbers the pauses and resumes of a parent, which its child follows: an older one changes nothing. */
+  /**
+   * `controlRevision` numbers the pauses and resumes of a parent, which its child follows: an older one changes
+   * nothing.
+   */
   async control(id: string, verb: ControlVerb, controlRevision = ''): Promise<{ is: 'ok' | 'ended'; status: Status } | { is: 'missing' }> {
     const [is, status] = await this.#run('controlSession', id, [verb, controlRevision])
     return is === 'missing' ? { is } : { is: is as 'ok' | 'ended', status: status as Status }
@@ -255,7 +261,10 @@ export class Store {
     return (await this.#run('deleteSession', id, [keepsKey ? '1' : '', ...indexes]))[0] as 'ok' | 'missing' | 'not_ended' | 'untold'
   }
 
-  /** A child has followed this control revision of its parent (empty: it was cancelled). False when the parent has another by now. */
+  /**
+   * A child has followed this control revision of its parent (empty: it was cancelled). False when the parent has
+   * another by now.
+   */
   async settleChild(stepKey: string, value: string, controlRevision: string, rests: boolean): Promise<boolean> {
     return (await this.#runStep('settleChild', stepKey, [value, controlRevision, rests ? '1' : '']))[0] === 'ok'
   }
@@ -294,7 +303,7 @@ export class Store {
     return { is: is as 'paused' | 'closed' | 'stale' | 'elsewhere' }
   }
 
-  /** What is desired of the session, or `lost` when somebody else has the step. */
+  /** What is desired of the session, or `lost` when another attempt has the step. */
   async renew(stepKey: string, attemptId: string): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
     const [is, desired] = await this.#runStep('renewLease', stepKey, [attemptId, this.#leaseMs])
     return is === 'ok' ? (desired as 'run' | 'pause' | 'cancel') : 'lost'
@@ -326,13 +335,16 @@ export class Store {
     return { is: is as 'reopened' | 'poisoned' | 'alive' | 'closed', worker: String(worker ?? '') }
   }
 
-  /** Notes the queue of a waiting step's job, under a raised dispatch number if asked. Undefined when somebody was faster. */
+  /**
+   * Notes the queue of a waiting step's job, under a raised dispatch number if asked. Undefined when another process
+   * was faster.
+   */
   async place(stepKey: string, dispatch: number, queue: string, raise: boolean): Promise<number | undefined> {
     const [is, number] = await this.#runStep('placeStep', stepKey, [dispatch, queue, raise ? '1' : ''])
     return is === 'ok' ? Number(number) : undefined
   }
 
-  /** Says what the step's session waits for. Returns for how long nobody could run its step, ms. */
+  /** Says what the step's session waits for. Returns for how long no worker could run its step, ms. */
   async waits(stepKey: string, waiting: string): Promise<number> {
     const [is, since, now] = await this.#runStep('markWaiting', stepKey, [waiting])
     return is === 'ok' ? Number(now) - Number(since) : 0
@@ -346,11 +358,11 @@ export class Store {
   }
 
   async forget(list: 'outbox' | 'timers', member: string): Promise<void> {
-    await ask(this.#redis.zrem(keys[list](shardOf(member.replace(/^\w+:/, ''))), member))
+    await translated(this.#redis.zrem(keys[list](shardOf(member.replace(/^\w+:/, ''))), member))
   }
 
   /** Makes an outbox entry due again at `dueAt`, if it is still there. */
   async postpone(member: string, dueAt: number): Promise<void> {
-    await ask(this.#redis.zadd(keys.outbox(shardOf(member.replace(/^\w+:/, ''))), 'XX', dueAt, member))
+    await translated(this.#redis.zadd(keys.outbox(shardOf(member.replace(/^\w+:/, ''))), 'XX', dueAt, member))
   }
 }

@@ -57,7 +57,10 @@ interface Draft {
 /** How deep children of children may go: a workflow that names itself would go on for ever. */
 const maxDepth = 8
 
-/** What a session and its first job take in Redis, and what each step adds to that until the session ends, bytes: measured, and a little more. */
+/**
+ * What a session and its first job take in Redis, and what each step adds to that until the session ends, bytes:
+ * measured, and a little more.
+ */
 const sessionBytes = 6000
 const stepBytes = 2000
 
@@ -84,7 +87,8 @@ export class Submissions {
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
-   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`,
+   * `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -92,7 +96,8 @@ export class Submissions {
     const id = newSessionId(chooseShard(config.shards, idempotencyKey), Date.now())
     const idempotency = idempotencyKey === undefined ? undefined : { key: keys.idempotency(shardOf(id), keyId, idempotencyKey), bodySha256 }
     const reply = await this.#accept(submission, id, idempotency).catch(async (error: unknown) => {
-      // The key of what was accepted before tells so, whatever has changed since: a full Redis, a device or a model that has gone.
+      // The key of what was accepted before tells so, whatever has changed since: a full Redis, a device or a model
+      // that has gone.
       const known = idempotency && (await reads.known(idempotency.key))
       if (!known) throw error
       return known
@@ -195,9 +200,10 @@ export class Submissions {
   }
 
   /**
-   * Makes the child session that an open effect asks for, unless it is there. Whatever keeps its request from being completed is its own
-   * failure, which its parent is told.
-   * @throws DarkroomError `workflow.unknown` in a process that does not have its workflow; a transient error, for another try
+   * Makes the child session that an open effect asks for, unless it is there. Whatever keeps its request from being
+   * completed is its own failure, which its parent is told.
+   * @throws DarkroomError `workflow.unknown` in a process that does not have its workflow; a transient error, for
+   * another try
    */
   async startChild(child: Child): Promise<void> {
     const { registry } = this.#parts
@@ -321,7 +327,8 @@ export class Submissions {
   }
 
   /**
-   * Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can always end.
+   * Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can
+   * always end.
    * @throws DarkroomError `redis.full`
    */
   async #admit(reserve: number): Promise<void> {

@@ -1,6 +1,7 @@
 /**
- * How long the engine waits for what, ms: declared once, handed to everything that waits. The product runs on these; a test may run its farm on
- * a fraction of them. They hold together: a lease outlives several renewals, and an outage of Redis is noticed well before a lease ends.
+ * How long the engine waits for what, ms: declared once, handed to everything that waits. The product runs on these; a
+ * test may run its farm on a fraction of them. They hold together: a lease outlives several renewals, and an outage of
+ * Redis is noticed well before a lease ends.
  */
 export interface Times {
   /** How long a lease lasts without a renewal, and how often it is renewed. */
@@ -18,7 +19,10 @@ export interface Times {
   /** How long a due entry is one sweep's own. */
   claimMs: number
   timerClaimMs: number
-  /** When the sweep looks again at a step: its job lies in a queue of a class, of one worker, in a crowd of entries; no worker can run it. */
+  /**
+   * When the sweep looks again at a step: its job lies in a queue of a class, of one worker, in a crowd of entries; no
+   * worker can run it.
+   */
   queuedMs: number
   affinityLookMs: number
   crowdedMs: number

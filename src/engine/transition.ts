@@ -1,9 +1,11 @@
 /**
- * The pure core: (machine, document, event) → the next document and the effects it asks for. No clock, no chance, no I/O.
+ * The pure core: (machine, document, event) → the next document and the effects it asks for. No clock, no chance, no
+ * I/O.
  *
- * XState's own way (`createActor(machine, { snapshot }).getSnapshot()`, `transition`, `getPersistedSnapshot`) builds a machine actor at every
- * call. Here one inert scope serves a machine for ever and every child is a stand-in; a property test proves states, contexts, children,
- * histories, outputs and effects equal to XState's own. Actors are never started.
+ * XState's own way (`createActor(machine, { snapshot }).getSnapshot()`, `transition`, `getPersistedSnapshot`) builds a
+ * machine actor at every call. Here one inert scope serves a machine for ever and every child is a stand-in; a property
+ * test proves states, contexts, children, histories, outputs and effects equal to XState's own. Actors are never
+ * started.
  */
 import {
   initialTransition,
@@ -17,8 +19,8 @@ import { workflowError } from '../errors.ts'
 import { isSession } from '../workflows/child-session.ts'
 
 /**
- * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`, `session/<id>`) and timers
- * (`timer/<id>`): the suffix of their key, and what a child was asked to do or a timer will send.
+ * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`, `session/<id>`) and
+ * timers (`timer/<id>`): the suffix of their key, and what a child was asked to do or a timer will send.
  */
 export interface Document {
   value: unknown
@@ -146,7 +148,10 @@ export class PureMachine {
     return taken.map((event) => event.slice('signal.'.length)).toSorted()
   }
 
-  /** The same state with every open effect under a new suffix, a timer with its whole delay: what a retry of an ended session begins with. */
+  /**
+   * The same state with every open effect under a new suffix, a timer with its whole delay: what a retry of an ended
+   * session begins with.
+   */
   restart(document: Document, version: number): Transition {
     const effects: Record<string, OpenEffect> = {}
     const [steps, sessions, timers]: [OpenedStep[], OpenedSession[], OpenedTimer[]] = [[], [], []]

@@ -1,6 +1,6 @@
 /**
- * Device events: once a second one process of the farm compares the workers' records with the last recorded state of their devices, and
- * records the changes.
+ * Device events: once a second one process of the farm compares the workers' records with the last recorded state of
+ * their devices, and records the changes.
  *
  * | event | when |
  * | --- | --- |
@@ -9,13 +9,14 @@
  * | `device.offline` | its worker's record has expired or was withdrawn, or another epoch of it is there |
  * | `alert.raised`, `alert.cleared` | an alert of its worker came or went |
  *
- * The script that records a change is a compare-and-set on the last recorded state, which is read before the workers' records. So several
- * concurrent observers, or one that froze, record each change once and in order. Numbers grow by one; the newest events are kept.
+ * The script that records a change is a compare-and-set on the last recorded state, which is read before the workers'
+ * records. So several concurrent observers, or one that froze, record each change once and in order. Numbers grow by
+ * one; the newest events are kept.
  */
 import type { Alert } from '../domains/device/status.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { ask, runScript, type Redis } from '../redis.ts'
+import { translated, runScript, type Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import { readWorkers } from './presence.ts'
 import type { WorkerRecord } from './record.ts'
@@ -124,12 +125,12 @@ export class DeviceWatch {
 
   async #turn(): Promise<void> {
     // One observer a second is enough; it is the script that keeps events from being recorded twice.
-    if ((await ask(this.#redis.set(keys.deviceWatch(), '1', 'PX', tickMs - 100, 'NX'))) !== null) await this.compare()
+    if ((await translated(this.#redis.set(keys.deviceWatch(), '1', 'PX', tickMs - 100, 'NX'))) !== null) await this.compare()
   }
 
   /** Compares once, and records the changes. */
   async compare(): Promise<void> {
-    const known = await ask(this.#redis.hgetall(keys.devices()))
+    const known = await translated(this.#redis.hgetall(keys.devices()))
     const workers = new Map((await readWorkers(this.#redis)).map((worker) => [worker.device.id, worker]))
     for (const device of new Set([...Object.keys(known), ...workers.keys()])) {
       const worker = workers.get(device)
@@ -149,8 +150,8 @@ export class DeviceWatch {
     const events = keys.deviceEvents()
     const texts =
       after === undefined
-        ? await ask(this.#redis.zrange(events, String(-limit), '-1'))
-        : await ask(this.#redis.zrangebyscore(events, `(${after}`, '+inf', 'LIMIT', 0, limit))
+        ? await translated(this.#redis.zrange(events, String(-limit), '-1'))
+        : await translated(this.#redis.zrangebyscore(events, `(${after}`, '+inf', 'LIMIT', 0, limit))
     return texts.map((text) => JSON.parse(text) as DeviceEvent)
   }
 }

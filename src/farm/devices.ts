@@ -1,7 +1,7 @@
 /** Devices by name, and the default device of a caller. */
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 import { DeviceWatch } from './device-events.ts'
 import { isHere, type WorkerRecord } from './record.ts'
 import { apiError } from '../errors.ts'
@@ -41,14 +41,14 @@ export class Devices {
 
   /** Id of the default device of an API key, or of this machine's user without keys; null without one. */
   default(keyId: string | null): Promise<string | null> {
-    return ask(this.#redis.hget(keys.defaultDevices(), keyId ?? 'local'))
+    return translated(this.#redis.hget(keys.defaultDevices(), keyId ?? 'local'))
   }
 
   /** Sets it; null removes it. Returns its id. @throws DarkroomError `device.unknown` */
   async setDefault(keyId: string | null, name: string | null): Promise<string | null> {
     const id = name === null ? null : findDevice(name, await this.#workers(), 'device').device.id
-    if (id === null) await ask(this.#redis.hdel(keys.defaultDevices(), keyId ?? 'local'))
-    else await ask(this.#redis.hset(keys.defaultDevices(), keyId ?? 'local', id))
+    if (id === null) await translated(this.#redis.hdel(keys.defaultDevices(), keyId ?? 'local'))
+    else await translated(this.#redis.hset(keys.defaultDevices(), keyId ?? 'local', id))
     return id
   }
 
@@ -69,8 +69,10 @@ export class Devices {
   }
 
   /**
-   * The worker that a command is for: of the device that it names, else of the caller's default, else of the only device there is.
-   * @throws DarkroomError `device.unknown`; `api.invalid` when there are several devices and neither the caller nor a default names one
+   * The worker that a command is for: of the device that it names, else of the caller's default, else of the only
+   * device there is.
+   * @throws DarkroomError `device.unknown`; `api.invalid` when there are several devices and neither the caller nor a
+   * default names one
    */
   async commanded(name: string | undefined, keyId: string | null, field: string): Promise<WorkerRecord> {
     const workers = await this.#workers()
@@ -85,6 +87,6 @@ export class Devices {
 
   /** The analytics that the worker of a device published last of its memory, as JSON; undefined without any. */
   async analytics(deviceId: string): Promise<string | undefined> {
-    return (await ask(this.#redis.get(keys.deviceMemory(deviceId)))) ?? undefined
+    return (await translated(this.#redis.get(keys.deviceMemory(deviceId)))) ?? undefined
   }
 }

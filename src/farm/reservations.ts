@@ -46,8 +46,8 @@ export interface ReserveOptions {
 }
 
 /**
- * Reserves a slot, memory and a model of a device. Waits for those who hold it, and behind those of higher priority; a reservation is never
- * taken from its owner before its time.
+ * Reserves a slot, memory and a model of a device. Waits for those who hold it, and behind those of higher priority; a
+ * reservation is never taken from its owner before its time.
  * @throws DarkroomError `memory.reserved` when it has waited, or was stopped; `memory.exhausted` for more than there is
  */
 export async function reserve(redis: Redis, options: ReserveOptions): Promise<Reservation> {

@@ -8,7 +8,7 @@ import { open, readFile, readdir, realpath, stat } from 'node:fs/promises'
 import { basename, join, relative, sep } from 'node:path'
 import { z } from 'zod'
 import { modelError } from './errors.ts'
-import type { Family } from './families.ts'
+import { families, type Family } from './families.ts'
 
 /** Settings a model draws well with, for requests that leave them out. */
 const Recommended = z.object({ width: z.int(), height: z.int(), steps: z.int(), guidance: z.number(), sampler: z.string() }).partial()
@@ -27,7 +27,11 @@ export interface Model {
   vocabulary: Record<string, string[]>
 }
 
-const Manifest = z.looseObject({ recommended: Recommended.optional(), vocabulary: z.record(z.string(), z.array(z.string())).optional() })
+const Manifest = z.looseObject({
+  family: z.enum(families).default('sd1'),
+  recommended: Recommended.optional(),
+  vocabulary: z.record(z.string(), z.array(z.string())).optional(),
+})
 
 /**
  * Finds every model under the folders; of two with one name the first folder's wins. Folders that do not exist are
@@ -58,7 +62,7 @@ export async function readModel(path: string): Promise<Model> {
     id: basename(path),
     bodyHash: await hashBody(path),
     path,
-    family: 'sd1',
+    family: manifest.family,
     scale,
     recommended: { width: native, height: native, steps: 20, guidance: native <= 128 ? 3 : 7, sampler: 'DDIM', ...manifest.recommended },
     vocabulary: manifest.vocabulary ?? {},

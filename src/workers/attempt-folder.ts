@@ -8,7 +8,10 @@ import { isAlive } from '../../host/processes.mjs'
 /** Where workers make their folders: shared memory where there is some, for attempt files live for seconds. */
 export const attemptRoot = (): string => join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `darkroom-attempts-${userInfo().uid}`)
 
-/** Makes the worker's own folder under `root`, and removes those of dead workers of this host: a killed one could not do it itself. */
+/**
+ * Makes the worker's own folder under `root`, and removes those of dead workers of this host: a killed one could not do
+ * it itself.
+ */
 export async function openAttemptFolder(root: string, host: string, epoch: string): Promise<string> {
   await mkdir(root, { recursive: true, mode: 0o700 })
   for (const name of await readdir(root)) {

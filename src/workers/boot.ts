@@ -111,7 +111,8 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   closers.push(() => farewell(port.close()))
   const { device, lease } = await takeDevice(redis, host, ready, owner)
   closers.push(async () => {
-    // The device is free only when the child does not use it any more; and what fails with the child is still told through the port.
+    // The device is free only when the child does not use it any more; and what fails with the child is still told
+    // through the port.
     await child.stop(childGraceMs)
     await farewell(lease[Symbol.asyncDispose]())
   })
@@ -143,7 +144,10 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   return node
 }
 
-/** A GPU has one slot, a CPU as many as there are workers on it: each takes the first that is free. @throws DarkroomError `device.taken` */
+/**
+ * A GPU has one slot, a CPU as many as there are workers on it: each takes the first that is free.
+ * @throws DarkroomError `device.taken`
+ */
 async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner: string): Promise<{ device: string; lease: DeviceLease }> {
   const { kind, uuid, index } = hardware
   const name = `${host}-${kind}-${uuid?.replaceAll('-', '').toLowerCase().slice(0, 8) ?? index}`

@@ -1,13 +1,16 @@
 /**
- * The exactness key: what decides the bits of a picture, hashed. Python knows the facts (`facts` in python/darkroom/exactness.py: hardware
- * class, build, settings); what the node adds is its PNG encoder.
+ * The exactness key: what decides the bits of a picture, hashed. Python knows the facts (`facts` in
+ * python/darkroom/exactness.py: hardware class, build, settings); what the node adds is its PNG encoder.
  */
 import { createHash } from 'node:crypto'
 import { pngEncoder } from '../domains/postprocessing/png.ts'
 import type { Exactness } from '../domains/values.ts'
 import type { Ready } from './python/protocol.ts'
 
-/** `facts` as the child sent them; those returned go into the file's receipt. The key is the first 8 hex digits of their SHA-256. */
+/**
+ * `facts` as the child sent them; those returned go into the file's receipt. The key is the first 8 hex digits of their
+ * SHA-256.
+ */
 export function exactnessOf(facts: Ready['facts']): Exactness {
   const text = canonical({ ...facts, build: { ...facts.build, png: pngEncoder } })
   return { key: createHash('sha256').update(text).digest('hex').slice(0, 8), facts: JSON.parse(text) as Record<string, unknown> }

@@ -1,10 +1,11 @@
 /**
- * Notices a lane that takes no job although jobs wait for it and it has room: a loop that is stuck, a queue that was paused by hand, a device
- * that is not there. Its worker goes on publishing itself all the while, so no other process would see it.
+ * Notices a lane that takes no job although jobs wait for it and it has room: a loop that is stuck, a queue that was
+ * paused by hand, a device that is not there. Its worker goes on publishing itself all the while, so no other process
+ * would see it.
  */
 import { Queue } from 'bullmq'
 import { keys } from '../keys.ts'
-import { ask, type Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 
 /** A lane that has taken no job for this long, at every look, is stalled, ms. */
 const stallMs = 10_000
@@ -41,7 +42,7 @@ export class LaneWatch {
   /** Jobs of a paused queue count too: BullMQ leaves them where they wait. */
   async #waiting(): Promise<number> {
     const counts = this.#queues.map((queue) => queue.getJobCountByTypes('prioritized', 'waiting'))
-    return (await ask(Promise.all(counts))).reduce((sum, count) => sum + count, 0)
+    return (await translated(Promise.all(counts))).reduce((sum, count) => sum + count, 0)
   }
 
   async close(): Promise<void> {

@@ -57,8 +57,9 @@ export interface DeviceLaneOptions extends LaneOptions {
 }
 
 /**
- * The lane of steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves one queue and blocks
- * on it, so this lane fetches jobs by hand. The dispatcher's wake ends its pause; polling makes up for a wake that was lost.
+ * The lane of steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves
+ * one queue and blocks on it, so this lane fetches jobs by hand. The dispatcher's wake ends its pause; polling makes up
+ * for a wake that was lost.
  */
 export class DeviceLane implements LaneHandle {
   readonly #options: DeviceLaneOptions

@@ -77,7 +77,10 @@ export interface NodeParts {
 
 export class WorkerNode {
   readonly id: string
-  /** Resolves when the node has drained by itself: its Python child cannot be started any more, or another worker holds its device. */
+  /**
+   * Resolves when the node has drained by itself: its Python child cannot be started any more, or another worker holds
+   * its device.
+   */
   readonly ended: Promise<DarkroomError>
   readonly #parts: NodeParts
   readonly #runner: StepRunner

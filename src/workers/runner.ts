@@ -1,4 +1,7 @@
-/** From job to result: leases the step that a job names, runs its operation while the lease is renewed, and delivers the outcome. */
+/**
+ * From job to result: leases the step that a job names, runs its operation while the lease is renewed, and delivers the
+ * outcome.
+ */
 import { deviceLost, type Lane, type Operation, type OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError, sessionError, workerError, workflowError } from '../errors.ts'
 import type { Reservation } from '../farm/reservations.ts'
@@ -31,7 +34,10 @@ export interface StepRunnerOptions {
   /** Who leases a step of that lane. */
   taker(lane: Lane): Taker
   tools(attempt: Attempt): ToolsOptions
-  /** Reserves slot, memory and model of the device for a step that runs on it. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  /**
+   * Reserves slot, memory and model of the device for a step that runs on it.
+   * @throws DarkroomError `memory.reserved`, `memory.exhausted`
+   */
   reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
   /** How many host steps of a session are chained before the sessions that wait in the queue get their turn. */
   maxInARow: number
@@ -120,7 +126,8 @@ export class StepRunner {
       let attempt: Attempt | undefined = taken.attempt
       for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.maxInARow)
     } catch (error) {
-      // Redis was away, or the engine found a broken session: the lease ends by itself and the sweep dispatches the step again.
+      // Redis was away, or the engine found a broken session: the lease ends by itself and the sweep dispatches the
+      // step again.
       log.error({ job: jobId, err: error }, 'a step was left to the sweep')
     }
     return undefined
@@ -187,7 +194,10 @@ export class StepRunner {
     }
   }
 
-  /** The outcome of the operation; undefined when it is abandoned: the session was cancelled, or another attempt has the step. */
+  /**
+   * The outcome of the operation; undefined when it is abandoned: the session was cancelled, or another attempt has the
+   * step.
+   */
   async #outcome(running: Running): Promise<Delivery | Released | undefined> {
     const { attempt, tools } = running
     const operation = this.#options.operations[attempt.step]
@@ -215,5 +225,8 @@ export class StepRunner {
   }
 }
 
-/** Redis did not answer to a reservation. That is no failure of the step: nothing is delivered, and the sweep dispatches it again. */
+/**
+ * Redis did not answer to a reservation. That is no failure of the step: nothing is delivered, and the sweep dispatches
+ * it again.
+ */
 class Unreserved extends Error {}

@@ -199,7 +199,10 @@ export class AttemptTools implements Tools {
     }
   }
 
-  /** Writes input artifacts as files of the attempt. One whose bytes are gone or broken is left out, and the child does without. */
+  /**
+   * Writes input artifacts as files of the attempt. One whose bytes are gone or broken is left out, and the child does
+   * without.
+   */
   async #lay(files: Record<string, string | null>): Promise<Record<string, FileGiven>> {
     const laid: Record<string, FileGiven> = {}
     for (const [name, sha256] of Object.entries(files)) {

@@ -1,5 +1,5 @@
 /** SPEC of bad input: every refusal names code, field, what was wrong and what to do; nothing half-done stays behind. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { picture, sketchOf, startHarness, type Harness } from './harness.ts'
 
 let h: Harness
@@ -15,7 +15,7 @@ afterAll(async () => {
 const json = { 'Content-Type': 'application/json' }
 
 describe('bodies', () => {
-  test.each(['{', '', 'nonsense', '{"workflow":', "{'workflow':1}", '{"a":1}}', '\u0000', '[1,', 'NaN', '\ufeff{}x', '['.repeat(100_000)])(
+  it.each(['{', '', 'nonsense', '{"workflow":', "{'workflow':1}", '{"a":1}}', '\u0000', '[1,', 'NaN', '\ufeff{}x', '['.repeat(100_000)])(
     'malformed JSON %#',
     async (body) => {
       const answer = await h.client.request('POST', '/v1/sessions', { headers: json, body })
@@ -24,19 +24,19 @@ describe('bodies', () => {
     },
   )
 
-  test.each(['null', '[]', '1', '"text"', 'true'])('JSON that is no object: %s', async (body) => {
+  it.each(['null', '[]', '1', '"text"', 'true'])('JSON that is no object: %s', async (body) => {
     const answer = await h.client.request('POST', '/v1/sessions', { headers: json, body })
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'body' })
   })
 
-  test('an unknown field beside and inside the input', async () => {
+  it('an unknown field beside and inside the input', async () => {
     const beside = await h.client.post('/v1/sessions', { ...picture(), webhook: 'https://x.example' })
     expect(beside.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'webhook', problems: [{ field: 'webhook' }] })
     const inside = await h.client.post('/v1/sessions', picture({ stepz: 3, cfg: 1 }))
     expect(inside.json).toMatchObject({ status: 422, code: 'api.invalid', problems: [{ field: 'input.stepz' }, { field: 'input.cfg' }] })
   })
 
-  test('a body over the limit, with its length told or not', async () => {
+  it('a body over the limit, with its length told or not', async () => {
     const body = JSON.stringify(picture({ prompt: 'x'.repeat(1024 * 1024) }))
     const told = await h.client.request('POST', '/v1/sessions', { headers: json, body })
     expect(told.json).toMatchObject({ status: 413, code: 'api.too_large', field: 'body' })
@@ -44,13 +44,13 @@ describe('bodies', () => {
     expect(untold.json).toMatchObject({ status: 413, code: 'api.too_large' })
   })
 
-  test('a prompt of nearly a megabyte', async () => {
+  it('a prompt of nearly a megabyte', async () => {
     const answer = await h.client.post('/v1/sessions', picture({ prompt: 'x'.repeat(1_000_000) }))
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'input.prompt' })
     expect(answer.text.length).toBeLessThan(2000)
   })
 
-  test('fields in the body of a verb that takes none', async () => {
+  it('fields in the body of a verb that takes none', async () => {
     const path = '/v1/sessions/0-00000000000000000000000000'
     const answer = await h.client.post(`${path}/cancel`, { force: true })
     expect(answer.json).toMatchObject({ status: 422, field: 'force' })
@@ -67,7 +67,7 @@ describe('bodies', () => {
 })
 
 describe('the input of image-generation', () => {
-  test.each([
+  it.each([
     [{ prompt: 'a\u0000b' }, 'input.prompt', /control characters/],
     [{ prompt: 'half a pair \ud83d' }, 'input.prompt', /control characters/],
     [{ negativePrompt: '\u001b[31m' }, 'input.negativePrompt', /control characters/],
@@ -97,7 +97,7 @@ describe('the input of image-generation', () => {
     expect(answer.json.problems).toContainEqual({ field, message: expect.stringMatching(message) })
   })
 
-  test('every field at fault is named at once', async () => {
+  it('every field at fault is named at once', async () => {
     const answer = await h.client.post('/v1/sessions', picture({ width: 65, steps: 0, sampler: 'x' }))
     expect(answer.json.problems.map(({ field }: { field: string }) => field).toSorted()).toEqual([
       'input.sampler',
@@ -106,7 +106,7 @@ describe('the input of image-generation', () => {
     ])
   })
 
-  test.each(['no-such-model', '../darkroom-tiny', '/etc/passwd', 'darkroom-tiny/unet', '..', 'DARKROOM-TINY'])(
+  it.each(['no-such-model', '../darkroom-tiny', '/etc/passwd', 'darkroom-tiny/unet', '..', 'DARKROOM-TINY'])(
     'an unknown model %j',
     async (model) => {
       const answer = await h.client.post('/v1/sessions', picture({ model }))
@@ -116,7 +116,7 @@ describe('the input of image-generation', () => {
 })
 
 describe('the submission', () => {
-  test.each([
+  it.each([
     [{ workflow: 'no-such' }, 'workflow', 'workflow.unknown'],
     [{ workflow: 'image-generation@99' }, 'workflow', 'workflow.unknown'],
     [{ workflow: '' }, 'workflow', 'api.invalid'],
@@ -137,19 +137,19 @@ describe('the submission', () => {
     expect(answer.json).toMatchObject({ status: 422, code, field })
   })
 
-  test.each(['', 'has space', 'x'.repeat(256), 'ümlaut'])('the Idempotency-Key %j', async (key) => {
+  it.each(['', 'has space', 'x'.repeat(256), 'ümlaut'])('the Idempotency-Key %j', async (key) => {
     const answer = await h.client.post('/v1/sessions', sketchOf('key'), { 'Idempotency-Key': key })
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'idempotency-key' })
   })
 
-  test('a query parameter that there is not: what was meant by it must not be done without it', async () => {
+  it('a query parameter that there is not: what was meant by it must not be done without it', async () => {
     const answer = await h.client.post('/v1/sessions?dryRun=true', picture())
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'dryRun' })
   })
 })
 
 describe('queries and paths', () => {
-  test.each([
+  it.each([
     ['limit=0', 'limit'],
     ['limit=201', 'limit'],
     ['limit=-1', 'limit'],
@@ -171,7 +171,7 @@ describe('queries and paths', () => {
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field })
   })
 
-  test.each([
+  it.each([
     'x',
     '0',
     '..',
@@ -193,7 +193,7 @@ describe('queries and paths', () => {
     }
   })
 
-  test.each([
+  it.each([
     ['after=-1', {}],
     ['after=x', {}],
     ['after=1e3', {}],
@@ -205,7 +205,7 @@ describe('queries and paths', () => {
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid' })
   })
 
-  test('a path and a method that there are not', async () => {
+  it('a path and a method that there are not', async () => {
     expect((await h.client.get('/v1/nothing')).json).toMatchObject({ status: 404, code: 'api.not_found' })
     expect((await h.client.post('/v1/sessions/x/explode')).json).toMatchObject({ status: 404, code: 'api.not_found' })
     expect((await h.client.get('/v1/workflows/none')).json).toMatchObject({ status: 404, code: 'workflow.unknown' })

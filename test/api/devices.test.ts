@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyStore } from '../../src/api-keys.ts'
 import { keys } from '../../src/keys.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { ApiClient, type Answer } from '../support/http.ts'
 
 interface Event {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { workflows as builtIn } from '../../src/workflows/index.ts'
 import { ApiClient, ResponseValidator } from '../support/http.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
@@ -19,7 +19,7 @@ beforeAll(async () => {
 afterAll(() => h.stop())
 
 describe('the OpenAPI document', () => {
-  test('is 3.1 and names every route of the API', async () => {
+  it('is 3.1 and names every route of the API', async () => {
     const { json } = await h.client.get('/openapi.json')
     expect(json.openapi).toBe('3.1.0')
     expect(Object.keys(json.paths).toSorted()).toEqual([
@@ -61,7 +61,7 @@ describe('the OpenAPI document', () => {
     ])
   })
 
-  test('every operation has a summary, a tag, problems; all but the probes ask for a key', async () => {
+  it('every operation has a summary, a tag, problems; all but the probes ask for a key', async () => {
     const { json } = await h.client.get('/openapi.json')
     for (const [path, methods] of Object.entries<Record<string, Operation>>(json.paths)) {
       for (const [method, operation] of Object.entries(methods)) {
@@ -78,7 +78,7 @@ describe('the OpenAPI document', () => {
     }
   })
 
-  test('every reference in it leads somewhere', async () => {
+  it('every reference in it leads somewhere', async () => {
     const { json, text } = await h.client.get('/openapi.json')
     const references = [...text.matchAll(/"\$ref":"#\/([^"]+)"/g)].map((match) => match[1] ?? '')
     expect(references.length).toBeGreaterThan(20)
@@ -93,7 +93,7 @@ describe('the OpenAPI document', () => {
     }
   })
 
-  test('holds the input schema of every workflow, as GET /v1/workflows does', async () => {
+  it('holds the input schema of every workflow, as GET /v1/workflows does', async () => {
     const { json } = await h.client.get('/openapi.json')
     const { workflows } = (await h.client.get('/v1/workflows')).json
     expect(workflows.map(({ name }: { name: string }) => name)).toEqual([...builtIn.map(({ name }) => name), 'sketch'])
@@ -109,7 +109,7 @@ describe('the OpenAPI document', () => {
     expect((await h.client.get('/v1/workflows/image-generation@1')).json).toEqual(generation)
   })
 
-  test('the checker of responses notices what is not in it', async () => {
+  it('the checker of responses notices what is not in it', async () => {
     const { json } = await h.client.get('/openapi.json')
     const validator = new ResponseValidator(json)
     const session = (await h.client.post('/v1/sessions', sketchOf('checked'))).json
@@ -132,7 +132,7 @@ describe('the OpenAPI document', () => {
 })
 
 describe('the reference page', () => {
-  test('needs nothing from outside and runs nothing inline', async () => {
+  it('needs nothing from outside and runs nothing inline', async () => {
     const page = await h.client.get('/docs')
     expect(page.status).toBe(200)
     const policy = page.headers['content-security-policy'] ?? ''
@@ -151,7 +151,7 @@ describe('the reference page', () => {
     }
   })
 
-  test('serves the bundle that is installed, whole', async () => {
+  it('serves the bundle that is installed, whole', async () => {
     const file = createRequire(import.meta.url).resolve('swagger-ui-dist/swagger-ui-bundle.js')
     expect((await h.client.get('/docs/swagger-ui-bundle.js')).bytes.equals(readFileSync(file))).toBe(true)
     expect((await h.client.get('/docs/package.json')).status).toBe(404)
@@ -160,7 +160,7 @@ describe('the reference page', () => {
 })
 
 describe('the board', () => {
-  test('shows the lanes and their jobs', async () => {
+  it('shows the lanes and their jobs', async () => {
     await h.client.post('/v1/sessions', sketchOf('on the board'))
     const page = await h.client.get('/admin/queues')
     expect(page.status).toBe(200)
@@ -172,7 +172,7 @@ describe('the board', () => {
     expect((await h.client.get('/admin/queues/queue/host')).status).toBe(200)
   })
 
-  test.each([
+  it.each([
     ['PUT', '/admin/queues/api/queues/host/pause'],
     ['PUT', '/admin/queues/api/queues/pause'],
     ['PUT', '/admin/queues/api/queues/host/empty'],
@@ -187,7 +187,7 @@ describe('the board', () => {
     expect(await queue?.isPaused()).toBe(false)
   })
 
-  test('with the switch, operators may write', async () => {
+  it('with the switch, operators may write', async () => {
     const api = await h.another({ boardWrite: true })
     const client = new ApiClient(api.url)
     const [queue] = await h.engine.queues()
@@ -201,7 +201,7 @@ describe('the board', () => {
     for (const { id } of await h.keys.list()) await h.keys.revoke(id)
   })
 
-  test('what it refuses itself is a problem, too', async () => {
+  it('what it refuses itself is a problem, too', async () => {
     expect((await h.client.get('/admin/queues/api/queues/none/jobs')).json).toMatchObject({ status: 404, code: 'api.not_found' })
     expect((await h.client.get('/admin/queues/static/none.js')).json).toMatchObject({ status: 404 })
     expect((await h.client.get('/admin/none')).json).toMatchObject({ status: 404, code: 'api.not_found' })

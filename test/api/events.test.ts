@@ -1,5 +1,5 @@
 import { request } from 'node:http'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { ApiClient, send, type ServerSentEvent } from '../support/http.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
@@ -21,7 +21,7 @@ async function collect(client: ApiClient, path: string, headers: Record<string, 
 }
 
 describe('replay', () => {
-  test('the whole history, numbered from 1, then the stream ends', async () => {
+  it('the whole history, numbered from 1, then the stream ends', async () => {
     const id = await submit()
     await h.finish(id)
     const events = await collect(h.client, `/v1/sessions/${id}/events`)
@@ -37,7 +37,7 @@ describe('replay', () => {
     })
   })
 
-  test('goes on after Last-Event-ID, which counts more than `after`', async () => {
+  it('goes on after Last-Event-ID, which counts more than `after`', async () => {
     const id = await submit()
     await h.finish(id)
     const path = `/v1/sessions/${id}/events`
@@ -46,7 +46,7 @@ describe('replay', () => {
     expect((await collect(h.client, `${path}?after=0`, { 'Last-Event-ID': '3' })).map((event) => event.id)).toEqual(['4'])
   })
 
-  test('204 after the last event of an ended session, so that an EventSource stops', async () => {
+  it('204 after the last event of an ended session, so that an EventSource stops', async () => {
     const id = await submit()
     await h.finish(id)
     for (const last of ['4', '5', '999999999']) {
@@ -55,7 +55,7 @@ describe('replay', () => {
     }
   })
 
-  test('a history longer than a page', async () => {
+  it('a history longer than a page', async () => {
     const id = await submit()
     const entry = JSON.stringify({ type: 'step.noted', at: 1, note: 'x' })
     await h.redis.rpush(keys.history(id), ...Array.from({ length: 1203 }, () => entry))
@@ -67,7 +67,7 @@ describe('replay', () => {
 })
 
 describe('following', () => {
-  test('events arrive as they happen, the terminal one ends the stream', async () => {
+  it('events arrive as they happen, the terminal one ends the stream', async () => {
     const id = await submit()
     const arrived: { event: string; at: number }[] = []
     const stream = (async () => {
@@ -83,7 +83,7 @@ describe('following', () => {
     expect((arrived.at(-1)?.at ?? 0) - cancelledAt).toBeLessThan(500)
   })
 
-  test('a lost wake is made up for within about a second', async () => {
+  it('a lost wake is made up for within about a second', async () => {
     const id = await submit()
     const stream = collect(h.client, `/v1/sessions/${id}/events`)
     await pause(100)
@@ -98,7 +98,7 @@ describe('following', () => {
     expect(performance.now() - startedAt).toBeLessThan(2500)
   })
 
-  test('a deleted session ends its streams', async () => {
+  it('a deleted session ends its streams', async () => {
     const id = await submit()
     const stream = collect(h.client, `/v1/sessions/${id}/events?after=2`)
     await pause(100)
@@ -106,7 +106,7 @@ describe('following', () => {
     expect(await stream).toEqual([])
   })
 
-  test('fifty followers of one session see the same', async () => {
+  it('fifty followers of one session see the same', async () => {
     const id = await submit()
     const streams = Array.from({ length: 50 }, () => collect(h.client, `/v1/sessions/${id}/events`))
     await pause(300)
@@ -116,7 +116,7 @@ describe('following', () => {
 })
 
 describe('progress', () => {
-  test('at most five frames a second, without ids, the latest last', async () => {
+  it('at most five frames a second, without ids, the latest last', async () => {
     const id = await submit()
     const frames: { at: number; frame: ServerSentEvent }[] = []
     const stream = (async () => {
@@ -140,7 +140,7 @@ describe('progress', () => {
     expect(calls.at(-1)).toBe(100)
   })
 
-  test('the latest comes first of all to one who joins late, and is never replayed to one who comes back to the end', async () => {
+  it('the latest comes first of all to one who joins late, and is never replayed to one who comes back to the end', async () => {
     const id = await submit()
     const attempt = await h.take(id)
     await h.port.progress(attempt, { stage: 'run', call: 3, calls: 10, rate: 2, etaS: 3.5 })
@@ -161,7 +161,7 @@ describe('progress', () => {
 })
 
 describe('restarts', () => {
-  test('a stream that an API restart cut goes on in the next one, nothing lost or doubled', async () => {
+  it('a stream that an API restart cut goes on in the next one, nothing lost or doubled', async () => {
     const id = await submit()
     const first = await h.another()
     const before: ServerSentEvent[] = []
@@ -183,7 +183,7 @@ describe('restarts', () => {
     expect([...entries(before), ...entries(after)].map((event) => event.id)).toEqual(['1', '2', '3', '4'])
   })
 
-  test('closing does not wait for a client that has stopped reading', async () => {
+  it('closing does not wait for a client that has stopped reading', async () => {
     const id = await submit()
     const entry = JSON.stringify({ type: 'step.noted', at: 1, note: 'x'.repeat(10_000) })
     await h.redis.rpush(keys.history(id), ...Array.from({ length: 3000 }, () => entry))
@@ -200,7 +200,7 @@ describe('restarts', () => {
     deaf.destroy()
   }, 15_000)
 
-  test('a closed API accepts nothing', async () => {
+  it('a closed API accepts nothing', async () => {
     const api = await h.another()
     expect((await send(api.url, 'GET', '/v1/health')).status).toBe(200)
     await api.close()
@@ -208,7 +208,7 @@ describe('restarts', () => {
   })
 })
 
-test('a Redis that is away for some seconds does not cut a stream', async () => {
+it('a Redis that is away for some seconds does not cut a stream', async () => {
   const id = await submit()
   const stream = collect(h.client, `/v1/sessions/${id}/events`)
   await pause(100)
@@ -219,13 +219,13 @@ test('a Redis that is away for some seconds does not cut a stream', async () => 
   expect(entries(await stream).map((event) => event.id)).toEqual(['1', '2', '3', '4'])
 }, 15_000)
 
-test('a client that leaves is forgotten', async () => {
+it('a client that leaves is forgotten', async () => {
   const id = await submit()
   for (let i = 0; i < 20; i++) for await (const _ of h.client.events(`/v1/sessions/${id}/events`)) break
   await expect.poll(async () => (await h.redis.pubsub('NUMSUB', keys.events(id)))[1], { timeout: 5000 }).toBe(0)
 })
 
-test('HEAD opens no stream', async () => {
+it('HEAD opens no stream', async () => {
   const id = await submit()
   const answer = await h.client.request('HEAD', `/v1/sessions/${id}/events`)
   expect([answer.status, answer.headers['content-type']]).toEqual([200, 'text/event-stream'])

@@ -1,6 +1,6 @@
 import { request } from 'node:http'
 import { connect } from 'node:net'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ApiClient } from '../support/http.ts'
 import { picture, sketchOf, startHarness, type Harness } from './harness.ts'
 
@@ -27,7 +27,7 @@ const everywhere = [
 ] as const
 
 describe.each(everywhere)('%s %s', (method, path) => {
-  test.each([
+  it.each([
     'evil.example',
     'evil.example:4780',
     'localhost.evil.example',
@@ -42,7 +42,7 @@ describe.each(everywhere)('%s %s', (method, path) => {
     expect(answer.json.remedy).toMatch('DARKROOM_ALLOWED_HOSTS')
   })
 
-  test.each(['https://evil.example', 'null', 'http://localhost:1', 'http://127.0.0.1', 'file://', 'http://localhost.evil.example'])(
+  it.each(['https://evil.example', 'null', 'http://localhost:1', 'http://127.0.0.1', 'file://', 'http://localhost.evil.example'])(
     'refuses the foreign Origin %s',
     async (origin) => {
       const answer = await h.client.request(method, path, { headers: { Origin: origin } })
@@ -52,19 +52,19 @@ describe.each(everywhere)('%s %s', (method, path) => {
     },
   )
 
-  test('refuses what a page of another site sends without an Origin', async () => {
+  it('refuses what a page of another site sends without an Origin', async () => {
     const answer = await h.client.request(method, path, { headers: { 'Sec-Fetch-Site': 'cross-site' } })
     expect(answer.status).toBe(403)
     expect(answer.json).toMatchObject({ code: 'api.origin_refused', field: 'Sec-Fetch-Site' })
   })
 
-  test.each(['X-Forwarded-For', 'Forwarded'])('refuses a keyless request that carries %s', async (header) => {
+  it.each(['X-Forwarded-For', 'Forwarded'])('refuses a keyless request that carries %s', async (header) => {
     const answer = await h.client.request(method, path, { headers: { [header]: '203.0.113.7' } })
     expect(answer.status).toBe(403)
     expect(answer.json).toMatchObject({ code: 'api.forwarded_refused', field: header })
   })
 
-  test.each([
+  it.each([
     'text/plain',
     'application/x-www-form-urlencoded',
     'multipart/form-data; boundary=x',
@@ -77,7 +77,7 @@ describe.each(everywhere)('%s %s', (method, path) => {
   })
 })
 
-test('a refused submission leaves nothing behind', async () => {
+it('a refused submission leaves nothing behind', async () => {
   const before = (await h.client.get('/v1/sessions')).json.sessions.length
   await h.client.request('POST', '/v1/sessions', { headers: { 'Content-Type': 'text/plain' }, body: JSON.stringify(picture()) })
   await h.client.post('/v1/sessions', picture(), { Origin: 'https://evil.example' })
@@ -85,7 +85,7 @@ test('a refused submission leaves nothing behind', async () => {
   expect((await h.client.get('/v1/sessions')).json.sessions).toHaveLength(before)
 })
 
-test('a body without a type, a compressed body, an empty form are refused', async () => {
+it('a body without a type, a compressed body, an empty form are refused', async () => {
   const bare = await h.client.request('POST', '/v1/sessions', { body: JSON.stringify(picture()) })
   expect(bare.json).toMatchObject({ status: 415, field: 'Content-Type' })
   const packed = await h.client.post('/v1/sessions', picture(), { 'Content-Encoding': 'gzip' })
@@ -94,11 +94,11 @@ test('a body without a type, a compressed body, an empty form are refused', asyn
   expect(form.json).toMatchObject({ status: 415 })
 })
 
-test.each(['localhost', 'LOCALHOST:4780', '127.0.0.1', '127.0.0.1:9', '[::1]:80'])('answers to its own name %s', async (host) => {
+it.each(['localhost', 'LOCALHOST:4780', '127.0.0.1', '127.0.0.1:9', '[::1]:80'])('answers to its own name %s', async (host) => {
   expect((await h.client.get('/v1/health', { headers: { Host: host } })).status).toBe(200)
 })
 
-test('answers its own pages, and users who type the address', async () => {
+it('answers its own pages, and users who type the address', async () => {
   const { host } = new URL(h.url)
   expect((await h.client.get('/v1/sessions', { headers: { Origin: h.url, 'Sec-Fetch-Site': 'same-origin' } })).status).toBe(200)
   expect((await h.client.get('/v1/sessions', { headers: { Origin: `https://${host}` } })).status).toBe(200)
@@ -106,7 +106,7 @@ test('answers its own pages, and users who type the address', async () => {
   expect((await h.client.post('/v1/sessions', sketchOf('own page'), { Origin: h.url })).status).toBe(202)
 })
 
-test('further hosts and origins are a setting; only then is there CORS', async () => {
+it('further hosts and origins are a setting; only then is there CORS', async () => {
   const { url } = await h.another({ allowedHosts: ['darkroom.lan', 'box:8080'], allowedOrigins: ['https://table.example'] })
   const client = new ApiClient(url)
   expect((await client.get('/v1/health', { headers: { Host: 'darkroom.lan:1234' } })).status).toBe(200)
@@ -128,20 +128,20 @@ test('further hosts and origins are a setting; only then is there CORS', async (
   expect((await client.get('/v1/sessions', { headers: { Origin: 'https://other.example' } })).status).toBe(403)
 })
 
-test('without allowed origins no CORS header is ever sent', async () => {
+it('without allowed origins no CORS header is ever sent', async () => {
   const answer = await h.client.request('OPTIONS', '/v1/sessions', { headers: { 'Access-Control-Request-Method': 'POST' } })
   expect(answer.status).toBe(405)
   expect(Object.keys(answer.headers).filter((name) => name.startsWith('access-control'))).toEqual([])
 })
 
-test.each(['ev il', 'user@localhost', 'localhost:99999', 'localhost/x'])('a Host that is no name (%s) is a problem too', async (host) => {
+it.each(['ev il', 'user@localhost', 'localhost:99999', 'localhost/x'])('a Host that is no name (%s) is a problem too', async (host) => {
   const { status, type, text } = await raw(`GET /v1/health HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
   expect([400, 421]).toContain(status)
   expect(type).toBe('application/problem+json')
   expect(JSON.parse(text)).toMatchObject({ status, requestId: expect.any(String) })
 })
 
-test('bytes that are no HTTP, and headers too large, are a problem too', async () => {
+it('bytes that are no HTTP, and headers too large, are a problem too', async () => {
   const broken = await raw('NONSENSE\r\n\r\n')
   expect(broken).toMatchObject({ status: 400, type: 'application/problem+json' })
   const large = await raw(`GET /v1/health HTTP/1.1\r\nHost: localhost\r\nX-Long: ${'x'.repeat(20_000)}\r\n\r\n`)
@@ -149,12 +149,12 @@ test('bytes that are no HTTP, and headers too large, are a problem too', async (
   expect(JSON.parse(large.text)).toMatchObject({ status: 431 })
 })
 
-test('two Host headers do not pass as one', async () => {
+it('two Host headers do not pass as one', async () => {
   const { status } = await raw('GET /v1/health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n')
   expect([400, 421]).toContain(status)
 })
 
-test('an absolute request target does not replace the Host', async () => {
+it('an absolute request target does not replace the Host', async () => {
   const answer = await new Promise<number | undefined>((resolve, reject) => {
     const { port } = new URL(h.url)
     request({ port, host: '127.0.0.1', path: 'http://localhost/v1/health', headers: { Host: 'evil.example' } }, (response) => {

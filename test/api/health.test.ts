@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { publishWorker, withdrawWorker } from '../../src/farm/presence.ts'
 import { scopes } from '../../src/api-keys.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
@@ -33,11 +33,11 @@ const worker: WorkerRecord = {
 }
 
 describe('readiness', () => {
-  test('nothing waits: ready, without any worker', async () => {
+  it('nothing waits: ready, without any worker', async () => {
     expect((await h.client.get('/v1/ready')).json).toEqual({ status: 'ready' })
   })
 
-  test('not while jobs wait and nobody takes them; again when they are gone', async () => {
+  it('not while jobs wait and nobody takes them; again when they are gone', async () => {
     const { id } = (await h.client.post('/v1/sessions', sketchOf('waits'))).json
     await expect.poll(async () => (await h.client.get('/v1/ready')).status, { timeout: 10_000 }).toBe(503)
     const { json, headers } = await h.client.get('/v1/ready')
@@ -49,7 +49,7 @@ describe('readiness', () => {
   })
 })
 
-test('workers as they describe themselves, with the age of what they said', async () => {
+it('workers as they describe themselves, with the age of what they said', async () => {
   await publishWorker(h.redis, worker, [])
   await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers).toHaveLength(1)
   const [seen] = (await h.client.get('/v1/workers')).json.workers
@@ -71,7 +71,7 @@ test('workers as they describe themselves, with the age of what they said', asyn
   await withdrawWorker(h.redis, worker.id)
 })
 
-test('without Redis: alive, not ready, and every other answer is 503 with Retry-After', async () => {
+it('without Redis: alive, not ready, and every other answer is 503 with Retry-After', async () => {
   const own = await startHarness()
   try {
     const { id } = (await own.client.post('/v1/sessions', sketchOf('x'))).json
@@ -102,7 +102,7 @@ test('without Redis: alive, not ready, and every other answer is 503 with Retry-
   }
 })
 
-test('above 80 % of maxmemory submits are refused, reads are not', async () => {
+it('above 80 % of maxmemory submits are refused, reads are not', async () => {
   const own = await startHarness()
   try {
     const used = Number(/used_memory:(\d+)/.exec(await own.redis.info('memory'))?.[1])

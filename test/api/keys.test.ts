@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { scopes } from '../../src/api-keys.ts'
 import { startApi } from '../../src/api/server.ts'
 import { keys as redisKeys } from '../../src/keys.ts'
@@ -19,7 +19,7 @@ beforeEach(async () => {
 })
 
 describe('the key store', () => {
-  test('shows a key once and stores its hash only', async () => {
+  it('shows a key once and stores its hash only', async () => {
     const { key, record } = await h.keys.add('laptop', ['read', 'submit'])
     expect(key).toMatch(/^dk_[0-9a-f]{8}_[\w-]{43}$/)
     expect(record).toMatchObject({ name: 'laptop', scopes: ['submit', 'read'] })
@@ -29,7 +29,7 @@ describe('the key store', () => {
     expect(JSON.stringify(await h.keys.list())).not.toMatch(/sha256|dk_/)
   })
 
-  test('finds a key by all of it and by nothing less', async () => {
+  it('finds a key by all of it and by nothing less', async () => {
     const { key, record } = await h.keys.add('laptop', ['read'])
     expect(await h.keys.find(key)).toEqual(record)
     const last = key.endsWith('A') ? 'B' : 'A'
@@ -47,7 +47,7 @@ describe('the key store', () => {
     }
   })
 
-  test('lists the oldest first and forgets revoked ones', async () => {
+  it('lists the oldest first and forgets revoked ones', async () => {
     const { record: first } = await h.keys.add('first', ['read'])
     while (Date.now() === first.createdAt) await new Promise(setImmediate)
     const { record: second } = await h.keys.add('second', ['operate'])
@@ -57,7 +57,7 @@ describe('the key store', () => {
     expect(await h.keys.list()).toEqual([second])
   })
 
-  test.each([
+  it.each([
     ['', ['read'], 'name'],
     ['x'.repeat(65), ['read'], 'name'],
     ['new\nline', ['read'], 'name'],
@@ -68,11 +68,11 @@ describe('the key store', () => {
 })
 
 describe('without a stored key', () => {
-  test('this machine needs none', async () => {
+  it('this machine needs none', async () => {
     expect((await h.client.get('/v1/sessions')).status).toBe(200)
   })
 
-  test('a key that somebody presents must be valid all the same', async () => {
+  it('a key that somebody presents must be valid all the same', async () => {
     const answer = await new ApiClient(h.url, { key: 'anything' }).get('/v1/sessions')
     expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized' })
     const forwarded = await new ApiClient(h.url, { key: 'anything' }).get('/v1/sessions', { headers: { 'X-Forwarded-For': '203.0.113.7' } })
@@ -83,20 +83,20 @@ describe('without a stored key', () => {
     .flat()
     .find((each) => each?.family === 'IPv4' && !each.internal)?.address
 
-  test.skipIf(address === undefined)('other machines need one, also where the last key was revoked', async () => {
+  it.skipIf(address === undefined)('other machines need one, also where the last key was revoked', async () => {
     const { port } = await h.another({ host: '0.0.0.0', allowedHosts: [address ?? ''] })
     const answer = await new ApiClient(`http://${address}:${port}`).get('/v1/sessions')
     expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized', detail: expect.stringMatching('other machines') })
     expect((await new ApiClient(`http://127.0.0.1:${port}`).get('/v1/sessions')).status).toBe(200)
   })
 
-  test('binding beyond this machine is refused', async () => {
+  it('binding beyond this machine is refused', async () => {
     const start = startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
     await expect(start).rejects.toMatchObject({ code: 'api.key_required', remedy: expect.stringMatching('darkroom keys add') })
   })
 })
 
-test('an API with another artifact folder than the farm refuses to start', async () => {
+it('an API with another artifact folder than the farm refuses to start', async () => {
   const first = await startApi(h.config, createLog('silent', 'api'))
   await first.close()
   const elsewhere = startApi({ ...h.config, data: join(h.config.data, 'elsewhere') }, createLog('silent', 'api'))
@@ -104,7 +104,7 @@ test('an API with another artifact folder than the farm refuses to start', async
 })
 
 describe('with a stored key', () => {
-  test.each([
+  it.each([
     '/v1/sessions',
     '/v1/sessions/x',
     '/v1/sessions/x/events',
@@ -130,12 +130,12 @@ describe('with a stored key', () => {
     }
   })
 
-  test('health, readiness and the document ask for none', async () => {
+  it('health, readiness and the document ask for none', async () => {
     await h.keys.add('laptop', ['read'])
     for (const path of ['/v1/health', '/v1/ready', '/openapi.json', '/docs']) expect((await h.client.get(path)).status).toBe(200)
   })
 
-  test('it opens as Bearer, and as the password of Basic', async () => {
+  it('opens as Bearer, and as the password of Basic', async () => {
     const { key } = await h.keys.add('laptop', [...scopes])
     for (const authorization of [`Bearer ${key}`, `bearer  ${key}`, `Basic ${Buffer.from(`anyone:${key}`).toString('base64')}`]) {
       expect((await h.client.get('/v1/sessions', { headers: { Authorization: authorization } })).status).toBe(200)
@@ -144,13 +144,13 @@ describe('with a stored key', () => {
     expect((await h.client.get(`/v1/sessions?key=${key}`)).status).toBe(401)
   })
 
-  test('it passes a proxy', async () => {
+  it('passes a proxy', async () => {
     const { key } = await h.keys.add('laptop', ['read'])
     const client = new ApiClient(h.url, { key })
     expect((await client.get('/v1/sessions', { headers: { 'X-Forwarded-For': '203.0.113.7' } })).status).toBe(200)
   })
 
-  test('a revoked one is worth nothing from the next request on', async () => {
+  it('a revoked one is worth nothing from the next request on', async () => {
     const client = await h.withKey('read')
     await h.withKey('read')
     expect((await client.get('/v1/sessions')).status).toBe(200)
@@ -158,7 +158,7 @@ describe('with a stored key', () => {
     expect((await client.get('/v1/sessions')).status).toBe(401)
   })
 
-  test('the API may listen beyond this machine', async () => {
+  it('the API may listen beyond this machine', async () => {
     const { key } = await h.keys.add('laptop', ['read'])
     const api = await startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
     try {
@@ -192,7 +192,7 @@ describe('scopes', () => {
     ['operate', 'PUT', '/admin/queues/api/queues/pause'],
   ] as const
 
-  test.each(requests)('%s is what %s %s needs', async (scope, method, path) => {
+  it.each(requests)('%s is what %s %s needs', async (scope, method, path) => {
     const options = method === 'POST' && path === '/v1/sessions' ? { body: sketchOf('scopes') } : {}
     const others = await h.withKey(...scopes.filter((other) => other !== scope))
     const refused = await others.request(method, path, options)
@@ -206,7 +206,7 @@ describe('scopes', () => {
 })
 
 describe('a key sees its own sessions', () => {
-  test('and of others not even that they exist', async () => {
+  it('and of others not even that they exist', async () => {
     const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
     const { id } = (await ann.post('/v1/sessions', sketchOf('hers'))).json
     expect((await ann.get(`/v1/sessions/${id}`)).json.keyId).toBe(ann.keyId)
@@ -231,7 +231,7 @@ describe('a key sees its own sessions', () => {
     expect((await ann.get(`/v1/sessions/${id}`)).json.status).toBe('queued')
   })
 
-  test('one idempotency key of two API keys means two sessions', async () => {
+  it('one idempotency key of two API keys means two sessions', async () => {
     const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
     const body = sketchOf('same')
     const hers = await ann.post('/v1/sessions', body, { 'Idempotency-Key': 'one' })
@@ -240,7 +240,7 @@ describe('a key sees its own sessions', () => {
     expect(hers.json.id).not.toBe(his.json.id)
   })
 
-  test('and its own pictures', async () => {
+  it('and its own pictures', async () => {
     const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
     const { id } = (await ann.post('/v1/sessions', sketchOf('a picture'))).json
     const sha256 = await h.finish(id)

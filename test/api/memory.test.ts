@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyStore, type Scope } from '../../src/api-keys.ts'
 import { readWorkers } from '../../src/farm/presence.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { ApiClient, type Answer } from '../support/http.ts'
 
 const MiB = 2 ** 20
@@ -166,6 +167,15 @@ describe('what is refused names its field, and leaves nothing', () => {
     })
     expect(problem(answer)).toEqual({ status, code, field: field === '' ? undefined : field })
     expect(answer.json.remedy).toMatch(/\w/)
+    expect(await held()).toBe(0)
+  })
+
+  it('however the allocation is asked for', async () => {
+    const submit = async (input: object): Promise<ReturnType<typeof problem>> =>
+      problem(await farm.client.post('/v1/sessions', { workflow: 'memory-allocate', input }, wait))
+    expect(await submit({ device: one, bytes: 2 ** 50 })).toEqual({ status: 422, code: 'memory.invalid', field: 'input.bytes' })
+    expect(await submit({ device: 'cuda:7', bytes: 1 })).toEqual({ status: 422, code: 'device.unknown', field: 'input.device' })
+    expect(await submit({ bytes: 1 })).toEqual({ status: 422, code: 'api.invalid', field: 'input.device' })
     expect(await held()).toBe(0)
   })
 

@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { ApiClient, type ServerSentEvent } from '../support/http.ts'
 import { picture, startHarness, type Harness } from './harness.ts'
@@ -39,7 +39,7 @@ async function spawnApi(): Promise<{ client: ApiClient; child: ChildProcess; exi
   return { client: new ApiClient(url), child, exited }
 }
 
-test('kill -9 in the middle of a stream: the next API goes on after Last-Event-ID, nothing lost or doubled', async () => {
+it('kill -9 in the middle of a stream: the next API goes on after Last-Event-ID, nothing lost or doubled', async () => {
   const first = await spawnApi()
   const { id } = (await first.client.post('/v1/sessions', picture(), { 'Idempotency-Key': 'kept' })).json
   const seen: ServerSentEvent[] = []
@@ -64,7 +64,7 @@ test('kill -9 in the middle of a stream: the next API goes on after Last-Event-I
   expect([again.status, again.json.id]).toEqual([200, id])
 }, 30_000)
 
-test('SIGTERM ends the streams and then the process, by itself', async () => {
+it('SIGTERM ends the streams and then the process, by itself', async () => {
   const { client, child, exited } = await spawnApi()
   const { id } = (await client.post('/v1/sessions', picture())).json
   let events = 0

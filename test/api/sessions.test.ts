@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { errorCatalogue, DarkroomError } from '../../src/errors.ts'
 import { statusOf } from '../../src/api/problem.ts'
 import { ApiClient } from '../support/http.ts'
@@ -14,7 +14,7 @@ const submit = async (text: string, more: Record<string, unknown> = {}): Promise
   (await h.client.post('/v1/sessions', sketchOf(text, more))).json.id
 
 describe('POST /v1/sessions', () => {
-  test('accepts: 202, the session made whole, where to find it', async () => {
+  it('accepts: 202, the session made whole, where to find it', async () => {
     const answer = await h.client.post('/v1/sessions', picture({ seed: undefined, sampler: undefined }))
     expect(answer.status).toBe(202)
     expect(answer.headers['location']).toBe(`/v1/sessions/${answer.json.id}`)
@@ -32,13 +32,13 @@ describe('POST /v1/sessions', () => {
     expect((await h.client.get(answer.headers['location'] ?? '')).json).toEqual(answer.json)
   })
 
-  test('keeps priority, tags and deadline', async () => {
+  it('keeps priority, tags and deadline', async () => {
     const { json } = await h.client.post('/v1/sessions', sketchOf('options', { priority: 9, tags: ['a', 'b:c'], deadlineS: 60 }))
     expect(json).toMatchObject({ priority: 9, tags: ['a', 'b:c'] })
     expect(Date.parse(json.deadlineAt) - Date.parse(json.createdAt)).toBe(60_000)
   })
 
-  test('a field named __proto__ reaches nothing', async () => {
+  it('a field named __proto__ reaches nothing', async () => {
     const body = '{"workflow":"sketch","__proto__":{"tags":["polluted"]},"input":{"text":"proto","__proto__":{"x":1}}}'
     const answer = await h.client.request('POST', '/v1/sessions', { headers: { 'Content-Type': 'application/json' }, body })
     if (answer.status !== 422) expect(answer.json).toMatchObject({ tags: [], input: { text: 'proto' } })
@@ -46,7 +46,7 @@ describe('POST /v1/sessions', () => {
     expect(({} as Record<string, unknown>)['tags']).toBeUndefined()
   })
 
-  test('a repeat with the same Idempotency-Key answers 200 with the same session', async () => {
+  it('a repeat with the same Idempotency-Key answers 200 with the same session', async () => {
     const key = { 'Idempotency-Key': 'repeat-1' }
     // Without a seed: the body as it was sent decides, not the one made whole.
     const first = await h.client.post('/v1/sessions', picture({ seed: undefined }), key)
@@ -57,7 +57,7 @@ describe('POST /v1/sessions', () => {
     expect(other.json).toMatchObject({ status: 422, code: 'session.idempotency_mismatch', field: 'Idempotency-Key' })
   })
 
-  test('thirty at once with one key make one session', async () => {
+  it('thirty at once with one key make one session', async () => {
     const answers = await Promise.all(
       Array.from({ length: 30 }, () => h.client.post('/v1/sessions', sketchOf('race'), { 'Idempotency-Key': 'race' })),
     )
@@ -68,7 +68,7 @@ describe('POST /v1/sessions', () => {
 })
 
 describe('Prefer: wait', () => {
-  test('answers 200 with the ended session', async () => {
+  it('answers 200 with the ended session', async () => {
     const pending = h.client.post('/v1/sessions', sketchOf('waited'), { Prefer: 'respond-async, wait=30', 'Idempotency-Key': 'waited' })
     const id = await found('waited')
     await h.finish(id)
@@ -84,7 +84,7 @@ describe('Prefer: wait', () => {
     expect(again.json).toEqual(answer.json)
   })
 
-  test('answers 202 with the session as it is when the time is over', async () => {
+  it('answers 202 with the session as it is when the time is over', async () => {
     const startedAt = performance.now()
     const answer = await h.client.post('/v1/sessions', sketchOf('slow'), { Prefer: 'wait=1' })
     expect(answer.status).toBe(202)
@@ -93,7 +93,7 @@ describe('Prefer: wait', () => {
     expect(performance.now() - startedAt).toBeLessThan(3000)
   })
 
-  test.each(['wait', 'wait=', 'wait=-1', 'wait=ten', 'respond-async', 'wait=1.5'])(
+  it.each(['wait', 'wait=', 'wait=-1', 'wait=ten', 'respond-async', 'wait=1.5'])(
     '%s is no preference, so it is ignored',
     async (prefer) => {
       const answer = await h.client.post('/v1/sessions', sketchOf('ignored'), { Prefer: prefer })
@@ -102,7 +102,7 @@ describe('Prefer: wait', () => {
     },
   )
 
-  test('waits 60 s at most, and no longer than the process lives', async () => {
+  it('waits 60 s at most, and no longer than the process lives', async () => {
     const api = await h.another()
     const client = new ApiClient(api.url)
     await client.get('/v1/health')
@@ -128,7 +128,7 @@ describe('Prefer: wait', () => {
 })
 
 describe('GET /v1/sessions', () => {
-  test('pages through all of them, newest first, without gaps or repeats', async () => {
+  it('pages through all of them, newest first, without gaps or repeats', async () => {
     const ids: string[] = []
     for (let i = 0; i < 7; i++) ids.unshift(await submit(`page ${i}`, { tags: ['page'] }))
     const seen: string[] = []
@@ -142,7 +142,7 @@ describe('GET /v1/sessions', () => {
     expect(seen).toEqual(ids)
   })
 
-  test('filters by status, workflow and tag', async () => {
+  it('filters by status, workflow and tag', async () => {
     const list = async (query: string): Promise<string[]> =>
       (await h.client.get(`/v1/sessions?${query}`)).json.sessions.map(({ id }: { id: string }) => id)
     const sketch = await submit('filter', { tags: ['filter'] })
@@ -160,7 +160,7 @@ describe('GET /v1/sessions', () => {
 })
 
 describe('verbs', () => {
-  test('pause, resume, cancel', async () => {
+  it('pause, resume, cancel', async () => {
     const id = await submit('verbs')
     expect((await h.client.post(`/v1/sessions/${id}/pause`)).json).toMatchObject({ id, status: 'paused' })
     expect((await h.client.post(`/v1/sessions/${id}/pause`)).status).toBe(200)
@@ -173,14 +173,14 @@ describe('verbs', () => {
     expect((await h.client.post(`/v1/sessions/${id}/resume`)).json).toMatchObject({ status: 409, code: 'session.ended' })
   })
 
-  test('what has succeeded cannot be cancelled, nor retried', async () => {
+  it('what has succeeded cannot be cancelled, nor retried', async () => {
     const id = await submit('done')
     await h.finish(id)
     expect((await h.client.post(`/v1/sessions/${id}/cancel`)).json).toMatchObject({ status: 409, code: 'session.ended' })
     expect((await h.client.post(`/v1/sessions/${id}/retry`)).json).toMatchObject({ status: 409, code: 'session.not_retryable' })
   })
 
-  test('retry makes a new session', async () => {
+  it('retry makes a new session', async () => {
     const id = await submit('again')
     expect((await h.client.post(`/v1/sessions/${id}/retry`)).json).toMatchObject({ status: 409, code: 'session.not_retryable' })
     await h.client.post(`/v1/sessions/${id}/cancel`)
@@ -191,7 +191,7 @@ describe('verbs', () => {
     expect((await h.client.get(`/v1/sessions/${id}`)).json.status).toBe('cancelled')
   })
 
-  test('delete removes an ended session and nothing else', async () => {
+  it('delete removes an ended session and nothing else', async () => {
     const id = await submit('delete')
     expect((await h.client.delete(`/v1/sessions/${id}`)).json).toMatchObject({ status: 409, code: 'session.not_ended' })
     await h.client.post(`/v1/sessions/${id}/cancel`)
@@ -202,7 +202,7 @@ describe('verbs', () => {
     expect((await h.client.delete(`/v1/sessions/${id}`)).status).toBe(404)
   })
 
-  test('the receipt says what happened', async () => {
+  it('the receipt says what happened', async () => {
     const id = await submit('receipt')
     await h.finish(id)
     const { json } = await h.client.get(`/v1/sessions/${id}/receipt`)
@@ -215,7 +215,7 @@ describe('verbs', () => {
 })
 
 describe('pictures', () => {
-  test('come with their type, their length, and leave to cache them for good', async () => {
+  it('come with their type, their length, and leave to cache them for good', async () => {
     const sha256 = await h.finish(await submit('picture'))
     const answer = await h.client.get(`/v1/artifacts/${sha256}`)
     expect(answer.status).toBe(200)
@@ -234,7 +234,7 @@ describe('pictures', () => {
     expect([head.status, head.text, head.headers['content-length']]).toEqual([200, '', String(png.length)])
   })
 
-  test.each([
+  it.each([
     ['JPEG', Buffer.from([0xff, 0xd8, 0xff, 0xe0, 0, 0]), 'image/jpeg'],
     ['WebP', Buffer.from('RIFF\0\0\0\0WEBPVP8 ', 'latin1'), 'image/webp'],
     ['AVIF', Buffer.from('\0\0\0\x20ftypavif', 'latin1'), 'image/avif'],
@@ -243,7 +243,7 @@ describe('pictures', () => {
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).headers['content-type']).toBe(type)
   })
 
-  test.each([
+  it.each([
     ['HTML', '<html><script>alert(1)</script>'],
     ['SVG', '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'],
     ['a tensor', '\x10\0\0\0\0\0\0\0{"x":1}'],
@@ -254,19 +254,19 @@ describe('pictures', () => {
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).json).toMatchObject({ status: 404, code: 'artifact.unknown' })
   })
 
-  test('bytes in the store that no session names do not leave', async () => {
+  it('bytes in the store that no session names do not leave', async () => {
     const sha256 = await h.artifacts.put(Buffer.concat([png, Buffer.from('unnamed')]), 'image')
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).json).toMatchObject({ status: 404, code: 'artifact.unknown' })
   })
 
-  test('a picture that is gone from the store is said to be gone', async () => {
+  it('a picture that is gone from the store is said to be gone', async () => {
     const bytes = Buffer.concat([png, Buffer.from('gone')])
     const sha256 = await h.finish(await submit('gone'), bytes)
     await h.artifacts.collect(() => Promise.resolve(false), -1000)
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).json).toMatchObject({ status: 410, code: 'artifact.missing' })
   })
 
-  test('go with their session', async () => {
+  it('go with their session', async () => {
     const id = await submit('short-lived')
     const sha256 = await h.finish(id, Buffer.concat([png, Buffer.from('short-lived')]))
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).status).toBe(200)
@@ -274,7 +274,7 @@ describe('pictures', () => {
     expect((await h.client.get(`/v1/artifacts/${sha256}`)).status).toBe(404)
   })
 
-  test.each([
+  it.each([
     '..%2f..%2fetc%2fpasswd',
     '..%2Fstore-id',
     'store-id',
@@ -291,7 +291,7 @@ describe('pictures', () => {
     expect(answer.status).toBe(404)
   })
 
-  test('dots in the path stay inside the API', async () => {
+  it('dots in the path stay inside the API', async () => {
     for (const path of [
       '/v1/artifacts/../../etc/passwd',
       '/v1/artifacts/..\\..\\etc',
@@ -304,7 +304,7 @@ describe('pictures', () => {
   })
 })
 
-test('every error code has a status of its own kind', () => {
+it('every error code has a status of its own kind', () => {
   for (const [code, spec] of errorCatalogue) {
     const status = statusOf(new DarkroomError(code, 'x'))
     expect(status, code).toBeGreaterThanOrEqual(400)

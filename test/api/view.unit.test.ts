@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { withLinks } from '../../src/api/artifacts/views.ts'
 import { present, Time, viewOf } from '../../src/api/view.ts'
-import { Count, Instant } from '../../src/domains/values.ts'
+import { Count, ImageRef, Instant } from '../../src/domains/values.ts'
 
 const at = Date.UTC(2030, 0, 1)
 const text = '2030-01-01T00:00:00.000Z'
@@ -57,6 +57,14 @@ describe('a view', () => {
 })
 
 describe('links', () => {
+  it('are part of the view of an artifact', () => {
+    const Output = z.strictObject({ images: z.array(ImageRef) })
+    const image = { sha256: 'b'.repeat(64), mediaType: 'image/png' as const, width: 1, height: 1, seed: 1, bytes: 1 }
+    const shown = present(Output, { images: [image] })
+    expect(shown.images[0]?.url).toBe(`/v1/artifacts/${image.sha256}`)
+    expect(viewOf(Output).parse(shown)).toEqual(shown)
+  })
+
   const sha256 = 'a'.repeat(64)
   const image = { sha256, mediaType: 'image/png', seed: 1 }
 

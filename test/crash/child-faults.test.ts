@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { eventually, startFarm } from '../support/farm.ts'
+import { startFarm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 
 let folder: string
 beforeAll(async () => {

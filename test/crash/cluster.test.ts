@@ -6,7 +6,9 @@ import { keys, shardOf } from '../../src/keys.ts'
 import { createLog } from '../../src/log.ts'
 import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
-import { eventually, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { Monitor } from '../support/monitor.ts'
 import { treeOutput } from '../support/nested.ts'
 
@@ -31,7 +33,7 @@ describe('three shards on a Redis cluster of one node', () => {
   const start = async (workflow: string, input: object, more: object = {}): Promise<string> => {
     const { status, json } = await farm.client.post('/v1/sessions', { workflow, input, ...more })
     expect(status).toBe(202)
-    return (json as SessionView).id
+    return (json as Session).id
   }
 
   it('refuses what crosses slots, or the rest would show nothing', async () => {

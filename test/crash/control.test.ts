@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 
 describe('pause, resume, cancel, deadline, retry', () => {
   let farm: Farm
@@ -135,8 +137,8 @@ describe('pause, resume, cancel, deadline, retry', () => {
     expect(new Set(four)).toHaveProperty('size', 4)
     const alone = await farm.pictures(await farm.submit({ seed: 8, steps: 4 }))
     expect(alone).toEqual([four[1]])
-    const session = (await farm.client.get(`/v1/sessions?limit=1`)).json as { sessions: SessionView[] }
-    const bytes = (await farm.client.get(session.sessions[0]?.output?.images[0]?.url ?? '')).bytes
+    const session = (await farm.client.get(`/v1/sessions?limit=1`)).json as { sessions: Session[] }
+    const bytes = (await farm.client.get(session.sessions[0]?.output?.images?.[0]?.url ?? '')).bytes
     expect(bytes.subarray(1, 4).toString()).toBe('PNG')
   })
 })

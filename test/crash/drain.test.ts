@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { productTimes } from '../../src/engine/times.ts'
-import { eventually, startFarm } from '../support/farm.ts'
+import { startFarm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
 /** What a worker may need besides its `DARKROOM_DRAIN_S`: its farewell to Redis, its Python child's end, and a busy machine. */
@@ -43,7 +43,7 @@ describe.concurrent('SIGTERM', { timeout: 120_000 }, () => {
     await worker?.stop(60_000)
     expect(Date.now() - from).toBeLessThan(2000 + slackMs)
     const next = await play.ran('held', 2)
-    expect(Date.now() - from).toBeLessThan(2000 + productTimes.leaseMs + slackMs)
+    expect(Date.now() - from).toBeLessThan(2000 + farm.times.leaseMs + slackMs)
     expect(next).toBe(farm.workersAlive()[0]?.pid)
     play.release('held')
     expect(await play.said()).toEqual(['held', 'after'])

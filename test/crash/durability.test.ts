@@ -2,7 +2,8 @@
 import { describe, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { run } from '../support/command.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { chance } from '../support/proxy.ts'
 
 const seed = Number(process.env['FAULT_SEED'] ?? Math.floor(Math.random() * 1e9))

@@ -1,7 +1,9 @@
 /** Cancel and pause meet a session at every place where it can be, over HTTP; its children and signals meet them, too. */
 import { afterAll, beforeAll, describe, it } from 'vitest'
 import type { SessionEvent } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import type { Line } from '../support/script.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
@@ -78,14 +80,14 @@ describe.concurrent('a session', { timeout: 60_000 }, () => {
       const family = await eventually('its children are cancelled, too', async () => {
         const ids = [play.id]
         for (const id of ids) {
-          const { sessions } = (await farm.client.get(`/v1/sessions?parent=${id}`)).json as { sessions: SessionView[] }
+          const { sessions } = (await farm.client.get(`/v1/sessions?parent=${id}`)).json as { sessions: Session[] }
           if (sessions.some((session) => session.status !== 'cancelled')) return undefined
           ids.push(...sessions.map((session) => session.id))
         }
         return ids
       })
       const isFree = async (): Promise<boolean> =>
-        (await farm.records()).every(({ running }) => running.every(({ session }) => !family.includes(session)))
+        (await farm.records()).every(({ running }) => running.every(({ session }) => session === null || !family.includes(session)))
       await eventually('its lanes are free', isFree, 5000)
       const histories = (): Promise<SessionEvent[][]> => Promise.all(family.map((id) => farm.history(id)))
       const [before, runs] = [await histories(), play.runs]

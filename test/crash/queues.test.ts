@@ -1,29 +1,21 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Worker as BullWorker } from 'bullmq'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
+import type { ModelPin } from '../../src/domains/values.ts'
 import { keys, queues } from '../../src/keys.ts'
-import { productTimes } from '../../src/engine/times.ts'
-import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm } from '../support/farm.ts'
+import { module, Scripted } from '../support/scripted.ts'
+import { quickTimes } from '../support/times.ts'
+import { eventually, sleep } from '../support/wait.ts'
 
-const module = pathToFileURL(join(root, 'test/support/rehearsal.ts')).href
 const clockBack = pathToFileURL(join(root, 'test/support/clock-back.mjs')).href
 const clockAhead = pathToFileURL(join(root, 'test/support/clock-ahead.mjs')).href
 
-/** Starts a session of the one-step workflow; its step leaves a line in the ledger each time it runs. */
-async function rehearse(farm: Farm, ledger: string, input: Record<string, unknown> = {}): Promise<string> {
-  const { json } = await farm.client.post('/v1/sessions', { workflow: 'rehearsal', input: { ledger: join(farm.folder, ledger), ...input } })
-  return json.id
-}
-
-const lines = async (farm: Farm, ledger: string): Promise<string[]> =>
-  (await readFile(join(farm.folder, ledger), 'utf8').catch(() => '')).split('\n').filter(Boolean)
-
 describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   // Beyond every lease and every wait for a worker; LATE_S=60 is the long form.
-  const lateS = Number(process.env['LATE_S'] ?? 12)
+  const lateS = Number(process.env['LATE_S'] ?? (quickTimes.leaseMs + quickTimes.affinityMs + quickTimes.queuedMs) / 1000)
   it(`the only worker arrives ${lateS} s after the submission`, { timeout: 60_000 + lateS * 1000 }, async ({ expect }) => {
     await using farm = await startFarm({ workers: 0, fake: ['--call-ms', '5'] })
     const id = await farm.submit()
@@ -52,7 +44,8 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   })
 
   it('a job that lies in the queue of a dead device moves', async ({ expect }) => {
-    await using farm = await startFarm({ workers: 2 })
+    // With more time to see it there.
+    await using farm = await startFarm({ workers: 2, times: { ...quickTimes, affinityMs: 4000 } })
     const open = await farm.gate(7, 3)
     const id = await farm.submit()
     const { worker, stepKey } = await farm.untilCall(id, 3)
@@ -103,22 +96,24 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   })
 
   it('a worker whose clock is an hour ahead: no timer is early, no lease is stolen, nothing runs twice', async ({ expect }) => {
+    const callMs = 50
     await using farm = await startFarm({
       module,
-      workers: [{ preload: [clockAhead], env: { REHEARSAL_NAME: 'ahead' } }, { env: { REHEARSAL_NAME: 'right' } }],
-      fake: ['--call-ms', '50'],
+      workers: [{ preload: [clockAhead] }, {}],
+      fake: ['--call-ms', String(callMs)],
     })
-    const delayed = await rehearse(farm, 'delayed', { delayMs: 8000 })
+    const delayed = await Scripted.begin(farm, [{ waitMs: 3000 }, { say: 'late' }])
     const picture = await farm.submit({}, { deadlineS: 60 })
     await farm.pictures(picture)
-    const { createdAt } = await farm.eye.hgetall(keys.session(delayed))
-    await farm.until(delayed, 'succeeded')
-    const fired = (await farm.history(delayed)).find((event) => event.type === 'timer.fired')
-    expect((fired?.at ?? 0) - Number(createdAt)).toBeGreaterThanOrEqual(8000)
-    expect((fired?.at ?? 0) - Number(createdAt)).toBeLessThan(20_000)
-    expect(await lines(farm, 'delayed')).toHaveLength(1)
+    const { createdAt } = await farm.eye.hgetall(keys.session(delayed.id))
+    await delayed.said()
+    const fired = (await farm.history(delayed.id)).find((event) => event.type === 'timer.fired')
+    expect((fired?.at ?? 0) - Number(createdAt)).toBeGreaterThanOrEqual(3000)
+    expect((fired?.at ?? 0) - Number(createdAt)).toBeLessThan(15_000)
+    expect(delayed.runs).toEqual({ late: 1 })
     // Longer than a lease, on both.
-    const ids = await Promise.all([1, 2].map((seed) => farm.submit({ seed, steps: 120 })))
+    const steps = Math.ceil((2 * farm.times.leaseMs) / callMs)
+    const ids = await Promise.all([1, 2].map((seed) => farm.submit({ seed, steps })))
     const workers = await Promise.all(ids.map(async (id) => (await farm.untilCall(id, 5)).worker.ready))
     expect(new Set(workers)).toHaveProperty('size', 2)
     for (const [i, id] of ids.entries()) {
@@ -136,7 +131,8 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     const open = await farm.gate(7, 2)
     const id = await farm.submit({ count: 2 })
     const { worker } = await farm.untilCall(id, 2)
-    await sleep(8000 + productTimes.leaseMs + 2000)
+    for (const process of [...farm.apis, ...farm.workers]) process.signal('SIGUSR1')
+    await sleep(2 * farm.times.leaseMs)
     await open()
     await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
@@ -150,41 +146,48 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   it('a worker that lost attempts of three different sessions in a row takes nothing more', async ({ expect }) => {
     await using farm = await startFarm({
       module,
-      workers: [{ env: { REHEARSAL_NAME: 'bad', DARKROOM_HOST_LANE: '1' } }, { env: { REHEARSAL_NAME: 'good' } }],
+      workers: [{ env: { SCRIPT_WORKER: 'bad', DARKROOM_HOST_LANE: '1' } }, { env: { SCRIPT_WORKER: 'good' } }],
     })
     const [bad] = farm.workers
+    const blockMs = 2 * farm.times.leaseMs
     const statusOf = async (): Promise<string | undefined> => (await farm.records()).find((record) => record.id === bad?.ready)?.status
-    const ids: string[] = []
+    const plays: Scripted[] = []
+    const play = async (): Promise<void> => void plays.push(await Scripted.begin(farm, [{ say: 'lost', blockMs, blockOn: 'bad' }]))
+    const taken = (): number => plays.filter((each) => each.pids('lost').includes(bad?.pid ?? 0)).length
     await eventually(
       'the worker is suspect',
       async () => {
-        ids.push(await rehearse(farm, 'lost', { blockMs: 6500, blockOn: 'bad' }))
+        await play()
         await sleep(500)
         return (await statusOf()) === 'suspect'
       },
       50_000,
     )
-    for (const id of ids) await farm.until(id, 'succeeded')
-    const taken = (await lines(farm, 'lost')).filter((name) => name === 'bad').length
-    for (let i = 0; i < 5; i++) await farm.until(await rehearse(farm, 'lost', { blockMs: 6500, blockOn: 'bad' }), 'succeeded')
-    expect((await lines(farm, 'lost')).filter((name) => name === 'bad')).toHaveLength(taken)
+    for (const each of plays) await each.said()
+    const before = taken()
+    expect(before).toBeGreaterThanOrEqual(3)
+    for (let i = 0; i < 5; i++) await play()
+    for (const each of plays) await each.said()
+    expect(taken()).toBe(before)
   })
 
   it('a retry of a session that waited for a timer waits for it again', async ({ expect }) => {
-    await using farm = await startFarm({ module, env: { REHEARSAL_NAME: 'only' } })
-    const id = await rehearse(farm, 'timer', { delayMs: 1000 })
-    await farm.control(id, 'cancel')
-    const { json } = await farm.control(id, 'retry')
+    await using farm = await startFarm({ module })
+    const play = await Scripted.begin(farm, [{ waitMs: 2000 }, { say: 'late' }])
+    await farm.control(play.id, 'cancel')
+    const { json } = await farm.control(play.id, 'retry')
     await farm.until(json.id, 'succeeded')
-    expect(await lines(farm, 'timer')).toHaveLength(1)
+    expect(play.runs).toEqual({ late: 1 })
   })
 
   it('a worker without the version of the workflow runs its steps; who has it makes the transition', async ({ expect }) => {
     await using farm = await startFarm({ module, workers: [{ module: undefined }] })
-    const { json } = await farm.client.post('/v1/sessions', { workflow: 'lookup', input: { model: 'darkroom-tiny' } })
-    const { output } = await farm.until(json.id, 'succeeded')
-    expect(output).toMatchObject({ family: expect.any(String) })
-    expect((await farm.attempts(json.id, 'model.resolve')).map(({ worker, end }) => [worker, end])).toEqual([
+    const picture = await farm.submit()
+    await farm.pictures(picture)
+    const { model } = (await farm.get(picture)).input as { model: ModelPin }
+    const play = await Scripted.begin(farm, [{ resolve: model }])
+    expect(await play.said()).toMatchObject([{ family: expect.any(String) }])
+    expect((await farm.attempts(play.id, 'model.resolve')).map(({ worker, end }) => [worker, end])).toEqual([
       [farm.workers[0]?.ready, 'completed'],
     ])
   })

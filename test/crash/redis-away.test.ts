@@ -1,9 +1,14 @@
-/** Redis dies, freezes, is not there: what somebody waits for is refused in time, and everything goes on by itself when it is back. */
+/**
+ * Redis dies, freezes, is not there: what somebody waits for is refused in time, and everything goes on by itself when it is back.
+ */
 import { join } from 'node:path'
 import { describe, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { run, start } from '../support/command.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { graceMs } from '../support/times.ts'
+import { eventually, sleep } from '../support/wait.ts'
 
 /** How long BullMQ's workers wait for a job before they look again, ms; an outage longer than that once made them wait for ever. */
 const drainDelayMs = 5000
@@ -35,7 +40,7 @@ describe.concurrent('Redis', { timeout }, () => {
   }) => {
     await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'] })
     // Past the first grace of every process, or it would hide what is looked for.
-    await sleep(5500)
+    await sleep(graceMs(farm.times))
     const long = await farm.submit({ steps: 60 })
     const { worker: busy } = await farm.untilCall(long, 2)
     const idle = farm.other(busy)
@@ -65,7 +70,7 @@ describe.concurrent('Redis', { timeout }, () => {
     expect,
   }) => {
     await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '100'] })
-    await sleep(5500)
+    await sleep(graceMs(farm.times))
     const id = await farm.submit({ steps: 60 })
     await farm.untilCall(id, 2)
     const thaw = farm.redis.freeze()
@@ -87,12 +92,12 @@ describe.concurrent('Redis', { timeout }, () => {
     expect(health.status).toBe(200)
     expect(ready).toEqual({ ...refused, code: 'api.not_ready' })
     expect(others).toEqual(others.map(() => refused))
-    await sleep(4000)
+    await sleep(2 * farm.times.leaseMs)
     thaw()
     const ids = await Promise.all(Array.from({ length: 8 }, (_, i) => farm.submitSurely(`frozen-${i % 4}`, body.input)))
     expect(new Set(ids)).toHaveProperty('size', 4)
     for (const each of [id, ...ids]) await farm.until(each, 'succeeded')
-    expect((await farm.client.get('/v1/sessions')).json.sessions as SessionView[]).toHaveLength(5)
+    expect((await farm.client.get('/v1/sessions')).json.sessions as Session[]).toHaveLength(5)
     for (const each of [id, ...new Set(ids)])
       expect((await farm.history(each)).filter((event) => event.type === 'step.recovered')).toEqual([])
     const records = await eventually('both workers publish themselves', async () => {

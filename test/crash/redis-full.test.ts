@@ -1,7 +1,9 @@
 /** Redis has a limit: what is new is refused before it is reached, and what was accepted ends. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys, shardOf } from '../../src/keys.ts'
-import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { graceMs } from '../support/times.ts'
+import { eventually, sleep } from '../support/wait.ts'
 
 const MB = 1024 * 1024
 
@@ -85,7 +87,7 @@ describe('maxmemory', { timeout: 120_000 }, () => {
   it('really full, for longer than a lease: cancel works, no lease is lost, and what runs ends when there is room', async () => {
     await using full = await startFarm({ workers: 2 })
     // Past the first grace of every process, or it would hide what is looked for.
-    await sleep(5500)
+    await sleep(graceMs(full.times))
     const gates = await Promise.all([0, 1].map((seed) => full.gate(seed, 3)))
     const running = await Promise.all([0, 1].map((seed) => full.submit({ seed })))
     for (const id of running) await full.untilCall(id, 3)
@@ -94,7 +96,7 @@ describe('maxmemory', { timeout: 120_000 }, () => {
     const refused = await full.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x' } })
     expect([refused.status, refused.json.code]).toEqual([503, 'redis.full'])
     expect((await full.control(waiting, 'cancel')).json).toMatchObject({ status: 'cancelled' })
-    await sleep(8000)
+    await sleep(2 * full.times.leaseMs)
     const [seconds] = await full.eye.time()
     for (const held of await full.members(keys.leases)) {
       const until = await full.eye.zscore(keys.leases(shardOf(held)), held)

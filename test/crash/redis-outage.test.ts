@@ -1,42 +1,48 @@
 import { describe, expect, it } from 'vitest'
-import { sleep, startFarm } from '../support/farm.ts'
+import { startFarm } from '../support/farm.ts'
+import { graceMs } from '../support/times.ts'
+import { sleep } from '../support/wait.ts'
 
 describe.concurrent('Redis', { timeout: 120_000 }, () => {
-  it.each(['frozen', 'gone'])('%s for 7 s under a running step: nothing runs twice, and no lease is counted as lost', async (how) => {
-    await using farm = await startFarm({ workers: 2 })
-    // Past the first grace of every process, or it would hide what is looked for.
-    await sleep(6000)
-    const open = await farm.gate(7, 2)
-    const id = await farm.submit()
-    const { worker } = await farm.untilCall(id, 2)
-    if (how === 'frozen') {
-      const thaw = farm.redis.freeze()
-      await sleep(7000)
-      thaw()
-    } else {
-      // Its worker comes back later than those who look for dead leases.
-      worker.signalGroup('SIGSTOP')
-      await farm.redis.kill()
-      await sleep(7000)
-      await farm.redis.restart()
-      await sleep(2500)
-      worker.signalGroup('SIGCONT')
-    }
-    // Long enough for a lease that was declared dead to be taken by the other.
-    await sleep(2000)
-    await open()
-    const pictures = await farm.pictures(id)
-    const history = await farm.history(id)
-    expect(history.filter((event) => event.type === 'step.recovered')).toEqual([])
-    expect(history.filter((event) => event.type === 'step.started').map((event) => event.step)).toEqual([
-      'model.resolve',
-      'inference.encode',
-      'inference.denoise',
-      'inference.decode',
-      'postprocessing.save',
-    ])
-    expect(pictures).toHaveLength(1)
-  })
+  it.each(['frozen', 'gone'])(
+    '%s for longer than a lease under a running step: nothing runs twice, and no lease is counted as lost',
+    async (how) => {
+      await using farm = await startFarm({ workers: 2 })
+      const { leaseMs } = farm.times
+      // Past the first grace of every process, or it would hide what is looked for.
+      await sleep(graceMs(farm.times))
+      const open = await farm.gate(7, 2)
+      const id = await farm.submit()
+      const { worker } = await farm.untilCall(id, 2)
+      if (how === 'frozen') {
+        const thaw = farm.redis.freeze()
+        await sleep(1.4 * leaseMs)
+        thaw()
+      } else {
+        // Its worker comes back later than those who look for dead leases.
+        worker.signalGroup('SIGSTOP')
+        await farm.redis.kill()
+        await sleep(1.4 * leaseMs)
+        await farm.redis.restart()
+        await sleep(leaseMs / 2)
+        worker.signalGroup('SIGCONT')
+      }
+      // Long enough for a lease that was declared dead to be taken by the other.
+      await sleep(2 * farm.times.leaseSweepMs + 500)
+      await open()
+      const pictures = await farm.pictures(id)
+      const history = await farm.history(id)
+      expect(history.filter((event) => event.type === 'step.recovered')).toEqual([])
+      expect(history.filter((event) => event.type === 'step.started').map((event) => event.step)).toEqual([
+        'model.resolve',
+        'inference.encode',
+        'inference.denoise',
+        'inference.decode',
+        'postprocessing.save',
+      ])
+      expect(pictures).toHaveLength(1)
+    },
+  )
 
   it('killed while sessions are submitted and run: each accepted one ends once, the same key is the same session', async () => {
     await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '20'] })
@@ -102,7 +108,7 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
     expect([refused.status, refused.json.code]).toEqual([503, 'redis.full'])
     await open()
     // Shorter than what is left of the lease.
-    await sleep(1500)
+    await sleep(farm.times.renewMs)
     await farm.eye.config('SET', 'maxmemory', '0')
     const pictures = await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { readWorkers } from '../../src/farm/presence.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 
 interface Entry {
   owner: string

@@ -1,14 +1,16 @@
+/** A worker ends in the middle of a step. At the product's times: what a user waits for when a worker is lost. */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startFarm, type Farm } from '../support/farm.ts'
+import { productTimes } from '../../src/engine/times.ts'
 import { keys } from '../../src/keys.ts'
 
 describe('a worker that dies, freezes or is asked to end', () => {
   let farm: Farm
   let undisturbed: string[]
   beforeAll(async () => {
-    farm = await startFarm({ workers: 2, fake: ['--call-ms', '10'] })
+    farm = await startFarm({ workers: 2, times: productTimes, fake: ['--call-ms', '10'] })
     undisturbed = await farm.pictures(await farm.submit())
   })
   afterAll(() => farm[Symbol.asyncDispose]())

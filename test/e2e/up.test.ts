@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { DarkroomClient } from '../../src/client/index.ts'
 import { root } from '../../src/config.ts'
 import { run, start, type Running } from '../support/command.ts'
-import { eventually } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 
 const slow = 120_000
 let folder: string

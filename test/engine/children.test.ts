@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { childSessionId, keys, shardOf } from '../../src/keys.ts'
 import type { Session } from '../../src/engine/session.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
-import { eventually } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import * as nested from '../support/nested.ts'
 
 describe('child sessions, over three shards, step by step', () => {

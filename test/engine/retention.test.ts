@@ -6,9 +6,11 @@ import { keys, shardOf } from '../../src/keys.ts'
 import { collectArtifacts } from '../../src/artifacts/collector.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { connect } from '../../src/redis.ts'
-import type { Session } from '../../src/engine/session.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session as SessionView } from '../../src/client/index.ts'
+import type { Session } from '../../src/engine/session.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import * as nested from '../support/nested.ts'
 
 const image = (n: number, more: object = {}): object => ({
@@ -54,7 +56,7 @@ describe('a farm that keeps ended sessions for four seconds', () => {
 
     const pictures: string[] = []
     for (const from of [100, 200])
-      pictures.push(...(await wave(from)).flatMap(({ output }) => output?.images.map(({ sha256 }) => sha256) ?? []))
+      pictures.push(...(await wave(from)).flatMap(({ output }) => output?.images?.map(({ sha256 }) => sha256) ?? []))
     expect(new Set(pictures).size).toBe(24)
     await onlyLeft(running, paused)
     expect((await ours()).length).toBeLessThanOrEqual(before)
@@ -76,7 +78,7 @@ describe('a farm that keeps ended sessions for four seconds', () => {
     sweeper.disconnect()
     const left = (await files()).map((file) => file.slice(3))
     expect(pictures.filter((sha256) => left.includes(sha256))).toEqual([])
-    expect(left).toContain(more.output?.images[0]?.sha256)
+    expect(left).toContain(more.output?.images?.[0]?.sha256)
     // A checkpoint or tensor of each session that is open, and what `more` made.
     expect(left.length).toBeLessThan(20)
 

@@ -9,7 +9,7 @@ import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { Sweep } from '../../src/engine/sweep.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
-import { eventually, sleep } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import * as nested from '../support/nested.ts'
 
 describe('a sweep that is overtaken', () => {
@@ -48,7 +48,7 @@ describe('a sweep that is overtaken', () => {
     sweep.start()
   })
 
-  it('by a pause and a resume: the deadline stays in the clock', async () => {
+  it('by a pause and a resume: the deadline stays in its due list', async () => {
     const { store } = t.engine
     const end = store.end.bind(store)
     const id = await t.submit({ deadlineS: 0.2 })

@@ -4,12 +4,17 @@ import { readWorkers } from '../../src/farm/presence.ts'
 import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
 import type { DeviceReport } from '../../src/farm/record.ts'
 import { nativeStatus } from '../../src/workers/device/native.ts'
+import { productTimes } from '../../src/engine/times.ts'
 import { ended } from '../../src/engine/session.ts'
 import { type WorkerRecord } from '../../src/farm/record.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import type { GroupProcess } from '../support/process.ts'
 
 const MiB = 2 ** 20
+/** A worker's record and the lease of its device last as long as a lease of the product. */
+const times = productTimes
 const module = new URL('../support/holding.ts', import.meta.url).href
 const implementations = nativeStatus().addon === null ? (['typescript'] as const) : (['addon', 'typescript'] as const)
 
@@ -18,7 +23,7 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
   let worker: GroupProcess
   let device = ''
   beforeAll(async () => {
-    farm = await startFarm({ module, plain: implementation === 'typescript', workers: 1 })
+    farm = await startFarm({ module, times, plain: implementation === 'typescript', workers: 1 })
   })
   afterAll(() => farm[Symbol.asyncDispose]())
   beforeEach(async () => {
@@ -35,10 +40,10 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
   const submit = async (workflow: string, input: object, more: object = {}): Promise<string> => {
     const { status, json, text } = await farm.client.post('/v1/sessions', { workflow, input, ...more })
     if (status !== 202) throw new Error(`${workflow} → ${status} ${text}`)
-    return (json as SessionView).id
+    return (json as Session).id
   }
   const hold = (next: string, more: object = {}): Promise<string> => submit('holding', { device, bytes: 128 * MiB, next }, more)
-  const endOf = (id: string, ms = 30_000): Promise<SessionView> =>
+  const endOf = (id: string, ms = 30_000): Promise<Session> =>
     eventually(
       `${id} ended`,
       async () => {
@@ -145,10 +150,10 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
     const id = await hold('copy')
     await copying(id)
     const thaw = farm.redis.freeze()
-    await sleep(7000)
+    await sleep(times.leaseMs + 2000)
     thaw()
     // Every process has judged the lease by then: the grace after an outage is one lease time.
-    await sleep(8000)
+    await sleep(times.leaseMs + 3000)
     expect(await farm.get(id)).toMatchObject({ status: 'running' })
     expect(await farm.attempts(id, 'test.copy')).toMatchObject([{ end: null }])
     await held(id)
@@ -172,7 +177,7 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
     const { json } = await eventually('the worker is forgotten', async () => {
       const answer = await farm.client.post('/v1/sessions', { workflow: 'memory-release', input: { id: allocation?.id } })
       if (answer.status !== 202) return answer
-      expect(await endOf((answer.json as SessionView).id)).toMatchObject({ status: 'failed', error: { code: 'device.lost' } })
+      expect(await endOf((answer.json as Session).id)).toMatchObject({ status: 'failed', error: { code: 'device.lost' } })
       return undefined
     })
     expect(json).toMatchObject({ code: 'memory.unknown' })

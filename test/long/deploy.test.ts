@@ -2,8 +2,10 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { productTimes } from '../../src/engine/times.ts'
 import { keys } from '../../src/keys.ts'
-import { eventually, sleep, startFarm } from '../support/farm.ts'
+import { startFarm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { deploy, type Line } from '../support/script.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
@@ -12,7 +14,7 @@ const [least, abreast] = [200, 40]
 
 describe('farms', { timeout: 600_000 }, () => {
   it('a release rolls over eight workers and two APIs under load: both versions run side by side, nothing is lost, reclaimed or run twice', async () => {
-    await using farm = await startFarm({ workers: 8, apis: 2, module, fake: ['--call-ms', '40'] })
+    await using farm = await startFarm({ workers: 8, apis: 2, times: productTimes, module, fake: ['--call-ms', '40'] })
     const resting = await Scripted.begin(farm, [{ say: 'one' }, { signal: true }, { say: 'two' }])
     await eventually('it waits for a signal', async () => (await farm.get(resting.id)).waiting === 'a signal')
     await farm.control(resting.id, 'pause')

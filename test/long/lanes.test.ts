@@ -2,7 +2,8 @@
 import { Queue, Worker as BullWorker } from 'bullmq'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys, splitJobId, splitStepKey } from '../../src/keys.ts'
-import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
 let farm: Farm

@@ -3,8 +3,11 @@
  * and then over a while. Each session must end as if nothing had happened. `FAULT_SEED` repeats the choices, `FAULT_PLACES` makes the walk longer.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { productTimes } from '../../src/engine/times.ts'
 import { ended } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type ReceiptView, type SessionView } from '../support/farm.ts'
+import type { Receipt, Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { chance, either, sometimes, Walk, type Place } from '../support/proxy.ts'
 
 const seed = Number(process.env['FAULT_SEED'] ?? Math.floor(Math.random() * 1e9))
@@ -20,7 +23,7 @@ let farm: Farm
 const say = (text: string): void => void process.stdout.write(`line with FAULT_SEED=${seed}: ${text}\n`)
 
 /** Asks once in a while, as a user would; a refusal is no answer. */
-async function untilEnded(id: string, ms: number): Promise<SessionView> {
+async function untilEnded(id: string, ms: number): Promise<Session> {
   return eventually(
     `${id} ended`,
     async () => {
@@ -28,7 +31,7 @@ async function untilEnded(id: string, ms: number): Promise<SessionView> {
       const answer = await farm.client.get(`/v1/sessions/${id}`)
       if (answer.status === 503) return undefined
       expect(answer.status).toBe(200)
-      const session = answer.json as SessionView
+      const session = answer.json as Session
       return ended.has(session.status) && session
     },
     ms,
@@ -38,16 +41,16 @@ async function untilEnded(id: string, ms: number): Promise<SessionView> {
 }
 
 /** The session ended once, with this picture, and no step has two results. */
-async function expectWhole(id: string, session: SessionView, clean: { picture: string; steps: string[] }): Promise<void> {
+async function expectWhole(id: string, session: Session, clean: { picture: string; steps: string[] }): Promise<void> {
   expect(session).toMatchObject({ status: 'succeeded', error: null })
-  expect(session.output?.images.map((image) => image.sha256)).toEqual([clean.picture])
+  expect(session.output?.images?.map((image) => image.sha256)).toEqual([clean.picture])
   const { steps } = await eventually(`receipt of ${id}`, async () => {
     const answer = await farm.client.get(`/v1/sessions/${id}/receipt`)
-    return answer.status === 200 && (answer.json as ReceiptView)
+    return answer.status === 200 && (answer.json as Receipt)
   })
   expect(steps.map(({ step }) => step)).toEqual(clean.steps)
   for (const { attempts } of steps) expect(attempts.filter(({ end }) => end === 'completed')).toHaveLength(1)
-  expect((await farm.history(id)).filter((event) => ended.has(event.type.replace('session.', '') as SessionView['status']))).toHaveLength(1)
+  expect((await farm.history(id)).filter((event) => ended.has(event.type.replace('session.', '') as Session['status']))).toHaveLength(1)
 }
 
 /** Does it n times, at most `atOnce` at a time; the answers in order. */
@@ -64,13 +67,13 @@ async function inTurn<T>(n: number, act: (i: number) => Promise<T>): Promise<T[]
 /** What sessions over an unbroken line give, by seed. */
 async function cleanRun(i: number): Promise<{ picture: string; steps: string[] }> {
   const id = await farm.submit(input(i))
-  const [picture = ''] = (await untilEnded(id, 30_000)).output?.images.map((image) => image.sha256) ?? []
+  const [picture = ''] = (await untilEnded(id, 30_000)).output?.images?.map((image) => image.sha256) ?? []
   return { picture, steps: (await farm.receipt(id)).steps.map(({ step }) => step) }
 }
 
 describe('the line to Redis', { timeout: 120_000 }, () => {
   beforeAll(async () => {
-    farm = await startFarm({ workers: 2, proxied: true, fake: ['--call-ms', '5'] })
+    farm = await startFarm({ workers: 2, times: productTimes, proxied: true, fake: ['--call-ms', '5'] })
   })
   afterAll(() => farm[Symbol.asyncDispose]())
 
@@ -163,7 +166,7 @@ describe('the line to Redis', { timeout: 120_000 }, () => {
     expect(hits, 'void: too few answers were lost').toBeGreaterThanOrEqual(20)
     for (const [i, session] of sessions.entries()) await expectWhole(session.id, session, clean[i % 4] ?? { picture: '', steps: [] })
     const { json } = await farm.client.get('/v1/sessions?tag=lost&limit=100')
-    expect(new Set((json.sessions as SessionView[]).map(({ id }) => id))).toEqual(new Set(ids))
+    expect(new Set((json.sessions as Session[]).map(({ id }) => id))).toEqual(new Set(ids))
   })
 
   it(

@@ -9,10 +9,13 @@ import { root } from '../../src/config.ts'
 import { childSessionId, keys } from '../../src/keys.ts'
 import { points as allPoints, type Point } from '../../src/engine/points.ts'
 import type { Status } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import type { Answer } from '../support/http.ts'
 import { journeySteps, runsIn, type Marked } from '../support/journey.ts'
 import { anySession, type Kind } from '../support/points.ts'
+import type { Line } from '../support/script.ts'
 import type { GroupProcess } from '../support/process.ts'
 
 const module = pathToFileURL(join(root, 'test/support/journey.ts')).href
@@ -88,7 +91,7 @@ class World {
       { 'Idempotency-Key': crypto.randomUUID() },
     )
     if (status !== 202 && status !== 200) throw new Error(`submit → ${status} ${text}`)
-    return (json as SessionView).id
+    return (json as Session).id
   }
 
   async go(id: string): Promise<void> {
@@ -210,9 +213,13 @@ function picture(points: Point[], spoil: Spoil): Scenario {
     play: async (world) => {
       const seed = 1000 + number++
       const open = await world.farm.gate(seed, 3)
-      const album = await world.submit('album', { seed })
+      const album = await world.submit('script', {
+        folder: world.farm.folder,
+        lines: [{ signal: true }, { picture: seed }] satisfies Line[],
+      })
       await spoil(world, album, childSessionId(1, `${album}.2.0`), open, () => world.farm.gate(seed, 6))
-      const { images } = await world.output<{ images: { sha256: string }[] }>(album)
+      const { said } = await world.output<{ said: { images: { sha256: string }[] }[] }>(album)
+      const images = said[0]?.images
       const again = await world.submit('image-generation', { prompt: 'a red circle', seed })
       expect(images).toHaveLength(1)
       expect(images).toEqual((await world.output<{ images: { sha256: string }[] }>(again)).images)
@@ -266,7 +273,7 @@ const deadline: Scenario = {
 const stranded: Scenario = {
   points: ['wait.before', 'wait.after'],
   play: async (world) => {
-    const id = await world.submit('stranded', {})
+    const id = await world.submit('script', { folder: world.farm.folder, lines: [{ signal: true }, { nowhere: true }] satisfies Line[] })
     world.arm(id, 'wait.before', 'wait.after')
     await world.go(id)
     await world.dead(id, 'wait.before', 'wait.after')

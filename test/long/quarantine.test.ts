@@ -4,7 +4,9 @@ import { pathToFileURL } from 'node:url'
 import { describe, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import type { SessionEvent } from '../../src/engine/session.ts'
-import { eventually, sleep, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { module as script, Scripted } from '../support/scripted.ts'
 
 const journey = pathToFileURL(join(root, 'test/support/journey.ts')).href
@@ -44,7 +46,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
       workflow: 'journey',
       input: { ledger: join(farm.folder, 'ledger'), kills: 5 },
     })
-    const { id } = json as SessionView
+    const { id } = json as Session
     const pictures = await Promise.all([1, 2, 3, 4].map((seed) => farm.submit({ seed, steps: 150 })))
     await farm.client.post(`/v1/sessions/${id}/signal`, { type: 'go' })
     const { error } = await farm.until(id, 'failed', 120_000)
@@ -63,10 +65,11 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     expect,
   }) => {
     await using farm = await startFarm({
-      workers: [{ env: { REHEARSAL_NAME: 'good' } }, { env: { REHEARSAL_NAME: 'good' } }],
+      workers: [{ env: { SCRIPT_WORKER: 'good' } }, { env: { SCRIPT_WORKER: 'good' } }],
       module: script,
       settings: { DARKROOM_HOST_LANE: '4' },
     })
+    const { leaseMs, outageMs } = farm.times
     // One step that makes no progress all the while.
     const open = await farm.gate(7, 3)
     const patient = await farm.submit()
@@ -74,15 +77,15 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     const plays: Scripted[] = []
     const play = async (): Promise<void> => {
       // The broken one loses every lease it has: it blocks its process for longer than a lease.
-      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 6500, blockOn: 'bad' }]))
+      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 1.3 * leaseMs, blockOn: 'bad' }]))
     }
     for (let i = 0; i < 3; i++) {
       await play()
       await farm.redis.kill()
-      await sleep(6500)
+      await sleep(1.3 * leaseMs)
       await farm.redis.restart()
       await farm.event(patient, 'step.started', 'inference.denoise')
-      await sleep(2000)
+      await sleep(2 * outageMs)
     }
     expect(await recoveries(farm, patient)).toEqual([])
     for (let i = 0; i < 3; i++) {
@@ -95,7 +98,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     expect(await recoveries(farm, patient)).toEqual([])
     expect((await farm.history(patient)).filter(({ type }) => type === 'step.released').length).toBeGreaterThanOrEqual(3)
 
-    const bad = await farm.addWorker({ env: { REHEARSAL_NAME: 'bad', DARKROOM_HOST_LANE: '1' } })
+    const bad = await farm.addWorker({ env: { SCRIPT_WORKER: 'bad', DARKROOM_HOST_LANE: '1' } })
     const statusOf = async (): Promise<string | undefined> => (await farm.records()).find(({ id }) => id === bad.ready)?.status
     await eventually(
       'the broken worker is suspect',

@@ -1,8 +1,9 @@
 /** Processes are killed and come back while sessions are under way, parked or paused: what was to go on goes on by itself, once. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import { productTimes } from '../../src/engine/times.ts'
-import { eventually, sleep, startFarm, type Farm } from '../support/farm.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { graceMs } from '../support/times.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
 let farm: Farm
@@ -71,7 +72,7 @@ describe('sessions under way', { timeout: 120_000 }, () => {
     parent.release('held')
     await Promise.all([endsByItself(parent), endsByItself(timer)])
     // Beyond the first grace of the fresh worker: its sweeps have seen the lease of the long step, over and over.
-    await sleep(productTimes.leaseMs + 1500)
+    await sleep(graceMs(farm.times) + farm.times.leaseSweepMs)
     expect(long.runs).toEqual({ long: 1 })
     await api?.start()
     long.release('long')

@@ -2,8 +2,10 @@
 import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { productTimes } from '../../src/engine/times.ts'
 import { ended } from '../../src/engine/session.ts'
-import { sleep, startFarm } from '../support/farm.ts'
+import { startFarm } from '../support/farm.ts'
+import { sleep } from '../support/wait.ts'
 import { chance } from '../support/proxy.ts'
 import { runsIn } from '../support/script.ts'
 import { module } from '../support/scripted.ts'
@@ -14,7 +16,7 @@ const names = ['one', 'two', 'three']
 
 describe('Redis', { timeout: 900_000 }, () => {
   it('gone every 5 to 10 s, for up to 2 s, under two thousand sessions one after another: each ends once, each step has one result', async () => {
-    await using farm = await startFarm({ workers: 2, module })
+    await using farm = await startFarm({ workers: 2, times: productTimes, module })
     const draw = chance(seed)
     let isOver = false
     const outages = (async () => {

@@ -6,7 +6,9 @@ import type { AllocationView, MemoryAnalytics } from '../../src/domains/memory/f
 import type { DeviceReport } from '../../src/farm/record.ts'
 import { ended } from '../../src/engine/session.ts'
 import { type WorkerRecord } from '../../src/farm/record.ts'
-import { eventually, startFarm, type Farm, type SessionView } from '../support/farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 import { backendsOf } from './backends.ts'
 
 const MiB = 2 ** 20
@@ -32,10 +34,10 @@ describe.skipIf(env === null)('a worker of a GPU', () => {
       return now.sampledAt > since && holds(now) && now
     })
   }
-  const run = async (workflow: string, input: object): Promise<SessionView> => {
+  const run = async (workflow: string, input: object): Promise<Session> => {
     const { status, json, text } = await farm.client.post('/v1/sessions', { workflow, input })
     if (status !== 202) throw new Error(`${workflow} → ${status} ${text}`)
-    const { id } = json as SessionView
+    const { id } = json as Session
     return eventually(`${id} ended`, async () => {
       const session = await farm.get(id)
       return ended.has(session.status) && session

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { environmentOf, readyEnvironment, type Mark } from '../../host/places.mjs'
 import { ask } from '../../host/programs.mjs'
 import type { EnvironmentChoice } from '../../setup/python.mjs'
@@ -54,7 +54,7 @@ const result = async ({ ended }: Running): Promise<Mark & { interpreter: string 
 }
 
 describe('the Python environment', () => {
-  test('killed at every stage in turn and run again, it ends whole, and nothing that it started lives on', async () => {
+  it('killed at every stage in turn and run again, it ends whole, and nothing that it started lives on', async () => {
     const untilHeld = (stage: string) => async () => {
       writeFileSync(join(holds, stage), '')
       await vi.waitUntil(() => existsSync(join(holds, 'held')), { timeout: 60_000, interval: 20 })
@@ -91,7 +91,7 @@ describe('the Python environment', () => {
     expect(readyEnvironment(choice)).toEqual(made)
   }, 240_000)
 
-  test('a second set-up waits for the first, also by another path; neither writes anywhere else', async () => {
+  it('a second set-up waits for the first, also by another path; neither writes anywhere else', async () => {
     const [home, link] = [join(sandbox.folder, 'second home'), join(sandbox.folder, 'link')]
     mkdirSync(home)
     symlinkSync(home, link)
@@ -114,7 +114,7 @@ describe('the Python environment', () => {
     expect(again).toMatchObject({ code: 0, stderr: '' })
   }, 120_000)
 
-  test('that cannot be made leaves nothing but its log, and says which step failed', async () => {
+  it('that cannot be made leaves nothing but its log, and says which step failed', async () => {
     const home = join(sandbox.folder, 'third home')
     const { code, stderr } = await setUp(home, nowhere).ended
     expect(code).toBe(1)
@@ -122,7 +122,7 @@ describe('the Python environment', () => {
     expect(readdirSync(join(home, 'python'))).toEqual([expect.stringMatching(/^cpu-\w+\.log$/)])
   })
 
-  test('one whose interpreter is gone is not believed', async () => {
+  it('one whose interpreter is gone is not believed', async () => {
     const { interpreter, mark } = environmentOf({ ...choice, home: join(sandbox.folder, 'second home') })
     expect(JSON.parse(readFileSync(mark, 'utf8'))).toMatchObject({ torch: '0.9.9+cpu' })
     rmSync(interpreter)

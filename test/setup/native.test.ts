@@ -1,7 +1,7 @@
 /** The native addon in set-up: it is built where it can be, and where it cannot Darkroom says so and goes on. */
 import { cpSync, existsSync, mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { onPath } from '../../host/programs.mjs'
 import { root } from '../../src/config.ts'
 import { Sandbox, type Ended } from './sandbox.ts'
@@ -24,7 +24,7 @@ const isBuilt = (): boolean =>
   existsSync(join(sandbox.folder, 'clone', 'native', 'build', `${process.platform}-${process.arch}`, 'darkroom_native.node'))
 
 describe('the native addon', () => {
-  test('that cannot be built stops nothing: set-up shows what the compiler said, and goes on without it', async () => {
+  it('that cannot be built stops nothing: set-up shows what the compiler said, and goes on without it', async () => {
     const compiler = sandbox.program('broken-compiler', 'echo this compiler is broken >&2; exit 1')
     const { code, stderr } = await setUp({ CXX: compiler })
     expect(stderr).toMatch(/The native addon cannot be built\. It said:\n(?:.*\n)*.*broken-compiler/)
@@ -34,7 +34,7 @@ describe('the native addon', () => {
     expect(isBuilt()).toBe(false)
   })
 
-  test('is left out where there is no compiler', async () => {
+  it('is left out where there is no compiler', async () => {
     for (const name of ['python3', 'cmake', 'make', 'sh', 'env'])
       for (const program of onPath(name).slice(0, 1)) sandbox.program(name, `exec "${program}" "$@"`)
     const { code, stderr } = await setUp({ PATH: sandbox.bin, CXX: '' })

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { isInstalled } from '../../host/places.mjs'
 import { onPath } from '../../host/programs.mjs'
 import { Sandbox, type Running } from './sandbox.ts'
@@ -50,7 +50,7 @@ const wholePackages = (): number =>
     (file) => existsSync(file) && statSync(file).size > 400_000,
   ).length
 
-test('npm packages: killed again and again and then let be, they end whole', async () => {
+it('npm packages: killed again and again and then let be, they end whole', async () => {
   expect(isInstalled(project)).toBe(false)
   let kills = 0
   for (let ms = 150; ; ms += 150) {
@@ -71,7 +71,7 @@ test('npm packages: killed again and again and then let be, they end whole', asy
   expect(isInstalled(project)).toBe(false)
 }, 60_000)
 
-test('npm packages: of two set-ups one fetches and the other waits; a third finds nothing to do', async () => {
+it('npm packages: of two set-ups one fetches and the other waits; a third finds nothing to do', async () => {
   rmSync(join(project, 'node_modules'), { recursive: true, force: true })
   const ends = await Promise.all([install().ended, install().ended])
   expect(ends.map(({ code }) => code)).toEqual([0, 0])
@@ -81,7 +81,7 @@ test('npm packages: of two set-ups one fetches and the other waits; a third find
   expect(await install().ended).toMatchObject({ code: 0, stderr: '' })
 })
 
-test('npm packages: what npm refuses is shown in its own words', async () => {
+it('npm packages: what npm refuses is shown in its own words', async () => {
   rmSync(join(project, 'node_modules'), { recursive: true, force: true })
   rmSync(join(sandbox.folder, 'user', '.npm'), { recursive: true })
   writeFileSync(join(project, 'package-3-1.0.0.tgz'), 'another archive')

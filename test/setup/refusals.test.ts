@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { causeOf } from '../../setup/failure.mjs'
 import { makeRoom } from '../../setup/room.mjs'
 import { root } from '../../src/config.ts'
@@ -31,7 +31,7 @@ async function refusal(ending: Promise<Ended>): Promise<string> {
 }
 
 describe('set-up refuses', () => {
-  test('without a fitting Python, with the range and what it found', async () => {
+  it('without a fitting Python, with the range and what it found', async () => {
     sandbox.program('python3', python('3.14.1'))
     sandbox.program('python3.12', 'exit 127')
     sandbox.program('python', python('2.7.18'))
@@ -40,17 +40,17 @@ describe('set-up refuses', () => {
     )
   })
 
-  test('without any Python', async () => {
+  it('without any Python', async () => {
     expect(await refusal(run('setup', { PATH: join(sandbox.folder, 'cwd') }))).toMatch(/There is none on PATH\./)
   })
 
-  test('with a Python without ensurepip, with the command that installs it', async () => {
+  it('with a Python without ensurepip, with the command that installs it', async () => {
     sandbox.program('python3', python('3.12.3', 'False'))
     sandbox.program('apt-get', 'exit 1')
     expect(await refusal(run('setup'))).toMatch(/Python 3\.12\.3 .* has no ensurepip.*`sudo apt-get install python3\.12-venv`/)
   })
 
-  test('a home folder that cannot be written', async () => {
+  it('a home folder that cannot be written', async () => {
     const file = join(sandbox.folder, 'file')
     writeFileSync(file, '')
     sandbox.program('python3', python('3.13.0'))
@@ -59,43 +59,43 @@ describe('set-up refuses', () => {
     )
   })
 
-  test('Windows, with the way through WSL', async () => {
+  it('Windows, with the way through WSL', async () => {
     const windows = ['--import', 'data:text/javascript,Object.defineProperty(process,"platform",{value:"win32"})']
     expect(await refusal(run('up', {}, windows))).toMatch(/On Windows, Darkroom runs inside WSL/)
   })
 
-  test('a machine for which there is no Redis to fetch and none on PATH', async () => {
+  it('a machine for which there is no Redis to fetch and none on PATH', async () => {
     const arm = ['--import', 'data:text/javascript,Object.defineProperty(process,"arch",{value:"arm64"})']
     expect(await refusal(run('demo', {}, arm))).toMatch(/There is no Redis ≥ 6\.2 on PATH: install it with /)
     const mac = ['--import', 'data:text/javascript,Object.defineProperty(process,"platform",{value:"darwin"})']
     expect(await refusal(run('demo', {}, mac))).toMatch(/`brew install redis`/)
   })
 
-  test('a Node that is too old', async () => {
+  it('a Node that is too old', async () => {
     const old = ['--import', 'data:text/javascript,Object.defineProperty(process,"versions",{value:{...process.versions,node:"18.20.8"}})']
     expect(await refusal(run('setup', {}, old))).toMatch(/Darkroom needs Node >=20\.19; this is 18\.20\.8/)
   })
 })
 
-test('the command says what is missing in a clone that was never set up', () => {
+it('the command says what is missing in a clone that was never set up', () => {
   cpSync(join(root, 'bin'), join(sandbox.folder, 'bin'), { recursive: true })
   const { status, stderr } = spawnSync(process.execPath, [join(sandbox.folder, 'bin', 'darkroom.mjs'), 'doctor'], { encoding: 'utf8' })
   expect(stderr).toBe('The npm packages are not there yet: run `npm run setup` in the folder of the repository, once.\n')
   expect(status).toBe(1)
 })
 
-test('a folder with too little room is refused with both numbers', () => {
+it('a folder with too little room is refused with both numbers', () => {
   expect(() => makeRoom(sandbox.home, 1e18)).toThrow(/needs 1000000000\.0 GB, and its disk has \d+\.\d GB free/)
   expect(() => makeRoom(sandbox.home, 1)).not.toThrow()
 })
 
-test('what npm and pip say at length becomes a sentence', () => {
+it('what npm and pip say at length becomes a sentence', () => {
   expect(causeOf('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device')).toMatch(/disk is full/)
   expect(causeOf('npm error code ENOTFOUND')).toMatch(/offline/)
   expect(causeOf('SyntaxError: invalid syntax')).toBe('')
 })
 
-test('of several Pythons the first that fits is taken, `python3` before others', async () => {
+it('of several Pythons the first that fits is taken, `python3` before others', async () => {
   sandbox.program('python3', python('3.14.0'))
   sandbox.program('python3.13', python('3.13.2', 'False'))
   const fitting = sandbox.program('python3.11', `[ "$1" = -m ] && { echo "made by 3.11"; exit 7; }; ${python('3.11.9')}`)
@@ -105,7 +105,7 @@ test('of several Pythons the first that fits is taken, `python3` before others',
   expect(code).toBe(1)
 })
 
-test('the lock files hold no host of a registry', () => {
+it('the lock files hold no host of a registry', () => {
   const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as { packages: Record<string, { resolved?: string }> }
   expect(Object.keys(lock.packages).length).toBeGreaterThan(50)
   expect(Object.entries(lock.packages).filter(([, { resolved }]) => resolved !== undefined)).toEqual([])
@@ -114,7 +114,7 @@ test('the lock files hold no host of a registry', () => {
   expect(requirements.split('\n').filter((line) => line && !/^#|^[\w.-]+==[\w.]+$/.test(line))).toEqual([])
 })
 
-test('set-up uses nothing but what Node brings', () => {
+it('set-up uses nothing but what Node brings', () => {
   const files = ['host', 'setup'].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
       .filter((file) => file.endsWith('.mjs'))
@@ -127,7 +127,7 @@ test('set-up uses nothing but what Node brings', () => {
   expect(imports.filter((from) => !/^node:|^(?:\.\.?\/)+(?:(?:host|native)\/)?[\w-]+\.mjs$/.test(from))).toEqual([])
 })
 
-test('with nothing missing it takes less than a second', async () => {
+it('with nothing missing it takes less than a second', async () => {
   let best = Infinity
   for (let i = 0; i < 5; i++) {
     const startedAt = performance.now()

@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { ask } from '../../host/programs.mjs'
 import { runBound } from '../../setup/bound.mjs'
 import { installTorch } from '../../setup/python.mjs'
@@ -55,14 +55,14 @@ const installed = (): string[] =>
     .toSorted()
 
 describe('torch for the CPU', () => {
-  test('is the +cpu build that pip finds by itself; no other index is asked', async () => {
+  it('is the +cpu build that pip finds by itself; no other index is asked', async () => {
     const own = await indexOf({ ...cpu, ...cuda, ...nvidia })
     const other = await indexOf(cpu)
     expect(await choose({ PIP_INDEX_URL: own.url }, { cpuIndex: other.url })).toEqual(['torch-0.9.9+cpu'])
     expect(other.served).toEqual([])
   })
 
-  test("is found in a folder that the machine's pip configuration names", async () => {
+  it("is found in a folder that the machine's pip configuration names", async () => {
     const folder = join(sandbox.folder, 'on disk')
     writeWheels(sandbox.python, folder, cpu)
     const config = join(sandbox.folder, 'pip.conf')
@@ -70,14 +70,14 @@ describe('torch for the CPU', () => {
     expect(await choose({ PIP_CONFIG_FILE: config }, { cpuIndex: unreachable })).toEqual(['torch-0.9.9+cpu'])
   })
 
-  test("is looked for in PyTorch's own index when pip finds only the CUDA build", async () => {
+  it("is looked for in PyTorch's own index when pip finds only the CUDA build", async () => {
     const own = await indexOf({ ...cuda, ...nvidia })
     const other = await indexOf(cpu)
     expect(await choose({ PIP_INDEX_URL: own.url }, { cpuIndex: other.url })).toEqual(['torch-0.9.9+cpu'])
     expect(own.served).toEqual([])
   })
 
-  test('is looked for there too when a constraints file of the machine names torch', async () => {
+  it('is looked for there too when a constraints file of the machine names torch', async () => {
     const own = await indexOf({ ...cuda, ...nvidia })
     const other = await indexOf(cpu)
     const constraints = join(sandbox.folder, 'constraints.txt')
@@ -85,7 +85,7 @@ describe('torch for the CPU', () => {
     expect(await choose({ PIP_INDEX_URL: own.url, PIP_CONSTRAINT: constraints }, { cpuIndex: other.url })).toEqual(['torch-0.9.9+cpu'])
   })
 
-  test('is never the CUDA build unasked: a sentence says what to do, after seconds', async () => {
+  it('is never the CUDA build unasked: a sentence says what to do, after seconds', async () => {
     const own = await indexOf({ ...cuda, ...nvidia })
     const startedAt = performance.now()
     await expect(choose({ PIP_INDEX_URL: own.url }, { cpuIndex: unreachable })).rejects.toThrow(
@@ -96,11 +96,11 @@ describe('torch for the CPU', () => {
     expect(installed()).toEqual([])
   })
 
-  test('offline, the sentence speaks of the network', async () => {
+  it('offline, the sentence speaks of the network', async () => {
     await expect(choose({ PIP_INDEX_URL: unreachable }, { cpuIndex: unreachable })).rejects.toThrow(/Check the network/)
   })
 
-  test('a broken wheel is refused in the words of pip', async () => {
+  it('a broken wheel is refused in the words of pip', async () => {
     const broken = join(sandbox.folder, 'broken')
     mkdirSync(broken)
     writeFileSync(join(broken, 'torch-0.9.9+cpu-py3-none-any.whl'), 'no archive')
@@ -111,17 +111,17 @@ describe('torch for the CPU', () => {
 })
 
 describe('torch for the GPU', () => {
-  test('is the plain build with the packages it needs, also where a CPU build is at hand', async () => {
+  it('is the plain build with the packages it needs, also where a CPU build is at hand', async () => {
     const own = await indexOf({ ...cpu, ...cuda, ...nvidia })
     expect(await choose({ PIP_INDEX_URL: own.url }, { gpu: true })).toEqual(['nvidia_fake-1.0', 'torch-0.9.9'])
   })
 
-  test('is the build of another kind that the index has', async () => {
+  it('is the build of another kind that the index has', async () => {
     const own = await indexOf(torch('0.9.9+rocm7.1'))
     expect(await choose({ PIP_INDEX_URL: own.url }, { gpu: true })).toEqual(['torch-0.9.9+rocm7.1'])
   })
 
-  test('is never a CPU build', async () => {
+  it('is never a CPU build', async () => {
     const own = await indexOf(cpu)
     await expect(choose({ PIP_INDEX_URL: own.url }, { gpu: true })).rejects.toThrow(/pip finds no GPU build of torch==0\.9\.9/)
     expect(installed()).toEqual([])

@@ -2,20 +2,17 @@
  * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its one argument is an
  * `ApiSetup` as JSON.
  */
-import { join } from 'node:path'
-import { KeyStore } from '../../src/api-keys.ts'
-import { listen, startApi, type RunningApi } from '../../src/api/server.ts'
-import { FileArtifactStore } from '../../src/artifacts/store.ts'
+import { startApi } from '../../src/api/server.ts'
 import { readConfig } from '../../src/config.ts'
 import { operations } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
+import type { Times } from '../../src/engine/times.ts'
 import { createLog } from '../../src/log.ts'
-import { connect, untilReady } from '../../src/redis.ts'
-import { Engine } from '../../src/engine/engine.ts'
 import { workflows, type Workflow } from '../../src/workflows/index.ts'
 import { fatal } from './points.ts'
 
 export interface ApiSetup {
+  times: Times
   /** File URL of a module that exports further `workflows` and `operations`. */
   module?: string
   /** Folder of the crash points at which it dies. */
@@ -23,39 +20,21 @@ export interface ApiSetup {
   sweeps?: boolean
 }
 
+/** What a `module` exports. */
+export interface Further {
+  workflows: Workflow[]
+  operations: OperationTable
+}
+
 const config = readConfig()
-const log = createLog(config.logLevel, 'api')
 const setup = JSON.parse(process.argv[2] ?? '') as ApiSetup
-const api = setup.module === undefined ? await startApi(config, log) : await startWith(setup.module)
+const further = setup.module === undefined ? { workflows: [], operations: {} } : ((await import(setup.module)) as Further)
+const api = await startApi(config, createLog(config.logLevel, 'api'), {
+  times: setup.times,
+  workflows: [...workflows, ...further.workflows],
+  operations: { ...operations, ...further.operations },
+  sweeps: setup.sweeps,
+  at: setup.points === undefined ? undefined : fatal(setup.points),
+})
 process.once('SIGTERM', () => void api.close())
 process.stdout.write(`${JSON.stringify({ ready: api.url })}\n`)
-
-async function startWith(module: string): Promise<RunningApi> {
-  const further = (await import(module)) as { workflows: Workflow[]; operations: OperationTable }
-  const url = config.redisUrl ?? ''
-  const redis = connect(url, { patience: 'fail' })
-  const subscriber = connect(url, { patience: 'wait' })
-  await untilReady(redis, 10_000)
-  const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
-  await artifacts.id()
-  const engine = new Engine({
-    redis,
-    subscriber,
-    config,
-    log,
-    workflows: [...workflows, ...further.workflows],
-    operations: { ...operations, ...further.operations },
-    ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
-    ...(setup.points !== undefined && { at: fatal(setup.points) }),
-  })
-  const running = await listen({ engine, artifacts, keys: new KeyStore(redis), config, log }, config.port)
-  return {
-    ...running,
-    close: async () => {
-      await running.close()
-      await engine.close()
-      redis.disconnect()
-      subscriber.disconnect()
-    },
-  }
-}

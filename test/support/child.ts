@@ -4,7 +4,7 @@ import { readyEnvironment } from '../../host/places.mjs'
 import { readConfig, root } from '../../src/config.ts'
 
 /** The interpreter of the environment that set-up made, as `src/main.ts` starts it. */
-function interpreter(): string {
+export function interpreter(): string {
   const found = process.env['DARKROOM_PYTHON'] ?? readyEnvironment({ home: readConfig({}).home })?.interpreter
   if (found === undefined) throw new Error('there is no Python environment: `npm run setup` makes it')
   return found

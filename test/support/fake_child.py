@@ -1,17 +1,19 @@
-"""The product's own child with a backend that draws nothing: its real frames, queue and loop, without torch, with faults on demand.
+"""The product's own child with a backend that draws nothing: its real frames, queue and loop, without torch, with
+faults on demand.
 
-Its bytes are hashes of the request and the facts of its class, so tests can compare them; a checkpoint really holds the state of the
-chain, and going on from it gives the same bytes as never having stopped.
+Its bytes are hashes of the request and the facts of its class, so tests can compare them; a checkpoint really holds the
+state of the chain, and going on from it gives the same bytes as never having stopped.
 
     fake_child.py [--call-ms 5] [--load-ms 0] [--import-ms 0] [--heartbeat-ms 2000] [--build TEXT] [--device-name TEXT]
                   [--numerics 1] [--uuid UUID] [--fault NAME[:ARG][@CALL]]... [--once FILE] [--die-when FILE]
                   [--gates FOLDER]
 
-With `--gates FOLDER` a denoise step whose seed has a file there is held once it has done as many calls as the file says, until the file is
-gone or the step is paused or cancelled: what a test does meanwhile does not depend on time.
+With `--gates FOLDER` a denoise step whose seed has a file there is held once it has done as many calls as the file
+says, until the file is gone or the step is paused or cancelled: what a test does meanwhile does not depend on time.
 With `--die-when FILE` it exits 1 before the first frame whenever that file is there.
 
-Faults with `@CALL` fire when that many denoise calls are done; with `--once FILE` each fires a single time over all restarts.
+Faults with `@CALL` fire when that many denoise calls are done; with `--once FILE` each fires a single time over all
+restarts.
 
     hang@5            the device thread stops, the heartbeat goes on
     freeze@5          the whole process stops, as by SIGSTOP
@@ -28,6 +30,7 @@ Faults with `@CALL` fire when that many denoise calls are done; with `--once FIL
     late-after-cancel   after `session.cancelled` sends progress and a result
     mute                never answers the handshake
     refuse              answers the handshake with an error and exits 64
+    other-schema        greets with another schema than the node has
     die-at-start        exits 1 before the first frame
 """
 
@@ -95,6 +98,8 @@ class FaultyWriter(Writer):
         self._faults = faults
 
     def send(self, request_id, action, data):
+        if (request_id, action) == ("0", "worker.hello") and self._faults.fire("other-schema"):
+            data = {**data, "schema": "0" * 64}
         super().send(request_id, action, data)
         if action not in schema.OPERATIONS or data.get("type") not in ("result", "released", "error"):
             return

@@ -11,12 +11,10 @@ import { step } from '../../src/workflows/step.ts'
 
 const Next = z.enum(['succeed', 'fail', 'wait', 'copy', 'linger', 'block'])
 const Input = z.strictObject({ device: z.string(), bytes: z.int().min(2), next: Next })
-const Whole = z.strictObject({ target: Target, bytes: z.int(), next: Next })
-type Whole = z.infer<typeof Whole>
+type Resolved = Omit<z.infer<typeof Input>, 'device'> & { target: Target }
 interface Context {
-  input: Whole
+  input: Resolved
   id: string
-  error: unknown
 }
 const On = z.strictObject({ target: Target, id: z.string() })
 const Bytes = z.strictObject({ target: Target, bytes: z.int(), blockMs: z.int() })
@@ -31,9 +29,8 @@ const blockMs = 8000
 const machine = setup({
   types: {
     context: {} as Context,
-    input: {} as Whole,
+    input: {} as Resolved,
     events: {} as { type: 'signal.go' },
-    output: {} as Record<string, unknown>,
   },
   actors: {
     'memory.allocate': step<Record<string, unknown>, AllocationView>(),
@@ -44,7 +41,7 @@ const machine = setup({
   guards: { is: ({ context }, next: string) => context.input.next === next },
 }).createMachine({
   id: 'holding',
-  context: ({ input }) => ({ input, id: '', error: null }),
+  context: ({ input }) => ({ input, id: '' }),
   initial: 'allocating',
   states: {
     allocating: {
@@ -60,7 +57,6 @@ const machine = setup({
           timeToLiveMs: null,
         }),
         onDone: { target: 'holding', actions: assign({ id: ({ event }) => event.output.id }) },
-        onError: 'failed',
       },
     },
     holding: {
@@ -73,14 +69,13 @@ const machine = setup({
       ],
       on: { 'signal.go': 'done' },
     },
-    failing: { invoke: { id: 'fail', src: 'test.fail', input: {}, onDone: 'done', onError: 'failed' } },
+    failing: { invoke: { id: 'fail', src: 'test.fail', input: {}, onDone: 'done' } },
     copying: {
       invoke: {
         id: 'copy',
         src: 'test.copy',
         input: ({ context }) => ({ target: context.input.target, id: context.id }),
         onDone: 'done',
-        onError: 'failed',
       },
     },
     lingering: {
@@ -89,29 +84,19 @@ const machine = setup({
         src: 'test.linger',
         input: ({ context: { input } }) => ({ target: input.target, bytes: input.bytes, blockMs: input.next === 'block' ? blockMs : 0 }),
         onDone: 'done',
-        onError: 'failed',
       },
     },
     done: { type: 'final' },
-    failed: { type: 'final', tags: 'failed', entry: assign({ error: ({ event }) => (event as unknown as { error: unknown }).error }) },
   },
-  output: ({ context }) => (context.error ? { error: context.error } : { id: context.id }),
+  output: ({ context }) => ({ id: context.id }),
 })
 
 export const workflows: Workflow[] = [
   defineWorkflow({
     name: 'holding',
-    version: 1,
-    title: 'Holding',
-    description: 'Holds device memory.',
     input: Input,
-    output: z.record(z.string(), z.unknown()),
     machine,
-    resolveInput: async (input, catalogue) => {
-      const { device, bytes, next } = Input.parse(input)
-      return Whole.parse({ target: await catalogue.device(device, 'input.device'), bytes, next })
-    },
-    resources: { lanes: ['control'], note: 'device memory' },
+    resolveInput: async ({ device, ...rest }, catalogue) => ({ ...rest, target: await catalogue.device(device, 'input.device') }),
   }),
 ]
 

@@ -1,5 +1,5 @@
 /**
- * Workflows that pass every crash point, for processes that die there. Each waits for the signal `go`, so that a test can make its
+ * A workflow that passes the crash points, for processes that die there; beside it the `script`, for those that it does not pass. It waits for the signal `go`, so that a test can make its
  * preparations. Each run of a step leaves a line `<name> <run>` in a file, the ledger, and gives the run as its result: a step may run
  * twice, and one of its runs is in the session's output.
  */
@@ -12,10 +12,7 @@ import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
 import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
-
-const plain: Pick<Workflow, 'resources'> = {
-  resources: { lanes: ['host', 'gpu'], note: 'nothing' },
-}
+import * as script from './script.ts'
 
 const Mark = z.strictObject({
   ledger: z.string(),
@@ -42,6 +39,7 @@ export function runsIn(ledger: string): Map<string, string[]> {
 }
 
 export const operations: OperationTable = {
+  ...script.operations,
   'test.mark': operation({
     input: Mark,
     output: z.strictObject({ name: z.string(), run: z.string() }),
@@ -63,15 +61,6 @@ export const operations: OperationTable = {
       return { name, run }
     },
   }),
-  'test.nowhere': operation({
-    input: z.unknown(),
-    output: z.unknown(),
-    lane: 'gpu',
-    needs: () => ({ models: [{ id: 'a model of nobody', bodyHash: 'f'.repeat(64) }] }),
-    attempts: 1,
-    timeoutMs: 1000,
-    run: () => Promise.reject(new Error('no worker has the model of this step')),
-  }),
 }
 
 const ErrandInput = z.strictObject({ ledger: z.string(), name: z.string(), waits: z.boolean() })
@@ -79,10 +68,7 @@ type ErrandInput = z.infer<typeof ErrandInput>
 
 /** A child: one step, once the signal has come if it waits for it. */
 const errand = defineWorkflow({
-  ...plain,
   name: 'errand',
-  title: 'Errand',
-  description: 'One step.',
   input: ErrandInput,
   output: z.unknown(),
   machine: setup({
@@ -133,10 +119,7 @@ const add = assign<JourneyContext, { type: string; output: Marked }, undefined, 
 
 /** A step; then at once a child, a step that fails at first, and a delay with a step behind it; then a step that joins them. */
 const journey = defineWorkflow({
-  ...plain,
   name: 'journey',
-  title: 'Journey',
-  description: 'A signal, a sequence, parallel steps, a retry, a delay and a child.',
   input: JourneyInput,
   output: z.strictObject({ marked: z.array(z.unknown()) }),
   machine: setup({
@@ -226,61 +209,4 @@ const journey = defineWorkflow({
 /** The steps of a journey, by name. */
 export const journeySteps = ['again', 'child', 'first', 'last', 'late']
 
-const AlbumInput = z.strictObject({ seed: z.int() })
-type AlbumInput = z.infer<typeof AlbumInput>
-
-/** A picture, as a child. */
-const album = defineWorkflow({
-  ...plain,
-  name: 'album',
-  title: 'Album',
-  description: 'A picture once the signal has come.',
-  input: AlbumInput,
-  output: z.unknown(),
-  machine: setup({
-    types: { context: {} as { input: AlbumInput; picture: unknown }, input: {} as AlbumInput, events: {} as { type: 'signal.go' } },
-    actors: { 'image-generation@1': session<{ prompt: string; seed: number }, unknown>() },
-  }).createMachine({
-    id: 'album',
-    context: ({ input }) => ({ input, picture: null }),
-    initial: 'waiting',
-    states: {
-      waiting: { on: { 'signal.go': 'drawing' } },
-      drawing: {
-        invoke: {
-          id: 'picture',
-          src: 'image-generation@1',
-          input: ({ context: { input } }) => ({ prompt: 'a red circle', seed: input.seed }),
-          onDone: { target: 'over', actions: assign({ picture: ({ event }) => event.output }) },
-        },
-      },
-      over: { type: 'final' },
-    },
-    output: ({ context }) => context.picture,
-  }),
-})
-
-/** A step on the device with a model that no worker has. */
-const stranded = defineWorkflow({
-  ...plain,
-  name: 'stranded',
-  title: 'Stranded',
-  description: 'Waits for a worker that never comes.',
-  input: z.strictObject({}),
-  output: z.unknown(),
-  machine: setup({
-    types: { events: {} as { type: 'signal.go' } },
-    actors: { 'test.nowhere': step<unknown, unknown>() },
-  }).createMachine({
-    id: 'stranded',
-    initial: 'waiting',
-    states: {
-      waiting: { on: { 'signal.go': 'drawing' } },
-      drawing: { invoke: { id: 'draw', src: 'test.nowhere', onDone: 'over' } },
-      over: { type: 'final' },
-    },
-    output: {},
-  }),
-})
-
-export const workflows: Workflow[] = [errand, journey, album, stranded]
+export const workflows: Workflow[] = [...script.workflows, errand, journey]

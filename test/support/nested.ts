@@ -9,10 +9,7 @@ import { DarkroomError } from '../../src/errors.ts'
 import { session } from '../../src/workflows/child-session.ts'
 import { step } from '../../src/workflows/step.ts'
 import { defineWorkflow, type Workflow } from '../../src/workflows/index.ts'
-
-const plain: Pick<Workflow, 'resources'> = {
-  resources: { lanes: ['host'], note: 'nothing' },
-}
+import { sleep } from './wait.ts'
 
 const Count = z.strictObject({ n: z.int().min(0), ms: z.int().default(0), fails: z.boolean().default(false) })
 interface Counted {
@@ -20,23 +17,15 @@ interface Counted {
 }
 
 const leaf = defineWorkflow({
-  ...plain,
   name: 'leaf',
-  version: 1,
-  title: 'Leaf',
-  description: 'One step that counts.',
   input: Count,
   output: z.strictObject({ n: z.int() }),
   machine: setup({
-    types: {
-      context: {} as { input: z.infer<typeof Count>; n: number; error: unknown },
-      input: {} as z.infer<typeof Count>,
-      output: {} as Counted | { error: unknown },
-    },
+    types: { context: {} as { input: z.infer<typeof Count>; n: number }, input: {} as z.infer<typeof Count> },
     actors: { 'test.count': step<z.infer<typeof Count>, Counted>() },
   }).createMachine({
     id: 'leaf',
-    context: ({ input }) => ({ input, n: 0, error: null }),
+    context: ({ input }) => ({ input, n: 0 }),
     initial: 'counting',
     states: {
       counting: {
@@ -45,13 +34,11 @@ const leaf = defineWorkflow({
           src: 'test.count',
           input: ({ context }) => context.input,
           onDone: { target: 'done', actions: assign({ n: ({ event }) => event.output.n }) },
-          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         },
       },
       done: { type: 'final' },
-      failed: { type: 'final', tags: 'failed' },
     },
-    output: ({ context }) => (context.error ? { error: context.error } : { n: context.n }),
+    output: ({ context }) => ({ n: context.n }),
   }),
 })
 
@@ -69,13 +56,8 @@ const patience = ({ context }: { context: TreeContext }): number => context.inpu
 
 /** A step, then at once: two leaves (one fails and is made up for), a delay, a signal; then a step that counts again. */
 const tree = defineWorkflow({
-  ...plain,
   name: 'tree',
-  version: 1,
-  title: 'Tree',
-  description: 'Sequence, parallel states, a delay, children and a signal.',
   input: z.strictObject({ n: z.int(), ms: z.int().default(0), delayMs: z.int().default(100) }),
-  output: z.record(z.string(), z.unknown()),
   machine: setup({
     types: {
       context: {} as TreeContext,
@@ -170,45 +152,20 @@ export const treeOutput = (n: number, word: string): Record<string, unknown> => 
 
 /** A workflow that names itself for ever, and one whose child's request is refused. */
 const deep = defineWorkflow({
-  ...plain,
   name: 'deep',
-  version: 1,
-  title: 'Deep',
-  description: 'A child of its own kind.',
   input: z.strictObject({ child: z.enum(['deep', 'leaf']) }),
-  output: z.record(z.string(), z.unknown()),
   machine: setup({
-    types: {
-      context: {} as { child: string; error: unknown },
-      input: {} as { child: string },
-      output: {} as { error: unknown },
-    },
+    types: { context: {} as { child: string }, input: {} as { child: string } },
     actors: { 'deep@1': session<{ child: string }, unknown>(), 'leaf@1': session<{ n: number }, unknown>() },
   }).createMachine({
     id: 'deep',
-    context: ({ input }) => ({ child: input?.child ?? '', error: null }),
+    context: ({ input }) => ({ child: input?.child ?? '' }),
     initial: 'choose',
     states: {
       choose: { always: [{ guard: ({ context }) => context.child === 'leaf', target: 'leaf' }, { target: 'deep' }] },
-      leaf: {
-        invoke: {
-          id: 'x',
-          src: 'leaf@1',
-          input: { n: -1 },
-          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
-        },
-      },
-      deep: {
-        invoke: {
-          id: 'x',
-          src: 'deep@1',
-          input: { child: 'deep' },
-          onError: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
-        },
-      },
-      failed: { type: 'final', tags: 'failed' },
+      leaf: { invoke: { id: 'x', src: 'leaf@1', input: { n: -1 } } },
+      deep: { invoke: { id: 'x', src: 'deep@1', input: { child: 'deep' } } },
     },
-    output: ({ context }) => ({ error: context.error }),
   }),
 })
 
@@ -222,7 +179,7 @@ export const operations = {
     attempts: 3,
     timeoutMs: 60_000,
     run: async ({ n, ms, fails }) => {
-      await new Promise((resolve) => setTimeout(resolve, ms))
+      await sleep(ms)
       if (fails) throw new DarkroomError('worker.failed', 'it was told to fail')
       return { n }
     },

@@ -5,6 +5,7 @@ import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createInterface } from 'node:readline'
 import { root } from '../../src/config.ts'
+import { started } from './started.ts'
 
 export interface ProcessOptions {
   name: string
@@ -20,18 +21,6 @@ export interface ProcessOptions {
 
 const startMs = 120_000
 const goneMs = 20_000
-
-/** Groups that run; a test run that is cut short takes them along. */
-const groups = new Set<number>()
-process.on('exit', () => {
-  for (const group of groups) {
-    try {
-      process.kill(-group, 'SIGKILL')
-    } catch {
-      // It is gone already.
-    }
-  }
-})
 
 export class GroupProcess {
   readonly name: string
@@ -73,9 +62,7 @@ export class GroupProcess {
     })
     this.#child = child
     this.starts++
-    const group = child.pid ?? 0
-    groups.add(group)
-    child.once('exit', () => groups.delete(group))
+    if (child.pid !== undefined) child.once('exit', started(-child.pid))
     this.#exited = once(child, 'exit').then(([code, signal]) => ({ code: code as number | null, signal: signal as NodeJS.Signals | null }))
     child.stderr.on('data', (text: Buffer) => appendFileSync(log, text))
     const ready = new Promise<string>((resolve) => {

@@ -1,5 +1,5 @@
 /** The line breaks where the rules say, and nowhere else; or `test/long/line.test.ts` would show nothing. */
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, it } from 'vitest'
 import { newSessionId } from '../../src/keys.ts'
 import { connect, untilReady, type Redis } from '../../src/redis.ts'
 import { chance, messageEnd, sometimes, startProxy, Walk, type FaultProxy, type Rule } from './proxy.ts'
@@ -31,7 +31,7 @@ function at(n: number, name: string, fault: ReturnType<Rule>): Rule {
   return (command) => (command.name === name && ++count === n ? fault : undefined)
 }
 
-test('a cut comes between two commands: the one before has its answer, the one after is not executed', async () => {
+it('a cut comes between two commands: the one before has its answer, the one after is not executed', async () => {
   proxy.rule = at(2, 'INCR', 'cut')
   const asked = performance.now()
   const [first, second] = await Promise.allSettled([client.incr('n'), client.incr('n')])
@@ -45,14 +45,14 @@ test('a cut comes between two commands: the one before has its answer, the one a
   expect(await client.incr('n')).toBe(2)
 })
 
-test('a lost answer is one of a command that was executed, and nothing after it is', async () => {
+it('a lost answer is one of a command that was executed, and nothing after it is', async () => {
   proxy.rule = at(2, 'INCR', 'lose')
   const outcomes = await Promise.allSettled([client.incr('n'), client.incr('n'), client.incr('n')])
   expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'rejected'])
   expect(await eye.get('n')).toBe('2')
 })
 
-test('a dropped command is not executed; a delayed one is, later', async () => {
+it('a dropped command is not executed; a delayed one is, later', async () => {
   proxy.rule = at(1, 'INCR', 'drop')
   await expect(client.incr('n')).rejects.toThrow(broken)
   expect(await eye.get('n')).toBe(null)
@@ -63,7 +63,7 @@ test('a dropped command is not executed; a delayed one is, later', async () => {
   expect(performance.now() - asked).toBeGreaterThan(190)
 })
 
-test('a transaction is one write: its EXEC; cut inside, none of it is executed', async () => {
+it('a transaction is one write: its EXEC; cut inside, none of it is executed', async () => {
   const seen: [string, boolean][] = []
   proxy.rule = (command) => {
     seen.push([command.name, command.isWrite])
@@ -81,7 +81,7 @@ test('a transaction is one write: its EXEC; cut inside, none of it is executed',
   expect(await eye.get('n')).toBe('2')
 })
 
-test('messages of a subscription are not taken for answers', async () => {
+it('messages of a subscription are not taken for answers', async () => {
   const heard: string[] = []
   client.on('message', (_channel: string, message: string) => heard.push(message))
   await client.subscribe('channel')
@@ -92,7 +92,7 @@ test('messages of a subscription are not taken for answers', async () => {
   expect(heard).toHaveLength(20)
 })
 
-test('counts what hit live work, and calls a run void in which too little did', async () => {
+it('counts what hit live work, and calls a run void in which too little did', async () => {
   proxy.rule = sometimes(chance(1), 1, 1)
   await client.incr('n')
   expect(proxy.hits()).toBe(0)
@@ -103,7 +103,7 @@ test('counts what hit live work, and calls a run void in which too little did', 
   expect(() => proxy.atLeast(1, 'cut')).toThrow('void')
 })
 
-test('the same seed breaks at the same places of a sequence', async () => {
+it('the same seed breaks at the same places of a sequence', async () => {
   const command = { name: 'INCR', isWrite: true, sessions: [], isLook: false }
   const places = (seed: number): unknown[] => {
     const rule = sometimes(chance(seed), 0.05, 'lose')
@@ -114,7 +114,7 @@ test('the same seed breaks at the same places of a sequence', async () => {
   expect(places(5).filter(Boolean).length).toBeGreaterThan(3)
 })
 
-test('a walk gives each session one place, and keeps those that were not reached', () => {
+it('a walk gives each session one place, and keeps those that were not reached', () => {
   const walk = new Walk([
     { at: 2, fault: 'cut' },
     { at: 9, fault: 'lose' },
@@ -127,7 +127,7 @@ test('a walk gives each session one place, and keeps those that were not reached
   expect(walk.left).toBe(0)
 })
 
-test('finds the end of every kind of answer, and of none that is not whole', () => {
+it('finds the end of every kind of answer, and of none that is not whole', () => {
   const whole = [
     '+OK\r\n',
     '-ERR no\r\n',

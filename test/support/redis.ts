@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findRedis } from '../../host/places.mjs'
 import { readConfig } from '../../src/config.ts'
+import { started } from './started.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
 
 const kind = process.env['TEST_REDIS'] ?? 'single'
@@ -41,19 +42,11 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
   const home = readConfig().home
   const start = async (): Promise<RedisServer> => {
     const command = cluster ? { command: await clusterProgram(folder, options.command ?? (await findRedis(home))?.command ?? '') } : {}
-    return startRedis({ durability: 'standard', home, ...options, ...command, folder })
+    const running = await startRedis({ durability: 'standard', home, ...options, ...command, folder })
+    void running.exited.then(started(running.pid))
+    return running
   }
   let server = await start()
-  const killHard = (): boolean => process.kill(server.pid, 'SIGKILL')
-  // A test run that is cut short leaves no Redis behind.
-  process.once('exit', stopOnExit)
-  function stopOnExit(): void {
-    try {
-      killHard()
-    } catch {
-      // It is gone already.
-    }
-  }
   return {
     url: server.url,
     folder,
@@ -61,7 +54,7 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
       return server.pid
     },
     kill: async () => {
-      killHard()
+      process.kill(server.pid, 'SIGKILL')
       await server.exited
     },
     freeze: () => {
@@ -72,7 +65,6 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
       server = await start()
     },
     stop: async () => {
-      process.off('exit', stopOnExit)
       await server.stop()
       await rm(folder, { recursive: true, force: true })
     },

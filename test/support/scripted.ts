@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { root } from '../../src/config.ts'
-import { eventually, type Farm, type SessionView } from './farm.ts'
+import type { Session } from '../../src/client/index.ts'
+import type { Farm } from './farm.ts'
+import { eventually } from './wait.ts'
 import { runsIn, type Line } from './script.ts'
 
 /** For farms that run such sessions. */
@@ -38,7 +40,7 @@ export class Scripted {
     const client = api ? farm.clientOf(api) : farm.client
     const answer = await client.post('/v1/sessions', { workflow, input: { folder, lines, ignores }, ...more })
     if (answer.status !== 202) throw new Error(`submit → ${answer.status} ${answer.text}`)
-    return new Scripted(farm, (answer.json as SessionView).id, folder)
+    return new Scripted(farm, (answer.json as Session).id, folder)
   }
 
   /** How often each step has run so far. */
@@ -46,9 +48,14 @@ export class Scripted {
     return Object.fromEntries(Object.entries(runsIn(this.#folder)).map(([name, pids]) => [name, pids.length]))
   }
 
+  /** The workers that have run a step, by pid, in order. */
+  pids(name: string): number[] {
+    return runsIn(this.#folder)[name] ?? []
+  }
+
   /** Waits for the n-th run of a step; the pid of the worker it is in. */
   async ran(name: string, n = 1): Promise<number> {
-    return eventually(`run ${n} of ${name} in ${this.id}`, () => Promise.resolve(runsIn(this.#folder)[name]?.[n - 1]))
+    return eventually(`run ${n} of ${name} in ${this.id}`, () => Promise.resolve(this.pids(name)[n - 1]))
   }
 
   release(name: string): void {
@@ -65,12 +72,12 @@ export class Scripted {
     return (output as unknown as { said: unknown[] }).said
   }
 
-  async children(): Promise<SessionView[]> {
-    return (await this.#farm.client.get(`/v1/sessions?parent=${this.id}`)).json.sessions as SessionView[]
+  async children(): Promise<Session[]> {
+    return (await this.#farm.client.get(`/v1/sessions?parent=${this.id}`)).json.sessions as Session[]
   }
 
   /** The child session, once it is there. */
-  async child(): Promise<SessionView> {
+  async child(): Promise<Session> {
     return eventually(`a child of ${this.id}`, async () => (await this.children())[0])
   }
 }

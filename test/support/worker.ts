@@ -4,11 +4,12 @@
  */
 import { readConfig } from '../../src/config.ts'
 import { operations as builtIn } from '../../src/domains/index.ts'
-import type { OperationTable } from '../../src/domains/operation.ts'
+import type { Times } from '../../src/engine/times.ts'
 import { createLog } from '../../src/log.ts'
 import { startWorker } from '../../src/workers/boot.ts'
 import type { Stall } from '../../src/workers/python/process.ts'
-import { workflows as builtInWorkflows, type Workflow } from '../../src/workflows/index.ts'
+import { workflows as builtInWorkflows } from '../../src/workflows/index.ts'
+import type { Further } from './api.ts'
 import { fatal } from './points.ts'
 
 export interface WorkerSetup {
@@ -19,6 +20,7 @@ export interface WorkerSetup {
   stall: Partial<Stall>
   /** Device memory in plain TypeScript. */
   plain: boolean
+  times: Times
   /** File URL of a module that exports further `workflows` and `operations`. */
   module?: string
   /** Folder of the crash points at which it dies. */
@@ -26,13 +28,8 @@ export interface WorkerSetup {
   sweeps?: boolean
 }
 
-interface Further {
-  workflows: Workflow[]
-  operations: OperationTable
-}
-
 const setup = JSON.parse(process.argv[2] ?? '') as WorkerSetup
-const further: Further = setup.module === undefined ? { workflows: [], operations: {} } : ((await import(setup.module)) as Further)
+const further = setup.module === undefined ? { workflows: [], operations: {} } : ((await import(setup.module)) as Further)
 const config = readConfig()
 const say = (message: unknown): void => void process.stdout.write(`${JSON.stringify(message)}\n`)
 
@@ -44,9 +41,10 @@ const worker = await startWorker({
   attempts: setup.attempts,
   stall: setup.stall,
   native: { plain: setup.plain },
+  times: setup.times,
   operations: { ...builtIn, ...further.operations },
   workflows: [...builtInWorkflows, ...further.workflows],
-  ...(setup.sweeps !== undefined && { sweeps: setup.sweeps }),
+  sweeps: setup.sweeps,
   ...(setup.points !== undefined && { at: fatal(setup.points) }),
 })
 process.on('SIGUSR2', () => void worker.heartbeat().then((vitals) => say({ vitals })))

@@ -1,7 +1,7 @@
 /** The exactness key over the facts as Python makes them: python/tests/test_exactness.py compares the fixture with Python's own. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { pngEncoder } from '../../src/domains/postprocessing/png.ts'
 import { exactnessOf } from '../../src/workers/exactness.ts'
@@ -12,12 +12,12 @@ const reply = decodeReply(Buffer.from(JSON.stringify(fixture.wire)))
 if (reply.kind !== 'reply' || reply.data.type !== 'result') throw new Error('the fixture is no result')
 const { facts } = reply.data.output as Ready
 
-test('the key of given facts is what it was in every version so far', () => {
+it('the key of given facts is what it was in every version so far', () => {
   expect(pngEncoder).toBe('fast-png 8.0.0, fflate 0.8.3')
   expect(exactnessOf(facts).key).toBe('55f38472')
 })
 
-test('it does not depend on the order of the facts, and on every one of them', () => {
+it('does not depend on the order of the facts, and on every one of them', () => {
   const reversed = Object.fromEntries(Object.entries(facts).toReversed()) as Ready['facts']
   expect(exactnessOf(reversed).key).toBe(exactnessOf(facts).key)
   const changed = Object.entries(facts).flatMap(([group, its]) =>
@@ -26,6 +26,6 @@ test('it does not depend on the order of the facts, and on every one of them', (
   expect(new Set([exactnessOf(facts).key, ...changed]).size).toBe(changed.length + 1)
 })
 
-test('the receipt names the facts that Python compares, and the PNG encoder', () => {
+it('the receipt names the facts that Python compares, and the PNG encoder', () => {
   expect(exactnessOf(facts).facts).toEqual({ ...facts, build: { ...facts.build, png: pngEncoder } })
 })

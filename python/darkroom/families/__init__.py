@@ -1,8 +1,9 @@
 """Model families: how one kind of diffusion model is loaded, and what it computes.
 
-A family is one class in a file of this folder and one row in `families()`. Its name is the one that src/models/ gives to a folder on disk:
-the node recognises a model and says its family with every reference, so recognition stands in one place. Width, steps and the other
-defaults of a request stand there too; a family here decides nothing that a request says.
+A family is one class in a file of this folder and one row in `families()`. Its name is the one that src/models/ gives
+to a folder on disk: the node recognises a model and says its family with every reference, so recognition stands in one
+place. Width, steps and the other defaults of a request stand there too; a family here decides nothing that a request
+says.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What `Family.predict` is led by, on the device. `tensors` are the family's own: the loop only accounts for them."""
+    """What `Family.predict` is led by, on the device. `tensors` are the family's own: the loop only accounts for them.
+    """
 
     tensors: Mapping[str, torch.Tensor]
     guidance: float
@@ -28,7 +30,8 @@ class Conditioning:
 class Family(Protocol):
     """One resident model of a family: an image at a time, so that it is the same alone and among others.
 
-    Its weights never change after `load`. No method draws random numbers; all are deterministic for one exactness class.
+    Its weights never change after `load`. No method draws random numbers; all are deterministic for one exactness
+    class.
     """
 
     parts: ClassVar[Sequence[str]]
@@ -38,22 +41,26 @@ class Family(Protocol):
     """Bytes of its weights on the device."""
 
     scheduler_config: Mapping[str, Any]
-    """The model's own schedule (betas, prediction type, spacing), as diffusers writes it; the sampler is the request's."""
+    """The model's own schedule (betas, prediction type, spacing), as diffusers writes it; the sampler is the request's.
+    """
 
     @classmethod
     def load(cls, folder: str, device: torch.device, tools: Tools) -> Self:
         """Loads a diffusers folder, offline and from safetensors only; calls `tools.advance` after each part.
 
-        Raises `model.corrupt` when the parts do not fit together, and what the libraries raise at files that they cannot read.
+        Raises `model.corrupt` when the parts do not fit together, and what the libraries raise at files that they
+        cannot read.
         """
         ...
 
     def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], int]:
-        """Both texts as named tensors, fp32 on the CPU, and the number of tokens that did not fit. They are kept as a file."""
+        """Both texts as named tensors, fp32 on the CPU, and the number of tokens that did not fit. They are kept as a
+        file."""
         ...
 
     def condition(self, encoded: Mapping[str, torch.Tensor], guidance: float) -> Conditioning:
-        """What `encode` made, on the device in the denoiser's dtype. `guidance` of at most 1 leaves the negative prompt out."""
+        """What `encode` made, on the device in the denoiser's dtype. `guidance` of at most 1 leaves the negative prompt
+        out."""
         ...
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -61,7 +68,8 @@ class Family(Protocol):
         ...
 
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """The guided prediction, fp32 and shaped as `latents` (fp32, scaled by the scheduler), at time `t` of the schedule."""
+        """The guided prediction, fp32 and shaped as `latents` (fp32, scaled by the scheduler), at time `t` of the
+        schedule."""
         ...
 
     def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:

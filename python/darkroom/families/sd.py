@@ -1,13 +1,14 @@
 """Stable Diffusion 1 and 2: latent diffusion with a UNet, one CLIP text encoder and a KL autoencoder.
 
-Rombach, Blattmann, Lorenz, Esser and Ommer 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752.
+Rombach, Blattmann, Lorenz, Esser and Ommer 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv
+2112.10752.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -23,11 +24,12 @@ WEIGHTS = "diffusion_pytorch_model"
 
 
 class StableDiffusion:
-    """A `Family`. Encoded texts: `positive` and `negative`, [1, tokens, width] fp32. Latents: 4 channels, 8 pixels a cell in the usual
-    models. Text encoder and autoencoder compute in fp32, the UNet in the dtype of the device's settings.
+    """A `Family`. Encoded texts: `positive` and `negative`, [1, tokens, width] fp32. Latents: 4 channels, 8 pixels a
+    cell in the usual models. Text encoder and autoencoder compute in fp32, the UNet in the dtype of the device's
+    settings.
     """
 
-    parts = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+    parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler_config: Mapping[str, Any], device: torch.device):
         self.bytes = weight_bytes(unet, vae, text_encoder)
@@ -56,7 +58,8 @@ class StableDiffusion:
 
     def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], int]:
         """As `Family.encode`: the text encoder's last hidden state, padded to its length."""
-        made, cut = {}, 0
+        made: dict[str, torch.Tensor] = {}
+        cut = 0
         length = min(self._tokenizer.model_max_length, self._text_encoder.config.max_position_embeddings)
         for name, text in (("positive", prompt), ("negative", negative_prompt)):
             cut += max(0, len(self._tokenizer(text)["input_ids"]) - length)
@@ -68,7 +71,8 @@ class StableDiffusion:
         return made, cut
 
     def condition(self, encoded: Mapping[str, torch.Tensor], guidance: float) -> Conditioning:
-        """As `Family.condition`: `rows`, [2, tokens, width] negative and positive, or [1, tokens, width] the positive alone."""
+        """As `Family.condition`: `rows`, [2, tokens, width] negative and positive, or [1, tokens, width] the positive
+        alone."""
         names = ["positive"] if guidance <= 1 else ["negative", "positive"]
         rows = torch.cat([encoded[name] for name in names]).to(self._device, self._unet.dtype)
         return Conditioning({"rows": rows}, guidance)
@@ -78,7 +82,8 @@ class StableDiffusion:
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """As `Family.predict`: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) over both rows in one pass."""
+        """As `Family.predict`: classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) over both rows in one
+        pass."""
         rows = conditioning.tensors["rows"]
         # The memory layout decides which kernel runs: the same one after a resume.
         given = torch.cat([latents] * len(rows)).contiguous().to(self._unet.dtype)

@@ -1,4 +1,6 @@
-/** Pictures by their SHA-256. Other bytes (tensors, checkpoints) never leave by HTTP, and nothing that a browser would run. */
+/**
+ * Pictures by their SHA-256. HTTP serves no other bytes: no tensors, no checkpoints, nothing that a browser would run.
+ */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { artifactIdPattern } from '../../artifacts/store.ts'

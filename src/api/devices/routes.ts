@@ -1,4 +1,4 @@
-/** Devices over HTTP: what their workers published, in a moment; and the default device of the caller. */
+/** Devices over HTTP, as their workers last published them, and the default device of the caller. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { DarkroomError } from '../../errors.ts'

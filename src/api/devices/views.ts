@@ -1,4 +1,4 @@
-/** Devices as HTTP shows them: what their workers published, in a moment. */
+/** Devices as HTTP shows them: from the records that their workers last published. */
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import { Alert, Capabilities, Vitals } from '../../domains/device/status.ts'

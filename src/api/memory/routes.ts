@@ -1,4 +1,4 @@
-/** Device memory over HTTP: what workers published. Changes are commands to the worker that holds the memory. */
+/** Device memory over HTTP, as workers last published it. Changes are commands to the worker that holds the memory. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
@@ -138,7 +138,7 @@ export function memoryRoutes(parts: ApiParts): App {
     return device === undefined ? workers : [findDevice(device, workers, 'device')]
   }
 
-  /** Analytics of the devices whose workers have published them, without owners that the caller may not see. */
+  /** Analytics that workers have published, without owners that the caller may not see. */
   async function published(device: string | undefined, caller: Caller): Promise<z.infer<typeof AnalyticsView>[]> {
     const workers = await some(device)
     const texts = await Promise.all(workers.map((worker) => engine.devices.analytics(worker.device.id)))

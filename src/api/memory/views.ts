@@ -1,4 +1,4 @@
-/** Device memory as HTTP shows it: what workers published, as far as the caller may see it. */
+/** Device memory as HTTP shows it: from the records of workers, as far as the caller may see them. */
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import {
@@ -90,7 +90,7 @@ export async function presentLeaks(
   }
 }
 
-/** The memory of one device, with what the caller may see of its allocations. */
+/** The memory of one device, with those of its allocations that the caller may see. */
 export async function presentDeviceMemory(
   worker: WorkerRecord,
   caller: Caller,
@@ -152,12 +152,12 @@ interface PoolFigures {
 }
 
 function presentPool(
-  whose: Pick<z.infer<typeof PoolView>, 'pool' | 'device' | 'host' | 'name'>,
+  pool: Pick<z.infer<typeof PoolView>, 'pool' | 'device' | 'host' | 'name'>,
   { total, budget, used, tracked, source, pressure, sampledAt }: PoolFigures,
   nowMs: number,
 ): z.infer<typeof PoolView> {
   return {
-    ...whose,
+    ...pool,
     total,
     budget,
     used,

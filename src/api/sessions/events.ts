@@ -1,6 +1,6 @@
 /**
  * The history of a session as server-sent events. Entry n has SSE id n, so a client that comes back, to this process or
- * another, goes on after the last one it saw. Progress frames have no id and are never sent again.
+ * another, goes on after the last one it received. Progress frames have no id and are never sent again.
  */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'

@@ -1,4 +1,4 @@
-/** Sessions over HTTP: submit, look, control, remove. */
+/** Sessions over HTTP: submit, read, control, remove. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { sha256Of } from '../../artifacts/store.ts'

@@ -1,4 +1,4 @@
-/** Workers as HTTP shows them: what they publish about themselves. */
+/** Workers as HTTP shows them: the records that they publish. */
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import { workerStatuses, type WorkerRecord } from '../../farm/record.ts'
@@ -14,7 +14,9 @@ export const RunningView = z.strictObject({
   since: Time,
 })
 
-/** The steps that run on a worker. A caller who does not see all learns that one runs there, not whose it is. */
+/**
+ * The steps that run on a worker. A caller who does not see all learns that a step runs there, not of which session.
+ */
 export const presentRunning = (worker: WorkerRecord, caller: Caller): z.infer<typeof RunningView>[] =>
   worker.running.map(({ key, step, session, since }) => ({
     key: seesAll(caller) ? key : null,

@@ -8,4 +8,8 @@ import { encode } from './encode.ts'
 
 export { inferenceError } from './errors.ts'
 
-export const inference = { 'inference.encode': encode, 'inference.denoise': denoise, 'inference.decode': decode }
+export const inference = {
+  'inference.encode': encode,
+  'inference.denoise': denoise,
+  'inference.decode': decode,
+}

@@ -17,7 +17,9 @@ export class Alerts {
     return [...this.#standing.values()]
   }
 
-  /** Whether the device does not work as it should; a missing addon does not count, for its worker draws all the same. */
+  /**
+   * Whether the device does not work as it should; a missing addon does not count, for its worker draws all the same.
+   */
   get isDegraded(): boolean {
     return [...this.#standing.keys()].some((code) => code !== 'native.missing')
   }

@@ -1,6 +1,7 @@
 /**
- * System RAM as a device, in plain TypeScript: what a worker has where the addon is not built. Every allocation is an ArrayBuffer of its own,
- * so nothing is placed and nothing fragments. Copies are made one after another, in pieces that let the event loop run between them.
+ * System RAM as a device, in plain TypeScript: what a worker has where the addon is not built. Every allocation is an
+ * ArrayBuffer of its own, so nothing is placed and nothing fragments. Copies are made one after another, in pieces that
+ * let the event loop run between them.
  */
 import { freemem, totalmem } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
@@ -29,7 +30,7 @@ import { memoryError } from '../../domains/memory/errors.ts'
 const pieceBytes = 4 << 20
 const progressEveryMs = 34
 
-interface Held extends Omit<Required<AllocationRequest>, 'placement' | 'timeToLiveMs'> {
+interface HeldMemory extends Omit<Required<AllocationRequest>, 'placement' | 'timeToLiveMs'> {
   id: number
   memory: Uint8Array
   createdAt: number
@@ -43,7 +44,7 @@ type Piece = (offset: number, bytes: number) => void
 export class HostMemory implements DeviceMemory {
   readonly implementation = 'typescript'
   readonly backend = 'host'
-  readonly #held = new Map<number, Held>()
+  readonly #held = new Map<number, HeldMemory>()
   readonly #counts = { created: 0, released: 0, expired: 0, peak: 0, tracked: 0, pinned: 0 }
   readonly #ending = new AbortController()
   #limit: number | null = null
@@ -214,7 +215,7 @@ export class HostMemory implements DeviceMemory {
   }
 
   /** Copies piece by piece, after the copies before it. */
-  async #run(uses: Held[], total: number, { signal, onProgress }: CopyOptions, piece: Piece): Promise<void> {
+  async #run(uses: HeldMemory[], total: number, { signal, onProgress }: CopyOptions, piece: Piece): Promise<void> {
     const stop = AbortSignal.any([this.#ending.signal, ...(signal ? [signal] : [])])
     for (const held of uses) held.uses++
     const before = this.#copying
@@ -244,7 +245,7 @@ export class HostMemory implements DeviceMemory {
     }
   }
 
-  #releaseThose(chosen: (held: Held) => boolean): AllocationInfo[] {
+  #releaseThose(chosen: (held: HeldMemory) => boolean): AllocationInfo[] {
     this.#refuse(0)
     const gone = [...this.#held.values()].filter(chosen)
     return gone.map((held) => {
@@ -254,18 +255,18 @@ export class HostMemory implements DeviceMemory {
     })
   }
 
-  #forget(held: Held): void {
+  #forget(held: HeldMemory): void {
     this.#held.delete(held.id)
     held.isReleased = true
     this.#counts.released++
     if (held.uses === 0) this.#count(held, -held.bytes)
   }
 
-  #count({ kind }: Held, bytes: number): void {
+  #count({ kind }: HeldMemory, bytes: number): void {
     this.#counts[kind === 'device' ? 'tracked' : 'pinned'] += bytes
   }
 
-  #find(id: number): Held {
+  #find(id: number): HeldMemory {
     this.#refuse(0)
     const held = this.#held.get(whole('id', id))
     if (!held) throw unknown(id)
@@ -282,7 +283,7 @@ export class HostMemory implements DeviceMemory {
   }
 }
 
-const describe = ({ id, device, bytes, kind, owner, createdAt, expiresAt, uses }: Held): AllocationInfo => {
+const describe = ({ id, device, bytes, kind, owner, createdAt, expiresAt, uses }: HeldMemory): AllocationInfo => {
   const now = performance.now()
   const timeLeftMs = expiresAt === null ? null : Math.max(0, Math.round(expiresAt - now))
   return { id, device, bytes, kind, placement: 'committed', owner, ageMs: Math.round(now - createdAt), timeLeftMs, inUse: uses > 0 }
@@ -300,7 +301,7 @@ export function disposable(memory: DeviceMemory, info: AllocationInfo): Allocati
   })
 }
 
-function within({ id, bytes }: Held, at: number, size: number): void {
+function within({ id, bytes }: HeldMemory, at: number, size: number): void {
   whole('at', at)
   whole('bytes', size, 1)
   if (at + size > bytes)

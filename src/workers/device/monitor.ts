@@ -1,6 +1,7 @@
 /**
- * Monitors the worker's device: samples it once a second, releases what has outlived its owner, relieves memory pressure and composes the
- * report that the worker publishes. The only writer of these figures; they end with the worker's epoch.
+ * Monitors the worker's device: samples it once a second, releases what has outlived its owner, relieves memory
+ * pressure and composes the report that the worker publishes. The only writer of these figures; they end with the
+ * worker's epoch.
  */
 import type { AllocationInfo } from '../../domains/device-memory.ts'
 import { deviceError } from '../../domains/device/errors.ts'
@@ -42,7 +43,10 @@ export interface MonitorOptions {
   /** Publishes the worker's record with the newest report. */
   publish(): Promise<void>
   publishAnalytics(analytics: MemoryAnalytics): Promise<void>
-  /** Holds so many bytes of the device for an allocation. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  /**
+   * Holds so many bytes of the device for an allocation.
+   * @throws DarkroomError `memory.reserved`, `memory.exhausted`
+   */
   reserve(bytes: number): Promise<Reservation>
   /** The device is lost with all that was held of it: only a new process can use it again. */
   fail(reason: DarkroomError): void

@@ -1,6 +1,7 @@
 /**
- * The door to the native addon: real device memory through CUDA, Direct3D 12 or host memory, and system RAM in plain TypeScript where the
- * addon is not built. `npm run build:native` builds it; `nativeStatus()` says whether it is here, and why not.
+ * The door to the native addon: real device memory through CUDA, Direct3D 12 or host memory, and system RAM in plain
+ * TypeScript where the addon is not built. `npm run build:native` builds it; `nativeStatus()` says whether it is here,
+ * and why not.
  */
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -299,7 +300,8 @@ class NativeMemory implements DeviceMemory {
     const job = ++this.#jobs
     const cancel = (): void => this.#native.cancel(job)
     let thrown: { error: unknown } | undefined
-    // An exception of the caller's must not pass through the addon: it ends the copy, and is what the copy rejects with.
+    // An exception of the caller's must not pass through the addon: it ends the copy, and is what the copy rejects
+    // with.
     const progress: Progress = onProgress
       ? (done, total) => {
           try {

@@ -6,7 +6,9 @@ import { nativeStatus, openDeviceMemory, type OpenOptions } from './native.ts'
 
 export interface OwnDevice {
   memory: DeviceMemory
-  /** Of the device in `memory.devices()`; null when `memory` is system RAM because the addon does not reach the device. */
+  /**
+   * Of the device in `memory.devices()`; null when `memory` is system RAM because the addon does not reach the device.
+   */
   index: number | null
   device: Device
   /** Why `memory` is not the device's, or not the addon's; null when it is. */
@@ -14,8 +16,8 @@ export interface OwnDevice {
 }
 
 /**
- * Finds the device in the native addon by the UUID that Python gives it, never by index. System RAM for a worker on a CPU, and where the
- * addon does not reach the device.
+ * Finds the device in the native addon by the UUID that Python gives it, never by index. System RAM for a worker on a
+ * CPU, and where the addon does not reach the device.
  */
 export async function openOwnDevice({ kind, uuid }: Ready['hardware'], native: OpenOptions = {}): Promise<OwnDevice> {
   const missing = native.plain ? 'the native addon is left out' : nativeStatus().reason

@@ -1,6 +1,6 @@
 /**
- * Owners of the device's allocations: a session's are released at its end, every allocation when its time is over. What is found later is
- * counted as a leak.
+ * Owners of the device's allocations: a session's are released at its end, every allocation when its time is over. What
+ * is found later is counted as a leak.
  */
 import type { AllocationInfo, DeviceMemory } from '../../domains/device-memory.ts'
 import { view } from '../../domains/memory/allocation.ts'
@@ -38,7 +38,10 @@ export class Owners {
     if ((await sessions.endedOf([sessionId])).size > 0) this.#record(await memory.releaseOwner(sessionId), 'released')
   }
 
-  /** Releases what has outlived its time or its session. To be repeated: the message that a session has ended can be lost. */
+  /**
+   * Releases what has outlived its time or its session. To be repeated: the message that a session has ended can be
+   * lost.
+   */
   async releaseOutlived(): Promise<void> {
     const { memory, sessions } = this.#options
     this.#recordLeaks(await memory.expire(), 'expired')

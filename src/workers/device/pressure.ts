@@ -1,4 +1,7 @@
-/** Memory pressure of the device and of system RAM, by the newest figures, and the relief steps that the worker carries out. */
+/**
+ * Memory pressure of the device and of system RAM, by the newest figures, and the relief steps that the worker carries
+ * out.
+ */
 import {
   calm,
   describe,
@@ -72,7 +75,10 @@ export class PressureRelief {
     return poolNames.filter((name) => this.#pools[name].pressure.level === 'critical')
   }
 
-  /** Bytes of the device that can be reserved: all but what is in use for good and cannot be dropped. null when it is unknown. */
+  /**
+   * Bytes of the device that can be reserved: all but what is in use for good and cannot be dropped. null when it is
+   * unknown.
+   */
   get capacity(): number | null {
     const { total, used, evictable } = this.#pools.device.pressure
     if (total === null || used === null) return null
@@ -113,7 +119,10 @@ export class PressureRelief {
     pool.pressure = { ...pool.pressure, rung: told }
   }
 
-  /** Empties Python's caches and drops up to so many idle models. null without a child, and when a step keeps the child busy for some seconds. */
+  /**
+   * Empties Python's caches and drops up to so many idle models. null without a child, and when a step keeps the child
+   * busy for some seconds.
+   */
   async trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
     const { child, log } = this.#options
     if (!child.isReady) return null

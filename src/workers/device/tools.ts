@@ -18,7 +18,10 @@ export interface DeviceToolsOptions {
   relief: PressureRelief
   analytics: Analytics
   child: Pick<PythonChild, 'heartbeat'>
-  /** Holds so many bytes of the device for an allocation. @throws DarkroomError `memory.reserved`, `memory.exhausted` */
+  /**
+   * Holds so many bytes of the device for an allocation.
+   * @throws DarkroomError `memory.reserved`, `memory.exhausted`
+   */
   reserve(bytes: number): Promise<Reservation>
   /** Takes a sample now. Returns its time. */
   sample(): Promise<number>

@@ -21,7 +21,10 @@ export type Outcome<A extends Action = Action> =
 /** A call as its caller sees it. */
 export interface Call<A extends Action = Action> {
   readonly requestId: string
-  /** Settles exactly once. Rejects with a DarkroomError: the child's own, or `worker.child_died`, `worker.child_hung`, `worker.protocol`, `device.lost`. */
+  /**
+   * Settles exactly once. Rejects with a DarkroomError: the child's own, or `worker.child_died`, `worker.child_hung`,
+   * `worker.protocol`, `device.lost`.
+   */
   readonly outcome: Promise<Outcome<A>>
   /** Asks it to end `released` after the denoise call that runs; work without checkpoints runs to its end. */
   pause(): void

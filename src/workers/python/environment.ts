@@ -19,7 +19,8 @@ const allowed = [
 ]
 
 /**
- * The child's whole environment: the allowed variables of ours, and settings that keep its libraries offline and deterministic.
+ * The child's whole environment: the allowed variables of ours, and settings that keep its libraries offline and
+ * deterministic.
  * @param home folder that is the child's HOME
  * @param pythonPath folder of the `darkroom` package
  */

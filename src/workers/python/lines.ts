@@ -1,5 +1,6 @@
 /**
- * Cuts a byte stream at 0x0A, never inside a character. A line over `cap` bytes (newline included) calls `tooLong` once and is dropped.
+ * Cuts a byte stream at 0x0A, never inside a character. A line over `cap` bytes (newline included) calls `tooLong` once
+ * and is dropped.
  */
 export function splitLines(cap: number, onLine: (line: Buffer) => void, tooLong: () => void): (chunk: Buffer) => void {
   let parts: Buffer[] = []

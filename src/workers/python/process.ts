@@ -1,6 +1,7 @@
 /**
- * One process of the Python child, from spawn to exit: it shakes hands, carries calls, and is killed when it hangs or breaks the protocol.
- * Two clocks watch it: any frame within `heartbeatMs`, and progress of its device thread within the limit of the step that runs.
+ * One process of the Python child, from spawn to exit: it shakes hands, carries calls, and is killed when it hangs or
+ * breaks the protocol. Two clocks watch it: any frame within `heartbeatMs`, and progress of its device thread within
+ * the limit of the step that runs.
  */
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,7 +18,10 @@ import { schemaSha256 } from './wire.ts'
 export interface Stall {
   /** Without any frame for this long the process is suspected, for twice as long it is killed. */
   heartbeatMs: number
-  /** The device thread may take this long, or 20 of the request's recent calls, for one call; ten times this until one has been measured. */
+  /**
+   * The device thread may take this long, or 20 of the request's recent calls, for one call; ten times this until one
+   * has been measured.
+   */
   stepMs: number
   /** The same while a model loads. */
   loadMs: number
@@ -38,7 +42,10 @@ export interface ProcessOptions {
   log: Logger
 }
 
-/** Why a process is gone. `isFatal`: another one would end in the same way; `asksRecycling`: it ended to be replaced at once. */
+/**
+ * Why a process is gone. `isFatal`: another one would end in the same way; `asksRecycling`: it ended to be replaced at
+ * once.
+ */
 export interface ProcessEnd {
   reason: DarkroomError
   isFatal: boolean
@@ -51,7 +58,7 @@ export interface ProcessEvents {
   gone: (end: ProcessEnd) => void
 }
 
-/** The exit codes by which the child says why it ends (python/darkroom/__main__.py). */
+/** The exit codes by which the child says why it ends (python/darkroom/child.py). */
 const exitCodes = { refusedHandshake: 64, lostDevice: 69, recycle: 75 }
 
 export class PythonProcess {
@@ -76,7 +83,10 @@ export class PythonProcess {
   /** The last lines on stderr that were not log objects. */
   #lastLines: string[] = []
 
-  /** Spawns at once; a program that cannot be started is `gone` soon. @throws DarkroomError `worker.protocol` for a hello the protocol refuses */
+  /**
+   * Spawns at once; a program that cannot be started is `gone` soon.
+   * @throws DarkroomError `worker.protocol` for a hello the protocol refuses
+   */
   constructor(requestId: string, options: ProcessOptions, stall: Stall, events: ProcessEvents) {
     this.#events = events
     this.#stall = stall
@@ -262,7 +272,9 @@ export class PythonProcess {
     this.#condemn(workerError('protocol', `the Python child broke the protocol: ${problem}`), 'SIGKILL')
   }
 
-  /** Kills it. Its calls reject only when it is gone, so that no other process starts on a device that it still holds. */
+  /**
+   * Kills it. Its calls reject only when it is gone, so that no other process starts on a device that it still holds.
+   */
   #condemn(reason: DarkroomError, signal: 'SIGTERM' | 'SIGKILL'): void {
     if (this.#isGone || (this.#condemned && signal !== 'SIGKILL')) return
     this.#condemned ??= reason

@@ -1,11 +1,12 @@
 /**
- * What a worker node and its Python child say to each other: one JSON object a line, `{request_id, action, data}`, at most 1 MiB.
- * Fields are snake_case on the wire and camelCase here; this file is the only place that turns one into the other. What users name
- * (`opaque` below) keeps its names. `wire.ts` writes all of it down for Python, `test/fixtures/protocol/` holds one message of every kind.
+ * What a worker node and its Python child say to each other: one JSON object a line, `{request_id, action, data}`, at
+ * most 1 MiB. Fields are snake_case on the wire and camelCase here; this file is the only place that turns one into the
+ * other. What users name (`opaque` below) keeps its names. `wire.ts` writes all of it down for Python,
+ * `test/fixtures/protocol/` holds one message of every kind.
  *
- * The verbs `worker.*`, `model.ensure` and `memory.trim` are declared here; what steps ask for follows from the `python` part of their
- * operations. Every request ends in exactly one terminal frame: `result`, `released` (after a pause) or `error`. Frames that answer no
- * request (the greeting and the heartbeat) carry the request id `0`.
+ * The verbs `worker.*`, `model.ensure` and `memory.trim` are declared here; what steps ask for follows from the
+ * `python` part of their operations. Every request ends in exactly one terminal frame: `result`, `released` (after a
+ * pause) or `error`. Frames that answer no request (the greeting and the heartbeat) carry the request id `0`.
  */
 import { z } from 'zod'
 import { operations } from '../../domains/index.ts'
@@ -25,7 +26,10 @@ const Seconds = z.number().min(0)
 /** Absolute. */
 const Path = z.string().regex(/^\/[^\0]*$/)
 
-/** A pinned model as the child is told of it: `path` is this worker's, `family` decides how it is loaded and what it computes. */
+/**
+ * A pinned model as the child is told of it: `path` is this worker's, `family` decides how it is loaded and what it
+ * computes.
+ */
 export const ModelRef = z.strictObject({ id: z.string(), path: Path, bodyHash: Sha256, family: z.enum(families) })
 export type ModelRef = z.infer<typeof ModelRef>
 
@@ -129,8 +133,8 @@ const verbs = {
     output: z.strictObject({ id: z.string(), resident: z.boolean(), bytes: Count, seconds: Seconds }),
   },
   /**
-   * Empties caches, and lets go of up to so many idle models, the one used longest ago first. `freedBytes` went back to the device; null
-   * where there is no device but the CPU.
+   * Empties caches, and lets go of up to so many idle models, the one used longest ago first. `freedBytes` went back to
+   * the device; null where there is no device but the CPU.
    */
   'memory.trim': {
     request: z.strictObject({ idleModels: Count }),
@@ -150,7 +154,10 @@ const pythonParts = Object.fromEntries(
 /** Whether a step of that name has a part in Python. */
 export const isPythonStep = (step: string): step is PythonStep => Object.hasOwn(pythonParts, step)
 
-/** What a step asks. `input` is as its operation declares, with `model` as a ModelRef; it is checked when the request is encoded. */
+/**
+ * What a step asks. `input` is as its operation declares, with `model` as a ModelRef; it is checked when the request is
+ * encoded.
+ */
 export interface StepRequest {
   sessionId: string
   /** The attempt's own folder: absolute, inside `roots.attempts`. */
@@ -199,7 +206,7 @@ const resultOf = (output: z.ZodType, makes: readonly string[] = []) =>
   })
 
 type Requests = { [V in Verb]: (typeof verbs)[V]['request'] } & { [S in PythonStep]: z.ZodType<StepRequest> }
-type Outputs = { [V in Verb]: (typeof verbs)[V]['output'] } & { [S in PythonStep]: typeof Nothing }
+type Outputs = { [V in Verb]: (typeof verbs)[V]['output'] } & { [S in PythonStep]: z.ZodType }
 
 /** What the node may ask for. */
 export const requests = {
@@ -210,7 +217,7 @@ export const requests = {
 /** The child's `result` frames. */
 export const results = {
   ...Object.fromEntries(Object.entries(verbs).map(([verb, { output }]) => [verb, resultOf(output)])),
-  ...Object.fromEntries(Object.entries(pythonParts).map(([step, { makes }]) => [step, resultOf(Nothing, makes)])),
+  ...Object.fromEntries(Object.entries(pythonParts).map(([step, { output = Nothing, makes }]) => [step, resultOf(output, makes)])),
 } as Record<Action, ReturnType<typeof resultOf>>
 
 export type Action = keyof Requests

@@ -8,7 +8,8 @@
  * | waiting | the process is gone | back-off over (0.2 → 10 s; at once after exit 75) → starting |
  * | ended | `stop`, exit 64, or five starts in a row without a handshake | never |
  *
- * A call belongs to one process. When that process goes, the call's outcome rejects, once; it is never moved to the next process.
+ * A call belongs to one process. When that process goes, the call's outcome rejects, once; it is never moved to the
+ * next process.
  */
 import { sessionError, workerError, type DarkroomError } from '../../errors.ts'
 import { deferred } from '../../promises.ts'
@@ -53,7 +54,10 @@ export class PythonChild {
     this.#spawn()
   }
 
-  /** The handshake of the process that runs, or of the next one. @throws DarkroomError `worker.start_failed` when there will be none. */
+  /**
+   * The handshake of the process that runs, or of the next one.
+   * @throws DarkroomError `worker.start_failed` when there will be none.
+   */
   ready(): Promise<Ready> {
     return this.#ready.promise
   }
@@ -85,8 +89,8 @@ export class PythonChild {
   }
 
   /**
-   * Ends the child: asks it to release what runs, and kills it when that takes longer than `graceMs`. Calls that are open then reject.
-   * Resolves when the process is gone.
+   * Ends the child: asks it to release what runs, and kills it when that takes longer than `graceMs`. Calls that are
+   * open then reject. Resolves when the process is gone.
    */
   async stop(graceMs: number): Promise<void> {
     const reason = workerError('child_died', 'the Python child was stopped')
@@ -172,6 +176,8 @@ export class PythonChild {
   }
 }
 
-/** For a call that no process will serve. Transient whatever ended the child: another worker may well serve the step. */
+/**
+ * For a call that no process will serve. Transient whatever ended the child: another worker may well serve the step.
+ */
 const unserved = (ended: DarkroomError): DarkroomError =>
   workerError('child_died', `no Python child runs here any more: ${ended.message}`, { cause: ended })

@@ -1,7 +1,7 @@
 /**
- * The protocol as Python reads it: JSON Schema (draft 7) of every frame in its wire form, with the facts that both sides share beside it.
- * `npm run format` writes it to `python/darkroom/schema.json`. Both sides send the SHA-256 of what they have in the handshake, and refuse to
- * start on a difference.
+ * The protocol as Python reads it: JSON Schema (draft 7) of every frame in its wire form, with the facts that both
+ * sides share beside it. `npm run format` writes it to `python/darkroom/schema.json`. Both sides send the SHA-256 of
+ * what they have in the handshake, and refuse to start on a difference.
  */
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'

@@ -1,9 +1,11 @@
 /** The farm under test: real APIs, workers and Redis, kept running as a supervisor and an operator would, and broken as the plan says. */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { productTimes } from '../../../src/engine/times.ts'
 import { keys } from '../../../src/keys.ts'
 import type { WorkerRecord } from '../../../src/farm/record.ts'
-import { eventually, sleep, startFarm, type Farm } from '../../support/farm.ts'
+import { startFarm, type Farm } from '../../support/farm.ts'
+import { eventually, sleep } from '../../support/wait.ts'
 import type { GroupProcess } from '../../support/process.ts'
 import { either, sometimes, startProxy, type FaultProxy, type Rule } from '../../support/proxy.ts'
 import type { Injected, PlannedFault } from './faults.ts'
@@ -114,6 +116,7 @@ export class Fleet implements AsyncDisposable {
     const farm = await startFarm({
       apis,
       workers: 0,
+      times: productTimes,
       proxied: true,
       module,
       shards,

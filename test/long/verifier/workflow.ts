@@ -235,13 +235,8 @@ const machine = setup({ types, actors, actions: { advance: advance as never } })
 
 const program = defineWorkflow({
   name: 'program',
-  version: 1,
-  title: 'Program',
-  description: 'Runs a random program of the verifier.',
   input: Input,
-  output: z.record(z.string(), z.unknown()),
   machine,
-  resources: { lanes: ['host', 'gpu'], note: 'nothing' },
 })
 
 export const workflows: Workflow[] = [program]

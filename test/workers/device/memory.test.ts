@@ -6,7 +6,9 @@ import type { DeviceReport } from '../../../src/farm/record.ts'
 import { nativeStatus } from '../../../src/workers/device/native.ts'
 import { ended } from '../../../src/engine/session.ts'
 import { type WorkerRecord } from '../../../src/farm/record.ts'
-import { eventually, startFarm, type Farm, type SessionView } from '../../support/farm.ts'
+import type { Session } from '../../../src/client/index.ts'
+import { startFarm, type Farm } from '../../support/farm.ts'
+import { eventually } from '../../support/wait.ts'
 import type { GroupProcess } from '../../support/process.ts'
 
 const MiB = 2 ** 20
@@ -17,9 +19,9 @@ let farm: Farm
 const submit = async (workflow: string, input: object, more: object = {}): Promise<string> => {
   const { status, json, text } = await farm.client.post('/v1/sessions', { workflow, input, ...more })
   if (status !== 202) throw new Error(`${workflow} → ${status} ${text}`)
-  return (json as SessionView).id
+  return (json as Session).id
 }
-const endOf = (id: string): Promise<SessionView> =>
+const endOf = (id: string): Promise<Session> =>
   eventually(`${id} ended`, async () => {
     const session = await farm.get(id)
     return ended.has(session.status) && session
@@ -31,13 +33,13 @@ const run = async <Output = Record<string, unknown>>(workflow: string, input: ob
   return session.output as Output
 }
 /** The code a workflow ends with, or is refused with at submit. */
-const refusal = async (workflow: string, input: object): Promise<{ code: string; field?: string; message: string }> => {
+const refusal = async (workflow: string, input: object): Promise<{ code: string; field?: string | undefined; message: string }> => {
   const { status, json } = await farm.client.post('/v1/sessions', { workflow, input })
   if (status !== 202) {
     const problem = json as { code: string; field?: string; detail: string }
     return { ...problem, message: problem.detail }
   }
-  const session = await endOf((json as SessionView).id)
+  const session = await endOf((json as Session).id)
   expect(session.status).toBe('failed')
   return session.error ?? { code: '', message: '' }
 }

@@ -315,6 +315,13 @@ describe('a faulty child', () => {
     expect(child.pid).toBe(null)
   })
 
+  it('that has another schema is not started again, and says what to do', async () => {
+    await expect(childOf(['--fault', 'other-schema']).ready()).rejects.toMatchObject({
+      code: 'worker.start_failed',
+      message: expect.stringContaining('install one version of both'),
+    })
+  })
+
   it('that cannot be started says why', async () => {
     const child = childOf([], { options: { command: [join(folder, 'no-such-python')] } })
     await expect(child.ready()).rejects.toMatchObject({ code: 'worker.start_failed', message: expect.stringContaining('no-such-python') })

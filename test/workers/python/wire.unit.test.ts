@@ -1,6 +1,6 @@
 /** The schema that Python checks frames with: generated, and complete. */
 import { readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { opaque } from '../../../src/workers/python/protocol.ts'
 import { schemaFile, schemaText } from '../../../src/workers/python/wire.ts'
 
@@ -18,11 +18,11 @@ function* objects(value: unknown, field = ''): Generator<[string, Record<string,
     else yield* objects(item, field)
 }
 
-test('python/darkroom/schema.json is as the declarations say: `npm run format` writes it', () => {
+it('python/darkroom/schema.json is as the declarations say: `npm run format` writes it', () => {
   expect(readFileSync(schemaFile, 'utf8') === schemaText()).toBe(true)
 })
 
-test('every field is snake_case, and every map of chosen names is left as it is by both sides', () => {
+it('every field is snake_case, and every map of chosen names is left as it is by both sides', () => {
   const found = [...objects(JSON.parse(schemaText()))]
   expect(found.length).toBeGreaterThan(200)
   const maps = found.filter(([, { type, additionalProperties }]) => type === 'object' && additionalProperties !== false)

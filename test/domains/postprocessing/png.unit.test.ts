@@ -1,0 +1,106 @@
+/** The PNG writer against zlib and the PNG specification, read here by hand: neither the writer's library nor its reader takes part. */
+import { crc32, inflateSync } from 'node:zlib'
+import { describe, expect, it } from 'vitest'
+import { readPngTexts, writePng } from '../../../src/domains/postprocessing/png.ts'
+
+interface Chunk {
+  name: string
+  data: Buffer
+}
+
+/** The chunks of a file, each by its checksum. */
+function chunksOf(png: Uint8Array): Chunk[] {
+  const bytes = Buffer.from(png)
+  expect(bytes.subarray(0, 8).toString('hex')).toBe('89504e470d0a1a0a')
+  const chunks: Chunk[] = []
+  for (let at = 8; at < bytes.length;) {
+    const length = bytes.readUInt32BE(at)
+    const body = bytes.subarray(at + 4, at + 8 + length)
+    expect(bytes.readUInt32BE(at + 8 + length)).toBe(crc32(body))
+    chunks.push({ name: body.toString('latin1', 0, 4), data: body.subarray(4) })
+    at += 12 + length
+  }
+  return chunks
+}
+
+const only = (chunks: Chunk[], name: string): Buffer => {
+  const found = chunks.filter((chunk) => chunk.name === name)
+  expect(found).toHaveLength(1)
+  return found[0]?.data ?? Buffer.alloc(0)
+}
+
+/** RGB as it was before its rows were filtered (PNG, W3C, §9.2). */
+function pixelsOf(chunks: Chunk[]): { width: number; height: number; pixels: number[] } {
+  const header = only(chunks, 'IHDR')
+  const [width, height] = [header.readUInt32BE(0), header.readUInt32BE(4)]
+  // 8 bits, true colour, deflate, adaptive filters, not interlaced.
+  expect([...header.subarray(8)]).toEqual([8, 2, 0, 0, 0])
+  const rows = inflateSync(only(chunks, 'IDAT'))
+  const stride = 3 * width
+  expect(rows).toHaveLength(height * (1 + stride))
+  const pixels: number[] = []
+  for (let y = 0; y < height; y++) {
+    const filter = rows[y * (1 + stride)] ?? 0
+    for (let x = 0; x < stride; x++) {
+      const left = x < 3 ? 0 : (pixels[y * stride + x - 3] ?? 0)
+      const above = y === 0 ? 0 : (pixels[(y - 1) * stride + x] ?? 0)
+      const corner = x < 3 || y === 0 ? 0 : (pixels[(y - 1) * stride + x - 3] ?? 0)
+      const guess = [0, left, above, (left + above) >> 1, paeth(left, above, corner)][filter] ?? Number.NaN
+      pixels.push(((rows[y * (1 + stride) + 1 + x] ?? 0) + guess) & 255)
+    }
+  }
+  return { width, height, pixels }
+}
+
+function paeth(left: number, above: number, corner: number): number {
+  const guess = left + above - corner
+  const [byLeft, byAbove, byCorner] = [left, above, corner].map((value) => Math.abs(guess - value)) as [number, number, number]
+  return byLeft <= byAbove && byLeft <= byCorner ? left : byAbove <= byCorner ? above : corner
+}
+
+/** Every value of a byte occurs, and no two rows are alike. */
+const noise = (width: number, height: number): Uint8Array =>
+  Uint8Array.from({ length: 3 * width * height }, (_, i) => (i * 167 + (i >> 5)) & 255)
+
+describe('writePng', () => {
+  it.each([
+    [1, 1],
+    [2, 3],
+    [64, 64],
+    [333, 7],
+  ])('%s × %s pixels come out as they went in', (width, height) => {
+    const pixels = noise(width, height)
+    const chunks = chunksOf(writePng(pixels, width, height, {}))
+    expect(chunks.map(({ name }) => name)).toEqual(['IHDR', 'IDAT', 'IEND'])
+    expect(pixelsOf(chunks)).toEqual({ width, height, pixels: [...pixels] })
+  })
+
+  it('has the same bytes for the same picture, on every machine', () => {
+    const red = Uint8Array.from([255, 0, 0, 0, 0, 255])
+    const hex = Buffer.from(writePng(red, 2, 1, { a: 'b' })).toString('hex')
+    expect(hex).toBe(
+      '89504e470d0a1a0a0000000d49484452000000020000000108020000007b40e8dd0000000374455874610062dc49a23b0000000d49444154785e63f8cf0004ff01070001ff5ebcd8d60000000049454e44ae426082',
+    )
+  })
+
+  it('puts its texts between header and pixels: as tEXt what Latin-1 can hold, as iTXt in UTF-8 what it cannot', () => {
+    const texts = { prompt: 'a café\nin the rain', title: '猫 🐈', empty: '' }
+    const png = writePng(noise(2, 2), 2, 2, texts)
+    const chunks = chunksOf(png)
+    expect(chunks.map(({ name }) => name)).toEqual(['IHDR', 'tEXt', 'iTXt', 'tEXt', 'IDAT', 'IEND'])
+    expect(chunks[1]?.data.toString('latin1')).toBe('prompt\0a café\nin the rain')
+    // No compression, no language, no translated keyword.
+    expect(chunks[2]?.data.toString('utf8')).toBe('title\0\0\0\0\0猫 🐈')
+    expect(readPngTexts(png)).toEqual(texts)
+  })
+})
+
+describe('readPngTexts', () => {
+  it('finds none in a picture without', () => {
+    expect(readPngTexts(writePng(noise(1, 1), 1, 1, {}))).toEqual({})
+  })
+
+  it('refuses what is no PNG', () => {
+    expect(() => readPngTexts(Buffer.from('GIF89a, not one of ours'))).toThrow('no PNG')
+  })
+})

@@ -1,0 +1,117 @@
+/** docs/extending.md, followed: its recipes are applied to a copy of the sources, and what comes out is checked. */
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { root } from '../src/config.ts'
+import { interpreter } from './support/child.ts'
+
+const run = promisify(execFile)
+let copy: string
+let seen: Record<string, string[]>
+
+beforeAll(async () => {
+  copy = await mkdtemp(join(tmpdir(), 'darkroom-extending-'))
+  for (const each of ['src', 'host', 'redis', 'python/darkroom', 'package.json', 'tsconfig.json'])
+    await cp(join(root, each), join(copy, each), { recursive: true })
+  await symlink(join(root, 'node_modules'), join(copy, 'node_modules'))
+  for (const block of recipes(await readFile(join(root, 'docs/extending.md'), 'utf8'))) await apply(block)
+  await run(process.execPath, ['--import', 'tsx', 'src/workers/python/write-schema.ts'], { cwd: copy })
+  await writeFile(join(copy, 'look.ts'), look)
+  const { stdout } = await run(process.execPath, ['--import', 'tsx', 'look.ts'], { cwd: copy })
+  seen = JSON.parse(stdout) as typeof seen
+}, 120_000)
+afterAll(() => rm(copy, { recursive: true, force: true }))
+
+interface Block {
+  language: string
+  file: string
+  lines: string[]
+}
+
+const recipes = (text: string): Block[] =>
+  [...text.matchAll(/^```(\w+) (\S+)\n([\s\S]*?)^```$/gm)].map(([, language = '', file = '', body = '']) => {
+    return { language, file, lines: body.split('\n').slice(0, -1) }
+  })
+
+/** A `diff` block: lines that begin with a blank or a minus are there once, those that begin with a plus come in their place or behind them. */
+async function apply({ language, file, lines }: Block): Promise<void> {
+  const path = join(copy, file)
+  await mkdir(dirname(path), { recursive: true })
+  if (language !== 'diff') return writeFile(path, `${lines.join('\n')}\n`)
+  let text = await readFile(path, 'utf8')
+  let at = 0
+  for (const line of lines) {
+    const [mark, rest] = [line.slice(0, 1), line.slice(1)]
+    if (mark === '+') {
+      text = `${text.slice(0, at)}${rest}\n${text.slice(at)}`
+      at += rest.length + 1
+      continue
+    }
+    const found = text.indexOf(`${rest}\n`, at)
+    if (found < 0) throw new Error(`${file} has no line ${rest} here any more`)
+    at = mark === '-' ? found : found + rest.length + 1
+    if (mark === '-') text = text.slice(0, found) + text.slice(found + rest.length + 1)
+  }
+  await writeFile(path, text)
+}
+
+/** Says what the product in the copy has. */
+const look = `
+import { createApp } from './src/api/app.ts'
+import { operations } from './src/domains/index.ts'
+import { samplers } from './src/domains/values.ts'
+import { Registry } from './src/engine/registry.ts'
+import { families } from './src/models/families.ts'
+import { workflowId, workflows } from './src/workflows/index.ts'
+
+const infos = new Registry(workflows, operations).infos()
+const log = { debug() {}, error() {} }
+const parts = { engine: { devices: {}, workflows: () => infos }, config: { allowedHosts: [], allowedOrigins: [] }, log, keys: {} }
+const app = createApp(parts as never)
+const paths = Object.keys(JSON.parse(await (await app.request('http://localhost/openapi.json', { headers: { Host: 'localhost' } })).text()).paths)
+console.log(JSON.stringify({ operations: Object.keys(operations), workflows: workflows.map(workflowId), samplers, families, paths }))
+`
+
+const python = async (code: string): Promise<string> =>
+  (await run(interpreter(), ['-c', code], { cwd: join(copy, 'python'), env: { ...process.env, PYTHONPATH: '.' } })).stdout.trim()
+
+describe('docs/extending.md', () => {
+  it('has five recipes', async () => {
+    const headings = [...(await readFile(join(root, 'docs/extending.md'), 'utf8')).matchAll(/^## (.+)$/gm)].map(([, heading]) => heading)
+    expect(headings).toEqual(['An operation', 'A workflow', 'A sampler', 'A route', 'A family'])
+  })
+
+  it('makes sources whose types fit', async () => {
+    await rm(join(copy, 'look.ts'))
+    const config = { extends: './tsconfig.json', include: ['src'] }
+    await writeFile(join(copy, 'tsconfig.recipes.json'), JSON.stringify(config))
+    const { stdout } = await run(join(root, 'node_modules/.bin/tsc'), ['-p', 'tsconfig.recipes.json'], { cwd: copy })
+    expect(stdout).toBe('')
+  }, 120_000)
+
+  it('adds an operation with its workflow, its route and its Python function', async () => {
+    expect(seen['operations']).toContain('inference.measure')
+    expect(seen['workflows']).toContain('inference-measure@1')
+    expect(seen['paths']).toContain('/v1/prompts/measure')
+    expect(await python("from darkroom.registry import operation; print(operation('inference.measure').__name__)")).toBe('measure')
+  }, 60_000)
+
+  it('adds a workflow', () => expect(seen['workflows']).toContain('fitting-picture@1'))
+
+  it('adds a sampler to both sides', async () => {
+    expect(seen['samplers']).toContain('DEIS')
+    const names = await python('from darkroom import schema, samplers; print(sorted(samplers.SAMPLERS) == sorted(schema.SAMPLERS))')
+    expect(names).toBe('True')
+  })
+
+  it('adds a route', () => expect(seen['paths']).toContain('/v1/samplers'))
+
+  it('adds a family that has what the protocol of families asks for', async () => {
+    expect(seen['families']).toContain('distilled')
+    const code = "from darkroom.families import families; print(families()['distilled'].condition.__qualname__)"
+    expect(await python(code)).toBe('Distilled.condition')
+  }, 60_000)
+})
