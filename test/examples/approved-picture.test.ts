@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
-import { eventually, startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
 
 describe('the example of a workflow of one’s own', () => {
   let farm: Farm
