@@ -56,6 +56,17 @@ const bytes = (text: string): number => {
   return value
 }
 
+/** `steps=20` is a number, `prompt=a red circle` is text, `cond={"a": 1}` is JSON. */
+const field = (text: string, before: Record<string, unknown> = {}): Record<string, unknown> => {
+  const [, name, value = ''] = /^(\w+)=(.*)$/s.exec(text) ?? []
+  if (name === undefined) throw new InvalidArgumentError('must be like steps=20')
+  try {
+    return { ...before, [name]: JSON.parse(value) as unknown }
+  } catch {
+    return { ...before, [name]: value }
+  }
+}
+
 const collect = (value: string, before: string[] = []): string[] => [...before, value]
 
 /** Commands that are clients of the API load nothing of the engine. */
@@ -110,6 +121,11 @@ function program(roles: Roles): Command {
     .option('--tag <tag>', 'tag; may be given several times', collect)
     .option('--detach', 'print the session id and do not wait')
     .action(async (words: string[], options) => (await import('./sessions.ts')).generate(words.join(' '), options))
+  client('run', 'run a workflow by its name, and print its output')
+    .argument('<workflow>', 'as GET /v1/workflows lists it')
+    .argument('[field=value...]', 'its input: numbers, JSON, or text', field, {})
+    .option('--device <device>', 'run its steps on this device: its id, or cuda:0')
+    .action(async (workflow: string, input: Record<string, unknown>, options) => (await import('./run.ts')).run(workflow, input, options))
   client('sessions', 'list sessions, newest first')
     .addOption(new Option('--status <status>', 'only these').choices([...statuses]))
     .option('--workflow <name>', 'only of this workflow')

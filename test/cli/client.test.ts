@@ -114,6 +114,21 @@ describe('control', () => {
   })
 })
 
+describe('run', () => {
+  it('runs any workflow by its name and prints its output as JSON', async () => {
+    const made = await json<{ id: string; bytes: number }>('run', 'memory-allocate', 'bytes=4096', 'kind=upload')
+    expect(made).toMatchObject({ bytes: 4096, kind: 'upload' })
+    expect(await json('run', 'memory-release', `id=${made.id}`)).toEqual({ id: made.id, bytes: 4096 })
+  })
+
+  it('repeats what the API refuses, and what the session failed of', async () => {
+    const { code, stderr } = await darkroom('run', 'memory-allocate', 'bytes=none')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/input\.bytes/)
+    expect((await darkroom('run', 'no-such-workflow')).stderr).toMatch(/there is no workflow no-such-workflow/)
+  })
+})
+
 describe('used wrongly', () => {
   it.each([
     [[], /Usage: darkroom/],
@@ -121,6 +136,7 @@ describe('used wrongly', () => {
     [['generate'], /missing required argument 'prompt'/],
     [['generate', 'x', '--steps', 'many'], /must be a whole number from 1 to 200/],
     [['generate', 'x', '--size', 'big'], /must be like 128x192/],
+    [['run', 'memory-allocate', 'bytes'], /must be like steps=20/],
     [['sessions', '--status', 'lost'], /Allowed choices are queued, running/],
   ])('%j says what it takes', async (args, words) => {
     const { code, stdout, stderr } = await darkroom(...args)
