@@ -104,7 +104,9 @@ describe('docs/extending.md', () => {
 
   it('adds a sampler to both sides', async () => {
     expect(seen['samplers']).toContain('DEIS')
-    const names = await python('from darkroom import schema, samplers; print(sorted(samplers.SAMPLERS) == sorted(schema.DOCUMENT[\'samplers\']))')
+    const names = await python(
+      "from darkroom import schema, samplers; print(sorted(samplers.SAMPLERS) == sorted(schema.DOCUMENT['samplers']))",
+    )
     expect(names).toBe('True')
   })
 
