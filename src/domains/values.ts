@@ -16,6 +16,9 @@ export const Sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 /** CRC-32 (IEEE 802.3) as 8 hex digits in lower case. */
 export const Crc32 = z.string().regex(/^[0-9a-f]{8}$/)
 
+/** A model as a client names it. */
+export const ModelName = z.string().min(1).max(200).describe('name of the model')
+
 /** A model as a session is pinned to it: its name and the SHA-256 of its body. */
 export const ModelPin = z.strictObject({ id: z.string(), bodyHash: Sha256 })
 export type ModelPin = z.infer<typeof ModelPin>

@@ -16,7 +16,7 @@ const longer: Record<string, string> = {}
  */
 const otherFields: Record<string, { fields: readonly string[]; why: string }> = {
   'src/workflows/built-in/image-generation.ts': {
-    fields: ['model', 'steps', 'guidance', 'seed', 'sampler'],
+    fields: ['steps', 'guidance', 'seed', 'sampler'],
     why: 'the form that clients send: what may be left out, and the limits',
   },
   'src/models/scan.ts': {

@@ -1,7 +1,7 @@
 import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
 import type { inference } from '../../domains/inference/index.ts'
-import { ImageRef, ImageRequest, samplers, type ModelPin } from '../../domains/values.ts'
+import { ImageRef, ImageRequest, ModelName, samplers, type ModelPin } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
 import { defineWorkflow } from '../define.ts'
 import { steps } from '../step.ts'
@@ -22,7 +22,7 @@ const Prompt = z
 /** What a client may send; what it leaves out the model's recommended settings fill in, the seed is drawn. */
 const Input = z
   .strictObject({
-    model: z.string().min(1).max(200).default('darkroom-tiny').describe('name of the model'),
+    model: ModelName.default('darkroom-tiny'),
     prompt: Prompt.describe('what to draw'),
     negativePrompt: Prompt.default('').describe('what not to draw'),
     width: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
