@@ -117,3 +117,9 @@ def ensure(tools: Tools) -> dict[str, Any]:
     reference = tools.data["model"]
     model, seconds = tools.runtime.models.get(reference, tools)
     return frames.result({"id": reference["id"], "resident": seconds == 0, "bytes": model.bytes, "seconds": seconds})
+
+
+def load(tools: Tools) -> dict[str, Any]:
+    """model.load: as `ensure`, for a session that asks for it; `bytes` of its weights on the device. Raises as `Models.get`."""
+    model, _ = tools.runtime.models.get(tools.input["model"], tools)
+    return frames.result({"id": tools.input["model"]["id"], "bytes": model.bytes})
