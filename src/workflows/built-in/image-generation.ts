@@ -46,7 +46,7 @@ const Input = z
 
 /** The request with everything filled in: the session's input, which never changes. */
 const ResolvedInput = ImageRequest.extend({
-  model: z.string(),
+  model: ModelName,
   modelHash: z.string(),
   count: z.int(),
   pin: z.enum(['class', 'strict']),
