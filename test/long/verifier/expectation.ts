@@ -1,8 +1,9 @@
 /**
- * What a program must come to, worked out from the program alone. It shares no code with the machine that runs it (`workflow.ts`), so that
+ * What a program must come to, worked out from the program alone. It shares no code with the machine that runs it (`support/program.ts`), so that
  * neither hides the other's mistakes.
  */
-import { below, insideChild, type FailureKind, type Node, type Scenario } from './program.ts'
+import { below, insideChild, type FailureKind, type Node } from '../../support/program.ts'
+import type { Scenario } from './program.ts'
 
 /** A result: what all steps counted, and a word for everything that must have happened, in the program's order. */
 export interface Result {
@@ -13,9 +14,9 @@ export interface Result {
 export type Expected = { ends: 'succeeded'; result: Result } | { ends: 'failed'; code: string } | { ends: 'cancelled' }
 
 export const failureCodes: Record<FailureKind, string> = {
-  permanent: 'verify.refused',
-  transient: 'verify.flaky',
-  resource: 'verify.scarce',
+  permanent: 'test.refused',
+  transient: 'test.flaky',
+  resource: 'test.scarce',
 }
 
 /** `pictures`: SHA-256 by seed, as an undisturbed run draws them. */
@@ -26,6 +27,8 @@ export function expectedOf(node: Node, path: string, pictures: readonly string[]
       return good(node.n, `${path}=${node.n}`)
     case 'fail':
       return { ends: 'failed', code: failureCodes[node.how] }
+    case 'run':
+      throw new Error(`no random program runs ${node.operation}: nothing says beforehand what comes of it`)
     case 'timer':
       return good(0, `${path}+${node.ms}`)
     case 'signal':

@@ -5,8 +5,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import { ended, type SessionEvent, type Status } from '../../../src/engine/session.ts'
 import { expectedOf, endsOf, type Expected } from './expectation.ts'
-import { nodesOf, insideChild, type Node, type Scenario } from './program.ts'
-import type { Line, Output } from './workflow.ts'
+import { nodesOf, insideChild, type Line, type Node, type Output } from '../../support/program.ts'
+import type { Scenario } from './program.ts'
 
 /** A session as HTTP gives it, as far as it is looked at here. */
 export interface View {
@@ -235,7 +235,7 @@ function judgeLedger({ view, history }: Found, { ledger, submitted }: Evidence):
   const tokens = new Map<string, string>()
   let taken = 0
   for (const event of history) {
-    if (!event.step?.startsWith('verify.')) continue
+    if (!event.step?.startsWith('test.')) continue
     if (event.type === 'step.started') taken++
     if (event.type !== 'step.completed') continue
     const { token = '' } = (event['output'] ?? {}) as { token?: string }

@@ -23,7 +23,7 @@ function allIsWell(): Evidence {
     deadlineS: null,
   }
   const event = (at: number, type: SessionEvent['type'], more: object = {}): SessionEvent => ({ at, type, ...more })
-  const own = (id: string, attempt: string, worker: string) => ({ key: `${id}.1.0`, step: 'verify.count', attemptId: attempt, worker })
+  const own = (id: string, attempt: string, worker: string) => ({ key: `${id}.1.0`, step: 'test.count', attemptId: attempt, worker })
   const common = { priority: 5, tags: [], error: null, progress: null }
   const view = {
     ...common,
@@ -115,7 +115,7 @@ const put = ({ found, submitted }: Parts, at: number, event: Partial<SessionEven
 const change = (parts: Parts, more: object): void => {
   for (const view of [parts.found.view, parts.found.last.view, parts.submitted.first]) Object.assign(view ?? {}, more)
 }
-const step = { key: `${parent}.1.0`, step: 'verify.count' }
+const step = { key: `${parent}.1.0`, step: 'test.count' }
 
 const planted: Record<string, [Rule, (parts: Parts) => void]> = {
   'a step with two results': [
@@ -263,7 +263,7 @@ describe('a fault', () => {
   const ran = (more: Partial<Ran>): Ran => ({
     session: 's',
     key: 'k',
-    step: 'verify.count',
+    step: 'test.count',
     attemptId: 'a',
     worker: 'w',
     from: 900,

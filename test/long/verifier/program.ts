@@ -1,79 +1,9 @@
 /**
- * Random programs: what a session of the verifier does, as data. A program is the input of the workflow `program@1` (see `workflow.ts`), so
- * every process has it and the same seed gives the same ones.
- *
- * | node | does |
- * | --- | --- |
- * | `step` | counts `n` on the host or the device lane, after failing `flaky.times` times |
- * | `fail` | a step that fails for good |
- * | `timer` | waits |
- * | `signal` | waits for the signal that names it |
- * | `child` | the body as a session of its own |
- * | `picture` | a child session `image-generation@1` |
- * | `sequence`, `parallel` | one after another; all at once, given up when one fails |
- * | `try` | the body, whose failure is its result |
- * | `race` | the body, given up after `ms`: its result counts for nothing either way, so the program's is known beforehand |
+ * Random programs: what a session of the verifier does, as the input of the workflow `program@1` of `support/program.ts`. The same seed gives
+ * the same ones.
  */
-import { z } from 'zod'
+import { nodesOf, type FailureKind, type Node } from '../../support/program.ts'
 import { chance } from '../../support/proxy.ts'
-
-const ms = z.int().min(0).max(60_000)
-
-export type Node =
-  | {
-      do: 'step'
-      n: number
-      ms: number
-      lane: 'host' | 'gpu'
-      isDeaf: boolean
-      flaky: { how: 'transient' | 'resource'; times: number } | null
-    }
-  | { do: 'fail'; ms: number; how: FailureKind }
-  | { do: 'timer'; ms: number }
-  | { do: 'signal' }
-  | { do: 'child'; body: Node }
-  | { do: 'picture'; seed: number }
-  | { do: 'sequence'; of: Node[] }
-  | { do: 'parallel'; of: Node[] }
-  | { do: 'try'; body: Node }
-  | { do: 'race'; ms: number; body: Node }
-
-export type FailureKind = 'permanent' | 'transient' | 'resource'
-
-export const Node: z.ZodType<Node> = z.lazy(() =>
-  z.discriminatedUnion('do', [
-    z.strictObject({
-      do: z.literal('step'),
-      n: z.int(),
-      ms,
-      lane: z.enum(['host', 'gpu']),
-      /** It does not hear that it should stop, and delivers whatever happens meanwhile. */
-      isDeaf: z.boolean(),
-      flaky: z.strictObject({ how: z.enum(['transient', 'resource']), times: z.int() }).nullable(),
-    }),
-    z.strictObject({ do: z.literal('fail'), ms, how: z.enum(['permanent', 'transient', 'resource']) }),
-    z.strictObject({ do: z.literal('timer'), ms }),
-    z.strictObject({ do: z.literal('signal') }),
-    z.strictObject({ do: z.literal('child'), body: Node }),
-    z.strictObject({ do: z.literal('picture'), seed: z.int() }),
-    z.strictObject({ do: z.literal('sequence'), of: z.array(Node) }),
-    z.strictObject({ do: z.literal('parallel'), of: z.array(Node) }),
-    z.strictObject({ do: z.literal('try'), body: Node }),
-    z.strictObject({ do: z.literal('race'), ms, body: Node }),
-  ]),
-)
-
-/** Where a node stands in its program: `0.2`, inside a child session `0.2/1`. The program itself is ''. */
-export const below = (path: string, i: number): string => (path === '' || path.endsWith('/') ? `${path}${i}` : `${path}.${i}`)
-export const insideChild = (path: string): string => `${path}/`
-
-/** Every node with its path. */
-export function* nodesOf(node: Node, path = ''): Generator<{ node: Node; path: string }> {
-  yield { node, path }
-  if (node.do === 'sequence' || node.do === 'parallel') for (const [i, part] of node.of.entries()) yield* nodesOf(part, below(path, i))
-  else if (node.do === 'child') yield* nodesOf(node.body, insideChild(path))
-  else if (node.do === 'try' || node.do === 'race') yield* nodesOf(node.body, below(path, 0))
-}
 
 /** A session as the verifier submits and drives it. All times count from the moment it was accepted, ms. */
 export interface Scenario {

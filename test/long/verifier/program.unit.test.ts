@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { doneEvent, errorEvent, PureMachine, type Document, type OpenEffect } from '../../../src/engine/transition.ts'
 import { endsOf, expectedOf, failureCodes, type Expected } from './expectation.ts'
 import { faultKinds, planOf } from './faults.ts'
-import { kinds, nodesOf, pictureSeeds, scenario, type FailureKind, type Node } from './program.ts'
-import { workflows } from './workflow.ts'
+import { nodesOf, workflows, type FailureKind, type Node } from '../../support/program.ts'
+import { kinds, pictureSeeds, scenario } from './program.ts'
 
 const pictures = Array.from({ length: pictureSeeds }, (_, i) => `picture ${i}`)
 const [program] = workflows

@@ -3,7 +3,7 @@
  * the same programs and the same plan of faults; when each meets which is the machine's chance.
  */
 import { setMaxListeners } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { root } from '../../../src/config.ts'
@@ -16,7 +16,7 @@ import { Fleet } from './fleet.ts'
 import { judge, type Evidence, type Found, type Submitted, type View } from './judge.ts'
 import { pictureSeeds, scenario, stream } from './program.ts'
 import { dumpOf, recoveriesOf, summaryOf, type Summary } from './report.ts'
-import { picture, type Line } from './workflow.ts'
+import { picture, readLedger } from '../../support/program.ts'
 
 export interface RunOptions {
   seed: number
@@ -64,7 +64,7 @@ export async function verify({
   const plan = planOf({ seed, minutes, workers, apis })
   const asked = options.asked ?? Math.ceil(plan.length / 2)
   say(`seed ${seed}: ${minutes} minutes on ${workers} workers and ${apis} APIs, ${plan.length} faults planned, ${asked} must hit live work`)
-  await using fleet = await Fleet.start({ seed, workers, apis, module: pathToFileURL(join(root, 'test/long/verifier/workflow.ts')).href })
+  await using fleet = await Fleet.start({ seed, workers, apis, module: pathToFileURL(join(root, 'test/support/program.ts')).href })
   const { farm } = fleet
   const ledger = join(farm.folder, 'ledger')
   const over = new AbortController()
@@ -156,7 +156,7 @@ export async function verify({
       pictures,
       submitted,
       found,
-      ledger: readLedger(ledger),
+      ledger: new Map(readdirSync(ledger).map((key) => [key, readLedger(join(ledger, key))])),
       leftovers: [...leftovers, ...fleet.problems],
       answers: [...driver.answers, ...clerk.answers],
     }
@@ -208,22 +208,6 @@ async function gather({ farm }: Fleet, views: View[]): Promise<Found[]> {
 
 async function lookAgain({ farm }: Fleet, found: Found): Promise<void> {
   found.last = { view: (await farm.get(found.view.id)) as unknown as View, entries: await farm.eye.llen(keys.history(found.view.id)) }
-}
-
-function readLedger(ledger: string): Map<string, Map<string, Line[]>> {
-  const programs = new Map<string, Map<string, Line[]>>()
-  for (const key of readdirSync(ledger)) {
-    const paths = new Map<string, Line[]>()
-    for (const file of readdirSync(join(ledger, key))) {
-      const text = readFileSync(join(ledger, key, file), 'utf8').trimEnd()
-      paths.set(
-        file.slice('at '.length).replaceAll(' in ', '/'),
-        text.split('\n').map((line) => JSON.parse(line) as Line),
-      )
-    }
-    programs.set(key, paths)
-  }
-  return programs
 }
 
 /** Jobs that are in some queue though no step is open any more. */
