@@ -4,14 +4,13 @@
  * not end as it should.
  */
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
-import { root } from '../src/config.ts'
 import { productTimes } from '../src/engine/times.ts'
 import type { Session } from '../src/client/index.ts'
 import { startFarm, type Farm } from '../test/support/farm.ts'
+import { step } from '../test/support/program.ts'
+import { inputOf, module } from '../test/support/scripted.ts'
 import { sleep } from '../test/support/wait.ts'
 import { send } from '../test/support/http.ts'
 import { describeMachine } from './machine.ts'
@@ -19,11 +18,11 @@ import { describeMachine } from './machine.ts'
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
 /** Sessions under way at a time, by kind: what a client sends, by its number. */
-const kinds: Record<string, { abreast: number; body: (n: number) => Record<string, unknown> }> = {
+const kinds: Record<string, { abreast: number; body: (n: number, farm: Farm) => Record<string, unknown> }> = {
   // Steps of no work: they keep API, Redis and workers as busy as they can be.
-  short: { abreast: 24, body: (n) => ({ workflow: 'leaf', input: { n } }) },
+  short: { abreast: 24, body: (n, farm) => ({ workflow: 'program', input: inputOf(farm, step({ n })) }) },
   // Steps that outlive several leases.
-  long: { abreast: 16, body: (n) => ({ workflow: 'leaf', input: { n, ms: 6000 + ((n * 977) % 9000) } }) },
+  long: { abreast: 16, body: (n, farm) => ({ workflow: 'program', input: inputOf(farm, step({ n, ms: 6000 + ((n * 977) % 9000) })) }) },
   picture: {
     abreast: 6,
     body: (n) => ({ workflow: 'image-generation', input: { prompt: 'a red circle', seed: n % 1000, steps: 40 + ((n * 37) % 110) } }),
@@ -70,7 +69,7 @@ async function main(): Promise<void> {
   await using farm = await startFarm({
     times: productTimes,
     workers: 2,
-    module: pathToFileURL(join(root, 'test/support/nested.ts')).href,
+    module,
     settings: { DARKROOM_HOST_LANE: '16' },
     fake: ['--call-ms', '20'],
   })
@@ -87,7 +86,7 @@ async function main(): Promise<void> {
     Object.entries(kinds).flatMap(([kind, { abreast, body }]) =>
       Array.from({ length: abreast }, async (_, lane) => {
         const count = counts.get(kind)
-        for (let n = lane; count && performance.now() < until; n += abreast) await runOne(farm, body(n), count)
+        for (let n = lane; count && performance.now() < until; n += abreast) await runOne(farm, body(n, farm), count)
       }),
     ),
   )

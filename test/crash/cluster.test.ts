@@ -1,7 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import { readConfig, root } from '../../src/config.ts'
+import { readConfig } from '../../src/config.ts'
 import { keys, shardOf } from '../../src/keys.ts'
 import { createLog } from '../../src/log.ts'
 import { connect } from '../../src/redis.ts'
@@ -10,7 +8,8 @@ import type { Session } from '../../src/client/index.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually } from '../support/wait.ts'
 import { Monitor } from '../support/monitor.ts'
-import { treeOutput } from '../support/nested.ts'
+import { tree, treeOutput } from '../support/programs.ts'
+import { inputOf, module } from '../support/scripted.ts'
 
 /** `npm run test:cluster` runs all suites this way; this is the part of it that always runs. */
 describe('three shards on a Redis cluster of one node', () => {
@@ -21,7 +20,7 @@ describe('three shards on a Redis cluster of one node', () => {
       workers: 2,
       shards: 3,
       redis: { cluster: true },
-      module: pathToFileURL(join(root, 'test/support/nested.ts')).href,
+      module,
     })
     monitor = new Monitor(farm.redis.url)
   })
@@ -44,7 +43,9 @@ describe('three shards on a Redis cluster of one node', () => {
 
   it('steps, parallel states, timers, children on other shards and signals; pause, resume, cancel, retry, delete, list', async () => {
     const trees = await Promise.all(
-      Array.from({ length: 6 }, (_, i) => start('tree', { n: i, ms: 30, delayMs: 300 + 100 * i }, { tags: ['trees'] })),
+      Array.from({ length: 6 }, (_, i) =>
+        start('program', inputOf(farm, tree({ n: i, ms: 30, delayMs: 300 + 100 * i })), { tags: ['trees'] }),
+      ),
     )
     expect(new Set(trees.map(shardOf)).size).toBeGreaterThan(1)
     const [paused = '', cancelled = ''] = trees
@@ -59,7 +60,7 @@ describe('three shards on a Redis cluster of one node', () => {
       await eventually(`${id} in its middle`, async () => middle.test((await farm.get(id)).waiting ?? ''))
       await farm.client.post(`/v1/sessions/${id}/signal`, { type: 'go', data: { word: 'x' }, eventId: 'once' })
       const n = id === again ? 1 : trees.indexOf(id)
-      expect((await farm.until(id, 'succeeded')).output).toEqual(treeOutput(n, 'x'))
+      expect((await farm.until(id, 'succeeded')).output).toMatchObject(treeOutput(n, { word: 'x' }))
     }
     const children = await farm.client.get(`/v1/sessions?parent=${paused}`)
     expect(children.json.sessions).toHaveLength(2)

@@ -151,7 +151,8 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     const blockMs = 2 * farm.times.leaseMs
     const statusOf = async (): Promise<string | undefined> => (await farm.records()).find((record) => record.id === bad?.ready)?.status
     const plays: Scripted[] = []
-    const play = async (): Promise<void> => void plays.push(await Scripted.begin(farm, [{ say: 'lost', blockMs, blockOn: 'bad' }]))
+    const play = async (): Promise<void> =>
+      void plays.push(await Scripted.begin(farm, [{ say: 'lost', blocks: { ms: blockMs, on: 'bad' } }]))
     const taken = (): number => plays.filter((each) => each.pids('lost').includes(bad?.pid ?? 0)).length
     await eventually(
       'the worker is suspect',
@@ -181,7 +182,7 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
 
   it('a worker without the version of the workflow runs its steps; who has it makes the transition', async ({ expect }) => {
     await using farm = await startFarm({ module, workers: [{ module: undefined }] })
-    const play = await Scripted.begin(farm, [{ resolve: 'darkroom-tiny' }])
+    const play = await Scripted.begin(farm, [{ do: 'run', operation: 'model.resolve', input: { model: 'darkroom-tiny' } }])
     expect(await play.said()).toMatchObject([{ family: expect.any(String) }])
     expect((await farm.attempts(play.id, 'model.resolve')).map(({ worker, end }) => [worker, end])).toEqual([
       [farm.workers[0]?.ready, 'completed'],

@@ -3,17 +3,19 @@ import { childSessionId, keys, shardOf } from '../../src/keys.ts'
 import type { Session } from '../../src/engine/session.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 import { eventually } from '../support/wait.ts'
-import * as nested from '../support/nested.ts'
+import * as programs from '../support/program.ts'
+import { tree, treeChildren } from '../support/programs.ts'
+
+/** Children of children, so many. */
+const deeper = (levels: number): programs.Node => (levels === 0 ? programs.step() : { do: 'child', body: deeper(levels - 1) })
 
 describe('child sessions, over three shards, step by step', () => {
   let t: TestEngine
   beforeAll(async () => {
-    t = await startEngine({ shards: 3, ...nested })
+    t = await startEngine({ shards: 3, ...programs })
   })
   afterAll(() => t[Symbol.asyncDispose]())
 
-  const start = async (workflow: string, input: object): Promise<string> =>
-    (await t.engine.start({ workflow, input, priority: 5, tags: [], keyId: null })).session.id
   const deliver = async (id: string, suffix: string, n: number, dispatch = 1): Promise<boolean> =>
     (await t.port.deliver(await t.take(id, suffix, dispatch), { output: { n }, artifacts: [], stats: {} })).isRecorded
   const get = async (id: string): Promise<Session> => (await t.engine.get(id)) as Session
@@ -37,12 +39,12 @@ describe('child sessions, over three shards, step by step', () => {
     })
   /** A tree whose children are there: effects 2.0 (good) and 2.1 (bad). */
   const grown = async (): Promise<{ id: string; good: string; bad: string }> => {
-    const id = await start('tree', { n: 1, delayMs: 60_000 })
+    const id = await t.run(tree())
     await deliver(id, '1.0', 1)
     const { sessions } = await t.engine.list({ parent: id, keyId: null, limit: 10 })
     expect(sessions).toHaveLength(2)
-    const good = sessions.find((child) => child.input['n'] === 10)?.id ?? ''
-    const bad = sessions.find((child) => child.input['n'] === 100)?.id ?? ''
+    const good = sessions.find((child) => child.input['path'] === treeChildren.good)?.id ?? ''
+    const bad = sessions.find((child) => child.input['path'] === treeChildren.bad)?.id ?? ''
     return { id, good, bad }
   }
 
@@ -51,8 +53,13 @@ describe('child sessions, over three shards, step by step', () => {
     const ids = ['2.0', '2.1', '2.2', '2.3'].map((suffix) => childSessionId(3, `${id}.${suffix}`))
     expect(ids).toContain(good)
     expect(ids).toContain(bad)
-    expect(await get(good)).toMatchObject({ parent: id, workflow: 'leaf@1', status: 'queued', input: { n: 10, ms: 0 } })
-    expect(await get(id)).toMatchObject({ status: 'running', parent: null, waiting: 'child sessions: leaf@1, leaf@1' })
+    expect(await get(good)).toMatchObject({
+      parent: id,
+      workflow: 'program@1',
+      status: 'queued',
+      input: { path: treeChildren.good, program: { n: 10, ms: 0 } },
+    })
+    expect(await get(id)).toMatchObject({ status: 'running', parent: null, waiting: 'child sessions: program@1, program@1' })
     expect((await outbox()).filter((member) => member.startsWith('child:'))).toEqual([])
     expect(new Set([...Array(50).keys()].map((n) => shardOf(childSessionId(3, `${id}.${n}.0`))))).toEqual(new Set([0, 1, 2]))
   })
@@ -83,8 +90,8 @@ describe('child sessions, over three shards, step by step', () => {
     await settle()
     expect((await outbox()).filter((member) => member.includes(id))).toEqual([])
 
-    const other = await start('tree', { n: 1 })
-    for (const [i, workflow] of ['leaf@1', 'image-generation@1'].entries()) {
+    const other = await t.run(tree())
+    for (const [i, workflow] of ['program@1', 'image-generation@1'].entries()) {
       const effect = `${other}.9.${i}`
       const child = childSessionId(3, effect)
       expect(await t.engine.children.follow(effect, `${child}:${workflow}`)).toBe(true)
@@ -151,7 +158,7 @@ describe('child sessions, over three shards, step by step', () => {
     const again = await t.engine.retry(id, null)
     await settle()
     const children = (await t.engine.list({ parent: again.id, keyId: null, limit: 10 })).sessions
-    expect(children.map((child) => child.input['n'])).toEqual([10])
+    expect(children.map((child) => child.input['path'])).toEqual([treeChildren.good])
     await t.engine.remove(id)
     expect(await t.engine.get(good)).toBe(undefined)
     // Those that were not cancelled yet go as well.
@@ -162,10 +169,10 @@ describe('child sessions, over three shards, step by step', () => {
   })
 
   it('whose request cannot be made whole fail, and so does what goes too deep', async () => {
-    const refused = await start('deep', { child: 'leaf' })
+    const refused = await t.run({ do: 'picture', seed: -1 })
     await until(refused, 'failed')
     expect(await get(refused)).toMatchObject({ status: 'failed', error: { code: 'api.invalid' } })
-    const deep = await start('deep', { child: 'deep' })
+    const deep = await t.run(deeper(10))
     await until(deep, 'failed')
     expect(await get(deep)).toMatchObject({
       status: 'failed',
@@ -177,17 +184,17 @@ describe('child sessions, over three shards, step by step', () => {
 describe('signals', () => {
   let t: TestEngine
   beforeAll(async () => {
-    t = await startEngine({ ...nested })
+    t = await startEngine({ ...programs })
   })
   afterAll(() => t[Symbol.asyncDispose]())
-  const start = async (): Promise<string> => {
-    const submission = { workflow: 'tree', input: { n: 1, delayMs: 60_000 }, priority: 5, tags: [], keyId: null }
-    return (await t.engine.start(submission)).session.id
-  }
+  const start = (): Promise<string> => t.run(tree())
   const received = async (id: string): Promise<number> =>
     (await t.engine.history(id, 0, 100)).filter(({ event }) => event.type === 'signal.received').length
-  const document = async (id: string): Promise<{ context: { word: string } }> =>
-    JSON.parse((await t.engine.reads.fields(id, 'snapshot')).snapshot ?? '') as { context: { word: string } }
+  /** The data of the signals that changed its state. */
+  const heard = async (id: string): Promise<unknown[]> => {
+    const { snapshot } = await t.engine.reads.fields(id, 'snapshot')
+    return Object.values((JSON.parse(snapshot ?? '') as { context: { heard: Record<string, unknown[]> } }).context.heard).flat()
+  }
   const toMiddle = async (id: string): Promise<void> =>
     void (await t.port.deliver(await t.take(id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} }))
 
@@ -196,7 +203,7 @@ describe('signals', () => {
     await toMiddle(id)
     for (let i = 0; i < 3; i++) await t.engine.signal(id, { type: 'go', data: { word: 'x' }, eventId: 'one' })
     expect(await received(id)).toBe(1)
-    expect((await document(id)).context.word).toBe('x')
+    expect(await heard(id)).toEqual([{ word: 'x' }])
   })
 
   it('that the present state does not take are recorded, and change nothing', async () => {
@@ -204,7 +211,7 @@ describe('signals', () => {
     await t.engine.signal(id, { type: 'go', data: { word: 'early' } })
     expect(await received(id)).toBe(1)
     await toMiddle(id)
-    expect((await document(id)).context.word).toBe('')
+    expect(await heard(id)).toEqual([])
   })
 
   it('to a paused session wait in its inbox, once', async () => {
@@ -217,7 +224,7 @@ describe('signals', () => {
     await t.engine.control(id, 'resume')
     await t.engine.commits.drainInbox(id)
     expect(await received(id)).toBe(1)
-    expect((await document(id)).context.word).toBe('later')
+    expect(await heard(id)).toEqual([{ word: 'later' }])
   })
 
   it('that end the session are no news when repeated; another one is refused', async () => {

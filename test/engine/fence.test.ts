@@ -5,7 +5,8 @@ import { AttemptPort, type Attempt } from '../../src/engine/attempt.ts'
 import { acts, type AtPoint } from '../../src/engine/points.ts'
 import type { Cause } from '../../src/engine/store.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
-import * as nested from '../support/nested.ts'
+import * as programs from '../support/program.ts'
+import { tree, treeChildren } from '../support/programs.ts'
 
 /** What an attempt may write, by verb; a verb may write in several ways. */
 const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt) => Promise<unknown>>> = {
@@ -85,15 +86,14 @@ const overtakings: Record<string, (t: TestEngine, attempt: Attempt) => Promise<u
 
 /** A session in the middle of its work: two children, a delay, and a signal to come. */
 async function grow(t: TestEngine): Promise<{ id: string; good: string; timer: string; goodEffect: string; value: string }> {
-  const { session } = await t.engine.start({ workflow: 'tree', input: { n: 1, delayMs: 60_000 }, priority: 5, tags: [], keyId: null })
-  const { id } = session
+  const id = await t.run(tree())
   await t.port.deliver(await t.take(id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} })
   const [timer] = (await t.redis.zrange(keys.timers(shardOf(id)), '0', '-1')).filter((member) => member.startsWith(id))
   if (timer === undefined) throw new Error(`${id} has no timer in the clock of its shard`)
   const { sessions } = await t.engine.list({ parent: id, keyId: null, limit: 10 })
-  const good = sessions.find((child) => child.input['n'] === 10)?.id ?? ''
+  const good = sessions.find((child) => child.input['path'] === treeChildren.good)?.id ?? ''
   const goodEffect = (await t.redis.hget(keys.session(good), 'parent')) ?? ''
-  return { id, good, timer, goodEffect, value: `${good}:leaf@1` }
+  return { id, good, timer, goodEffect, value: `${good}:program@1` }
 }
 
 /** What a process that was frozen has in its hand: the state as it was, and what it is about to do. */
@@ -113,7 +113,7 @@ const telling = (t: TestEngine, id: string, effect: string): ReturnType<typeof f
   frozen(t, id, {
     kind: 'child',
     name: effect.slice(id.length + 1),
-    event: { type: 'xstate.done.actor.good', output: { n: 10 }, actorId: 'good' },
+    event: { type: 'xstate.done.actor.at:1.0', output: { total: 10, trace: [], tokens: {}, said: [] }, actorId: 'at:1.0' },
     entry: { type: 'child.ended', key: effect },
     artifacts: [{ group: 'references', sha256: 'a'.repeat(64) }],
   })
@@ -147,9 +147,9 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
       const child = {
         id: good,
         stepKey: goodEffect,
-        invoke: 'good',
-        workflow: 'leaf@1',
-        input: { n: 10 },
+        invoke: 'at:1.0',
+        workflow: 'program@1',
+        input: { ledger: '', key: '', program: programs.step() },
         keyId: null,
         device: null,
         priority: '5',
@@ -398,7 +398,7 @@ describe('the fence', () => {
     if (isLate) late.add(point.replace('.before', ''))
   }
   beforeAll(async () => {
-    t = await startEngine({ ...nested, at })
+    t = await startEngine({ ...programs, at })
   })
   afterAll(() => t[Symbol.asyncDispose]())
 

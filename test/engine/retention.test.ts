@@ -11,7 +11,8 @@ import type { Session as SessionView } from '../../src/client/index.ts'
 import type { Session } from '../../src/engine/session.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
-import * as nested from '../support/nested.ts'
+import * as programs from '../support/program.ts'
+import { tree, treeChildren } from '../support/programs.ts'
 
 const image = (n: number, more: object = {}): object => ({
   workflow: 'image-generation',
@@ -141,7 +142,7 @@ describe('retention, sweep by sweep', () => {
   let t: TestEngine
   let other: Engine
   const keeping = async (config: { keepS?: number; keepSessions?: number }, shards = 1): Promise<void> => {
-    t = await startEngine({ shards, ...nested, config: { keepS: 0, keepSessions: 0, ...config } })
+    t = await startEngine({ shards, ...programs, config: { keepS: 0, keepSessions: 0, ...config } })
     const { config: same, log } = t.engine
     other = new Engine({ redis: t.redis, subscriber: t.redis, config: same, log, ...furtherOf(), sweeps: false })
   }
@@ -252,14 +253,12 @@ describe('retention, sweep by sweep', () => {
 
   it('a child goes with its parent, not before it; a tree too large for one sweep goes from its leaves', async () => {
     await keeping({ keepSessions: 1 }, 3)
-    const start = async (n: number): Promise<string> =>
-      (await t.engine.start({ workflow: 'tree', input: { n, delayMs: 60_000 }, priority: 5, tags: [], keyId: null })).session.id
-    const id = await start(1)
+    const id = await t.run(tree())
     await t.port.deliver(await t.take(id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} })
     const { sessions } = await t.engine.list({ parent: id, keyId: null, limit: 10 })
     const children = sessions.map((child) => child.id)
     expect(children).toHaveLength(2)
-    const bad = sessions.find(({ input }) => input['n'] === 100)?.id ?? ''
+    const bad = sessions.find(({ input }) => input['path'] === treeChildren.bad)?.id ?? ''
     await t.engine.control(bad, 'cancel')
     await t.engine.children.tell(bad)
     await sleep(2)
@@ -276,7 +275,7 @@ describe('retention, sweep by sweep', () => {
     expect(await traces([id, ...children])).toEqual([])
 
     // One that is deleted before its children are made leaves none behind either.
-    const brief = await start(2)
+    const brief = await t.run(tree())
     const first = await t.take(brief, '1.0')
     t.engine.children.follow = () => Promise.reject(new Error('died on the way'))
     await t.port.deliver(first, { output: { n: 1 }, artifacts: [], stats: {} })
@@ -295,19 +294,21 @@ describe('retention, sweep by sweep', () => {
 
   it('a child whose parent is paused and has yet to take its end in is not deleted, and runs once', async () => {
     await keeping({ keepS: 1 }, 3)
-    const { session } = await t.engine.start({ workflow: 'tree', input: { n: 1, delayMs: 60_000 }, priority: 5, tags: [], keyId: null })
-    await t.port.deliver(await t.take(session.id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} })
-    const [child] = (await t.engine.list({ parent: session.id, keyId: null, limit: 10 })).sessions.filter(({ input }) => input['n'] === 10)
+    const id = await t.run(tree())
+    await t.port.deliver(await t.take(id, '1.0'), { output: { n: 1 }, artifacts: [], stats: {} })
+    const [child] = (await t.engine.list({ parent: id, keyId: null, limit: 10 })).sessions.filter(
+      ({ input }) => input['path'] === treeChildren.good,
+    )
     const attempt = await t.take(child?.id ?? '', '1.0')
-    await t.engine.control(session.id, 'pause')
+    await t.engine.control(id, 'pause')
     await t.port.deliver(attempt, { output: { n: 10 }, artifacts: [], stats: {} })
     await t.engine.children.tell(child?.id ?? '')
     await expect(t.engine.remove(child?.id ?? '')).rejects.toMatchObject({ code: 'session.not_ended' })
     await sleep(1100)
     await t.engine.retention.sweep()
     expect(await there([child?.id ?? ''])).toHaveLength(1)
-    await t.engine.control(session.id, 'resume')
-    await t.engine.commits.drainInbox(session.id)
+    await t.engine.control(id, 'resume')
+    await t.engine.commits.drainInbox(id)
     await t.engine.remove(child?.id ?? '')
     const outbox = (await Promise.all([0, 1, 2].map((shard) => t.redis.zrange(keys.outbox(shard), '0', '-1')))).flat()
     expect(outbox.filter((member) => member.includes(child?.id ?? ''))).toEqual([])

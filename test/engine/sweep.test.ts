@@ -10,7 +10,7 @@ import { Engine } from '../../src/engine/engine.ts'
 import { Sweep } from '../../src/engine/sweep.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 import { eventually, sleep } from '../support/wait.ts'
-import * as nested from '../support/nested.ts'
+import * as programs from '../support/program.ts'
 
 describe('a sweep that is overtaken', () => {
   let t: TestEngine
@@ -120,14 +120,13 @@ describe('a session', () => {
 
 describe('a process without the workflow', () => {
   it('leaves what is due to others soon, so that it is not always the first to look', async () => {
-    await using t = await startEngine({ shards: 1, ...nested })
+    await using t = await startEngine({ shards: 1, ...programs })
     const { config, log } = t.engine
     const connections = [connect(t.url, { patience: 'wait' }), connect(t.url, { patience: 'wait' })] as const
     // It has the workflows of the product only, and sweeps; the one that has those of the test does not, yet.
     const other = new Engine({ redis: connections[0], subscriber: connections[1], config, log })
     try {
-      const { session } = await t.engine.start({ workflow: 'leaf', input: { n: 3 }, priority: 5, tags: [], keyId: null })
-      const { id } = session
+      const id = await t.run(programs.step({ n: 3 }))
       const attempt = await t.take(id, '1.0')
       await t.engine.control(id, 'pause')
       await t.port.deliver(attempt, { output: { n: 3 }, artifacts: [], stats: {} })

@@ -9,13 +9,36 @@ import { ended } from '../../src/engine/session.ts'
 import { type WorkerRecord } from '../../src/farm/record.ts'
 import type { Session } from '../../src/client/index.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
+import type { Node } from '../support/program.ts'
+import { inputOf, module } from '../support/scripted.ts'
 import { eventually, sleep } from '../support/wait.ts'
 import type { GroupProcess } from '../support/process.ts'
 
 const MiB = 2 ** 20
 /** A worker's record and the lease of its device last as long as a lease of the product. */
 const times = productTimes
-const module = new URL('../support/holding.ts', import.meta.url).href
+/** Longer than a lease, and than a worker is believed to be there without a word. */
+const blockMs = 8000
+type Next = 'succeed' | 'fail' | 'wait' | 'copy' | 'linger' | 'block'
+
+/**
+ * Holds memory of a device, and then. `succeed`, `fail`: ends so at once. `wait`: until it is signalled. `copy`: copies half of what it holds
+ * onto the other half, for ever. `linger`: allocates more, for the caller's key, and never comes to an end with it. `block`: allocates more,
+ * too, and then is in a call that lets its process do nothing else.
+ */
+function holding(device: string, bytes: number, next: Next): Node {
+  const made = { kind: 'device', placement: 'automatic', ownedBy: 'session', timeToLiveMs: null }
+  const then: Record<Next, Node[]> = {
+    succeed: [],
+    fail: [{ do: 'fail', ms: 0, how: 'permanent' }],
+    wait: [{ do: 'signal' }],
+    copy: [{ do: 'run', operation: 'test.copy', input: { device } }],
+    linger: [{ do: 'run', operation: 'test.linger', input: { device, bytes, blockMs: 0 } }],
+    block: [{ do: 'run', operation: 'test.linger', input: { device, bytes, blockMs } }],
+  }
+  return { do: 'sequence', of: [{ do: 'run', operation: 'memory.allocate', input: { device, bytes, ...made } }, ...then[next]] }
+}
+
 const implementations = nativeStatus().addon === null ? (['typescript'] as const) : (['addon', 'typescript'] as const)
 
 describe.each(implementations)('device memory (%s)', (implementation) => {
@@ -42,7 +65,8 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
     if (status !== 202) throw new Error(`${workflow} → ${status} ${text}`)
     return (json as Session).id
   }
-  const hold = (next: string, more: object = {}): Promise<string> => submit('holding', { device, bytes: 128 * MiB, next }, more)
+  const hold = (next: Next, more: object = {}, bytes = 128 * MiB): Promise<string> =>
+    submit('program', inputOf(farm, holding(device, bytes, next)), more)
   const endOf = (id: string, ms = 30_000): Promise<Session> =>
     eventually(
       `${id} ended`,
@@ -83,7 +107,7 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
   it('goes when its session succeeds, and when it fails', async () => {
     expect((await endOf(await hold('succeed'))).status).toBe('succeeded')
     await nothingHeld()
-    expect(await endOf(await hold('fail'))).toMatchObject({ status: 'failed', error: { code: 'worker.failed' } })
+    expect(await endOf(await hold('fail'))).toMatchObject({ status: 'failed', error: { code: 'test.refused' } })
     const { leaks, usage } = await nothingHeld()
     expect(usage.created).toBeGreaterThanOrEqual(2)
     // A message told of each end: nothing had to be found later.
@@ -216,7 +240,7 @@ describe.each(implementations)('device memory (%s)', (implementation) => {
   })
 
   it('refuses a command that is not taken within ten seconds', async () => {
-    const busy = await Promise.all(Array.from({ length: 8 }, () => submit('holding', { device, bytes: 2, next: 'linger' })))
+    const busy = await Promise.all(Array.from({ length: 8 }, () => hold('linger', {}, 2)))
     await eventually('all places are taken', async () => (await record()).running.filter(({ step }) => step === 'test.linger').length === 8)
     const id = await submit('device-refresh', { device })
     expect(await endOf(id)).toMatchObject({ status: 'failed', error: { code: 'device.not_ready' } })

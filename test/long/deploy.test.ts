@@ -6,8 +6,8 @@ import { productTimes } from '../../src/engine/times.ts'
 import { keys } from '../../src/keys.ts'
 import { startFarm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
-import { deploy, type Line } from '../support/script.ts'
-import { module, Scripted } from '../support/scripted.ts'
+import { deploy } from '../support/program.ts'
+import { module, Scripted, type Line } from '../support/scripted.ts'
 
 /** Sessions at the least, and at most under way at a time. */
 const [least, abreast] = [200, 40]
@@ -72,17 +72,17 @@ describe('farms', { timeout: 600_000 }, () => {
     expect(await farm.pictures(held)).toEqual(await farm.undisturbed({ seed: 50 }))
     pictures.push(held)
 
-    const counts: Record<string, number> = { 'script@1': 0, 'script@2': 0 }
+    const counts: Record<string, number> = { 'program@1': 0, 'program@2': 0 }
     for (const play of plays) {
       const said = await play.said()
       const { workflow } = (await farm.client.get(`/v1/sessions/${play.id}`)).json as { workflow: string }
       counts[workflow] = (counts[workflow] ?? 0) + 1
-      const mark = workflow === 'script@2' ? 'v2:' : ''
+      const mark = workflow === 'program@2' ? 'v2:' : ''
       expect(said).toEqual([`${mark}one`, ['in'], 'waited', `${mark}two`])
       expect(play.runs).toEqual({ one: 1, in: 1, two: 1 })
     }
-    expect(counts['script@1']).toBeGreaterThanOrEqual(8)
-    expect(counts['script@2']).toBeGreaterThanOrEqual(8)
+    expect(counts['program@1']).toBeGreaterThanOrEqual(8)
+    expect(counts['program@2']).toBeGreaterThanOrEqual(8)
     const shas = await Promise.all(pictures.map(async (id) => (await farm.pictures(id)).join()))
     expect(new Set(shas)).toHaveProperty('size', 4)
     expect(plays.length + pictures.length).toBeGreaterThanOrEqual(least)
@@ -96,14 +96,14 @@ describe('farms', { timeout: 600_000 }, () => {
     const handedOver = events.filter(({ type, reason }) => type === 'step.released' && reason === 'drain')
     expect(handedOver.length, 'void: no worker was asked to go in the middle of a picture').toBeGreaterThan(0)
     process.stdout.write(
-      `${plays.length + pictures.length} sessions, ${counts['script@2']} of the new version, ${handedOver.length} steps handed over\n`,
+      `${plays.length + pictures.length} sessions, ${counts['program@2']} of the new version, ${handedOver.length} steps handed over\n`,
     )
 
     // The one that slept through it is of the version it began with.
     await farm.control(resting.id, 'resume')
     await resting.signal('here')
     expect(await resting.said()).toEqual(['one', 'here', 'two'])
-    expect((await farm.client.get(`/v1/sessions/${resting.id}`)).json).toMatchObject({ workflow: 'script@1' })
+    expect((await farm.client.get(`/v1/sessions/${resting.id}`)).json).toMatchObject({ workflow: 'program@1' })
 
     for (const { name } of [...farm.apis, ...farm.workers]) {
       const file = join(farm.folder, `${name}.log`)

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys, splitJobId, splitStepKey } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
-import { module, Scripted } from '../support/scripted.ts'
+import { inputOf, module, script, Scripted } from '../support/scripted.ts'
 
 let farm: Farm
 beforeAll(async () => {
@@ -16,7 +16,7 @@ const host = { prefix: keys.queuePrefix('host') }
 
 describe('while no worker is there', { timeout: 60_000 }, () => {
   it('fifty submissions at once with one key, over two APIs: one session', async () => {
-    const body = { workflow: 'script', input: { folder: farm.folder, lines: [{ signal: true }] } }
+    const body = { workflow: 'program', input: inputOf(farm, script([{ signal: true }])) }
     const clients = farm.apis.map((api) => farm.clientOf(api))
     const answers = await Promise.all(
       Array.from({ length: 25 }, () => clients.map((client) => client.post('/v1/sessions', body, { 'Idempotency-Key': 'fifty' }))).flat(),

@@ -1,15 +1,11 @@
 /** Who is to blame: a session that kills its workers, a worker that loses its sessions, or neither. */
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { describe, it } from 'vitest'
-import { root } from '../../src/config.ts'
 import type { SessionEvent } from '../../src/engine/session.ts'
 import type { Session } from '../../src/client/index.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
-import { module as script, Scripted } from '../support/scripted.ts'
-
-const journey = pathToFileURL(join(root, 'test/support/journey.ts')).href
+import { journey } from '../support/programs.ts'
+import { inputOf, module, Scripted } from '../support/scripted.ts'
 
 /** Starts killed workers again, as a supervisor does, until the returned function is called. */
 function supervise(farm: Farm): () => Promise<void> {
@@ -40,17 +36,14 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
   it('a session that kills five workers in a row fails with the evidence; its neighbours succeed, and so does a retry once it is harmless', async ({
     expect,
   }) => {
-    await using farm = await startFarm({ workers: 3, module: journey, fake: ['--call-ms', '20'] })
+    await using farm = await startFarm({ workers: 3, module, fake: ['--call-ms', '20'] })
     const over = supervise(farm)
-    const { json } = await farm.client.post('/v1/sessions', {
-      workflow: 'journey',
-      input: { ledger: join(farm.folder, 'ledger'), kills: 5 },
-    })
+    const { json } = await farm.client.post('/v1/sessions', { workflow: 'program', input: inputOf(farm, journey({ kills: 5 })) })
     const { id } = json as Session
     const pictures = await Promise.all([1, 2, 3, 4].map((seed) => farm.submit({ seed, steps: 150 })))
     await farm.client.post(`/v1/sessions/${id}/signal`, { type: 'go' })
     const { error } = await farm.until(id, 'failed', 120_000)
-    expect(error).toMatchObject({ code: 'worker.poisoned', details: { leases: 5, step: 'test.mark' } })
+    expect(error).toMatchObject({ code: 'worker.poisoned', details: { leases: 5, step: 'test.count' } })
     const lost = await recoveries(farm, id)
     expect(lost.map(({ inARow }) => inARow)).toEqual([1, 2, 3, 4, 5])
     // Each was another worker, or one that had been started anew.
@@ -66,7 +59,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
   }) => {
     await using farm = await startFarm({
       workers: [{ env: { SCRIPT_WORKER: 'good' } }, { env: { SCRIPT_WORKER: 'good' } }],
-      module: script,
+      module,
       settings: { DARKROOM_HOST_LANE: '4' },
     })
     const { leaseMs, outageMs } = farm.times
@@ -77,7 +70,7 @@ describe.concurrent('quarantine', { timeout: 240_000 }, () => {
     const plays: Scripted[] = []
     const play = async (): Promise<void> => {
       // The broken one loses every lease it has: it blocks its process for longer than a lease.
-      plays.push(await Scripted.begin(farm, [{ say: 'work', blockMs: 1.3 * leaseMs, blockOn: 'bad' }]))
+      plays.push(await Scripted.begin(farm, [{ say: 'work', blocks: { ms: 1.3 * leaseMs, on: 'bad' } }]))
     }
     for (let i = 0; i < 3; i++) {
       await play()

@@ -88,7 +88,7 @@ describe('sessions under way', { timeout: 120_000 }, () => {
     expect(await told(parent)).toBe(1)
     expect(await listening.signal('here')).toBe(200)
     expect(await listening.said()).toEqual(['here', 'after'])
-    expect((await farm.attempts(long.id, 'test.say')).map(({ end }) => end)).toEqual(['completed'])
+    expect((await farm.attempts(long.id, 'test.count')).map(({ end }) => end)).toEqual(['completed'])
     await fresh.stop(10_000)
   })
 

@@ -1,5 +1,4 @@
 /** Many sessions one after another, while Redis is killed over and over. `SEQUENCE_SEED` repeats the moments. */
-import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { productTimes } from '../../src/engine/times.ts'
@@ -7,8 +6,7 @@ import { ended } from '../../src/engine/session.ts'
 import { startFarm } from '../support/farm.ts'
 import { sleep } from '../support/wait.ts'
 import { chance } from '../support/proxy.ts'
-import { runsIn } from '../support/script.ts'
-import { module } from '../support/scripted.ts'
+import { inputOf, module, runsIn, script } from '../support/scripted.ts'
 
 const seed = Number(process.env['SEQUENCE_SEED'] ?? Math.floor(Math.random() * 1e9))
 const count = 2000
@@ -34,11 +32,10 @@ describe('Redis', { timeout: 900_000 }, () => {
 
     const sessions: { id: string; folder: string }[] = []
     for (let i = 0; i < count; i++) {
-      const folder = mkdtempSync(join(farm.folder, 'script-'))
-      const request = { workflow: 'script', input: { folder, lines: names.map((say) => ({ say })) } }
-      const id = await farm.submitSurely(`sequence-${i}`, {}, request)
-      expect((await farm.until(id, 'succeeded')).output).toEqual({ said: names })
-      sessions.push({ id, folder })
+      const input = inputOf(farm, script(names.map((say) => ({ say }))))
+      const id = await farm.submitSurely(`sequence-${i}`, {}, { workflow: 'program', input })
+      expect((await farm.until(id, 'succeeded')).output).toMatchObject({ said: names })
+      sessions.push({ id, folder: join(input.ledger, input.key) })
     }
     isOver = true
     const outage = await outages

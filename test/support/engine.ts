@@ -1,4 +1,5 @@
 /** An engine in the test's own process on a private Redis, without sweeps: nothing happens but what the test does. */
+import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +13,7 @@ import type { OperationTable } from '../../src/domains/operation.ts'
 import { workflows, type Workflow } from '../../src/workflows/index.ts'
 import type { AtPoint } from '../../src/engine/points.ts'
 import { writeModel } from './model.ts'
+import type { Node } from './program.ts'
 import { defaultShards, startTestRedis } from './redis.ts'
 
 interface Further {
@@ -31,6 +33,8 @@ export interface TestEngine extends AsyncDisposable {
   folder: string
   /** Submits a picture; returns the session's id. */
   submit: (more?: Record<string, unknown>) => Promise<string>
+  /** Submits a program, whose ledger is in the engine's folder; returns the session's id. */
+  run: (program: Node) => Promise<string>
   /** Takes a session's step `<version>.<n>` under a dispatch number. */
   take: (id: string, suffix: string, dispatch?: number) => Promise<Attempt>
 }
@@ -68,6 +72,10 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
       const input = { prompt: 'a red circle', seed: 7 }
       const { session } = await engine.start({ workflow: 'image-generation', input, priority: 5, tags: [], keyId: null, ...more })
       return session.id
+    },
+    run: async (program) => {
+      const input = { ledger: join(folder, 'ledger'), key: randomUUID(), program }
+      return (await engine.start({ workflow: 'program', input, priority: 5, tags: [], keyId: null })).session.id
     },
     take: async (id, suffix, dispatch = 1) => {
       const taken = await port.take(`${id}.${suffix}.${dispatch}`, { worker: 'w', device: 'd', exactnessKey: '01234567' })

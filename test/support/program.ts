@@ -415,8 +415,8 @@ export const holdFile = (folder: string, name: string): string => join(folder, `
 
 const linesIn = (file: string): Line[] =>
   readFileSync(file, 'utf8')
-    .trimEnd()
     .split('\n')
+    .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as Line)
 
 /** What the steps in a session's folder have noted, by name or path. */

@@ -1,15 +1,52 @@
-/** Sessions of the workflow `script`, begun over HTTP. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+/** Programs that go line by line, and their sessions, begun over HTTP. */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { root } from '../../src/config.ts'
 import type { Session } from '../../src/client/index.ts'
 import type { Farm } from './farm.ts'
+import { holdFile, readLedger, step, type Node } from './program.ts'
 import { eventually } from './wait.ts'
-import { runsIn, type Line } from './script.ts'
 
-/** For farms that run such sessions. */
-export const module = pathToFileURL(join(root, 'test/support/script.ts')).href
+/** For farms that run programs. */
+export const module = pathToFileURL(join(root, 'test/support/program.ts')).href
+
+/** `fails`: so many runs fail, and are tried again as long as attempts are left. Any node may be a line, too. */
+export type Line =
+  | { say: string; holds?: boolean; fails?: number; blocks?: { ms: number; on: string } }
+  | { waitMs: number }
+  | { signal: true }
+  | { child: Line[] }
+  | Node
+
+const nodeOf = (line: Line): Node => {
+  if ('do' in line) return line
+  if ('waitMs' in line) return { do: 'timer', ms: line.waitMs }
+  if ('signal' in line) return { do: 'signal' }
+  if ('child' in line) return { do: 'child', body: script(line.child) }
+  const { say, fails = 0, ...more } = line
+  return step({ name: say, flaky: { how: 'transient', times: fails }, ...more })
+}
+
+/** A line that fails is passed over when the script ignores that. */
+export const script = (lines: Line[], ignores = false): Node => ({
+  do: 'sequence',
+  of: lines.map(nodeOf).map((node) => (ignores ? { do: 'try', body: node } : node)),
+})
+
+/** The input of a session that runs a program, with a folder of its own in the farm's ledger. */
+export const inputOf = (farm: Farm, program: Node): { ledger: string; key: string; program: Node } => ({
+  ledger: join(farm.folder, 'ledger'),
+  key: randomUUID(),
+  program,
+})
+
+/** The runs of each step in a session's folder: the pids they ran in, in their order. */
+export const runsIn = (folder: string): Record<string, number[]> =>
+  Object.fromEntries(
+    [...readLedger(folder)].map(([name, lines]) => [name, lines.filter(({ is }) => is === 'started').map(({ pid }) => pid)]),
+  )
 
 export interface BeginOptions {
   /** A line that fails is passed over. */
@@ -34,11 +71,13 @@ export class Scripted {
 
   /** Steps that hold do so until they are released. */
   static async begin(farm: Farm, lines: Line[], options: BeginOptions = {}): Promise<Scripted> {
-    const { ignores = false, more = {}, workflow = 'script', api } = options
-    const folder = mkdtempSync(join(farm.folder, 'script-'))
-    for (const name of heldIn(lines)) writeFileSync(join(folder, `${name}.hold`), '')
+    const { ignores = false, more = {}, workflow = 'program', api } = options
+    const input = inputOf(farm, script(lines, ignores))
+    const folder = join(input.ledger, input.key)
+    mkdirSync(folder, { recursive: true })
+    for (const name of heldIn(lines)) writeFileSync(holdFile(folder, name), '')
     const client = api ? farm.clientOf(api) : farm.client
-    const answer = await client.post('/v1/sessions', { workflow, input: { folder, lines, ignores }, ...more })
+    const answer = await client.post('/v1/sessions', { workflow, input, ...more })
     if (answer.status !== 202) throw new Error(`submit → ${answer.status} ${answer.text}`)
     return new Scripted(farm, (answer.json as Session).id, folder)
   }
@@ -59,7 +98,7 @@ export class Scripted {
   }
 
   release(name: string): void {
-    rmSync(join(this.#folder, `${name}.hold`), { force: true })
+    rmSync(holdFile(this.#folder, name), { force: true })
   }
 
   async signal(data: unknown, eventId: string = crypto.randomUUID()): Promise<number> {
