@@ -22,9 +22,10 @@ const blockMs = 8000
 type Next = 'succeed' | 'fail' | 'wait' | 'copy' | 'linger' | 'block'
 
 /**
- * Holds memory of a device, and then. `succeed`, `fail`: ends so at once. `wait`: until it is signalled. `copy`: copies half of what it holds
- * onto the other half, for ever. `linger`: allocates more, for the caller's key, and never comes to an end with it. `block`: allocates more,
- * too, and then is in a call that lets its process do nothing else.
+ * Allocates memory of a device, and holds it while it does what is next. `succeed`, `fail`: ends so at once. `wait`:
+ * until it is signalled. `copy`: copies half of what it holds onto the other half, for ever. `linger`: allocates more,
+ * for the caller's key, and never comes to an end with it. `block`: the same, after a call that lets its process do
+ * nothing else.
  */
 function holding(device: string, bytes: number, next: Next): Node {
   const made = { kind: 'device', placement: 'automatic', ownedBy: 'session', timeToLiveMs: null }

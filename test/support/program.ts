@@ -1,6 +1,7 @@
 /**
- * The workflow `program`, whose input says what a session does, as data: the tests and the verifier write programs, and the APIs and workers
- * of their farms load this file as a `module`. The machine holds what has happened; which effects should be open follows from that alone.
+ * The workflow `program`, whose input says what a session does, as data: the tests and the verifier write programs, and
+ * the APIs and workers of their farms load this file as a `module`. The machine holds what has happened; which effects
+ * should be open follows from that alone.
  *
  * | node | does |
  * | --- | --- |
@@ -13,7 +14,7 @@
  * | `picture` | a child session `image-generation@1` |
  * | `sequence`, `parallel` | one after another; all at once, given up when one fails |
  * | `try` | the body, whose failure is its result |
- * | `race` | the body, given up after `ms`: its result counts for nothing either way, so the program's is known beforehand |
+ * | `race` | the body, given up after `ms`; its result counts for nothing, so the program's is known beforehand |
  */
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -320,7 +321,10 @@ const advance = (mark: string) =>
 /** The request of a picture, as `picture` nodes and the undisturbed run ask for it. */
 export const picture = (seed: number): Record<string, unknown> => ({ prompt: 'a red circle', seed, steps: 30 })
 
-/** The signal `stop` ends a program wherever it is. A version marks what its steps say, so that the output shows which machine ran. */
+/**
+ * The signal `stop` ends a program wherever it is. A version marks what its steps say, so that the output shows which
+ * machine ran.
+ */
 const machine = (mark: string) =>
   setup({
     types: { context: {} as Context, input: {} as Input, output: {} as Output | { error: unknown }, events: {} as AnyEventObject },

@@ -1,7 +1,10 @@
 /** Programs that several tests run. */
 import { step, type Node } from './program.ts'
 
-/** A step; then at once two children, of which one fails and is passed over, a delay and a signal; then a step that counts again. */
+/**
+ * A step; then at once two children, of which one fails and is passed over, a delay and a signal; then a step that
+ * counts again.
+ */
 export const tree = ({ n = 1, ms = 0, delayMs = 60_000 } = {}): Node => ({
   do: 'sequence',
   of: [
@@ -34,8 +37,9 @@ const told = (name: string, more: Parameters<typeof step>[0] = {}): Node => step
 export const journeySteps = ['again', 'child', 'first', 'last', 'late']
 
 /**
- * Passes the crash points once it is told to go: a step; then at once a child, a step that fails at first, and a delay with a step behind it;
- * then a step that joins them. `kills`: so many runs of its first step take their worker with them. `waits`: its child is to be told, too.
+ * Passes the crash points once it is told to go: a step; then at once a child, a step that fails at first, and a delay
+ * with a step behind it; then a step that joins them. `kills`: so many runs of its first step take their worker with
+ * them. `waits`: its child is to be told, too.
  */
 export const journey = ({ kills = 0, waits = false } = {}): Node => ({
   do: 'sequence',

@@ -1,6 +1,6 @@
 /**
- * Random programs: what a session of the verifier does, as the input of the workflow `program@1` of `support/program.ts`. The same seed gives
- * the same ones.
+ * Random programs: what a session of the verifier does, as the input of the workflow `program@1` of
+ * `support/program.ts`. The same seed gives the same ones.
  */
 import { nodesOf, type FailureKind, type Node } from '../../support/program.ts'
 import { chance } from '../../support/proxy.ts'
