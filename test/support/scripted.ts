@@ -53,7 +53,6 @@ export interface BeginOptions {
   ignores?: boolean
   /** What a submission may say besides. */
   more?: Record<string, unknown>
-  workflow?: string
   /** Through another API than the first. */
   api?: Farm['apis'][number]
 }
@@ -71,13 +70,13 @@ export class Scripted {
 
   /** Steps that hold do so until they are released. */
   static async begin(farm: Farm, lines: Line[], options: BeginOptions = {}): Promise<Scripted> {
-    const { ignores = false, more = {}, workflow = 'program', api } = options
+    const { ignores = false, more = {}, api } = options
     const input = inputOf(farm, script(lines, ignores))
     const folder = join(input.ledger, input.key)
     mkdirSync(folder, { recursive: true })
     for (const name of heldIn(lines)) writeFileSync(holdFile(folder, name), '')
     const client = api ? farm.clientOf(api) : farm.client
-    const answer = await client.post('/v1/sessions', { workflow, input, ...more })
+    const answer = await client.post('/v1/sessions', { workflow: 'program', input, ...more })
     if (answer.status !== 202) throw new Error(`submit → ${answer.status} ${answer.text}`)
     return new Scripted(farm, (answer.json as Session).id, folder)
   }
