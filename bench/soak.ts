@@ -1,7 +1,7 @@
 /**
  * `npm run soak [-- --minutes N]`: as much as the machine can do, for ten minutes or as long as asked, and nothing is
- * killed. No attempt may lose its lease: a worker that loses one was alive, only busy. Exits 1 when one did, or a session did
- * not end as it should.
+ * killed. No attempt may lose its lease: a worker that loses one was alive, only busy. Exits 1 when one did, or a
+ * session did not end as it should.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'

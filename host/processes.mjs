@@ -1,7 +1,8 @@
 /** Other processes, by their ids. */
 
 /**
- * Whether a process of that id exists. One that belongs to another user is alive, though this process may not signal it.
+ * Whether a process of that id exists. One that belongs to another user is alive, though this process may not signal
+ * it.
  * @param {number} pid
  * @param {(pid: number, signal: 0) => unknown} [signal]
  */

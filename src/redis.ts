@@ -90,9 +90,9 @@ export function connect(url: string, options: ConnectOptions): Redis {
 const maxCorked = 4
 
 /**
- * Sends the commands of one tick in few packets, for each packet is a system call. Measured with 100 scripts at once: 8.7 µs of
- * the client's CPU a command, 9.5 µs without. ioredis' own `enableAutoPipelining` takes 13.9 µs, and ended the benchmark
- * of the engine with a TypeError thrown outside of any promise (6.0.0).
+ * Sends the commands of one tick in few packets, for each packet is a system call. Measured with 100 scripts at once:
+ * 8.7 µs of the client's CPU a command, 9.5 µs without. ioredis' own `enableAutoPipelining` takes 13.9 µs, and ended
+ * the benchmark of the engine with a TypeError thrown outside of any promise (6.0.0).
  */
 function corkWrites(stream: Socket): void {
   const write = stream.write.bind(stream) as (...args: unknown[]) => boolean

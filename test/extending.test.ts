@@ -36,7 +36,10 @@ const recipes = (text: string): Block[] =>
     return { language, file, lines: body.split('\n').slice(0, -1) }
   })
 
-/** A `diff` block: lines that begin with a blank or a minus are there once, those that begin with a plus come in their place or behind them. */
+/**
+ * A `diff` block: lines that begin with a blank or a minus are there once, those that begin with a plus come in their
+ * place or behind them.
+ */
 async function apply({ language, file, lines }: Block): Promise<void> {
   const path = join(copy, file)
   await mkdir(dirname(path), { recursive: true })

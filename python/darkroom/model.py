@@ -120,6 +120,7 @@ def ensure(tools: Tools) -> dict[str, Any]:
 
 
 def load(tools: Tools) -> dict[str, Any]:
-    """model.load: as `ensure`, for a session that asks for it; `bytes` of its weights on the device. Raises as `Models.get`."""
+    """model.load: as `ensure`, for a session that asks for it; `bytes` of its weights on the device. Raises as
+    `Models.get`."""
     model, _ = tools.runtime.models.get(tools.input["model"], tools)
     return frames.result({"id": tools.input["model"]["id"], "bytes": model.bytes})

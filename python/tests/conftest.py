@@ -161,8 +161,9 @@ class Child:
         raise EOFError(f"the child ended with {self.process.wait(10)} before {request_id} was answered: {self.said()[-2000:]}")
 
     def stall(self, verb, call, **request):
-        """Starts a step in a child that writes a checkpoint a call, and returns when the device thread waits in the middle of it: for
-        the checkpoint at `call`, whose file is a pipe that nobody reads. One more call is done by then.
+        """Starts a step in a child that writes a checkpoint a call, and returns when the device thread waits in the
+        middle of it: for the checkpoint at `call`, whose file is a pipe that nobody reads. One more call is done by
+        then.
         """
         data = self.data(verb, **request)
         pipe = Path(data["dir"]) / f"checkpoint-{call}.safetensors.part"

@@ -1,4 +1,5 @@
-"""Models of random weights, made by seed in the layout of Stable Diffusion 1: they draw nothing, but always the same nothing."""
+"""Models of random weights, made by seed in the layout of Stable Diffusion 1: they draw nothing, but always the same
+nothing."""
 
 import json
 from pathlib import Path

@@ -174,7 +174,8 @@ def test_an_interrupt_from_the_terminal_is_the_nodes_business(fresh):
 
 
 def test_what_libraries_print_never_reaches_the_pipe(spawn, device):
-    """oneDNN and MKL print to standard output from C when they are told to. `until` reads every line of the pipe as a frame."""
+    """oneDNN and MKL print to standard output from C when they are told to. `until` reads every line of the pipe as a
+    frame."""
     child = spawn(environment={"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"})
     child.ready()
     assert child.run("denoise", steps=1)["type"] == "result"

@@ -103,7 +103,8 @@ def test_the_picture_is_what_the_prompt_says(fresh, prompt, background, colour, 
 
 
 def test_an_image_is_the_same_alone_and_among_others(shared, fresh):
-    """Four images from seed 7, of one session, between those of others with another prompt, size, sampler and number of steps."""
+    """Four images from seed 7, of one session, between those of others with another prompt, size, sampler and number of
+    steps."""
     wanted = {}
     for seed in range(7, 11):
         wanted[shared.work("denoise", seed=seed, session="four")] = {"seed": seed}

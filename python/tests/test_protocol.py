@@ -1,4 +1,5 @@
-"""The frames as both sides read them: by the schema that the node's declarations generate, over the fixtures that its tests read too."""
+"""The frames as both sides read them: by the schema that the node's declarations generate, over the fixtures that its
+tests read too."""
 
 import json
 import re
@@ -27,7 +28,8 @@ ANYTHING = {"details", "facts"}
 
 
 def mutants(value, optional=frozenset()):
-    """Every way to leave one field out, rename it, add one or give it another type, at any depth that the protocol names."""
+    """Every way to leave one field out, rename it, add one or give it another type, at any depth that the protocol
+    names."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             for mutant in mutants(item):

@@ -1,4 +1,5 @@
-"""Whatever stops a denoise step, it goes on from its checkpoint to the same bytes; what it cannot go on from it refuses, and says why."""
+"""Whatever stops a denoise step, it goes on from its checkpoint to the same bytes; what it cannot go on from it
+refuses, and says why."""
 
 import hashlib
 import json
@@ -310,7 +311,8 @@ def test_latents_of_something_else_are_asked_for_again(fresh, drawn, alter, chan
 
 
 def test_another_thread_count_is_another_class(spawn, stopped, drawn):
-    """Really another class, not only another text: such a child goes on from no checkpoint and decodes no latents of the first one."""
+    """Really another class, not only another text: such a child goes on from no checkpoint and decodes no latents of
+    the first one."""
     other = spawn(threads=2)
     assert other.ready()["hardware"]["threads"] == 2
     answer = other.run("denoise", sampler="DPM++ 2M Karras", checkpoint=stopped[0])

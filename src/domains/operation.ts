@@ -30,17 +30,22 @@ export interface PythonResult {
 /** What an operation of lane `control` gets: the worker's device and what it holds of it. */
 export interface DeviceTools extends Target {
   readonly memory: DeviceMemory
-  /** Of the device in `memory.devices()`; null when `memory` is system RAM because the addon does not reach the device. */
+  /**
+   * Of the device in `memory.devices()`; null when `memory` is system RAM because the addon does not reach the device.
+   */
   readonly index: number | null
-  /** After the ladder of memory pressure has made room. @throws DarkroomError `memory.exhausted` with figures, `device.unavailable` */
+  /**
+   * After the ladder of memory pressure has made room.
+   * @throws DarkroomError `memory.exhausted` with figures, `device.unavailable`
+   */
   allocate(request: Omit<AllocationRequest, 'device'>): Promise<AllocationInfo>
   /** @throws DarkroomError `memory.unknown` */
   release(id: number): Promise<AllocationInfo>
   /** Whose an owner's allocations are, as `key:<id>` or `key:local`. */
   principal(owner: string): Promise<string>
   /**
-   * Empties the caches of Python's allocator, and lets go of up to so many idle models, least recently used first. null without a child, and
-   * when a step keeps the child from it for some seconds: it is done when that step ends.
+   * Empties the caches of Python's allocator, and lets go of up to so many idle models, least recently used first. null
+   * without a child, and when a step keeps the child from it for some seconds: it is done when that step ends.
    */
   trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null>
   /** What the Python child holds now; null without one. */
@@ -61,20 +66,30 @@ export interface Tools {
   /** The model of that name in this worker's folders. @throws DarkroomError `model.unknown`, `model.changed` */
   model(id: string, bodyHash: string): Promise<Model>
   /**
-   * Calls the operation of the same name in the Python child, with input artifacts by name. A file whose bytes are missing or broken is
-   * left out: the child makes it again or refuses with `artifact.missing`. Goes on from the step's last good checkpoint.
+   * Calls the operation of the same name in the Python child, with input artifacts by name. A file whose bytes are
+   * missing or broken is left out: the child makes it again or refuses with `artifact.missing`. Goes on from the step's
+   * last good checkpoint.
    */
   python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult>
   progress(progress: StepProgress): void
-  /** The worker's device. @throws DarkroomError `device.lost` when the target is another worker, or another epoch of this device */
+  /**
+   * The worker's device.
+   * @throws DarkroomError `device.lost` when the target is another worker, or another epoch of this device
+   */
   device(target: Target): DeviceTools
-  /** Registers a compensation: `act` runs when this attempt's result is abandoned, and releases what the result would have named. */
+  /**
+   * Registers a compensation: `act` runs when this attempt's result is abandoned, and releases what the result would
+   * have named.
+   */
   onAbandoned(act: () => Promise<void>): void
   /** A sentence for the receipt. */
   note(text: string): Promise<void>
 }
 
-/** What a step needs before it can run, by its own input: placement, recovery and reservation read it, and nothing else of the step. */
+/**
+ * What a step needs before it can run, by its own input: placement, recovery and reservation read it, and nothing else
+ * of the step.
+ */
 export interface Needs {
   /** Models that its worker must have; they are loaded before it runs. */
   models?: readonly ModelPin[]
@@ -89,7 +104,8 @@ export interface Catalogue {
   /** A whole number below `below`, drawn by chance. */
   draw(below: number): number
   /**
-   * The worker of a device now, in its epoch. Without a name: of the caller's default device, else of the only one there is.
+   * The worker of a device now, in its epoch. Without a name: of the caller's default device, else of the only one
+   * there is.
    * @throws DarkroomError `device.unknown`; `api.invalid` when nothing says which
    */
   device(name: string | undefined, field: string): Promise<Target>
@@ -116,7 +132,10 @@ export interface Route {
   answers: string
 }
 
-/** What clients may ask of an operation: from it follow its one-step workflow, its route, its OpenAPI entry and the client's method. */
+/**
+ * What clients may ask of an operation: from it follow its one-step workflow, its route, its OpenAPI entry and the
+ * client's method.
+ */
 export interface Command<Given = unknown, Input = unknown> {
   title: string
   description: string
@@ -132,8 +151,8 @@ export interface Command<Given = unknown, Input = unknown> {
 /** What of an operation runs in the Python child, under the same name. */
 export interface PythonPart {
   /**
-   * What it is asked, besides its files: Python checks it with the schema that this one generates. A field `model` is a pin; the child is
-   * told the folder and the family as well.
+   * What it is asked, besides its files: Python checks it with the schema that this one generates. A field `model` is a
+   * pin; the child is told the folder and the family as well.
    */
   input: z.ZodObject
   /** What it answers besides its files; nothing when left out. */
@@ -153,8 +172,8 @@ export interface Operation<Input = unknown, Output = unknown> {
   input: z.ZodType<Input>
   output: z.ZodType<Output>
   /**
-   * `gpu`: one at a time, on the device; `host`: CPU work beside it; `control`: a command to one worker, the `target` of its input. It is
-   * taken within ten seconds or fails, never moves, and is never tried again.
+   * `gpu`: one at a time, on the device; `host`: CPU work beside it; `control`: a command to one worker, the `target`
+   * of its input. It is taken within ten seconds or fails, never moves, and is never tried again.
    */
   lane: Lane
   /** Tries of a transient error. */

@@ -21,7 +21,9 @@ export interface Workflow {
   exact: boolean
   /** Fills in what the client left out; the result is the session's input and never changes. */
   resolveInput(input: unknown, catalogue: Catalogue): Promise<Fields>
-  /** How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1. */
+  /**
+   * How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1.
+   */
   progress(context: unknown, step: string, fraction: number): { fraction: number; image?: number; images?: number }
   /** Whether a session with this input waits for its pinned hardware class until the deadline. */
   isStrict(input: Fields): boolean
@@ -64,8 +66,8 @@ export type Defined<Name extends string, Version extends number, Input extends z
 const usualSteps = 10
 
 /**
- * Makes a workflow of a machine. Left out, the version is 1, the title is the name, the output is any object, a picture is not promised to
- * the byte, and a session is as far as its step.
+ * Makes a workflow of a machine. Left out, the version is 1, the title is the name, the output is any object, a picture
+ * is not promised to the byte, and a session is as far as its step.
  * @throws Error when the name is none
  */
 export function defineWorkflow<

@@ -8,12 +8,18 @@ type OutputOf<Name extends StepName> = Operations[Name] extends Operation<infer 
 /** A step as an actor source of a machine. */
 export type Step<Name extends StepName> = PromiseActorLogic<OutputOf<Name>, InputOf<Name>>
 
-/** An actor source for a step of that input and output. Machines of the product use `steps`, which knows both by the step's name. */
+/**
+ * An actor source for a step of that input and output. Machines of the product use `steps`, which knows both by the
+ * step's name.
+ */
 export function step<Input, Output>(): PromiseActorLogic<Output, Input> {
   return fromPromise<Output, Input>(() => Promise.reject(new Error('steps run on workers, never inside a machine')))
 }
 
-/** Durable steps as actor sources, typed by their operations: `setup({ actors: steps('inference.encode', 'inference.denoise') })`. */
+/**
+ * Durable steps as actor sources, typed by their operations:
+ * `setup({ actors: steps('inference.encode', 'inference.denoise') })`.
+ */
 export function steps<const Names extends readonly StepName[]>(...names: Names): { [Name in Names[number]]: Step<Name> } {
   return Object.fromEntries(names.map((name) => [name, step()])) as { [Name in Names[number]]: Step<Name> }
 }

@@ -1,4 +1,6 @@
-/** An API as a process of its own, for tests that kill it: prints its URL, ends on SIGTERM by having nothing left to do. */
+/**
+ * An API as a process of its own, for tests that kill it: prints its URL, ends on SIGTERM by having nothing left to do.
+ */
 import { startApi } from '../../src/api/server.ts'
 import { readConfig } from '../../src/config.ts'
 import { createLog } from '../../src/log.ts'

@@ -1,4 +1,6 @@
-/** SPEC of bad input: every refusal names code, field, what was wrong and what to do; nothing half-done stays behind. */
+/**
+ * SPEC of bad input: every refusal names code, field, what was wrong and what to do; nothing half-done stays behind.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { picture, sketchOf, startHarness, type Harness } from './harness.ts'
 

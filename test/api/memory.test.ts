@@ -1,4 +1,7 @@
-/** Device memory over HTTP, on a farm with real workers: who may touch what, what is refused, and that nothing is left over. */
+/**
+ * Device memory over HTTP, on a farm with real workers: who may touch what, what is refused, and that nothing is left
+ * over.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { KeyStore, type Scope } from '../../src/api-keys.ts'
 import { readWorkers } from '../../src/farm/presence.ts'

@@ -3,7 +3,10 @@ import { startFarm } from '../support/farm.ts'
 import { eventually } from '../support/wait.ts'
 import { module, Scripted } from '../support/scripted.ts'
 
-/** What a worker may need besides its `DARKROOM_DRAIN_S`: its farewell to Redis, its Python child's end, and a busy machine. */
+/**
+ * What a worker may need besides its `DARKROOM_DRAIN_S`: its farewell to Redis, its Python child's end, and a busy
+ * machine.
+ */
 const slackMs = 8000
 
 describe.concurrent('SIGTERM', { timeout: 120_000 }, () => {

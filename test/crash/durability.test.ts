@@ -10,7 +10,9 @@ const seed = Number(process.env['FAULT_SEED'] ?? Math.floor(Math.random() * 1e9)
 const clients = 8
 const rounds = 3
 
-/** Clients submit one after another, and Redis is killed as soon as so many have their 2xx; what each was told, by key. */
+/**
+ * Clients submit one after another, and Redis is killed as soon as so many have their 2xx; what each was told, by key.
+ */
 async function submitUntilKilled(farm: Farm, round: number, enough: number): Promise<Map<string, string>> {
   const accepted = new Map<string, string>()
   let killed: Promise<void> | undefined

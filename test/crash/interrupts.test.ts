@@ -1,4 +1,6 @@
-/** Cancel and pause meet a session at every place where it can be, over HTTP; its children and signals meet them, too. */
+/**
+ * Cancel and pause meet a session at every place where it can be, over HTTP; its children and signals meet them, too.
+ */
 import { afterAll, beforeAll, describe, it } from 'vitest'
 import type { SessionEvent } from '../../src/engine/session.ts'
 import type { Session } from '../../src/client/index.ts'

@@ -1,5 +1,6 @@
 /**
- * Redis dies, freezes, is not there: what somebody waits for is refused in time, and everything goes on by itself when it is back.
+ * Redis dies, freezes, is not there: what somebody waits for is refused in time, and everything goes on by itself when
+ * it is back.
  */
 import { join } from 'node:path'
 import { describe, it } from 'vitest'
@@ -10,7 +11,10 @@ import { startFarm, type Farm } from '../support/farm.ts'
 import { graceMs } from '../support/times.ts'
 import { eventually, sleep } from '../support/wait.ts'
 
-/** How long BullMQ's workers wait for a job before they look again, ms; an outage longer than that once made them wait for ever. */
+/**
+ * How long BullMQ's workers wait for a job before they look again, ms; an outage longer than that once made them wait
+ * for ever.
+ */
 const drainDelayMs = 5000
 /** Within this, every worker takes work after an outage, ms. */
 const backMs = 10_000

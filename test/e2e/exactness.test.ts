@@ -1,4 +1,7 @@
-/** The promise that no other system prints: the picture is the same to the byte, whatever dies on the way. Real weights, real child. */
+/**
+ * The promise that no other system prints: the picture is the same to the byte, whatever dies on the way. Real weights,
+ * real child.
+ */
 import { decode } from 'fast-png'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readPngTexts } from '../../src/domains/postprocessing/png.ts'

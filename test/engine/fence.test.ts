@@ -126,7 +126,10 @@ const signalling = (t: TestEngine, id: string): ReturnType<typeof frozen> =>
   })
 const again = { type: 'go', data: { word: 'once' }, eventId: 'once' }
 
-/** What others than attempts write, by act: each prepares a session in which it comes too late, and returns the late act. */
+/**
+ * What others than attempts write, by act: each prepares a session in which it comes too late, and returns the late
+ * act.
+ */
 const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => Promise<unknown>>>> = {
   create: {
     'a submission whose key was taken': async ({ engine }) => {

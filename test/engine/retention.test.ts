@@ -27,7 +27,9 @@ describe('a farm that keeps ended sessions for four seconds', () => {
   })
   afterAll(() => farm[Symbol.asyncDispose]())
 
-  /** Submits, and waits in the same call for the end; once more when it was over and gone before the API looked again. */
+  /**
+   * Submits, and waits in the same call for the end; once more when it was over and gone before the API looked again.
+   */
   const draw = async (n: number): Promise<SessionView> =>
     eventually(`${n} drawn`, async () => {
       const session = (await farm.client.post('/v1/sessions', image(n), { Prefer: 'wait=60' })).json as SessionView

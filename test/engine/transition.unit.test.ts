@@ -24,7 +24,10 @@ const actors = { 'a.run': step<unknown, unknown>(), 'b.run': step<unknown, unkno
 const types = { context: {} as Count, events: {} as AnyEventObject }
 const context = { n: 0, log: [] as string[] }
 
-/** Machines that between them use what authors use: nesting, parallel regions, history, guards, always, timers, re-entry, spawn, stop, errors. */
+/**
+ * Machines that between them use what authors use: nesting, parallel regions, history, guards, always, timers,
+ * re-entry, spawn, stop, errors.
+ */
 const machines: Record<string, { machine: AnyStateMachine; input?: unknown }> = {
   chain: {
     machine: setup({ types, actors }).createMachine({

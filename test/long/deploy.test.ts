@@ -1,4 +1,7 @@
-/** A new release reaches a farm under load, process by process: no session notices, and each ends under the version it began with. */
+/**
+ * A new release reaches a farm under load, process by process: no session notices, and each ends under the version it
+ * began with.
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

@@ -1,4 +1,6 @@
-/** What waits in a lane before a worker comes, in which order it is taken, and what is seen when a worker takes nothing. */
+/**
+ * What waits in a lane before a worker comes, in which order it is taken, and what is seen when a worker takes nothing.
+ */
 import { Queue, Worker as BullWorker } from 'bullmq'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys, splitJobId, splitStepKey } from '../../src/keys.ts'

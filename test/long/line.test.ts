@@ -1,6 +1,7 @@
 /**
- * The line between the processes and Redis breaks: between any two commands of a session's life, after a write whose answer is lost, now
- * and then over a while. Each session must end as if nothing had happened. `FAULT_SEED` repeats the choices, `FAULT_PLACES` makes the walk longer.
+ * The line between the processes and Redis breaks: between any two commands of a session's life, after a write whose
+ * answer is lost, now and then over a while. Each session must end as if nothing had happened. `FAULT_SEED` repeats the
+ * choices, `FAULT_PLACES` makes the walk longer.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { productTimes } from '../../src/engine/times.ts'

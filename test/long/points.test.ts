@@ -1,6 +1,7 @@
 /**
- * Processes that die at named places: each crash point, in each kind of process that passes it. In one farm the APIs die, in the other the
- * workers; those alone sweep there, so what a dead one has left is finished by others of its kind: for them it is work they never saw.
+ * Processes that die at named places: each crash point, in each kind of process that passes it. In one farm the APIs
+ * die, in the other the workers; those alone sweep there, so what a dead one has left is finished by others of its
+ * kind: for them it is work they never saw.
  */
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -206,8 +207,8 @@ function held(points: Point[], disturb: Disturb, early: Point[] = []): Scenario 
 type Spoil = (world: World, album: string, picture: string, open: () => Promise<void>, further: () => Promise<unknown>) => Promise<void>
 
 /**
- * A picture that `spoil` disturbs. It is held at call 3 until `open` is called; `further` holds it at call 6 instead. Other sessions' workers
- * die around it, and a step that loses five leases without a new checkpoint would be poisonous.
+ * A picture that `spoil` disturbs. It is held at call 3 until `open` is called; `further` holds it at call 6 instead.
+ * Other sessions' workers die around it, and a step that loses five leases without a new checkpoint would be poisonous.
  */
 function picture(points: Point[], spoil: Spoil): Scenario {
   return {
@@ -415,7 +416,10 @@ const kinds = ['api', 'worker'] as const
 const worlds = new Map<Kind, World>()
 const outcomes = new Map<string, Promise<void>>()
 
-/** Begins the scenarios of a kind, one after another: the death that one of them is after would take away the process that another one needs. */
+/**
+ * Begins the scenarios of a kind, one after another: the death that one of them is after would take away the process
+ * that another one needs.
+ */
 function begin(kind: Kind, world: World): void {
   let before: Promise<void> = Promise.resolve()
   for (const { points, play } of scenarios[kind]) {

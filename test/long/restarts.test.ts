@@ -1,4 +1,7 @@
-/** Processes are killed and come back while sessions are under way, parked or paused: what was to go on goes on by itself, once. */
+/**
+ * Processes are killed and come back while sessions are under way, parked or paused: what was to go on goes on by
+ * itself, once.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'

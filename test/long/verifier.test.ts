@@ -1,6 +1,6 @@
 /**
- * Random programs under random faults, for two minutes; `npm run chaos` is the same for as long as one likes, and waits longer for what BullMQ has to
- * clear up itself. `CHAOS_SEED` chooses other programs and another plan of faults.
+ * Random programs under random faults, for two minutes; `npm run chaos` is the same for as long as one likes, and waits
+ * longer for what BullMQ has to clear up itself. `CHAOS_SEED` chooses other programs and another plan of faults.
  */
 import { expect, it } from 'vitest'
 import { verify } from './verifier/run.ts'

@@ -1,6 +1,7 @@
 /**
- * What `DeviceMemory` promises, whatever is beneath. Each scenario opens a memory, and throws when a promise is not kept. They run in the
- * test's own process or, for a backend that needs another environment, in one of their own (contract_process.ts).
+ * What `DeviceMemory` promises, whatever is beneath. Each scenario opens a memory, and throws when a promise is not
+ * kept. They run in the test's own process or, for a backend that needs another environment, in one of their own
+ * (contract_process.ts).
  */
 import assert from 'node:assert/strict'
 import { setTimeout as pause } from 'node:timers/promises'

@@ -1,4 +1,6 @@
-/** The offset allocator and the planner, driven through native/test/heap_driver.cpp and compared with what must hold. */
+/**
+ * The offset allocator and the planner, driven through native/test/heap_driver.cpp and compared with what must hold.
+ */
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'

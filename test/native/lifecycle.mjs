@@ -1,4 +1,7 @@
-/** One way in which a program with a copy under way can end: node lifecycle.mjs ADDON BACKEND SCENARIO. Prints `done` when it came to its end. */
+/**
+ * One way in which a program with a copy under way can end: node lifecycle.mjs ADDON BACKEND SCENARIO. Prints `done`
+ * when it came to its end.
+ */
 import { createRequire } from 'node:module'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'

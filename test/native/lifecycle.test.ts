@@ -1,4 +1,7 @@
-/** A process, a thread or an object that ends in the middle of a copy ends in order: with its own exit code, no abort, no leak. */
+/**
+ * A process, a thread or an object that ends in the middle of a copy ends in order: with its own exit code, no abort,
+ * no leak.
+ */
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

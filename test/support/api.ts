@@ -1,6 +1,6 @@
 /**
- * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its one argument is an
- * `ApiSetup` as JSON.
+ * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its
+ * one argument is an `ApiSetup` as JSON.
  */
 import { startApi } from '../../src/api/server.ts'
 import { readConfig } from '../../src/config.ts'

@@ -12,7 +12,10 @@ export interface Ended {
 export interface Running {
   readonly process: ChildProcess
   readonly ended: Promise<Ended>
-  /** Resolves with the match when the output has it. @throws Error with the whole output when it ends, or 180 s pass, before that. */
+  /**
+   * Resolves with the match when the output has it.
+   * @throws Error with the whole output when it ends, or 180 s pass, before that.
+   */
   until(pattern: RegExp): Promise<RegExpExecArray>
 }
 

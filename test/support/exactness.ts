@@ -5,8 +5,9 @@ import type { Farm } from './farm.ts'
 const drawMs = 180_000
 
 /**
- * Draws the request twice, the second time with its worker killed by SIGKILL once a checkpoint at call ≥ 10 was recorded. Expects that
- * another worker went on from there, and equal pictures. The farm has two workers before and after.
+ * Draws the request twice, the second time with its worker killed by SIGKILL once a checkpoint at call ≥ 10 was
+ * recorded. Expects that another worker went on from there, and equal pictures. The farm has two workers before and
+ * after.
  */
 export async function survivesKill(farm: Farm, input: Record<string, unknown>): Promise<void> {
   const undisturbed = await farm.pictures(await farm.submit(input), drawMs)

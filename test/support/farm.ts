@@ -1,10 +1,12 @@
 /**
- * A whole farm for one test: a private Redis, API processes, worker processes with the fake Python child, each in a process group of its own.
- * Here they are started and stopped; a farm is a `User` as well, who submits and waits over HTTP, and an `Inspector`, who looks into Redis.
+ * A whole farm for one test: a private Redis, API processes, worker processes with the fake Python child, each in a
+ * process group of its own. Here they are started and stopped; a farm is a `User` as well, who submits and waits over
+ * HTTP, and an `Inspector`, who looks into Redis.
  *
  *     await using farm = await startFarm({ workers: 2, fake: ['--call-ms', '20'] })
  *
- * Its end is part of the test: every session must have ended, and no process, lease, timer, open effect or outbox entry may be left over.
+ * Its end is part of the test: every session must have ended, and no process, lease, timer, open effect or outbox entry
+ * may be left over.
  */
 import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -48,7 +50,10 @@ export interface FarmOptions extends WorkerOptions {
   checkpointCalls?: number
   /** Further settings (`DARKROOM_…`) of every process. */
   settings?: Record<string, string>
-  /** How long its engines wait for what: a fraction of the product's, but those for `real` pictures, which take all of a machine. */
+  /**
+   * How long its engines wait for what: a fraction of the product's, but those for `real` pictures, which take all of a
+   * machine.
+   */
   times?: Times
   /** Durability and memory of its Redis. */
   redis?: Parameters<typeof startTestRedis>[0]
@@ -187,8 +192,8 @@ export class Farm extends User implements AsyncDisposable {
   }
 
   /**
-   * Holds denoise steps of this seed once they have done so many calls; the returned function lets them go on. With it a test meets a step
-   * in its middle however busy the machine is.
+   * Holds denoise steps of this seed once they have done so many calls; the returned function lets them go on. With it
+   * a test meets a step in its middle however busy the machine is.
    */
   async gate(seed: number, call: number): Promise<() => Promise<void>> {
     const file = join(this.folder, 'gates', String(seed))

@@ -1,6 +1,7 @@
 /**
- * An HTTP client for tests that holds every response against the API's own OpenAPI document: an undocumented status, content type
- * or body fails the test that saw it. `Host`, `Origin` and the rest are sent as given, which `fetch` would not do.
+ * An HTTP client for tests that holds every response against the API's own OpenAPI document: an undocumented status,
+ * content type or body fails the test that saw it. `Host`, `Origin` and the rest are sent as given, which `fetch` would
+ * not do.
  */
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
@@ -19,7 +20,8 @@ export interface Answer {
   bytes: Buffer
   text: string
   /** Parsed when the type is JSON; undefined otherwise. */
-  // oxlint-disable-next-line typescript/no-explicit-any -- tests read what they know is there; the document is what is checked
+  // oxlint-disable-next-line typescript/no-explicit-any -- tests read what they know is there; the document is what is
+  // checked
   json: any
 }
 

@@ -58,7 +58,10 @@ export class Inspector {
     return found
   }
 
-  /** Reservations of workers that have ended by themselves: such a one gives them back; one that was killed leaves them to their time. */
+  /**
+   * Reservations of workers that have ended by themselves: such a one gives them back; one that was killed leaves them
+   * to their time.
+   */
   async reservationsOf(workers: readonly (string | undefined)[]): Promise<string[]> {
     const found: string[] = []
     for (const key of await this.eye.keys(keys.reservations('*'))) {

@@ -1,4 +1,7 @@
-/** Every command that a Redis executes, by MONITOR: shows what crosses the slots of a cluster, also inside scripts, where one node says nothing. */
+/**
+ * Every command that a Redis executes, by MONITOR: shows what crosses the slots of a cluster, also inside scripts,
+ * where one node says nothing.
+ */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -22,7 +25,10 @@ export class Monitor {
     })
   }
 
-  /** Scripts that ran, hash tags that were met, and each command, script or transaction that named keys of more than one tag. */
+  /**
+   * Scripts that ran, hash tags that were met, and each command, script or transaction that named keys of more than one
+   * tag.
+   */
   report(): { scripts: number; tags: Set<string>; crossings: string[] } {
     const tagsOf = (args: string[]): string[] => args.flatMap((arg) => /^darkroom:(\{[^}]+\})/.exec(arg)?.[1] ?? [])
     const crossings: string[] = []

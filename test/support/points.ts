@@ -1,6 +1,7 @@
 /**
- * Crash points armed by files: `<folder>/<point>@<session>` makes the next process of the farm's dying kind that passes the point with this
- * session kill itself there, by SIGKILL. The file is renamed before that, so that exactly one process dies of it.
+ * Crash points armed by files: `<folder>/<point>@<session>` makes the next process of the farm's dying kind that passes
+ * the point with this session kill itself there, by SIGKILL. The file is renamed before that, so that exactly one
+ * process dies of it.
  */
 import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +13,9 @@ export type Kind = 'api' | 'worker'
 /** Stands for a session that is not known yet. */
 export const anySession = 'any'
 
-/** The hook of a process that dies at armed points. It leaves a file `passed.<point>` for every point that it passes. */
+/**
+ * The hook of a process that dies at armed points. It leaves a file `passed.<point>` for every point that it passes.
+ */
 export function fatal(folder: string): AtPoint {
   const passed = new Set<Point>()
   return (point, sessionId) => {

@@ -1,4 +1,7 @@
-/** A child process in a group of its own, which a test may kill, freeze and start again. Nothing it started may outlive it. */
+/**
+ * A child process in a group of its own, which a test may kill, freeze and start again. Nothing it started may outlive
+ * it.
+ */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -95,7 +98,10 @@ export class GroupProcess {
     process.kill(-this.pid, signal)
   }
 
-  /** SIGKILL for the process alone, as the kernel would: what it started has to notice by itself. Resolves when all of it is gone. */
+  /**
+   * SIGKILL for the process alone, as the kernel would: what it started has to notice by itself. Resolves when all of
+   * it is gone.
+   */
   async kill(): Promise<void> {
     this.signal('SIGKILL')
     await this.#exited

@@ -286,7 +286,9 @@ export function chance(state: number): () => number {
   }
 }
 
-/** Draws once for every command that `applies`: the same seed gives the same faults at the same places of the sequence. */
+/**
+ * Draws once for every command that `applies`: the same seed gives the same faults at the same places of the sequence.
+ */
 export function sometimes(draw: () => number, share: number, fault: Fault, applies: (command: Command) => boolean = () => true): Rule {
   return (command) => (applies(command) && draw() < share ? fault : undefined)
 }
@@ -308,7 +310,9 @@ export interface Place {
   fault: Fault
 }
 
-/** Breaks one session's life at each place: every session that is new takes the next place, and meets its fault there. */
+/**
+ * Breaks one session's life at each place: every session that is new takes the next place, and meets its fault there.
+ */
 export class Walk {
   /** Commands of each session so far. */
   readonly counts = new Map<string, number>()

@@ -1,6 +1,7 @@
 /**
- * A real Redis for one test file, durable as the product's own: on a Unix socket, in a folder of its own. With `TEST_REDIS=cluster`, as
- * `npm run test:cluster` sets it, each is the one node of a cluster, and what a test starts on it has three shards.
+ * A real Redis for one test file, durable as the product's own: on a Unix socket, in a folder of its own. With
+ * `TEST_REDIS=cluster`, as `npm run test:cluster` sets it, each is the one node of a cluster, and what a test starts on
+ * it has three shards.
  */
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -18,7 +19,10 @@ if (kind !== 'single' && kind !== 'cluster') throw new Error(`TEST_REDIS is ${ki
 export const defaultShards = kind === 'cluster' ? 3 : 1
 
 export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> {
-  /** The one node of a cluster, with every slot: commands, scripts' commands and transactions that cross slots are refused. */
+  /**
+   * The one node of a cluster, with every slot: commands, scripts' commands and transactions that cross slots are
+   * refused.
+   */
   cluster?: boolean
 }
 
@@ -72,8 +76,8 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
 }
 
 /**
- * A program that starts this Redis as the node of a cluster that has every slot. Such a one needs a port, and another 10,000 above it, though
- * nobody uses them. It takes no commands in its first two seconds, at each start.
+ * A program that starts this Redis as the node of a cluster that has every slot. Such a one needs a port, and another
+ * 10,000 above it, though nobody uses them. It takes no commands in its first two seconds, at each start.
  */
 async function clusterProgram(folder: string, redis: string): Promise<string> {
   const [program, nodes] = [join(folder, 'cluster-node.sh'), join(folder, 'nodes.conf')]

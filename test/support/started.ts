@@ -1,6 +1,6 @@
 /**
- * Processes that a test has started, by id. A test that fails between a start and its stop leaves them to the end of the test process, which
- * ends them; vitest ends that one by SIGTERM.
+ * Processes that a test has started, by id. A test that fails between a start and its stop leaves them to the end of
+ * the test process, which ends them; vitest ends that one by SIGTERM.
  */
 const running = new Set<number>()
 

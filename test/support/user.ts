@@ -19,7 +19,10 @@ export abstract class User extends Inspector {
     return (answer.json as Session).id
   }
 
-  /** Sends a submission until it has its 2xx, as a client would: again under the same key when the answer is 503 or none. */
+  /**
+   * Sends a submission until it has its 2xx, as a client would: again under the same key when the answer is 503 or
+   * none.
+   */
   async submitSurely(key: string, input: Record<string, unknown> = {}, more: Record<string, unknown> = {}): Promise<string> {
     return eventually(`submission ${key} accepted`, async () => {
       const answer = await this.client.post('/v1/sessions', pictures(input, more), { 'Idempotency-Key': key }).catch(unlessRefused)

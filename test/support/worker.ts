@@ -1,6 +1,6 @@
 /**
- * A worker as a process of its own. Its one argument is a `WorkerSetup` as JSON; it says its id on standard output, drains on SIGTERM, and
- * says on SIGUSR2 what its Python child holds.
+ * A worker as a process of its own. Its one argument is a `WorkerSetup` as JSON; it says its id on standard output,
+ * drains on SIGTERM, and says on SIGUSR2 what its Python child holds.
  */
 import { readConfig } from '../../src/config.ts'
 import { operations as builtIn } from '../../src/domains/index.ts'

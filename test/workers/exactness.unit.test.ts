@@ -1,4 +1,7 @@
-/** The exactness key over the facts as Python makes them: python/tests/test_exactness.py compares the fixture with Python's own. */
+/**
+ * The exactness key over the facts as Python makes them: python/tests/test_exactness.py compares the fixture with
+ * Python's own.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'

@@ -1,4 +1,7 @@
-/** The device a worker owns. Owns: what it can do, how it is, its caches. Never touches: allocations, models on disk, sessions. */
+/**
+ * The device a worker owns. Owns: what it can do, how it is, its caches. Never touches: allocations, models on disk,
+ * sessions.
+ */
 import { optimize } from './optimize.ts'
 import { refresh } from './refresh.ts'
 

@@ -3,7 +3,10 @@ import { brief, DeviceName } from '../command.ts'
 import { operation, type DeviceTools } from '../operation.ts'
 import { Count, Target } from '../values.ts'
 
-/** What is held of the device: by everybody, by the worker's own allocations with their arenas, and by its Python child. Bytes. */
+/**
+ * What is held of the device: by everybody, by the worker's own allocations with their arenas, and by its Python child.
+ * Bytes.
+ */
 const HeldMemory = z.strictObject({
   used: Count.nullable(),
   allocations: Count,

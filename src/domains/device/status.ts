@@ -42,7 +42,10 @@ export type Alert = z.infer<typeof Alert>
 
 /** A device as the worker that owns it sees it. */
 export const DeviceStatus = z.strictObject({
-  /** Through which its memory is held. `host` under a worker of another kind: the addon does not reach the device, `reason` says why. */
+  /**
+   * Through which its memory is held. `host` under a worker of another kind: the addon does not reach the device,
+   * `reason` says why.
+   */
   backend: z.enum(['cuda', 'd3d12', 'host']),
   implementation: z.enum(['addon', 'typescript']),
   /** Why not through the addon, or not the device itself; null when all is as it should be. */

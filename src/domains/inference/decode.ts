@@ -4,7 +4,10 @@ import { fileOf, onDevice } from './device-step.ts'
 
 const request = ImageRequest.pick({ model: true, width: true, height: true })
 
-/** Latents to pixels. @throws DarkroomError `artifact.missing` when the latents are gone: the machine draws them again. */
+/**
+ * Latents to pixels.
+ * @throws DarkroomError `artifact.missing` when the latents are gone: the machine draws them again.
+ */
 export const decode = operation({
   ...onDevice,
   timeoutMs: 600_000,

@@ -6,7 +6,10 @@ import { Made, make, milliseconds, obtain, view } from './allocation.ts'
 import { memoryError } from './errors.ts'
 import { AllocationView } from './figures/report.ts'
 
-/** Device memory, or host memory that the device reads or writes at full speed. @throws DarkroomError `memory.exhausted`, `device.unavailable` */
+/**
+ * Device memory, or host memory that the device reads or writes at full speed.
+ * @throws DarkroomError `memory.exhausted`, `device.unavailable`
+ */
 export const allocate = operation({
   ...brief,
   input: Made.extend({ target: Target, bytes: Bytes }),

@@ -54,7 +54,10 @@ export async function obtain(bytes: number, made: Made, device: DeviceTools, too
   return allocation
 }
 
-/** An allocation that this step's session may touch; `field` is what a refusal names. @throws DarkroomError `memory.unknown`, `memory.elsewhere` */
+/**
+ * An allocation that this step's session may touch; `field` is what a refusal names.
+ * @throws DarkroomError `memory.unknown`, `memory.elsewhere`
+ */
 export async function find(id: string, device: DeviceTools, tools: Tools, isOperator: boolean, field: string): Promise<AllocationInfo> {
   const where = splitAllocationId(id)
   if (where.device !== device.device) throw memoryError('elsewhere', `${id} is not on ${device.device}`, { field })
@@ -75,7 +78,10 @@ export function view(info: AllocationInfo, device: Pick<Target, 'device' | 'epoc
   return { id: nameOf(id, device), device: device.device, bytes, kind, placement, owner, createdAt: now - ageMs, expiresAt, inUse }
 }
 
-/** Bytes from `at` to the end of an allocation, if the `bytes` that are asked for are among them. @throws DarkroomError `memory.out_of_range` */
+/**
+ * Bytes from `at` to the end of an allocation, if the `bytes` that are asked for are among them.
+ * @throws DarkroomError `memory.out_of_range`
+ */
 export function within({ bytes: size }: AllocationInfo, id: string, at: number, bytes: number | null, field: string): number {
   const left = size - at
   if (left <= 0) throw memoryError('out_of_range', `${field} ${at} leaves allocation ${id} of ${size} bytes`, { field })

@@ -17,7 +17,10 @@ const Input = z.strictObject({
   asOperator,
 })
 
-/** Within one device, in any direction. @throws DarkroomError `memory.unknown`, `memory.elsewhere`, `memory.out_of_range`, `memory.corrupt` */
+/**
+ * Within one device, in any direction.
+ * @throws DarkroomError `memory.unknown`, `memory.elsewhere`, `memory.out_of_range`, `memory.corrupt`
+ */
 export const copy = operation({
   ...lasting,
   input: Input,

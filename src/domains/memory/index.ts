@@ -1,6 +1,7 @@
 /**
- * Memory of a device, held through the native addon. Owns: allocations, copies, what they press on. Never touches: models, pictures, sessions.
- * Everything here lives in one worker and ends with its device epoch, so every step is a command to that worker.
+ * Memory of a device, held through the native addon. Owns: allocations, copies, what they press on. Never touches:
+ * models, pictures, sessions. Everything here lives in one worker and ends with its device epoch, so every step is a
+ * command to that worker.
  */
 import { allocate } from './allocate.ts'
 import { checksum } from './checksum.ts'

@@ -6,7 +6,9 @@ import { Bytes, Crc32, Sha256 } from '../values.ts'
 import { find, hex, within } from './allocation.ts'
 import { Range } from './checksum.ts'
 
-/** A transfer is stored in at most so many chunks, of at least so many bytes: hashing one must not hold up the worker. */
+/**
+ * A transfer is stored in at most so many chunks, of at least so many bytes: hashing one must not hold up the worker.
+ */
 const maxChunks = 1024
 const minChunkBytes = 8 << 20
 

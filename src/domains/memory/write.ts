@@ -22,7 +22,8 @@ const Input = z.strictObject({
 
 /**
  * Puts the chunks that `read` left as artifacts into an allocation or a new one.
- * @throws DarkroomError `memory.unknown`, `memory.exhausted`, `memory.out_of_range`, `memory.corrupt`, `artifact.missing`
+ * @throws DarkroomError `memory.unknown`, `memory.exhausted`, `memory.out_of_range`, `memory.corrupt`,
+ *   `artifact.missing`
  */
 export const write = operation({
   ...lasting,

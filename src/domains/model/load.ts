@@ -4,7 +4,10 @@ import { Count, ModelName, ModelPin } from '../values.ts'
 
 const output = z.strictObject({ id: z.string(), bytes: Count }).meta({ id: 'ModelLoaded' })
 
-/** Makes a model resident on a device ahead of the work; `bytes` of its weights there. @throws DarkroomError `model.corrupt`, `model.load_failed` */
+/**
+ * Makes a model resident on a device ahead of the work; `bytes` of its weights there.
+ * @throws DarkroomError `model.corrupt`, `model.load_failed`
+ */
 export const load = operation({
   lane: 'gpu',
   attempts: 3,

@@ -2,7 +2,10 @@ import { z } from 'zod'
 import { operation } from '../operation.ts'
 import { ModelPin } from '../values.ts'
 
-/** Makes sure that the pinned model is here and is still the one the session was accepted with. @throws DarkroomError `model.unknown`, `model.changed` */
+/**
+ * Makes sure that the pinned model is here and is still the one the session was accepted with.
+ * @throws DarkroomError `model.unknown`, `model.changed`
+ */
 export const resolve = operation({
   lane: 'host',
   attempts: 3,

@@ -15,8 +15,8 @@ function version(name: string): string {
 }
 
 /**
- * The one PNG writer: pure JavaScript over a pinned deflate, so that equal pixels and texts are equal bytes on every CPU.
- * Its versions are part of the exactness key.
+ * The one PNG writer: pure JavaScript over a pinned deflate, so that equal pixels and texts are equal bytes on every
+ * CPU. Its versions are part of the exactness key.
  */
 export const pngEncoder = `fast-png ${version('fast-png')}, fflate ${version('fflate')}`
 

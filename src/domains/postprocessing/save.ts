@@ -4,14 +4,18 @@ import { operation } from '../operation.ts'
 import { Exactness, ImageRef, ImageRequest, Sha256 } from '../values.ts'
 import { writePng } from './png.ts'
 
-/** Pixels to a PNG with its own receipt. @throws DarkroomError `artifact.missing` when the pixels are gone: the machine draws them again. */
+/**
+ * Pixels to a PNG with its own receipt.
+ * @throws DarkroomError `artifact.missing` when the pixels are gone: the machine draws them again.
+ */
 export const save = operation({
   lane: 'host',
   attempts: 3,
   timeoutMs: 600_000,
   /**
-   * `request` is the image request alone: it goes into the file, so it holds nothing of the session. `workflow` is the one that draws,
-   * `name@version`; without it, as sessions of an older version of Darkroom ask, the receipt names `image-generation@1`.
+   * `request` is the image request alone: it goes into the file, so it holds nothing of the session. `workflow` is the
+   * one that draws, `name@version`; without it, as sessions of an older version of Darkroom ask, the receipt names
+   * `image-generation@1`.
    */
   input: ImageRequest.pick({ width: true, height: true }).extend({
     pixels: Sha256,
@@ -31,7 +35,10 @@ export const save = operation({
   },
 })
 
-/** The `parameters` text as AUTOMATIC1111's web UI writes it, which other tools read: prompt, negative prompt, then one line of settings. */
+/**
+ * The `parameters` text as AUTOMATIC1111's web UI writes it, which other tools read: prompt, negative prompt, then one
+ * line of settings.
+ */
 function infotext(request: ImageRequest): string {
   const settings = [
     `Steps: ${request.steps}`,

@@ -13,7 +13,10 @@ type DenoiseOutput = z.infer<(typeof inference)['inference.denoise']['output']>
 const maxPixels = 4_194_304
 const side = z.int().min(64, 'must be at least 64').max(4096, 'must be at most 4096').multipleOf(8, 'must be a multiple of 8')
 
-/** What every tokenizer, PNG text chunk and log can hold: no control characters but line breaks and tabs, no half of a surrogate pair. */
+/**
+ * What every tokenizer, PNG text chunk and log can hold: no control characters but line breaks and tabs, no half of a
+ * surrogate pair.
+ */
 const Prompt = z
   .string()
   .max(8000, 'must be at most 8,000 characters')
@@ -83,8 +86,9 @@ const isLost = (error: unknown): boolean =>
   ['artifact.missing', 'artifact.corrupt'].includes((error as Partial<WireError> | null)?.code ?? '')
 
 /**
- * resolve → encode → for each image: denoise → decode → save, where `save` is not waited for before the next image. A tensor that one step
- * leaves for the next is a hint: when it is gone, the machine goes back to `encode` for that image. `class.lost` begins again from `encode`.
+ * resolve → encode → for each image: denoise → decode → save, where `save` is not waited for before the next image. A
+ * tensor that one step leaves for the next is a hint: when it is gone, the machine goes back to `encode` for that
+ * image. `class.lost` begins again from `encode`.
  */
 const machine = setup({
   types: {

@@ -1,4 +1,7 @@
-/** The PNG writer against zlib and the PNG specification, read here by hand: neither the writer's library nor its reader takes part. */
+/**
+ * The PNG writer against zlib and the PNG specification, read here by hand: neither the writer's library nor its reader
+ * takes part.
+ */
 import { crc32, inflateSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { readPngTexts, writePng } from '../../../src/domains/postprocessing/png.ts'

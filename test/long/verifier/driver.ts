@@ -37,7 +37,10 @@ export class Driver {
     for (const { process } of this.#options.fleet.apis) await validatorOf(process.ready)
   }
 
-  /** Runs a scenario until its session has ended, or there is no more time. Whatever it learns stands in `submitted` at once. */
+  /**
+   * Runs a scenario until its session has ended, or there is no more time. Whatever it learns stands in `submitted` at
+   * once.
+   */
   async drive(submitted: Submitted): Promise<void> {
     await this.#drive(submitted).catch((error: Error) => void this.answers.push(error.message))
   }
@@ -141,7 +144,10 @@ export class Driver {
 
   // ---- events ----
 
-  /** Follows the session to its end, over as many connections as it takes: each goes on after the last entry that was seen. */
+  /**
+   * Follows the session to its end, over as many connections as it takes: each goes on after the last entry that was
+   * seen.
+   */
   async #follow(id: string, submitted: Submitted, draw: () => number): Promise<void> {
     const { over } = this.#options
     while (!over.aborted) {

@@ -1,6 +1,6 @@
 /**
- * What a program must come to, worked out from the program alone. It shares no code with the machine that runs it (`support/program.ts`), so that
- * neither hides the other's mistakes.
+ * What a program must come to, worked out from the program alone. It shares no code with the machine that runs it
+ * (`support/program.ts`), so that neither hides the other's mistakes.
  */
 import { below, insideChild, type FailureKind, type Node } from '../../support/program.ts'
 import type { Scenario } from './program.ts'

@@ -1,6 +1,6 @@
 /**
- * Faults: the plan that follows from a seed, and which of them hit live work. That is read afterwards, from the histories of the sessions and
- * the requests of their clients: a kill of something idle shows nothing.
+ * Faults: the plan that follows from a seed, and which of them hit live work. That is read afterwards, from the
+ * histories of the sessions and the requests of their clients: a kill of something idle shows nothing.
  *
  * | fault | does | hits when |
  * | --- | --- | --- |
@@ -188,8 +188,8 @@ export function tally(plan: readonly PlannedFault[], hits: readonly Injected[]):
 }
 
 /**
- * Why a run shows nothing; empty when it shows something: of all planned faults at least `asked` must have hit live work, and of those of each
- * group (workers, children, APIs, Redis, the line) a third.
+ * Why a run shows nothing; empty when it shows something: of all planned faults at least `asked` must have hit live
+ * work, and of those of each group (workers, children, APIs, Redis, the line) a third.
  */
 export function voids(plan: readonly PlannedFault[], hits: readonly Injected[], asked: number): string[] {
   const found: string[] = []

@@ -1,4 +1,7 @@
-/** The farm under test: real APIs, workers and Redis, kept running as a supervisor and an operator would, and broken as the plan says. */
+/**
+ * The farm under test: real APIs, workers and Redis, kept running as a supervisor and an operator would, and broken as
+ * the plan says.
+ */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { productTimes } from '../../../src/engine/times.ts'

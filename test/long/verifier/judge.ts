@@ -1,6 +1,6 @@
 /**
- * The verdict over a run, from what was gathered: submissions and their answers, sessions as HTTP shows them, histories, the ledger. Pure: the
- * verifier's own tests hand it doctored evidence.
+ * The verdict over a run, from what was gathered: submissions and their answers, sessions as HTTP shows them,
+ * histories, the ledger. Pure: the verifier's own tests hand it doctored evidence.
  */
 import { isDeepStrictEqual } from 'node:util'
 import { ended, type SessionEvent, type Status } from '../../../src/engine/session.ts'
@@ -158,7 +158,10 @@ function judgeHistory({ view, history, last }: Found): Violation[] {
   if (last.entries !== history.length) say('goes on after its end', `its history grew from ${history.length} to ${last.entries} entries`)
 
   const results = new Set<string>()
-  /** Whom each step was given to last. One that has lost its lease may still write, as long as nobody else has taken the step. */
+  /**
+   * Whom each step was given to last. One that has lost its lease may still write, as long as nobody else has taken the
+   * step.
+   */
   const attempts = new Map<string, { id: string; isLost: boolean }>()
   const mustHold = (type: string, key: string, attemptId: string): void => {
     const held = attempts.get(key)?.id
@@ -323,7 +326,10 @@ function isAs({ status, output, error }: View, expected: Wanted, pictures: reado
   return expected.ends === 'cancelled' || error?.code === expected.code
 }
 
-/** Leases lost in a row, and deaths of a Python child, after which a session is given up: SPEC and the catalogue of errors say so. */
+/**
+ * Leases lost in a row, and deaths of a Python child, after which a session is given up: SPEC and the catalogue of
+ * errors say so.
+ */
 const leasesInARow = 5
 const childDeaths = 3
 

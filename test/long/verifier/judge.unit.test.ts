@@ -8,7 +8,10 @@ import type { Scenario } from './program.ts'
 const parent = '0-00000000000000000000000001'
 const child = '0-00000000000000000000000002'
 
-/** Two steps, the second in a child session; the first was lost once, and the session paused and resumed before its child ended. */
+/**
+ * Two steps, the second in a child session; the first was lost once, and the session paused and resumed before its
+ * child ended.
+ */
 function allIsWell(): Evidence {
   const step = (n: number) => ({ do: 'step' as const, n, ms: 0, lane: 'host' as const, isDeaf: true, flaky: null })
   const scenario: Scenario = {

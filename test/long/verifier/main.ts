@@ -1,6 +1,6 @@
 /**
- * `npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N]`: the verifier by itself. Exits 0 when all is well, 1 when a promise was
- * broken, 3 when the run is void because too few faults hit live work.
+ * `npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N]`: the verifier by itself. Exits 0 when all is
+ * well, 1 when a promise was broken, 3 when the run is void because too few faults hit live work.
  */
 import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'

@@ -109,7 +109,10 @@ function pausesOf(draw: Draw): Scenario['pauses'] {
   return draw.is(0.3) ? [first, { atMs: draw.between(0, 800), holdMs: draw.between(0, 500) }] : [first]
 }
 
-/** Two to four parts, in sequence or at once. Of parts at once only one may fail, or who is first would decide how all of it fails. */
+/**
+ * Two to four parts, in sequence or at once. Of parts at once only one may fail, or who is first would decide how all
+ * of it fails.
+ */
 function several(draw: Draw, room: Room): Node {
   const inner = { ...room, depth: room.depth - 1 }
   const parts = draw.between(2, room.depth >= 3 ? 4 : 3)

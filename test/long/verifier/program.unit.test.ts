@@ -1,4 +1,7 @@
-/** The programs by themselves: what the machine comes to, in whatever order its effects end, is what was worked out beforehand. */
+/**
+ * The programs by themselves: what the machine comes to, in whatever order its effects end, is what was worked out
+ * beforehand.
+ */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { doneEvent, errorEvent, PureMachine, type Document, type OpenEffect } from '../../../src/engine/transition.ts'

@@ -17,7 +17,10 @@ function table(head: string[], rows: (string | number)[][]): string {
 export interface Figures {
   /** Lost leases that came back. */
   recoveries: number
-  /** The step that was longest without anybody, from the fault to its next attempt; null when no recovery is of a fault of ours. */
+  /**
+   * The step that was longest without anybody, from the fault to its next attempt; null when no recovery is of a fault
+   * of ours.
+   */
   slowest: { ms: number; lost: Ran; next: Ran; fault: Injected } | null
   medianMs: number
 }

@@ -1,6 +1,7 @@
 /**
- * One run of the verifier: programs and faults for so many minutes, then quiet, a bounded time to finish, and the verdict. The same seed gives
- * the same programs and the same plan of faults; when each meets which is the machine's chance.
+ * One run of the verifier: programs and faults for so many minutes, then quiet, a bounded time to finish, and the
+ * verdict. The same seed gives the same programs and the same plan of faults; when each meets which is the machine's
+ * chance.
  */
 import { setMaxListeners } from 'node:events'
 import { readdirSync } from 'node:fs'
@@ -28,8 +29,8 @@ export interface RunOptions {
   /** How long nothing may move, when the faults are over, before what has not ended counts as stuck, s. */
   settleS?: number
   /**
-   * Waits until BullMQ has found the jobs of killed workers too, which may take it two minutes; otherwise those in their hands are left
-   * to it.
+   * Waits until BullMQ has found the jobs of killed workers too, which may take it two minutes; otherwise those in
+   * their hands are left to it.
    */
   isPatient?: boolean
   say: (line: string) => void
@@ -183,8 +184,8 @@ export async function verify({
 }
 
 /**
- * Waits while there is something left that moves: a slow machine is no fault. Gives up when nothing has moved for so many seconds, or after ten
- * times as long whatever moves.
+ * Waits while there is something left that moves: a slow machine is no fault. Gives up when nothing has moved for so
+ * many seconds, or after ten times as long whatever moves.
  */
 async function whileMoving(look: () => string, isLeft: () => boolean | Promise<boolean>, seconds: number): Promise<void> {
   const startedAt = performance.now()
@@ -237,7 +238,9 @@ async function jobsLeft({ farm }: Fleet, isPatient: boolean): Promise<string[]> 
   return left
 }
 
-/** Leases of devices and records of workers, when no worker is there any more; those of killed ones end by themselves. */
+/**
+ * Leases of devices and records of workers, when no worker is there any more; those of killed ones end by themselves.
+ */
 async function devicesLeft({ farm }: Fleet): Promise<string[]> {
   const look = (): Promise<string[]> =>
     Promise.all([farm.eye.keys('darkroom:{device:*}:lease'), farm.eye.keys('darkroom:{workers}:worker:*')]).then((found) => found.flat())

@@ -1,4 +1,7 @@
-/** Memory of devices through real doors: HTTP, Redis, worker processes; on the addon where it is built, and on plain TypeScript. */
+/**
+ * Memory of devices through real doors: HTTP, Redis, worker processes; on the addon where it is built, and on plain
+ * TypeScript.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readWorkers } from '../../../src/farm/presence.ts'
 import type { AllocationView } from '../../../src/domains/memory/figures/report.ts'

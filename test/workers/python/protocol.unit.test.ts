@@ -49,7 +49,9 @@ const optional: Record<string, string[]> = {
 const opaque = ['sessions', 'details', 'facts']
 const anything = ['details', 'facts']
 
-/** Every way to leave one field out, rename it, add one or give it another type, at any depth that the protocol names. */
+/**
+ * Every way to leave one field out, rename it, add one or give it another type, at any depth that the protocol names.
+ */
 function* mutants(value: unknown, within = ''): Generator<unknown> {
   if (Array.isArray(value)) {
     for (const [i, item] of value.entries()) for (const mutant of mutants(item)) yield value.with(i, mutant)

@@ -224,7 +224,10 @@ describe('a faulty child', () => {
   const short = { heartbeatMs: 400, stepMs: 300 }
   const fast = ['--heartbeat-ms', '50', '--call-ms', '5']
 
-  /** The fault ends this call with `code`, once; the next process does the work, from the last checkpoint, to the same bytes. */
+  /**
+   * The fault ends this call with `code`, once; the next process does the work, from the last checkpoint, to the same
+   * bytes.
+   */
   async function survives(fault: string, code: string, stall: ChildOptions['stall'] = short) {
     const reasons: string[] = []
     const child = childOf([...fast, '--fault', fault, '--once', join(folder, 'once')], {

@@ -1,6 +1,6 @@
 /**
- * Analytics of one device's memory: fed with samples and with what happens to allocations, in memory of a fixed size. The clock is the
- * caller's; one that goes back falls into the step that is open.
+ * Analytics of one device's memory: fed with samples and with what happens to allocations, in memory of a fixed size.
+ * The clock is the caller's; one that goes back falls into the step that is open.
  */
 import type { AllocationInfo, Figures, Usage } from '../../device-memory.ts'
 import { recommend } from './recommendations.ts'

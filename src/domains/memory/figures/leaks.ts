@@ -23,7 +23,10 @@ export class LeakBook {
     this.#newest.length = Math.min(this.#newest.length, listed)
   }
 
-  /** Looks at all that is live, to be repeated every second or so: what is in use now, or has got another end, is not forgotten. */
+  /**
+   * Looks at all that is live, to be repeated every second or so: what is in use now, or has got another end, is not
+   * forgotten.
+   */
   look(live: readonly AllocationInfo[], nowMs: number): void {
     const before = this.#live
     this.#live = new Map(

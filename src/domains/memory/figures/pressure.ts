@@ -1,6 +1,6 @@
 /**
- * Memory pressure: how much of a pool is held by what cannot be dropped at once, and the ladder that relieves it. Pure: figures in, decision
- * out; the worker carries it out.
+ * Memory pressure: how much of a pool is held by what cannot be dropped at once, and the ladder that relieves it. Pure:
+ * figures in, decision out; the worker carries it out.
  *
  * | level | from | the ladder may then |
  * | --- | --- | --- |
@@ -67,7 +67,10 @@ export const calm = (nowMs: number): Pressure => ({
   rung: null,
 })
 
-/** The pressure of a pool after a new sample. A level that stands keeps its time; the rung is forgotten when the pool is at ease again. */
+/**
+ * The pressure of a pool after a new sample. A level that stands keeps its time; the rung is forgotten when the pool is
+ * at ease again.
+ */
 export function press(before: Pressure, pool: Pool, droppable: Droppable, nowMs: number): Pressure {
   const evictable = evictableOf(droppable)
   const fraction = fractionOf(pool, evictable)
@@ -105,7 +108,8 @@ export function describe(rung: Rung): string {
 }
 
 /**
- * The rungs that make room for `need` bytes, in their order: none when it fits. Of a pool that nobody knows the system itself decides.
+ * The rungs that make room for `need` bytes, in their order: none when it fits. Of a pool that nobody knows the system
+ * itself decides.
  * @throws DarkroomError `memory.exhausted` with what is needed, free and evictable
  */
 export function makeRoom(name: string, pressure: Pressure, droppable: Droppable, need: number): Rung[] {

@@ -1,4 +1,7 @@
-/** What the analytics of a device's memory say should be done. Pure: each recommendation follows from figures that stand in it. */
+/**
+ * What the analytics of a device's memory say should be done. Pure: each recommendation follows from figures that stand
+ * in it.
+ */
 import type { Histogram, MemoryAnalytics, Recommendation } from './report.ts'
 
 export type Facts = Omit<MemoryAnalytics, 'recommendations'>

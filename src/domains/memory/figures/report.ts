@@ -1,4 +1,7 @@
-/** The memory of a device as its worker publishes it. Bytes; instants by the worker's own clock; what is unknown is null. */
+/**
+ * The memory of a device as its worker publishes it. Bytes; instants by the worker's own clock; what is unknown is
+ * null.
+ */
 import { z } from 'zod'
 import type * as Native from '../../device-memory.ts'
 import { AllocationId, Count, Fraction, Instant } from '../../values.ts'
@@ -47,7 +50,10 @@ export const AllocationView = z
   .meta({ id: 'Allocation' })
 export type AllocationView = z.infer<typeof AllocationView>
 
-/** System RAM: of the machine, of which `budget` is what this process may use, and `rss` what it and its Python child hold. */
+/**
+ * System RAM: of the machine, of which `budget` is what this process may use, and `rss` what it and its Python child
+ * hold.
+ */
 export const Ram = z.strictObject({
   total: Count,
   available: Count.nullable(),
@@ -88,7 +94,10 @@ export type Pressure = z.infer<typeof Pressure>
 
 const Leaks = z.strictObject({ count: Count, bytes: Count })
 
-/** Allocations that outlived what they were for and were reclaimed, since the worker started; and those that look as if they will. */
+/**
+ * Allocations that outlived what they were for and were reclaimed, since the worker started; and those that look as if
+ * they will.
+ */
 export const LeakReport = z.strictObject({
   ...Leaks.shape,
   /** `expired`: their time was over before anybody released them. `orphaned`: their owner had ended. */
@@ -126,7 +135,9 @@ export type MemoryReport = z.infer<typeof MemoryReport>
 
 // ---- analytics: what a worker publishes beside its record, every few seconds ----
 
-/** The highest of each step, in columns of one length: `at` is where a step begins. A step without a sample is left out. */
+/**
+ * The highest of each step, in columns of one length: `at` is where a step begins. A step without a sample is left out.
+ */
 export const Series = z.strictObject({
   stepMs: Count,
   at: z.array(Count),
