@@ -37,7 +37,7 @@ const places: Record<string, Place> = {
   'while a step runs': { lines: [first, { say: 'held', holds: true }], arrived: (play) => play.ran('held') },
   'in a delay': { lines: [first, { waitMs: 60_000 }], arrived: (play) => waits(play, 'a timer') },
   'in the back-off of a step that failed': {
-    lines: [first, { say: 'again', fails: 1 }],
+    lines: [first, { say: 'again', fails: 2 }],
     arrived: (play) => farm.event(play.id, 'step.retrying'),
   },
   'while it waits for a signal': { lines: [first, { signal: true }], arrived: (play) => waits(play, 'a signal') },
@@ -47,7 +47,7 @@ const places: Record<string, Place> = {
     arrived: async (play) => farm.until((await play.child()).id, 'running'),
   },
   'while its child is in a back-off': {
-    lines: child({ say: 'again', fails: 1 }),
+    lines: child({ say: 'again', fails: 2 }),
     arrived: async (play) => farm.event((await play.child()).id, 'step.retrying'),
   },
   'while its grandchild waits for a signal': {
