@@ -35,7 +35,7 @@ export interface DeviceTools extends Target {
    */
   readonly index: number | null
   /**
-   * After the ladder of memory pressure has made room.
+   * After relief steps have made room.
    * @throws DarkroomError `memory.exhausted` with figures, `device.unavailable`
    */
   allocate(request: Omit<AllocationRequest, 'device'>): Promise<AllocationInfo>

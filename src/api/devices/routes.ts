@@ -40,7 +40,8 @@ const setDefault = createRoute({
   method: 'put',
   path: '/devices/default',
   summary: 'Choose the device on which the caller’s sessions run, unless they name another',
-  description: 'It holds for sessions that are submitted from then on; they wait for this device while it is not here.',
+  description:
+    'It holds for sessions that are submitted from then on: refused while this device is not here, waiting for it when it goes later.',
   tags: ['devices'],
   ...keyed,
   middleware: needs('submit'),

@@ -18,7 +18,8 @@ const ready = createRoute({
   method: 'get',
   path: '/ready',
   summary: 'Whether what is submitted now will be worked on',
-  description: '503 while Redis does not answer, and while a lane takes nothing although jobs wait; `reasons` says which.',
+  description:
+    '503 while Redis does not answer, while no worker can run a waiting session, and while a lane takes nothing although jobs wait; `reasons` says which.',
   tags: ['health'],
   request: { query: noQuery },
   responses: { 200: json('Ready', ReadyView), ...problems() },

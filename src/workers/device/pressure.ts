@@ -2,15 +2,7 @@
  * Memory pressure of the device and of system RAM, by the newest figures, and the relief steps that the worker carries
  * out.
  */
-import {
-  calm,
-  describe,
-  makeRoom,
-  nextRung as nextStep,
-  press,
-  type Droppable,
-  type Rung as ReliefStep,
-} from '../../domains/memory/figures/pressure.ts'
+import { calm, describe, makeRoom, nextReliefStep, press, type Droppable, type ReliefStep } from '../../domains/memory/figures/pressure.ts'
 import type { Pressure, PythonMemory } from '../../domains/memory/figures/report.ts'
 import type { Logger } from '../../log.ts'
 import { within } from '../../promises.ts'
@@ -100,7 +92,7 @@ export class PressureRelief {
     this.#isRelieving = true
     for (const name of poolNames) {
       const { pressure, droppable, relievedAt } = this.#pools[name]
-      const step = nextStep(pressure, droppable, relievedAt, Date.now())
+      const step = nextReliefStep(pressure, droppable, relievedAt, Date.now())
       if (step)
         await this.#do(name, step).catch((error: unknown) =>
           this.#options.log.warn({ pool: name, err: error }, 'a relief step was not done'),

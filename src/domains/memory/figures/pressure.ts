@@ -1,17 +1,16 @@
 /**
- * Memory pressure: how much of a pool is held by what cannot be dropped at once, and the ladder that relieves it. Pure:
+ * Memory pressure: how much of a pool is held by what cannot be dropped at once, and the steps that relieve it. Pure:
  * figures in, decision out; the worker carries it out.
  *
- * | level | from | the ladder may then |
+ * | level | from | a relief step may then |
  * | --- | --- | --- |
- * | `ok` | | nothing: what is idle stays warm until somebody needs its place |
+ * | `ok` | | nothing: what is idle stays until its place is needed |
  * | `elevated` | 80 % | empty caches |
  * | `high` | 90 % | also let go of idle models, the one used longest ago first |
  * | `critical` | 95 % | refuse what is new, once nothing is left to drop |
  *
  * Offloading a model in use would come before the refusal; no model has a profile for it yet.
  */
-import '../errors.ts'
 import { levels, type Pressure } from './report.ts'
 import { memoryError } from '../errors.ts'
 
@@ -31,12 +30,12 @@ export interface Droppable {
   idleModels: readonly { id: string; bytes: number }[]
 }
 
-export type Rung = { is: 'caches'; bytes: number } | { is: 'model'; id: string; bytes: number } | { is: 'refuse' }
+export type ReliefStep = { is: 'caches'; bytes: number } | { is: 'model'; id: string; bytes: number } | { is: 'refuse' }
 
 const from: Record<Level, number> = { ok: 0, elevated: 0.8, high: 0.9, critical: 0.95 }
-/** A level is left only this far below where it begins, so that a figure that trembles does not ring twice. */
+/** A level is left only this far below where it begins, so that a value near the threshold does not toggle the level. */
 const hysteresis = 0.03
-/** Between two rungs: the figures must show what the last one did, ms. */
+/** Between two relief steps: the figures must show the effect of the last one, ms. */
 export const dwellMs = 5000
 /** Caches under this part of the pool are not worth emptying: they fill again at once. */
 const worthwhile = 0.01
@@ -68,8 +67,8 @@ export const calm = (nowMs: number): Pressure => ({
 })
 
 /**
- * The pressure of a pool after a new sample. A level that stands keeps its time; the rung is forgotten when the pool is
- * at ease again.
+ * The pressure of a pool after a new sample. A level that stands keeps its time; the last relief step (`rung`) is
+ * forgotten when the level is `ok` again.
  */
 export function press(before: Pressure, pool: Pool, droppable: Droppable, nowMs: number): Pressure {
   const evictable = evictableOf(droppable)
@@ -87,12 +86,12 @@ export function press(before: Pressure, pool: Pool, droppable: Droppable, nowMs:
 }
 
 /**
- * What relieves the pool now; null when it is at ease, or the last rung's effect is not to be seen yet.
- * @param climbedAt when the last rung was done; null when none was
+ * The next relief step; null at level `ok`, or while the effect of the last one is not to be seen yet.
+ * @param lastAt when the last step was done; null when none was
  */
-export function nextRung(pressure: Pressure, droppable: Droppable, climbedAt: number | null, nowMs: number): Rung | null {
+export function nextReliefStep(pressure: Pressure, droppable: Droppable, lastAt: number | null, nowMs: number): ReliefStep | null {
   const { level, total } = pressure
-  if (level === 'ok' || (climbedAt !== null && nowMs - climbedAt < dwellMs)) return null
+  if (level === 'ok' || (lastAt !== null && nowMs - lastAt < dwellMs)) return null
   const { caches, idleModels } = droppable
   if (caches > 0 && caches >= worthwhile * (total ?? 0)) return { is: 'caches', bytes: caches }
   const [oldest] = idleModels
@@ -100,34 +99,34 @@ export function nextRung(pressure: Pressure, droppable: Droppable, climbedAt: nu
   return level === 'critical' ? { is: 'refuse' } : null
 }
 
-/** What a rung did, in words. */
-export function describe(rung: Rung): string {
-  if (rung.is === 'caches') return `emptied caches of ${rung.bytes} bytes`
-  if (rung.is === 'model') return `let go of idle model ${rung.id} of ${rung.bytes} bytes`
+/** A relief step in words. */
+export function describe(step: ReliefStep): string {
+  if (step.is === 'caches') return `emptied caches of ${step.bytes} bytes`
+  if (step.is === 'model') return `let go of idle model ${step.id} of ${step.bytes} bytes`
   return 'refuses what is new: nothing is left to drop'
 }
 
 /**
- * The rungs that make room for `need` bytes, in their order: none when it fits. Of a pool that nobody knows the system
- * itself decides.
+ * The relief steps that make room for `need` bytes, in their order: none when it fits. Where the figures of a pool are
+ * unknown, the system itself decides.
  * @throws DarkroomError `memory.exhausted` with what is needed, free and evictable
  */
-export function makeRoom(name: string, pressure: Pressure, droppable: Droppable, need: number): Rung[] {
+export function makeRoom(name: string, pressure: Pressure, droppable: Droppable, need: number): ReliefStep[] {
   const { level, total, used, fraction } = pressure
   if (total === null || used === null) return []
   const free = Math.max(0, total - used)
-  const rungs: Rung[] = []
+  const steps: ReliefStep[] = []
   let room = free
   if (room < need && droppable.caches > 0) {
-    rungs.push({ is: 'caches', bytes: droppable.caches })
+    steps.push({ is: 'caches', bytes: droppable.caches })
     room += droppable.caches
   }
   for (const model of droppable.idleModels) {
     if (room >= need) break
-    rungs.push({ is: 'model', ...model })
+    steps.push({ is: 'model', ...model })
     room += model.bytes
   }
-  if (room >= need && level !== 'critical') return rungs
+  if (room >= need && level !== 'critical') return steps
   const why =
     room < need
       ? `it has ${free} bytes free, and ${evictableOf(droppable)} that could be dropped`

@@ -86,7 +86,7 @@ export const Pressure = z
     total: Count.nullable(),
     /** Since when this level holds. */
     since: Instant,
-    /** What the ladder did last to relieve it. */
+    /** The last relief step, in words. */
     rung: z.string().nullable(),
   })
   .meta({ id: 'MemoryPressure' })

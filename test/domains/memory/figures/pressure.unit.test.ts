@@ -7,7 +7,7 @@ import {
   fractionOf,
   levelOf,
   makeRoom,
-  nextRung,
+  nextReliefStep,
   press,
   type Droppable,
   type Level,
@@ -101,33 +101,33 @@ describe('the ladder', () => {
   ]
 
   it('leaves what is idle where it is while the pool is at ease', () => {
-    expect(nextRung(at(1000, { caches: 500, idleModels: models }), { caches: 500, idleModels: models }, null, 0)).toBeNull()
+    expect(nextReliefStep(at(1000, { caches: 500, idleModels: models }), { caches: 500, idleModels: models }, null, 0)).toBeNull()
   })
 
   it('empties caches first, then lets go of idle models from the oldest on, then refuses', () => {
     const full = (drop: Droppable) => at(1000 + evictableOf(drop), drop)
     const first = { caches: 20, idleModels: models }
-    expect(nextRung(full(first), first, null, 0)).toEqual({ is: 'caches', bytes: 20 })
+    expect(nextReliefStep(full(first), first, null, 0)).toEqual({ is: 'caches', bytes: 20 })
     const second = { caches: 0, idleModels: models }
-    expect(nextRung(full(second), second, 0, dwellMs)).toEqual({ is: 'model', id: 'oldest', bytes: 50 })
-    expect(nextRung(full(nothing), nothing, 0, dwellMs)).toEqual({ is: 'refuse' })
+    expect(nextReliefStep(full(second), second, 0, dwellMs)).toEqual({ is: 'model', id: 'oldest', bytes: 50 })
+    expect(nextReliefStep(full(nothing), nothing, 0, dwellMs)).toEqual({ is: 'refuse' })
   })
 
   it('keeps idle models until the level is high, and refuses nothing before it is critical', () => {
     const drop = { caches: 0, idleModels: models }
-    expect(nextRung(at(850 + 120, drop), drop, null, 0)).toBeNull()
-    expect(nextRung(at(910 + 120, drop), drop, null, 0)).toMatchObject({ id: 'oldest' })
-    expect(nextRung(at(910), nothing, null, 0)).toBeNull()
+    expect(nextReliefStep(at(850 + 120, drop), drop, null, 0)).toBeNull()
+    expect(nextReliefStep(at(910 + 120, drop), drop, null, 0)).toMatchObject({ id: 'oldest' })
+    expect(nextReliefStep(at(910), nothing, null, 0)).toBeNull()
   })
 
   it('lets caches be that are not worth the trouble', () => {
-    expect(nextRung(at(850, { caches: 9, idleModels: [] }), { caches: 9, idleModels: [] }, null, 0)).toBeNull()
+    expect(nextReliefStep(at(850, { caches: 9, idleModels: [] }), { caches: 9, idleModels: [] }, null, 0)).toBeNull()
   })
 
   it('does nothing before the last rung had its time', () => {
     fc.assert(
       fc.property(bytes, droppable, fc.integer({ min: 0, max: dwellMs - 1 }), (used, drop, past) => {
-        expect(nextRung(at(used, drop), drop, 1000, 1000 + past)).toBeNull()
+        expect(nextReliefStep(at(used, drop), drop, 1000, 1000 + past)).toBeNull()
       }),
     )
   })
@@ -141,7 +141,7 @@ describe('the ladder', () => {
           expect(rungs).toBeLessThanOrEqual(1 + given.idleModels.length + 1)
           now += dwellMs
           pressure = press(pressure, { total, used }, drop, now)
-          const rung = nextRung(pressure, drop, climbed, now)
+          const rung = nextReliefStep(pressure, drop, climbed, now)
           if (rung === null || rung.is === 'refuse') break
           climbed = now
           used -= rung.bytes
