@@ -109,7 +109,7 @@ export interface Catalogue {
    * @throws DarkroomError `device.unknown`; `api.invalid` when nothing says which
    */
   device(name: string | undefined, field: string): Promise<Target>
-  /** What there is in all of a device's memory and of its host's RAM, in bytes; null where nobody knows. */
+  /** What there is in all of a device's memory and of its host's RAM, in bytes; null where unknown. */
   capacity(target: Target): Promise<{ device: number | null; ram: number | null }>
   /** Whether the caller may touch what others own. */
   readonly mayOperate: boolean

@@ -1,4 +1,4 @@
-/** A device as its worker publishes it; figures that nobody knows are null. */
+/** A device as its worker publishes it; unknown figures are null. */
 import { z } from 'zod'
 import type * as Native from '../device-memory.ts'
 import { Instant } from '../values.ts'

@@ -44,7 +44,7 @@ const rank = (level: Level): number => levels.indexOf(level)
 
 export const evictableOf = ({ caches, idleModels }: Droppable): number => idleModels.reduce((sum, { bytes }) => sum + bytes, caches)
 
-/** The part of a pool that cannot be dropped at once; null when nobody knows. */
+/** The part of a pool that cannot be dropped at once; null when unknown. */
 export function fractionOf({ total, used }: Pool, evictable: number): number | null {
   return total === null || total === 0 || used === null ? null : Math.max(0, used - evictable) / total
 }

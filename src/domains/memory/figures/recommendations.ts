@@ -54,7 +54,7 @@ function nearTheLimit({ samples, sampledAt, series, total }: Facts): Recommendat
   }
 }
 
-/** Requests were refused while models that nobody used held enough for them. */
+/** Requests were refused while idle models held enough for them. */
 function evictModels({ refusals, sampledAt }: Facts): Recommendation | null {
   const avoidable = refusals.newest.filter(({ at, bytes, idleModelBytes }) => at >= sampledAt - hourMs && idleModelBytes >= bytes)
   const [latest] = avoidable

@@ -114,7 +114,7 @@ export const LeakReport = z.strictObject({
       foundAt: Instant,
     }),
   ),
-  /** Live ones that nobody was seen to use or renew for an hour: the longest first, twenty at most. */
+  /** Live ones without a use or renewal for an hour: the longest first, twenty at most. */
   suspects: z.array(z.strictObject({ id: AllocationId, owner: z.string(), bytes: Count, kind: Kind, unusedMs: Count })),
 })
 export type LeakReport = z.infer<typeof LeakReport>
