@@ -20,8 +20,7 @@ export interface Answer {
   bytes: Buffer
   text: string
   /** Parsed when the type is JSON; undefined otherwise. */
-  // oxlint-disable-next-line typescript/no-explicit-any -- tests read what they know is there; the document is what is
-  // checked
+  // oxlint-disable-next-line typescript/no-explicit-any -- tests read what they know is there
   json: any
 }
 

@@ -23,7 +23,7 @@ export function proseOf(markdown: string): Line[] {
     if (isFence) isCode = !isCode
     if (/^<!-- .*written by/.test(line)) isWritten = true
     const isProse = !isCode && !isFence && !isWritten && !/^( {4}|\t)|^\s*\|/.test(line)
-    if (/^<!-- end of/.test(line)) isWritten = false
+    if (line.startsWith('<!-- end of')) isWritten = false
     return isProse && !/^\s*(?:[-*] )?(?:!?\[[^\]]*\]\([^)]*\)|<?https?:\S+>?)[.,;]?$/.test(line)
   })
 }
@@ -61,7 +61,7 @@ export function checkWidth(root: string): string[] {
   ]
   return all.flatMap(([file, lines]) =>
     lines
-      .map(([number, text]) => ({ number, width: [...text].length }))
+      .map(([number, text]) => ({ number, width: Array.from(text).length }))
       .filter(({ width }) => width > maxWidth)
       .map(({ number, width }) => `${file}:${number} is ${width} characters wide; prose and comments have at most ${maxWidth}`),
   )

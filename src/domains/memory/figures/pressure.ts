@@ -33,7 +33,9 @@ export interface Droppable {
 export type ReliefStep = { is: 'caches'; bytes: number } | { is: 'model'; id: string; bytes: number } | { is: 'refuse' }
 
 const from: Record<Level, number> = { ok: 0, elevated: 0.8, high: 0.9, critical: 0.95 }
-/** A level is left only this far below where it begins, so that a value near the threshold does not toggle the level. */
+/**
+ * A level is left only this far below where it begins, so that a value near the threshold does not toggle the level.
+ */
 const hysteresis = 0.03
 /** Between two relief steps: the figures must show the effect of the last one, ms. */
 export const dwellMs = 5000
