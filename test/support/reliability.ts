@@ -12,16 +12,18 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    ...['worker-death', 'drain', 'role', 'child-faults', 'checkpoints', 'queues'].map((name) => `test/crash/${name}.test.ts`),
+    ...['worker-death', 'drain', 'role', 'child-faults', 'checkpoints'].map((name) => `test/crash/${name}.test.ts`),
+    'test/long/queues.test.ts',
     'test/long/lanes.test.ts',
   ],
   'Commands to a device': ['test/long/commands.test.ts', 'test/crash/reservations.test.ts'],
   'Processes that die at a named place': ['test/long/points.test.ts'],
-  'The picture itself, with real weights': ['test/e2e/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
+  'The picture itself, with real weights': ['test/long/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
   'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
   'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
   'Redis, and the line to it': [
-    ...['redis-outage', 'redis-away', 'redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
+    ...['redis-outage', 'redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
+    'test/long/redis-away.test.ts',
     ...['sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
   ],
   'Child sessions and signals': ['test/engine/children.test.ts'],
@@ -36,6 +38,7 @@ const groups: Record<string, string[]> = {
     'test/engine/artifacts.test.ts',
     'test/engine/retention.test.ts',
   ],
+  'The set-up of Python': ['test/long/environment.test.ts'],
   'The Python child alone': ['test/workers/python/supervisor.test.ts'],
 }
 

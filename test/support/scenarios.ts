@@ -71,7 +71,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'between-two-writes',
     happens: 'a process dies between storing a result and adding the job of the next step, or at any other crash point',
     promised: 'exactly one job follows; the session ends once, with the right result',
-    proofs: [points, ['crash/queues', 'a job whose worker died']],
+    proofs: [points, ['long/queues', 'a job whose worker died']],
   },
   {
     name: 'drain',
@@ -116,7 +116,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'blocked-process',
     happens: 'a step blocks its whole process for longer than its lease',
     promised: 'another worker runs it and the late result is discarded; a worker that loses three sessions in a row takes no more steps',
-    proofs: [['crash/queues', 'a worker that lost attempts']],
+    proofs: [['long/queues', 'a worker that lost attempts']],
   },
   {
     name: 'command-blocks',
@@ -175,7 +175,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'long-outage',
     happens: 'Redis is away for three times as long as an idle worker waits for a job',
     promised: 'each worker, idle or busy, takes work on both lanes within 10 s after Redis is back',
-    proofs: [['crash/redis-away', 'killed under load for three times']],
+    proofs: [['long/redis-away', 'killed under load for three times']],
   },
   {
     name: 'outage-after-outage',
@@ -224,8 +224,8 @@ export const scenarios: readonly Scenario[] = [
     happens: "a worker's clock is an hour ahead, or jumps back by an hour",
     promised: 'no timer is early, no lease is stolen or lost',
     proofs: [
-      ['crash/queues', 'a worker whose clock is an hour ahead'],
-      ['crash/queues', 'clocks that jump back'],
+      ['long/queues', 'a worker whose clock is an hour ahead'],
+      ['long/queues', 'clocks that jump back'],
     ],
   },
   {
@@ -233,7 +233,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'a process receives SIGTERM while Redis is away',
     promised: 'it ends within its time limit',
     proofs: [
-      ['crash/redis-away', 'away at shutdown'],
+      ['long/redis-away', 'away at shutdown'],
       ['crash/role', 'SIGTERM: it drains'],
     ],
   },
@@ -283,7 +283,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'pause-here-resume-there',
     happens: 'paused on one worker, which is killed; resumed on another',
     promised: 'it continues at the next call, and the picture has the same bytes',
-    proofs: [restarted, ['e2e/exactness', 'paused, then everything killed']],
+    proofs: [restarted, ['long/exactness', 'paused, then everything killed']],
   },
   {
     name: 'pause-over-a-release',
@@ -312,7 +312,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'two-releases',
     happens: 'two releases run side by side under load, and some processes lack a version',
     promised: 'all sessions end, no process logs an error',
-    proofs: [release, ['crash/queues', 'a worker without the version']],
+    proofs: [release, ['long/queues', 'a worker without the version']],
   },
   {
     name: 'takes-nothing',

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { environmentOf, readyEnvironment, type Mark } from '../../host/places.mjs'
 import { ask } from '../../host/programs.mjs'
 import type { EnvironmentChoice } from '../../setup/python.mjs'
-import { Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Running } from './sandbox.ts'
+import { Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Running } from '../setup/sandbox.ts'
 
 /** Nobody listens there. */
 const nowhere = 'http://127.0.0.1:9/simple/'
