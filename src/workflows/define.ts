@@ -19,8 +19,8 @@ export interface Workflow {
   machine: AnyStateMachine
   /** Whether its pictures are promised to the byte: the first step on a GPU then pins the exactness key. */
   exact: boolean
-  /** Fills in what the client left out; the result is the session's input and never changes. */
-  resolveInput(input: unknown, catalogue: Catalogue): Promise<Fields>
+  /** Fills in what the client left out of `input`, as parsed; the result is the session's input and never changes. */
+  resolveInput(parsed: unknown, catalogue: Catalogue): Promise<Fields>
   /**
    * How far the whole session is (0…1) when `step` has done `fraction` of its work, and which image that is, from 1.
    */
@@ -93,10 +93,9 @@ export function defineWorkflow<
     ...more,
     input,
     machine,
-    resolveInput: async (given, catalogue) => {
-      const parsed = input.parse(given)
-      return more.resolveInput ? more.resolveInput(parsed, catalogue) : (parsed as Fields)
-    },
+    // Parsed once, by the engine: a schema that transforms would not take its own output.
+    resolveInput: async (parsed, catalogue) =>
+      more.resolveInput ? more.resolveInput(parsed as z.output<Input>, catalogue) : (parsed as Fields),
   }
 }
 
