@@ -94,6 +94,8 @@ export const keys = {
   /** Held by the process whose turn it is to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',
+  /** Never there. Removing it is a write that changes nothing. */
+  nothing: () => 'darkroom:{store}:nothing',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
   /** Default device by API key; `local` is this machine's user without keys. */

@@ -46,8 +46,13 @@ export class Reads {
     return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
   }
 
-  async ping(): Promise<void> {
-    await translated(this.#redis.ping())
+  /**
+   * Asks for a write that changes nothing. Redis takes it only while all that it has answered before is in its
+   * append-only file; otherwise it refuses (MISCONF), as a replica does (READONLY).
+   * @throws DarkroomError `redis.unavailable`
+   */
+  async confirm(): Promise<void> {
+    await translated(this.#redis.del(keys.nothing()))
   }
 
   // ---- one session ----

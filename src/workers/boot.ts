@@ -84,7 +84,9 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
-  const attempts = await openAttemptFolder(options.attempts ?? attemptRoot(), host, epoch)
+  const place = options.attempts === undefined ? await attemptRoot() : { root: options.attempts }
+  if (place.told !== undefined) log.warn(place.told)
+  const attempts = await openAttemptFolder(place.root, host, epoch)
   closers.push(() => rm(attempts, { recursive: true, force: true }))
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })

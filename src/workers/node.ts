@@ -23,7 +23,7 @@ import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWo
 import type { WorkerRecord } from '../farm/record.ts'
 import { reserve, type Need, type Reservation } from '../farm/reservations.ts'
 import { keys, queues } from '../keys.ts'
-import type { Logger } from '../log.ts'
+import { logFile, type Logger } from '../log.ts'
 import type { Model } from '../models/scan.ts'
 import { within, type Deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
@@ -204,9 +204,10 @@ export class WorkerNode {
   }
 
   #toolsOf(attempt: Attempt): ToolsOptions {
-    const { artifacts, attempts, child, exactness, log, models, port } = this.#parts
+    const { artifacts, attempts, child, exactness, log, models, operations, port } = this.#parts
     const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}`)
-    return { attempt, port, artifacts, child, exactness, models, folder, log, device: this.#monitor.tools }
+    const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
+    return { attempt, port, artifacts, child, exactness, models, folder, fileBytes, log, device: this.#monitor.tools }
   }
 
   /** What a step reserves of the device. */
@@ -259,6 +260,7 @@ export class WorkerNode {
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
       report: this.#monitor.report,
+      logLinesDropped: logFile.dropped,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
