@@ -9,31 +9,33 @@ import { onDisk, roomIn } from '../disk.ts'
 /** Room that a worker wants for the files of its attempts, bytes: those of a picture of four million pixels. */
 const wantedBytes = 64 << 20
 
-/**
- * Where workers make their folders: in shared memory, for attempt files live for seconds; where there is none, or hardly
- * any room in it, in the temporary folder. `told`: why it is not in shared memory.
- */
-export async function attemptRoot(): Promise<{ root: string; told?: string }> {
-  const name = `darkroom-attempts-${userInfo().uid}`
-  const shared = '/dev/shm'
-  const elsewhere = join(tmpdir(), name)
-  if (!existsSync(shared)) return { root: elsewhere }
-  const [free, freeElsewhere] = await Promise.all([roomIn(shared), roomIn(tmpdir())])
-  if (free >= wantedBytes || freeElsewhere <= free) return { root: join(shared, name) }
-  return { root: elsewhere, told: `${shared} has ${free} bytes free, fewer than ${wantedBytes}: attempt files go to ${elsewhere}` }
-}
+/** Where workers make their folders: in shared memory, for attempt files live for seconds; else in the temporary folder. */
+const attemptRoots = (): string[] =>
+  ['/dev/shm', tmpdir()].filter((folder) => existsSync(folder)).map((folder) => join(folder, `darkroom-attempts-${userInfo().uid}`))
 
 /**
- * Makes the worker's own folder under `root`, and removes those of dead workers of this host: a killed one could not do
- * it itself.
+ * Makes the worker's own folder, and removes those of dead workers of this host: a killed one could not do it itself.
+ * `roots`: where it may be; the first that has room is taken, or else the one with the most.
+ * @throws DarkroomError `disk.full`
  */
-export async function openAttemptFolder(root: string, host: string, epoch: string): Promise<string> {
-  await onDisk(root, mkdir(root, { recursive: true, mode: 0o700 }))
-  for (const name of await readdir(root)) {
-    const [owner, pid] = name.split('-')
-    if (owner === host && !isAlive(Number(pid))) await rm(join(root, name), { recursive: true, force: true })
+export async function openAttemptFolder(
+  host: string,
+  epoch: string,
+  roots = attemptRoots(),
+): Promise<{ folder: string; /** Why it is not where it should be. */ told?: string }> {
+  const places: { root: string; free: number }[] = []
+  for (const root of roots) {
+    await onDisk(root, mkdir(root, { recursive: true, mode: 0o700 }))
+    for (const name of await readdir(root)) {
+      const [owner, pid] = name.split('-')
+      if (owner === host && !isAlive(Number(pid))) await rm(join(root, name), { recursive: true, force: true })
+    }
+    places.push({ root, free: await roomIn(root) })
   }
-  const own = join(root, `${host}-${process.pid}-${epoch}`)
-  await onDisk(own, mkdir(own, { mode: 0o700 }))
-  return own
+  const [first = { root: '', free: 0 }] = places
+  const place = places.find(({ free }) => free >= wantedBytes) ?? places.reduce((most, each) => (each.free > most.free ? each : most), first)
+  const folder = join(place.root, `${host}-${process.pid}-${epoch}`)
+  await onDisk(folder, mkdir(folder, { mode: 0o700 }))
+  if (place === first) return { folder }
+  return { folder, told: `${first.root} has ${first.free} bytes free, fewer than ${wantedBytes}: attempt files go to ${place.root}` }
 }
