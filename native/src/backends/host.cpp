@@ -84,6 +84,7 @@ struct HostBuffer : Buffer {
     if (!mapped) throw Error("DR_OUT_OF_MEMORY", "the system has no " + std::to_string(size) + " bytes of memory left");
     bytes = held = size;
     kind = kind_;
+    isZeroed = true;
   }
   ~HostBuffer() override { std::free(mapped); }
 };
