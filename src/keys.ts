@@ -74,6 +74,9 @@ export const keys = {
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
   /** What attempts have reserved of it, and what they wait for, by attempt. */
   reservations: (deviceId: string) => `darkroom:{device:${deviceId}}:reservations`,
+  /** What the workers of a host have promised of its RAM, by worker; and what they hold for an API key. */
+  hostMemory: (host: string) => `darkroom:{host:${host}}:promised`,
+  keyMemory: (principal: string) => `darkroom:{${principal}}:promised`,
   /** Analytics of its memory, as its worker publishes them. */
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
   /** The last recorded state of each present device, by device id; and the newest events of all devices, by number. */

@@ -90,6 +90,8 @@ export class WorkerNode {
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
+  /** The step that reserved the device last. */
+  #reserving: Attempt | undefined
   #hasCompleted = true
   #draining: Promise<void> | undefined
 
@@ -108,6 +110,7 @@ export class WorkerNode {
       publish: () => this.#publish(),
       fail: (reason) => parts.failure.resolve(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
+      promises: { redis, host: parts.host, keyQuota: config.keyMemory, reserved: () => this.#unloadedBytes() },
       publishAnalytics: (analytics) => publishAnalytics(redis, device, analytics),
     })
     this.#runner = new StepRunner({
@@ -116,7 +119,11 @@ export class WorkerNode {
       log,
       taker: (lane) => ({ worker: this.id, device, exactnessKey: lane === 'gpu' ? exactness.key : '' }),
       tools: (attempt) => this.#toolsOf(attempt),
-      reserve: (attempt, signal) => this.#reserve(attempt.id, this.#needOf(attempt), stepWaitMs, signal),
+      reserve: async (attempt, signal) => {
+        const reservation = await this.#reserve(attempt.id, this.#needOf(attempt), stepWaitMs, signal)
+        this.#reserving = attempt
+        return reservation
+      },
       maxInARow: config.stepsInARow,
       onCompleted: () => (this.#hasCompleted = true),
     })
@@ -215,6 +222,16 @@ export class WorkerNode {
     const ids = models.map(({ id }) => id)
     const modelBytes = ids.reduce((sum, id) => sum + this.#monitor.bytesOf(id), 0)
     return { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority }
+  }
+
+  /** Bytes of RAM that the step on the device has reserved for its models and that these have not taken yet. */
+  #unloadedBytes(): number {
+    const { child, ready } = this.#parts
+    const isRunning = this.#runner.running.some(({ key }) => key === this.#reserving?.stepKey)
+    if (!isRunning || ready.hardware.kind !== 'cpu') return 0
+    const resident = new Set(child.heartbeat?.models.map(({ id }) => id))
+    const missing = this.#reserving?.models.filter(({ id }) => !resident.has(id)) ?? []
+    return missing.reduce((sum, { id }) => sum + this.#monitor.bytesOf(id), 0)
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {

@@ -129,7 +129,7 @@ Devices openHost();
 Devices openCuda();
 Devices openD3d12();
 
-/** The machine's RAM, where pinned memory comes from. */
+/** The machine's RAM, where pinned memory comes from; limits of cgroups are the caller's to know. */
 Figures systemFigures();
 
 /** The backends in this build, best first. */
