@@ -1,5 +1,5 @@
 -- bookMemory: books bytes of a pool for one holder beside what the others have booked: of the RAM of a host, which its
---   workers share, or of what an API key may hold. A booking ends with its time, so that a dead holder's goes by itself.
+--   workers share, or of what an API key may hold. A booking ends with its time, so a dead holder's goes by itself.
 -- KEYS[1] bookings of the pool: holder → `<bytes> <until>`
 -- ARGV[1] holder   ARGV[2] bytes that it holds   ARGV[3] bytes more that it asks for   ARGV[4] bytes there are for all
 -- ARGV[5] time to live, ms

@@ -58,11 +58,14 @@ const Environment = z.object({
     .enum(['standard', 'strict'])
     .default('standard')
     .describe('standard: the append-only file is synced every second; strict: before each answer'),
-  DARKROOM_MAXMEMORY: size.default('0')
+  DARKROOM_MAXMEMORY: size
+    .default('0')
     .describe('maximum memory of the private Redis (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
-  DARKROOM_MIN_FREE_DISK: size.default('256mb')
+  DARKROOM_MIN_FREE_DISK: size
+    .default('256mb')
     .describe('free space of the data folder below which submits are refused (512mb, 4gb); 0 is no limit'),
-  DARKROOM_KEY_MEMORY: size.default('16gb')
+  DARKROOM_KEY_MEMORY: size
+    .default('16gb')
     .describe('maximum of all allocations that an API key holds at a time, in all of the farm (512mb, 4gb); 0 is no limit'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)

@@ -202,7 +202,9 @@ export function asRedisError(error: unknown): unknown {
     return redisError('unavailable', `Redis refuses for now: ${message}`, { cause: error, remedy })
   }
   if (
-    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|Reached the max retries|aborted due to connection close/.test(message)
+    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|Reached the max retries|aborted due to connection close/.test(
+      message,
+    )
   ) {
     return redisError('unavailable', `Redis did not answer: ${message}`, { cause: error })
   }

@@ -343,8 +343,8 @@ class KeptRole implements Role {
 }
 
 /**
- * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on a
- * full disk for instance: the work goes on without.
+ * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on
+ * a full disk for instance: the work goes on without.
  */
 function openLog(path: string): number | Error {
   try {

@@ -1,6 +1,6 @@
 /**
- * Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. What killed
- * writers have left is removed at the start and once a minute.
+ * Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. What
+ * killed writers have left is removed at the start and once a minute.
  */
 import { randomUUID } from 'node:crypto'
 import { keys } from '../keys.ts'
@@ -43,10 +43,7 @@ export class Collector {
 
   constructor(parts: CollectorParts) {
     this.#parts = parts
-    this.#tickers = [
-      new Ticker(collectMs, () => this.#turn(), this.#failed),
-      new Ticker(sweepMs, () => this.#sweep(), this.#failed),
-    ]
+    this.#tickers = [new Ticker(collectMs, () => this.#turn(), this.#failed), new Ticker(sweepMs, () => this.#sweep(), this.#failed)]
   }
 
   readonly #failed = (error: unknown): void => this.#parts.log.warn({ err: error }, 'artifacts were not collected')

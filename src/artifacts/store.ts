@@ -62,7 +62,7 @@ export class FileArtifactStore implements ArtifactStore {
     const file = join(this.#folder, 'store-id')
     const known = await readFile(file, 'utf8').catch(() => '')
     if (known !== '') return known.trim()
-    // Two first users may race: a link is made by one of them only, and only to a file that is whole; both read the same.
+    // Two first users may race: a link is made by one of them only, and only to a file that is whole.
     await this.#write(Buffer.from(randomUUID()), false, async (part) => {
       await link(part, file).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'EEXIST') throw error

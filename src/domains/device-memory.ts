@@ -3,8 +3,8 @@
  * for speed.
  *
  * Sizes and offsets are bytes. An unknown figure is null, never 0. Ids are never used twice; fresh memory holds zeros,
- * never what its last owner left. An allocation goes with its release, its owner's, its time or the end of the memory, whichever
- * comes first; its id is invalid at once, and its memory goes back when the last copy that uses it has ended.
+ * never what its last owner left. An allocation goes with its release, its owner's, its time or the end of the memory,
+ * whichever comes first; its id is invalid at once, and its memory goes back when the last copy that uses it has ended.
  */
 import type { DarkroomError } from '../errors.ts'
 import './device/errors.ts'

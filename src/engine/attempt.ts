@@ -226,8 +226,8 @@ export class AttemptPort {
   }
 
   /**
-   * Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. A full
-   * disk is waited for, as a worker is: it is no fault of the session's.
+   * Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. A
+   * full disk is waited for, as a worker is: it is no fault of the session's.
    */
   #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
     const { attempts, lane } = this.#engine.registry.operations[attempt.step] ?? { attempts: 1 }

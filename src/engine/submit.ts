@@ -88,7 +88,8 @@ export class Submissions {
     this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
     const { data, minFreeDisk } = parts.config
     this.#room = recent(1000, async () => {
-      for (const folder of ['artifacts', 'redis']) await requireRoom(join(data, folder), minFreeDisk, 'accepting sessions (DARKROOM_MIN_FREE_DISK)')
+      for (const folder of ['artifacts', 'redis'])
+        await requireRoom(join(data, folder), minFreeDisk, 'accepting sessions (DARKROOM_MIN_FREE_DISK)')
     })
   }
 

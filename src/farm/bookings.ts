@@ -1,6 +1,6 @@
 /**
- * Bytes of pools that several workers share: each books what it has promised, and asks before it promises more. A pool is
- * the RAM of a host, or what one API key may hold in the farm.
+ * Bytes of pools that several workers share: each books what it has promised, and asks before it promises more. A pool
+ * is the RAM of a host, or what one API key may hold in the farm.
  */
 import { runScript, type Redis } from '../redis.ts'
 
@@ -16,8 +16,14 @@ export interface Booking {
   limit: number
 }
 
-/** Books at once for all holders of a pool. `others`: bytes that the others have booked. */
-export async function bookMemory(redis: Redis, pool: string, holder: string, { held, more, limit }: Booking): Promise<{ isBooked: boolean; others: number }> {
+/** `others`: bytes that the other holders have booked. */
+export interface Booked {
+  isBooked: boolean
+  others: number
+}
+
+/** Books what a holder has and asks for, at once for all holders of the pool. */
+export async function bookMemory(redis: Redis, pool: string, holder: string, { held, more, limit }: Booking): Promise<Booked> {
   const [is, others] = await runScript(redis, 'bookMemory', pool, [holder, held, more, Math.floor(limit), bookingMs])
   return { isBooked: is === 'booked', others: Number(others) }
 }

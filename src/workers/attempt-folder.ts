@@ -9,7 +9,7 @@ import { onDisk, roomIn } from '../disk.ts'
 /** Room that a worker wants for the files of its attempts, bytes: those of a picture of four million pixels. */
 const wantedBytes = 64 << 20
 
-/** Where workers make their folders: in shared memory, for attempt files live for seconds; else in the temporary folder. */
+/** Where workers make their folders: shared memory, for attempt files live for seconds; else the temporary folder. */
 const attemptRoots = (): string[] =>
   ['/dev/shm', tmpdir()].filter((folder) => existsSync(folder)).map((folder) => join(folder, `darkroom-attempts-${userInfo().uid}`))
 
@@ -33,7 +33,8 @@ export async function openAttemptFolder(
     places.push({ root, free: await roomIn(root) })
   }
   const [first = { root: '', free: 0 }] = places
-  const place = places.find(({ free }) => free >= wantedBytes) ?? places.reduce((most, each) => (each.free > most.free ? each : most), first)
+  const place =
+    places.find(({ free }) => free >= wantedBytes) ?? places.reduce((most, each) => (each.free > most.free ? each : most), first)
   const folder = join(place.root, `${host}-${process.pid}-${epoch}`)
   await onDisk(folder, mkdir(folder, { mode: 0o700 }))
   if (place === first) return { folder }

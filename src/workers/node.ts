@@ -18,6 +18,7 @@ import type { Lane, OperationTable } from '../domains/operation.ts'
 import type { Exactness } from '../domains/values.ts'
 import type { Attempt, AttemptPort } from '../engine/attempt.ts'
 import type { DarkroomError } from '../errors.ts'
+import { bookMemory } from '../farm/bookings.ts'
 import type { DeviceLease } from '../farm/device-lease.ts'
 import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWorker } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
@@ -110,7 +111,12 @@ export class WorkerNode {
       publish: () => this.#publish(),
       fail: (reason) => parts.failure.resolve(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
-      promises: { redis, host: parts.host, keyQuota: config.keyMemory, reserved: () => this.#unloadedBytes() },
+      promises: {
+        keyQuota: config.keyMemory,
+        reserved: () => this.#unloadedBytes(),
+        bookRam: (booking) => bookMemory(redis, keys.hostMemory(parts.host), this.id, booking),
+        bookKey: (principal, booking) => bookMemory(redis, keys.keyMemory(principal), this.id, booking),
+      },
       publishAnalytics: (analytics) => publishAnalytics(redis, device, analytics),
     })
     this.#runner = new StepRunner({

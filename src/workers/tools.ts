@@ -281,7 +281,10 @@ export class AttemptTools implements Tools {
       } catch (error) {
         const { stepKey } = this.#options.attempt
         if (this.isAbandoned || performance.now() > until) {
-          this.#options.log.warn({ step: stepKey, call: made.call, err: error }, 'the last checkpoint was not kept; the step goes on from the one before')
+          this.#options.log.warn(
+            { step: stepKey, call: made.call, err: error },
+            'the last checkpoint was not kept; the step goes on from the one before',
+          )
           return undefined
         }
       }

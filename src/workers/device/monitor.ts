@@ -50,7 +50,7 @@ export interface MonitorOptions {
    */
   reserve(bytes: number): Promise<Reservation>
   /** Who asks for memory that is promised before it is used. */
-  promises: Omit<PromisedOptions, 'own' | 'principal' | 'worker'>
+  promises: Omit<PromisedOptions, 'own' | 'principal'>
   /** The device is lost with all that was held of it: only a new process can use it again. */
   fail(reason: DarkroomError): void
 }
@@ -78,7 +78,7 @@ export class DeviceMonitor {
     this.#owners = new Owners({ target, memory: own.memory, sessions, analytics: this.#analytics, log })
     this.#relief = new PressureRelief({ device: target.device, child, log })
     const principal = (owner: string): Promise<string> => this.#owners.principal(owner)
-    this.#promised = new PromisedMemory({ ...options.promises, own, principal, worker: target.worker })
+    this.#promised = new PromisedMemory({ ...options.promises, own, principal })
     this.#ticker = new Ticker(
       sampleMs,
       () => this.#turn(),

@@ -1,22 +1,20 @@
 /**
  * Memory that is promised before it is used. The system counts a page only when it is written, so two workers, or two
  * allocations of one, could be promised the same RAM, and the kernel would kill one of them later. So what is promised
- * counts: of the host's RAM all that its workers have promised together and nobody has touched yet, and of an API key all
- * that it holds in the farm.
+ * counts: of the host's RAM all that its workers have promised together and nobody has touched yet, and of an API key
+ * all that it holds in the farm.
  */
 import type { AllocationInfo } from '../../domains/device-memory.ts'
 import { memoryError } from '../../domains/memory/errors.ts'
-import { bookMemory } from '../../farm/bookings.ts'
-import { keys } from '../../keys.ts'
-import type { Redis } from '../../redis.ts'
+import type { Booked, Booking } from '../../farm/bookings.ts'
 import type { OwnDevice } from './open.ts'
 
 export interface PromisedOptions {
-  redis: Redis
-  /** The worker and its host. */
-  worker: string
-  host: string
   own: OwnDevice
+  /** Books what this worker holds, and asks for more, of the RAM that all workers of its host share. */
+  bookRam(booking: Booking): Promise<Booked>
+  /** The same of what one API key may hold in the farm. */
+  bookKey(principal: string, booking: Booking): Promise<Booked>
   /** Maximum of what an API key may hold in the farm, bytes; 0 is no limit. */
   keyQuota: number
   /** Whose an owner's allocations are: `key:<id>`, or `key:local`. */
@@ -100,25 +98,28 @@ export class PromisedMemory {
   }
 
   async #bookRam(more: number, free: number): Promise<void> {
-    const { host, redis, worker } = this.#options
     const held = this.#ownRam()
-    const { isBooked, others } = await bookMemory(redis, keys.hostMemory(host), worker, { held, more, limit: more === 0 ? 0 : free * (1 - spare) })
+    const { isBooked, others } = await this.#options.bookRam({ held, more, limit: more === 0 ? 0 : free * (1 - spare) })
     this.#othersRam = others
     if (isBooked) return
     const promised = held + others
-    throw memoryError('exhausted', `${more} bytes do not fit into system RAM: it has ${free} bytes free, of which ${promised} are promised already`, {
-      field: 'bytes',
-      details: { need: more, free, promised },
-      remedy: 'Release allocations on this host, or ask for fewer bytes.',
-    })
+    throw memoryError(
+      'exhausted',
+      `${more} bytes do not fit into system RAM: it has ${free} bytes free, of which ${promised} are promised already`,
+      {
+        field: 'bytes',
+        details: { need: more, free, promised },
+        remedy: 'Release allocations on this host, or ask for fewer bytes.',
+      },
+    )
   }
 
   /** Nobody limits this machine's own user. */
   async #bookQuota(principal: string, more: number): Promise<void> {
-    const { keyQuota: limit, redis, worker } = this.#options
+    const { keyQuota: limit } = this.#options
     if (principal === 'key:local' || limit === 0) return
     const held = this.#heldBy(principal)
-    const { isBooked, others } = await bookMemory(redis, keys.keyMemory(principal), worker, { held, more, limit })
+    const { isBooked, others } = await this.#options.bookKey(principal, { held, more, limit })
     if (isBooked) return
     throw memoryError('quota', `${more} bytes more pass the quota of ${limit} bytes of this API key, which holds ${held + others}`, {
       field: 'bytes',
@@ -136,7 +137,7 @@ export class PromisedMemory {
     return [...this.#asked].reduce((sum, each) => sum + (each.principal === principal ? each.bytes : 0), made)
   }
 
-  /** What this worker has promised of the host's RAM, and nobody has touched: by the books, less what the process has grown. */
+  /** What this worker has promised of the host's RAM and nobody has touched: the books, less what the process grew. */
   #ownRam(): number {
     const { index, memory } = this.#options.own
     const { pinned, reserved } = memory.usage(index ?? 0)

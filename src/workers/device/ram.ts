@@ -1,7 +1,7 @@
 /**
- * System RAM as this process may use it: the machine's, or less where a cgroup above it has a limit. Every level counts,
- * not the innermost alone: a limit of an ancestor holds for all below it, and its use is that of all of them. Sources:
- * `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst` of Linux, proc(5).
+ * System RAM as this process may use it: the machine's, or less where a cgroup above it has a limit. Every level
+ * counts, not the innermost alone: a limit of an ancestor holds for all below it, and its use is that of all of them.
+ * Sources: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst` of Linux, proc(5).
  */
 import { readFileSync } from 'node:fs'
 import { freemem, totalmem } from 'node:os'
@@ -49,11 +49,11 @@ function machineRam(read: ReadText): Level {
 
 /** Folders of the memory cgroups of this process, the innermost first, as far as they are mounted. */
 function cgroupsOf(read: ReadText): { path: string; version: 1 | 2 }[] {
-  const own = (read('/proc/self/cgroup') ?? '').split('\n').flatMap((line) => {
+  const own = (read('/proc/self/cgroup') ?? '').split('\n').flatMap((line): { version: 1 | 2; path: string }[] => {
     const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? []
     if (path === undefined) return []
-    if (controllers === '') return [{ version: 2 as const, path }]
-    return controllers?.split(',').includes('memory') ? [{ version: 1 as const, path }] : []
+    if (controllers === '') return [{ version: 2, path }]
+    return controllers?.split(',').includes('memory') ? [{ version: 1, path }] : []
   })
   return own.flatMap(({ version, path }) => {
     const mount = mountOf(version, read)
@@ -61,7 +61,9 @@ function cgroupsOf(read: ReadText): { path: string; version: 1 | 2 }[] {
     // A container may see a part of the tree only: what is mounted is its `root`.
     const below = mount.root === '/' ? path : path === mount.root || path.startsWith(`${mount.root}/`) ? path.slice(mount.root.length) : '/'
     const parts = below.split('/').filter((part) => part !== '' && part !== '..')
-    return parts.map((_, i) => ({ version, path: join(mount.point, ...parts.slice(0, parts.length - i)) })).concat({ version, path: mount.point })
+    return parts
+      .map((_, i) => ({ version, path: join(mount.point, ...parts.slice(0, parts.length - i)) }))
+      .concat({ version, path: mount.point })
   })
 }
 
@@ -71,13 +73,15 @@ function mountOf(version: 1 | 2, read: ReadText): { root: string; point: string 
     const [head = '', tail = ''] = line.split(' - ')
     const [, , , root = '/', point = ''] = head.split(' ')
     const [type, , options = ''] = tail.split(' ')
-    if (version === 2 ? type === 'cgroup2' : type === 'cgroup' && options.split(',').includes('memory')) return { root, point: unescaped(point) }
+    if (version === 2 ? type === 'cgroup2' : type === 'cgroup' && options.split(',').includes('memory'))
+      return { root, point: unescaped(point) }
   }
   return undefined
 }
 
 /** A space and its like in a path of mountinfo are octal. */
-const unescaped = (path: string): string => path.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+const unescaped = (path: string): string =>
+  path.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
 
 /** Limit and use of one cgroup; undefined for one without a limit. */
 function levelOf(path: string, version: 1 | 2, read: ReadText): Level | undefined {
