@@ -87,7 +87,7 @@ export class Submissions {
     this.#models = recent(10_000, () => discoverModels(parts.config.models))
     this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
     const { data, minFreeDisk } = parts.config
-    this.#room = recent(1000, async () => {
+    this.#room = recent(250, async () => {
       for (const folder of ['artifacts', 'redis'])
         await requireRoom(join(data, folder), minFreeDisk, 'accepting sessions (DARKROOM_MIN_FREE_DISK)')
     })

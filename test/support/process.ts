@@ -18,6 +18,8 @@ export interface ProcessOptions {
   env: Record<string, string | undefined>
   /** Modules loaded before the program. */
   preload?: string[]
+  /** Program and arguments that run it somewhere else, as `SmallDisks` has them. */
+  inside?: readonly string[]
   /** Where its standard error goes. */
   log: string
 }
@@ -55,9 +57,10 @@ export class GroupProcess {
 
   /** Resolves when it has said that it is ready. @throws Error with the end of its log when it ends before that. */
   async start(): Promise<void> {
-    const { entry, args, env, preload = [], log } = this.#options
+    const { entry, args, env, preload = [], inside = [], log } = this.#options
     const imports = ['tsx', ...preload].flatMap((module) => ['--import', module])
-    const child = spawn(process.execPath, [...imports, entry, ...args], {
+    const [program = '', ...rest] = [...inside, process.execPath, ...imports, entry, ...args]
+    const child = spawn(program, rest, {
       cwd: root,
       env,
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findRedis } from '../../host/places.mjs'
 import { readConfig } from '../../src/config.ts'
+import { smallDisks, type SmallDisks } from './small-disk.ts'
 import { started } from './started.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
 
@@ -24,12 +25,16 @@ export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> 
    * refused.
    */
   cluster?: boolean
+  /** Its files lie on a disk of so many bytes, which a test can fill. */
+  diskBytes?: number
 }
 
 export interface TestRedis {
   /** `unix:/path`; the same after `restart`. */
   readonly url: string
   readonly folder: string
+  /** The one that its folder lies on. */
+  readonly disks: SmallDisks | undefined
   readonly pid: number
   /** SIGKILL, as a crash would end it; resolves when it is gone. */
   kill(): Promise<void>
@@ -41,11 +46,17 @@ export interface TestRedis {
   stop(): Promise<void>
 }
 
-export async function startTestRedis({ cluster = kind === 'cluster', ...options }: TestRedisOptions = {}): Promise<TestRedis> {
+export async function startTestRedis({ cluster = kind === 'cluster', diskBytes, ...options }: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-redis-'))
   const home = readConfig().home
+  const disks = diskBytes === undefined ? undefined : await smallDisks({ [folder]: diskBytes })
   const start = async (): Promise<RedisServer> => {
-    const command = cluster ? { command: await clusterProgram(folder, options.command ?? (await findRedis(home))?.command ?? '') } : {}
+    const redis = options.command ?? (await findRedis(home))?.command ?? ''
+    const command = disks
+      ? { command: await insideProgram(`${folder}.sh`, redis, disks) }
+      : cluster
+        ? { command: await clusterProgram(folder, redis) }
+        : {}
     const running = await startRedis({ durability: 'standard', home, ...options, ...command, folder })
     void running.exited.then(started(running.pid))
     return running
@@ -54,6 +65,7 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
   return {
     url: server.url,
     folder,
+    disks,
     get pid() {
       return server.pid
     },
@@ -70,9 +82,17 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
     },
     stop: async () => {
       await server.stop()
+      await disks?.[Symbol.asyncDispose]()
+      await rm(`${folder}.sh`, { force: true })
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** A program that starts this Redis where the disks are. */
+async function insideProgram(program: string, redis: string, { inside }: SmallDisks): Promise<string> {
+  await writeFile(program, `#!/bin/sh\nexec ${inside.join(' ')} '${redis}' "$@"\n`, { mode: 0o700 })
+  return program
 }
 
 /**
