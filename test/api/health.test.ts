@@ -103,6 +103,29 @@ it('without Redis: alive, not ready, and every other answer is 503 with Retry-Af
   }
 })
 
+it('a Redis that takes no writes, as after a fail-over: reads are answered, the rest is retryable, and nothing is ready', async () => {
+  const own = await startHarness()
+  try {
+    const { id } = (await own.client.post('/v1/sessions', sketchOf('x'))).json
+    await own.redis.replicaof('127.0.0.1', 1)
+    for (const [method, path, body] of [
+      ['POST', '/v1/sessions', sketchOf('y')],
+      ['POST', `/v1/sessions/${id}/cancel`, undefined],
+      ['POST', `/v1/sessions/${id}/pause`, undefined],
+    ] as const) {
+      const answer = await own.client.request(method, path, { ...(body && { body }) })
+      expect(answer.json, path).toMatchObject({ status: 503, code: 'redis.unavailable', class: 'transient' })
+      expect(answer.json.remedy).toMatch(/fail-over.*Idempotency-Key/)
+    }
+    expect((await own.client.get(`/v1/sessions/${id}`)).status).toBe(200)
+    expect((await own.client.get('/v1/ready')).json).toMatchObject({ status: 503, reasons: [expect.stringMatching(/READONLY/)] })
+    await own.redis.replicaof('NO', 'ONE')
+    await expect.poll(async () => (await own.client.post('/v1/sessions', sketchOf('z'))).status, { timeout: 10_000 }).toBe(202)
+  } finally {
+    await own.stop()
+  }
+})
+
 it('above 80 % of maxmemory submits are refused, reads are not', async () => {
   const own = await startHarness()
   try {

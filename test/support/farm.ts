@@ -62,6 +62,8 @@ export interface FarmOptions extends WorkerOptions {
   proxied?: boolean
   /** Data and attempt files of its processes lie on disks of so many bytes, which a test can fill. */
   disks?: { data: number; attempts: number }
+  /** A file that its processes write their logs to, all of them. */
+  ownLog?: string
   /** Processes of this kind die at crash points that the test arms, and they alone sweep; needs a `module`. */
   dying?: Kind
 }
@@ -205,7 +207,7 @@ export class Farm extends User implements AsyncDisposable {
     const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
     const inside = this.#disks?.inside ?? []
-    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, inside, log })
+    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, inside, log, ownLog: this.#options.ownLog })
     this.apis.push(api)
     await api.start()
     this.#clients.set(api, new ApiClient(api.ready))
@@ -226,6 +228,7 @@ export class Farm extends User implements AsyncDisposable {
       env: { ...this.#env, ...env },
       preload,
       inside: this.#disks?.inside ?? [],
+      ownLog: this.#options.ownLog,
       log: join(this.folder, `${name}.log`),
     })
     this.workers.push(worker)
