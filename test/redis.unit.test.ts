@@ -17,7 +17,11 @@ describe('what Redis refuses for now', () => {
   ]
   it.each(refusals)('is unavailable, with its own remedy: %s', (message) => {
     // As Redis 7 and 6.2 tell it from inside a script, too.
-    for (const told of [message, `${message} script: 0123, on @user_script:4.`, `ERR Error running script (call to f_0123): @user_script:4: -${message}`]) {
+    for (const told of [
+      message,
+      `${message} script: 0123, on @user_script:4.`,
+      `ERR Error running script (call to f_0123): @user_script:4: -${message}`,
+    ]) {
       const error = asRedisError(new Error(told))
       expect(error).toMatchObject({ code: 'redis.unavailable', class: 'transient', message: `Redis refuses for now: ${told}` })
       expect((error as DarkroomError).remedy).toMatch(/^.{20,} Then send the same request again with the same Idempotency-Key\.$/)

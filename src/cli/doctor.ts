@@ -193,7 +193,12 @@ async function running({ data: folder, port }: Config): Promise<Finding[]> {
         .join(', ') || 'no worker'
     const is = `${url}${holder?.pid ? `, pid ${holder.pid}` : ''}: ${list}`
     const dropped = workers.reduce((sum, worker) => sum + worker.logLinesDropped, logLinesDropped)
-    const logs = { what: 'logs', ok: false, is: `${dropped} lines could not be written`, remedy: `Free space on the disk of ${folder}/logs.` }
+    const logs = {
+      what: 'logs',
+      ok: false,
+      is: `${dropped} lines could not be written`,
+      remedy: `Free space on the disk of ${folder}/logs.`,
+    }
     return [
       { what: 'running', ok: reasons.length === 0, is, ...(reasons.length > 0 && { remedy: reasons.join('; ') }) },
       ...(dropped > 0 ? [logs] : []),

@@ -207,7 +207,16 @@ export class Farm extends User implements AsyncDisposable {
     const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
     const inside = this.#disks?.inside ?? []
-    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, inside, log, ownLog: this.#options.ownLog })
+    const api = new GroupProcess({
+      name,
+      entry: join(root, 'test/support/api.ts'),
+      args,
+      env,
+      preload,
+      inside,
+      log,
+      ownLog: this.#options.ownLog,
+    })
     this.apis.push(api)
     await api.start()
     this.#clients.set(api, new ApiClient(api.ready))

@@ -74,11 +74,12 @@ export class GroupProcess {
     this.#exited = once(child, 'exit').then(([code, signal]) => ({ code: code as number | null, signal: signal as NodeJS.Signals | null }))
     child.stderr?.on('data', (text: Buffer) => appendFileSync(log, text))
     const ready = new Promise<string>((resolve) => {
-      if (child.stdout) createInterface(child.stdout).on('line', (line) => {
-        const message = JSON.parse(line) as Record<string, unknown>
-        if (typeof message['ready'] === 'string') resolve(message['ready'])
-        for (const listener of this.#said.splice(0)) listener(message)
-      })
+      if (child.stdout)
+        createInterface(child.stdout).on('line', (line) => {
+          const message = JSON.parse(line) as Record<string, unknown>
+          if (typeof message['ready'] === 'string') resolve(message['ready'])
+          for (const listener of this.#said.splice(0)) listener(message)
+        })
     })
     const late = delay(startMs, undefined, { ref: false })
     const first = await Promise.race([ready, this.#exited.then(() => undefined), late])

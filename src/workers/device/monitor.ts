@@ -132,7 +132,8 @@ export class DeviceMonitor {
 
   async #turn(): Promise<void> {
     await this.#owners.releaseOutlived()
-    await this.#promised.renew()
+    // Not awaited: with Redis away the figures are still looked at.
+    this.#promised.renew().catch((error: unknown) => this.#options.log.debug({ err: error }, 'promised memory was not booked'))
     await this.#sample()
     // A relief step may wait for the step that runs; the turn does not wait for it.
     void this.#relief.relieve()

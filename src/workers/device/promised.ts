@@ -43,6 +43,9 @@ export class PromisedMemory {
   readonly #principals = new Map<number, string>()
   /** RAM of this process before anything was allocated, and now. */
   readonly #baseBytes = ownBytes()
+  /** Who had something booked of a quota when it was last renewed, or since. */
+  readonly #booked = new Set<string>()
+  #renewing: Promise<void> | undefined
   #othersRam = 0
   #booking: Promise<void> = Promise.resolve()
 
@@ -64,6 +67,7 @@ export class PromisedMemory {
     const asked = { bytes, isRam, principal }
     try {
       await this.#inTurn(async () => {
+        this.#booked.add(principal)
         await this.#bookQuota(principal, bytes)
         if (isRam) await this.#bookRam(bytes, free)
         this.#asked.add(asked)
@@ -71,23 +75,27 @@ export class PromisedMemory {
       const made = await make()
       this.#principals.set(made.id, principal)
       return made
-    } catch (error) {
-      this.#asked.delete(asked)
-      await this.#inTurn(() => this.#bookQuota(principal, 0))
-      throw error
     } finally {
       this.#asked.delete(asked)
     }
   }
 
-  /** To be called every second: bookings end by themselves. */
+  /** Books what is held now. To be called every second: bookings end by themselves. */
   renew(): Promise<void> {
-    return this.#inTurn(async () => {
-      const live = this.#live()
-      for (const id of this.#principals.keys()) if (!live.has(id)) this.#principals.delete(id)
-      await this.#bookRam(0, 0)
-      for (const principal of new Set(this.#principals.values())) await this.#bookQuota(principal, 0)
-    })
+    this.#renewing ??= this.#inTurn(() => this.#renew()).finally(() => (this.#renewing = undefined))
+    return this.#renewing
+  }
+
+  async #renew(): Promise<void> {
+    const live = this.#live()
+    const before = new Set(this.#booked)
+    this.#booked.clear()
+    for (const [id, principal] of this.#principals)
+      if (live.has(id)) this.#booked.add(principal)
+      else this.#principals.delete(id)
+    await this.#bookRam(0, 0)
+    // Those who hold nothing any more too, once: what they had is theirs to ask for again.
+    for (const principal of new Set([...before, ...this.#booked])) await this.#bookQuota(principal, 0)
   }
 
   /** One booking after another: each replaces the one before, and must know what that asked for. */

@@ -49,10 +49,12 @@ it.each([{ kind: 'upload' }, { kind: 'device', placement: 'committed' }])(
       expect(json.detail).toMatch(/\d+ bytes/)
     }
     await release(client, second)
-    await made(eventually('there is room again', async () => {
-      const answer = await allocate(client, devices[1], most / 2, how)
-      return answer.status === 200 && answer
-    })).then((id) => release(client, id))
+    await made(
+      eventually('there is room again', async () => {
+        const answer = await allocate(client, devices[1], most / 2, how)
+        return answer.status === 200 && answer
+      }),
+    ).then((id) => release(client, id))
     await release(client, first)
   },
 )
@@ -78,7 +80,9 @@ it('a key holds no more than its quota, on all workers together, and another key
   for (const device of devices) {
     const refused = await allocate(alice, device, 40 * MiB, { kind: 'upload' })
     expect(refused.json).toMatchObject({ status: 429, code: 'memory.quota', class: 'resource', field: 'bytes' })
-    expect(refused.json.detail).toContain(`${40 * MiB} bytes more pass the quota of ${64 * MiB} bytes of this API key, which holds ${40 * MiB}`)
+    expect(refused.json.detail).toContain(
+      `${40 * MiB} bytes more pass the quota of ${64 * MiB} bytes of this API key, which holds ${40 * MiB}`,
+    )
     expect(refused.json.remedy).toContain('DARKROOM_KEY_MEMORY')
     expect(Number(refused.headers['retry-after'])).toBeGreaterThan(0)
   }

@@ -31,8 +31,17 @@ describe('system RAM', () => {
     const own = { '/proc/self/cgroup': '0::/box/pod/container\n', '/proc/self/mountinfo': v2 }
     const roomy = cgroup2('/box/pod/container', { 'memory.max': 32 * GiB, 'memory.high': 'max', 'memory.current': GiB })
     expect(ramOf({ ...own, ...roomy })).toMatchObject({ total: 32 * GiB, used: GiB, limit: 32 * GiB })
-    const above = cgroup2('/box', { 'memory.max': 8 * GiB, 'memory.current': 6 * GiB, 'memory.stat': `inactive_file ${GiB}\nactive_file 0` })
-    expect(ramOf({ ...own, ...roomy, ...above })).toEqual({ total: 8 * GiB, used: 5 * GiB, limit: 8 * GiB, source: 'cgroup /sys/fs/cgroup/box' })
+    const above = cgroup2('/box', {
+      'memory.max': 8 * GiB,
+      'memory.current': 6 * GiB,
+      'memory.stat': `inactive_file ${GiB}\nactive_file 0`,
+    })
+    expect(ramOf({ ...own, ...roomy, ...above })).toEqual({
+      total: 8 * GiB,
+      used: 5 * GiB,
+      limit: 8 * GiB,
+      source: 'cgroup /sys/fs/cgroup/box',
+    })
     const between = cgroup2('/box/pod', { 'memory.max': 16 * GiB, 'memory.high': 4 * GiB, 'memory.current': 3 * GiB })
     expect(ramOf({ ...own, ...roomy, ...above, ...between })).toMatchObject({ total: 4 * GiB, used: 3 * GiB, limit: 4 * GiB })
   })
@@ -54,7 +63,10 @@ describe('system RAM', () => {
     const limit = { 'memory.max': 2 * GiB, 'memory.current': GiB }
     const part = '30 23 0:26 /docker/one /sys/fs/cgroup ro - cgroup2 cgroup2 rw'
     for (const path of ['/docker/one', '/docker/one/inner', '/elsewhere', '/'])
-      expect(ramOf({ '/proc/self/cgroup': `0::${path}\n`, '/proc/self/mountinfo': part, ...cgroup2('', limit) })).toMatchObject({ total: 2 * GiB, used: GiB })
+      expect(ramOf({ '/proc/self/cgroup': `0::${path}\n`, '/proc/self/mountinfo': part, ...cgroup2('', limit) })).toMatchObject({
+        total: 2 * GiB,
+        used: GiB,
+      })
     const own = { '/proc/self/cgroup': '0::/../../x\n', '/proc/self/mountinfo': v2 }
     expect(ramOf({ ...own, ...cgroup2('', limit) })).toMatchObject({ total: 2 * GiB })
   })
