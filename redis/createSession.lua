@@ -5,16 +5,16 @@
 --   record, seconds
 -- ARGV[4] deadline, ms from now ('' without one)   ARGV[5] first history entry, without braces and time
 -- ARGV[6] references to copy from (session id of the same shard, or '')
--- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] status it is created with: '' | failed |
---   cancelled   ARGV[9] its error, JSON
+-- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] '' | succeeded | failed | cancelled: it has ended
+--   when it is made   ARGV[9] its output or error, JSON ('' for neither)
 -- ARGV[10] history entry of that end, without braces and time
 -- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
 --   then opened effects
 -- ARGV last  bytes that its history may need until it ends
--- Returns {'created', now} | {'exists', session id, SHA-256 of its body} | {'gone'}: the session to copy references
---   from was deleted
+-- Returns {'created', now, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256 of
+--   its body} | {'gone'}: the session to copy references from was deleted
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local parked, outcome, error, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local parked, outcome, result, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local status = parked == '' and 'queued' or 'running'
 if idempotency ~= '' then
   local known = redis.call('HMGET', idempotency, 'session', 'body')
@@ -62,5 +62,9 @@ if idempotency ~= '' then
   redis.call('EXPIRE', idempotency, ttl)
 end
 record(entry)
-if outcome ~= '' then finish(status, outcome, error ~= '' and 'error' or '', error, last) end
-return { 'created', now }
+local told
+if outcome ~= '' then
+  local field = result ~= '' and (outcome == 'failed' and 'error' or 'output') or ''
+  told = finish(status, outcome, field, result, last)
+end
+return { 'created', now, told and 'parent' or '' }
