@@ -11,7 +11,7 @@
 -- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
 --   then opened effects
 -- ARGV last  bytes that its history may need until it ends
--- Returns {'created', now, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256 of
+-- Returns {'created', when, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256 of
 --   its body} | {'gone'}: the session to copy references from was deleted
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local parked, outcome, result, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -23,12 +23,12 @@ end
 if redis.call('EXISTS', S) == 1 then return { 'exists', sid, bodySha } end
 if copied ~= '' and redis.call('EXISTS', B .. 'session:' .. copied) == 0 then return { 'gone' } end
 
-local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', now, 'inboxed', 0 }
-redis.call('ZADD', B .. 'index:all', now, sid)
-redis.call('ZADD', B .. 'index:status:' .. status, now, sid)
+local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', wall, 'inboxed', 0 }
+redis.call('ZADD', B .. 'index:all', wall, sid)
+redis.call('ZADD', B .. 'index:status:' .. status, wall, sid)
 local i = 12
 for _ = 1, tonumber(ARGV[11]) do
-  redis.call('ZADD', B .. 'index:' .. ARGV[i], now, sid)
+  redis.call('ZADD', B .. 'index:' .. ARGV[i], wall, sid)
   i = i + 1
 end
 local fields = tonumber(ARGV[i])
@@ -43,11 +43,11 @@ set[#set + 1] = 'reserve'
 set[#set + 1] = ARGV[i]
 redis.call('INCRBY', B .. 'reserved', ARGV[i])
 if parked ~= '' then
-  for _, value in ipairs({ 'parked', parked, 'startedAt', now }) do set[#set + 1] = value end
+  for _, value in ipairs({ 'parked', parked, 'startedAt', wall }) do set[#set + 1] = value end
 end
 if deadline ~= '' then
   set[#set + 1] = 'deadlineAt'
-  set[#set + 1] = now + deadline
+  set[#set + 1] = wall + deadline
   set[#set + 1] = 'open:deadline'
   set[#set + 1] = 'timer'
   redis.call('ZADD', B .. 'timers', now + deadline, memberOf('deadline'))
@@ -67,4 +67,4 @@ if outcome ~= '' then
   local field = result ~= '' and (outcome == 'failed' and 'error' or 'output') or ''
   told = finish(status, outcome, field, result, last)
 end
-return { 'created', now, told and 'parent' or '' }
+return { 'created', wall, told and 'parent' or '' }

@@ -1,8 +1,8 @@
 /** Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. */
-import { randomUUID } from 'node:crypto'
+import { takeTurn } from '../clock.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { translated, type Redis } from '../redis.ts'
+import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import type { ArtifactStore } from './store.ts'
 
@@ -56,7 +56,7 @@ export class Collector {
 
   async #turn(): Promise<void> {
     const { redis, artifacts, names, log } = this.#parts
-    if ((await translated(redis.set(keys.collector(), randomUUID(), 'PX', collectMs / 2, 'NX'))) === null) return
+    if (!(await takeTurn(redis, keys.collector(), collectMs / 2))) return
     const removed = await collectArtifacts(artifacts, names)
     if (removed > 0) log.info({ removed }, 'removed artifacts that no session names')
   }

@@ -60,7 +60,10 @@ export interface Session {
   createdAt: number
   startedAt: number | null
   endedAt: number | null
+  /** null without a deadline, and while it pauses or is paused: then the deadline waits too. */
   deadlineAt: number | null
+  /** While it pauses or is paused, what is left of the time to its deadline, ms; null otherwise. */
+  deadlineLeftMs: number | null
   /** Number of commits so far. */
   version: number
 }

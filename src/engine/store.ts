@@ -1,6 +1,6 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`. Nothing else writes a session. */
 import { configError, type DarkroomError, sessionError, workerError, type WireError } from '../errors.ts'
-import { keys, shardOf, splitStepKey } from '../keys.ts'
+import { keys, shardOfMember, splitStepKey } from '../keys.ts'
 import { translated, runScript, type Redis, type ScriptReply } from '../redis.ts'
 import type { Outcome } from './outcome.ts'
 import { childValue, type Effects } from './plan.ts'
@@ -93,7 +93,8 @@ export type TakeReply =
       resourceTries: number
       priority: number
     }
-  | { is: 'leased' | 'early'; until: number }
+  /** Another attempt holds it, or it is tried again later: for so long, ms. */
+  | { is: 'leased' | 'early'; forMs: number }
   | { is: 'paused' | 'closed' | 'stale' | 'elsewhere' }
 
 /** The indexes, besides those of its status, that a session stands in. */
@@ -307,7 +308,7 @@ export class Store {
         priority: Number(priority),
       }
     }
-    if (is === 'leased' || is === 'early') return { is, until: Number(values) }
+    if (is === 'leased' || is === 'early') return { is, forMs: Number(values) }
     return { is: is as 'paused' | 'closed' | 'stale' | 'elsewhere' }
   }
 
@@ -366,11 +367,11 @@ export class Store {
   }
 
   async forget(list: 'outbox' | 'timers', member: string): Promise<void> {
-    await translated(this.#redis.zrem(keys[list](shardOf(member.replace(/^\w+:/, ''))), member))
+    await translated(this.#redis.zrem(keys[list](shardOfMember(member)), member))
   }
 
   /** Makes an outbox entry due again at `dueAt`, if it is still there. */
   async postpone(member: string, dueAt: number): Promise<void> {
-    await translated(this.#redis.zadd(keys.outbox(shardOf(member.replace(/^\w+:/, ''))), 'XX', dueAt, member))
+    await translated(this.#redis.zadd(keys.outbox(shardOfMember(member)), 'XX', dueAt, member))
   }
 }

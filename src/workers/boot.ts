@@ -109,7 +109,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
 
   const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
   closers.push(() => farewell(port.close()))
-  const { device, lease } = await takeDevice(redis, host, ready, owner)
+  const { device, lease } = await takeDevice(redis, host, ready, owner, log)
   closers.push(async () => {
     // The device is free only when the child does not use it any more; and what fails with the child is still told
     // through the port.
@@ -148,13 +148,19 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
  * A GPU has one slot, a CPU as many as there are workers on it: each takes the first that is free.
  * @throws DarkroomError `device.taken`
  */
-async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner: string): Promise<{ device: string; lease: DeviceLease }> {
+async function takeDevice(
+  redis: Redis,
+  host: string,
+  { hardware }: Ready,
+  owner: string,
+  log: Logger,
+): Promise<{ device: string; lease: DeviceLease }> {
   const { kind, uuid, index } = hardware
   const name = `${host}-${kind}-${uuid?.replaceAll('-', '').toLowerCase().slice(0, 8) ?? index}`
-  if (kind !== 'cpu') return { device: name, lease: await leaseDevice(redis, name, owner, true) }
+  if (kind !== 'cpu') return { device: name, lease: await leaseDevice(redis, name, owner, true, log) }
   for (let slot = 0; slot < maxCpuSlots; slot++) {
     const device = `${name}-${slot}`
-    const lease = await leaseDevice(redis, device, owner, false).catch((error: unknown) => {
+    const lease = await leaseDevice(redis, device, owner, false, log).catch((error: unknown) => {
       if (error instanceof DarkroomError && error.code === 'device.taken') return undefined
       throw error
     })

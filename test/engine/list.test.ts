@@ -22,7 +22,7 @@ describe('lists by filter', () => {
   const fill = async (t: TestEngine, count: number): Promise<void> => {
     const id = await t.submit({ tags: ['many'] })
     await t.engine.control(id, 'cancel')
-    const at = await t.engine.reads.now()
+    const at = await t.engine.reads.now(0)
     await t.redis.eval(copy, 1, keys.session('0-').replace(/session:.*/, ''), id, count, at)
     for (let i = 0; i < 5; i++) await t.submit({ tags: ['rare'] })
   }

@@ -133,7 +133,7 @@ describe('a process without the workflow', () => {
       await t.engine.control(id, 'resume')
       const dues: number[] = []
       for (let i = 0; i < 60; i++) {
-        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.reads.now()])
+        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.reads.now(0)])
         dues.push(Number(due) - now)
         await sleep(50)
       }

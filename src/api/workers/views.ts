@@ -1,7 +1,7 @@
 /** Workers as HTTP shows them: the records that they publish. */
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
-import { workerStatuses, type WorkerRecord } from '../../farm/record.ts'
+import { workerStatuses, type HeardWorker, type WorkerRecord } from '../../farm/record.ts'
 import { seesAll } from '../policy.ts'
 import { iso, Time } from '../view.ts'
 
@@ -55,7 +55,7 @@ export const WorkerView = z
   })
   .meta({ id: 'Worker' })
 
-export function presentWorker(worker: WorkerRecord, caller: Caller, nowMs: number): z.infer<typeof WorkerView> {
+export function presentWorker(worker: HeardWorker, caller: Caller): z.infer<typeof WorkerView> {
   const { implementation, backend, reason } = worker.report
   return {
     id: worker.id,
@@ -76,6 +76,6 @@ export function presentWorker(worker: WorkerRecord, caller: Caller, nowMs: numbe
     childPid: worker.childPid,
     startedAt: iso(worker.startedAt),
     seenAt: iso(worker.seenAt),
-    ageS: Math.max(0, (nowMs - worker.seenAt) / 1000),
+    ageS: worker.ageMs / 1000,
   }
 }
