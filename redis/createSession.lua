@@ -11,8 +11,8 @@
 -- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
 --   then opened effects
 -- ARGV last  bytes that its history may need until it ends
--- Returns {'created', when, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256 of
---   its body} | {'gone'}: the session to copy references from was deleted
+-- Returns {'created', when, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256
+--   of its body} | {'gone'}: the session to copy references from was deleted
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local parked, outcome, result, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local status = parked == '' and 'queued' or 'running'

@@ -22,7 +22,7 @@ if clock then
   elseif told and now > fits + 1000 then
     if again == '' then return { 'leapt', last } end
     offset, now = offset + fits - now, fits
-  elseif not told and now > last + 5000 and tonumber(again) ~= last then
+  elseif not told and now > last + 1000 and tonumber(again) ~= last then
     return { 'leapt', last }
   end
   -- Several processes keep it.

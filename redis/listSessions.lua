@@ -1,6 +1,7 @@
--- listSessions: sessions that stand in all of some indexes, newest first. It walks the smallest index and asks the others
---   for each entry; where nothing of a whole stretch is in all of them, it goes on where the others do. Of two large
---   indexes that share little it looks at so many entries and no more: the caller goes on from there, or leaves it.
+-- listSessions: sessions that stand in all of some indexes, newest first. It walks the smallest index and asks the
+--   others for each entry; where nothing of a whole stretch is in all of them, it goes on where the others do. Of two
+--   large indexes that share little it looks at so many entries and no more: the caller goes on from there, or leaves
+--   it.
 -- KEYS[1] an index
 -- ARGV[1] score, ARGV[2] id of the entry to go on after ('+inf' and '' from the newest on)   ARGV[3] sessions at most
 -- ARGV[4] entries looked at, about at most   ARGV further: the other indexes

@@ -6,7 +6,7 @@
  * | --- | --- |
  * | goes on | the farm's time goes with it |
  * | is set back | scripts stay where the time was last; the next keeper goes on from there |
- * | is set forward | scripts go five seconds ahead at most; the next keeper knows by its own monotonic clock that no such time has passed, and goes on from where it was |
+ * | is set forward | scripts go half a second ahead at most; the next keeper knows by its own monotonic clock that no such time has passed, and goes on from where it was |
  * | went on while nobody kept the time | the first keeper sees it stand still for a second, and then believes the wall clock |
  *
  * A keeper's evidence never turns the time back, and the others write it on meanwhile: one whose machine stood still

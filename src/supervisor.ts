@@ -3,8 +3,8 @@
  *
  * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children:
  * they drain and exit when the channel to their parent closes, are started again when they end by themselves (`Backoff`
- * says after how long), and are stopped in reverse order. One data folder has one supervisor: the lock is a listening socket, so
- * it ends with its holder.
+ * says after how long), and are stopped in reverse order. One data folder has one supervisor: the lock is a listening
+ * socket, so it ends with its holder.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'

@@ -8,7 +8,7 @@
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, open, readFile, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { artifactError } from '../errors.ts'
@@ -34,9 +34,21 @@ export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').upda
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
 
+/** Gives a file the time that it has now by its store's own clock. */
+async function rejuvenate(path: string, bytes: number): Promise<void> {
+  const file = await open(path, 'r+')
+  try {
+    await file.truncate(bytes)
+  } finally {
+    await file.close()
+  }
+}
+
 /** Files under `<folder>/<first two digits>/<SHA-256>`, visible by rename only. */
 export class FileArtifactStore implements ArtifactStore {
   readonly #folder: string
+  /** The store's time when it was first asked for, and when that was by this process' own monotonic clock. */
+  #first: { time: number; at: number } | undefined
 
   constructor(folder: string) {
     this.#folder = folder
@@ -64,8 +76,7 @@ export class FileArtifactStore implements ArtifactStore {
     if (known?.size === bytes.byteLength) {
       const present = await readFile(path).catch(() => undefined)
       if (present && sha256Of(present) === sha256) {
-        const now = new Date()
-        const isThere = await utimes(path, now, now).then(
+        const isThere = await rejuvenate(path, bytes.byteLength).then(
           () => true,
           () => false, // collected just now
         )
@@ -105,8 +116,21 @@ export class FileArtifactStore implements ArtifactStore {
     return (await stat(this.#path(sha256)).catch(() => undefined))?.isFile() ?? false
   }
 
+  /**
+   * The time of the store's own clock, which gives files their times, ms: that of a file just written. Where that clock
+   * was set forward meanwhile, the time by which it went on.
+   */
+  async #now(): Promise<number> {
+    const probe = join(this.#folder, `${randomUUID()}.clock`)
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+    await writeFile(probe, '', { mode: 0o600 })
+    const { mtimeMs } = await stat(probe).finally(() => rm(probe, { force: true }))
+    this.#first ??= { time: mtimeMs, at: performance.now() }
+    return Math.min(mtimeMs, this.#first.time + performance.now() - this.#first.at)
+  }
+
   async collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number> {
-    const before = Date.now() - olderThanMs
+    const before = (await this.#now()) - olderThanMs
     const isOld = async (path: string): Promise<boolean> => {
       const known = await stat(path).catch(() => undefined)
       return known !== undefined && known.mtimeMs <= before

@@ -22,7 +22,9 @@ export class Ends {
     const surplus = keep === Infinity ? 0 : Math.min(limit, (await translated(this.#redis.zcard(index))) - keep)
     const [tooMany, tooOld] = await Promise.all([
       surplus > 0 ? translated(this.#redis.zrange(index, '0', String(surplus - 1))) : [],
-      keepS > 0 ? translated(this.#redis.zrangebyscore(index, '-inf', (await this.#reads.now(shard)) - keepS * 1000, 'LIMIT', 0, limit)) : [],
+      keepS > 0
+        ? translated(this.#redis.zrangebyscore(index, '-inf', (await this.#reads.now(shard)) - keepS * 1000, 'LIMIT', 0, limit))
+        : [],
     ])
     return tooMany.length > tooOld.length ? tooMany : tooOld
   }

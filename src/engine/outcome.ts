@@ -1,6 +1,6 @@
 /** How a session ends, as a commit and a creation write it. */
 import { workflowError, type WireError } from '../errors.ts'
-import type { Entry } from './store.ts'
+import type { Entry } from './session.ts'
 import type { Transition } from './transition.ts'
 
 export interface Outcome {

@@ -103,6 +103,9 @@ export interface SessionEvent {
   [more: string]: unknown
 }
 
+/** A history entry before Redis gives it its time. */
+export type Entry = Omit<SessionEvent, 'at'>
+
 /** What `POST /v1/sessions` may say besides the workflow's own input. */
 export const SubmitOptions = z.object({
   priority: z.int().min(0).max(9).default(5),

@@ -6,7 +6,7 @@ import type { Outcome } from './outcome.ts'
 import { childValue, type Effects } from './plan.ts'
 import { acts, type AtPoint, type Script } from './points.ts'
 import { toSession } from './reads.ts'
-import type { ControlVerb, Progress, Session, SessionEvent, Status } from './session.ts'
+import type { ControlVerb, Entry, Progress, Session, Status } from './session.ts'
 import type { Times } from './times.ts'
 
 /** Seconds an idempotency key is remembered. */
@@ -32,9 +32,6 @@ export interface Creation {
   /** One that has ended when it is made: its machine is final at its start, or it never begins. */
   end: Outcome | undefined
 }
-
-/** A history entry before Redis gives it its time. */
-export type Entry = Omit<SessionEvent, 'at'>
 
 /** Why a transition happens; the inbox keeps it when it cannot happen now. */
 export interface Cause {

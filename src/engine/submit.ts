@@ -3,7 +3,17 @@ import { randomInt } from 'node:crypto'
 import type { Config } from '../config.ts'
 import type { Devices } from '../farm/devices.ts'
 import type { WorkerRecord } from '../farm/record.ts'
-import { apiError, DarkroomError, ensureError, fieldProblems, invalidFields, redisError, sessionError, unknownSession, workflowError } from '../errors.ts'
+import {
+  apiError,
+  DarkroomError,
+  ensureError,
+  fieldProblems,
+  invalidFields,
+  redisError,
+  sessionError,
+  unknownSession,
+  workflowError,
+} from '../errors.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
 import { modelError } from '../models/errors.ts'
 import { discoverModels, type Model } from '../models/scan.ts'
@@ -223,29 +233,27 @@ export class Submissions {
     const { input, document, effects, end } = { input: {}, document: null, effects: noEffects, ...begun }
     const workflow = registry.workflow(child.workflow)
     const { sessionId: parent } = splitStepKey(child.stepKey)
-    const reply = await this.#create(
-      {
-        id,
-        workflow: child.workflow,
-        input,
-        document,
-        effects,
-        tags: [],
-        priority,
-        keyId,
-        device,
-        parent,
-        about: { parent },
-        fields: {
-          parent: child.stepKey,
-          invoke: child.invoke,
-          depth: String(child.depth),
-          ...(workflow && !end && promises(workflow, input)),
-        },
-        reserve: workflow && !end ? reserveOf(workflow, input) : 0,
-        end,
+    const reply = await this.#create({
+      id,
+      workflow: child.workflow,
+      input,
+      document,
+      effects,
+      tags: [],
+      priority,
+      keyId,
+      device,
+      parent,
+      about: { parent },
+      fields: {
+        parent: child.stepKey,
+        invoke: child.invoke,
+        depth: String(child.depth),
+        ...(workflow && !end && promises(workflow, input)),
       },
-    )
+      reserve: workflow && !end ? reserveOf(workflow, input) : 0,
+      end,
+    })
     if (reply.created) await this.#opened(id, child.runs ? effects : noEffects, reply.tellsParent)
   }
 

@@ -9,8 +9,8 @@
  *
  * With the leases go the queues of devices and classes that have no worker any more.
  *
- * All due times are the farm's own (`clock.ts`). A process that had no answer from Redis for over a second waits one lease time before
- * it declares any lease dead.
+ * All due times are the farm's own (`clock.ts`). A process that had no answer from Redis for over a second waits one
+ * lease time before it declares any lease dead.
  */
 import { deviceLost } from '../domains/operation.ts'
 import { sessionError } from '../errors.ts'

@@ -39,7 +39,7 @@ export interface HeardWorker extends WorkerRecord {
   ageMs: number
 }
 
-/** For how long its worker's report has been true, s: by the worker's clock until it was published, then by the farm's. */
+/** How old its worker's report is, s: by the worker's clock until it was published, then by the farm's. */
 export const ageOf = ({ seenAt, ageMs, report }: Pick<HeardWorker, 'seenAt' | 'ageMs' | 'report'>): number =>
   Math.max(0, seenAt - report.sampledAt + ageMs) / 1000
 

@@ -123,7 +123,6 @@ describe('a workflow that is final at its start', () => {
     expect(await get(session.id)).toMatchObject({ status: 'succeeded', output: { said } })
     const [made] = (await t.engine.list({ parent: session.id, keyId: null, limit: 5 })).sessions
     expect(made).toMatchObject({ status, parent: session.id })
-    for (let shard = 0; shard < 3; shard++)
-      await eventually('an empty outbox', async () => (await t.redis.zcard(keys.outbox(shard))) === 0)
+    for (let shard = 0; shard < 3; shard++) await eventually('an empty outbox', async () => (await t.redis.zcard(keys.outbox(shard))) === 0)
   })
 })

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { findRedis } from '../../host/places.mjs'
 import { readConfig } from '../../src/config.ts'
 import { started } from './started.ts'
+import { wallClock } from './wall-clock.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
 
 const kind = process.env['TEST_REDIS'] ?? 'single'
@@ -24,6 +25,8 @@ export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> 
    * refused.
    */
   cluster?: boolean
+  /** Its wall clock can be set. */
+  clock?: boolean
 }
 
 export interface TestRedis {
@@ -35,18 +38,27 @@ export interface TestRedis {
   kill(): Promise<void>
   /** SIGSTOP until the returned function is called. */
   freeze(): () => void
+  /** Sets its wall clock off by so many milliseconds; only with `clock`. */
+  setClock(offsetMs: number): Promise<void>
   /** Starts it again on the same files after `kill`. */
   restart(): Promise<void>
   /** Ends it and removes its files. */
   stop(): Promise<void>
 }
 
-export async function startTestRedis({ cluster = kind === 'cluster', ...options }: TestRedisOptions = {}): Promise<TestRedis> {
+export async function startTestRedis({
+  cluster = kind === 'cluster',
+  clock = false,
+  ...options
+}: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-redis-'))
   const home = readConfig().home
+  const redisHere = async (): Promise<string> => (await findRedis(home))?.command ?? ''
+  const settable = clock ? await wallClock(folder, options.command ?? (await redisHere())) : undefined
   const start = async (): Promise<RedisServer> => {
-    const command = cluster ? { command: await clusterProgram(folder, options.command ?? (await findRedis(home))?.command ?? '') } : {}
-    const running = await startRedis({ durability: 'standard', home, ...options, ...command, folder })
+    const plain = settable?.program ?? options.command
+    const command = cluster ? await clusterProgram(folder, plain ?? (await redisHere())) : plain
+    const running = await startRedis({ durability: 'standard', home, ...options, ...(command !== undefined && { command }), folder })
     void running.exited.then(started(running.pid))
     return running
   }
@@ -64,6 +76,10 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
     freeze: () => {
       process.kill(server.pid, 'SIGSTOP')
       return () => void process.kill(server.pid, 'SIGCONT')
+    },
+    setClock: async (offsetMs) => {
+      if (!settable) throw new Error('this Redis was started without a clock of its own')
+      await settable.set(offsetMs)
     },
     restart: async () => {
       server = await start()

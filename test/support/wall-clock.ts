@@ -1,0 +1,39 @@
+/**
+ * A Redis whose wall clock a test can set, while those of the machine and of all other processes go on: a few lines of
+ * C (`wall_clock.c`) are compiled and preloaded. Nothing of the product knows of it.
+ */
+import { execFile } from 'node:child_process'
+import { chmod, open, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { root } from '../../src/config.ts'
+
+export interface WallClock {
+  /** Starts the Redis with this clock. */
+  program: string
+  /** Sets the clock off by so many milliseconds. */
+  set(offsetMs: number): Promise<void>
+}
+
+/** @throws Error that says why, where nothing can be preloaded: no Linux, or no C compiler. */
+export async function wallClock(folder: string, redis: string): Promise<WallClock> {
+  if (process.platform !== 'linux') throw new Error(`the clock of a process cannot be set on ${process.platform}`)
+  const [library, file, program] = ['wall_clock.so', 'wall-clock', 'redis-with-clock.sh'].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ]
+  const source = join(root, 'test/support/wall_clock.c')
+  await promisify(execFile)(process.env['CC'] ?? 'cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-o', library, source])
+  const set = async (offsetMs: number): Promise<void> => {
+    const bytes = Buffer.alloc(8)
+    bytes.writeBigInt64LE(BigInt(offsetMs))
+    const shared = await open(file, 'r+')
+    // In place: it is mapped by who reads it.
+    await shared.write(bytes, 0, 8, 0).finally(() => shared.close())
+  }
+  await writeFile(file, Buffer.alloc(8))
+  await writeFile(program, `#!/bin/sh\nCLOCK_FILE='${file}' LD_PRELOAD='${library}' exec '${redis}' "$@"\n`)
+  await chmod(program, 0o700)
+  return { program, set }
+}
