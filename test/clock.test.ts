@@ -43,12 +43,10 @@ const now = async (): Promise<number> => (await tellTime(redis, clock)).now
 const astray = async (then: number, at: number): Promise<number> => (await now()) - (then + performance.now() - at)
 
 it.each([
-  ['back by an hour', [-hourMs]],
-  ['forward by an hour', [hourMs]],
   ['back by an hour and right again', [-hourMs, 0]],
   ['forward by an hour and right again', [hourMs, 0]],
-  ['to and fro, day by day', [86_400_000, -86_400_000, 86_400_000, 0]],
-  ['by a second and a half, again and again', [1500, 0, 1500, 3000, 4500]],
+  ['to and fro by days', [86_400_000, -86_400_000]],
+  ['by a second and a half, again and again', [1500, 0, 3000]],
 ])('a wall clock that is set %s: at no moment is the time elsewhere, nor less than it was', async (_, offsets) => {
   kept()
   await untilKept()
