@@ -1,6 +1,6 @@
 import { readdir, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { FileArtifactStore } from '../../src/artifacts/store.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { collectArtifacts } from '../../src/artifacts/collector.ts'
@@ -40,6 +40,27 @@ describe('artifacts and the sessions that name them', () => {
     expect([await store.has(old), await store.has(young)]).toEqual([false, true])
     await grow(young, 2 * hourMs)
     expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
+  })
+
+  it.each([
+    ['a day ahead', 24 * hourMs],
+    ['a day behind', -24 * hourMs],
+  ])('a collector, and who puts bytes again, with a clock %s: by the store’s own clock they are young, or old', async (_, offMs) => {
+    const [young, again, old] = [await put(), await put(), await put()]
+    await grow(again, 2 * hourMs)
+    await grow(old, 2 * hourMs)
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + offMs })
+    try {
+      await store.put(await store.read(again), 'image')
+      expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
+      expect(await Promise.all([young, again, old].map((sha256) => store.has(sha256)))).toEqual([true, true, false])
+    } finally {
+      vi.useRealTimers()
+    }
+    await grow(young, 2 * hourMs)
+    await grow(again, 2 * hourMs)
+    expect(await collectArtifacts(store, t.engine.reads)).toBe(2)
+    expect((await readdir(join(t.folder, 'artifacts'))).filter((name) => name.endsWith('.clock'))).toEqual([])
   })
 
   it('what a session names stays, however old: pictures as long as the session is, scratch as long as it runs', async () => {
