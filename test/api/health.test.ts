@@ -83,7 +83,7 @@ it.each([86_400_000, -86_400_000])('ages of a worker whose clock is off by %d ms
   await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers[0]?.seenAt).toBe(new Date(now).toISOString())
   expect(await ages('/v1/workers')).toEqual([expect.closeTo(0, -0.8)])
   const { id } = worker.device
-  for (const path of ['/v1/devices', `/v1/devices/${id}`, `/v1/devices/${id}/status`, `/v1/devices/${id}/memory`, '/v1/memory/pools'])
+  for (const path of ['/v1/devices', `/v1/devices/${id}`, `/v1/devices/${id}/status`, `/v1/devices/${id}/memory`, '/v1/memory'])
     for (const age of await ages(path)) {
       expect(age).toBeGreaterThanOrEqual(3)
       expect(age).toBeLessThan(8)

@@ -38,6 +38,8 @@ export interface WorkerOptions {
   env?: Record<string, string>
   /** The product's own Python child and the models of the repository, in place of the fake ones. */
   real?: boolean
+  /** Folder for attempt files, by its name below that of all of them; each worker has its own when left out. */
+  attempts?: string
   /** Device memory in plain TypeScript, as where the native addon is not built. */
   plain?: boolean
 }
@@ -172,8 +174,17 @@ export class Farm extends User implements AsyncDisposable {
 
   async addWorker(options: WorkerOptions = {}): Promise<GroupProcess> {
     const name = `worker-${this.workers.length}`
-    const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
-    const attempts = join(this.folder, 'attempts', name)
+    const {
+      fake = [],
+      stall = {},
+      module,
+      preload = [],
+      env = {},
+      real = false,
+      plain = false,
+      attempts: below = name,
+    } = { ...this.#options, ...options }
+    const attempts = join(this.folder, 'attempts', below)
     const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
     const { times } = this
     const setup: WorkerSetup = { command, attempts, stall, plain, times, ...(module !== undefined && { module }), ...this.#dying('worker') }
@@ -262,7 +273,7 @@ export class Farm extends User implements AsyncDisposable {
     await Promise.all(this.workers.map((worker) => attempt(() => worker.stop(12_000))))
     for (const { name } of alive)
       await attempt(async () => {
-        const files = await readdir(join(this.folder, 'attempts', name))
+        const files = await readdir(join(this.folder, 'attempts', name)).catch(() => [])
         if (files.length > 0) problems.push(`${name} left attempt folders: ${files.join(', ')}`)
       })
     await Promise.all(this.apis.map((api) => attempt(() => api.stop(8000))))

@@ -2,11 +2,21 @@
  * A Redis whose wall clock a test can set, while those of the machine and of all other processes go on: a few lines of
  * C (`wall_clock.c`) are compiled and preloaded. Nothing of the product knows of it.
  */
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { chmod, open, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { root } from '../../src/config.ts'
+
+const compiler = process.env['CC'] ?? 'cc'
+
+/** Why no clock can be set on this machine; undefined when one can. */
+export const noWallClock: string | undefined =
+  process.platform !== 'linux'
+    ? `the clock of one process cannot be set on ${process.platform}`
+    : spawnSync(compiler, ['--version']).status === 0
+      ? undefined
+      : `there is no C compiler ${compiler} that makes what is preloaded`
 
 export interface WallClock {
   /** Starts the Redis with this clock. */
@@ -15,16 +25,16 @@ export interface WallClock {
   set(offsetMs: number): Promise<void>
 }
 
-/** @throws Error that says why, where nothing can be preloaded: no Linux, or no C compiler. */
+/** @throws Error that says why, where no clock can be set. */
 export async function wallClock(folder: string, redis: string): Promise<WallClock> {
-  if (process.platform !== 'linux') throw new Error(`the clock of a process cannot be set on ${process.platform}`)
+  if (noWallClock !== undefined) throw new Error(noWallClock)
   const [library, file, program] = ['wall_clock.so', 'wall-clock', 'redis-with-clock.sh'].map((name) => join(folder, name)) as [
     string,
     string,
     string,
   ]
   const source = join(root, 'test/support/wall_clock.c')
-  await promisify(execFile)(process.env['CC'] ?? 'cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-o', library, source])
+  await promisify(execFile)(compiler, ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-o', library, source])
   const set = async (offsetMs: number): Promise<void> => {
     const bytes = Buffer.alloc(8)
     bytes.writeBigInt64LE(BigInt(offsetMs))
