@@ -82,6 +82,9 @@ export const keys = {
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
   /** What attempts have reserved of it, and what they wait for, by attempt. */
   reservations: (deviceId: string) => `darkroom:{device:${deviceId}}:reservations`,
+  /** What the workers of a host have promised of its RAM, by worker; and what they hold for an API key. */
+  hostMemory: (host: string) => `darkroom:{workers}:promised:host:${host}`,
+  keyMemory: (principal: string) => `darkroom:{workers}:promised:key:${principal}`,
   /** Analytics of its memory, as its worker publishes them. */
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
   /** The last recorded state of each present device, by device id; and the newest events of all devices, by number. */
@@ -101,6 +104,8 @@ export const keys = {
   /** The turn to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',
+  /** Never there. Removing it is a write that changes nothing. */
+  nothing: () => 'darkroom:{store}:nothing',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
   /** Default device by API key; `local` is this machine's user without keys. */

@@ -35,10 +35,11 @@ const maxLogBytes = 16 * 1024 * 1024
 export interface SupervisorEvent {
   what: 'redis' | 'api' | `worker ${number}`
   /**
-   * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk.
+   * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk;
+   * `unlogged`: it runs without its log.
    * `againMs`: when it is started again.
    */
-  is: 'starting' | 'ready' | 'failed' | 'ended' | 'unsynced' | 'stopping' | 'stopped'
+  is: 'starting' | 'ready' | 'failed' | 'ended' | 'unsynced' | 'unlogged' | 'stopping' | 'stopped'
   pid?: number
   detail?: string
   againMs?: number
@@ -269,11 +270,13 @@ class KeptRole implements Role {
     const [program = '', ...args] = command
     const logFile = join(logs, `${this.name.replace(' ', '-')}.log`)
     const log = openLog(logFile)
+    const output = typeof log === 'number' ? log : 'ignore'
     let failure: DarkroomError | undefined
     // A process group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the children in
     // order.
-    const child = spawn(program, args, { env: this.env, stdio: ['ignore', log, log, 'ipc'], detached: true })
-    closeSync(log)
+    const child = spawn(program, args, { env: this.env, stdio: ['ignore', output, output, 'ipc'], detached: true })
+    if (typeof log === 'number') closeSync(log)
+    else tell({ what: this.name, is: 'unlogged', detail: log.message })
     this.#child = child
     tell({ what: this.name, is: 'starting', ...(child.pid !== undefined && { pid: child.pid }) })
     let readyAt: number | undefined
@@ -340,11 +343,18 @@ class KeptRole implements Role {
   }
 }
 
-/** Opens a log to append to. A large one is renamed before; one old log is kept. */
-function openLog(path: string): number {
-  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
-    rmSync(`${path}.1`, { force: true })
-    renameSync(path, `${path}.1`)
+/**
+ * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on
+ * a full disk for instance: the work goes on without.
+ */
+function openLog(path: string): number | Error {
+  try {
+    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
+      rmSync(`${path}.1`, { force: true })
+      renameSync(path, `${path}.1`)
+    }
+    return openSync(path, 'a', 0o600)
+  } catch (error) {
+    return error as Error
   }
-  return openSync(path, 'a', 0o600)
 }

@@ -225,10 +225,18 @@ export class Engine {
     return this.registry.infos()
   }
 
-  /** Ready when Redis answers and no lane with waiting jobs is without a worker that takes them. */
+  /**
+   * Nothing that was written before this is in Redis' memory alone.
+   * @throws DarkroomError `redis.unavailable` when it may be, or when Redis takes no writes now
+   */
+  confirm(): Promise<void> {
+    return this.reads.confirm()
+  }
+
+  /** Ready when Redis takes writes and no lane with waiting jobs is without a worker that takes them. */
   async ready(): Promise<{ ready: boolean; reasons: string[] }> {
     try {
-      await this.reads.ping()
+      await this.confirm()
       const reasons = await this.reads.stranded()
       return { ready: reasons.length === 0, reasons }
     } catch (error) {

@@ -55,8 +55,13 @@ export class Reads {
     return (await tellTime(this.#redis, keys.clock(shard))).now
   }
 
-  async ping(): Promise<void> {
-    await translated(this.#redis.ping())
+  /**
+   * Asks for a write that changes nothing. Redis takes it only while all that it has answered before is in its
+   * append-only file; otherwise it refuses (MISCONF), as a replica does (READONLY).
+   * @throws DarkroomError `redis.unavailable`
+   */
+  async confirm(): Promise<void> {
+    await translated(this.#redis.del(keys.nothing()))
   }
 
   // ---- one session ----

@@ -1,6 +1,8 @@
 /** How a session comes to be: admitted, its request completed once and for all, and written in one act. */
 import { randomInt } from 'node:crypto'
+import { join } from 'node:path'
 import type { Config } from '../config.ts'
+import { requireRoom } from '../disk.ts'
 import type { Devices } from '../farm/devices.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import {
@@ -83,7 +85,7 @@ export interface SubmissionsParts {
   registry: Registry
   devices: Devices
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'shards' | 'models'>
+  config: Pick<Config, 'shards' | 'models' | 'data' | 'minFreeDisk'>
   afterCommit: CommitsParts['afterCommit']
 }
 
@@ -91,17 +93,23 @@ export class Submissions {
   readonly #parts: SubmissionsParts
   readonly #models: () => Promise<Model[]>
   readonly #memory: () => Promise<{ left: number; promised: number }>
+  readonly #room: () => Promise<void>
 
   constructor(parts: SubmissionsParts) {
     this.#parts = parts
     this.#models = recent(10_000, () => discoverModels(parts.config.models))
     this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
+    const { data, minFreeDisk } = parts.config
+    this.#room = recent(250, async () => {
+      for (const folder of ['artifacts', 'redis'])
+        await requireRoom(join(data, folder), minFreeDisk, 'accepting sessions (DARKROOM_MIN_FREE_DISK)')
+    })
   }
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
    * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`,
-   * `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * `session.idempotency_mismatch`, `redis.full`, `disk.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -177,7 +185,7 @@ export class Submissions {
 
   /**
    * A new session that goes on from the last recorded state of a failed or cancelled one. Returns its id.
-   * @throws DarkroomError `session.not_retryable`, `session.unknown`, `workflow.unknown`, `redis.full`
+   * @throws DarkroomError `session.not_retryable`, `session.unknown`, `workflow.unknown`, `redis.full`, `disk.full`
    */
   async retry(old: Session, keyId: string | null): Promise<string> {
     if (old.status !== 'failed' && old.status !== 'cancelled') throw sessionError('not_retryable', `session ${old.id} is ${old.status}`)
@@ -348,10 +356,11 @@ export class Submissions {
 
   /**
    * Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can
-   * always end.
-   * @throws DarkroomError `redis.full`
+   * always end. Nor when the disk of artifacts or of the private Redis has less room than the floor.
+   * @throws DarkroomError `redis.full`, `disk.full`
    */
   async #admit(reserve: number): Promise<void> {
+    await this.#room()
     const memory = await this.#memory()
     const bytes = sessionBytes + reserve
     if (memory.left < memory.promised + bytes)

@@ -30,6 +30,8 @@ export interface WorkerRecord {
   childPid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport
+  /** Log lines that it could not write. */
+  logLinesDropped: number
   startedAt: number
   seenAt: number
 }

@@ -15,7 +15,7 @@ import type { Logger } from '../log.ts'
 import { discoverModels } from '../models/scan.ts'
 import { deferred, within } from '../promises.ts'
 import { connect, untilReady, type Redis } from '../redis.ts'
-import { attemptRoot, openAttemptFolder } from './attempt-folder.ts'
+import { openAttemptFolder } from './attempt-folder.ts'
 import type { OpenOptions } from './device/native.ts'
 import { openOwnDevice } from './device/open.ts'
 import { exactnessOf } from './exactness.ts'
@@ -84,7 +84,8 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
-  const attempts = await openAttemptFolder(options.attempts ?? attemptRoot(), host, epoch)
+  const { folder: attempts, told } = await openAttemptFolder(host, epoch, options.attempts === undefined ? undefined : [options.attempts])
+  if (told !== undefined) log.warn(told)
   closers.push(() => rm(attempts, { recursive: true, force: true }))
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })

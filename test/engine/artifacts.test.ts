@@ -1,7 +1,7 @@
-import { readdir, utimes } from 'node:fs/promises'
+import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { FileArtifactStore } from '../../src/artifacts/store.ts'
+import { FileArtifactStore, sha256Of } from '../../src/artifacts/store.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { collectArtifacts } from '../../src/artifacts/collector.ts'
 import type { Cause } from '../../src/engine/store.ts'
@@ -60,7 +60,37 @@ describe('artifacts and the sessions that name them', () => {
     await grow(young, 2 * hourMs)
     await grow(again, 2 * hourMs)
     expect(await collectArtifacts(store, t.engine.reads)).toBe(2)
-    expect((await readdir(join(t.folder, 'artifacts'))).filter((name) => name.endsWith('.clock'))).toEqual([])
+    expect(await readdir(join(t.folder, 'artifacts', 'parts'))).toEqual([])
+  })
+
+  it('what a killed writer has left goes a minute later, what is being written stays', async () => {
+    const parts = join(t.folder, 'artifacts', 'parts')
+    await put()
+    await writeFile(join(parts, 'dead.part'), 'half a pic')
+    await writeFile(join(parts, 'alive.part'), 'half a pic')
+    const then = new Date(Date.now() - 61_000)
+    await utimes(join(parts, 'dead.part'), then, then)
+    expect(await store.sweep()).toBe(1)
+    expect(await readdir(parts)).toEqual(['alive.part'])
+    await rm(join(parts, 'alive.part'))
+  })
+
+  it('bytes that cannot be stored leave nothing behind', async () => {
+    const folder = join(t.folder, 'broken')
+    const broken = new FileArtifactStore(folder)
+    const bytes = Buffer.from('bytes for a shelf that is a file')
+    await mkdir(folder)
+    await writeFile(join(folder, sha256Of(bytes).slice(0, 2)), '')
+    await expect(broken.put(bytes, 'image')).rejects.toThrow(/EEXIST|ENOTDIR/)
+    expect(await readdir(join(folder, 'parts'))).toEqual([])
+  })
+
+  it('two first users of a store agree on its id, which is never empty', async () => {
+    const folder = join(t.folder, 'fresh')
+    const ids = await Promise.all(Array.from({ length: 8 }, () => new FileArtifactStore(folder).id()))
+    expect(new Set(ids).size).toBe(1)
+    expect(ids[0]).toMatch(/^[0-9a-f-]{36}$/)
+    expect(await readdir(join(folder, 'parts'))).toEqual([])
   })
 
   it('what a session names stays, however old: pictures as long as the session is, scratch as long as it runs', async () => {

@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createInterface } from 'node:readline'
 import { root } from '../../src/config.ts'
@@ -18,8 +18,12 @@ export interface ProcessOptions {
   env: Record<string, string | undefined>
   /** Modules loaded before the program. */
   preload?: string[]
+  /** Program and arguments that run it somewhere else, as `SmallDisks` has them. */
+  inside?: readonly string[]
   /** Where its standard error goes. */
   log: string
+  /** A file that it writes its standard error to itself, in place of `log`. */
+  ownLog?: string | undefined
 }
 
 const apart = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--mount-proc']
@@ -69,14 +73,14 @@ export class GroupProcess {
 
   /** Resolves when it has said that it is ready. @throws Error with the end of its log when it ends before that. */
   async start(): Promise<void> {
-    const { entry, args, env, preload = [], log } = this.#options
+    const { entry, args, env, preload = [], inside = [], log, ownLog } = this.#options
     const imports = ['tsx', ...preload].flatMap((module) => ['--import', module])
     const isApart = this.isApart
-    const [program = '', ...rest] = [...(isApart ? apart : []), process.execPath, ...imports, entry, ...args]
+    const [program = '', ...rest] = [...inside, ...(isApart ? apart : []), process.execPath, ...imports, entry, ...args]
     const child = spawn(program, rest, {
       cwd: root,
       env,
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', ownLog === undefined ? 'pipe' : openSync(ownLog, 'a')],
       detached: true,
     })
     this.#child = child
@@ -84,13 +88,14 @@ export class GroupProcess {
     this.starts++
     if (child.pid !== undefined) child.once('exit', started(-child.pid))
     this.#exited = once(child, 'exit').then(([code, signal]) => ({ code: code as number | null, signal: signal as NodeJS.Signals | null }))
-    child.stderr.on('data', (text: Buffer) => appendFileSync(log, text))
+    child.stderr?.on('data', (text: Buffer) => appendFileSync(log, text))
     const ready = new Promise<string>((resolve) => {
-      createInterface(child.stdout).on('line', (line) => {
-        const message = JSON.parse(line) as Record<string, unknown>
-        if (typeof message['ready'] === 'string') resolve(message['ready'])
-        for (const listener of this.#said.splice(0)) listener(message)
-      })
+      if (child.stdout)
+        createInterface(child.stdout).on('line', (line) => {
+          const message = JSON.parse(line) as Record<string, unknown>
+          if (typeof message['ready'] === 'string') resolve(message['ready'])
+          for (const listener of this.#said.splice(0)) listener(message)
+        })
     })
     const late = delay(startMs, undefined, { ref: false })
     const first = await Promise.race([ready, this.#exited.then(() => undefined), late])

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findRedis } from '../../host/places.mjs'
 import { readConfig } from '../../src/config.ts'
+import { smallDisks, type SmallDisks } from './small-disk.ts'
 import { started } from './started.ts'
 import { wallClock } from './wall-clock.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
@@ -27,12 +28,16 @@ export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> 
   cluster?: boolean
   /** Its wall clock can be set. */
   clock?: boolean
+  /** Its files lie on a disk of so many bytes, which a test can fill. */
+  diskBytes?: number
 }
 
 export interface TestRedis {
   /** `unix:/path`; the same after `restart`. */
   readonly url: string
   readonly folder: string
+  /** The one that its folder lies on. */
+  readonly disks: SmallDisks | undefined
   readonly pid: number
   /** SIGKILL, as a crash would end it; resolves when it is gone. */
   kill(): Promise<void>
@@ -49,16 +54,20 @@ export interface TestRedis {
 export async function startTestRedis({
   cluster = kind === 'cluster',
   clock = false,
+  diskBytes,
   ...options
 }: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-redis-'))
   const home = readConfig().home
-  const redisHere = async (): Promise<string> => (await findRedis(home))?.command ?? ''
-  const settable = clock ? await wallClock(folder, options.command ?? (await redisHere())) : undefined
+  const redis = options.command ?? (await findRedis(home))?.command ?? ''
+  // Beside the disk, which would hide it.
+  const settable = clock ? await wallClock(await mkdtemp(`${folder}-clock-`), redis) : undefined
+  const disks = diskBytes === undefined ? undefined : await smallDisks({ [folder]: diskBytes })
   const start = async (): Promise<RedisServer> => {
-    const plain = settable?.program ?? options.command
-    const command = cluster ? await clusterProgram(folder, plain ?? (await redisHere())) : plain
-    const running = await startRedis({ durability: 'standard', home, ...options, ...(command !== undefined && { command }), folder })
+    let command = settable?.program ?? redis
+    if (disks) command = await insideProgram(`${folder}.sh`, command, disks)
+    else if (cluster) command = await clusterProgram(folder, command)
+    const running = await startRedis({ durability: 'standard', home, ...options, ...(command !== '' && { command }), folder })
     void running.exited.then(started(running.pid))
     return running
   }
@@ -66,6 +75,7 @@ export async function startTestRedis({
   return {
     url: server.url,
     folder,
+    disks,
     get pid() {
       return server.pid
     },
@@ -86,9 +96,18 @@ export async function startTestRedis({
     },
     stop: async () => {
       await server.stop()
+      await disks?.[Symbol.asyncDispose]()
+      await rm(`${folder}.sh`, { force: true })
+      await settable?.remove()
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** A program that starts this Redis where the disks are. */
+async function insideProgram(program: string, redis: string, { inside }: SmallDisks): Promise<string> {
+  await writeFile(program, `#!/bin/sh\nexec ${inside.join(' ')} '${redis}' "$@"\n`, { mode: 0o700 })
+  return program
 }
 
 /**

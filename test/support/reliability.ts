@@ -28,6 +28,7 @@ const groups: Record<string, string[]> = {
     'test/long/clock.test.ts',
     ...['sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
   ],
+  'Full disks': ['test/crash/full-disk.test.ts'],
   'Child sessions and signals': ['test/engine/children.test.ts'],
   'The fence: late attempts': ['test/engine/race.test.ts', 'test/engine/sweep.test.ts', 'test/engine/fence.test.ts'],
   'A poisonous session': ['test/engine/quarantine.test.ts', 'test/long/quarantine.test.ts'],

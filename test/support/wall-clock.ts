@@ -3,7 +3,7 @@
  * C (`wall_clock.c`) are compiled and preloaded. Nothing of the product knows of it.
  */
 import { execFile, spawnSync } from 'node:child_process'
-import { chmod, open, writeFile } from 'node:fs/promises'
+import { chmod, open, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { root } from '../../src/config.ts'
@@ -23,6 +23,8 @@ export interface WallClock {
   program: string
   /** Sets the clock off by so many milliseconds. */
   set(offsetMs: number): Promise<void>
+  /** Removes its folder. */
+  remove(): Promise<void>
 }
 
 /** @throws Error that says why, where no clock can be set. */
@@ -45,5 +47,5 @@ export async function wallClock(folder: string, redis: string): Promise<WallCloc
   await writeFile(file, Buffer.alloc(8))
   await writeFile(program, `#!/bin/sh\nCLOCK_FILE='${file}' LD_PRELOAD='${library}' exec '${redis}' "$@"\n`)
   await chmod(program, 0o700)
-  return { program, set }
+  return { program, set, remove: () => rm(folder, { recursive: true, force: true }) }
 }

@@ -14,6 +14,7 @@
  * | `redis.kill` | SIGKILL, started again on the same files | an attempt ran somewhere |
  * | `redis.stop` | SIGSTOP, then SIGCONT | an attempt ran somewhere |
  * | `redis.clock` | its wall clock is set by an hour, back or ahead, and right again | an attempt ran somewhere |
+ * | `disk.full` | the disks of Redis' files and of the data are full for some seconds | an attempt ran somewhere |
  * | `worker.apart` | SIGKILL; it comes back in a PID namespace of its own, and after a while as before | an attempt ran on it there |
  * | `line.lose` | some writes of every process are executed and their answers lost | a lost one was of a session |
  * | `line.cut` | some commands of every process find the line cut | a cut one was of a session |
@@ -35,6 +36,7 @@ export const faultKinds = [
   'redis.kill',
   'redis.stop',
   'redis.clock',
+  'disk.full',
   'worker.apart',
   'line.lose',
   'line.cut',
@@ -76,6 +78,7 @@ const durations: Record<FaultKind, readonly [number, number]> = {
   'redis.kill': [0, 2000],
   'redis.stop': [500, 6000],
   'redis.clock': [3000, 7000],
+  'disk.full': [2000, 5000],
   'worker.apart': [8000, 12_000],
   'line.lose': [1000, 2000],
   'line.cut': [1000, 2000],
@@ -190,6 +193,7 @@ export function isHit(fault: Injected, attempts: readonly Ran[], requests: reado
     case 'redis.kill':
     case 'redis.stop':
     case 'redis.clock':
+    case 'disk.full':
       return ran.length > 0
     case 'worker.apart':
       return attempts.some(({ worker, end }) => worker === fault.target && end.startsWith('step.'))

@@ -9,6 +9,7 @@ import { keys } from '../../../src/keys.ts'
 import type { WorkerRecord } from '../../../src/farm/record.ts'
 import { startFarm, type Farm } from '../../support/farm.ts'
 import { eventually, sleep } from '../../support/wait.ts'
+import { hasSmallDisks } from '../../support/small-disk.ts'
 import { noPidNamespaces, type GroupProcess } from '../../support/process.ts'
 import { either, sometimes, startProxy, type FaultProxy, type Rule } from '../../support/proxy.ts'
 import { noWallClock } from '../../support/wall-clock.ts'
@@ -96,11 +97,17 @@ class Kept {
 
 /** Kinds of faults that this machine does not allow, with the reason. */
 export const lacking: ReadonlyMap<FaultKind, string> = new Map(
-  Object.entries({ 'redis.clock': noWallClock, 'worker.apart': noPidNamespaces }).flatMap(([kind, why]) =>
+  Object.entries({
+    'redis.clock': noWallClock,
+    'disk.full': hasSmallDisks ? undefined : '`unshare` makes no mount namespace here',
+    'worker.apart': noPidNamespaces,
+  }).flatMap(([kind, why]) =>
     why === undefined ? [] : [[kind as FaultKind, why]],
   ),
 )
 
+/** Of each disk: more than a run writes, and little enough to be filled at once. */
+const diskBytes = 256 * 1024 * 1024
 /** Folder of all workers' attempt files: on one host they share it. */
 const attempts = 'all'
 
@@ -136,12 +143,13 @@ export class Fleet implements AsyncDisposable {
       proxied: true,
       module,
       shards,
-      redis: { clock: !lacking.has('redis.clock') },
+      redis: { clock: !lacking.has('redis.clock'), ...(!lacking.has('disk.full') && { diskBytes }) },
+      ...(!lacking.has('disk.full') && { disks: { data: diskBytes, attempts: diskBytes } }),
       checkpointCalls: 5,
       fake: ['--call-ms', '60'],
       // A child that is stopped is replaced while the run lasts.
       stall: { heartbeatMs: 4000, termMs: 1000 },
-      settings: { DARKROOM_LOG: 'warn' },
+      settings: { DARKROOM_LOG: 'warn', DARKROOM_MIN_FREE_DISK: '1mb' },
     })
     const fleet = new Fleet(farm, seed)
     try {
@@ -240,6 +248,17 @@ export class Fleet implements AsyncDisposable {
           await this.farm.redis.setClock(0)
         })
         return this.#redis
+      case 'disk.full': {
+        const { redis, disks } = this.farm
+        // Redis is not killed meanwhile: it would not start.
+        this.#redis = this.#redis.then(async () => {
+          note('disks')
+          await Promise.all([redis.disks?.fill(redis.folder), disks.data.fill()])
+          await sleep(forMs)
+          await Promise.all([redis.disks?.free(redis.folder), disks.data.free()])
+        })
+        return this.#redis
+      }
       case 'worker.apart': {
         if (!kept) return
         const dead = kept.process.ready
@@ -281,7 +300,7 @@ export class Fleet implements AsyncDisposable {
     await Promise.all(this.workers.map((worker) => worker.end()))
     const stops = await Promise.allSettled(this.workers.map(({ process }) => process.stop(15_000)))
     const problems = stops.flatMap((stop) => (stop.status === 'rejected' ? [(stop.reason as Error).message] : []))
-    const files = await readdir(join(this.farm.folder, 'attempts', attempts))
+    const files = await readdir(this.farm.seen(join(this.farm.folder, 'attempts', attempts)))
     if (files.length > 0) problems.push(`workers left attempt folders: ${files.join(', ')}`)
     return problems
   }

@@ -290,6 +290,8 @@ describe('a fault', () => {
     ['redis.kill', 'redis', { to: 900 }, false],
     ['redis.clock', 'redis', {}, true],
     ['redis.clock', 'redis', { from: 1100 }, false],
+    ['disk.full', 'disks', {}, true],
+    ['disk.full', 'disks', { to: 900 }, false],
     ['worker.apart', 'w', { from: 2000, to: 3000, end: 'step.completed' }, true],
     ['worker.apart', 'w', { worker: 'another' }, false],
     ['worker.apart', 'w', { end: 'running', to: Infinity }, false],
@@ -332,7 +334,7 @@ describe('a fault', () => {
     const plan = planOf({ seed: 1, minutes: 2, workers: 3, apis: 2 })
     const done = plan.map((each): Injected => ({ ...each, at: 0, target: '', commands: 0 }))
     expect(voids(plan, done, plan.length)).toEqual([])
-    expect(voids(plan, [], Math.ceil(plan.length / 2))).toHaveLength(6)
+    expect(voids(plan, [], Math.ceil(plan.length / 2))).toHaveLength(7)
     expect(voids(plan, done.slice(0, 10), 11)).toContainEqual('10 faults hit live work, 11 were asked for')
     const withoutApis = done.filter(({ kind }) => !kind.startsWith('api.'))
     expect(voids(plan, withoutApis, 0)).toEqual([expect.stringContaining('0 faults of the kind api hit live work')])
