@@ -2,12 +2,14 @@ import { availableParallelism, homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
 import { homeFolder, root } from '../host/home.mjs'
+import { bytesIn } from './disk.ts'
 import { configError } from './errors.ts'
 
 export { root }
 
 const whole = (low: number, high: number) => z.coerce.number().int().min(low).max(high)
 const positive = (high: number) => z.coerce.number().positive().max(high)
+const size = z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
 const folders = z.string().transform((text) =>
   text
     .split(':')
@@ -56,11 +58,15 @@ const Environment = z.object({
     .enum(['standard', 'strict'])
     .default('standard')
     .describe('standard: the append-only file is synced every second; strict: before each answer'),
-  DARKROOM_MAXMEMORY: z
-    .string()
-    .regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
+  DARKROOM_MAXMEMORY: size
     .default('0')
     .describe('maximum memory of the private Redis (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
+  DARKROOM_MIN_FREE_DISK: size
+    .default('256mb')
+    .describe('free space of the data folder below which submits are refused (512mb, 4gb); 0 is no limit'),
+  DARKROOM_KEY_MEMORY: size
+    .default('16gb')
+    .describe('maximum of all allocations that an API key holds at a time, in all of the farm (512mb, 4gb); 0 is no limit'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)
     .default(30 * 86_400)
@@ -105,6 +111,10 @@ export interface Config {
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
   maxmemory: string
+  /** Bytes. */
+  minFreeDisk: number
+  /** Bytes; 0 is no limit. */
+  keyMemory: number
   shards: number
   keepS: number
   keepSessions: number
@@ -152,6 +162,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,
+    minFreeDisk: bytesIn(e.DARKROOM_MIN_FREE_DISK),
+    keyMemory: bytesIn(e.DARKROOM_KEY_MEMORY),
     shards: e.DARKROOM_SHARDS,
     keepS: e.DARKROOM_KEEP_S,
     keepSessions: e.DARKROOM_KEEP_SESSIONS,

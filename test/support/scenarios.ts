@@ -221,9 +221,11 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'wrong-clock',
-    happens: "a worker's clock is an hour ahead, or jumps back by an hour",
-    promised: 'no timer is early, no lease is stolen or lost',
+    happens: "a worker's clock is an hour ahead, or jumps back by an hour; Redis' clock is set by an hour, back or ahead",
+    promised: 'no timer is early or late, no lease is stolen or lost, and a killed worker is made up for in its time',
     proofs: [
+      ['long/clock', 'no living worker loses a step'],
+      ['long/clock', 'a timer and a deadline fall due'],
       ['long/queues', 'a worker whose clock is an hour ahead'],
       ['long/queues', 'clocks that jump back'],
     ],
