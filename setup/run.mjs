@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
-import { SetupFailure, failure } from './failure.mjs'
+import { SetupFailure, failure, wordsOf } from './failure.mjs'
 import { homeFolder, root, shown } from '../host/home.mjs'
 import { ensureNative } from './native/build.mjs'
 import { ensureNode24 } from './node24.mjs'
@@ -98,6 +98,6 @@ function run(node, args) {
 }
 
 main().catch((error) => {
-  process.stderr.write(error instanceof SetupFailure ? `\n${error.message}\n` : `\n${error?.stack ?? error}\n`)
+  process.stderr.write(`\n${wordsOf(error)}\n`)
   process.exitCode = 1
 })

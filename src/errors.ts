@@ -152,6 +152,10 @@ export const workerError = defineErrors('worker', {
     remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.',
   },
   busy: { class: 'transient', remedy: 'Try again in a moment.' },
+  folder_gone: {
+    class: 'transient',
+    remedy: 'The step is tried again from its last checkpoint; keep whatever cleans temporary folders away from those of workers.',
+  },
   timeout: { class: 'transient', remedy: 'The step exceeded its time limit; submit a smaller request.' },
   start_failed: { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
   action_unknown: { class: 'permanent', remedy: 'Node and Python are of different versions; install one version of both.' },

@@ -51,7 +51,7 @@ function childCommand({ home, device, python }: Config): string[] {
     const remedy = wantsGpu ? 'Run `npm start -- --gpu`; it installs the GPU build of PyTorch.' : 'Run `npm run setup`; it makes one.'
     throw workerError('start_failed', `there is no Python environment for ${device} under ${home}`, { remedy })
   }
-  return [interpreter, '-m', 'darkroom']
+  return [interpreter, '-P', '-m', 'darkroom']
 }
 
 /** Runs a role until a signal, or the end of its `up`, asks it to stop. */
@@ -81,9 +81,11 @@ async function run(start: (config: Config) => Promise<Role>): Promise<void> {
  * @throws DarkroomError `config.invalid` without either, `redis.unavailable`, `redis.unsafe`
  */
 async function withRedis(config: Config): Promise<Config> {
-  const redisUrl = config.redisUrl ?? ((await askHolder(config.data, 'up'))?.['redisUrl'] as string | undefined)
+  const holder = config.redisUrl === undefined ? await askHolder(config.data, 'up') : undefined
+  const redisUrl = config.redisUrl ?? (holder?.['privateRedis'] as string | undefined)
   if (redisUrl === undefined) {
-    const problem = `REDIS_URL is not set, and no \`darkroom up\` runs on the data folder ${config.data}`
+    const why = holder ? 'the `darkroom up` on the data folder uses a Redis of your own' : 'no `darkroom up` runs on the data folder'
+    const problem = `REDIS_URL is not set, and ${why} (${config.data})`
     throw configError('invalid', problem, { remedy: 'Start `npm start` first, or set REDIS_URL to the Redis of your farm.' })
   }
   const redis = connect(redisUrl, { patience: 'wait' })

@@ -1,6 +1,6 @@
 /** Starts a worker: opens everything in order, and closes it in reverse order when the worker ends, or cannot start. */
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { checkStore, FileArtifactStore } from '../artifacts/store.ts'
@@ -84,8 +84,9 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
-  const attempts = await openAttemptFolder(options.attempts ?? attemptRoot(), host, epoch)
-  closers.push(() => rm(attempts, { recursive: true, force: true }))
+  const folder = await openAttemptFolder(options.attempts ?? attemptRoot(), owner)
+  closers.push(() => folder.close())
+  const attempts = folder.path
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })
 
