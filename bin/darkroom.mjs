@@ -1,5 +1,9 @@
 #!/usr/bin/env node
 /** The `darkroom` command: runs src/main.ts from wherever it is called, through a link too. */
+import { runBelowReaper } from '../host/init.mjs'
+
+const status = await runBelowReaper()
+if (status !== undefined) process.exit(status)
 try {
   const { register } = await import('tsx/esm/api')
   register()

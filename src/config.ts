@@ -71,9 +71,9 @@ const Environment = z.object({
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
-    .regex(/^(cpu|cuda)(:\d+)?$/, 'must be cpu, cpu:N, cuda or cuda:N')
+    .regex(/^(cpu|cuda)(:\d+)?$|^cuda:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'must be cpu, cpu:N, cuda, cuda:N or cuda:UUID')
     .default('cpu')
-    .describe('device a worker owns'),
+    .describe('device a worker owns; with cuda each worker that `darkroom up` starts gets a GPU of its own'),
   DARKROOM_THREADS: whole(1, 256)
     .default(Math.min(4, availableParallelism()))
     .describe('CPU threads of the Python child; part of the hardware class'),

@@ -168,6 +168,7 @@ export const workerError = defineErrors('worker', {
 export const artifactError = defineErrors('artifact', {
   missing: { class: 'resource', remedy: 'The bytes are gone; the step that made them runs again.' },
   corrupt: { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
+  index_lost: { class: 'permanent', remedy: 'Start the Redis with the data of the farm that these artifacts belong to.' },
   not_shared: { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
   unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, of an artifact that one of your sessions names.' },
 })

@@ -91,6 +91,8 @@ export const keys = {
   models: () => 'darkroom:{models}:catalogue',
   /** Held by the worker that collects artifacts now. */
   collector: () => 'darkroom:{store}:collector',
+  /** Turns that it has had. */
+  collectorTurns: () => 'darkroom:{store}:collector-turns',
   /** Held by the process whose turn it is to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',

@@ -37,7 +37,7 @@ const serverError = defineErrors('redis', {
 const loadMs = 120_000
 const stopMs = 15_000
 /** How long another Redis may hold the folder before this one gives up: one that was killed may have a child left. */
-const lockMs = 8_000
+const lockMs = 5_000
 /** A Redis that holds the folder for so long and does not listen, ms, has lost its socket. */
 const unreachableMs = 2_000
 
@@ -174,7 +174,11 @@ async function launch(folder: string, socket: string, options: RedisOptions, loc
   if (version !== undefined) checkReadable(folder, version)
   const logFile = join(folder, 'redis.log')
   const logged = statSync(logFile, { throwIfNoEntry: false })?.size ?? 0
-  const log = (): string => (existsSync(logFile) ? readFileSync(logFile).subarray(logged).toString('utf8').trim() : '')
+  const log = (): string => {
+    const text = existsSync(logFile) ? readFileSync(logFile) : Buffer.alloc(0)
+    // A log that has become shorter was begun anew meanwhile.
+    return text.subarray(text.length < logged ? 0 : logged).toString('utf8').trim()
+  }
   const settings = {
     dir: folder,
     unixsocket: socket,

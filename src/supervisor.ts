@@ -13,6 +13,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { askHolder, takeLock } from '../host/lock.mjs'
 import { checkChosen } from '../host/own-folder.mjs'
+import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
 import { configError, DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
 import { holdFile, type HeldFile } from './held-file.ts'
@@ -86,12 +87,14 @@ export interface Supervisor {
 
 /**
  * Starts everything; resolves when the API answers. Workers may still be importing: `workers[i].ready` tells.
- * @throws DarkroomError `supervisor.taken`, `config.invalid`, `redis.*`, or the reason why the API cannot start; BadPlace
+ * @throws DarkroomError `supervisor.taken`, `config.invalid`, `worker.start_failed`, `redis.*`, or the reason why the API cannot start; BadPlace
  */
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
   const env = options.env ?? process.env
   const config = readConfig(env)
   const tell = options.on ?? (() => undefined)
+  const count = options.workers ?? config.workers
+  const devices = await devicesOf(config.device, count, () => listCards(config, env))
   const held = await openData(config.data)
   const logs = join(config.data, 'logs')
 
@@ -133,7 +136,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         tell,
       })
     const addWorker = (more: NodeJS.ProcessEnv = {}): Role => {
-      const worker = role(`worker ${workers.length + 1}`, more)
+      const device = devices[workers.length]
+      const worker = role(`worker ${workers.length + 1}`, { ...(device !== undefined && { DARKROOM_DEVICE: device }), ...more })
       workers.push(worker)
       worker.start()
       return worker
@@ -149,7 +153,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     state.url = url
     // A restarted API listens where the first one did.
     api.env['DARKROOM_PORT'] = new URL(url).port
-    for (let i = 0; i < (options.workers ?? config.workers); i++) addWorker()
+    for (let i = 0; i < count; i++) addWorker()
     return {
       config,
       url,

@@ -12,14 +12,15 @@ import { mkdir, open, readFile, readdir, rename, rm, stat, utimes, writeFile } f
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { artifactError } from '../errors.ts'
-import { keys } from '../keys.ts'
-import { translated, type Redis } from '../redis.ts'
+import { IndexMark } from './index-mark.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
 
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
   id(): Promise<string>
+  /** Which Redis has indexed it, and how far. */
+  readonly mark: IndexMark
   /** Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young. */
   put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
@@ -37,9 +38,11 @@ export const artifactIdPattern = /^[0-9a-f]{64}$/
 /** Files under `<folder>/<first two digits>/<SHA-256>`, visible by rename only. */
 export class FileArtifactStore implements ArtifactStore {
   readonly #folder: string
+  readonly mark: IndexMark
 
   constructor(folder: string) {
     this.#folder = folder
+    this.mark = new IndexMark(folder)
   }
 
   async id(): Promise<string> {
@@ -130,14 +133,6 @@ export class FileArtifactStore implements ArtifactStore {
     }
     return removed
   }
-}
-
-/** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
-export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
-  const own = await artifacts.id()
-  await translated(redis.setnx(keys.storeId(), own))
-  const farm = await translated(redis.get(keys.storeId()))
-  if (farm !== own) throw artifactError('not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }
 
 async function syncFolder(folder: string): Promise<void> {
