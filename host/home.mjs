@@ -7,7 +7,7 @@ import { BadPlace, uid } from './own-folder.mjs'
 /** The repository's own folder: where `redis/`, `python/` and the embedded models lie. */
 export const root = resolve(fileURLToPath(new URL('..', import.meta.url)))
 
-/** @returns {string | undefined} this user's own folder; a container's user may be in no list of users, and without one */
+/** @returns {string | undefined} this user's own folder; a container's user may have none */
 function userFolder() {
   try {
     return homedir() || undefined
@@ -18,7 +18,8 @@ function userFolder() {
 
 /**
  * A folder for this user: in the one that the environment variable `base` names, else under the user's own.
- * @param {NodeJS.ProcessEnv} env @param {string} base @param {string} below @param {string} setting which chooses another
+ * @param {NodeJS.ProcessEnv} env @param {string} base @param {string} below
+ * @param {string} setting which chooses another
  * @throws BadPlace when there is none
  */
 function standardFolder(env, base, below, setting) {

@@ -1,7 +1,7 @@
 /**
  * The init that a container has not: process 1 inherits every orphan, and a Node, npm or shell in its place never reaps
- * them. There, the program runs again below a small Python that takes the orphans in their place (PR_SET_CHILD_SUBREAPER,
- * prctl(2)), and what stands above passes signals on and ends as the program does.
+ * them. There, the program runs again below a small Python that takes the orphans in their place
+ * (PR_SET_CHILD_SUBREAPER, prctl(2)), and what stands above passes signals on and ends as the program does.
  */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -39,11 +39,16 @@ libc = ctypes.CDLL(None)
 parent = os.getppid()
 libc.prctl(36, 1, 0, 0, 0)
 libc.prctl(1, signal.SIGTERM, 0, 0, 0)
-child = os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
+child, early = None, []
+def pass_on(number, _):
+    early.append(number) if child is None else os.kill(child, number)
 for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-    signal.signal(each, lambda number, _: os.kill(child, number))
+    signal.signal(each, pass_on)
+child = os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
 if os.getppid() != parent:
-    os.kill(child, signal.SIGTERM)
+    early.append(signal.SIGTERM)
+for number in early:
+    os.kill(child, number)
 while True:
     ended, status = os.wait()
     if ended == child:
@@ -55,7 +60,9 @@ function python() {
   const own = process.env['DARKROOM_PYTHON']
   if (own) return own
   try {
-    return (readyEnvironment({ home: homeFolder() }) ?? readyEnvironment({ home: homeFolder(), gpu: true }))?.interpreter ?? onPath('python3')[0]
+    return (
+      (readyEnvironment({ home: homeFolder() }) ?? readyEnvironment({ home: homeFolder(), gpu: true }))?.interpreter ?? onPath('python3')[0]
+    )
   } catch {
     return onPath('python3')[0]
   }
@@ -70,7 +77,9 @@ export async function runBelowReaper() {
   if (!lacksInit()) return undefined
   const interpreter = python()
   if (interpreter === undefined) {
-    process.stderr.write('Process 1 of this container is no init and there is no Python to take its place: processes that end stay as zombies. Start the container with an init (`docker run --init`).\n')
+    process.stderr.write(
+      'Process 1 of this container is no init and there is no Python to take its place: processes that end stay as zombies. Start the container with an init (`docker run --init`).\n',
+    )
     return undefined
   }
   const below = [interpreter, '-I', '-c', reaper, process.execPath, ...process.execArgv, ...process.argv.slice(1)]
@@ -78,8 +87,8 @@ export async function runBelowReaper() {
 }
 
 /**
- * Runs a program in our place: signals that ask us to end are passed on to it, and when the process that started us over
- * a channel is gone, it is asked to end.
+ * Runs a program in our place: signals that ask us to end are passed on to it, and when the process that started us
+ * over a channel is gone, it is asked to end.
  * @param {string} command @param {string[]} args @param {NodeJS.ProcessEnv} env
  * @param {import('node:child_process').StdioOptions} [stdio]
  * @returns {Promise<number>} its exit status

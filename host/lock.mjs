@@ -3,8 +3,9 @@
  * of the user's own, so it ends with its holder, however that dies. It does not reach into other containers: what must
  * hold there as well is a locked file (src/held-file.ts).
  *
- * Every contender listens on a socket of its own, whose name is never used again, and then looks at those of the others.
- * Whoever looks later sees the other, so two never hold at once; of two that still look, the smaller name goes first.
+ * Every contender listens on a socket of its own, whose name is never used again, and then looks at those of the
+ * others. Whoever looks later sees the other, so two never hold at once; of two that still look, the smaller name goes
+ * first.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, realpathSync, renameSync, rmSync, rmdirSync } from 'node:fs'

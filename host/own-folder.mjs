@@ -57,7 +57,8 @@ export function ownFolder(path) {
 function checkShared(path) {
   const { uid: owner, mode } = statSync(path)
   if (uid !== 0 && owner !== uid && owner !== 0) throw unsafe(path, `belongs to ${whose(owner)}`, 'Choose another place.')
-  if ((mode & 0o002) !== 0 && (mode & 0o1000) === 0) throw unsafe(path, 'can be written by everybody, and has no sticky bit', 'Choose another place.')
+  if ((mode & 0o002) !== 0 && (mode & 0o1000) === 0)
+    throw unsafe(path, 'can be written by everybody, and has no sticky bit', 'Choose another place.')
 }
 
 /**

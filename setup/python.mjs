@@ -188,7 +188,10 @@ export async function installTorch(pins, { gpu = false, cpuIndex = pytorchCpuInd
   }
   const where = gpu || isMac ? '' : `, neither by itself nor in PyTorch's own index (${cpuIndex})`
   const mirror = 'Check the network, or point pip at a mirror that has one (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL).'
-  const other = gpu || isMac ? ' For another build, such as one for ROCm, make an environment of your own and name it with DARKROOM_PYTHON.' : ' `-- --gpu` takes the CUDA build instead, some gigabytes.'
+  const other =
+    gpu || isMac
+      ? ' For another build, such as one for ROCm, make an environment of your own and name it with DARKROOM_PYTHON.'
+      : ' `-- --gpu` takes the CUDA build instead, some gigabytes.'
   throw failure(
     `pip finds no ${gpu ? 'GPU' : 'CPU'} build of ${plain.name} for this Python${where}. ${mirror}${other} All it said is in ${shown(log)}.`,
   )

@@ -61,5 +61,8 @@ export async function devicesOf(device: string, workers: number, cards: () => Pr
   if (found.length >= workers) return found.slice(0, workers).map(({ uuid }) => `cuda:${uuid}`)
   const names = found.map(({ name }) => name).join(', ')
   const there = found.length === 0 ? 'no GPU that torch can use' : `${found.length} GPU${found.length === 1 ? '' : 's'} (${names})`
-  throw refuse(there, found.length === 0 ? 'Run `npx darkroom doctor`.' : `Start at most ${found.length} with --workers or DARKROOM_WORKERS.`)
+  throw refuse(
+    there,
+    found.length === 0 ? 'Run `npx darkroom doctor`.' : `Start at most ${found.length} with --workers or DARKROOM_WORKERS.`,
+  )
 }

@@ -53,14 +53,18 @@ export function faultIn(words: string, folder: string): Error | undefined {
   const file = manifestOf(folder) ?? join(folder, 'appendonly.aof')
   const newer = said(/Can't handle RDB format version|Unknown command .* reading the append only file|nvalid AOF (manifest|file) format/)
   if (newer !== undefined) return dataError('unreadable', `this Redis cannot read ${file}, which a newer one has written: ${newer.trim()}`)
-  const broken = said(/Bad file format|Unexpected end of file|Unrecoverable error reading|Error reading the RDB preamble|Wrong signature|RDB CRC|Internal error in RDB/)
+  const broken = said(
+    /Bad file format|Unexpected end of file|Unrecoverable error reading|Error reading the RDB preamble|Wrong signature|RDB CRC|Internal error in RDB/,
+  )
   return broken === undefined ? undefined : dataError('damaged', `the append-only file ${file} is damaged: ${broken.trim()}`)
 }
 
 /** What Redis says when it has cut the torn last command of a crash; undefined when it has cut nothing. */
 export function cutIn(words: string): string | undefined {
   const [, offset] = /Truncating the AOF [^\n]*?(?:at offset|to) (\d+)/.exec(words) ?? []
-  return offset === undefined ? undefined : `the last command in its file was incomplete, as after a crash, and was cut off at byte ${offset}`
+  return offset === undefined
+    ? undefined
+    : `the last command in its file was incomplete, as after a crash, and was cut off at byte ${offset}`
 }
 
 export interface Repair {

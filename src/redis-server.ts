@@ -91,7 +91,11 @@ export async function startRedis(options: RedisOptions): Promise<RedisServer> {
  * @throws DarkroomError `redis.not_found`, `redis.taken` while a Redis runs there, `redis.damaged` when it cannot be
  * repaired
  */
-export async function repairRedis({ folder, home, command }: Pick<RedisOptions, 'folder' | 'home' | 'command'>): Promise<Repair | undefined> {
+export async function repairRedis({
+  folder,
+  home,
+  command,
+}: Pick<RedisOptions, 'folder' | 'home' | 'command'>): Promise<Repair | undefined> {
   const program = await programOf({ home, command })
   if (!existsSync(folder)) return undefined
   const lock = holdFile(lockFile(folder))
@@ -157,7 +161,8 @@ async function adopt(folder: string, socket: string, { durability, maxmemory }: 
     const pid = Number(/^process_id:(\d+)/m.exec(info)?.[1])
     const dir = settingIn(await redis.config('GET', 'dir'))
     if (dir !== folder) throw serverError('start_failed', `the Redis on ${socket} (pid ${pid}) uses ${String(dir)}, not ${folder}`)
-    if (!(await isOurs(pid, socket))) throw taken(folder, `a Redis that is no process here, such as one in another container, listens on ${socket}`)
+    if (!(await isOurs(pid, socket)))
+      throw taken(folder, `a Redis that is no process here, such as one in another container, listens on ${socket}`)
     await redis.config('SET', 'appendfsync', fsync(durability))
     await redis.config('SET', 'maxmemory', maxmemory ?? '0')
     const exited = untilGone(pid)
@@ -177,7 +182,10 @@ async function launch(folder: string, socket: string, options: RedisOptions, loc
   const log = (): string => {
     const text = existsSync(logFile) ? readFileSync(logFile) : Buffer.alloc(0)
     // A log that has become shorter was begun anew meanwhile.
-    return text.subarray(text.length < logged ? 0 : logged).toString('utf8').trim()
+    return text
+      .subarray(text.length < logged ? 0 : logged)
+      .toString('utf8')
+      .trim()
   }
   const settings = {
     dir: folder,

@@ -3,8 +3,8 @@
  *
  * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children:
  * they drain and exit when the channel to their parent closes, are started again after 0.2 → 10 s when they end by
- * themselves, and are stopped in reverse order. One data folder has one supervisor: the lock is a file in it, which holds
- * in other containers as well; a listening socket tells this user's other commands where the API is.
+ * themselves, and are stopped in reverse order. One data folder has one supervisor: the lock is a file in it, which
+ * holds in other containers as well; a listening socket tells this user's other commands where the API is.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -87,7 +87,10 @@ export interface Supervisor {
 
 /**
  * Starts everything; resolves when the API answers. Workers may still be importing: `workers[i].ready` tells.
- * @throws DarkroomError `supervisor.taken`, `config.invalid`, `worker.start_failed`, `redis.*`, or the reason why the API cannot start; BadPlace
+ * @throws DarkroomError `supervisor.taken`, `config.invalid`, `worker.start_failed`, `redis.*`, or the reason why the
+ *   API
+ * cannot start
+ * @throws BadPlace when others could read or change what is kept
  */
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
   const env = options.env ?? process.env
@@ -186,7 +189,11 @@ async function openData(data: string): Promise<HeldFile> {
   } catch (error) {
     if (!(error instanceof Error) || !('code' in error)) throw error
     const remedy = 'Give this user the folder, on a file system that has locks, or choose another one with DARKROOM_DATA.'
-    throw configError('invalid', `the data folder ${data} cannot be written: ${error.message}`, { field: 'DARKROOM_DATA', remedy, cause: error })
+    throw configError('invalid', `the data folder ${data} cannot be written: ${error.message}`, {
+      field: 'DARKROOM_DATA',
+      remedy,
+      cause: error,
+    })
   }
   if (!held) throw taken(data, await askHolder(data, 'up'))
   return held

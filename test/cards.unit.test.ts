@@ -4,7 +4,10 @@ import { readConfig } from '../src/config.ts'
 
 const uuid = (n: number): string => `0000000${n}-1111-2222-3333-444444444444`
 const card = (n: number): Card => ({ uuid: uuid(n), name: `Card ${n}` })
-const cards = (...numbers: number[]) => () => Promise.resolve(numbers.map(card))
+const cards =
+  (...numbers: number[]) =>
+  () =>
+    Promise.resolve(numbers.map(card))
 const unasked = () => Promise.reject(new Error('asked without need'))
 
 describe('the device of each worker', () => {
@@ -22,7 +25,11 @@ describe('the device of each worker', () => {
   })
 
   it('is refused for more workers than cards, also where a card is listed twice or one card was chosen', async () => {
-    const refused = (message: RegExp) => ({ code: 'config.invalid', field: 'DARKROOM_WORKERS', message: expect.stringMatching(message) as string })
+    const refused = (message: RegExp) => ({
+      code: 'config.invalid',
+      field: 'DARKROOM_WORKERS',
+      message: expect.stringMatching(message) as string,
+    })
     await expect(devicesOf('cuda', 2, cards(1))).rejects.toMatchObject(refused(/^2 workers on 1 GPU \(Card 1\)/))
     await expect(devicesOf('cuda', 2, cards(1, 1))).rejects.toMatchObject(refused(/^2 workers on 1 GPU/))
     await expect(devicesOf('cuda', 2, cards())).rejects.toMatchObject(refused(/no GPU that torch can use/))

@@ -97,25 +97,34 @@ it('is alone in its folder, also where nobody sees its socket, as from another c
   }
 })
 
-it.runIf(canUnshare)('two of two containers never write one file: the second says that the folder is taken', async () => {
-  const data = join(folder, 'data')
-  await mkdir(data, { mode: 0o700 })
-  const first = await start({ folder: join(data, 'redis') })
-  await (await client(first.url)).set('kept', 'yes')
-  const before = readFileSync(join(data, 'redis', 'appendonly.aof'), 'utf8')
-  const command = [process.execPath, join(root, 'bin', 'darkroom.mjs'), 'keys', 'add', 'second']
-  const env = { PATH: process.env['PATH'] ?? '', HOME: homedir(), DARKROOM_DATA: data }
-  // A container has its own /tmp and /run, and its own process ids: the socket is not to be seen, nor the process.
-  await rename(dirname(first.url.slice('unix:'.length)), join(folder, 'out of sight'))
-  const { status, stderr } = spawnSync('unshare', [...ownProcesses, ...command], { env, encoding: 'utf8' })
-  await rename(join(folder, 'out of sight'), dirname(first.url.slice('unix:'.length)))
-  expect(stderr).toMatch(/error: the Redis folder .*data\/redis is in use: another Redis writes there, in another container or of another user/)
-  expect(status).toBe(1)
-  expect(readFileSync(join(data, 'redis', 'appendonly.aof'), 'utf8')).toBe(before)
-}, 30_000)
+it.runIf(canUnshare)(
+  'two of two containers never write one file: the second says that the folder is taken',
+  async () => {
+    const data = join(folder, 'data')
+    await mkdir(data, { mode: 0o700 })
+    const first = await start({ folder: join(data, 'redis') })
+    await (await client(first.url)).set('kept', 'yes')
+    const before = readFileSync(join(data, 'redis', 'appendonly.aof'), 'utf8')
+    const command = [process.execPath, join(root, 'bin', 'darkroom.mjs'), 'keys', 'add', 'second']
+    const env = { PATH: process.env['PATH'] ?? '', HOME: homedir(), DARKROOM_DATA: data }
+    // A container has its own /tmp and /run, and its own process ids: the socket is not to be seen, nor the process.
+    await rename(dirname(first.url.slice('unix:'.length)), join(folder, 'out of sight'))
+    const { status, stderr } = spawnSync('unshare', [...ownProcesses, ...command], { env, encoding: 'utf8' })
+    await rename(join(folder, 'out of sight'), dirname(first.url.slice('unix:'.length)))
+    expect(stderr).toMatch(
+      /error: the Redis folder .*data\/redis is in use: another Redis writes there, in another container or of another user/,
+    )
+    expect(status).toBe(1)
+    expect(readFileSync(join(data, 'redis', 'appendonly.aof'), 'utf8')).toBe(before)
+  },
+  30_000,
+)
 
 /** The files of a folder of Redis, but its log and its lock. */
-const files = (): string[] => readdirSync(join(folder, 'redis'), { recursive: true, encoding: 'utf8' }).filter((name) => !/redis\.(log|lock)$/.test(name)).toSorted()
+const files = (): string[] =>
+  readdirSync(join(folder, 'redis'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => !/redis\.(log|lock)$/.test(name))
+    .toSorted()
 
 it('refuses data that this Redis would pass over, or cannot read, and changes nothing', async () => {
   const { version, stop } = await start()
@@ -136,7 +145,10 @@ it('refuses data that this Redis would pass over, or cannot read, and changes no
   const file = join(folder, 'redis', 'appendonly.aof')
   const newer = Buffer.from('REDIS0099\xfa\x09redis-ver\x0599.0', 'latin1')
   writeFileSync(file, newer)
-  await expect(start()).rejects.toMatchObject({ code: 'redis.unreadable', message: expect.stringContaining('RDB format version 99') as string })
+  await expect(start()).rejects.toMatchObject({
+    code: 'redis.unreadable',
+    message: expect.stringContaining('RDB format version 99') as string,
+  })
   expect(readFileSync(file)).toEqual(newer)
 })
 
@@ -144,7 +156,9 @@ it('an append-only file with a damaged end is refused with words, and repaired o
   const first = await start()
   await (await client(first.url)).set('kept', 'yes')
   await first.stop()
-  const [file = ''] = readdirSync(join(folder, 'redis'), { recursive: true, encoding: 'utf8' }).filter((name) => /(incr\.|^appendonly\.)aof$/.test(name))
+  const [file = ''] = readdirSync(join(folder, 'redis'), { recursive: true, encoding: 'utf8' }).filter((name) =>
+    /(incr\.|^appendonly\.)aof$/.test(name),
+  )
   const path = join(folder, 'redis', file)
   // What a crash of the machine leaves: zeros where blocks had been promised.
   appendFileSync(path, Buffer.alloc(4096))

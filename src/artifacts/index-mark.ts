@@ -3,9 +3,9 @@
  * are named. An empty Redis, another farm's or an old backup names too few, and on its word the collector would remove
  * the pictures of living sessions.
  *
- * Both sides carry two marks. The store's id says that they belong together. The count of the collector's turns grows in
- * Redis with each turn; the store keeps the count of the turn before, ten minutes old and long on the disk, so a Redis
- * that counts no further than that has gone back in time.
+ * Both sides carry two marks. The store's id says that they belong together. The count of the collector's turns grows
+ * in Redis with each turn; the store keeps the count of the turn before, ten minutes old and long on the disk, so a
+ * Redis that counts no further than that has gone back in time.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -69,7 +69,8 @@ export async function countTurn(redis: Redis, artifacts: Indexed): Promise<void>
   await checkIndex(redis, artifacts)
   const seen = (await artifacts.mark.read()) ?? 0
   const turn = Number(await translated(redis.get(keys.collectorTurns()))) + 1
-  if (turn <= seen) throw lost(artifacts, `this Redis has gone back to turn ${turn - 1} of the collector, and the store has seen turn ${seen}`)
+  if (turn <= seen)
+    throw lost(artifacts, `this Redis has gone back to turn ${turn - 1} of the collector, and the store has seen turn ${seen}`)
   await translated(redis.set(keys.collectorTurns(), turn))
   await artifacts.mark.write(Math.max(seen, turn - 1))
 }

@@ -12,7 +12,8 @@ export interface ConnectionOptions {
  * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else at the
  * configured port. A key goes only to an API that the user has named or runs: whoever else listens on that port would
  * learn it.
- * @throws Problem `api.unreachable` at once when there is no answer; DarkroomError `config.invalid` for a key without an
+ * @throws Problem `api.unreachable` at once when there is no answer; DarkroomError `config.invalid` for a key without
+ *   an
  * address; BadPlace when another user could have put the address there
  */
 export async function connectApi({ url }: ConnectionOptions): Promise<DarkroomClient> {

@@ -18,7 +18,10 @@ async function withKeys<T>(work: (keys: KeyStore) => Promise<T>): Promise<T> {
   const running = redisUrl ?? (holder?.['privateRedis'] as string | undefined)
   if (holder && running === undefined) {
     const remedy = 'Set REDIS_URL to the Redis of that farm.'
-    throw configError('invalid', `the \`darkroom up\` on ${data} has no Redis of its own, or has not started it yet`, { field: 'REDIS_URL', remedy })
+    throw configError('invalid', `the \`darkroom up\` on ${data} has no Redis of its own, or has not started it yet`, {
+      field: 'REDIS_URL',
+      remedy,
+    })
   }
   const own = running === undefined ? await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory }) : undefined
   const redis = connect(own?.url ?? running ?? '', { patience: 'wait' })

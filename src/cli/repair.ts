@@ -4,7 +4,7 @@ import { readConfig } from '../config.ts'
 import { repairRedis } from '../redis-server.ts'
 import { say } from './terminal.ts'
 
-/** @throws DarkroomError `redis.taken` while the farm runs, `redis.not_found`, `redis.damaged` when it is beyond repair */
+/** @throws DarkroomError `redis.taken` while the farm runs, `redis.not_found`, `redis.damaged` beyond repair */
 export async function repair(): Promise<void> {
   const { data, home } = readConfig()
   const done = await repairRedis({ folder: join(data, 'redis'), home })

@@ -18,8 +18,8 @@ export function describeEvent({ what, is, pid, detail, againMs }: SupervisorEven
 }
 
 /**
- * Starts a supervisor. `asked` resolves at the user's first signal: the caller then stops it in order. A second signal, a
- * second later or more, makes that faster.
+ * Starts a supervisor. `asked` resolves at the user's first signal: the caller then stops it in order. A second signal,
+ * a second later or more, makes that faster.
  * @throws Exit 130 when it was stopped while it started
  */
 export async function superviseHere(

@@ -59,7 +59,9 @@ describe('a checkpoint that cannot be used', () => {
     const id = await farm.submit()
     await farm.untilCall(id, 5)
     const place = join(farm.folder, 'attempts', 'worker-0')
-    const folders = (await readdir(place, { recursive: true })).filter((name) => /^[^/]+\/[^/]+$/.test(name) && !/\/home$|\.lock$/.test(name))
+    const folders = (await readdir(place, { recursive: true })).filter(
+      (name) => /^[^/]+\/[^/]+$/.test(name) && !/\/home$|\.lock$/.test(name),
+    )
     expect(folders).toHaveLength(1)
     await rm(join(place, folders[0] ?? ''), { recursive: true })
     await open()

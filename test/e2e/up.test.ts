@@ -26,7 +26,10 @@ beforeEach(async () => {
   ups = []
   // Whoever unpacks a picture archive and starts a farm there must not run what lies in it.
   for (const module of ['json', 'torch', 'ctypes', 'darkroom', 'sitecustomize'])
-    await writeFile(join(folder, `${module}.py`), `open(${JSON.stringify(join(folder, 'was-imported'))}, "w")\nraise SystemExit("planted")\n`)
+    await writeFile(
+      join(folder, `${module}.py`),
+      `open(${JSON.stringify(join(folder, 'was-imported'))}, "w")\nraise SystemExit("planted")\n`,
+    )
 })
 afterEach(async () => {
   for (const { process: child, ended } of ups) {
@@ -134,7 +137,10 @@ describe('darkroom up', () => {
     const keys = await run(['keys', 'list'], { DARKROOM_DATA: folder })
     expect(keys).toMatchObject({ code: 1, stderr: expect.stringMatching(/has no Redis of its own.*\nSet REDIS_URL/) as string })
     const worker = await run(['worker'], { DARKROOM_DATA: folder })
-    expect(worker).toMatchObject({ code: 1, stderr: expect.stringMatching(/REDIS_URL is not set, and the `darkroom up` .* Redis of your own/) as string })
+    expect(worker).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/REDIS_URL is not set, and the `darkroom up` .* Redis of your own/) as string,
+    })
     first.process.kill('SIGTERM')
     await first.ended
     await redis.stop()
@@ -168,7 +174,10 @@ describe('darkroom up', () => {
     const uuids = [1, 2].map((n) => `0000000${n}-1111-2222-3333-444444444444`)
     const python = join(folder, 'python')
     const cards = JSON.stringify(uuids.map((uuid) => ({ uuid, name: 'NVIDIA Test' })))
-    await writeFile(python, `#!/bin/sh\ncase "$*" in *get_device_properties*) echo '${cards}';; *) head -n 1 >> '${folder}/hellos'; exec sleep 60;; esac\n`)
+    await writeFile(
+      python,
+      `#!/bin/sh\ncase "$*" in *get_device_properties*) echo '${cards}';; *) head -n 1 >> '${folder}/hellos'; exec sleep 60;; esac\n`,
+    )
     await chmod(python, 0o755)
     const gpu = { ...env(), DARKROOM_PYTHON: python }
     const running = start(['up', '--gpu', '--workers', '2'], gpu, folder)
@@ -182,7 +191,10 @@ describe('darkroom up', () => {
     await running.ended
 
     const many = await run(['up', '--gpu', '--workers', '3'], gpu)
-    expect(many).toMatchObject({ code: 1, stderr: expect.stringMatching(/3 workers on 2 GPUs \(NVIDIA Test, NVIDIA Test\).*one worker\nStart at most 2/) as string })
+    expect(many).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/3 workers on 2 GPUs \(NVIDIA Test, NVIDIA Test\).*one worker\nStart at most 2/) as string,
+    })
     const one = await run(['up', '--gpu', '--workers', '2'], { ...gpu, DARKROOM_DEVICE: 'cuda:1' })
     expect(one).toMatchObject({ code: 1, stderr: expect.stringMatching(/2 workers on DARKROOM_DEVICE=cuda:1.*one worker/) as string })
     expect(processesWith(folder)).toEqual([])
@@ -210,26 +222,32 @@ describe('darkroom up', () => {
     let words = ''
     homeless.stderr.on('data', (text: Buffer) => (words += text.toString()))
     const [code] = (await once(homeless, 'close')) as [number]
-    expect(words).toMatch(/^error: HOME is not set, and user 54321 has no folder of its own\. Set HOME, or choose a folder with DARKROOM_HOME\.\n$/)
+    expect(words).toMatch(
+      /^error: HOME is not set, and user 54321 has no folder of its own\. Set HOME, or choose a folder with DARKROOM_HOME\.\n$/,
+    )
     expect(code).toBe(1)
   })
 
-  it.each(['SIGTERM', 'SIGKILL', 'SIGINT', 'SIGHUP'] as const)('`npm start` and nothing of it is left after %s to npm', { timeout: slow }, async (signal) => {
-    const [npm = ''] = onPath('npm')
-    const child = spawn(npm, ['start', '--silent', '--', '--workers', '0'], {
-      cwd: root,
-      env: { ...process.env, ...env(), DARKROOM_PYTHON: interpreter() },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
-    })
-    let out = ''
-    child.stdout.on('data', (text: Buffer) => (out += text.toString()))
-    await eventually('it runs', () => Promise.resolve(out.includes('The API answers at')), 60_000)
-    process.kill(child.pid ?? 0, signal)
-    await once(child, 'exit')
-    await eventually('nothing of it is left', () => Promise.resolve(processesWith(folder).length === 0), 20_000)
-    expect(out).toContain('redis     stopped')
-  })
+  it.each(['SIGTERM', 'SIGKILL', 'SIGINT', 'SIGHUP'] as const)(
+    '`npm start` and nothing of it is left after %s to npm',
+    { timeout: slow },
+    async (signal) => {
+      const [npm = ''] = onPath('npm')
+      const child = spawn(npm, ['start', '--silent', '--', '--workers', '0'], {
+        cwd: root,
+        env: { ...process.env, ...env(), DARKROOM_PYTHON: interpreter() },
+        stdio: ['ignore', 'pipe', 'pipe'],
+        detached: true,
+      })
+      let out = ''
+      child.stdout.on('data', (text: Buffer) => (out += text.toString()))
+      await eventually('it runs', () => Promise.resolve(out.includes('The API answers at')), 60_000)
+      process.kill(child.pid ?? 0, signal)
+      await once(child, 'exit')
+      await eventually('nothing of it is left', () => Promise.resolve(processesWith(folder).length === 0), 20_000)
+      expect(out).toContain('redis     stopped')
+    },
+  )
 
   it('refuses to listen beyond this machine without a key', { timeout: slow }, async () => {
     const { code, stderr } = await run(['up', '--workers', '0'], { ...env(), DARKROOM_HOST: '0.0.0.0' })

@@ -125,4 +125,3 @@ describe('a shared place', () => {
     expect(() => checkChosen(data, 'DARKROOM_DATA')).toThrow(/can be written by everybody.*DARKROOM_DATA/)
   })
 })
-

@@ -79,7 +79,7 @@ describe('set-up refuses', () => {
 })
 
 it('the command says what is missing in a clone that was never set up', () => {
-  cpSync(join(root, 'bin'), join(sandbox.folder, 'bin'), { recursive: true })
+  for (const folder of ['bin', 'host']) cpSync(join(root, folder), join(sandbox.folder, folder), { recursive: true })
   const { status, stderr } = spawnSync(process.execPath, [join(sandbox.folder, 'bin', 'darkroom.mjs'), 'doctor'], { encoding: 'utf8' })
   expect(stderr).toBe('The npm packages are not there yet: run `npm run setup` in the folder of the repository, once.\n')
   expect(status).toBe(1)
@@ -114,7 +114,9 @@ it('the lock files hold no host of a registry', () => {
   expect(requirements).toMatch(/^torch==\d+\.\d+\.\d+ \\$/m)
   expect(requirements).toMatch(/^torch==\d+\.\d+\.\d+\+cpu \\$/m)
   for (const lock of [requirements, readFileSync(join(root, 'setup', 'native', 'cmake.lock'), 'utf8')]) {
-    expect(lock.split('\n').filter((line) => line && !/^#|^[\w.-]+==[\w.+]+ \\$|^ {4}--hash=sha256:[0-9a-f]{64}(?: \\)?$/.test(line))).toEqual([])
+    expect(
+      lock.split('\n').filter((line) => line && !/^#|^[\w.-]+==[\w.+]+ \\$|^ {4}--hash=sha256:[0-9a-f]{64}(?: \\)?$/.test(line)),
+    ).toEqual([])
     expect(pinsIn(lock).filter(({ line }) => !/^\S+ --hash=/.test(line))).toEqual([])
     expect(lock).not.toMatch(/https?:/)
   }

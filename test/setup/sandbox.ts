@@ -38,7 +38,9 @@ export function lockOf(folder: string, gpuOnly: string[] = []): string {
   const pins = new Map<string, string[]>()
   for (const file of readdirSync(folder).filter((name) => name.endsWith('.whl'))) {
     const [name = '', version = ''] = file.split('-')
-    const sha256 = createHash('sha256').update(readFileSync(join(folder, file))).digest('hex')
+    const sha256 = createHash('sha256')
+      .update(readFileSync(join(folder, file)))
+      .digest('hex')
     const pin = `${name}==${version}`
     pins.set(pin, [...(pins.get(pin) ?? []), `--hash=sha256:${sha256}`])
   }

@@ -47,19 +47,23 @@ describe('the folder of a worker', () => {
     await once(second, 'exit')
   }, 30_000)
 
-  it.runIf(canUnshare)('is not removed by a worker that does not see its process', async () => {
-    const own = await openAttemptFolder(root, 'own')
-    writeFileSync(join(own.path, 'tensor'), 'x')
-    const other = await holder('other', ['unshare', ...ownProcesses])
-    expect(readFileSync(join(own.path, 'tensor'), 'utf8')).toBe('x')
-    // And the other way round.
-    const third = await openAttemptFolder(root, 'third')
-    expect(existsSync(join(root, 'other'))).toBe(true)
-    other.kill('SIGKILL')
-    await once(other, 'exit')
-    await third.close()
-    await own.close()
-  }, 30_000)
+  it.runIf(canUnshare)(
+    'is not removed by a worker that does not see its process',
+    async () => {
+      const own = await openAttemptFolder(root, 'own')
+      writeFileSync(join(own.path, 'tensor'), 'x')
+      const other = await holder('other', ['unshare', ...ownProcesses])
+      expect(readFileSync(join(own.path, 'tensor'), 'utf8')).toBe('x')
+      // And the other way round.
+      const third = await openAttemptFolder(root, 'third')
+      expect(existsSync(join(root, 'other'))).toBe(true)
+      other.kill('SIGKILL')
+      await once(other, 'exit')
+      await third.close()
+      await own.close()
+    },
+    30_000,
+  )
 
   it('is whole when many workers start at once', async () => {
     const all = await Promise.all(Array.from({ length: 20 }, (_, i) => openAttemptFolder(root, `worker-${i}`)))
