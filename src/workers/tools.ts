@@ -1,4 +1,5 @@
 /** The tools of one attempt: the bridge between its operation, the artifact store and the Python child. */
+import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -317,6 +318,12 @@ export class AttemptTools implements Tools {
     const sha256 = await this.artifacts.put(bytes, kind)
     port.at?.('artifact.after', attempt.sessionId)
     return sha256
+  }
+
+  /** Why the attempt failed, when its folder was removed under it; whatever then failed says less. */
+  get lostFolder(): DarkroomError | undefined {
+    if (!this.#hasFolder || existsSync(this.#options.folder)) return undefined
+    return workerError('folder_gone', `the folder ${this.#options.folder} of this attempt was removed while it ran`)
   }
 
   /** Waits for checkpoints that are being recorded, and removes the attempt's folder. */

@@ -252,7 +252,7 @@ export class Farm extends User implements AsyncDisposable {
       log: join(this.folder, `${name}.log`),
     })
     this.workers.push(worker)
-    await mkdir(this.seen(attempts), { recursive: true })
+    await mkdir(this.seen(attempts), { recursive: true, mode: 0o700 })
     await worker.start()
     return worker
   }
