@@ -84,6 +84,11 @@ const Environment = z.object({
       'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
     ),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
+  DARKROOM_SPARE_MB: whole(0, 1_048_576)
+    .default(4096)
+    .describe(
+      'free RAM, MiB, at which a worker starts a spare Python child, which replaces one that dies; it goes again below half of it; 0: none',
+    ),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints, instead of seconds'),
   DARKROOM_CLASS_WAIT_S: positive(86_400)
@@ -114,6 +119,7 @@ export interface Config {
   hostLane: number
   stepsInARow: number
   python: string | undefined
+  spareMb: number
   checkpointS: number
   checkpointCalls: number | undefined
   classWaitS: number
@@ -161,6 +167,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     hostLane: e.DARKROOM_HOST_LANE,
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
+    spareMb: e.DARKROOM_SPARE_MB,
     checkpointS: e.DARKROOM_CHECKPOINT_S,
     checkpointCalls: e.DARKROOM_CHECKPOINT_CALLS,
     classWaitS: e.DARKROOM_CLASS_WAIT_S,

@@ -189,7 +189,10 @@ async function running({ data: folder, port }: Config): Promise<Finding[]> {
     const [reasons, workers] = [await client.notReady(), await client.workers()]
     const list =
       workers
-        .map(({ id, device: { kind }, status, native: { reason } }) => `${id} (${kind}, ${status}${reason === null ? '' : `; ${reason}`})`)
+        .map(({ id, device: { kind }, status, sparePid, native: { reason } }) => {
+          const children = sparePid === null ? 'no spare child' : `spare child ${sparePid}`
+          return `${id} (${kind}, ${status}, ${children}${reason === null ? '' : `; ${reason}`})`
+        })
         .join(', ') || 'no worker'
     const is = `${url}${holder?.pid ? `, pid ${holder.pid}` : ''}: ${list}`
     return [{ what: 'running', ok: reasons.length === 0, is, ...(reasons.length > 0 && { remedy: reasons.join('; ') }) }]

@@ -28,6 +28,8 @@ export interface WorkerRecord {
   running: { key: string; step: string; session: string; since: number }[]
   lanes: { gpu: number; host: number }
   childPid: number | null
+  /** Of the spare Python child, which has its imports done and waits to be taken into use; null without one. */
+  sparePid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport
   startedAt: number

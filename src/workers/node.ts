@@ -124,6 +124,7 @@ export class WorkerNode {
       publishMs,
       async () => {
         await this.#watchLanes()
+        this.#keepSpare()
         await this.#publish()
       },
       (error) => log.warn({ err: error }, 'the worker could not publish itself'),
@@ -209,6 +210,13 @@ export class WorkerNode {
     return { attempt, port, artifacts, child, exactness, models, folder, log, device: this.#monitor.tools }
   }
 
+  /** Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. */
+  #keepSpare(): void {
+    const { child, config } = this.#parts
+    const needed = config.spareMb * 2 ** 20 * (child.spare ? 0.5 : 1)
+    child.keepSpare(needed > 0 && this.#takes && this.#monitor.report.ram.available >= needed)
+  }
+
   /** What a step reserves of the device. */
   #needOf({ models, priority }: Attempt): Need {
     const ids = models.map(({ id }) => id)
@@ -258,6 +266,7 @@ export class WorkerNode {
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
+      sparePid: child.spare?.pid ?? null,
       report: this.#monitor.report,
       startedAt: this.#startedAt,
       seenAt: Date.now(),

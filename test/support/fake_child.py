@@ -141,13 +141,16 @@ class FakeBackend:
         self._call_s = options.call_ms / 1000
         FakeModel.load_s = options.load_ms / 1000
 
-    def prepare(self, hello, wanted, progress):
+    def load(self, hello, progress):
         if self._faults.fire("mute"):
             threading.Event().wait()
         if self._faults.fire("refuse"):
             raise RuntimeError("told to refuse the handshake")
         progress(0, 1)
         time.sleep(self._options.import_ms / 1000)
+        progress(1, 1)
+
+    def open(self, hello, wanted):
         kind, _, index = hello["device"].partition(":")
         libraries = ("torch", "diffusers", "transformers", "tokenizers", "safetensors")
         described = {
