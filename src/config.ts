@@ -84,6 +84,14 @@ const Environment = z.object({
       'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
     ),
   DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
+  DARKROOM_MAX_CELLS: whole(64, 2 ** 31)
+    .optional()
+    .describe(
+      'largest picture that a worker draws, in latent cells (8 × 8 pixels in most models); default: 16384 on a CPU, 262144 on a GPU',
+    ),
+  DARKROOM_MAX_CELL_STEPS: whole(64, 2 ** 40)
+    .optional()
+    .describe('the same for latent cells times denoise steps; default: 200 steps of the largest picture'),
   DARKROOM_SPARE_MB: whole(0, 1_048_576)
     .default(4096)
     .describe(
@@ -119,6 +127,8 @@ export interface Config {
   hostLane: number
   stepsInARow: number
   python: string | undefined
+  maxCells: number | undefined
+  maxCellSteps: number | undefined
   spareMb: number
   checkpointS: number
   checkpointCalls: number | undefined
@@ -167,6 +177,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     hostLane: e.DARKROOM_HOST_LANE,
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
+    maxCells: e.DARKROOM_MAX_CELLS,
+    maxCellSteps: e.DARKROOM_MAX_CELL_STEPS,
     spareMb: e.DARKROOM_SPARE_MB,
     checkpointS: e.DARKROOM_CHECKPOINT_S,
     checkpointCalls: e.DARKROOM_CHECKPOINT_CALLS,

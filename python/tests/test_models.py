@@ -135,7 +135,8 @@ def test_the_index_of_a_variant_that_was_not_fetched_is_passed_over(fresh, copy)
 
 
 @pytest.mark.parametrize(
-    "index", ["{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": "../../x.safetensors"}}', '{"weight_map": {"a": 1}}', '{"weight_map": 3}']
+    "index",
+    ["{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": "../../x.safetensors"}}', '{"weight_map": {"a": 1}}', '{"weight_map": 3}'],
 )
 def test_a_broken_index_is_named(fresh, copy, index):
     folder, model = copy("broken index")
@@ -161,7 +162,11 @@ def vocabulary(change):
         ("a broken vocabulary", lambda folder: (folder / "tokenizer" / "vocab.json").write_text("{"), "the tokenizer in "),
         ("a vocabulary of another type", vocabulary(list), "the tokenizer in "),
         ("half a vocabulary", vocabulary(lambda words: dict(list(words.items())[256:])), "lacks 256 of the 512 letters"),
-        ("words without merges", vocabulary(lambda words: {**words, "cat</w>": 514}), "has no merge for 1 of its 515 words, such as 'cat</w>'"),
+        (
+            "words without merges",
+            vocabulary(lambda words: {**words, "cat</w>": 514}),
+            "has no merge for 1 of its 515 words, such as 'cat</w>'",
+        ),
         ("a larger vocabulary", lambda folder: larger(folder, 8), "words with ids up to 521; its text encoder has 514"),
         ("ids beyond", vocabulary(lambda words: {**words, "a": 9000}), "with ids up to 9000"),
         ("one id twice", vocabulary(lambda words: {**words, "a": words["b"]}), "514 words 513 ids"),
@@ -233,14 +238,29 @@ def test_pickled_weights_are_not_opened(fresh, copy, tmp_path):
 @pytest.mark.parametrize(
     ("name", "spoil", "code", "words"),
     [
-        ("truncated", lambda folder: os.truncate(folder / WEIGHTS, 5000), "model.corrupt", f"{WEIGHTS} (5000 bytes) is no whole safetensors"),
+        (
+            "truncated",
+            lambda folder: os.truncate(folder / WEIGHTS, 5000),
+            "model.corrupt",
+            f"{WEIGHTS} (5000 bytes) is no whole safetensors",
+        ),
         ("a lying header", lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 64), "model.corrupt", "is no whole safetensors"),
-        ("a pointer", lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"), "model.corrupt", "git lfs"),
+        (
+            "a pointer",
+            lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"),
+            "model.corrupt",
+            "git lfs",
+        ),
         ("an empty file", lambda folder: (folder / WEIGHTS).write_bytes(b""), "model.corrupt", f"{WEIGHTS} (0 bytes)"),
         ("no weights", lambda folder: (folder / WEIGHTS).unlink(), "model.corrupt", "has no diffusion_pytorch_model.safetensors"),
         ("no part", lambda folder: shutil.rmtree(folder / "vae"), "model.corrupt", "has no vae/"),
         ("a broken config", lambda folder: (folder / "unet/config.json").write_text("{"), "model.load_failed", ""),
-        ("no schedule", lambda folder: (folder / "scheduler/scheduler_config.json").write_text("x"), "model.corrupt", "scheduler_config.json: cannot"),
+        (
+            "no schedule",
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text("x"),
+            "model.corrupt",
+            "scheduler_config.json: cannot",
+        ),
     ],
 )
 def test_a_broken_model_is_refused(fresh, copy, name, spoil, code, words):

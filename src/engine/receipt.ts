@@ -29,7 +29,10 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
     for (const [name, { read, dropped, droppedText }] of Object.entries((attempt.stats?.['tokens'] ?? {}) as Record<string, Tokens>)) {
       if (dropped === 0) continue
       const text = droppedText.length > 200 ? `${droppedText.slice(0, 200)}…` : droppedText
-      notes.push({ at: event.at, note: `${event.step} read ${read} of ${read + dropped} tokens of ${name}; it did not read ${JSON.stringify(text)}` })
+      notes.push({
+        at: event.at,
+        note: `${event.step} read ${read} of ${read + dropped} tokens of ${name}; it did not read ${JSON.stringify(text)}`,
+      })
     }
     const refused = attempt.stats?.['checkpointRefused']
     if (typeof refused !== 'string') return

@@ -1,6 +1,6 @@
 /** The record that a worker publishes about itself and its device: all that the rest of the farm knows of it. */
 import { z } from 'zod'
-import { DeviceStatus } from '../domains/device/status.ts'
+import { DeviceStatus, type PictureLimits } from '../domains/device/status.ts'
 import { MemoryReport } from '../domains/memory/figures/report.ts'
 
 /** A worker's device and what it holds of it: the parts of the domains `device` and `memory` in one. */
@@ -28,12 +28,19 @@ export interface WorkerRecord {
   running: { key: string; step: string; session: string; since: number }[]
   lanes: { gpu: number; host: number }
   childPid: number | null
-  /** Of the spare Python child, which has its imports done and waits to be taken into use; null without one. */
+  /** Of the spare Python child, once it has its imports done and waits to be taken into use; null before, and without one. */
   sparePid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport
   startedAt: number
   seenAt: number
+}
+
+/** What each of these workers draws; null when there are none. */
+export function smallestLimits(workers: readonly WorkerRecord[]): PictureLimits | null {
+  const limits = workers.map(({ report }) => report.capabilities.limits)
+  if (limits.length === 0) return null
+  return { cells: Math.min(...limits.map(({ cells }) => cells)), cellSteps: Math.min(...limits.map(({ cellSteps }) => cellSteps)) }
 }
 
 /** Whether a worker takes work: a stalled one may go on at any moment, one that drains or is suspect takes no more. */

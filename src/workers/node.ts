@@ -28,6 +28,7 @@ import type { Model } from '../models/scan.ts'
 import { within, type Deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { pictureLimits } from './device/limits.ts'
 import { DeviceMonitor } from './device/monitor.ts'
 import type { OwnDevice } from './device/open.ts'
 import { LaneWatch } from './lane-watch.ts'
@@ -102,6 +103,7 @@ export class WorkerNode {
       ready,
       child,
       families: [...new Set(models.map((model) => model.family))],
+      limits: pictureLimits(config),
       sessions: port.owners,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
@@ -214,7 +216,7 @@ export class WorkerNode {
   #keepSpare(): void {
     const { child, config } = this.#parts
     const needed = config.spareMb * 2 ** 20 * (child.spare ? 0.5 : 1)
-    child.keepSpare(needed > 0 && this.#takes && this.#monitor.report.ram.available >= needed)
+    child.keepSpare(needed > 0 && this.#takes && (this.#monitor.report.ram.available ?? 0) >= needed)
   }
 
   /** What a step reserves of the device. */
@@ -266,7 +268,7 @@ export class WorkerNode {
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
-      sparePid: child.spare?.pid ?? null,
+      sparePid: child.spare?.isWaiting ? child.spare.pid : null,
       report: this.#monitor.report,
       startedAt: this.#startedAt,
       seenAt: Date.now(),

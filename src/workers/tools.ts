@@ -194,7 +194,8 @@ export class AttemptTools implements Tools {
       return await call.outcome
     } catch (error) {
       // It did not stop in time, and its process was ended: the step is given back, and goes on from its last checkpoint.
-      if (this.#isPaused && !this.#stopped && error instanceof DarkroomError && error.code === 'worker.overran') throw new Released(undefined)
+      if (this.#isPaused && !this.#stopped && error instanceof DarkroomError && error.code === 'worker.overran')
+        throw new Released(undefined)
       throw error
     } finally {
       this.#call = undefined

@@ -27,6 +27,7 @@ const worker: WorkerRecord = {
   running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  sparePid: null,
   report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),

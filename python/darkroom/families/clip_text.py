@@ -69,7 +69,9 @@ def _check_words(folder: str, tokenizer: Any, described: dict[str, Any]) -> None
     made = {"".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in described["merges"]}
     unmade = words.keys() - letters - made - tokenizer.get_added_vocab().keys()
     if unmade:
-        raise _corrupt(folder, f"has no merge for {len(unmade)} of its {len(words)} words, such as {min(unmade)!r}: merges.txt is not whole")
+        raise _corrupt(
+            folder, f"has no merge for {len(unmade)} of its {len(words)} words, such as {min(unmade)!r}: merges.txt is not whole"
+        )
 
 
 def _check_ids(folder: str, tokenizer: Any, rows: int) -> None:

@@ -122,7 +122,10 @@ export class PythonProcess {
         () => undefined,
       ),
     )
-    this.#clock = setInterval(() => this.#watch(), Math.max(10, Math.min(1_000, stall.heartbeatMs / 10, stall.stepMs / 10, stall.overrunMs / 10)))
+    this.#clock = setInterval(
+      () => this.#watch(),
+      Math.max(10, Math.min(1_000, stall.heartbeatMs / 10, stall.stepMs / 10, stall.overrunMs / 10)),
+    )
     this.#send(this.#hello.line)
   }
 
