@@ -44,8 +44,8 @@ def encode(tools: Tools) -> dict[str, Any]:
 def denoise(tools: Tools) -> dict[str, Any]:
     """inference.denoise: file `latents`, safetensors with `latents`, [1, channels, rows, columns] fp32.
 
-    Raises `inference.diverged`, `inference.sampler_unknown`, `inference.schedule_unfit` and as `Models.get`; Cancelled, and Paused with the
-    checkpoint that holds all that was done.
+    Raises `inference.diverged`, `inference.sampler_unknown`, `inference.schedule_unfit` and as `Models.get`; Cancelled,
+    and Paused with the checkpoint that holds all that was done.
     """
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     started = time.monotonic()

@@ -52,8 +52,8 @@ def make_scheduler(name: str, model_config: Mapping[str, Any], steps: int) -> An
 
 
 def _end_at_the_beginning(scheduler: Any) -> None:
-    """Drops timesteps before 0. Trailing spacing counts down by a fraction, and with some numbers of steps (61, 103, 121
-    and 122 of 1000) rounding gives it one more than it was asked for, at -1, which is another time than any."""
+    """Drops timesteps before 0. Trailing spacing counts down by a fraction, and with some numbers of steps (61, 103,
+    121 and 122 of 1000) rounding gives it one more than it was asked for, at -1, which is another time than any."""
     import torch
 
     surplus = int((scheduler.timesteps < 0).sum())

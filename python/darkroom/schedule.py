@@ -186,9 +186,8 @@ def _read(path: str) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise _corrupt(path, "must hold an object")
     for name, value in config.items():
-        what, fits = FIELDS.get(name, ("", lambda _: True))
-        if not fits(value):
-            raise _corrupt(path, f"{name} must be {what}, not {json.dumps(value)[:100]}")
+        if name in FIELDS and not FIELDS[name][1](value):
+            raise _corrupt(path, f"{name} must be {FIELDS[name][0]}, not {json.dumps(value)[:100]}")
     needed = ["num_train_timesteps"]
     if config.get("trained_betas") is None:
         needed += ["beta_schedule", "beta_start", "beta_end"]

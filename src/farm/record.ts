@@ -28,7 +28,7 @@ export interface WorkerRecord {
   running: { key: string; step: string; session: string; since: number }[]
   lanes: { gpu: number; host: number }
   childPid: number | null
-  /** Of the spare Python child, once it has its imports done and waits to be taken into use; null before, and without one. */
+  /** Of the spare Python child, once its imports are done and it waits to be taken into use; null before. */
   sparePid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport

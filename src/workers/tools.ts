@@ -193,7 +193,7 @@ export class AttemptTools implements Tools {
     try {
       return await call.outcome
     } catch (error) {
-      // It did not stop in time, and its process was ended: the step is given back, and goes on from its last checkpoint.
+      // It did not stop in time, and its process was ended: the step goes on from its last checkpoint.
       if (this.#isPaused && !this.#stopped && error instanceof DarkroomError && error.code === 'worker.overran')
         throw new Released(undefined)
       throw error

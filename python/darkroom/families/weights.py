@@ -1,11 +1,11 @@
 """Which files of a folder hold a network's weights, whoever named them, and whether all of them are there.
 
-| written as | names, of the stem `model` and in half precision |
-| --- | --- |
-| one file | `model.safetensors`, `model.fp16.safetensors` |
-| shards | `model-00001-of-00002.safetensors` with `model.safetensors.index.json` |
-| shards in half precision, since diffusers 0.31 | `model.fp16-00001-of-00002.safetensors` with `model.safetensors.index.fp16.json` |
-| the same, before | `model-00001-of-00002.fp16.safetensors` with `model.fp16.safetensors.index.json` |
+| written as | files | index |
+| --- | --- | --- |
+| one file | `model.safetensors`, `model.fp16.safetensors` | |
+| shards | `model-00001-of-00002.safetensors` | `model.safetensors.index.json` |
+| half precision, today | `model.fp16-00001-of-00002.safetensors` | `model.safetensors.index.fp16.json` |
+| half precision, before | `model-00001-of-00002.fp16.safetensors` | `model.fp16.safetensors.index.json` |
 
 Files in full precision come first, one file before shards. An index says which files there are; shards without one are
 counted by their names.

@@ -8,8 +8,8 @@
  * | waiting | the process is gone | back-off over (0.2 → 10 s; at once after exit 75 or an overrun) → starting |
  * | ended | `stop`, exit 64, or five starts in a row without a handshake | never |
  *
- * A spare may wait beside it: a process whose imports are done and whose device is not open. It becomes the next process,
- * which then starts within a second or two.
+ * A spare may wait beside it: a process whose imports are done and whose device is not open. It becomes the next
+ * process, which then starts within a second or two.
  *
  * A call belongs to one process. When that process goes, the call's outcome rejects, once; it is never moved to the
  * next process.
