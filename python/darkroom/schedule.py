@@ -24,7 +24,8 @@ USUAL_STEPS = 20
 WRITTEN_BY = frozenset(
     f"{name}Scheduler"
     for name in (
-        *("DDIM", "DDIMInverse", "DDPM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete"),
+        *("DDIM", "DDIMInverse", "DDIMParallel", "DDPM", "DDPMParallel", "PNDM", "LMSDiscrete"),
+        *("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete"),
         *("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DPMSolverSDE", "DEISMultistep", "UniPCMultistep"),
         *("KDPM2Discrete", "KDPM2AncestralDiscrete", "LCM", "TCD", "SASolver"),
     )
@@ -73,7 +74,9 @@ FIELDS: dict[str, Check] = {
     "timestep_type": _one_of("discrete"),
     "interpolation_type": _one_of("linear", "log_linear"),
     "final_sigmas_type": _one_of("zero", "sigma_min"),
-    "algorithm_type": _one_of("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"),
+    "algorithm_type": _one_of(
+        *("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis", "data_prediction", "noise_prediction")
+    ),
     "solver_type": _one_of("midpoint", "heun", "logrho", "bh1", "bh2"),
     "time_shift_type": _one_of("exponential", "linear"),
     "variance_type": (
@@ -119,11 +122,10 @@ class Schedule:
         self.config = _read(path)
         # What was wrong with a sampler and a number of steps, if anything.
         self._problems: dict[tuple[str, int], str | None] = {}
-        for name in samplers.SAMPLERS:
-            problem = self._problem(name, min(USUAL_STEPS, self._train_steps))
-            if problem is None:
-                return
-        raise _corrupt(path, f"suits none of the samplers; of {name}: {problem}")
+        problems = {name: self._problem(name, min(USUAL_STEPS, self._train_steps)) for name in samplers.SAMPLERS}
+        if None not in problems.values():
+            first, problem = next(iter(problems.items()))
+            raise _corrupt(path, f"suits none of the samplers; of {first}: {problem}")
 
     @property
     def _train_steps(self) -> int:

@@ -147,6 +147,9 @@ def test_a_broken_index_is_named(fresh, copy, index):
     refused(fresh, model, "model.corrupt", "diffusion_pytorch_model.safetensors.index.json ")
 
 
+NEITHER = "has neither tokenizer.json nor vocab.json with merges.txt"
+
+
 def vocabulary(change):
     def spoil(folder):
         path = folder / "tokenizer" / "vocab.json"
@@ -158,9 +161,9 @@ def vocabulary(change):
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
-        ("no files", lambda folder: [file.unlink() for file in (folder / "tokenizer").iterdir()], "has neither tokenizer.json nor vocab.json with merges.txt"),
-        ("no vocabulary", lambda folder: (folder / "tokenizer" / "vocab.json").unlink(), "has neither tokenizer.json nor vocab.json with merges.txt"),
-        ("no merges", lambda folder: (folder / "tokenizer" / "merges.txt").unlink(), "has neither tokenizer.json nor vocab.json with"),
+        ("no files", lambda folder: [file.unlink() for file in (folder / "tokenizer").iterdir()], NEITHER),
+        ("no vocabulary", lambda folder: (folder / "tokenizer" / "vocab.json").unlink(), NEITHER),
+        ("no merges", lambda folder: (folder / "tokenizer" / "merges.txt").unlink(), NEITHER),
         ("an empty vocabulary", vocabulary(lambda _: {}), "lacks 512 of the 512 letters"),
         ("a broken vocabulary", lambda folder: (folder / "tokenizer" / "vocab.json").write_text("{"), "the tokenizer in "),
         ("a vocabulary of another type", vocabulary(list), "the tokenizer in "),

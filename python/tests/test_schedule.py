@@ -8,7 +8,7 @@ from micro import SCHEDULER, make_model
 
 from darkroom import samplers
 from darkroom.errors import DarkroomError
-from darkroom.schedule import FIELDS, Schedule
+from darkroom.schedule import FIELDS, WRITTEN_BY, Schedule
 
 NAMES = list(samplers.SAMPLERS)
 BETAS = [0.001 + index / 60_000 for index in range(1000)]
@@ -79,6 +79,26 @@ def test_a_schedule_that_nothing_can_draw_with_is_refused_with_file_and_field(sc
         schedule_of(text)
     assert (thrown.value.code, thrown.value.field) == ("model.corrupt", "model.path")
     assert f"{tmp_path / 'scheduler_config.json'}: {words}" in thrown.value.message
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN_BY))
+def test_what_the_library_writes_of_a_scheduler_is_taken_by_most_samplers(schedule_of, name):
+    import diffusers
+
+    try:
+        written = getattr(diffusers, name)().to_json_string()
+    except ImportError as error:
+        pytest.skip(str(error))
+    schedule = schedule_of(written)
+    fit = [sampler for sampler in NAMES if not isinstance(attempt(schedule, sampler), DarkroomError)]
+    assert len(fit) >= 6, fit
+
+
+def attempt(schedule, sampler):
+    try:
+        return schedule.scheduler(sampler, 8)
+    except DarkroomError as error:
+        return error
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -41,6 +41,8 @@ import type { ToolsOptions } from './tools.ts'
 const publishMs = 1000
 /** Sessions whose attempts a worker may lose in a row before it stops taking work. */
 const suspectLimit = 3
+/** How long a spare Python child waits at most for a CPU that draws nothing, seconds after its worker's child started. */
+const spareWaitS = 60
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
 /** How long a step waits for its place on the device, ms: longer than a dead worker's reservation lasts. */
@@ -212,11 +214,17 @@ export class WorkerNode {
     return { attempt, port, artifacts, child, exactness, models, folder, log, device: this.#monitor.tools }
   }
 
-  /** Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. */
+  /**
+   * Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. Its imports
+   * take a core for some seconds, which the first picture on a CPU shall have.
+   */
   #keepSpare(): void {
-    const { child, config } = this.#parts
+    const { child, config, operations, ready } = this.#parts
     const needed = config.spareMb * 2 ** 20 * (child.spare ? 0.5 : 1)
-    child.keepSpare(needed > 0 && this.#takes && (this.#monitor.report.ram.available ?? 0) >= needed)
+    const isWanted = needed > 0 && this.#takes && (this.#monitor.report.ram.available ?? 0) >= needed
+    const isDrawing = this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu')
+    const waits = isDrawing && ready.hardware.kind === 'cpu' && (child.heartbeat?.uptimeS ?? 0) < spareWaitS
+    if (child.spare || !isWanted || !waits) child.keepSpare(isWanted)
   }
 
   /** What a step reserves of the device. */

@@ -193,7 +193,8 @@ class FakeBackend:
         tools.runtime.models.get(tools.input["model"], tools)
         tools.check_stop(can_pause=True)
         tools.progress("run")
-        return frames.result(files={"conditioning": tools.write("conditioning", conditioning_of(tools))})
+        heard = {name: read(tools.input[name]) for name in ("prompt", "negative_prompt")}
+        return frames.result(files={"conditioning": tools.write("conditioning", conditioning_of(tools))}, stats={"tokens": heard})
 
     def denoise(self, tools):
         request = tools.input
@@ -303,6 +304,12 @@ def digest(value):
 def conditioning_of(tools):
     request = tools.input
     return digest([request["model"]["body_hash"], request["prompt"], request["negative_prompt"], tools.runtime.facts]).encode()
+
+
+def read(text):
+    """What of a text is read: its first 75 words, a token each."""
+    words = text.split()
+    return {"read": len(words[:75]), "dropped": len(words[75:]), "dropped_text": " ".join(words[75:])}
 
 
 def resume(content, given, identity):

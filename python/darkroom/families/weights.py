@@ -17,7 +17,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import safetensors
@@ -28,7 +28,7 @@ VARIANTS = ("", ".fp16")
 
 
 @contextmanager
-def as_one_variant(folder: str, stem: str) -> Iterator[str]:
+def as_one_variant(folder: str, stem: str) -> Generator[str]:
     """A folder in which the libraries find these weights by their plain names: `folder` itself where they are one plain
     file, else one of links to them, with an index made of what they hold.
 
