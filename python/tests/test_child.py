@@ -35,8 +35,10 @@ def test_the_child_says_what_decides_the_bits(fresh, device):
     if device != "cpu":
         named = ("uuid", "capability", "driver", "total_bytes")
         assert all(ready["hardware"][name] for name in named)
-    imports = fresh.of(fresh.hello, "progress")
-    assert [frame["call"] for frame in imports] == list(range(4))
+    calls = [frame["call"] for frame in fresh.of(fresh.hello, "progress")]
+    # One that the next one overtakes is not sent.
+    assert (calls[0], calls[-1]) == (0, 3)
+    assert calls == sorted(set(calls))
 
 
 def test_a_spare_imports_and_opens_its_device_only_when_it_is_taken_into_use(spawn, shared, device):

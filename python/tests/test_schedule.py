@@ -143,7 +143,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("steps", [1, 2, 6, 61, 200])
+@pytest.mark.parametrize("steps", [1, 6, 61])
 def test_every_sampler_draws_with_it_or_is_refused_before_the_first_call(schedule_of, name, steps):
     try:
         schedule = schedule_of(HOSTILE[name])

@@ -41,7 +41,7 @@ import type { ToolsOptions } from './tools.ts'
 const publishMs = 1000
 /** Sessions whose attempts a worker may lose in a row before it stops taking work. */
 const suspectLimit = 3
-/** How long a spare Python child waits at most for a CPU that draws nothing, seconds after its worker's child started. */
+/** How long a spare waits at most for a CPU that draws nothing, seconds after the Python child has started. */
 const spareWaitS = 60
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
@@ -215,8 +215,8 @@ export class WorkerNode {
   }
 
   /**
-   * Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. Its imports
-   * take a core for some seconds, which the first picture on a CPU shall have.
+   * Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. Its
+   * imports take a core for some seconds, which the first picture on a CPU shall have.
    */
   #keepSpare(): void {
     const { child, config, operations, ready } = this.#parts

@@ -389,7 +389,7 @@ describe('a call that does not stop', () => {
 })
 
 describe('a spare', () => {
-  const slowImports = ['--import-ms', '1500', '--heartbeat-ms', '50']
+  const slowImports = ['--import-ms', '1000', '--heartbeat-ms', '50']
 
   /** A child with a spare whose imports are done. */
   async function withSpare(setup: Setup = {}, args = slowImports): Promise<{ child: PythonChild; spare: number }> {
@@ -419,7 +419,7 @@ describe('a spare', () => {
     for (const expected of [spare, undefined]) {
       const { ms, pid } = await kill(child)
       expect(pid).toBe(expected ?? pid)
-      expect(ms).toBeLessThan(1400)
+      expect(ms).toBeLessThan(1000)
       expect(latentsOf(await denoise(child).outcome)).toHaveLength(64)
       if (expected !== undefined) await waiting(child)
     }
@@ -430,7 +430,7 @@ describe('a spare', () => {
     await kill(child)
     expect(child.spare).toBe(undefined)
     const { ms } = await kill(child)
-    expect(ms).toBeGreaterThan(1400)
+    expect(ms).toBeGreaterThan(1000)
     // One that is still at its imports is taken as it is.
     child.keepSpare(true)
     const pid = child.spare?.pid
