@@ -38,7 +38,8 @@ export interface WorkerRecord {
 
 /** What each of these workers draws; null when there are none. */
 export function smallestLimits(workers: readonly WorkerRecord[]): PictureLimits | null {
-  const limits = workers.map(({ report }) => report.capabilities.limits)
+  // A worker of an earlier version says none.
+  const limits = workers.flatMap(({ report }) => (report.capabilities.limits as PictureLimits | undefined) ?? [])
   if (limits.length === 0) return null
   return { cells: Math.min(...limits.map(({ cells }) => cells)), cellSteps: Math.min(...limits.map(({ cellSteps }) => cellSteps)) }
 }

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { run } from '../../support/command.ts'
 import { startFarm } from '../../support/farm.ts'
 import { eventually } from '../../support/wait.ts'
 
@@ -61,6 +62,8 @@ describe.concurrent('a call that overruns', { timeout: 60_000 }, () => {
     const [worker] = farm.workers
     const spare = () => eventually('a spare', async () => (await farm.records())[0]?.sparePid ?? undefined)
     const first = await spare()
+    const { stdout } = await run(['doctor'], { DARKROOM_URL: farm.client.url, DARKROOM_DATA: folder })
+    expect(stdout).toContain(`${worker?.ready} (cpu, ready, spare child ${first}`)
     const id = await farm.submit()
     await farm.untilCall(id, 6)
     await farm.control(id, 'cancel')
