@@ -140,7 +140,7 @@ describe('artifacts and the sessions that name them', () => {
       [1, first],
     ])
     for (const sha256 of [first, other, again]) await grow(sha256, 2 * hourMs)
-    await collectArtifacts(store, t.engine.reads)
+    await collectArtifacts(t.redis, store, t.engine.reads)
     expect(await Promise.all([first, other, again].map((sha256) => store.has(sha256)))).toEqual([true, false, true])
     await t.engine.control(id, 'cancel')
   })
