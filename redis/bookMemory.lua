@@ -5,9 +5,8 @@
 -- ARGV[5] time to live, ms
 -- Returns {'booked', bytes of the others} | {'refused', bytes of the others}: then only what it holds is booked
 local all, holder, held, more, there = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local others, last = 0, now + tonumber(ARGV[5])
+local now = farmTime(string.match(all, '^.-}:'))
+local others = 0
 local known = redis.call('HGETALL', all)
 -- A full Redis takes what follows after a write that needs no memory.
 redis.call('HDEL', all, holder)
@@ -17,7 +16,7 @@ for i = 1, #known, 2 do
     if tonumber(till) <= now then
       redis.call('HDEL', all, known[i])
     else
-      others, last = others + tonumber(bytes), math.max(last, tonumber(till))
+      others = others + tonumber(bytes)
     end
   end
 end
@@ -25,6 +24,6 @@ local fits = more == 0 or others + held + more <= there
 local booked = fits and held + more or held
 if booked > 0 then
   redis.call('HSET', all, holder, string.format('%.0f %.0f', booked, now + tonumber(ARGV[5])))
-  redis.call('PEXPIREAT', all, last)
+  redis.call('EXPIRE', all, 86400) -- of a host or a key that is gone for good
 end
 return { fits and 'booked' or 'refused', string.format('%.0f', others) }

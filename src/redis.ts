@@ -14,9 +14,11 @@ export type ScriptReply = [string, ...(string | number)[]]
 type Argument = string | number
 
 const folder = join(root, 'redis')
-const [preludeHead = '', ...preludeFunctions] = readFileSync(join(folder, 'prelude.lua'), 'utf8')
-  .replace(/^--.*\n/gm, '')
-  .split(/^(?=local function )/m)
+/** What scripts share, and no scripts by themselves. */
+const shared = ['clock', 'prelude']
+const withoutComments = (file: string): string => readFileSync(join(folder, file), 'utf8').replace(/^--.*\n/gm, '')
+const clock = withoutComments('clock.lua')
+const [preludeHead = '', ...preludeFunctions] = withoutComments('prelude.lua').split(/^(?=local function )/m)
 
 /**
  * The prelude with those functions only that the text calls, directly or not: Redis creates every function anew at each
@@ -47,13 +49,14 @@ else
 end
 `
 
-/** Name → text of every script, with the functions of the prelude that it uses in front. */
+/** Name → text of every script, with what it shares with others in front. */
 export const scripts: ReadonlyMap<string, string> = new Map(
   readdirSync(folder)
-    .filter((file) => file.endsWith('.lua') && file !== 'prelude.lua')
+    .filter((file) => file.endsWith('.lua') && !shared.includes(file.slice(0, -4)))
     .map((file) => {
       const text = readFileSync(join(folder, file), 'utf8')
-      return [file.slice(0, -4), `${unpack}${/^-- Uses: prelude$/m.test(text) ? `${preludeHead}${preludeFor(text)}${text}` : text}`]
+      const whole = /^-- Uses: prelude$/m.test(text) ? `${preludeHead}${preludeFor(text)}${text}` : text
+      return [file.slice(0, -4), `${unpack}${/\bfarmTime\(/.test(whole) ? clock : ''}${whole}`]
     }),
 )
 

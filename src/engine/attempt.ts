@@ -49,7 +49,7 @@ export interface Attempt {
   context: unknown
 }
 
-export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; until: number } | { is: 'gone' }
+export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; forMs: number } | { is: 'gone' }
 
 export interface Delivered {
   /** False when an older attempt's result changed nothing. */
@@ -86,7 +86,7 @@ export class AttemptPort {
     const { sessionId, suffix } = splitStepKey(stepKey)
     const id = randomUUID()
     const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker })
-    if (reply.is === 'leased' || reply.is === 'early') return { is: reply.is, until: reply.until }
+    if (reply.is === 'leased' || reply.is === 'early') return reply
     if (reply.is !== 'taken') return { is: 'gone' }
     const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
     const document = this.#engine.commits.document(sessionId, state)

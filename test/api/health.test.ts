@@ -28,6 +28,7 @@ const worker: WorkerRecord = {
   lanes: { gpu: 1, host: 4 },
   childPid: null,
   logLinesDropped: 0,
+  sparePid: null,
   report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),
@@ -69,6 +70,26 @@ it('workers as they describe themselves, with the age of what they said', async 
   const operator = await h.withKey(...scopes)
   expect((await operator.get('/v1/workers')).json.workers[0].running).toMatchObject([{ session: '0-x' }])
   for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+  await withdrawWorker(h.redis, worker.id)
+})
+
+it.each([86_400_000, -86_400_000])('ages of a worker whose clock is off by %d ms are those of its record', async (offMs) => {
+  const now = Date.now() + offMs
+  const off = { ...worker, seenAt: now, report: { ...worker.report, sampledAt: now - 3000 } }
+  await publishWorker(h.redis, off, [])
+  const ages = async (path: string): Promise<number[]> => {
+    const { json } = await h.client.get(path)
+    const all = (json.workers ?? json.devices ?? json.pools ?? [json]) as { ageS: number }[]
+    return all.map(({ ageS }) => ageS)
+  }
+  await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers[0]?.seenAt).toBe(new Date(now).toISOString())
+  expect(await ages('/v1/workers')).toEqual([expect.closeTo(0, -0.8)])
+  const { id } = worker.device
+  for (const path of ['/v1/devices', `/v1/devices/${id}`, `/v1/devices/${id}/status`, `/v1/devices/${id}/memory`, '/v1/memory'])
+    for (const age of await ages(path)) {
+      expect(age).toBeGreaterThanOrEqual(3)
+      expect(age).toBeLessThan(8)
+    }
   await withdrawWorker(h.redis, worker.id)
 })
 

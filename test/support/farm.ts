@@ -39,6 +39,8 @@ export interface WorkerOptions {
   env?: Record<string, string>
   /** The product's own Python child and the models of the repository, in place of the fake ones. */
   real?: boolean
+  /** Folder for attempt files, by its name below that of all of them; each worker has its own when left out. */
+  attempts?: string
   /** Device memory in plain TypeScript, as where the native addon is not built. */
   plain?: boolean
 }
@@ -139,6 +141,8 @@ export class Farm extends User implements AsyncDisposable {
       DARKROOM_SHARDS: String(this.shards),
       DARKROOM_CHECKPOINT_CALLS: String(options.checkpointCalls ?? 1),
       DARKROOM_DRAIN_S: '10',
+      // A spare costs a test's start as much as a worker does.
+      DARKROOM_SPARE_MB: '0',
       DARKROOM_LOG: 'info',
       REDIS_URL: proxy?.url ?? redis.url,
       ...options.settings,
@@ -175,7 +179,7 @@ export class Farm extends User implements AsyncDisposable {
   }
 
   /** A path of its processes as the test sees it. */
-  #seen(path: string): string {
+  seen(path: string): string {
     return this.#disks?.seen(path) ?? path
   }
 
@@ -225,8 +229,17 @@ export class Farm extends User implements AsyncDisposable {
 
   async addWorker(options: WorkerOptions = {}): Promise<GroupProcess> {
     const name = `worker-${this.workers.length}`
-    const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
-    const attempts = join(this.folder, 'attempts', name)
+    const {
+      fake = [],
+      stall = {},
+      module,
+      preload = [],
+      env = {},
+      real = false,
+      plain = false,
+      attempts: below = name,
+    } = { ...this.#options, ...options }
+    const attempts = join(this.folder, 'attempts', below)
     const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
     const { times } = this
     const setup: WorkerSetup = { command, attempts, stall, plain, times, ...(module !== undefined && { module }), ...this.#dying('worker') }
@@ -241,7 +254,7 @@ export class Farm extends User implements AsyncDisposable {
       log: join(this.folder, `${name}.log`),
     })
     this.workers.push(worker)
-    await mkdir(this.#seen(attempts), { recursive: true })
+    await mkdir(this.seen(attempts), { recursive: true, mode: 0o700 })
     await worker.start()
     return worker
   }
@@ -317,7 +330,7 @@ export class Farm extends User implements AsyncDisposable {
     await Promise.all(this.workers.map((worker) => attempt(() => worker.stop(12_000))))
     for (const { name } of alive)
       await attempt(async () => {
-        const files = await readdir(this.#seen(join(this.folder, 'attempts', name)))
+        const files = await readdir(this.seen(join(this.folder, 'attempts', name))).catch(() => [])
         if (files.length > 0) problems.push(`${name} left attempt folders: ${files.join(', ')}`)
       })
     await Promise.all(this.apis.map((api) => attempt(() => api.stop(8000))))

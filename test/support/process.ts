@@ -2,7 +2,7 @@
  * A child process in a group of its own, which a test may kill, freeze and start again. Nothing it started may outlive
  * it.
  */
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -26,6 +26,12 @@ export interface ProcessOptions {
   ownLog?: string | undefined
 }
 
+const apart = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--mount-proc']
+
+/** Why no process can have a PID namespace of its own on this machine; undefined when one can. */
+export const noPidNamespaces: string | undefined =
+  spawnSync(apart[0] ?? '', [...apart.slice(1), 'true']).status === 0 ? undefined : '`unshare` makes no PID namespace here'
+
 const startMs = 120_000
 const goneMs = 20_000
 
@@ -35,8 +41,12 @@ export class GroupProcess {
   ready = ''
   /** Times it was started. */
   starts = 0
+  /** Whether its next life is in a PID namespace of its own: there it is process 1, and sees none of the others. */
+  isApart = false
   readonly #options: ProcessOptions
   #child: ChildProcess | undefined
+  /** The process itself, where another one holds its namespace. */
+  #inner: number | undefined
   #exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }> = Promise.resolve({ code: 0, signal: null })
   #said: ((message: Record<string, unknown>) => void)[] = []
 
@@ -46,6 +56,10 @@ export class GroupProcess {
   }
 
   get pid(): number {
+    return this.#inner ?? this.#group
+  }
+
+  get #group(): number {
     return this.#child?.pid ?? 0
   }
 
@@ -61,7 +75,8 @@ export class GroupProcess {
   async start(): Promise<void> {
     const { entry, args, env, preload = [], inside = [], log, ownLog } = this.#options
     const imports = ['tsx', ...preload].flatMap((module) => ['--import', module])
-    const [program = '', ...rest] = [...inside, process.execPath, ...imports, entry, ...args]
+    const isApart = this.isApart
+    const [program = '', ...rest] = [...inside, ...(isApart ? apart : []), process.execPath, ...imports, entry, ...args]
     const child = spawn(program, rest, {
       cwd: root,
       env,
@@ -69,6 +84,7 @@ export class GroupProcess {
       detached: true,
     })
     this.#child = child
+    this.#inner = undefined
     this.starts++
     if (child.pid !== undefined) child.once('exit', started(-child.pid))
     this.#exited = once(child, 'exit').then(([code, signal]) => ({ code: code as number | null, signal: signal as NodeJS.Signals | null }))
@@ -85,6 +101,7 @@ export class GroupProcess {
     const first = await Promise.race([ready, this.#exited.then(() => undefined), late])
     if (first === undefined) throw new Error(`${this.name} did not become ready\n${this.lastWords()}`)
     this.ready = first
+    if (isApart) this.#inner = Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ')[0])
   }
 
   /** The next thing it says on standard output. */
@@ -101,7 +118,7 @@ export class GroupProcess {
 
   /** Signals the process and everything it started. */
   signalGroup(signal: NodeJS.Signals): void {
-    process.kill(-this.pid, signal)
+    process.kill(-this.#group, signal)
   }
 
   /**
@@ -138,9 +155,9 @@ export class GroupProcess {
 
   async #groupGone(): Promise<void> {
     const until = Date.now() + goneMs
-    while (groupLives(this.pid)) {
+    while (groupLives(this.#group)) {
       if (Date.now() > until) {
-        process.kill(-this.pid, 'SIGKILL')
+        process.kill(-this.#group, 'SIGKILL')
         throw new Error(`${this.name} (pid ${this.pid}) left processes running`)
       }
       await new Promise((resolve) => setTimeout(resolve, 20))

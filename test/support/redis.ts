@@ -11,6 +11,7 @@ import { findRedis } from '../../host/places.mjs'
 import { readConfig } from '../../src/config.ts'
 import { smallDisks, type SmallDisks } from './small-disk.ts'
 import { started } from './started.ts'
+import { wallClock } from './wall-clock.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
 
 const kind = process.env['TEST_REDIS'] ?? 'single'
@@ -25,6 +26,8 @@ export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> 
    * refused.
    */
   cluster?: boolean
+  /** Its wall clock can be set. */
+  clock?: boolean
   /** Its files lie on a disk of so many bytes, which a test can fill. */
   diskBytes?: number
 }
@@ -40,24 +43,31 @@ export interface TestRedis {
   kill(): Promise<void>
   /** SIGSTOP until the returned function is called. */
   freeze(): () => void
+  /** Sets its wall clock off by so many milliseconds; only with `clock`. */
+  setClock(offsetMs: number): Promise<void>
   /** Starts it again on the same files after `kill`. */
   restart(): Promise<void>
   /** Ends it and removes its files. */
   stop(): Promise<void>
 }
 
-export async function startTestRedis({ cluster = kind === 'cluster', diskBytes, ...options }: TestRedisOptions = {}): Promise<TestRedis> {
+export async function startTestRedis({
+  cluster = kind === 'cluster',
+  clock = false,
+  diskBytes,
+  ...options
+}: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-redis-'))
   const home = readConfig().home
+  const redis = options.command ?? (await findRedis(home))?.command ?? ''
+  // Beside the disk, which would hide it.
+  const settable = clock ? await wallClock(await mkdtemp(`${folder}-clock-`), redis) : undefined
   const disks = diskBytes === undefined ? undefined : await smallDisks({ [folder]: diskBytes })
   const start = async (): Promise<RedisServer> => {
-    const redis = options.command ?? (await findRedis(home))?.command ?? ''
-    const command = disks
-      ? { command: await insideProgram(`${folder}.sh`, redis, disks) }
-      : cluster
-        ? { command: await clusterProgram(folder, redis) }
-        : {}
-    const running = await startRedis({ durability: 'standard', home, ...options, ...command, folder })
+    let command = settable?.program ?? redis
+    if (disks) command = await insideProgram(`${folder}.sh`, command, disks)
+    else if (cluster) command = await clusterProgram(folder, command)
+    const running = await startRedis({ durability: 'standard', home, ...options, ...(command !== '' && { command }), folder })
     void running.exited.then(started(running.pid))
     return running
   }
@@ -77,6 +87,10 @@ export async function startTestRedis({ cluster = kind === 'cluster', diskBytes, 
       process.kill(server.pid, 'SIGSTOP')
       return () => void process.kill(server.pid, 'SIGCONT')
     },
+    setClock: async (offsetMs) => {
+      if (!settable) throw new Error('this Redis was started without a clock of its own')
+      await settable.set(offsetMs)
+    },
     restart: async () => {
       server = await start()
     },
@@ -84,6 +98,7 @@ export async function startTestRedis({ cluster = kind === 'cluster', diskBytes, 
       await server.stop()
       await disks?.[Symbol.asyncDispose]()
       await rm(`${folder}.sh`, { force: true })
+      await settable?.remove()
       await rm(folder, { recursive: true, force: true })
     },
   }
