@@ -105,8 +105,26 @@ export class DarkroomError extends Error {
   }
 }
 
-/** The thrown value as a DarkroomError, with the code `fallback` when it is not one already. */
-export function ensureError(thrown: unknown, fallback: string): DarkroomError {
+export const diskError = defineErrors('disk', {
+  full: {
+    class: 'resource',
+    remedy: 'Free space on the disk that is named above, or enlarge it; sessions that were accepted go on by themselves then.',
+  },
+})
+
+/**
+ * What a file system throws, as `disk.full` when it has no room, or the user's share of it is used up; any other value
+ * stays as it is. `where`: the file or folder, for an error that names none.
+ */
+export function asDiskError(thrown: unknown, where?: string): unknown {
+  const { code, message, path = where } = (thrown ?? {}) as NodeJS.ErrnoException
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return thrown
+  return diskError('full', path === undefined || message.includes(path) ? message : `${path}: ${message}`, { cause: thrown })
+}
+
+/** The thrown value as a DarkroomError, with the code `fallback` when it is neither one already nor a full disk's. */
+export function ensureError(value: unknown, fallback: string): DarkroomError {
+  const thrown = asDiskError(value)
   if (thrown instanceof DarkroomError) return thrown
   return new DarkroomError(fallback, thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
 }
@@ -146,6 +164,10 @@ export const workerError = defineErrors('worker', {
   child_hung: {
     class: 'transient',
     remedy: 'The step is tried again from its last checkpoint; read the worker log if it happens again.',
+  },
+  overran: {
+    class: 'transient',
+    remedy: 'The Python child was replaced because a step did not stop in time; this one is tried again from its last checkpoint.',
   },
   protocol: {
     class: 'transient',

@@ -1,13 +1,17 @@
-/** Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. */
-import { randomUUID } from 'node:crypto'
+/**
+ * Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. What
+ * killed writers have left is removed at the start and once a minute.
+ */
+import { takeTurn } from '../clock.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { translated, type Redis } from '../redis.ts'
+import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import { checkIndex, countTurn } from './index-mark.ts'
 import type { ArtifactStore } from './store.ts'
 
 const collectMs = 600_000
+const sweepMs = 60_000
 /** Unnamed artifacts stay this long, ms: a session about to name them has put them within it. */
 const collectAgeMs = 3_600_000
 
@@ -42,28 +46,32 @@ export interface CollectorParts {
 
 export class Collector {
   readonly #parts: CollectorParts
-  readonly #ticker: Ticker
+  readonly #tickers: readonly Ticker[]
 
   constructor(parts: CollectorParts) {
     this.#parts = parts
-    this.#ticker = new Ticker(
-      collectMs,
-      () => this.#turn(),
-      (error) => parts.log.error({ err: error }, 'artifacts were not collected'),
-    )
+    this.#tickers = [new Ticker(collectMs, () => this.#turn(), this.#failed), new Ticker(sweepMs, () => this.#sweep(), this.#failed)]
   }
+
+  readonly #failed = (error: unknown): void => this.#parts.log.warn({ err: error }, 'artifacts were not collected')
 
   start(): void {
-    this.#ticker.start()
+    this.#sweep().catch(this.#failed)
+    for (const ticker of this.#tickers) ticker.start()
   }
 
-  stop(): Promise<void> {
-    return this.#ticker.stop()
+  async stop(): Promise<void> {
+    await Promise.all(this.#tickers.map((ticker) => ticker.stop()))
+  }
+
+  async #sweep(): Promise<void> {
+    const removed = await this.#parts.artifacts.sweep()
+    if (removed > 0) this.#parts.log.info({ removed }, 'removed what killed writers had left in the artifact folder')
   }
 
   async #turn(): Promise<void> {
     const { redis, artifacts, names, log } = this.#parts
-    if ((await translated(redis.set(keys.collector(), randomUUID(), 'PX', collectMs / 2, 'NX'))) === null) return
+    if (!(await takeTurn(redis, keys.collector(), collectMs / 2))) return
     const removed = await collectArtifacts(redis, artifacts, names)
     if (removed > 0) log.info({ removed }, 'removed artifacts that no session names')
   }

@@ -12,7 +12,7 @@ const onceMs = 1000
 export const program = [process.execPath, join(root, 'bin', 'darkroom.mjs')]
 
 export function describeEvent({ what, is, pid, detail, againMs }: SupervisorEvent): string {
-  const again = againMs === undefined ? '' : `; again in ${(againMs / 1000).toFixed(1)} s`
+  const again = againMs === undefined ? '' : againMs === 0 ? '; again at once' : `; again in ${(againMs / 1000).toFixed(1)} s`
   const process = pid !== undefined && is === 'starting' ? ` (pid ${pid})` : ''
   return `  ${what.padEnd(9)} ${is}${process}${detail ? `: ${detail}` : ''}${again}`
 }

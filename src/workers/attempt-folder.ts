@@ -9,13 +9,20 @@ import { mkdir, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ownFolder, uid } from '../../host/own-folder.mjs'
+import { onDisk, roomIn } from '../disk.ts'
 import { holdFile, type HeldFile } from '../held-file.ts'
 
-/** Where workers make their folders: shared memory where there is some, for attempt files live for seconds. */
-export const attemptRoot = (): string => join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `darkroom-${uid}-attempts`)
+/** Room that a worker wants for the files of its attempts, bytes: those of a picture of four million pixels. */
+const wantedBytes = 64 << 20
+
+/** Where workers make their folders: shared memory, for attempt files live for seconds; else the temporary folder. */
+export const attemptRoots = (): string[] =>
+  ['/dev/shm', tmpdir()].filter((folder) => existsSync(folder)).map((folder) => join(folder, `darkroom-${uid}-attempts`))
 
 export interface AttemptFolder {
   path: string
+  /** Why it is not under the first root. */
+  told?: string
   /** Removes it with all that is in it. */
   close(): Promise<void>
 }
@@ -23,21 +30,35 @@ export interface AttemptFolder {
 const lockOf = (folder: string): string => `${folder}.lock`
 
 /**
- * Makes the worker's own folder under `root`, and removes those of dead workers: a killed one could not do it itself.
- * @throws BadPlace when somebody else made the root, or others may open it
+ * Makes the worker's own folder, and removes those of dead workers: a killed one could not do it itself. `roots`: where
+ * it may be; the first that has room is taken, or else the one with the most.
+ * @throws DarkroomError `disk.full`; BadPlace when somebody else made a root, or others may open it
  */
-export async function openAttemptFolder(root: string, name: string): Promise<AttemptFolder> {
-  const place = ownFolder(root)
-  for (const folder of new Set((await readdir(place)).map((entry) => join(place, entry.replace(/\.lock$/, ''))))) {
+export async function openAttemptFolder(roots: readonly string[], name: string): Promise<AttemptFolder> {
+  const places: { root: string; free: number }[] = []
+  for (const root of roots) {
+    const place = ownFolder(root)
+    await removeAbandoned(place)
+    places.push({ root: place, free: await roomIn(place) })
+  }
+  const [first = { root: '', free: 0 }] = places
+  const place =
+    places.find(({ free }) => free >= wantedBytes) ?? places.reduce((most, each) => (each.free > most.free ? each : most), first)
+  const path = join(place.root, name)
+  const held = holdFile(lockOf(path))
+  // Another worker that starts now may have looked at the file before it was locked; then it removes it.
+  if (!held) return openAttemptFolder(roots, name)
+  await onDisk(path, mkdir(path, { mode: 0o700 }))
+  const close = (): Promise<void> => remove(path, held)
+  if (place === first) return { path, close }
+  return { path, close, told: `${first.root} has ${first.free} bytes free, fewer than ${wantedBytes}: attempt files go to ${place.root}` }
+}
+
+async function removeAbandoned(root: string): Promise<void> {
+  for (const folder of new Set((await readdir(root)).map((entry) => join(root, entry.replace(/\.lock$/, ''))))) {
     const abandoned = holdFile(lockOf(folder))
     if (abandoned) await remove(folder, abandoned)
   }
-  const path = join(place, name)
-  const held = holdFile(lockOf(path))
-  // Another worker that starts now may have looked at the file before it was locked; then it removes it.
-  if (!held) return openAttemptFolder(root, name)
-  await mkdir(path, { mode: 0o700 })
-  return { path, close: () => remove(path, held) }
 }
 
 async function remove(folder: string, held: HeldFile): Promise<void> {

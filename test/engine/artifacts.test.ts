@@ -1,8 +1,8 @@
-import { readdir, utimes } from 'node:fs/promises'
+import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { checkStore } from '../../src/artifacts/index-mark.ts'
-import { FileArtifactStore } from '../../src/artifacts/store.ts'
+import { FileArtifactStore, sha256Of } from '../../src/artifacts/store.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { collectArtifacts, type Names } from '../../src/artifacts/collector.ts'
 import type { Cause } from '../../src/engine/store.ts'
@@ -45,6 +45,57 @@ describe('artifacts and the sessions that name them', () => {
     expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
   })
 
+  it.each([
+    ['a day ahead', 24 * hourMs],
+    ['a day behind', -24 * hourMs],
+  ])('a collector, and who puts bytes again, with a clock %s: by the store’s own clock they are young, or old', async (_, offMs) => {
+    const [young, again, old] = [await put(), await put(), await put()]
+    await grow(again, 2 * hourMs)
+    await grow(old, 2 * hourMs)
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + offMs })
+    try {
+      await store.put(await store.read(again), 'image')
+      expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
+      expect(await Promise.all([young, again, old].map((sha256) => store.has(sha256)))).toEqual([true, true, false])
+    } finally {
+      vi.useRealTimers()
+    }
+    await grow(young, 2 * hourMs)
+    await grow(again, 2 * hourMs)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(2)
+    expect(await readdir(join(t.folder, 'artifacts', 'parts'))).toEqual([])
+  })
+
+  it('what a killed writer has left goes a minute later, what is being written stays', async () => {
+    const parts = join(t.folder, 'artifacts', 'parts')
+    await put()
+    await writeFile(join(parts, 'dead.part'), 'half a pic')
+    await writeFile(join(parts, 'alive.part'), 'half a pic')
+    const then = new Date(Date.now() - 61_000)
+    await utimes(join(parts, 'dead.part'), then, then)
+    expect(await store.sweep()).toBe(1)
+    expect(await readdir(parts)).toEqual(['alive.part'])
+    await rm(join(parts, 'alive.part'))
+  })
+
+  it('bytes that cannot be stored leave nothing behind', async () => {
+    const folder = join(t.folder, 'broken')
+    const broken = new FileArtifactStore(folder)
+    const bytes = Buffer.from('bytes for a shelf that is a file')
+    await mkdir(folder)
+    await writeFile(join(folder, sha256Of(bytes).slice(0, 2)), '')
+    await expect(broken.put(bytes, 'image')).rejects.toThrow(/EEXIST|ENOTDIR/)
+    expect(await readdir(join(folder, 'parts'))).toEqual([])
+  })
+
+  it('two first users of a store agree on its id, which is never empty', async () => {
+    const folder = join(t.folder, 'fresh')
+    const ids = await Promise.all(Array.from({ length: 8 }, () => new FileArtifactStore(folder).id()))
+    expect(new Set(ids).size).toBe(1)
+    expect(ids[0]).toMatch(/^[0-9a-f-]{36}$/)
+    expect(await readdir(join(folder, 'parts'))).toEqual([])
+  })
+
   it('what a session names stays, however old: pictures as long as the session is, scratch as long as it runs', async () => {
     const [picture, scratch, checkpoint] = [await put(), await put(), await put()]
     const id = await naming({ group: 'references', sha256: picture }, { group: 'scratch', sha256: scratch })
@@ -75,6 +126,23 @@ describe('artifacts and the sessions that name them', () => {
     await t.engine.control(again.id, 'cancel')
     await t.engine.remove(again.id)
     expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
+  })
+
+  it('of one call one checkpoint is kept, the newest, beside one of another call', async () => {
+    const id = await naming()
+    const attempt = await t.take(id, '2.0')
+    const [first, other, again] = [await put(), await put(), await put()]
+    await t.port.checkpoint(attempt, { sha256: first, bytes: 7, call: 1 })
+    await t.port.checkpoint(attempt, { sha256: other, bytes: 7, call: 2 })
+    await t.port.release(attempt, 'drain', { sha256: again, bytes: 7, call: 2 })
+    expect((await t.take(id, '2.0', 2)).checkpoints.map(({ call, sha256 }) => [call, sha256])).toEqual([
+      [2, again],
+      [1, first],
+    ])
+    for (const sha256 of [first, other, again]) await grow(sha256, 2 * hourMs)
+    await collectArtifacts(t.redis, store, t.engine.reads)
+    expect(await Promise.all([first, other, again].map((sha256) => store.has(sha256)))).toEqual([true, false, true])
+    await t.engine.control(id, 'cancel')
   })
 
   it('two checkpoints are kept, and a pause at the last one keeps the one before', async () => {

@@ -21,7 +21,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }))
 /** A process that holds the folder of this name until it is killed. */
 async function holder(name: string, inside: string[] = []): Promise<ChildProcess> {
   const script = `const { openAttemptFolder } = await import(${JSON.stringify(join(repository, 'src/workers/attempt-folder.ts'))})
-    await openAttemptFolder(${JSON.stringify(root)}, ${JSON.stringify(name)})
+    await openAttemptFolder([${JSON.stringify(root)}], ${JSON.stringify(name)})
     console.log('open'); setInterval(() => {}, 1000)`
   const [command, ...args] = [...inside, process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]
   const child = spawn(command, args, { cwd: repository, stdio: ['ignore', 'pipe', 'inherit'] })
@@ -37,7 +37,7 @@ describe('the folder of a worker', () => {
     writeFileSync(join(root, 'second', 'tensor'), 'x')
     first.kill('SIGKILL')
     await once(first, 'exit')
-    const third = await openAttemptFolder(root, 'third')
+    const third = await openAttemptFolder([root], 'third')
     expect(existsSync(join(root, 'first'))).toBe(false)
     expect(readFileSync(join(root, 'second', 'tensor'), 'utf8')).toBe('x')
     expect(readdirSync(root).toSorted()).toEqual(['second', 'second.lock', 'third', 'third.lock'])
@@ -50,12 +50,12 @@ describe('the folder of a worker', () => {
   it.runIf(canUnshare)(
     'is not removed by a worker that does not see its process',
     async () => {
-      const own = await openAttemptFolder(root, 'own')
+      const own = await openAttemptFolder([root], 'own')
       writeFileSync(join(own.path, 'tensor'), 'x')
       const other = await holder('other', ['unshare', ...ownProcesses])
       expect(readFileSync(join(own.path, 'tensor'), 'utf8')).toBe('x')
       // And the other way round.
-      const third = await openAttemptFolder(root, 'third')
+      const third = await openAttemptFolder([root], 'third')
       expect(existsSync(join(root, 'other'))).toBe(true)
       other.kill('SIGKILL')
       await once(other, 'exit')
@@ -66,7 +66,7 @@ describe('the folder of a worker', () => {
   )
 
   it('is whole when many workers start at once', async () => {
-    const all = await Promise.all(Array.from({ length: 20 }, (_, i) => openAttemptFolder(root, `worker-${i}`)))
+    const all = await Promise.all(Array.from({ length: 20 }, (_, i) => openAttemptFolder([root], `worker-${i}`)))
     expect(all.filter(({ path }) => existsSync(path) && existsSync(`${path}.lock`))).toHaveLength(20)
     await Promise.all(all.map((each) => each.close()))
     expect(readdirSync(root)).toEqual([])
@@ -77,11 +77,11 @@ describe('the folder of a worker', () => {
     mkdirSync(victim)
     writeFileSync(join(victim, 'precious'), 'x')
     symlinkSync(victim, root)
-    await expect(openAttemptFolder(root, 'own')).rejects.toBeInstanceOf(BadPlace)
+    await expect(openAttemptFolder([root], 'own')).rejects.toBeInstanceOf(BadPlace)
     expect(readdirSync(victim)).toEqual(['precious'])
     rmSync(root)
     mkdirSync(root, { mode: 0o777 })
-    await expect(openAttemptFolder(root, 'own')).rejects.toThrow(/has mode 07\d\d, not 0700.*Remove it/)
+    await expect(openAttemptFolder([root], 'own')).rejects.toThrow(/has mode 07\d\d, not 0700.*Remove it/)
   })
 
   it('a link in the place of a lock is not followed', async () => {
@@ -89,7 +89,7 @@ describe('the folder of a worker', () => {
     const precious = join(folder, 'precious')
     writeFileSync(precious, 'x')
     symlinkSync(precious, join(root, 'own.lock'))
-    await expect(openAttemptFolder(root, 'own')).rejects.toMatchObject({ code: 'ELOOP' })
+    await expect(openAttemptFolder([root], 'own')).rejects.toMatchObject({ code: 'ELOOP' })
     expect(readFileSync(precious, 'utf8')).toBe('x')
   })
 })
