@@ -112,6 +112,8 @@ const families: readonly { family: KnownFamily; module: RegExp; in?: number; out
   { family: 'flux1', module: /(?:^|_)single_blocks_\d+_linear2$/, in: 15_360 },
   { family: 'flux1', module: /(?:^|_)single_blocks_\d+_modulation_lin$/ },
   { family: 'flux1', module: /(?:^|_)double_blocks_18_/, in: 3072 },
+  // XLabs names the block alone.
+  { family: 'flux1', module: /^(?:double|single)_blocks_\d+$/, in: 3072 },
   { family: 'flux1', module: /single_transformer_blocks_\d+_(?:proj_mlp|norm_linear)$/, in: 3072 },
   { family: 'flux1', module: /single_transformer_blocks_\d+_proj_out$/, in: 15_360 },
   { family: 'flux1', module: /single_transformer_blocks_\d+_attn_to_[qkv]$/, in: 3072 },
