@@ -6,18 +6,21 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
 import type { AppEnv } from './context.ts'
+import { refuseForwarded } from './guard.ts'
 
 const local: Caller = { keyId: null, scopes: new Set(scopes) }
 
-/** Finds out who is calling. @throws DarkroomError `api.unauthorized`. */
+/** Finds out who is calling. @throws DarkroomError `api.unauthorized`, `api.forwarded_refused`. */
 export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const key = presentedKey(c.req.header('authorization'))
-    if (key === undefined) {
-      if (await keys.any()) throw apiError('unauthorized', 'the request carries no API key')
+    if (!(await keys.any())) {
+      refuseForwarded(c.req)
       if (!isFromHere(c)) throw apiError('unauthorized', 'requests from other machines need an API key')
+      // Clients of other services must send a key, whatever it is: where none exists it opens nothing and closes nothing.
       c.set('caller', local)
-    } else {
+    } else if (key === undefined) throw apiError('unauthorized', 'the request carries no API key')
+    else {
       const record = await keys.find(key)
       if (!record) throw apiError('unauthorized', 'the API key is not valid')
       c.set('caller', { keyId: record.id, scopes: new Set(record.scopes) })

@@ -36,16 +36,19 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
       throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
-    const forwarded = ['X-Forwarded-For', 'Forwarded'].find((header) => c.req.header(header) !== undefined)
-    if (forwarded && c.req.header('authorization') === undefined) {
-      throw apiError('forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
-        field: forwarded,
-      })
-    }
-
+    if (c.req.header('authorization') === undefined) refuseForwarded(c.req)
     refuseForeignBody(c.req)
     await next()
   }
+}
+
+/**
+ * A proxy on this machine speaks for others, who must show a key of this farm.
+ * @throws DarkroomError `api.forwarded_refused` for a request that came through one
+ */
+export function refuseForwarded(request: { header(name: string): string | undefined }): void {
+  const field = ['X-Forwarded-For', 'Forwarded'].find((header) => request.header(header) !== undefined)
+  if (field) throw apiError('forwarded_refused', `the request came through a proxy (${field}) and carries no key`, { field })
 }
 
 /** Bodies are JSON: a page can send text/plain and forms without asking first, JSON it cannot. */

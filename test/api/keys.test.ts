@@ -90,6 +90,20 @@ describe('without a stored key', () => {
     expect((await new ApiClient(`http://127.0.0.1:${port}`).get('/v1/sessions')).status).toBe(200)
   })
 
+  it.each(['Bearer sk-anything', 'Bearer ', 'bearer', 'Basic Og==', 'Basic ', 'Negotiate x', ''])(
+    'whatever Authorization a local client sends says nothing: %j',
+    async (authorization) => {
+      const headers = { Authorization: authorization }
+      expect((await h.client.get('/v1/sessions', { headers })).status).toBe(200)
+      expect((await h.client.get('/admin/queues', { headers })).status).toBe(200)
+      // It is no way round the guard.
+      const proxied = { ...headers, 'X-Forwarded-For': '203.0.113.7' }
+      expect((await h.client.get('/v1/sessions', { headers: proxied })).json).toMatchObject({ status: 403, code: 'api.forwarded_refused' })
+      const foreign = { ...headers, Origin: 'https://evil.example' }
+      expect((await h.client.get('/v1/sessions', { headers: foreign })).json).toMatchObject({ status: 403, code: 'api.origin_refused' })
+    },
+  )
+
   it('binding beyond this machine is refused', async () => {
     const start = startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
     await expect(start).rejects.toMatchObject({ code: 'api.key_required', remedy: expect.stringMatching('darkroom keys add') })
