@@ -6,16 +6,17 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
 import type { AppEnv } from './context.ts'
-import { refuseForwarded } from './guard.ts'
+import { forwardedBy } from './guard.ts'
 
 const local: Caller = { keyId: null, scopes: new Set(scopes) }
 
-/** Finds out who is calling. @throws DarkroomError `api.unauthorized`, `api.forwarded_refused`. */
+/** Finds out who is calling. @throws DarkroomError `api.unauthorized`. */
 export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const key = presentedKey(c.req.header('authorization'))
     if (!(await keys.any())) {
-      refuseForwarded(c.req)
+      const proxy = forwardedBy(c.req)
+      if (proxy !== undefined) throw apiError('unauthorized', `the request came through a proxy (${proxy}), and no API key is stored`)
       if (!isFromHere(c)) throw apiError('unauthorized', 'requests from other machines need an API key')
       // Clients of other services must send a key, whatever it is: where none exists it opens nothing and closes nothing.
       c.set('caller', local)

@@ -36,20 +36,21 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
       throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
-    if (c.req.header('authorization') === undefined) refuseForwarded(c.req)
+    const forwarded = forwardedBy(c.req)
+    if (forwarded && c.req.header('authorization') === undefined) {
+      throw apiError('forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
+        field: forwarded,
+      })
+    }
+
     refuseForeignBody(c.req)
     await next()
   }
 }
 
-/**
- * A proxy on this machine speaks for others, who must show a key of this farm.
- * @throws DarkroomError `api.forwarded_refused` for a request that came through one
- */
-export function refuseForwarded(request: { header(name: string): string | undefined }): void {
-  const field = ['X-Forwarded-For', 'Forwarded'].find((header) => request.header(header) !== undefined)
-  if (field) throw apiError('forwarded_refused', `the request came through a proxy (${field}) and carries no key`, { field })
-}
+/** The header that tells of a proxy: one on this machine speaks for others. */
+export const forwardedBy = (request: { header(name: string): string | undefined }): string | undefined =>
+  ['X-Forwarded-For', 'Forwarded'].find((header) => request.header(header) !== undefined)
 
 /** Bodies are JSON: a page can send text/plain and forms without asking first, JSON it cannot. */
 function refuseForeignBody(request: { method: string; header(name: string): string | undefined }): void {
