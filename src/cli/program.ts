@@ -112,7 +112,7 @@ function program(roles: Roles): Command {
     .option('--size <WxH>', 'pixels, multiples of 8', size)
     .option('--steps <n>', 'denoise steps', whole(1, 200))
     .option('--guidance <x>', 'classifier-free guidance scale', decimal)
-    .option('--seed <n>', 'seed of the first image', whole(0, 2 ** 32 - 1))
+    .option('--seed <n>', 'seed of the first image', whole(0, maxSeed))
     .option('--sampler <name>', 'sampler, as in "DPM++ 2M Karras"')
     .option('--count <n>', 'how many images; image i has seed + i', whole(1, 64))
     .option('--out <path>', 'folder, or a file that ends in .png')
