@@ -1,7 +1,7 @@
 /** The API as a process: connects Redis, builds the engine, listens, and closes without losing an answer. */
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
-import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { getRequestListener } from '@hono/node-server'
@@ -21,14 +21,14 @@ import { malformation } from './well-formed.ts'
 const redisWaitMs = 10_000
 const closeGraceMs = 5000
 
-/**
- * Seconds that a connection may be idle, as clients are told: longer than the pools of usual ones keep one (Go's 90 s
- * ask again by themselves). It is closed some seconds later, so that a request already on its way is still answered.
- */
-const idleS = 75
-const graceS = 5
-
-const limits: ServerOptions = {
+/** Of connections and requests; those of Node's options in its units. */
+export const limits = {
+  /**
+   * Seconds that a connection may be idle, as clients are told: longer than usual ones keep it (Go's 90 s ask again by
+   * themselves). It is closed some seconds later, so that a request already on its way is still answered.
+   */
+  idleS: 75,
+  graceS: 5,
   maxHeaderSize: 16 * 1024,
   headersTimeout: 20_000,
   requestTimeout: 60_000,
@@ -91,8 +91,12 @@ export async function startApi(
   }
 }
 
-/** Serves the app on a port of the configured host; 0 takes a free one. */
-export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Promise<RunningApi> {
+/** Serves the app on a port of the configured host; 0 takes a free one. Tests shorten the limits. */
+export async function listen(
+  parts: Omit<ApiParts, 'closing'>,
+  port: number,
+  { idleS, graceS, ...options }: typeof limits = limits,
+): Promise<RunningApi> {
   const closing = new AbortController()
   // Every open stream listens to it.
   setMaxListeners(0, closing.signal)
@@ -106,8 +110,8 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
       return new Response(body, { status, headers })
     },
   })
-  const server = createServer(limits, (request, response) => {
-    keepAlive(response, closing.signal.aborted)
+  const server = createServer(options, (request, response) => {
+    keepAlive(response, closing.signal.aborted ? undefined : idleS)
     const error = malformation(request)
     if (error) refuse(response, error)
     else void answer(request, response)
@@ -137,10 +141,10 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
 }
 
 /** Lets the connection stay open, and says how long it may be idle: a client that knows does not use it just then. */
-function keepAlive(response: ServerResponse, isClosing: boolean): void {
+function keepAlive(response: ServerResponse, idleS: number | undefined): void {
   if (!response.shouldKeepAlive) return
-  response.setHeader('Connection', isClosing ? 'close' : 'keep-alive')
-  if (!isClosing) response.setHeader('Keep-Alive', `timeout=${idleS}`)
+  response.setHeader('Connection', idleS === undefined ? 'close' : 'keep-alive')
+  if (idleS !== undefined) response.setHeader('Keep-Alive', `timeout=${idleS}`)
 }
 
 interface Exchange {

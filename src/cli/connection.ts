@@ -2,6 +2,7 @@
 import { askHolder } from '../../host/lock.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig } from '../config.ts'
+import { configError } from '../errors.ts'
 
 export interface ConnectionOptions {
   url?: string
@@ -10,13 +11,24 @@ export interface ConnectionOptions {
 /**
  * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else at the
  * configured port.
- * @throws Problem `api.unreachable` at once when there is no answer
+ * @throws DarkroomError `config.invalid` for what is no address
+ * @throws Problem `api.unreachable` at once when there is no answer, `api.not_darkroom` when something else answers
  */
 export async function connectApi({ url }: ConnectionOptions): Promise<DarkroomClient> {
   const { DARKROOM_URL: named, DARKROOM_KEY: key } = process.env
   const config = readConfig()
   const running = url ?? named ?? ((await askHolder(config.data, 'up'))?.['url'] as string | undefined)
+  if (running !== undefined) checkAddress(running, url === undefined ? 'DARKROOM_URL' : '--url')
   const client = new DarkroomClient({ url: running ?? `http://127.0.0.1:${config.port}`, ...(key !== undefined && { key }) })
   await client.health()
   return client
+}
+
+function checkAddress(address: string, from: string): void {
+  const { protocol, username, password, search, hash } = URL.canParse(address) ? new URL(address) : new URL('none:')
+  if (/^https?:$/.test(protocol) && !username && !password && !search && !hash) return
+  throw configError('invalid', `${from} is no address of an API: ${JSON.stringify(address)}`, {
+    field: from,
+    remedy: 'Give it like http://127.0.0.1:4780; a key goes into DARKROOM_KEY.',
+  })
 }

@@ -5,8 +5,8 @@ import { AllocationView } from '../domains/memory/figures/report.ts'
 import { describePool, gib, legend, size } from './bars.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { duration } from './progress.ts'
-import { showFrame } from './sessions.ts'
-import { progressView, say, sayJson, table, whisper } from './terminal.ts'
+import { interruptible, showFrame } from './sessions.ts'
+import { fields, inline, progressView, say, sayJson, silentView, table, whisper } from './terminal.ts'
 
 interface Output extends ConnectionOptions {
   json?: boolean
@@ -25,7 +25,7 @@ export async function show(options: Output): Promise<void> {
   const width = Math.min(process.stdout.columns ?? 80, 80)
   for (const pool of pools) say(`${describePool(pool, width)}\n`)
   say(legend)
-  for (const { device, message } of await client.memoryRecommendations()) say(`${device}: ${message}`)
+  for (const { device, message } of await client.memoryRecommendations()) say(inline(`${device}: ${message}`))
 }
 
 const left = ({ expiresAt }: Pick<Allocation, 'expiresAt'>): string =>
@@ -94,12 +94,13 @@ const range = ({ fromAt, at, bytes }: RangeOptions) => ({
   ...(bytes !== undefined && { bytes }),
 })
 
-/** Runs a long command, and shows its progress. */
+/** Runs a long command, and shows its progress. @throws Exit 130 after Ctrl-C */
 async function watched<T>({ json }: Output, run: (options: RunOptions) => Promise<T>): Promise<T> {
-  if (json) return run({})
-  const view = progressView()
+  const view = json ? silentView : progressView()
   try {
-    return await run({ onFrame: (frame) => showFrame(view, frame) })
+    return await interruptible('the command goes on: `darkroom sessions` lists it', (signal) =>
+      run({ signal, ...(!json && { onFrame: (frame) => showFrame(view, frame) }) }),
+    )
   } finally {
     view.stop()
   }
@@ -172,7 +173,7 @@ function describeAnalytics({
     ['refused', String(refusals.count)],
     ...recommendations.map(({ message }): [string, string] => ['recommended', message]),
   ]
-  return lines.map(([name, value]) => `${name.padEnd(16)}${value}`).join('\n')
+  return fields(lines, 16)
 }
 
 export async function leaks(options: OfDevice): Promise<void> {
