@@ -18,7 +18,7 @@ export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
       const proxy = forwardedBy(c.req)
       if (proxy !== undefined) throw apiError('unauthorized', `the request came through a proxy (${proxy}), and no API key is stored`)
       if (!isFromHere(c)) throw apiError('unauthorized', 'requests from other machines need an API key')
-      // Clients of other services must send a key, whatever it is: where none exists it opens nothing and closes nothing.
+      // Clients of other services must send a key, whatever it is: where none exists, it says nothing.
       c.set('caller', local)
     } else if (key === undefined) throw apiError('unauthorized', 'the request carries no API key')
     else {

@@ -8,8 +8,7 @@ const maxDepth = 64
 const maxFaults = 20
 
 /**
- * Middleware: reads the body, and refuses what `JSON.parse` and the schemas would take in silence. The routes find it
- * as text.
+ * Middleware: reads the body, and refuses what `JSON.parse` and the schemas would take in silence.
  * @throws DarkroomError `api.unsupported_media_type`, `api.malformed`, `api.invalid`
  */
 export const readBody: MiddlewareHandler<AppEnv> = async (c, next) => {
@@ -21,7 +20,6 @@ export const readBody: MiddlewareHandler<AppEnv> = async (c, next) => {
       c.req.raw.headers.set('content-type', 'application/json')
     }
     const text = decode(await bytesOf(c))
-    c.req.bodyCache.text = Promise.resolve(text)
     if (text.trim() !== '') checkJson(text)
   }
   await next()
@@ -64,7 +62,7 @@ function checkJson(text: string): void {
   try {
     JSON.parse(text)
   } catch (error) {
-    throw apiError('malformed', 'the body is not well-formed JSON', { field: 'body', cause: error })
+    throw apiError('malformed', 'the body is not well-formed JSON', { cause: error })
   }
   const faults = faultsOf(text)
   if (faults.length > 0) throw invalidFields(faults)

@@ -4,7 +4,7 @@ import { setMaxListeners } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener, RequestError } from '@hono/node-server'
 import { KeyStore } from '../api-keys.ts'
 import { checkStore, FileArtifactStore } from '../artifacts/store.ts'
 import type { Config } from '../config.ts'
@@ -102,11 +102,15 @@ export async function listen(
   setMaxListeners(0, closing.signal)
   const app = createApp({ ...parts, closing: closing.signal })
   const answer = getRequestListener(app.fetch, {
-    // What the app never gets was refused before it; so this is a defect.
+    // Here comes what is well-formed and yet no address, as the Host `0x7f.1`; anything else is a defect.
     errorHandler: (error: unknown): Response => {
       const requestId = randomUUID()
-      parts.log.error({ requestId, err: error }, 'request failed outside the app')
-      const { status, headers, body } = bareProblem(apiError('failed', 'the request failed inside the API'), requestId)
+      const isAddress = !(error instanceof RequestError)
+      if (isAddress) parts.log.error({ requestId, err: error }, 'request failed outside the app')
+      const problem = isAddress
+        ? apiError('failed', 'the request failed inside the API')
+        : apiError('malformed', `this is no valid request: ${error.message}`)
+      const { status, headers, body } = bareProblem(problem, requestId)
       return new Response(body, { status, headers })
     },
   })
@@ -126,7 +130,9 @@ export async function listen(
     refuse(response, apiError('expectation_failed', message, { field: 'Expect' }))
   })
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    writeProblem(socket, apiError('method_not_allowed', 'CONNECT is not possible: this is no proxy'), { Allow: 'GET, HEAD, POST, PUT, DELETE' })
+    writeProblem(socket, apiError('method_not_allowed', 'CONNECT is not possible: this is no proxy'), {
+      Allow: 'GET, HEAD, POST, PUT, DELETE',
+    })
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {

@@ -8,7 +8,7 @@ import { tolerant } from './stream.ts'
 
 const maxWaitS = 60
 
-/** A bare word, or the string of a structured field (RFC 9651, 3.3.3), whose value is what stands between the quotes. */
+/** A bare word, or the string of a structured field (RFC 9651, 3.3.3): what stands between its quotes. */
 export const IdempotencyKey = z
   .string()
   .regex(
@@ -43,14 +43,11 @@ export async function afterWait(
 const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const word = `(?:${token}|"(?:[^"\\\\]|\\\\.)*")`
 /** Nothing, `name` or `name=word`, each with parameters behind semicolons, which no preference here has. */
-const preference = new RegExp(
-  `\\s*(?:(${token})(?:\\s*=\\s*(${word}))?(?:\\s*;[^,"]*(?:"(?:[^"\\\\]|\\\\.)*"[^,"]*)*)?)?\\s*(?:,|$)`,
-  'gy',
-)
+const preference = new RegExp(`\\s*(?:(${token})(?:\\s*=\\s*(${word}))?(?:\\s*;[^,"]*(?:"(?:[^"\\\\]|\\\\.)*"[^,"]*)*)?)?\\s*(?:,|$)`, 'gy')
 
 /**
- * Seconds to wait, at most 60; undefined without a wait in the header. The first `wait` counts, and an unreadable header
- * is ignored, as RFC 7240 says.
+ * Seconds to wait, at most 60; undefined without a wait in the header. The first `wait` counts, and an unreadable
+ * header is ignored, as RFC 7240 says.
  */
 export function preferredWaitS(header: string | undefined): number | undefined {
   for (const [, name, value = ''] of (header ?? '').matchAll(preference)) {

@@ -20,6 +20,8 @@ export function malformation({ url = '', rawHeaders, httpVersion }: Head): Darkr
   const [host, second] = hosts
   if (second !== undefined) return malformed('the request has more than one Host', 'Host')
   if (!host) return malformed(`the request has no Host, which HTTP/${httpVersion} needs here`, 'Host')
+  if (!/^(?:\[[^\]\s/?#@\\]+\]|[^\s/?#@\\:]+)(?::\d{0,5})?$/.test(host) || !URL.canParse(`http://${host}`))
+    return malformed(`the Host ${quoted(host)} is no name with a port`, 'Host')
   return targetFault(url, host)
 }
 
@@ -31,8 +33,8 @@ function targetFault(target: string, host: string): DarkroomError | undefined {
     if (!URL.canParse(target)) return malformed(`the target ${quoted(target)} is no address`)
     const { host: named, username, password } = new URL(target)
     if (username || password) return malformed('the target names a user, which no address of HTTP may')
-    if (!URL.canParse(`http://${host}`) || named !== new URL(`http://${host}`).host)
-      return malformed(`the target is at ${named}, the Host is ${quoted(host)}`, 'Host')
+    if (named !== new URL(`http://${host}`).host)
+      return apiError('host_refused', `the target is at ${named}, the Host is ${quoted(host)}`, { field: 'Host' })
   }
   const [, path = '', query = ''] = /^(?:[a-z]+:\/\/[^/?]*)?([^?]*)(?:\?(.*))?$/i.exec(target) ?? []
   if (path.includes('\\')) return malformed('the path holds a backslash')

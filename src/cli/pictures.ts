@@ -23,7 +23,7 @@ export async function savePictures(client: DarkroomClient, { output }: Session, 
   return paths
 }
 
-/** Of what the server says, the name holds a number and hex digits: the SHA-256 has been compared with that of the bytes. */
+/** Of what the server says, the name holds a number and hex digits: its SHA-256 is that of the bytes. */
 function pathOf(out: string, { sha256, seed, number }: { sha256: string; seed: unknown; number: number | undefined }): string {
   if (extname(out).toLowerCase() === '.png') return number === undefined ? out : `${out.slice(0, -4)}-${number}.png`
   return join(out, ['darkroom', ...(Number.isSafeInteger(seed) ? [seed] : []), `${sha256.slice(0, 8)}.png`].join('-'))

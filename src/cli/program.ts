@@ -26,7 +26,7 @@ export interface Roles {
 export async function commandLine(roles: Roles, argv: string[]): Promise<number> {
   try {
     await program(roles).parseAsync(argv)
-    const lost = lostOutput()
+    const lost = await lostOutput()
     return lost ? explain(lost) : 0
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
@@ -87,9 +87,12 @@ function program(roles: Roles): Command {
     // An option after a verb belongs to the verb, even where the command above it has the same option.
     .enablePositionalOptions()
     .configureHelp({ showGlobalOptions: true })
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Settings are environment variables: see docs/operations.md. \`darkroom doctor\` shows those in use.
-Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what was submitted goes on).`)
+Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what was submitted goes on).`,
+    )
 
   /** exitOverride is inherited by commands made with `command()`. */
   const client = (name: string, summary: string, under: Command = darkroom): Command =>

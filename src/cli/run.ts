@@ -2,7 +2,7 @@
 import { Problem, type DarkroomClient } from '../client/index.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { follow } from './sessions.ts'
-import { progressView, sayJson, silentView, whisper } from './terminal.ts'
+import { inline, progressView, sayJson, silentView, whisper } from './terminal.ts'
 
 export interface RunOptions extends ConnectionOptions {
   json?: boolean
@@ -20,7 +20,7 @@ export async function run(workflow: string, given: ReadonlyMap<string, string>, 
   const isText = await textFields(client, workflow)
   const input = Object.fromEntries([...given].map(([name, value]) => [name, isText(name) ? value : readValue(value)]))
   const submitted = await client.submit({ workflow, input, ...(device !== undefined && { device }) })
-  if (!json) whisper(`session ${submitted.id}`)
+  if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())
   if (session.status !== 'succeeded') throw Problem.ofSession(session)
   sayJson(session.output)

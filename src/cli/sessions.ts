@@ -1,5 +1,13 @@
 /** `darkroom generate | sessions | show | pause | resume | cancel | retry`: clients of the API. */
-import { Problem, type DarkroomClient, type Frame, type ImageRequest, type ListFilter, type Receipt, type Session } from '../client/index.ts'
+import {
+  Problem,
+  type DarkroomClient,
+  type Frame,
+  type ImageRequest,
+  type ListFilter,
+  type Receipt,
+  type Session,
+} from '../client/index.ts'
 import type { ControlVerb } from '../engine/session.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { savePictures } from './pictures.ts'
@@ -31,7 +39,7 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
     ...(tag && { tags: tag }),
   })
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
-  if (!json) whisper(`session ${submitted.id}`)
+  if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())
   const files = session.status === 'succeeded' ? await savePictures(client, session, out) : []
   if (json) sayJson({ ...session, files })
@@ -54,7 +62,7 @@ export function follow(client: DarkroomClient, id: string, view: ProgressView = 
   return interruptible(goesOn, (signal) => watch(client, id, view, signal))
 }
 
-/** What waits for something that goes on without it: Ctrl-C ends the waiting, and says so. @throws Exit 130 after Ctrl-C */
+/** Waits for what goes on without it: Ctrl-C ends the waiting, and says so. @throws Exit 130 after Ctrl-C */
 export async function interruptible<T>(goesOn: string, wait: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const interrupt = new AbortController()
   const stop = (): void => interrupt.abort()
@@ -94,7 +102,7 @@ export async function list(options: Output & ListFilter): Promise<void> {
     session.waiting ?? (typeof session.input['prompt'] === 'string' ? session.input['prompt'] : session.workflow),
   ])
   say(table(['SESSION', 'STATUS', 'SUBMITTED', ''], rows))
-  if (page.next !== null) whisper(`more: darkroom sessions --cursor ${page.next}`)
+  if (page.next !== null) whisper(inline(`more: darkroom sessions --cursor ${page.next}`))
 }
 
 export async function show(id: string, options: Output & { receipt?: boolean; follow?: boolean }): Promise<void> {
@@ -110,19 +118,19 @@ export async function show(id: string, options: Output & { receipt?: boolean; fo
 export async function control(verb: ControlVerb, id: string, options: Output): Promise<void> {
   const session = await (await connectApi(options)).control(id, verb)
   if (options.json) sayJson(session)
-  else say(`${session.id} ${session.status}`)
+  else say(inline(`${session.id} ${session.status}`))
 }
 
 export async function signal(id: string, type: string, { data, ...options }: Output & { data?: unknown }): Promise<void> {
   const session = await (await connectApi(options)).signal(id, { type, ...(data !== undefined && { data }) })
   if (options.json) sayJson(session)
-  else say(`${session.id} ${session.status}`)
+  else say(inline(`${session.id} ${session.status}`))
 }
 
 export async function retry(id: string, options: Output): Promise<void> {
   const session = await (await connectApi(options)).retry(id)
   if (options.json) sayJson(session)
-  else say(`${session.id} ${session.status}, a retry of ${session.retryOf}`)
+  else say(inline(`${session.id} ${session.status}, a retry of ${session.retryOf}`))
 }
 
 function describeSession(session: Session, url: string): string {

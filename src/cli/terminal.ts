@@ -1,4 +1,6 @@
-/** Output of the commands: text on stdout, progress and errors on stderr. Here every text is made safe for a terminal. */
+/**
+ * Output of the commands: text on stdout, progress and errors on stderr. Here every text is made safe for a terminal.
+ */
 import { MultiBar, Presets, type SingleBar } from 'cli-progress'
 import { Problem } from '../client/index.ts'
 import { DarkroomError } from '../errors.ts'
@@ -16,6 +18,10 @@ export const safe = (text: string): string =>
 /** The same on one line: a text of another must not look like a line of ours. */
 export const inline = (text: string): string => safe(text).replaceAll(/[\n\t]/g, (character) => (character === '\n' ? '\\n' : '\\t'))
 
+/** A copy in which every text is on one line. */
+export const inlined = <T>(value: T): T =>
+  JSON.parse(JSON.stringify(value), (_, each: unknown) => (typeof each === 'string' ? inline(each) : each)) as T
+
 const escaped = (character: string): string => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`
 
 // Whoever read the output has gone, as `head` does, or the terminal has: the work goes on without being told of.
@@ -27,7 +33,10 @@ for (const stream of [process.stdout, process.stderr]) {
 }
 
 /** Why some output could not be written, other than that nobody reads it: a full disk. */
-export const lostOutput = (): Error | undefined => lost
+export async function lostOutput(): Promise<Error | undefined> {
+  await new Promise<void>((resolve) => void process.stdout.write('', () => resolve()))
+  return lost
+}
 
 export const say = (text = ''): void => void process.stdout.write(`${safe(text)}\n`)
 export const whisper = (text: string): void => void process.stderr.write(`${safe(text)}\n`)
@@ -57,7 +66,7 @@ export function explain(error: unknown): number {
   return 1
 }
 
-/** A file, a folder or a connection refused what was asked: no defect of ours, so its place in the code says nothing. */
+/** A file, a folder or a connection refused what was asked: no defect of ours, so its place in the code is left out. */
 const isOfSystem = (error: unknown): error is NodeJS.ErrnoException => error instanceof Error && 'syscall' in error
 
 export interface ProgressView {

@@ -245,7 +245,11 @@ export class DarkroomClient {
 
   /** Bytes of an artifact by its SHA-256. */
   async artifact(sha256: string): Promise<Uint8Array> {
-    return this.#request('GET', `/v1/artifacts/${encodeURIComponent(sha256)}`, async (response) => new Uint8Array(await response.arrayBuffer()))
+    return this.#request(
+      'GET',
+      `/v1/artifacts/${encodeURIComponent(sha256)}`,
+      async (response) => new Uint8Array(await response.arrayBuffer()),
+    )
   }
 
   /**

@@ -83,7 +83,8 @@ function readDocument(text: string): Problem | undefined {
   const { title, status, detail, code, class: errorClass, remedy, problems } = document ?? {}
   if (document === undefined || typeof status !== 'number') return undefined
   if ([title, detail, code, errorClass, remedy].some((each) => typeof each !== 'string')) return undefined
-  const areFields = Array.isArray(problems) && problems.every(({ field, message }) => typeof field === 'string' && typeof message === 'string')
+  const areFields =
+    Array.isArray(problems) && problems.every(({ field, message }) => typeof field === 'string' && typeof message === 'string')
   const { problems: _, ...rest } = document as ProblemDocument
   return new Problem({ ...rest, ...(areFields && { problems }) })
 }
@@ -99,7 +100,8 @@ export function parsed(text: string): object | undefined {
 }
 
 /** What came in place of JSON, in few words. */
-export const describeText = (text: string): string => (text === '' ? 'nothing' : `what is no answer of Darkroom: ${JSON.stringify(text.slice(0, 100))}`)
+export const describeText = (text: string): string =>
+  text === '' ? 'nothing' : `what is no answer of Darkroom: ${JSON.stringify(text.slice(0, 100))}`
 
 /** `fetch failed` says nothing; its cause does. */
 function reasonOf(cause: unknown): string {

@@ -47,9 +47,9 @@ export const samplers = ['Euler', 'Euler a', 'DPM++ 2M', 'DPM++ 2M Karras', 'DDI
 export const Sampler = z.enum(samplers)
 
 /**
- * Where the noise of an image begins: any whole number that JSON and JavaScript hold exactly. PyTorch's generator on the
- * CPU, which draws it on every device, starts from the low 32 bits: seeds that differ by a multiple of 2^32 draw one
- * picture, as in diffusers and ComfyUI (`init_with_uint32` in ATen/core/MT19937RNGEngine.h).
+ * Where the noise of an image begins: any whole number that JSON and JavaScript hold exactly. PyTorch's generator on
+ * the CPU, which draws it on every device, starts from the low 32 bits: seeds that differ by a multiple of 2^32 draw
+ * one picture, as in diffusers and ComfyUI (`init_with_uint32` in ATen/core/MT19937RNGEngine.h).
  */
 export const maxSeed = Number.MAX_SAFE_INTEGER
 export const Seed = z.int().min(0).max(maxSeed, `must be at most 2^53 - 1, which is ${maxSeed}`)

@@ -29,7 +29,8 @@ export function rangeOf(
 ): ByteRange | 'unsatisfiable' | undefined {
   if (range === undefined || (ifRange !== undefined && ifRange.trim() !== etag)) return undefined
   const [, from, to = '', suffix] = /^\s*bytes=[\s,]*(?:(\d+)-(\d*)|-(\d+))[\s,]*$/i.exec(range) ?? []
-  if (suffix !== undefined) return Number(suffix) === 0 || size === 0 ? 'unsatisfiable' : { first: Math.max(0, size - Number(suffix)), last: size - 1 }
+  if (suffix !== undefined)
+    return Number(suffix) === 0 || size === 0 ? 'unsatisfiable' : { first: Math.max(0, size - Number(suffix)), last: size - 1 }
   if (from === undefined) return undefined
   const [first, last] = [Number(from), to === '' ? Number.POSITIVE_INFINITY : Number(to)]
   if (last < first) return undefined

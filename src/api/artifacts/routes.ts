@@ -30,7 +30,10 @@ const get = createRoute({
     query: noQuery,
     headers: z.object({
       'if-none-match': z.string().optional(),
-      range: z.string().optional().meta({ description: 'one range of bytes; several are answered with the whole', example: 'bytes=0-1023' }),
+      range: z
+        .string()
+        .optional()
+        .meta({ description: 'one range of bytes; several are answered with the whole', example: 'bytes=0-1023' }),
       'if-range': z.string().optional(),
     }),
   },

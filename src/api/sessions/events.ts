@@ -95,7 +95,7 @@ export function eventRoutes(parts: ApiParts): App {
    */
   async function within(id: string, received: number): Promise<number> {
     if (received === 0 || (await engine.history(id, received - 1, 1)).length > 0) return received
-    for (let end = 0; ; ) {
+    for (let end = 0; ;) {
       const page = await engine.history(id, end, pageSize)
       if (page.length === 0) return end
       end += page.length

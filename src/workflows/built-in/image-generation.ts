@@ -32,7 +32,9 @@ const Input = z
     height: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
     steps: z.int().min(1).max(200).optional().describe('denoise steps'),
     guidance: z.number().min(0).max(50).optional().describe('classifier-free guidance scale; 1 turns it off'),
-    seed: Seed.optional().describe('seed of the first image; image i has seed + i; drawn when left out'),
+    seed: Seed.optional().describe(
+      'seed of the first image; image i has seed + i; drawn when left out. PyTorch starts from its low 32 bits',
+    ),
     sampler: z.enum(samplers).optional().describe('sampler'),
     count: z.int().min(1).max(64).default(1).describe('how many images'),
     pin: z.enum(['class', 'strict']).default('class').describe('strict: never begin again on another hardware class'),
@@ -41,7 +43,7 @@ const Input = z
     path: ['width'],
     message: `width · height must be at most ${maxPixels} pixels`,
   })
-  .refine(({ seed = 0, count }) => seed + count - 1 <= maxSeed, {
+  .refine(({ seed = 0, count }) => seed <= maxSeed - (count - 1), {
     path: ['seed'],
     message: `the last image would have a seed beyond 2^53 - 1, which is ${maxSeed}`,
   })
