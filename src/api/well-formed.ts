@@ -10,6 +10,7 @@ type Head = Pick<IncomingMessage, 'url' | 'rawHeaders' | 'httpVersion'>
 
 /** What is wrong with the head of a request; undefined when nothing is. */
 export function malformation({ url = '', rawHeaders, httpVersion }: Head): DarkroomError | undefined {
+  if (!/^1\.[01]$/.test(httpVersion)) return malformed(`HTTP/${httpVersion} is not spoken here`)
   const hosts: string[] = []
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const [name = '', value = ''] = rawHeaders.slice(i, i + 2)

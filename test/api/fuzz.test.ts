@@ -3,7 +3,7 @@
  * left but what was accepted. `FUZZ=5000` draws more, `FUZZ_SEED=7` others.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { raw, type RawAnswer } from '../support/raw.ts'
+import { message, raw, type RawAnswer } from '../support/raw.ts'
 import { picture, sketchOf, startHarness, type Harness } from './harness.ts'
 
 const requests = Number(process.env['FUZZ'] ?? 1200)
@@ -251,8 +251,13 @@ class Grammar {
     }
   }
 
-  /** The bytes, and whether the request is whole: only then an answer is owed. */
+  /** The bytes, and whether the request is whole: only then an answer is owed. A third is nearly a good submission. */
   request(): { bytes: Buffer; method: string; isWhole: boolean } {
+    if (this.chance(0.3)) {
+      const headers = [this.header()].filter((each) => this.chance(0.5) && !/^(host|content-type|expect|upgrade):/i.test(each))
+      const body = this.chance(0.4) ? JSON.stringify(sketchOf('x')) : this.body()
+      return { bytes: message('POST', '/v1/sessions', headers, Buffer.from(body)), method: 'POST', isWhole: true }
+    }
     const method = this.method()
     const headers = Array.from({ length: this.below(4) }, () => this.header())
     const has = (name: string): boolean => headers.some((each) => each.toLowerCase().startsWith(`${name}:`))
@@ -307,7 +312,8 @@ it(`${requests} requests of seed ${seed} are each answered as they deserve`, asy
   const sha256 = await h.finish(ended)
   const { json: document } = await h.client.get('/openapi.json')
   const paths = [
-    ...Object.keys(document.paths as object),
+    // No worker runs here, so /v1/ready is 503.
+    ...Object.keys(document.paths as object).filter((path) => path !== '/v1/ready'),
     '/',
     '/docs',
     '/docs/{file}',

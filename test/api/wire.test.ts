@@ -77,6 +77,10 @@ describe('the target', () => {
       expect(await ask('GET', '/v1/health', [`Host: ${host}`])).toMatchObject(malformed())
   })
 
+  it.each(['HTTP/2.0', 'HTTP/0.9', 'HTTP/1.2', 'HTTPS/1.1', ''])('the version %j is a 400', async (version) => {
+    expect(await raw(h.api.port, `GET /v1/health ${version}\r\nHost: localhost\r\n\r\n`)).toMatchObject(malformed())
+  })
+
   it('CONNECT is answered, and opens nothing', async () => {
     expect(await ask('CONNECT', 'localhost:22')).toMatchObject({ status: 405, headers: { allow: expect.any(String) as string } })
   })
