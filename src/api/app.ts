@@ -58,7 +58,7 @@ export function createApp(parts: ApiParts): App {
   })
   app.use(guard(config))
   if (config.allowedOrigins.length > 0) {
-    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag']
+    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag', 'Content-Range', 'Accept-Ranges']
     app.use(cors({ origin: config.allowedOrigins, exposeHeaders, maxAge: 600 }))
   }
   const withKey = authenticate(keys)
