@@ -138,7 +138,9 @@ export function bareProblem(error: DarkroomError, requestId: string): BareAnswer
 
 /** Answers a thrown value with its problem document. A defect is logged. */
 export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
-  const error = translate(thrown)
+  // Nobody hears it; and a body that was cut is no defect of ours.
+  const isCut = c.env.incoming?.readableAborted === true && !(thrown instanceof DarkroomError)
+  const error = isCut ? apiError('malformed', 'the connection ended before the request did', { cause: thrown }) : translate(thrown)
   const requestId = c.get('requestId')
   const status = statusOf(error)
   if (error.code === 'api.failed')

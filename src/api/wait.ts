@@ -43,7 +43,7 @@ export async function afterWait(
 const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const word = `(?:${token}|"(?:[^"\\\\]|\\\\.)*")`
 /** Nothing, `name` or `name=word`, each with parameters behind semicolons, which no preference here has. */
-const preference = new RegExp(`\\s*(?:(${token})(?:\\s*=\\s*(${word}))?(?:\\s*;[^,"]*(?:"(?:[^"\\\\]|\\\\.)*"[^,"]*)*)?)?\\s*(?:,|$)`, 'gy')
+const preference = new RegExp(`\\s*(?:(${token})\\s*(?:=\\s*(${word})\\s*)?(?:;[^,"]*(?:"(?:[^"\\\\]|\\\\.)*"[^,"]*)*)?)?(?:,|$)`, 'gy')
 
 /**
  * Seconds to wait, at most 60; undefined without a wait in the header. The first `wait` counts, and an unreadable

@@ -1,6 +1,6 @@
 /**
- * Hostile requests drawn from a grammar, byte for byte, on a real API: each is answered, none is a defect, and nothing is
- * left but what was accepted. `FUZZ=5000` draws more, `FUZZ_SEED=7` others.
+ * Hostile requests drawn from a grammar, byte for byte, on a real API: each is answered, none is a defect, and nothing
+ * is left but what was accepted. `FUZZ=5000` draws more, `FUZZ_SEED=7` others.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { message, raw, type RawAnswer } from '../support/raw.ts'

@@ -1,6 +1,7 @@
 /** The wire by hand: what HTTP, UTF-8, JSON and the headers' own grammars say, byte for byte. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { limits, listen } from '../../src/api/server.ts'
+import { createLog } from '../../src/log.ts'
 import { connection, message, raw, type RawAnswer } from '../support/raw.ts'
 import { png, picture, sketchOf, startHarness, type Harness } from './harness.ts'
 
@@ -185,7 +186,7 @@ describe('the body', () => {
     ['{"workflow":"sketch","input":{"text":"x","\\ud800":1}}', 'input.\ud800', /surrogate/],
     ['{"workflow":"sketch","input":{"text":"x"},"priority":1e400}', 'priority', /beyond/],
     ['{"workflow":"sketch","input":{"text":"x"},"deadlineS":1e-400}', 'deadlineS', /too small/],
-    ['{"workflow":"sketch","input":{"text":"x"},"priority":9007199254740993}', 'priority', /lose digits/],
+    ['{"workflow":"sketch","input":{"text":"x"},"priority":9007199254740993}', 'priority', /lose digits: it would become 9007199254740992/],
     ['{"workflow":"sketch","input":{"text":"x"},"priority":5.0000000000000000001}', 'priority', /more digits/],
     [`{"workflow":"sketch","input":${'{"a":'.repeat(5000)}1${'}'.repeat(5000)}}`, /^input(\.a)+$/, /64 levels/],
     [`{"workflow":"sketch","input":{"text":${'['.repeat(5000)}${']'.repeat(5000)}}}`, /^input\.text(\.0)+$/, /64 levels/],
@@ -365,6 +366,22 @@ describe('connections', () => {
     for (const answer of await Promise.all(slow.map((bytes) => raw(api.port, bytes))))
       expect(answer).toMatchObject({ status: 408, headers: { connection: 'close' }, json: { code: 'api.timed_out', class: 'transient' } })
     await api.close()
+  })
+
+  it('a client that leaves in the middle of its body is no defect', async () => {
+    const logged: unknown[] = []
+    const log = createLog('silent', 'api')
+    log.error = (...said: unknown[]) => void logged.push(said)
+    const api = await listen({ ...h.parts, log }, 0)
+    for (const framing of ['Transfer-Encoding: chunked\r\n\r\n5\r\n{"wor', 'Content-Length: 50\r\n\r\n{"wor']) {
+      const { socket, send } = connection(api.port)
+      send(`POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n${framing}`)
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      socket.destroy()
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    await api.close()
+    expect(logged).toEqual([])
   })
 
   it('what follows an unanswered request never becomes its answer', async () => {
