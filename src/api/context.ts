@@ -24,6 +24,7 @@ export type EnginePort = Pick<
   | 'workers'
   | 'devices'
   | 'submittedBy'
+  | 'confirm'
   | 'ready'
   | 'queues'
 >
