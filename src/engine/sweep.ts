@@ -74,7 +74,7 @@ export class Sweep {
 
   async #sweep(): Promise<void> {
     const { store, reads, outbox, dispatcher, shards, times } = this.#parts
-    await this.#hear(reads.ping())
+    await this.#hear(reads.now(0))
     if (performance.now() - this.#sweptAt > times.outageMs + times.sweepMs) this.#beginGrace()
     const sweepsLeases = performance.now() - this.#leasesSweptAt >= times.leaseSweepMs
     if (sweepsLeases) this.#leasesSweptAt = performance.now()

@@ -68,8 +68,7 @@ describe('what an attempt has reserved of a device', () => {
     await open()
     await farm.pictures(id)
     // Nobody may serve that device any more: then its entry stays, and counts for nothing.
-    const isFree = async (): Promise<boolean> =>
-      (await held()).every(({ owner, until }) => owner !== before?.owner || until < Date.now())
+    const isFree = async (): Promise<boolean> => (await held()).every(({ owner, until }) => owner !== before?.owner || until < Date.now())
     expect(await eventually('the dead worker holds nothing', isFree)).toBe(true)
   })
 })

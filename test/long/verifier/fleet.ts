@@ -101,9 +101,7 @@ export const lacking: ReadonlyMap<FaultKind, string> = new Map(
     'redis.clock': noWallClock,
     'disk.full': hasSmallDisks ? undefined : '`unshare` makes no mount namespace here',
     'worker.apart': noPidNamespaces,
-  }).flatMap(([kind, why]) =>
-    why === undefined ? [] : [[kind as FaultKind, why]],
-  ),
+  }).flatMap(([kind, why]) => (why === undefined ? [] : [[kind as FaultKind, why]])),
 )
 
 /** Of each disk: more than a run writes, and little enough to be filled at once. */
