@@ -101,6 +101,8 @@ export const keys = {
   models: () => 'darkroom:{models}:catalogue',
   /** The turn to collect artifacts. */
   collector: () => 'darkroom:{store}:collector',
+  /** Turns that it has had. */
+  collectorTurns: () => 'darkroom:{store}:collector-turns',
   /** The turn to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',

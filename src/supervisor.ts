@@ -3,17 +3,20 @@
  *
  * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children:
  * they drain and exit when the channel to their parent closes, are started again when they end by themselves (`Backoff`
- * says after how long), and are stopped in reverse order. One data folder has one supervisor: the lock is a listening
- * socket, so it ends with its holder.
+ * says after how long), and are stopped in reverse order. One data folder has one supervisor: the lock is a file in it,
+ * which holds in other containers as well; a listening socket tells this user's other commands where the API is.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { takeLock } from '../host/lock.mjs'
+import { askHolder, takeLock } from '../host/lock.mjs'
+import { checkChosen } from '../host/own-folder.mjs'
+import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
-import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { configError, DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { holdFile, type HeldFile } from './held-file.ts'
 import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
@@ -85,20 +88,29 @@ export interface Supervisor {
 
 /**
  * Starts everything; resolves when the API answers. Workers may still be importing: `workers[i].ready` tells.
- * @throws DarkroomError `supervisor.taken`, `config.invalid`, `redis.*`, or the reason why the API cannot start
+ * @throws DarkroomError `supervisor.taken`, `config.invalid`, `worker.start_failed`, `redis.*`, or the reason why the
+ *   API
+ * cannot start
+ * @throws BadPlace when others could read or change what is kept
  */
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
   const env = options.env ?? process.env
   const config = readConfig(env)
   const tell = options.on ?? (() => undefined)
-  await mkdir(config.data, { recursive: true, mode: 0o700 })
+  const count = options.workers ?? config.workers
+  const devices = await devicesOf(config.device, count, () => listCards(config, env))
+  const held = await openData(config.data)
   const logs = join(config.data, 'logs')
-  mkdirSync(logs, { recursive: true, mode: 0o700 })
 
-  const state: { url?: string; redisUrl?: string } = {}
-  const lock = await takeLock(config.data, 'up', () => ({ url: state.url, redisUrl: state.redisUrl }))
+  // Never the REDIS_URL of the user's own: it may hold a password.
+  const state: { url?: string; privateRedis?: string } = {}
+  const lock = await takeLock(config.data, 'up', () => state).catch((error: unknown) => {
+    held.close()
+    throw error
+  })
   if ('heldBy' in lock) {
-    throw supervisorError('taken', `the data folder ${config.data} is in use by another \`darkroom up\`, pid ${String(lock.heldBy['pid'])}`)
+    held.close()
+    throw taken(config.data, lock.heldBy)
   }
   const redis = config.redisUrl === undefined ? new KeptRedis(config, tell) : undefined
   const workers: KeptRole[] = []
@@ -110,10 +122,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       await api?.stop()
       await redis?.stop()
       await lock.release()
+      held.close()
     })())
 
   try {
-    const redisUrl = (state.redisUrl = (await redis?.start()) ?? config.redisUrl ?? '')
+    const own = await redis?.start()
+    if (own !== undefined) state.privateRedis = own
+    const redisUrl = own ?? config.redisUrl ?? ''
     const childEnv: NodeJS.ProcessEnv = { ...env, REDIS_URL: redisUrl }
     const role = (name: 'api' | `worker ${number}`, more: NodeJS.ProcessEnv): KeptRole =>
       new KeptRole({
@@ -125,7 +140,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         tell,
       })
     const addWorker = (more: NodeJS.ProcessEnv = {}): Role => {
-      const worker = role(`worker ${workers.length + 1}`, more)
+      const device = devices[workers.length]
+      const worker = role(`worker ${workers.length + 1}`, { ...(device !== undefined && { DARKROOM_DEVICE: device }), ...more })
       workers.push(worker)
       worker.start()
       return worker
@@ -141,7 +157,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     state.url = url
     // A restarted API listens where the first one did.
     api.env['DARKROOM_PORT'] = new URL(url).port
-    for (let i = 0; i < (options.workers ?? config.workers); i++) addWorker()
+    for (let i = 0; i < count; i++) addWorker()
     return {
       config,
       url,
@@ -159,6 +175,37 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     throw error
   }
 }
+
+/**
+ * Makes the data folder where it is not there yet, and takes it for this supervisor alone.
+ * @throws DarkroomError `supervisor.taken`, `config.invalid` when it cannot be written; BadPlace
+ */
+async function openData(data: string): Promise<HeldFile> {
+  let held: HeldFile | undefined
+  try {
+    await mkdir(data, { recursive: true, mode: 0o700 })
+    checkChosen(data, 'DARKROOM_DATA')
+    mkdirSync(join(data, 'logs'), { recursive: true, mode: 0o700 })
+    held = holdFile(join(data, 'up.lock'))
+  } catch (error) {
+    if (!(error instanceof Error) || !('code' in error)) throw error
+    const remedy = 'Give this user the folder, on a file system that has locks, or choose another one with DARKROOM_DATA.'
+    throw configError('invalid', `the data folder ${data} cannot be written: ${error.message}`, {
+      field: 'DARKROOM_DATA',
+      remedy,
+      cause: error,
+    })
+  }
+  if (!held) throw taken(data, await askHolder(data, 'up'))
+  return held
+}
+
+/** `holder`: what it says about itself; undefined where it is out of this process' sight. */
+const taken = (data: string, holder: Record<string, unknown> | undefined): DarkroomError =>
+  supervisorError(
+    'taken',
+    `the data folder ${data} is in use by another \`darkroom up\`, ${holder ? `pid ${String(holder['pid'])}` : 'in another container or of another user'}`,
+  )
 
 /**
  * Starts something again: at once after a long life, whatever ended it; after short ones, one after another, in 0.2 s,
@@ -204,7 +251,12 @@ class KeptRedis {
     const server = await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory, onUnsynced })
     this.server = server
     const readyAt = performance.now()
-    this.#tell({ what: 'redis', is: 'ready', pid: server.pid, detail: `${server.version}${server.adopted ? ', adopted' : ''}` })
+    this.#tell({
+      what: 'redis',
+      is: 'ready',
+      pid: server.pid,
+      detail: [server.version, ...(server.adopted ? ['adopted'] : []), ...(server.note === undefined ? [] : [server.note])].join(', '),
+    })
     void server.exited.then(() => {
       if (!this.#isStopping) this.#restart('it ended', performance.now() - readyAt)
     })

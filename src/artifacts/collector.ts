@@ -7,6 +7,7 @@ import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { checkIndex, countTurn } from './index-mark.ts'
 import type { ArtifactStore } from './store.ts'
 
 const collectMs = 600_000
@@ -22,10 +23,16 @@ export interface Names {
   isNamed(sha256: string): Promise<boolean>
 }
 
-/** Removes artifacts that nothing has named for an hour. Returns how many. */
-export async function collectArtifacts(artifacts: ArtifactStore, names: Names): Promise<number> {
+/**
+ * Removes artifacts that nothing has named for an hour. Returns how many.
+ * @throws DarkroomError `artifact.index_lost`, `artifact.not_shared` when this Redis is not the index of that store
+ */
+export async function collectArtifacts(redis: Redis, artifacts: ArtifactStore, names: Names): Promise<number> {
+  await countTurn(redis, artifacts)
   const named = new Set<string>()
   for await (const some of names.named()) for (const sha256 of some) named.add(sha256)
+  // An index that was lost while it was read has named too little.
+  await checkIndex(redis, artifacts)
   // Asked again just before the file goes: a retry may have named it since.
   return artifacts.collect(async (sha256) => named.has(sha256) || (await names.isNamed(sha256)), collectAgeMs)
 }
@@ -65,7 +72,7 @@ export class Collector {
   async #turn(): Promise<void> {
     const { redis, artifacts, names, log } = this.#parts
     if (!(await takeTurn(redis, keys.collector(), collectMs / 2))) return
-    const removed = await collectArtifacts(artifacts, names)
+    const removed = await collectArtifacts(redis, artifacts, names)
     if (removed > 0) log.info({ removed }, 'removed artifacts that no session names')
   }
 }

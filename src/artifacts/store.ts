@@ -13,14 +13,15 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { onDisk, requireRoom } from '../disk.ts'
 import { artifactError } from '../errors.ts'
-import { keys } from '../keys.ts'
-import { translated, type Redis } from '../redis.ts'
+import { IndexMark } from './index-mark.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
 
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
   id(): Promise<string>
+  /** Which Redis has indexed it, and how far. */
+  readonly mark: IndexMark
   /**
    * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young.
    * @throws DarkroomError `disk.full`; then nothing is left behind
@@ -62,12 +63,14 @@ const abandonedMs = 60_000
 export class FileArtifactStore implements ArtifactStore {
   readonly #folder: string
   readonly #parts: string
+  readonly mark: IndexMark
   /** The store's time when it was first asked for, and when that was by this process' own monotonic clock. */
   #first: { time: number; at: number } | undefined
 
   constructor(folder: string) {
     this.#folder = folder
     this.#parts = join(folder, 'parts')
+    this.mark = new IndexMark(folder)
   }
 
   async id(): Promise<string> {
@@ -204,14 +207,6 @@ export class FileArtifactStore implements ArtifactStore {
     }
     return removed
   }
-}
-
-/** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
-export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
-  const own = await artifacts.id()
-  await translated(redis.setnx(keys.storeId(), own))
-  const farm = await translated(redis.get(keys.storeId()))
-  if (farm !== own) throw artifactError('not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -1,9 +1,10 @@
 /** Starts a worker: opens everything in order, and closes it in reverse order when the worker ends, or cannot start. */
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { checkStore, FileArtifactStore } from '../artifacts/store.ts'
+import { checkStore } from '../artifacts/index-mark.ts'
+import { FileArtifactStore } from '../artifacts/store.ts'
 import { root, type Config } from '../config.ts'
 import { deviceError } from '../domains/device/errors.ts'
 import { operations as builtIn } from '../domains/index.ts'
@@ -15,13 +16,13 @@ import type { Logger } from '../log.ts'
 import { discoverModels } from '../models/scan.ts'
 import { deferred, within } from '../promises.ts'
 import { connect, untilReady, type Redis } from '../redis.ts'
-import { openAttemptFolder } from './attempt-folder.ts'
+import { attemptRoots, openAttemptFolder } from './attempt-folder.ts'
 import type { OpenOptions } from './device/native.ts'
 import { openOwnDevice } from './device/open.ts'
 import { exactnessOf } from './exactness.ts'
 import { WorkerNode } from './node.ts'
 import { childEnvironment } from './python/environment.ts'
-import type { Stall } from './python/process.ts'
+import type { Stall } from './python/stall.ts'
 import type { Ready } from './python/protocol.ts'
 import { PythonChild } from './python/supervisor.ts'
 
@@ -84,9 +85,10 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
-  const { folder: attempts, told } = await openAttemptFolder(host, epoch, options.attempts === undefined ? undefined : [options.attempts])
-  if (told !== undefined) log.warn(told)
-  closers.push(() => rm(attempts, { recursive: true, force: true }))
+  const folder = await openAttemptFolder(options.attempts === undefined ? attemptRoots() : [options.attempts], owner)
+  if (folder.told !== undefined) log.warn(folder.told)
+  closers.push(() => folder.close())
+  const attempts = folder.path
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })
 
@@ -106,7 +108,9 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     onEnded: failure.resolve,
   })
   closers.push(() => child.stop(childGraceMs))
-  const ready = await child.ready()
+  // Weights are read and hashed while Python imports.
+  const discovered = discoverModels(config.models)
+  const [ready, models] = await Promise.all([child.ready(), discovered])
 
   const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
   closers.push(() => farewell(port.close()))
@@ -132,7 +136,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     operations,
     ready,
     exactness: exactnessOf(ready.facts),
-    models: await discoverModels(config.models),
+    models,
     host,
     epoch,
     device,

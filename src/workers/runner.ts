@@ -216,7 +216,7 @@ export class StepRunner {
           ? deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`)
           : tools.stopped
             ? workerError('timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
-            : ensureError(thrown, 'worker.failed')
+            : (tools.lostFolder ?? ensureError(thrown, 'worker.failed'))
       this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
       return { error }
     } finally {

@@ -1,4 +1,5 @@
 /** The tools of one attempt: the bridge between its operation, the artifact store and the Python child. */
+import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -212,6 +213,11 @@ export class AttemptTools implements Tools {
     else if (this.#isPaused) call.pause()
     try {
       return await call.outcome
+    } catch (error) {
+      // It did not stop in time, and its process was ended: the step goes on from its last checkpoint.
+      if (this.#isPaused && !this.#stopped && error instanceof DarkroomError && error.code === 'worker.overran')
+        throw new Released(undefined)
+      throw error
     } finally {
       this.#call = undefined
       // A failed attempt too leaves the checkpoints it has made to the next one.
@@ -317,6 +323,12 @@ export class AttemptTools implements Tools {
     const sha256 = await this.artifacts.put(bytes, kind)
     port.at?.('artifact.after', attempt.sessionId)
     return sha256
+  }
+
+  /** Why the attempt failed, when its folder was removed under it; whatever then failed says less. */
+  get lostFolder(): DarkroomError | undefined {
+    if (!this.#hasFolder || existsSync(this.#options.folder)) return undefined
+    return workerError('folder_gone', `the folder ${this.#options.folder} of this attempt was removed while it ran`)
   }
 
   /** Waits for checkpoints that are being recorded, and removes the attempt's folder. */

@@ -28,6 +28,7 @@ const worker: WorkerRecord = {
   lanes: { gpu: 1, host: 4 },
   childPid: null,
   logLinesDropped: 0,
+  sparePid: null,
   report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),

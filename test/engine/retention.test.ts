@@ -76,7 +76,7 @@ describe('a farm that keeps ended sessions for four seconds', () => {
     const more = await draw(400)
     const sweeper = connect(farm.redis.url, { patience: 'wait' })
     const engine = new Engine({ redis: sweeper, subscriber: sweeper, ...parts(), sweeps: false })
-    await collectArtifacts(new FileArtifactStore(farm.artifacts), engine.reads)
+    await collectArtifacts(sweeper, new FileArtifactStore(farm.artifacts), engine.reads)
     await engine.close()
     sweeper.disconnect()
     const left = (await files()).map((file) => file.slice(3))

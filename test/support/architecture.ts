@@ -27,7 +27,23 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
   'src/api/sessions/views.ts': { fields: ['steps'], why: 'the steps of a session' },
 }
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'disk', 'ticker', 'bell', 'clock', 'promises', 'append-only-file', 'api-keys']
+const leaves = [
+  'config',
+  'errors',
+  'keys',
+  'redis',
+  'log',
+  'disk',
+  'ticker',
+  'bell',
+  'clock',
+  'promises',
+  'append-only-file',
+  'api-keys',
+  'held-file',
+  'redis-data',
+  'cards',
+]
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
@@ -65,7 +81,8 @@ const doors: Record<string, RegExp> = {
   'fastest-levenshtein': /^workflows\/check\.ts$/,
   'fast-png': /^domains\/postprocessing\//,
   pino: /^log\.ts$/,
-  'node:child_process': /^(workers\/python\/.+|supervisor|redis-server)\.ts$/,
+  'fs-native-extensions': /^held-file\.ts$/,
+  'node:child_process': /^(workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,
   // The client and the page run in a browser.
   'node:': /^(?!client\/|web\/)/,
 }
@@ -136,7 +153,7 @@ export function checkImports(root: string): string[] {
       }
       const target = relative(src, resolve(src, dirname(file), found.to))
       if (target.startsWith('..')) {
-        if (!/^\.\.\/host\/\w+\.mjs$/.test(target))
+        if (!/^\.\.\/host\/[\w-]+\.mjs$/.test(target))
           problems.push(`src/${file} imports ${found.to}: outside src/ only host/ may be imported`)
         continue
       }
