@@ -15,6 +15,7 @@ import { askHolder, takeLock } from '../host/lock.mjs'
 import { checkChosen } from '../host/own-folder.mjs'
 import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
+import { Backoff } from './backoff.ts'
 import { configError, DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
 import { holdFile, type HeldFile } from './held-file.ts'
 import { deferred, within } from './promises.ts'
@@ -28,9 +29,6 @@ const supervisorError = defineErrors('supervisor', {
   role_died: { class: 'transient', remedy: '`darkroom up` starts it again; read the end of its log, named above.' },
 })
 
-const backoffMs = { first: 200, longest: 10_000 }
-/** A life is long when the process was ready for so long. */
-const longLifeMs = 2000
 /** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
 const maxLogBytes = 16 * 1024 * 1024
@@ -206,29 +204,6 @@ const taken = (data: string, holder: Record<string, unknown> | undefined): Darkr
     'taken',
     `the data folder ${data} is in use by another \`darkroom up\`, ${holder ? `pid ${String(holder['pid'])}` : 'in another container or of another user'}`,
   )
-
-/**
- * Starts something again: at once after a long life, whatever ended it; after short ones, one after another, in 0.2 s,
- * then after twice as long each time, 10 s at most. So what is killed again and again is away no longer than its start
- * takes, and what cannot live does not keep the machine busy.
- */
-class Backoff {
-  #shortLives = 0
-  #timer: NodeJS.Timeout | undefined
-
-  /** `readyMs`: how long it was ready, 0 for never. Returns the milliseconds until `work` runs. */
-  again(readyMs: number, work: () => void): number {
-    const isLong = readyMs >= longLifeMs
-    this.#shortLives = isLong ? 0 : this.#shortLives + 1
-    const ms = isLong ? 0 : Math.min(backoffMs.longest, backoffMs.first * 2 ** (this.#shortLives - 1))
-    this.#timer = setTimeout(work, ms)
-    return ms
-  }
-
-  cancel(): void {
-    clearTimeout(this.#timer)
-  }
-}
 
 class KeptRedis {
   server: RedisServer | undefined

@@ -36,6 +36,7 @@ const leaves = [
   'disk',
   'ticker',
   'bell',
+  'backoff',
   'clock',
   'promises',
   'append-only-file',
