@@ -41,6 +41,7 @@ const leaves = [
   'promises',
   'append-only-file',
   'api-keys',
+  'data-folder',
   'held-file',
   'redis-data',
   'cards',
