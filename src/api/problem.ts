@@ -4,7 +4,8 @@ import { z } from 'zod'
 import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { DarkroomError, type ErrorClass, apiError } from '../errors.ts'
+import { cut, DarkroomError, type ErrorClass, apiError } from '../errors.ts'
+import { limitNames, type Reached } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import type { AppEnv } from './context.ts'
 
@@ -34,6 +35,7 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'api.too_large': 413,
   'api.unsupported_media_type': 415,
   'api.host_refused': 421,
+  ...Object.fromEntries(limitNames.map((name) => [`limit.${name}`, 429 as const])),
   'api.invalid': 422,
   'model.unknown': 422,
   'session.idempotency_mismatch': 422,
@@ -57,6 +59,9 @@ export function statusOf(error: DarkroomError): ContentfulStatusCode {
   return statusOfCode[error.code] ?? statusOfClass[error.class]
 }
 
+/** Most characters of a detail: a name of the request that it quotes may be long. */
+const maxDetail = 8000
+
 const FieldProblem = z.strictObject({ field: z.string(), message: z.string() })
 
 export const Problem = z
@@ -70,7 +75,7 @@ export const Problem = z
     field: z.string().optional().meta({ description: 'the first field at fault' }),
     remedy: z.string().meta({ description: 'what to do about it' }),
     requestId: z.string(),
-    problems: z.array(FieldProblem).optional().meta({ description: 'every field at fault' }),
+    problems: z.array(FieldProblem).optional().meta({ description: 'the fields at fault, twenty at most; `detail` says how many more there are' }),
     reasons: z.array(z.string()).optional().meta({ description: 'why the farm is not ready' }),
   })
   .meta({ id: 'Problem' })
@@ -87,7 +92,7 @@ export function describe(error: DarkroomError, requestId: string): Problem {
     type: `urn:darkroom:${error.code}`,
     title: STATUS_CODES[status] ?? 'Error',
     status,
-    detail: error.message,
+    detail: cut(error.message, maxDetail),
     code: error.code,
     class: error.class,
     ...(field !== undefined && { field }),
@@ -109,6 +114,16 @@ function translate(thrown: unknown): DarkroomError {
   return apiError('failed', 'the request failed inside the API', { cause: thrown })
 }
 
+/** A limit that is reached, as draft-ietf-httpapi-ratelimit-headers says it; that of requests is for a minute. */
+function limitHeaders({ limit, most, retryAfterS }: Reached): Record<string, string> {
+  const window = limit === 'requests' ? ';w=60' : ''
+  return {
+    'Retry-After': String(retryAfterS),
+    'RateLimit-Policy': `"${limit}";q=${most}${window}`,
+    'RateLimit': `"${limit}";r=0;t=${retryAfterS}`,
+  }
+}
+
 /** Answers a thrown value with its problem document. A defect is logged. */
 export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
   const error = translate(thrown)
@@ -117,6 +132,7 @@ export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger):
   if (error.code === 'api.failed')
     log.error({ requestId, method: c.req.method, path: c.req.path, err: error.cause ?? error }, 'request failed')
   if (status === 503) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
+  if (status === 429) for (const [name, value] of Object.entries(limitHeaders(error.details as unknown as Reached))) c.header(name, value)
   if (status === 401)
     c.header('WWW-Authenticate', c.req.path.startsWith('/admin') ? 'Basic realm="darkroom", charset="UTF-8"' : 'Bearer realm="darkroom"')
   c.header('Cache-Control', 'no-store')

@@ -1,7 +1,7 @@
 /** The API as a process: connects Redis, builds the engine, listens, and closes without losing an answer. */
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
-import { createServer, type Server, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { getRequestListener, RequestError } from '@hono/node-server'
@@ -16,6 +16,8 @@ import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
 import type { ApiParts } from './context.ts'
 import { describe } from './problem.ts'
+import { RequestRate } from './request-rate.ts'
+import { Slots } from './slots.ts'
 
 const redisWaitMs = 10_000
 const closeGraceMs = 5000
@@ -49,13 +51,13 @@ export async function startApi(
   try {
     await untilReady(redis, redisWaitMs)
     const keys = new KeyStore(redis)
-    if (!isLoopback(config.host) && !(await keys.any())) {
+    if (!isLoopback(config.host) && (await keys.isOpen())) {
       throw apiError('key_required', `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`)
     }
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
     await checkStore(redis, artifacts)
     const engine = new Engine({ redis, subscriber, config, log, ...further })
-    const api = await listen({ engine, artifacts, keys, config, log }, config.port).catch(async (error: unknown) => {
+    const api = await listen({ engine, artifacts, keys, redis, config, log }, config.port).catch(async (error: unknown) => {
       await engine.close()
       throw error
     })
@@ -75,11 +77,14 @@ export async function startApi(
 }
 
 /** Serves the app on a port of the configured host; 0 takes a free one. */
-export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Promise<RunningApi> {
+export async function listen(parts: Omit<ApiParts, 'closing' | 'rate' | 'slots'> & { config: Config }, port: number): Promise<RunningApi> {
   const closing = new AbortController()
   // Every open stream listens to it.
   setMaxListeners(0, closing.signal)
-  const app = createApp({ ...parts, closing: closing.signal })
+  const { redis, keys, config, log } = parts
+  const slots = new Slots({ redis, keys, limits: config.limits, log })
+  const rate = new RequestRate(redis, config.limits)
+  const app = createApp({ ...parts, rate, slots, closing: closing.signal })
   /**
    * Answers a request that the app never gets, because its target or Host is no URL. Any other error here is a defect.
    */
@@ -98,8 +103,15 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
       headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId },
     })
   }
-  const answer = getRequestListener(app.fetch, { errorHandler })
-  const server = createServer((request, response) => void answer(request, response))
+  // The listener's own cleanup would read what nobody asked for.
+  const answer = getRequestListener(app.fetch, { errorHandler, autoCleanupIncoming: false })
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    closeUnread(request, response)
+    void answer(request, response)
+  }
+  const server = createServer(onRequest)
+  // Whoever asks before sending a body is told to go on once the key has been looked at.
+  server.on('checkContinue', onRequest)
   server.on('clientError', refuse)
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
@@ -110,7 +122,16 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   })
   const { port: bound } = server.address() as AddressInfo
   const host = parts.config.host.includes(':') && !parts.config.host.startsWith('[') ? `[${parts.config.host}]` : parts.config.host
-  return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing) }
+  return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing).finally(() => slots.close()) }
+}
+
+/** Ends the connection with the answer, unless the body was read to its end: Node would read the rest of it. */
+function closeUnread(request: IncomingMessage, response: ServerResponse): void {
+  const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers
+  if (encoding === undefined && length === '0') return
+  const { shouldKeepAlive } = response
+  response.shouldKeepAlive = false
+  request.once('end', () => (response.shouldKeepAlive = shouldKeepAlive))
 }
 
 /** Answers a request that Node's parser refuses: broken HTTP, headers too large, a request that never ends. */

@@ -240,6 +240,10 @@ function program(roles: Roles): Command {
     .description('revoke a key at once')
     .argument('<id>', 'its id, from `keys list`')
     .action(async (id: string) => (await import('./keys.ts')).revokeKey(id))
+  keys
+    .command('open')
+    .description('open a farm whose keys are all revoked: every user of this machine may then do everything, without a key')
+    .action(async () => (await import('./keys.ts')).openFarm())
 
   darkroom
     .command('doctor')

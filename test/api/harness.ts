@@ -116,7 +116,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
   const keys = new KeyStore(redis)
   const running: RunningApi[] = []
   const another = async (more: Partial<Config> = {}): Promise<RunningApi> => {
-    const api = await listen({ engine, artifacts, keys, config: { ...config, ...more }, log }, 0)
+    const api = await listen({ engine, artifacts, keys, redis, config: { ...config, ...more }, log }, 0)
     running.push(api)
     return api
   }
