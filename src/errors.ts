@@ -249,7 +249,9 @@ export const cut = (text: string, most: number): string => (text.length > most ?
 
 /** `api.invalid` with the invalid fields: the first twenty, and how many more there are; `field` is the first. */
 export function invalidFields(all: readonly FieldProblem[]): DarkroomError {
-  const problems = all.slice(0, maxListed).map(({ field, message }) => ({ field: cut(field, maxFieldName), message: cut(message, maxFieldWords) }))
+  const problems = all
+    .slice(0, maxListed)
+    .map(({ field, message }) => ({ field: cut(field, maxFieldName), message: cut(message, maxFieldWords) }))
   const more = all.length > problems.length ? [`and ${all.length - problems.length} more`] : []
   const message = [...problems.map((problem) => `${problem.field}: ${problem.message}`), ...more].join('; ')
   const [first] = problems

@@ -63,7 +63,12 @@ export interface Reached {
 }
 
 /** The refusal of what would be one more. `retryAfterS`: where it is known when there is room again. */
-export function limitReached(name: LimitName, keyId: string | null, most: number, retryAfterS: number = declared[name].retryAfterS): DarkroomError {
+export function limitReached(
+  name: LimitName,
+  keyId: string | null,
+  most: number,
+  retryAfterS: number = declared[name].retryAfterS,
+): DarkroomError {
   const who = keyId === null ? 'this machine has' : `API key ${keyId} has`
   const details: Reached = { limit: name, most, retryAfterS }
   return limitError(name, `${who} ${most} ${declared[name].of}, which is the limit`, { details: { ...details } })

@@ -106,7 +106,11 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const workers: KeptRole[] = []
   let api: KeptRole | undefined
   let stopping: Promise<void> | undefined
-  const logKeeper = new Ticker(logLookMs, () => rotateLogs(config), (error) => tell({ what: 'logs', is: 'failed', detail: (error as Error).message }))
+  const logKeeper = new Ticker(
+    logLookMs,
+    () => rotateLogs(config),
+    (error) => tell({ what: 'logs', is: 'failed', detail: (error as Error).message }),
+  )
   logKeeper.start()
   const stop = (): Promise<void> =>
     (stopping ??= (async () => {

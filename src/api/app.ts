@@ -77,7 +77,8 @@ export function createApp(parts: ApiParts): App {
   const withKey = authenticate(parts)
   const counting = holdWait(parts)
   // No body is read, and none is asked for, before its sender is known.
-  const admit: MiddlewareHandler<AppEnv> = (c, next) => withKey(c, () => counting(c, () => takeBody(c, next) as Promise<void>))
+  const admit: MiddlewareHandler<AppEnv> = (c, next) =>
+    withKey(c, () => counting(c, () => takeBody(c, next) as Promise<void>) as Promise<void>)
   app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : admit(c, next)))
   app.use('/admin/*', admit)
 

@@ -75,7 +75,10 @@ export const Problem = z
     field: z.string().optional().meta({ description: 'the first field at fault' }),
     remedy: z.string().meta({ description: 'what to do about it' }),
     requestId: z.string(),
-    problems: z.array(FieldProblem).optional().meta({ description: 'the fields at fault, twenty at most; `detail` says how many more there are' }),
+    problems: z
+      .array(FieldProblem)
+      .optional()
+      .meta({ description: 'the fields at fault, twenty at most; `detail` says how many more there are' }),
     reasons: z.array(z.string()).optional().meta({ description: 'why the farm is not ready' }),
   })
   .meta({ id: 'Problem' })
@@ -120,7 +123,7 @@ function limitHeaders({ limit, most, retryAfterS }: Reached): Record<string, str
   return {
     'Retry-After': String(retryAfterS),
     'RateLimit-Policy': `"${limit}";q=${most}${window}`,
-    'RateLimit': `"${limit}";r=0;t=${retryAfterS}`,
+    RateLimit: `"${limit}";r=0;t=${retryAfterS}`,
   }
 }
 

@@ -1,4 +1,7 @@
-/** `darkroom keys add | list | revoke | open`. They work on Redis itself: a farm without a key gets its first one this way. */
+/**
+ * `darkroom keys add | list | revoke | open`. They work on Redis itself: a farm without a key gets its first one this
+ * way.
+ */
 import { join } from 'node:path'
 import { askHolder } from '../../host/lock.mjs'
 import { KeyStore, scopes, type Scope } from '../api-keys.ts'

@@ -346,7 +346,9 @@ function queryOf(fields: Record<string, string | number | undefined>): string {
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`
 
-/** Worth another try: no answer, a limit that is reached, or a transient refusal. A full Redis stays full for a while. */
+/**
+ * Worth another try: no answer, a limit that is reached, or a transient refusal. A full Redis stays full for a while.
+ */
 const isPassing = ({ document: { code, class: errorClass, status } }: Problem): boolean =>
   (status === 0 || status === 429 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
 

@@ -41,7 +41,12 @@ const otherTurnMs = 500
  * Opens a lane of host steps or commands: one queue, `concurrency` at a time, and `ofOneKey` of the commands of an API
  * key.
  */
-export function openLane(lane: 'host' | 'control', queue: string, concurrency: number, options: LaneOptions & { ofOneKey?: number }): LaneHandle {
+export function openLane(
+  lane: 'host' | 'control',
+  queue: string,
+  concurrency: number,
+  options: LaneOptions & { ofOneKey?: number },
+): LaneHandle {
   const { redis, runner, log, ofOneKey = Infinity } = options
   const running = new Map<string, number>()
   const run = async (job: Job<CommandData>): ReturnType<StepRunner['run']> => {

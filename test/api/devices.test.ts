@@ -128,6 +128,7 @@ describe('the device of a request', () => {
     expect((await client.get('/v1/devices/default')).json).toEqual({ device: null, isHere: false })
     expect((await client.request('PUT', '/v1/devices/default', { body: { device: one } })).json.device).toBe(one)
     await store.revoke(record.id)
+    await store.open()
     expect(await farm.eye.hexists(keys.defaultDevices(), record.id)).toBe(0)
     expect((await choose(null)).json).toEqual({ device: null, isHere: false })
   })

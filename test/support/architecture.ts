@@ -27,7 +27,20 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
   'src/api/sessions/views.ts': { fields: ['steps'], why: 'the steps of a session' },
 }
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'bell', 'promises', 'append-only-file', 'api-keys', 'limits', 'log-files']
+const leaves = [
+  'config',
+  'errors',
+  'keys',
+  'redis',
+  'log',
+  'ticker',
+  'bell',
+  'promises',
+  'append-only-file',
+  'api-keys',
+  'limits',
+  'log-files',
+]
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */

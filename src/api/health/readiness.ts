@@ -16,7 +16,10 @@ export async function notReady({ engine, artifacts, redis }: Pick<ApiParts, 'eng
   const faults = await Promise.all([
     translated(redis.set(keys.probe(), '', 'PX', probeMs)).then(() => [], failed('Redis takes no writes')),
     artifacts.probe().then(() => [], failed('the artifact store takes no files')),
-    engine.workers().then((workers) => (workers.some(({ status }) => status === 'ready') ? [] : [noWorker(workers)]), () => []),
+    engine.workers().then(
+      (workers) => (workers.some(({ status }) => status === 'ready') ? [] : [noWorker(workers)]),
+      () => [],
+    ),
   ])
   return faults.flat()
 }
