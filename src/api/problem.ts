@@ -60,7 +60,7 @@ export function statusOf(error: DarkroomError): ContentfulStatusCode {
 }
 
 /** Most characters of a detail: a name of the request that it quotes may be long. */
-const maxDetail = 8000
+const maxDetail = 9000
 
 const FieldProblem = z.strictObject({ field: z.string(), message: z.string() })
 

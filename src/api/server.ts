@@ -122,7 +122,14 @@ export async function listen(parts: Omit<ApiParts, 'closing' | 'rate' | 'slots'>
   })
   const { port: bound } = server.address() as AddressInfo
   const host = parts.config.host.includes(':') && !parts.config.host.startsWith('[') ? `[${parts.config.host}]` : parts.config.host
-  return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing).finally(() => slots.close()) }
+  return {
+    url: `http://${host}:${bound}`,
+    port: bound,
+    close: async () => {
+      await close(server, closing)
+      await slots.close()
+    },
+  }
 }
 
 /** Ends the connection with the answer, unless the body was read to its end: Node would read the rest of it. */

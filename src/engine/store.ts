@@ -170,8 +170,8 @@ export class Store {
 
   /**
    * Writes a session in one act, or answers which one the idempotency key stands for.
-   * @throws DarkroomError `session.unknown` when the one to copy references from is gone, `limit.*` when it would be one
-   * too many
+   * @throws DarkroomError `session.unknown` when the one to copy references from is gone; `limit.*` when there are as
+   * many as there may be
    */
   async create(creation: Creation): Promise<{ created: true; session: Session } | { created: false; id: string; bodySha256: string }> {
     const { id, idempotency, fields, deadlineMs, end, counted } = creation

@@ -113,6 +113,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
   })
   const port = new AttemptPort(engine, [])
   const artifacts = new FileArtifactStore(join(folder, 'artifacts'))
+  await artifacts.id()
   const keys = new KeyStore(redis)
   const running: RunningApi[] = []
   const another = async (more: Partial<Config> = {}): Promise<RunningApi> => {

@@ -134,7 +134,8 @@ describe('with a stored key', () => {
 
   it('health, readiness and the document ask for none', async () => {
     await h.keys.add('laptop', ['read'])
-    for (const path of ['/v1/health', '/v1/ready', '/openapi.json', '/docs']) expect((await h.client.get(path)).status).toBe(200)
+    for (const path of ['/v1/health', '/openapi.json', '/docs']) expect((await h.client.get(path)).status).toBe(200)
+    expect((await h.client.get('/v1/ready')).json.reasons).toEqual(['no worker is running'])
   })
 
   it('opens as Bearer, and as the password of Basic', async () => {

@@ -194,11 +194,11 @@ describe('a body without a key', () => {
     let answer = ''
     socket.on('data', (chunk) => (answer += chunk.toString()))
     socket.on('error', () => undefined)
-    const closed = once(socket, 'close')
+    const closed = new Promise((resolve) => socket.on('close', resolve))
     socket.write(head)
     const chunk = Buffer.from(`10000\r\n${' '.repeat(0x10000)}\r\n`)
     while (!socket.destroyed && socket.bytesWritten < 100e6 && !answer) {
-      if (!socket.write(chunk)) await Promise.race([once(socket, 'drain').catch(() => undefined), closed])
+      if (!socket.write(chunk)) await Promise.race([new Promise((resolve) => socket.once('drain', resolve)), closed])
     }
     await closed
     return { answer, taken: socket.bytesWritten - socket.writableLength }
@@ -246,7 +246,6 @@ describe('a refusal is short', () => {
   it.each([
     ['unknown fields of the body', { ...sketchOf('x'), ...many(50_000) }],
     ['unknown fields of the input', { workflow: 'image-generation', input: { prompt: 'a', ...many(50_000) } }],
-    ['wrong tags', { ...sketchOf('x'), tags: Array.from({ length: 100_000 }, () => 7) }],
   ])('of a body with many %s: twenty are listed, the rest is counted', async (_, body) => {
     const { status, json, text } = await (await ann()).post('/v1/sessions', body)
     expect(status).toBe(422)
