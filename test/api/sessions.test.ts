@@ -308,7 +308,7 @@ it('every error code has a status of its own kind', () => {
   for (const [code, spec] of errorCatalogue) {
     const status = statusOf(new DarkroomError(code, 'x'))
     expect(status, code).toBeGreaterThanOrEqual(400)
-    if (spec.class === 'transient') expect(status, code).toBe(503)
+    if (spec.class === 'transient') expect(status, code).toBe(code.startsWith('limit.') ? 429 : 503)
     if (code.endsWith('.unknown')) expect([404, 422], code).toContain(status)
   }
 })
