@@ -8,14 +8,16 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { closeSync, mkdirSync } from 'node:fs'
+import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { takeLock } from '../host/lock.mjs'
 import { readConfig, type Config } from './config.ts'
 import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { openLog, rotateLog } from './log-files.ts'
 import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
+import { Ticker } from './ticker.ts'
 
 const supervisorError = defineErrors('supervisor', {
   taken: {
@@ -30,10 +32,11 @@ const backoffMs = { first: 200, longest: 10_000 }
 const healthyMs = 30_000
 /** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
-const maxLogBytes = 16 * 1024 * 1024
+/** How often the sizes of the logs are looked at, ms. */
+const logLookMs = 2000
 
 export interface SupervisorEvent {
-  what: 'redis' | 'api' | `worker ${number}`
+  what: 'redis' | 'api' | `worker ${number}` | 'logs'
   /**
    * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk.
    * `againMs`: when it is started again.
@@ -103,11 +106,18 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const workers: KeptRole[] = []
   let api: KeptRole | undefined
   let stopping: Promise<void> | undefined
+  const logKeeper = new Ticker(
+    logLookMs,
+    () => rotateLogs(config),
+    (error) => tell({ what: 'logs', is: 'failed', detail: (error as Error).message }),
+  )
+  logKeeper.start()
   const stop = (): Promise<void> =>
     (stopping ??= (async () => {
       await Promise.all(workers.map((worker) => worker.stop()))
       await api?.stop()
       await redis?.stop()
+      await logKeeper.stop()
       await lock.release()
     })())
 
@@ -157,6 +167,12 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     await stop()
     throw error
   }
+}
+
+/** Keeps the logs of all processes on this data folder small, that of Redis too, while they are written. */
+async function rotateLogs({ data }: Config): Promise<void> {
+  const logs = (await readdir(join(data, 'logs'))).filter((name) => name.endsWith('.log')).map((name) => join(data, 'logs', name))
+  for (const path of [...logs, join(data, 'redis', 'redis.log')]) await rotateLog(path)
 }
 
 /** Starts something again after a failure, later each time. */
@@ -337,13 +353,4 @@ class KeptRole implements Role {
     if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
     await gone
   }
-}
-
-/** Opens a log to append to. A large one is renamed before; one old log is kept. */
-function openLog(path: string): number {
-  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
-    rmSync(`${path}.1`, { force: true })
-    renameSync(path, `${path}.1`)
-  }
-  return openSync(path, 'a', 0o600)
 }

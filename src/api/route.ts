@@ -19,6 +19,7 @@ const meanings = {
   417: 'Expectation not met',
   421: 'Host not accepted',
   422: 'Fields at fault',
+  429: 'A limit of the API key is reached: see Retry-After, RateLimit-Policy and RateLimit',
   431: 'Headers too large',
   500: 'Failed',
   503: 'Unavailable, full or not ready: see Retry-After',
@@ -29,7 +30,7 @@ const content = { 'application/problem+json': { schema: Problem } }
 
 /** Responses that every route may give (HTTP itself, guard, keys, Redis), and those named. */
 export function problems<const S extends ProblemStatus = never>(...more: S[]) {
-  const every = [400, 401, 403, 408, 413, 415, 417, 421, 422, 431, 500, 503] as const
+  const every = [400, 401, 403, 408, 413, 415, 417, 421, 422, 429, 431, 500, 503] as const
   const all: ProblemStatus[] = [...every, ...more]
   return Object.fromEntries(all.map((status) => [status, { description: meanings[status], content }]))
 }

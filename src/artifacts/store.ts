@@ -20,6 +20,8 @@ export type ArtifactKind = 'image' | 'scratch'
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
   id(): Promise<string>
+  /** Writes a file and removes it. Rejects with the reason when the store takes none. */
+  probe(): Promise<void>
   /** Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young. */
   put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
@@ -50,6 +52,15 @@ export class FileArtifactStore implements ArtifactStore {
       if (error.code !== 'EEXIST') throw error
     })
     return (await readFile(file, 'utf8')).trim()
+  }
+
+  async probe(): Promise<void> {
+    const file = join(this.#folder, `probe-${randomUUID()}`)
+    try {
+      await writeFile(file, 'x', { flag: 'wx', mode: 0o600 })
+    } finally {
+      await rm(file, { force: true })
+    }
   }
 
   #path(sha256: string): string {

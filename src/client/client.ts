@@ -383,9 +383,11 @@ function queryOf(fields: Record<string, string | number | undefined>): string {
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`
 
-/** Worth another try: no answer, or a transient refusal. A full Redis stays full for a while. */
+/**
+ * Worth another try: no answer, a limit that is reached, or a transient refusal. A full Redis stays full for a while.
+ */
 const isPassing = ({ document: { code, class: errorClass, status } }: Problem): boolean =>
-  (status === 0 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
+  (status === 0 || status === 429 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
 
 const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve, reject) => {

@@ -28,6 +28,8 @@ export interface Creation {
   effects: Effects
   /** Bytes of Redis it may still need until it ends. */
   reserve: number
+  /** What it counts as until it ends, how many of these its shard may have, and the refusal of one more. */
+  counted?: { as: string; most: number; refusal: () => DarkroomError } | undefined
   /** A child that never begins: cancelled before it was there, or its request cannot be completed. */
   end?: { status: 'failed' | 'cancelled'; error: WireError | undefined }
 }
@@ -168,10 +170,11 @@ export class Store {
 
   /**
    * Writes a session in one act, or answers which one the idempotency key stands for.
-   * @throws DarkroomError `session.unknown` when the one to copy references from is gone
+   * @throws DarkroomError `session.unknown` when the one to copy references from is gone; `limit.*` when there are as
+   * many as there may be
    */
   async create(creation: Creation): Promise<{ created: true; session: Session } | { created: false; id: string; bodySha256: string }> {
-    const { id, idempotency, fields, deadlineMs, end } = creation
+    const { id, idempotency, fields, deadlineMs, end, counted } = creation
     const { parked } = creation.effects
     const endEntry = end && { type: `session.${end.status}`, ...(end.error && { error: end.error }) }
     const pairs = Object.entries(fields)
@@ -186,6 +189,8 @@ export class Store {
       end?.status ?? '',
       end?.error ? JSON.stringify(end.error) : '',
       endEntry ? inner(endEntry) : '',
+      counted?.as ?? '',
+      counted && counted.most !== Infinity ? counted.most : '',
       creation.indexes.length,
       ...creation.indexes,
       pairs.length,
@@ -199,6 +204,7 @@ export class Store {
       const begun = parked === '' ? { status: 'queued' } : { status: 'running', parked, startedAt: String(now) }
       return { created: true, session: toSession(id, { ...fields, ...deadline, ...begun, version: '1', createdAt: String(now) }) }
     }
+    if (reply[0] === 'full' && counted) throw counted.refusal()
     if (reply[0] === 'gone') throw sessionError('unknown', `session ${creation.copyReferencesOf} was deleted just now`, { field: 'id' })
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }

@@ -42,6 +42,8 @@ const publishMs = 1000
 const suspectLimit = 3
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
+/** Of these, commands of one API key: others find a place while it runs long ones. */
+const maxCommandsOfKey = 6
 /** How long a step waits for its place on the device, ms: longer than a dead worker's reservation lasts. */
 const stepWaitMs = 10_000
 /** How long an allocation waits for its place, ms: shorter, for its caller waits too. */
@@ -103,6 +105,7 @@ export class WorkerNode {
       child,
       families: [...new Set(models.map((model) => model.family))],
       sessions: port.owners,
+      limits: config.limits,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       publish: () => this.#publish(),
@@ -151,7 +154,7 @@ export class WorkerNode {
     this.#lanes = [
       new DeviceLane({ ...lane, queues: this.#deviceQueues, isOpen: () => child.isReady }),
       openLane('host', queues.host, config.hostLane, lane),
-      openLane('control', queues.control(device), maxCommands, lane),
+      openLane('control', queues.control(device), maxCommands, { ...lane, ofOneKey: maxCommandsOfKey }),
     ]
     this.#publisher.start()
     log.info({ worker: this.id, device, exactness: exactness.key }, 'the worker takes steps')

@@ -54,7 +54,7 @@ it('a header of any length is read in no time', () => {
   expect(isKnown(`${'"a",'.repeat(4000)}x`, '"b"')).toBe(false)
   expect(isKnown(`"a"${' ,'.repeat(8000)}x`, '"a"')).toBe(false)
   expect(rangeOf({ range: `bytes=${' ,'.repeat(8000)}x`, ifRange: undefined }, '"a"', 9)).toBeUndefined()
-  expect(asksForStream(`${'text/event-stream;a '.repeat(800)}!`)).toBe(false)
+  expect(asksForStream(`${'text/event-stream;a '.repeat(800)};q=0`)).toBe(false)
   expect(performance.now() - startedAt).toBeLessThan(1000)
 })
 

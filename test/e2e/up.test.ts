@@ -1,5 +1,5 @@
 /** `darkroom up` with the product's own child: what dies is started again, and nothing is left when it stops. */
-import { existsSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, statSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -87,6 +87,18 @@ describe('darkroom up', () => {
     expect(second).toMatchObject({ code: 1, stderr: expect.stringMatching(/in use by another `darkroom up`, pid \d+/) as string })
     expect((await run(['sessions'], { DARKROOM_DATA: folder })).stdout).toBe('no sessions\n')
     expect((await new DarkroomClient({ url }).health()).status).toBe('ok')
+  })
+
+  it('moves a log that has grown aside while it is written', { timeout: slow }, async () => {
+    const running = start(['up', '--workers', '0'], { ...env(), DARKROOM_LOG: 'debug' })
+    ups.push(running)
+    const client = new DarkroomClient({ url: await urlOf(running) })
+    const log = join(folder, 'logs', 'api.log')
+    appendFileSync(log, `${'x'.repeat(1023)}\n`.repeat(17 * 1024))
+    await eventually('it is small again', () => Promise.resolve(statSync(log).size < 2 ** 20))
+    expect(statSync(`${log}.1`).size).toBeGreaterThan(17 * 2 ** 20)
+    await client.health()
+    await eventually('the API goes on in it', () => Promise.resolve(readFileSync(log, 'utf8').includes('/v1/health')))
   })
 
   it('says which port is taken, and leaves nothing behind', { timeout: slow }, async () => {

@@ -27,7 +27,20 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
   'src/api/sessions/views.ts': { fields: ['steps'], why: 'the steps of a session' },
 }
 
-const leaves = ['config', 'errors', 'keys', 'redis', 'log', 'ticker', 'bell', 'promises', 'append-only-file', 'api-keys']
+const leaves = [
+  'config',
+  'errors',
+  'keys',
+  'redis',
+  'log',
+  'ticker',
+  'bell',
+  'promises',
+  'append-only-file',
+  'api-keys',
+  'limits',
+  'log-files',
+]
 const roots = ['main', 'supervisor', 'redis-server']
 
 /** What a room may import besides itself. */
@@ -65,6 +78,7 @@ const doors: Record<string, RegExp> = {
   'fastest-levenshtein': /^workflows\/check\.ts$/,
   'fast-png': /^domains\/postprocessing\//,
   pino: /^log\.ts$/,
+  'rate-limiter-flexible': /^api\/request-rate\.ts$/,
   'node:child_process': /^(workers\/python\/.+|supervisor|redis-server)\.ts$/,
   // The client and the page run in a browser.
   'node:': /^(?!client\/|web\/)/,

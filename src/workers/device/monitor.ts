@@ -15,6 +15,7 @@ import type { SessionOwners } from '../../engine/owners.ts'
 import type { DarkroomError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
 import type { Reservation } from '../../farm/reservations.ts'
+import type { Limits } from '../../limits.ts'
 import type { Logger } from '../../log.ts'
 import { Ticker } from '../../ticker.ts'
 import type { Ready } from '../python/protocol.ts'
@@ -23,6 +24,7 @@ import { Alerts } from './alerts.ts'
 import type { OwnDevice } from './open.ts'
 import { Owners } from './owners.ts'
 import { PressureRelief } from './pressure.ts'
+import { Quota } from './quota.ts'
 import { reportOf, takeSample, type Sample } from './report.ts'
 import { OwnDeviceTools } from './tools.ts'
 
@@ -37,6 +39,7 @@ export interface MonitorOptions {
   /** Families of models that are here. */
   families: string[]
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
+  limits: Limits
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean
@@ -87,6 +90,7 @@ export class DeviceMonitor {
       owners: this.#owners,
       relief: this.#relief,
       analytics: this.#analytics,
+      quota: new Quota(own.memory, options.limits),
       reserve: (bytes) => options.reserve(bytes),
       sample: async () => (await this.#sample()).sampledAt,
       publish: () => options.publish(),

@@ -10,6 +10,7 @@ import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
 import type { Owners } from './owners.ts'
 import type { PressureRelief } from './pressure.ts'
+import type { Quota } from './quota.ts'
 
 export interface DeviceToolsOptions {
   target: Target
@@ -18,6 +19,7 @@ export interface DeviceToolsOptions {
   relief: PressureRelief
   analytics: Analytics
   child: Pick<PythonChild, 'heartbeat'>
+  quota: Quota
   /**
    * Holds so many bytes of the device for an allocation.
    * @throws DarkroomError `memory.reserved`, `memory.exhausted`
@@ -54,6 +56,7 @@ export class OwnDeviceTools implements DeviceTools {
       const why = `the native addon does not reach ${this.device}, only system RAM: ${own.reason}`
       throw deviceError('unavailable', why, { field: 'kind' })
     }
+    using _one = this.#options.quota.another(request.owner)
     try {
       await using _place = kind === 'device' ? await this.#options.reserve(bytes) : null
       await this.#options.sample()
