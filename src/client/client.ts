@@ -4,7 +4,8 @@
  */
 import type { HealthView } from '../api/health/views.ts'
 import type { ControlVerb, Signal } from '../engine/session.ts'
-import { describeText, parsed, Problem } from './problem.ts'
+import { nothing, readHealth, readJson } from './answers.ts'
+import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type {
   Allocation,
@@ -357,21 +358,6 @@ const steadyMs = 2000
 /** How long a process that lives may take to say so, ms. */
 const healthMs = 10_000
 const isTimeout = ({ reason }: AbortSignal): boolean => (reason as Error | undefined)?.name === 'TimeoutError'
-
-async function readJson<T>(response: Response): Promise<T> {
-  const text = await response.text()
-  const value = parsed(text)
-  if (value === undefined) throw Problem.notDarkroom(response, describeText(text))
-  return value as T
-}
-
-async function readHealth(response: Response): Promise<HealthView> {
-  const health = await readJson<HealthView>(response)
-  if (health.status !== 'ok') throw Problem.notDarkroom(response, 'what is no answer of Darkroom')
-  return health
-}
-
-const nothing = async (response: Response): Promise<void> => void (await response.arrayBuffer())
 
 const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
 const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
