@@ -76,6 +76,10 @@ export class KeyStore {
     return (await translatedAll(gone))[1] === 1
   }
 
+  async any(): Promise<boolean> {
+    return (await translated(this.#redis.hlen(redisKeys.apiKeys()))) > 0
+  }
+
   /** Whether the user of this machine needs no key: there is none, and since it was opened there was none. */
   async isOpen(): Promise<boolean> {
     return (await translated(this.#redis.exists(redisKeys.apiKeys(), redisKeys.closed()))) === 0

@@ -43,7 +43,7 @@ export async function callerOf(c: Context<AppEnv>, keys: KeyStore): Promise<Call
 async function refusal(c: Context<AppEnv>, keys: KeyStore): Promise<Error> {
   if (c.req.header('authorization') !== undefined) return apiError('unauthorized', 'the API key is not valid')
   if (!isLocal(c)) return apiError('unauthorized', 'requests from other machines need an API key')
-  if ((await keys.list()).length > 0) return apiError('unauthorized', 'the request carries no API key')
+  if (await keys.any()) return apiError('unauthorized', 'the request carries no API key')
   const remedy = 'Make a key with `darkroom keys add`, or open the farm to every user of its machine with `darkroom keys open`.'
   return apiError('unauthorized', 'the request carries no API key; all there were are revoked', { remedy })
 }
