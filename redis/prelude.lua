@@ -5,6 +5,7 @@
 -- Session hash: status version desired workflow input snapshot … and
 --   `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect
 --   `left:<suffix>` = milliseconds left of a timer that pause took out of its due list
+--   `createdAt`, `startedAt`, `endedAt`, `deadlineAt` as the wall clock had it; all other times are clock.lua's
 --   `seen:<event id>` for outside events already applied
 --   `parked` = what it waits for while no step is open
 --   `exact`, `strict` = 1 for what its workflow promises of it
@@ -18,8 +19,7 @@
 --   `avoid` = the worker that its last attempt failed on
 local S = KEYS[1]
 local B, sid = string.match(S, '^(.-:)session:(.+)$')
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now, wall = farmTime(B)
 
 local function stepOf(suffix) return B .. 'step:' .. sid .. '.' .. suffix end
 local function memberOf(suffix) return sid .. '.' .. suffix end
@@ -27,7 +27,7 @@ local function memberOf(suffix) return sid .. '.' .. suffix end
 -- Appends one history entry (a JSON object without its braces and time) and wakes who watches. Returns the history's
 -- length.
 local function record(fragment)
-  local length = redis.call('RPUSH', B .. 'history:' .. sid, '{"at":' .. now .. ',' .. fragment .. '}')
+  local length = redis.call('RPUSH', B .. 'history:' .. sid, '{"at":' .. wall .. ',' .. fragment .. '}')
   redis.call('PUBLISH', B .. 'events:' .. sid, '')
   return length
 end
@@ -81,7 +81,7 @@ local function finish(from, status, field, json, fragment)
   if held[3] then redis.call('ZREM', B .. 'index:open:' .. held[3], sid) end
   redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
   redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)
-  redis.call('HSET', S, 'endedAt', now, 'inboxed', 0)
+  redis.call('HSET', S, 'endedAt', wall, 'inboxed', 0)
   if field ~= '' then redis.call('HSET', S, field, json) end
   setStatus(from, status)
   redis.call('ZADD', B .. 'index:ended', now, sid)

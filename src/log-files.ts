@@ -4,14 +4,38 @@
  * own the stream they write; through them the end of a process that dies would be lost with the pipe to its parent.
  */
 import { constants, openSync } from 'node:fs'
-import { copyFile, open, rename, rm, stat, truncate } from 'node:fs/promises'
+import { copyFile, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Ticker } from './ticker.ts'
 
 const maxBytes = 16 * 1024 * 1024
+/** How often sizes are looked at, ms. */
+const lookMs = 2000
 /** Old logs that are kept of each, beside the one that is written. */
 const kept = 4
 
-/** Opens a log to append to, for its owner alone; the caller closes it. */
-export const openLog = (path: string): number => openSync(path, 'a', 0o600)
+/**
+ * Opens a log to append to, for its owner alone; the caller closes it. The error where it cannot be opened, on a full
+ * disk for instance: the work goes on without.
+ */
+export function openLog(path: string): number | Error {
+  try {
+    return openSync(path, 'a', 0o600)
+  } catch (error) {
+    return error as Error
+  }
+}
+
+/** Keeps the logs of all processes on a data folder small, that of Redis too, until it is stopped. */
+export function keepSmall(data: string, failed: (error: Error) => void): Ticker {
+  const turn = async (): Promise<void> => {
+    const logs = (await readdir(join(data, 'logs'))).filter((name) => name.endsWith('.log')).map((name) => join(data, 'logs', name))
+    for (const path of [...logs, join(data, 'redis', 'redis.log')]) await rotateLog(path)
+  }
+  const ticker = new Ticker(lookMs, turn, (error) => failed(error as Error))
+  ticker.start()
+  return ticker
+}
 
 /**
  * Moves what a log holds to `<path>.1` and the older ones one further, once it is larger than it may be. What is

@@ -2,7 +2,13 @@ import { closeSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { openLog, rotateLog } from '../src/log-files.ts'
+import { openLog as open, rotateLog } from '../src/log-files.ts'
+
+const openLog = (path: string): number => {
+  const log = open(path)
+  if (log instanceof Error) throw log
+  return log
+}
 
 let folder: string
 let path: string

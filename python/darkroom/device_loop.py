@@ -91,6 +91,8 @@ class DeviceLoop:
                 self._memory_errors += 1
                 recycle = self._memory_errors >= MAX_MEMORY_ERRORS
                 return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
+            if faults.is_disk_full(error):
+                return DarkroomError("disk.full", message).to_wire(), 0
             if faults.is_device_lost(error):
                 return DarkroomError("device.lost", message).to_wire(), EXIT_DEVICE_LOST
             self._log.exception("a request failed", extra={"request_id": tools.request_id})

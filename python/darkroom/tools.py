@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -131,11 +132,19 @@ class Tools:
             return file.read(), given
 
     def write(self, name: str, content: bytes) -> dict[str, Any]:
-        """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256, bytes}."""
+        """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256, bytes}.
+
+        Raises OSError; then nothing of it is left.
+        """
         path = os.path.join(self._folder, name)
-        with open(path + ".part", "wb") as file:
-            file.write(content)
-        os.rename(path + ".part", path)
+        try:
+            with open(path + ".part", "wb") as file:
+                file.write(content)
+            os.rename(path + ".part", path)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path + ".part")
+            raise
         return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
     def _inside_attempts(self, path: str, field: str) -> str:

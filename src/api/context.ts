@@ -27,6 +27,7 @@ export type EnginePort = Pick<
   | 'workers'
   | 'devices'
   | 'submittedBy'
+  | 'confirm'
   | 'queues'
 >
 

@@ -4,13 +4,14 @@ import { constants, copyFile, link, lstat, mkdir, readFile, rm, writeFile } from
 import { dirname, extname, join } from 'node:path'
 import type { DarkroomClient, Image, Session } from '../client/index.ts'
 import { sha256Of } from '../artifacts/store.ts'
+import { onDisk } from '../disk.ts'
 import { artifactError } from '../errors.ts'
 
 /**
  * Fetches a session's pictures and checks their bytes against their SHA-256.
  * @param out a folder, or for one picture a file that ends in `.png`; default: the current folder
  * @returns paths, in the order of the images: where a file of that name is there already, one with a number
- * @throws DarkroomError `artifact.corrupt`; Problem; an error of the system when a file cannot be written
+ * @throws DarkroomError `artifact.corrupt`, and as `onDisk`; Problem
  */
 export async function savePictures(client: DarkroomClient, { output }: Session, out = '.'): Promise<string[]> {
   const images = (output?.images ?? []) as Image[]
@@ -18,7 +19,8 @@ export async function savePictures(client: DarkroomClient, { output }: Session, 
   for (const [i, { sha256, seed }] of images.entries()) {
     const bytes = await client.artifact(sha256)
     if (sha256Of(bytes) !== sha256) throw artifactError('corrupt', `the picture ${sha256} came with other bytes`)
-    paths.push(await keep(pathOf(out, { sha256, seed, number: images.length > 1 ? i + 1 : undefined }), bytes))
+    const path = pathOf(out, { sha256, seed, number: images.length > 1 ? i + 1 : undefined })
+    paths.push(await onDisk(path, keep(path, bytes)))
   }
   return paths
 }

@@ -2,6 +2,7 @@
  * Output of the commands: text on stdout, progress and errors on stderr. Here every text is made safe for a terminal.
  */
 import { MultiBar, Presets, type SingleBar } from 'cli-progress'
+import { BadPlace } from '../../host/own-folder.mjs'
 import { Problem } from '../client/index.ts'
 import { DarkroomError } from '../errors.ts'
 import type { Progress } from '../engine/session.ts'
@@ -61,7 +62,7 @@ export function explain(error: unknown): number {
     const lines = problems.length > 1 ? problems.map(({ field, message }) => `  ${inline(field)}: ${inline(message)}`) : []
     whisper([...head, ...lines, inline(remedy), inline(`(${code}${requestId ? `, request ${requestId}` : ''})`)].filter(Boolean).join('\n'))
   } else if (error instanceof DarkroomError) whisper(`error: ${error.message}\n${error.remedy}\n(${error.code})`)
-  else if (isOfSystem(error)) whisper(`error: ${error.message}`)
+  else if (error instanceof BadPlace || isOfSystem(error)) whisper(`error: ${error.message}`)
   else whisper(error instanceof Error ? (error.stack ?? error.message) : String(error))
   return 1
 }

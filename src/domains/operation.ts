@@ -93,6 +93,8 @@ export interface Tools {
 export interface Needs {
   /** Models that its worker must have; they are loaded before it runs. */
   models?: readonly ModelPin[]
+  /** Room for the files that it writes before it has ended, bytes. */
+  fileBytes?: number
   /** The one worker that a command is for. */
   target?: Target
 }

@@ -5,14 +5,15 @@
 import { randomUUID } from 'node:crypto'
 import { Collector } from '../artifacts/collector.ts'
 import type { ArtifactStore } from '../artifacts/store.ts'
+import { ClockKeeper } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { operations as builtInOperations } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
 import { sessionError, unknownSession } from '../errors.ts'
 import { Devices } from '../farm/devices.ts'
 import { countLoss, readWorkers } from '../farm/presence.ts'
-import type { WorkerRecord } from '../farm/record.ts'
-import { sessionIdPattern } from '../keys.ts'
+import type { HeardWorker } from '../farm/record.ts'
+import { keys, sessionIdPattern } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import type { Redis } from '../redis.ts'
 import { workflows as builtInWorkflows, type Workflow } from '../workflows/index.ts'
@@ -70,7 +71,7 @@ export class Engine {
   readonly owners: SessionOwners
   readonly devices: Devices
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
-  readonly workers: () => Promise<WorkerRecord[]>
+  readonly workers: () => Promise<HeardWorker[]>
   /**
    * Counts an attempt of this session that the worker has lost; the worker reads the count and drains itself when it is
    * too high.
@@ -111,7 +112,9 @@ export class Engine {
     this.#feed = new Feed(subscriber, log)
 
     const collector = artifacts && new Collector({ redis, artifacts, names: reads, log })
-    this.#sweeps = sweeps ? [new Sweep(this), this.retention, devices.watch, ...(collector ? [collector] : [])] : []
+    const clocks = [...Array.from({ length: shards }, (_, shard) => keys.clock(shard)), keys.workersClock(), keys.storeClock()]
+    const clock = new ClockKeeper(redis, clocks, log)
+    this.#sweeps = sweeps ? [clock, new Sweep(this), this.retention, devices.watch, ...(collector ? [collector] : [])] : []
     for (const sweep of this.#sweeps) sweep.start()
   }
 
@@ -220,6 +223,14 @@ export class Engine {
 
   workflows(): WorkflowInfo[] {
     return this.registry.infos()
+  }
+
+  /**
+   * Nothing that was written before this is in Redis' memory alone.
+   * @throws DarkroomError `redis.unavailable` when it may be, or when Redis takes no writes now
+   */
+  confirm(): Promise<void> {
+    return this.reads.confirm()
   }
 
   /** Queues for the operator's board: those of the lanes that workers have now. */

@@ -9,7 +9,7 @@ export type DeviceReport = z.infer<typeof DeviceReport>
 
 export const workerStatuses = ['starting', 'ready', 'stalled', 'draining', 'suspect'] as const
 
-/** Written by its worker alone, with a time to live. */
+/** Written by its worker alone, with a time to live. Times are those of its worker's clock. */
 export interface WorkerRecord {
   id: string
   host: string
@@ -30,9 +30,20 @@ export interface WorkerRecord {
   childPid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport
+  /** Log lines that it could not write. */
+  logLinesDropped: number
   startedAt: number
   seenAt: number
 }
+
+/** A record as it is read: with its age, ms, which no clock of its worker or its reader moves. */
+export interface HeardWorker extends WorkerRecord {
+  ageMs: number
+}
+
+/** How old its worker's report is, s: by the worker's clock until it was published, then by the farm's. */
+export const ageOf = ({ seenAt, ageMs, report }: Pick<HeardWorker, 'seenAt' | 'ageMs' | 'report'>): number =>
+  Math.max(0, seenAt - report.sampledAt + ageMs) / 1000
 
 /** Whether a worker takes work: a stalled one may go on at any moment, one that drains or is suspect takes no more. */
 export const isHere = ({ status }: Pick<WorkerRecord, 'status'>): boolean => status === 'ready' || status === 'stalled'

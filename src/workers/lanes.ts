@@ -34,6 +34,9 @@ const bull = {
   removeOnFail: { count: 0 },
 }
 
+/** BullMQ counts by this process' clock. */
+const putOff = (job: Job, ms: number, token?: string): Promise<void> => job.moveToDelayed(Date.now() + ms, token)
+
 /** When a command is looked at again whose key runs as many as it may here, ms. */
 const otherTurnMs = 500
 
@@ -52,7 +55,7 @@ export function openLane(
   const run = async (job: Job<CommandData>): ReturnType<StepRunner['run']> => {
     const { key } = job.data
     const others = key === undefined ? 0 : (running.get(key) ?? 0)
-    if (others >= ofOneKey) return { againAt: Date.now() + otherTurnMs }
+    if (others >= ofOneKey) return { againMs: otherTurnMs }
     if (key === undefined) return runner.run(job.id ?? '', lane)
     running.set(key, others + 1)
     try {
@@ -68,7 +71,7 @@ export function openLane(
     async (job: Job<CommandData>, token?: string) => {
       const again = await run(job)
       if (!again) return
-      await job.moveToDelayed(again.againAt, token)
+      await putOff(job, again.againMs, token)
       throw new DelayedError()
     },
     { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
@@ -134,7 +137,7 @@ export class DeviceLane implements LaneHandle {
       const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
       try {
         const again = await this.#options.runner.run(job.id ?? '', 'gpu')
-        if (again) await job.moveToDelayed(again.againAt, token)
+        if (again) await putOff(job, again.againMs, token)
         else await job.moveToCompleted(null, token, false)
       } finally {
         clearInterval(keepLock)

@@ -18,12 +18,13 @@ import type { Lane, OperationTable } from '../domains/operation.ts'
 import type { Exactness } from '../domains/values.ts'
 import type { Attempt, AttemptPort } from '../engine/attempt.ts'
 import type { DarkroomError } from '../errors.ts'
+import { bookMemory } from '../farm/bookings.ts'
 import type { DeviceLease } from '../farm/device-lease.ts'
 import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWorker } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { reserve, type Need, type Reservation } from '../farm/reservations.ts'
 import { keys, queues } from '../keys.ts'
-import type { Logger } from '../log.ts'
+import { logFile, type Logger } from '../log.ts'
 import type { Model } from '../models/scan.ts'
 import { within, type Deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
@@ -92,6 +93,8 @@ export class WorkerNode {
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
+  /** The step that reserved the device last. */
+  #reserving: Attempt | undefined
   #hasCompleted = true
   #draining: Promise<void> | undefined
 
@@ -111,6 +114,12 @@ export class WorkerNode {
       publish: () => this.#publish(),
       fail: (reason) => parts.failure.resolve(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
+      promises: {
+        keyQuota: config.keyMemory,
+        reserved: () => this.#unloadedBytes(),
+        bookRam: (booking) => bookMemory(redis, keys.hostMemory(parts.host), this.id, booking),
+        bookKey: (principal, booking) => bookMemory(redis, keys.keyMemory(principal), this.id, booking),
+      },
       publishAnalytics: (analytics) => publishAnalytics(redis, device, analytics),
     })
     this.#runner = new StepRunner({
@@ -119,7 +128,11 @@ export class WorkerNode {
       log,
       taker: (lane) => ({ worker: this.id, device, exactnessKey: lane === 'gpu' ? exactness.key : '' }),
       tools: (attempt) => this.#toolsOf(attempt),
-      reserve: (attempt, signal) => this.#reserve(attempt.id, this.#needOf(attempt), stepWaitMs, signal),
+      reserve: async (attempt, signal) => {
+        const reservation = await this.#reserve(attempt.id, this.#needOf(attempt), stepWaitMs, signal)
+        this.#reserving = attempt
+        return reservation
+      },
       maxInARow: config.stepsInARow,
       onCompleted: () => (this.#hasCompleted = true),
     })
@@ -207,9 +220,10 @@ export class WorkerNode {
   }
 
   #toolsOf(attempt: Attempt): ToolsOptions {
-    const { artifacts, attempts, child, exactness, log, models, port } = this.#parts
+    const { artifacts, attempts, child, exactness, log, models, operations, port } = this.#parts
     const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}`)
-    return { attempt, port, artifacts, child, exactness, models, folder, log, device: this.#monitor.tools }
+    const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
+    return { attempt, port, artifacts, child, exactness, models, folder, fileBytes, log, device: this.#monitor.tools }
   }
 
   /** What a step reserves of the device. */
@@ -217,6 +231,16 @@ export class WorkerNode {
     const ids = models.map(({ id }) => id)
     const modelBytes = ids.reduce((sum, id) => sum + this.#monitor.bytesOf(id), 0)
     return { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority }
+  }
+
+  /** Bytes of RAM that the step on the device has reserved for its models and that these have not taken yet. */
+  #unloadedBytes(): number {
+    const { child, ready } = this.#parts
+    const isRunning = this.#runner.running.some(({ key }) => key === this.#reserving?.stepKey)
+    if (!isRunning || ready.hardware.kind !== 'cpu') return 0
+    const resident = new Set(child.heartbeat?.models.map(({ id }) => id))
+    const missing = this.#reserving?.models.filter(({ id }) => !resident.has(id)) ?? []
+    return missing.reduce((sum, { id }) => sum + this.#monitor.bytesOf(id), 0)
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
@@ -262,6 +286,7 @@ export class WorkerNode {
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
       report: this.#monitor.report,
+      logLinesDropped: logFile.dropped,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }

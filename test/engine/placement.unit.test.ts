@@ -20,6 +20,7 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   running: [],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  logLinesDropped: 0,
   report: report(),
   startedAt: 0,
   seenAt: 0,

@@ -2,6 +2,7 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { recent } from '../../engine/recent.ts'
 import { apiError } from '../../errors.ts'
+import { logFile } from '../../log.ts'
 import { callerOf, isLocal } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { json, noQuery, problems } from '../route.ts'
@@ -36,7 +37,7 @@ export function healthRoutes(parts: ApiParts): App {
   const { keys, closing } = parts
   const look = recent(lookMs, () => notReady(parts))
   return new OpenAPIHono<AppEnv>()
-    .openapi(health, (c) => c.json({ status: 'ok' as const, uptimeS: process.uptime() }, 200))
+    .openapi(health, (c) => c.json({ status: 'ok' as const, uptimeS: process.uptime(), logLinesDropped: logFile.dropped }, 200))
     .openapi(ready, async (c) => {
       if (closing?.aborted) throw apiError('closing', 'this process is shutting down')
       const reasons = await look()

@@ -24,6 +24,7 @@ import { Alerts } from './alerts.ts'
 import type { OwnDevice } from './open.ts'
 import { Owners } from './owners.ts'
 import { PressureRelief } from './pressure.ts'
+import { PromisedMemory, type PromisedOptions } from './promised.ts'
 import { Quota } from './quota.ts'
 import { reportOf, takeSample, type Sample } from './report.ts'
 import { OwnDeviceTools } from './tools.ts'
@@ -51,6 +52,8 @@ export interface MonitorOptions {
    * @throws DarkroomError `memory.reserved`, `memory.exhausted`
    */
   reserve(bytes: number): Promise<Reservation>
+  /** Who asks for memory that is promised before it is used. */
+  promises: Omit<PromisedOptions, 'own' | 'principal'>
   /** The device is lost with all that was held of it: only a new process can use it again. */
   fail(reason: DarkroomError): void
 }
@@ -64,6 +67,7 @@ export class DeviceMonitor {
   readonly #alerts = new Alerts()
   readonly #owners: Owners
   readonly #relief: PressureRelief
+  readonly #promised: PromisedMemory
   readonly #ticker: Ticker
   readonly #modelBytes = new Map<string, number>()
   #samples = 0
@@ -76,6 +80,8 @@ export class DeviceMonitor {
     this.#options = options
     this.#owners = new Owners({ target, memory: own.memory, sessions, analytics: this.#analytics, log })
     this.#relief = new PressureRelief({ device: target.device, child, log })
+    const principal = (owner: string): Promise<string> => this.#owners.principal(owner)
+    this.#promised = new PromisedMemory({ ...options.promises, own, principal })
     this.#ticker = new Ticker(
       sampleMs,
       () => this.#turn(),
@@ -89,6 +95,7 @@ export class DeviceMonitor {
       child,
       owners: this.#owners,
       relief: this.#relief,
+      promised: this.#promised,
       analytics: this.#analytics,
       quota: new Quota(own.memory, options.limits),
       reserve: (bytes) => options.reserve(bytes),
@@ -111,7 +118,10 @@ export class DeviceMonitor {
 
   /** Bytes of the device that can be reserved; null when it is unknown. */
   get capacity(): number | null {
-    return this.#relief.capacity
+    const { capacity } = this.#relief
+    // Of a CPU, whose memory is its host's RAM: that is shared with all other workers of the host.
+    const isShared = this.#own.memory.backend === 'host' && this.#own.index !== null
+    return capacity === null ? null : Math.max(0, capacity - (isShared ? this.#promised.ram : 0))
   }
 
   /** Bytes that a model takes on the device, known once it has been there; 0 before, when the driver decides. */
@@ -126,6 +136,8 @@ export class DeviceMonitor {
 
   async #turn(): Promise<void> {
     await this.#owners.releaseOutlived()
+    // Not awaited: with Redis away the figures are still looked at.
+    this.#promised.renew().catch((error: unknown) => this.#options.log.debug({ err: error }, 'promised memory was not booked'))
     await this.#sample()
     // A relief step may wait for the step that runs; the turn does not wait for it.
     void this.#relief.relieve()

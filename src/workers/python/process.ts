@@ -36,7 +36,7 @@ export const defaultStall: Stall = { heartbeatMs: 10_000, stepMs: 30_000, loadMs
 export interface ProcessOptions {
   /** Program and its arguments; no shell. */
   command: string[]
-  /** The child's whole environment: make it with `childEnvironment`. */
+  /** The child's whole environment: make it with `childEnvironment`. Its HOME is also the folder that it starts in. */
   env: Record<string, string>
   hello: Hello
   log: Logger
@@ -99,7 +99,8 @@ export class PythonProcess {
       }),
     }
     const [program = '', ...rest] = options.command
-    this.#process = spawn(program, rest, { env: options.env, stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
+    const { env } = options
+    this.#process = spawn(program, rest, { env, cwd: env['HOME'], stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
     this.#log = options.log.child({ child: this.#process.pid })
     this.#process.on('error', (error) => {
       // Spawning failed, so there will be no exit.

@@ -29,6 +29,12 @@ describe('a device that its driver has lost', () => {
       log: createLog('silent', 'test'),
       isBusy: () => false,
       reserve: () => Promise.reject(new Error('nothing is reserved here')),
+      promises: {
+        keyQuota: 0,
+        reserved: () => 0,
+        bookRam: () => Promise.resolve({ isBooked: true, others: 0 }),
+        bookKey: () => Promise.resolve({ isBooked: true, others: 0 }),
+      },
       publish: () => Promise.resolve(),
       publishAnalytics: () => Promise.resolve(),
       fail: (reason) => reasons.push(reason),
