@@ -11,10 +11,10 @@ import { growth } from './growth.ts'
 import { hop } from './hop.ts'
 import { list } from './list.ts'
 import { describeMachine, isBusy } from './machine.ts'
-import { recovery } from './recovery.ts'
+import { childRecovery, recovery } from './recovery.ts'
 import { submit } from './submit.ts'
 
-const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, growth, device]
+const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, growth, device, childRecovery]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 

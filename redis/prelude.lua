@@ -170,7 +170,13 @@ end
 local function keepCheckpoint(suffix, sha, json)
   local step = stepOf(suffix)
   local known = redis.call('HMGET', step, 'checkpoint', 'checkpointBefore')
-  if known[1] and cjson.decode(known[1]).sha256 == sha then return end
+  local newest = known[1] and cjson.decode(known[1])
+  if newest and newest.sha256 == sha then return end
+  -- Of one call one is kept: two would leave no other call to fall back to.
+  if newest and newest.call == cjson.decode(json).call then
+    redis.call('SREM', B .. 'scratch:' .. sid, newest.sha256)
+    known = {}
+  end
   if known[2] then redis.call('SREM', B .. 'scratch:' .. sid, cjson.decode(known[2]).sha256) end
   if known[1] then redis.call('HSET', step, 'checkpointBefore', known[1]) end
   redis.call('HSET', step, 'checkpoint', json, 'expiries', 0)

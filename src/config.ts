@@ -101,6 +101,19 @@ const Environment = z.object({
     .transform((program) => (program.includes('/') ? resolve(program) : program))
     .optional()
     .describe('Python interpreter of the child; default: the environment that set-up made'),
+  DARKROOM_MAX_CELLS: whole(64, 2 ** 31)
+    .optional()
+    .describe(
+      'largest picture that a worker draws, in latent cells (8 × 8 pixels in most models); default: 16384 on a CPU, 262144 on a GPU',
+    ),
+  DARKROOM_MAX_CELL_STEPS: whole(64, 2 ** 40)
+    .optional()
+    .describe('the same for latent cells times denoise steps; default: 200 steps of the largest picture'),
+  DARKROOM_SPARE_MB: whole(0, 1_048_576)
+    .default(4096)
+    .describe(
+      'free RAM, MiB, at which a worker starts a spare Python child, which replaces one that dies; it goes again below half of it; 0: none',
+    ),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints, instead of seconds'),
   DARKROOM_CLASS_WAIT_S: positive(86_400)
@@ -136,6 +149,9 @@ export interface Config {
   hostLane: number
   stepsInARow: number
   python: string | undefined
+  maxCells: number | undefined
+  maxCellSteps: number | undefined
+  spareMb: number
   checkpointS: number
   checkpointCalls: number | undefined
   classWaitS: number
@@ -187,6 +203,9 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     hostLane: e.DARKROOM_HOST_LANE,
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
+    maxCells: e.DARKROOM_MAX_CELLS,
+    maxCellSteps: e.DARKROOM_MAX_CELL_STEPS,
+    spareMb: e.DARKROOM_SPARE_MB,
     checkpointS: e.DARKROOM_CHECKPOINT_S,
     checkpointCalls: e.DARKROOM_CHECKPOINT_CALLS,
     classWaitS: e.DARKROOM_CLASS_WAIT_S,

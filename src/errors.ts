@@ -165,6 +165,10 @@ export const workerError = defineErrors('worker', {
     class: 'transient',
     remedy: 'The step is tried again from its last checkpoint; read the worker log if it happens again.',
   },
+  overran: {
+    class: 'transient',
+    remedy: 'The Python child was replaced because a step did not stop in time; this one is tried again from its last checkpoint.',
+  },
   protocol: {
     class: 'transient',
     remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.',

@@ -31,16 +31,16 @@ class Prepared:
 class Backend(Protocol):
     """What computes: torch, or a test's stand-in for it."""
 
-    def prepare(
-        self,
-        hello: dict[str, Any],
-        wanted: Callable[[], Collection[ModelKey]],
-        progress: Callable[[int, int], None],
-    ) -> Prepared:
-        """Imports, settings, device. `hello`: the node's handshake; `progress`: how many imports of how many are done.
+    def load(self, hello: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+        """Imports, and nothing of the device. `hello`: the node's handshake; `progress`: how many imports of how many
+        are done.
 
         Whatever it raises ends the child: it cannot start.
         """
+        ...
+
+    def open(self, hello: dict[str, Any], wanted: Callable[[], Collection[ModelKey]]) -> Prepared:
+        """Settings and device. Whatever it raises ends the child: it cannot start."""
         ...
 
     def operation(self, action: str) -> Operation:

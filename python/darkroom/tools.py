@@ -165,11 +165,14 @@ class Tools:
         return time.monotonic() - self._saved_at >= policy["interval_s"]
 
     def save_checkpoint(self, call: int, serialize: Callable[[], bytes]) -> None:
-        """Writes `serialize()` off the device thread, then tells the node.
+        """Writes `serialize()` off the device thread, then tells the node; a call that has its checkpoint keeps that.
 
         One at a time: a slow disk holds the loop, not the memory.
         """
-        self.finish_checkpoints()
+        last = self.finish_checkpoints()
+        # The node may be reading it: a name is written once.
+        if last is not None and last["call"] == call:
+            return
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._saved_at = time.monotonic()

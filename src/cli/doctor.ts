@@ -189,7 +189,10 @@ async function running({ data: folder, port }: Config): Promise<Finding[]> {
     const [reasons, workers, { logLinesDropped }] = [await client.notReady(), await client.workers(), await client.health()]
     const list =
       workers
-        .map(({ id, device: { kind }, status, native: { reason } }) => `${id} (${kind}, ${status}${reason === null ? '' : `; ${reason}`})`)
+        .map(({ id, device: { kind }, status, sparePid, native: { reason } }) => {
+          const children = sparePid === null ? 'no spare child' : `spare child ${sparePid}`
+          return `${id} (${kind}, ${status}, ${children}${reason === null ? '' : `; ${reason}`})`
+        })
         .join(', ') || 'no worker'
     const is = `${url}${holder?.pid ? `, pid ${holder.pid}` : ''}: ${list}`
     const dropped = workers.reduce((sum, worker) => sum + worker.logLinesDropped, logLinesDropped)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Config } from '../config.ts'
 import { requireRoom } from '../disk.ts'
 import type { Devices } from '../farm/devices.ts'
-import type { WorkerRecord } from '../farm/record.ts'
+import { isHere, smallestLimits, type WorkerRecord } from '../farm/record.ts'
 import {
   apiError,
   DarkroomError,
@@ -140,10 +140,8 @@ export class Submissions {
     if (workflow.scope === 'operate' && !submission.mayOperate)
       throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
     const { keyId, tags, priority, deadlineS, mayOperate } = submission
-    const [input, device] = await Promise.all([
-      this.#resolveInput(workflow, submission.input, keyId, mayOperate),
-      this.#device(submission, workflow),
-    ])
+    const chosen = this.#device(submission, workflow)
+    const [input, device] = await Promise.all([this.#resolveInput(workflow, submission.input, keyId, chosen, mayOperate), chosen])
     const begun = this.#planned(id, this.#first(workflow, input), firstPriority(priority))
     const reserve = reserveOf(workflow, input)
     await this.#admit(reserve)
@@ -278,7 +276,7 @@ export class Submissions {
     try {
       if (child.depth > maxDepth)
         throw workflowError('broken', `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`)
-      const input = await this.#resolveInput(workflow, child.input, child.keyId)
+      const input = await this.#resolveInput(workflow, child.input, child.keyId, child.device)
       // It continues the work of its parent.
       return { input, ...this.#planned(child.id, this.#first(workflow, input), 0) }
     } catch (error) {
@@ -341,7 +339,13 @@ export class Submissions {
   }
 
   /** What the client sent, completed. @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
-  async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
+  async #resolveInput(
+    workflow: Workflow,
+    input: unknown,
+    keyId: string | null,
+    chosen: Promise<string | null> | string | null,
+    mayOperate = false,
+  ): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
     const { devices, workers } = this.#parts
@@ -351,6 +355,14 @@ export class Submissions {
       device: async (name, field) => {
         const { device, id, epoch } = await devices.commanded(name, keyId, field)
         return { device: device.id, worker: id, epoch }
+      },
+      limits: async (bodyHash) => {
+        const device = await chosen
+        return smallestLimits(
+          (await workers()).filter(
+            (each) => isHere(each) && each.models.includes(bodyHash) && (device === null || each.device.id === device),
+          ),
+        )
       },
       capacity: async (target) => {
         const worker = (await workers()).find(({ id, epoch }) => id === target.worker && epoch === target.epoch)

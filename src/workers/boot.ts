@@ -22,7 +22,7 @@ import { openOwnDevice } from './device/open.ts'
 import { exactnessOf } from './exactness.ts'
 import { WorkerNode } from './node.ts'
 import { childEnvironment } from './python/environment.ts'
-import type { Stall } from './python/process.ts'
+import type { Stall } from './python/stall.ts'
 import type { Ready } from './python/protocol.ts'
 import { PythonChild } from './python/supervisor.ts'
 
@@ -108,7 +108,9 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     onEnded: failure.resolve,
   })
   closers.push(() => child.stop(childGraceMs))
-  const ready = await child.ready()
+  // Weights are read and hashed while Python imports.
+  const discovered = discoverModels(config.models)
+  const [ready, models] = await Promise.all([child.ready(), discovered])
 
   const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
   closers.push(() => farewell(port.close()))
@@ -134,7 +136,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     operations,
     ready,
     exactness: exactnessOf(ready.facts),
-    models: await discoverModels(config.models),
+    models,
     host,
     epoch,
     device,

@@ -29,6 +29,7 @@ import type { Model } from '../models/scan.ts'
 import { within, type Deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { pictureLimits } from './device/limits.ts'
 import { DeviceMonitor } from './device/monitor.ts'
 import type { OwnDevice } from './device/open.ts'
 import { LaneWatch } from './lane-watch.ts'
@@ -41,6 +42,8 @@ import type { ToolsOptions } from './tools.ts'
 const publishMs = 1000
 /** Sessions whose attempts a worker may lose in a row before it stops taking work. */
 const suspectLimit = 3
+/** How long a spare waits at most for a CPU that draws nothing, seconds after the Python child has started. */
+const spareWaitS = 60
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
 /** Of these, commands of one API key: others find a place while it runs long ones. */
@@ -107,6 +110,7 @@ export class WorkerNode {
       ready,
       child,
       families: [...new Set(models.map((model) => model.family))],
+      limits: pictureLimits(config),
       sessions: port.owners,
       limits: config.limits,
       log,
@@ -140,6 +144,7 @@ export class WorkerNode {
       publishMs,
       async () => {
         await this.#watchLanes()
+        this.#keepSpare()
         await this.#publish()
       },
       (error) => log.warn({ err: error }, 'the worker could not publish itself'),
@@ -226,6 +231,19 @@ export class WorkerNode {
     return { attempt, port, artifacts, child, exactness, models, folder, fileBytes, log, device: this.#monitor.tools }
   }
 
+  /**
+   * Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. Its
+   * imports take a core for some seconds, which the first picture on a CPU shall have.
+   */
+  #keepSpare(): void {
+    const { child, config, operations, ready } = this.#parts
+    const needed = config.spareMb * 2 ** 20 * (child.spare ? 0.5 : 1)
+    const isWanted = needed > 0 && this.#takes && (this.#monitor.report.ram.available ?? 0) >= needed
+    const isDrawing = this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu')
+    const waits = isDrawing && ready.hardware.kind === 'cpu' && (child.heartbeat?.uptimeS ?? 0) < spareWaitS
+    if (child.spare || !isWanted || !waits) child.keepSpare(isWanted)
+  }
+
   /** What a step reserves of the device. */
   #needOf({ models, priority }: Attempt): Need {
     const ids = models.map(({ id }) => id)
@@ -285,6 +303,7 @@ export class WorkerNode {
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
+      sparePid: child.spare?.isWaiting ? child.spare.pid : null,
       report: this.#monitor.report,
       logLinesDropped: logFile.dropped,
       startedAt: this.#startedAt,

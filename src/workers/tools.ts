@@ -213,6 +213,11 @@ export class AttemptTools implements Tools {
     else if (this.#isPaused) call.pause()
     try {
       return await call.outcome
+    } catch (error) {
+      // It did not stop in time, and its process was ended: the step goes on from its last checkpoint.
+      if (this.#isPaused && !this.#stopped && error instanceof DarkroomError && error.code === 'worker.overran')
+        throw new Released(undefined)
+      throw error
     } finally {
       this.#call = undefined
       // A failed attempt too leaves the checkpoints it has made to the next one.

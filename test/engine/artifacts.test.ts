@@ -128,6 +128,23 @@ describe('artifacts and the sessions that name them', () => {
     expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
   })
 
+  it('of one call one checkpoint is kept, the newest, beside one of another call', async () => {
+    const id = await naming()
+    const attempt = await t.take(id, '2.0')
+    const [first, other, again] = [await put(), await put(), await put()]
+    await t.port.checkpoint(attempt, { sha256: first, bytes: 7, call: 1 })
+    await t.port.checkpoint(attempt, { sha256: other, bytes: 7, call: 2 })
+    await t.port.release(attempt, 'drain', { sha256: again, bytes: 7, call: 2 })
+    expect((await t.take(id, '2.0', 2)).checkpoints.map(({ call, sha256 }) => [call, sha256])).toEqual([
+      [2, again],
+      [1, first],
+    ])
+    for (const sha256 of [first, other, again]) await grow(sha256, 2 * hourMs)
+    await collectArtifacts(t.redis, store, t.engine.reads)
+    expect(await Promise.all([first, other, again].map((sha256) => store.has(sha256)))).toEqual([true, false, true])
+    await t.engine.control(id, 'cancel')
+  })
+
   it('two checkpoints are kept, and a pause at the last one keeps the one before', async () => {
     const shas = await Promise.all([put(), put(), put()])
     const id = await naming()

@@ -141,6 +141,8 @@ export class Farm extends User implements AsyncDisposable {
       DARKROOM_SHARDS: String(this.shards),
       DARKROOM_CHECKPOINT_CALLS: String(options.checkpointCalls ?? 1),
       DARKROOM_DRAIN_S: '10',
+      // A spare costs a test's start as much as a worker does.
+      DARKROOM_SPARE_MB: '0',
       DARKROOM_LOG: 'info',
       REDIS_URL: proxy?.url ?? redis.url,
       ...options.settings,

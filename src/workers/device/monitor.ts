@@ -5,6 +5,7 @@
  */
 import type { AllocationInfo } from '../../domains/device-memory.ts'
 import { deviceError } from '../../domains/device/errors.ts'
+import type { PictureLimits } from '../../domains/device/status.ts'
 import { view } from '../../domains/memory/allocation.ts'
 import { Analytics, ownerKind, type OwnerKind } from '../../domains/memory/figures/analytics.ts'
 import { evictableOf } from '../../domains/memory/figures/pressure.ts'
@@ -39,6 +40,7 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: string[]
+  limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   limits: Limits
   log: Logger
@@ -151,7 +153,7 @@ export class DeviceMonitor {
   }
 
   async #takeSample(): Promise<DeviceReport> {
-    const { child, families, ready, target } = this.#options
+    const { child, families, limits, ready, target } = this.#options
     const sample = await takeSample(this.#own, ready, child)
     this.#samples++
     for (const { id, bytes } of sample.python?.models ?? []) if (bytes !== null) this.#modelBytes.set(id, bytes)
@@ -162,7 +164,7 @@ export class DeviceMonitor {
     if (sample.usage.lost) this.#options.fail(deviceError('lost', `the driver has lost ${target.device}, and what was held of it`))
     const state = this.#alerts.isDegraded ? 'degraded' : this.#options.isBusy() ? 'busy' : 'online'
     const { pressure } = this.#relief
-    this.#report = reportOf(sample, { target, own: this.#own, ready, families, leaks, state, alerts: this.#alerts.list, pressure })
+    this.#report = reportOf(sample, { target, own: this.#own, ready, families, limits, leaks, state, alerts: this.#alerts.list, pressure })
     return this.#report
   }
 

@@ -1,5 +1,6 @@
 /** A sample of the device's figures, and the report that a worker publishes of it. */
 import { noVitals, type AllocationInfo, type Figures, type Usage, type Vitals } from '../../domains/device-memory.ts'
+import type { PictureLimits } from '../../domains/device/status.ts'
 import { view } from '../../domains/memory/allocation.ts'
 import type { LeakReport, PythonMemory, Ram } from '../../domains/memory/figures/report.ts'
 import type { Target } from '../../domains/values.ts'
@@ -73,11 +74,12 @@ export interface ReportParts extends Pick<DeviceReport, 'state' | 'alerts' | 'pr
   ready: Ready
   /** Families of models that are here. */
   families: string[]
+  limits: PictureLimits
   leaks: LeakReport
 }
 
 export function reportOf({ at, figures, live, python, ram, usage, vitals }: Sample, parts: ReportParts): DeviceReport {
-  const { alerts, families, leaks, own, pressure, ready, state, target } = parts
+  const { alerts, families, leaks, limits, own, pressure, ready, state, target } = parts
   const { capabilities, key, luid, software, uuid } = own.device
   const newestFirst = live.toSorted((a, b) => a.ageMs - b.ageMs || b.id - a.id)
   return {
@@ -95,6 +97,7 @@ export function reportOf({ at, figures, live, python, ram, usage, vitals }: Samp
       dtypes: [ready.settings.dtype],
       attention: [ready.settings.attention],
       families,
+      limits,
     },
     vitals,
     state,
