@@ -8,13 +8,14 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
 import { Backoff } from './backoff.ts'
 import { takeDataFolder, type Told } from './data-folder.ts'
 import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { keepSmall, openLog } from './log-files.ts'
 import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
@@ -24,10 +25,9 @@ const supervisorError = defineErrors('supervisor', {
 
 /** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
-const maxLogBytes = 16 * 1024 * 1024
 
 export interface SupervisorEvent {
-  what: 'redis' | 'api' | `worker ${number}`
+  what: 'redis' | 'api' | `worker ${number}` | 'logs'
   /**
    * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk;
    * `unlogged`: it runs without its log.
@@ -97,11 +97,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const workers: KeptRole[] = []
   let api: KeptRole | undefined
   let stopping: Promise<void> | undefined
+  const logKeeper = keepSmall(config.data, ({ message }) => tell({ what: 'logs', is: 'failed', detail: message }))
   const stop = (): Promise<void> =>
     (stopping ??= (async () => {
       await Promise.all(workers.map((worker) => worker.stop()))
       await api?.stop()
       await redis?.stop()
+      await logKeeper.stop()
       await folder.release()
     })())
 
@@ -318,21 +320,5 @@ class KeptRole implements Role {
     const gone = this.#gone.then(() => true)
     if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
     await gone
-  }
-}
-
-/**
- * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on
- * a full disk for instance: the work goes on without.
- */
-function openLog(path: string): number | Error {
-  try {
-    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
-      rmSync(`${path}.1`, { force: true })
-      renameSync(path, `${path}.1`)
-    }
-    return openSync(path, 'a', 0o600)
-  } catch (error) {
-    return error as Error
   }
 }

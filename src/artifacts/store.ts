@@ -20,6 +20,8 @@ export type ArtifactKind = 'image' | 'scratch'
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
   id(): Promise<string>
+  /** Writes a file and removes it. Rejects with the reason when the store takes none. */
+  probe(): Promise<void>
   /** Which Redis has indexed it, and how far. */
   readonly mark: IndexMark
   /**
@@ -85,6 +87,15 @@ export class FileArtifactStore implements ArtifactStore {
       await rm(part)
     })
     return (await readFile(file, 'utf8')).trim()
+  }
+
+  async probe(): Promise<void> {
+    const file = join(this.#folder, `probe-${randomUUID()}`)
+    try {
+      await writeFile(file, 'x', { flag: 'wx', mode: 0o600 })
+    } finally {
+      await rm(file, { force: true })
+    }
   }
 
   #path(sha256: string): string {

@@ -4,7 +4,8 @@
  */
 import type { HealthView } from '../api/health/views.ts'
 import type { ControlVerb, Signal } from '../engine/session.ts'
-import { describeText, parsed, Problem } from './problem.ts'
+import { nothing, readHealth, readJson } from './answers.ts'
+import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type {
   Allocation,
@@ -358,21 +359,6 @@ const steadyMs = 2000
 const healthMs = 10_000
 const isTimeout = ({ reason }: AbortSignal): boolean => (reason as Error | undefined)?.name === 'TimeoutError'
 
-async function readJson<T>(response: Response): Promise<T> {
-  const text = await response.text()
-  const value = parsed(text)
-  if (value === undefined) throw Problem.notDarkroom(response, describeText(text))
-  return value as T
-}
-
-async function readHealth(response: Response): Promise<HealthView> {
-  const health = await readJson<HealthView>(response)
-  if (health.status !== 'ok') throw Problem.notDarkroom(response, 'what is no answer of Darkroom')
-  return health
-}
-
-const nothing = async (response: Response): Promise<void> => void (await response.arrayBuffer())
-
 const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
 const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
 
@@ -383,9 +369,11 @@ function queryOf(fields: Record<string, string | number | undefined>): string {
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`
 
-/** Worth another try: no answer, or a transient refusal. A full Redis stays full for a while. */
+/**
+ * Worth another try: no answer, a limit that is reached, or a transient refusal. A full Redis stays full for a while.
+ */
 const isPassing = ({ document: { code, class: errorClass, status } }: Problem): boolean =>
-  (status === 0 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
+  (status === 0 || status === 429 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
 
 const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve, reject) => {

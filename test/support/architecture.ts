@@ -45,6 +45,8 @@ const leaves = [
   'held-file',
   'redis-data',
   'cards',
+  'limits',
+  'log-files',
 ]
 const roots = ['main', 'supervisor', 'redis-server']
 
@@ -83,6 +85,7 @@ const doors: Record<string, RegExp> = {
   'fastest-levenshtein': /^workflows\/check\.ts$/,
   'fast-png': /^domains\/postprocessing\//,
   pino: /^log\.ts$/,
+  'rate-limiter-flexible': /^api\/request-rate\.ts$/,
   'fs-native-extensions': /^held-file\.ts$/,
   'node:child_process': /^(workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,
   // The client and the page run in a browser.
