@@ -23,6 +23,7 @@ export type EnginePort = Pick<
   | 'workflows'
   | 'workers'
   | 'devices'
+  | 'models'
   | 'submittedBy'
   | 'ready'
   | 'queues'

@@ -5,8 +5,7 @@ import type { Devices } from '../farm/devices.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { apiError, ensureError, fieldProblems, invalidFields, redisError, sessionError, unknownSession, workflowError } from '../errors.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
-import { modelError } from '../models/errors.ts'
-import { discoverModels, type Model } from '../models/scan.ts'
+import type { Catalogue as Models } from '../models/catalogue.ts'
 import { workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
 import type { CommitsParts } from './commit.ts'
 import { noEffects, plan, type Effects } from './plan.ts'
@@ -69,26 +68,25 @@ export interface SubmissionsParts {
   reads: Reads
   registry: Registry
   devices: Devices
+  models: Models
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'shards' | 'models'>
+  config: Pick<Config, 'shards'>
   afterCommit: CommitsParts['afterCommit']
 }
 
 export class Submissions {
   readonly #parts: SubmissionsParts
-  readonly #models: () => Promise<Model[]>
   readonly #memory: () => Promise<{ left: number; promised: number }>
 
   constructor(parts: SubmissionsParts) {
     this.#parts = parts
-    this.#models = recent(10_000, () => discoverModels(parts.config.models))
     this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
   }
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
-   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`,
-   * `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
+   * `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -298,9 +296,9 @@ export class Submissions {
   async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
-    const { devices, workers } = this.#parts
+    const { devices, models, workers } = this.#parts
     const catalogue: Catalogue = {
-      model: (name) => this.#model(name),
+      model: (name) => models.model(name),
       draw: (below) => randomInt(below),
       device: async (name, field) => {
         const { device, id, epoch } = await devices.commanded(name, keyId, field)
@@ -313,17 +311,6 @@ export class Submissions {
       mayOperate,
     }
     return workflow.resolveInput(parsed.data, catalogue)
-  }
-
-  /** A model by name. @throws DarkroomError `model.unknown` */
-  async #model(name: string): Promise<Model> {
-    const models = await this.#models()
-    const found = models.find((model) => model.id === name)
-    if (!found) {
-      const known = models.map((model) => model.id).join(', ') || 'none'
-      throw modelError('unknown', `there is no model ${JSON.stringify(name)}; found: ${known}`, { field: 'input.model' })
-    }
-    return found
   }
 
   /**

@@ -1,7 +1,6 @@
 /** Starts a worker: opens everything in order, and closes it in reverse order when the worker ends, or cannot start. */
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { mkdir, rm } from 'node:fs/promises'
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { checkStore, FileArtifactStore } from '../artifacts/store.ts'
 import { root, type Config } from '../config.ts'
@@ -12,7 +11,7 @@ import { openAttempts, type PortOptions } from '../engine/attempt.ts'
 import { DarkroomError } from '../errors.ts'
 import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
 import type { Logger } from '../log.ts'
-import { discoverModels } from '../models/scan.ts'
+import { hostId, resolveRoots } from '../models/roots.ts'
 import { deferred, within } from '../promises.ts'
 import { connect, untilReady, type Redis } from '../redis.ts'
 import { attemptRoot, openAttemptFolder } from './attempt-folder.ts'
@@ -81,13 +80,18 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
   await checkStore(redis, artifacts)
 
-  const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
+  const host = hostId()
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
   const attempts = await openAttemptFolder(options.attempts ?? attemptRoot(), host, epoch)
   closers.push(() => rm(attempts, { recursive: true, force: true }))
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })
+
+  // Its catalogue looks at the models, and hashes those that are asked for, beside the child's imports.
+  const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
+  closers.push(() => farewell(port.close()))
+  const { roots } = await resolveRoots(config.models)
 
   const failure = deferred<DarkroomError>()
   const child = new PythonChild({
@@ -97,7 +101,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       workerId: owner,
       device: config.device,
       threads: config.threads,
-      roots: { models: config.models, attempts },
+      roots: { models: roots.map(({ real }) => real), attempts },
       checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
     },
     log,
@@ -107,8 +111,6 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   closers.push(() => child.stop(childGraceMs))
   const ready = await child.ready()
 
-  const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
-  closers.push(() => farewell(port.close()))
   const { device, lease } = await takeDevice(redis, host, ready, owner)
   closers.push(async () => {
     // The device is free only when the child does not use it any more; and what fails with the child is still told
@@ -131,7 +133,6 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     operations,
     ready,
     exactness: exactnessOf(ready.facts),
-    models: await discoverModels(config.models),
     host,
     epoch,
     device,

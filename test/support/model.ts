@@ -1,6 +1,8 @@
 /** A model for the fake child: the files discovery reads, with a few bytes of weights. Nothing here can draw. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Engine } from '../../src/engine/engine.ts'
+import { eventually } from './wait.ts'
 
 /** Writes a diffusers folder `<folder>/darkroom-tiny` of 64 × 64 pictures, 20 DDIM steps. */
 export async function writeModel(folder: string): Promise<void> {
@@ -23,3 +25,11 @@ function weights(name: string): Uint8Array {
   length.writeBigUInt64LE(BigInt(header.byteLength))
   return Buffer.concat([length, header, Buffer.from(name.padEnd(8).slice(0, 8))])
 }
+
+/** Until the models that draw are known with their hashes: a session's first step is then the same each time. */
+export const untilHashed = (engine: Pick<Engine, 'models'>): Promise<unknown> =>
+  eventually('the models are hashed', async () => {
+    await engine.models.refresh()
+    const models = engine.models.list().filter(({ entry }) => entry.drawing)
+    return models.length > 0 && models.every(({ bodyHash }) => bodyHash !== null)
+  })

@@ -22,7 +22,7 @@ describe('a device that its driver has lost', () => {
       target: { device: 'd', worker: 'w', epoch: '01234567-0000' },
       ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
       child: {} as PythonChild,
-      families: [],
+      families: () => [],
       sessions: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       log: createLog('silent', 'test'),
       isBusy: () => false,

@@ -1,0 +1,78 @@
+/**
+ * Tells which folders have changed. One watch a folder and none a file: the walk knows the folders already, and a
+ * library such as chokidar would read the tree a second time and watch each file, of which a user may watch some
+ * thousand in all. A folder of a network file system is not watched: it does not tell what others change, and to begin
+ * a watch of one that hangs would stop this process. The slow rescan looks there.
+ */
+import { watch, type FSWatcher } from 'node:fs'
+import { statfs } from 'node:fs/promises'
+
+/** Magic numbers of file systems that are reached over a network or through another process (statfs(2)). */
+const remote = new Set([0x6969, 0x517b, 0xfe534d42, 0xff534d42, 0x65735546, 0x01021997, 0x00c36400, 0x5346414f, 0x0bd00bd0, 0x73757245])
+
+export class FolderWatch {
+  readonly #changed: () => void
+  readonly #failed: (error: Error) => void
+  /** By path; null where it is not watched. */
+  readonly #watchers = new Map<string, FSWatcher | null>()
+  #folderOf = new Map<string, string>()
+  readonly #dirty = new Set<string>()
+
+  /** `changed` is called at each change, often many times in a row. */
+  constructor(changed: () => void, failed: (error: Error) => void) {
+    this.#changed = changed
+    this.#failed = failed
+  }
+
+  /** Whether something has changed since the last `take`. */
+  get hasChanges(): boolean {
+    return this.#dirty.size > 0
+  }
+
+  /** Folders that have changed since the last call. */
+  take(): string[] {
+    const folders = [...this.#dirty]
+    this.#dirty.clear()
+    return folders
+  }
+
+  /** From now on these and no others. */
+  async update(watched: Iterable<{ path: string; folder: string }>): Promise<void> {
+    this.#folderOf = new Map(Array.from(watched, ({ path, folder }) => [path, folder]))
+    for (const [path, watcher] of this.#watchers) {
+      if (this.#folderOf.has(path)) continue
+      watcher?.close()
+      this.#watchers.delete(path)
+    }
+    for (const path of this.#folderOf.keys()) if (!this.#watchers.has(path)) this.#watchers.set(path, await this.#start(path))
+  }
+
+  async #start(path: string): Promise<FSWatcher | null> {
+    try {
+      if (remote.has((await statfs(path)).type)) return null
+      const watcher = watch(path, { persistent: false }, () => this.#note(path))
+      watcher.on('error', () => {
+        watcher.close()
+        this.#watchers.delete(path)
+        this.#note(path)
+      })
+      return watcher
+    } catch (error) {
+      this.#failed(error as Error)
+      return null
+    }
+  }
+
+  #note(path: string): void {
+    const folder = this.#folderOf.get(path)
+    if (folder === undefined) return
+    this.#dirty.add(folder)
+    this.#changed()
+  }
+
+  close(): void {
+    for (const watcher of this.#watchers.values()) watcher?.close()
+    this.#watchers.clear()
+    this.#dirty.clear()
+  }
+}
