@@ -42,6 +42,7 @@ export const knownFamilies = [
   'chroma',
   'lumina2',
   'sana',
+  'pixart',
   'auraflow',
   'hidream',
   'cascade',
@@ -64,16 +65,18 @@ export const variants = [
   'control',
   'redux',
   'guidance-distilled',
-  'timestep-distilled',
-  'step-distilled',
+  'unguided',
   'pruned',
   'upscaling',
   'union',
+  '3.5',
   'medium',
   'large',
   'klein-4b',
   'klein-9b',
   'dev',
+  'layered',
+  'tiny',
   'plus',
   'face',
   'face-id',
@@ -82,7 +85,7 @@ export const variants = [
 export type Variant = (typeof variants)[number]
 
 /** How a file names its tensors: a loader maps from this dialect. */
-export const dialects = ['original', 'diffusers', 'transformers', 'kohya', 'peft', 'xlabs', 'open-clip'] as const
+export const dialects = ['original', 'diffusers', 'transformers', 'kohya', 'peft', 'xlabs', 'open-clip', 'llama'] as const
 export type Dialect = (typeof dialects)[number]
 
 /** Text encoders by name; a family says which of them it needs. */
@@ -100,6 +103,7 @@ export const textEncoders = [
   'mistral-small-24b',
   'gemma2-2b',
   'llama3-8b',
+  'darkroom-tiny',
 ] as const
 export type TextEncoder = (typeof textEncoders)[number]
 
@@ -108,7 +112,7 @@ export const algorithms = ['lora', 'locon', 'dora', 'loha', 'lokr', 'ia3', 'oft'
 export type Algorithm = (typeof algorithms)[number]
 
 /** Element types of weights, as a loader has to read them. GGUF's block types are in `Quantisation`. */
-export const precisions = ['fp64', 'fp32', 'fp16', 'bf16', 'fp8-e4m3', 'fp8-e5m2', 'int8', 'int4', 'fp4', 'mixed'] as const
+export const precisions = ['fp64', 'fp32', 'fp16', 'bf16', 'fp8-e4m3', 'fp8-e5m2', 'int8', 'int4', 'nf4', 'fp4', 'other'] as const
 export type Precision = (typeof precisions)[number]
 
 /** How weights are packed, where their element type alone does not say what they mean. */
@@ -118,6 +122,8 @@ export const Quantisation = z.strictObject({
   type: z.string(),
   /** Names of the tensors that hold scales end so; absent where a scheme has none. */
   scales: z.string().optional(),
+  /** How many weights share a scale: all of a tensor, those of one output, or a block of them. */
+  per: z.enum(['tensor', 'row', 'block']).optional(),
 })
 export type Quantisation = z.infer<typeof Quantisation>
 
@@ -140,6 +146,17 @@ export const Component = z.strictObject({
 })
 export type Component = z.infer<typeof Component>
 
+/** A part that a picture needs beside what the model has. */
+export const Lack = z.strictObject({
+  /** As diffusers names it: `vae`, `text_encoder_2`. */
+  name: z.string(),
+  kind: z.enum(kinds),
+  encoder: z.enum(textEncoders).optional(),
+  /** Of a VAE: what it must make and take. */
+  latentChannels: z.int().optional(),
+})
+export type Lack = z.infer<typeof Lack>
+
 /** What decides where a model fits, as far as its kind has it; each a count unless it says otherwise. */
 export const Figures = z
   .strictObject({
@@ -161,6 +178,8 @@ export const Figures = z
     rank: z.int(),
     /** How many modes a union ControlNet has. */
     modes: z.int(),
+    /** How many labels a classifier knows. */
+    labels: z.int(),
   })
   .partial()
 export type Figures = z.infer<typeof Figures>
@@ -216,7 +235,15 @@ export const faults = {
   other_format: { state: 'refused', remedy: 'Fetch it as .safetensors or .gguf.' },
   config: { state: 'broken', remedy: 'Fetch the file named above again.' },
   weights_missing: { state: 'broken', remedy: 'Fetch the files named above into the folder.' },
-  not_understood: { state: 'unknown', remedy: 'Name its family in a report if pictures should be drawn with it; other models are not affected.' },
+  quantisation: {
+    state: 'refused',
+    remedy: 'Fetch the model in fp16, bf16, fp8 with known scales, nf4 or GGUF; the message names what was found.',
+  },
+  channels: { state: 'refused', remedy: 'Use a model for colour pictures of three channels.' },
+  not_understood: {
+    state: 'unknown',
+    remedy: 'Name its family in a report if pictures should be drawn with it; other models are not affected.',
+  },
 } as const satisfies Record<string, { state: 'broken' | 'refused' | 'unknown'; remedy: string }>
 export type Fault = keyof typeof faults
 const faultNames = Object.keys(faults) as [Fault, ...Fault[]]
@@ -246,6 +273,8 @@ export const Verdict = z.strictObject({
   /** How many weights; scales and lookup tables are not counted. */
   parameters: z.int(),
   components: z.array(Component),
+  /** What a picture needs besides, of a family of which that is known. */
+  lacks: z.array(Lack),
   /** Of a text encoder: which one. */
   encoder: z.enum(textEncoders).optional(),
   /** Of a LoRA: how its differences are made; several in one file are possible. */
@@ -275,6 +304,7 @@ export const failed = (format: Format, reason: Reason, metadata: Metadata = {}):
   variants: [],
   parameters: 0,
   components: [],
+  lacks: [],
   figures: {},
   metadata,
   notes: [],
