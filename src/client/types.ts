@@ -2,6 +2,7 @@
 import type { z } from 'zod'
 import type * as Devices from '../api/devices/views.ts'
 import type * as Memory from '../api/memory/views.ts'
+import type * as Models from '../api/models/views.ts'
 import type * as Sessions from '../api/sessions/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
 import type { Operations, StepName } from '../domains/index.ts'
@@ -48,6 +49,9 @@ export type MemoryLeaks = z.infer<typeof Memory.LeaksView>
 /** Of one device; times are milliseconds since 1970. */
 export type MemoryAnalytics = z.infer<typeof Memory.AnalyticsView>
 export type MemoryRecommendation = z.infer<typeof Memory.RecommendationView>
+
+export type Model = z.infer<typeof Models.ModelView>
+export type ModelPage = z.infer<typeof Models.ModelPage>
 
 // ---- commands ----
 

@@ -1,12 +1,12 @@
 /** Reads one folder: which models lie in it, and which folders below are to be walked. */
 import type { Dirent, Stats } from 'node:fs'
 import { lstat, readdir, realpath, stat } from 'node:fs/promises'
-import { basename, join, sep } from 'node:path'
+import { basename, join } from 'node:path'
 import { hubName, isIgnored, isLibraryWeights, isPart, isPartial, isWeights, kindOfFolder } from './folder-names.ts'
 import { stateOf, type FileState, type Found } from './found.ts'
 import { eachOf, SilentFolder, type Look } from './look.ts'
 import { readSmall } from './read-small.ts'
-import type { Root } from './roots.ts'
+import { isInside, type Root } from './roots.ts'
 import { reasonOf, type Kind, type Reason } from './verdict.ts'
 
 /** Folders below a root at most; more is no collection of models. */
@@ -142,15 +142,11 @@ export class FolderReader {
       this.#fault(path, file, fault, false)
       return
     }
-    if (!this.#isInside(real)) {
+    if (!isInside(real, this.#roots)) {
       this.#fault(path, file, reasonOf('link', '', `${path} leads to ${real}, outside of the model folders`), stats.isDirectory())
     } else if (stats.isDirectory()) this.#goBelow(path, file)
     else if (stats.isFile()) await this.#addFile(path, file, { real, stats })
     else this.#fault(path, file, reasonOf('not_a_file', '', `${path} leads to ${oddOf(stats)}`), false)
-  }
-
-  #isInside(real: string): boolean {
-    return this.#roots.some((root) => real === root.real || real.startsWith(root.real + (root.real.endsWith(sep) ? '' : sep)))
   }
 
   /** `known`: where a link leads to. */
@@ -196,7 +192,7 @@ export class FolderReader {
           })
           if (!stats) return
           if (!stats.isFile() && !stats.isDirectory()) fault ??= reasonOf('not_a_file', at, `${file} is ${oddOf(stats)}`)
-          else if (entry.isSymbolicLink() && !this.#isInside(await this.#look(file, () => realpath(file))))
+          else if (entry.isSymbolicLink() && !isInside(await this.#look(file, () => realpath(file)), this.#roots))
             fault ??= reasonOf('link', at, `${file} leads outside of the model folders`)
           if (stats.isFile()) files.push({ path: at, size: stats.size, modifiedMs: stats.mtimeMs, inode: stats.ino })
         },
@@ -207,7 +203,7 @@ export class FolderReader {
       const parts = isPipeline ? this.#entries.filter((entry) => isPart(entry.name)) : []
       for (const entry of parts) {
         const part = join(path, entry.name)
-        if (entry.isSymbolicLink() && !this.#isInside(await this.#look(part, () => realpath(part))))
+        if (entry.isSymbolicLink() && !isInside(await this.#look(part, () => realpath(part)), this.#roots))
           fault ??= reasonOf('link', entry.name, `${part} leads outside of the model folders`)
         this.#node.watched.push(part)
         await addFiles(part, entry.name, () => true)

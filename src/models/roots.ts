@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { realpath } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, join, sep } from 'node:path'
 import { extraPathsFile, readExtraPaths } from './extra-paths.ts'
 import { looker, type Look } from './look.ts'
 import type { Kind } from './verdict.ts'
@@ -25,6 +25,10 @@ export interface RootProblem {
   path: string
   problem: string
 }
+
+/** Whether a real path lies in one of the roots. */
+export const isInside = (real: string, roots: readonly Root[]): boolean =>
+  roots.some((root) => real === root.real || real.startsWith(root.real.endsWith(sep) ? root.real : root.real + sep))
 
 /** Id of this host, from its name: 8 hex digits. */
 export const hostId = (): string => createHash('sha256').update(hostname()).digest('hex').slice(0, 8)

@@ -1,9 +1,11 @@
 /** From folders to entries: walks them, and looks at the headers of what is new or has changed. Knows no Redis. */
+import { realpath } from 'node:fs/promises'
 import { readDrawing } from './drawing.ts'
 import type { Entry } from './entry.ts'
+import type { FollowLinks } from './folder.ts'
 import { judge } from './judge.ts'
 import { eachOf, looker } from './look.ts'
-import { resolveRoots, type Root, type RootProblem } from './roots.ts'
+import { isInside, resolveRoots, type Root, type RootProblem } from './roots.ts'
 import { failed, reasonOf, type Verdict } from './verdict.ts'
 import type { Found } from './found.ts'
 import { Tree } from './walk.ts'
@@ -78,8 +80,14 @@ export class Scanner {
     const removed = [...this.entries.keys()].filter((path) => !present.has(path))
     for (const path of removed) this.entries.delete(path)
     const look = looker(judgeMs)
-    await eachOf(fresh, async (found) => void changed.push(this.#keep(await entryOf(found, (act) => look(found.path, act)))), width)
+    await eachOf(fresh, async (found) => void changed.push(this.#keep(await entryOf(found, this.#follow, (act) => look(found.path, act)))), width)
     return { changed, removed }
+  }
+
+  /** Links may lead to anywhere in the model folders. */
+  readonly #follow: FollowLinks = async (path) => {
+    const real = await realpath(path).catch(() => undefined)
+    return real !== undefined && isInside(real, this.#roots) ? real : undefined
   }
 
   #keep(entry: Entry): Entry {
@@ -89,8 +97,8 @@ export class Scanner {
 }
 
 /** What the headers of a model say. Never throws: what goes wrong is what the entry says. */
-async function entryOf(found: Found, look: <T>(act: () => Promise<T>) => Promise<T>): Promise<Entry> {
-  const verdict = await look(() => judge(found)).catch((error: Error): Verdict => failed(found.isFolder ? 'diffusers' : 'safetensors', reasonOf('unreadable', '', error.message)))
+async function entryOf(found: Found, follow: FollowLinks, look: <T>(act: () => Promise<T>) => Promise<T>): Promise<Entry> {
+  const verdict = await look(() => judge(found, follow)).catch((error: Error): Verdict => failed(found.isFolder ? 'diffusers' : 'safetensors', reasonOf('unreadable', '', error.message)))
   const base = {
     ...found,
     bytes: found.files.reduce((sum, { size }) => sum + size, 0),
