@@ -13,6 +13,7 @@ import { loraOf } from './rules/lora.ts'
 import { Part, rowOf, type Row, type Weight } from './rules/match.ts'
 import { upscalerOf, upscalerPrefixes } from './rules/upscalers.ts'
 import {
+  blank,
   failed,
   reasonOf,
   type Component,
@@ -55,10 +56,7 @@ export function detect(header: Header, format: Format): Verdict {
   const found = adapter(unpacked) ?? lora(unpacked) ?? embedding(unpacked) ?? model(unpacked) ?? upscaler(unpacked)
   const metadata = metadataOf(header.metadata)
   if (!found) return { ...failed(format, notUnderstood(header), metadata), ...totals(unpacked) }
-  const verdict: Verdict = { ...failed(format, notUnderstood(header), metadata), ...totals(unpacked), ...found }
-  delete verdict.reason
-  if (found.reason) verdict.reason = found.reason
-  return withClaims(withScheme(verdict))
+  return withClaims(withScheme({ ...blank(format, metadata), ...totals(unpacked), ...found }))
 }
 
 /** What a table said, before the totals of the whole file. */

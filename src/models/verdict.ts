@@ -297,8 +297,8 @@ export const states = ['understood', 'unknown', 'refused', 'broken'] as const
 export type State = (typeof states)[number]
 export const stateOf = (verdict: Verdict): State => (verdict.reason ? faults[verdict.reason.code].state : 'understood')
 
-/** The verdict of a model of which no more is known than its format and what is wrong with it. */
-export const failed = (format: Format, reason: Reason, metadata: Metadata = {}): Verdict => ({
+/** A verdict with nothing in it, to be filled. */
+export const blank = (format: Format, metadata: Metadata = {}): Verdict => ({
   format,
   kind: 'unknown',
   variants: [],
@@ -308,5 +308,7 @@ export const failed = (format: Format, reason: Reason, metadata: Metadata = {}):
   figures: {},
   metadata,
   notes: [],
-  reason,
 })
+
+/** The verdict of a model of which no more is known than its format and what is wrong with it. */
+export const failed = (format: Format, reason: Reason, metadata?: Metadata): Verdict => ({ ...blank(format, metadata), reason })

@@ -140,6 +140,13 @@ export const t2iRows: readonly Row[] = [
     {
       kind: 't2i-adapter',
       family,
+      dialect: 'diffusers',
+      has: { 'adapter.body.0.resnets.0.block1.weight': [], 'adapter.body.0.in_conv.weight': [any, channels, any, any] },
+      figures: { imageChannels },
+    },
+    {
+      kind: 't2i-adapter',
+      family,
       dialect: 'original',
       has: { 'body.0.in_conv.weight': [any, channels, any, any], 'body.0.body.0.block1.weight': [] },
       figures: { imageChannels },

@@ -177,6 +177,13 @@ export const denoisers: readonly Row[] = [
   },
   {
     kind,
+    family: 'lumina2',
+    dialect: 'diffusers',
+    has: { 'time_caption_embed.caption_embedder.1.bias': [2304], 'noise_refiner.0.attn.norm_k.weight': [] },
+    figures: { latentChannels: 16, contextSize: 2304, hiddenSize: 2304 },
+  },
+  {
+    kind,
     family: 'sana',
     dialect: 'original',
     has: { 'blocks.0.cross_attn.q_linear.weight': [], 'blocks.0.cross_attn.kv_linear.weight': [], 'attention_y_norm.weight': [] },

@@ -123,14 +123,20 @@ const towers: readonly [architecture: string, hidden: number, layers: number][] 
   ['siglip-so400m', 1152, 27],
 ]
 export const visionRows: readonly Row[] = towers.flatMap(([architecture, hidden, layers]): Row[] => [
-  {
-    kind: 'clip-vision',
-    architecture,
-    dialect: 'transformers',
-    has: { [`vision_model.encoder.layers.${layers - 1}.layer_norm1.weight`]: [hidden] },
-    lacks: ['text_model.encoder.layers.0.mlp.fc1.weight', `vision_model.encoder.layers.${layers}.layer_norm1.weight`],
-    figures: { hiddenSize: hidden, layers },
-  },
+  // Later versions of transformers leave the prefix out.
+  ...['vision_model.', ''].map(
+    (prefix): Row => ({
+      kind: 'clip-vision',
+      architecture,
+      dialect: 'transformers',
+      has: {
+        [`${prefix}embeddings.patch_embedding.weight`]: [hidden, 3, any, any],
+        [`${prefix}encoder.layers.${layers - 1}.layer_norm1.weight`]: [hidden],
+      },
+      lacks: ['text_model.encoder.layers.0.mlp.fc1.weight', `${prefix}encoder.layers.${layers}.layer_norm1.weight`, 'classifier.weight'],
+      figures: { hiddenSize: hidden, layers },
+    }),
+  ),
   {
     kind: 'clip-vision',
     architecture,
@@ -215,7 +221,7 @@ const classifiers: readonly [architecture: string, body: string, head: string][]
   ['convnextv2', 'convnextv2.embeddings.patch_embeddings.weight', 'classifier.weight'],
   ['resnet', 'resnet.embedder.embedder.convolution.weight', 'classifier.1.weight'],
   ['siglip', 'vision_model.embeddings.patch_embedding.weight', 'classifier.weight'],
-  ['stable-diffusion-safety-checker', 'vision_model.vision_model.embeddings.patch_embedding.weight', 'concept_embeds'],
+  ['stable-diffusion-safety-checker', 'special_care_embeds', 'concept_embeds'],
 ]
 export const classifierRows: readonly Row[] = classifiers.map(([architecture, body, head]) => ({
   kind: 'classifier',
