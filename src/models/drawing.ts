@@ -65,6 +65,8 @@ function obstacleOf(verdict: Verdict, isDeclared: boolean): string | undefined {
   const { kind, format, variants } = verdict
   if (kind !== 'checkpoint' && !isDeclared) return `it is ${kindNames[kind]}, which does not draw by itself`
   if (format !== 'diffusers') return `it is one ${format} file; Darkroom draws with diffusers folders so far`
+  const lacking = verdict.lacks.map(({ name, encoder }) => (encoder ? `${name} (${encoder})` : name))
+  if (lacking.length > 0) return `it lacks ${lacking.join(' and ')}`
   const more = variants.find((variant) => needMore.includes(variant))
   return more && `it is a model for ${more}, which Darkroom does not draw with yet`
 }

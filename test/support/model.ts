@@ -6,12 +6,20 @@ import { eventually } from './wait.ts'
 
 /** The files of a diffusers folder of 64 × 64 pictures, 20 DDIM steps, by path: JSON values, or bytes. */
 export const modelFiles = (): Record<string, unknown> => ({
-  'model_index.json': { _class_name: 'StableDiffusionPipeline' },
+  'model_index.json': {
+    _class_name: 'StableDiffusionPipeline',
+    scheduler: ['diffusers', 'DDIMScheduler'],
+    text_encoder: ['transformers', 'CLIPTextModel'],
+    tokenizer: ['transformers', 'CLIPTokenizer'],
+    unet: ['diffusers', 'UNet2DConditionModel'],
+    vae: ['diffusers', 'AutoencoderKL'],
+  },
   'unet/config.json': { sample_size: 16, in_channels: 4 },
   'vae/config.json': { block_out_channels: [16, 32, 64] },
   'text_encoder/config.json': {},
-  'tokenizer/config.json': {},
-  'scheduler/config.json': {},
+  'tokenizer/vocab.json': {},
+  'tokenizer/merges.txt': '',
+  'scheduler/scheduler_config.json': {},
   'unet/diffusion_pytorch_model.safetensors': safetensors('unet'),
   'vae/diffusion_pytorch_model.safetensors': safetensors('vae'),
   'text_encoder/model.safetensors': safetensors('text_encoder'),
@@ -19,11 +27,11 @@ export const modelFiles = (): Record<string, unknown> => ({
 
 /** Writes such a folder, `<folder>/<name>`; other bytes for another `body`. */
 export async function writeModel(folder: string, name = 'darkroom-tiny', body = ''): Promise<void> {
-  const files = { ...modelFiles(), ...(body && { 'scheduler/config.json': { body } }) }
+  const files = { ...modelFiles(), ...(body && { 'scheduler/scheduler_config.json': { body } }) }
   for (const [file, content] of Object.entries(files)) {
     const path = join(folder, name, file)
     await mkdir(dirname(path), { recursive: true })
-    await writeFile(path, content instanceof Uint8Array ? content : JSON.stringify(content))
+    await writeFile(path, content instanceof Uint8Array || typeof content === 'string' ? content : JSON.stringify(content))
   }
 }
 
