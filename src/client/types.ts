@@ -52,6 +52,15 @@ export type MemoryRecommendation = z.infer<typeof Memory.RecommendationView>
 
 export type Model = z.infer<typeof Models.ModelView>
 export type ModelPage = z.infer<typeof Models.ModelPage>
+/** Several filters mean *and*; `text` is words. */
+export interface ModelFilter {
+  kind?: Model['kind'] | undefined
+  family?: (Model['family'] & string) | undefined
+  status?: Model['status'] | undefined
+  text?: string | undefined
+  cursor?: string | undefined
+  limit?: number | undefined
+}
 
 // ---- commands ----
 

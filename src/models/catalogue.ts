@@ -10,7 +10,7 @@ import { Ticker } from '../ticker.ts'
 import type { Entry, Model } from './entry.ts'
 import { modelError } from './errors.ts'
 import { Keeper } from './keeper.ts'
-import { listing, type Listed } from './listing.ts'
+import { inOrder, listing, type Listed } from './listing.ts'
 import { hostId, shelfId } from './roots.ts'
 import { everything, readChanges, readShelves, Shelf, type ShelfCopy, type ShelfRecord } from './shelf.ts'
 import { lookAgain } from './found.ts'
@@ -78,6 +78,13 @@ export class Catalogue {
     this.#ticker.start()
   }
 
+  /** Once the folders of this host have been looked at, or `ms` have passed. */
+  async looked(ms: number): Promise<void> {
+    await within(ms, this.#keeper.firstLook, undefined)
+    await this.read()
+    await this.refresh()
+  }
+
   /** Ends within moments, whether Redis and the folders answer or not. */
   async stop(): Promise<void> {
     void this.#ticker.stop()
@@ -122,7 +129,9 @@ export class Catalogue {
 
   /** What the hosts say of their folders, this process's own first. */
   get shelves(): ShelfRecord[] {
-    return [...this.#copies.values()].map(({ record }) => record).toSorted((a, b) => this.#order(a.id) - this.#order(b.id) || (a.id < b.id ? -1 : 1))
+    return [...this.#copies.values()]
+      .map(({ record }) => record)
+      .toSorted((a, b) => this.#order(a.id) - this.#order(b.id) || (a.id < b.id ? -1 : 1))
   }
 
   #order(shelf: string): number {
@@ -167,6 +176,11 @@ export class Catalogue {
         ...(reason && { remedy: reason.remedy }),
       })
     }
+    if (bodyHash === null && found.id !== entry.name)
+      throw modelError('unusable', `model ${JSON.stringify(id)} has the name of another one, and has not been hashed yet`, {
+        field,
+        remedy: 'Try again in a moment, by the name with the hash that GET /v1/models then shows.',
+      })
     const model = { id: found.id, bodyHash, path: entry.path, ...entry.drawing }
     if (bodyHash === null) await this.want(model)
     return model
@@ -223,9 +237,9 @@ export class Catalogue {
     if (known) return known
     const byHash = new Map<string, Entry>()
     const byName = new Map<string, Entry[]>()
-    for (const entry of entries.values()) {
+    for (const entry of inOrder(entries)) {
       if (!entry.drawing) continue
-      if (entry.identity) byHash.set(entry.identity.bodyHash, entry)
+      if (entry.identity && !byHash.has(entry.identity.bodyHash)) byHash.set(entry.identity.bodyHash, entry)
       byName.set(entry.name, [...(byName.get(entry.name) ?? []), entry])
     }
     this.#indexed.set(entries, { byHash, byName })
@@ -271,7 +285,8 @@ export class Catalogue {
       signal.throwIfAborted()
       const entry = await this.here({ id, bodyHash: null })
       if (entry.identity) return entry
-      if (entry.unhashable !== null) throw modelError('unreadable', `model ${id} cannot be read: ${entry.unhashable}`, { field: 'input.model' })
+      if (entry.unhashable !== null)
+        throw modelError('unreadable', `model ${id} cannot be read: ${entry.unhashable}`, { field: 'input.model' })
       await this.#own.want([entry.path])
       this.#keeper.ring()
       const far = await this.#own.progress(entry.path)

@@ -38,7 +38,8 @@ const cannot = (obstacle: string): Drawable => ({ drawing: null, obstacle, notes
 export async function readDrawing(path: string, verdict: Verdict): Promise<Drawable> {
   const notes: string[] = []
   const manifest = await readManifest(path, verdict, notes)
-  const family = manifest['family'] === undefined ? verdict.family && drawnBy[verdict.family] : families.find((name) => name === manifest['family'])
+  const family =
+    manifest['family'] === undefined ? verdict.family && drawnBy[verdict.family] : families.find((name) => name === manifest['family'])
   const obstacle = family ? obstacleOf(verdict, manifest['family'] !== undefined) : unknownFamily(verdict, manifest['family'])
   if (obstacle !== undefined || !family) return cannot(obstacle ?? '')
   const [unet, vae] = await Promise.all([readConfig(join(path, 'unet/config.json'), Unet), readConfig(join(path, 'vae/config.json'), Vae)])
@@ -123,7 +124,8 @@ function recommendedBy({ recommended }: Record<string, unknown>, notes: string[]
     const value = (recommended as Record<string, unknown>)[name]
     if (value === undefined) return []
     const parsed = schema.safeParse(value)
-    if (!parsed.success) notes.push(`manifest.json: \`recommended.${name}\` is not used: ${parsed.error.issues[0]?.message ?? 'it is wrong'}`)
+    if (!parsed.success)
+      notes.push(`manifest.json: \`recommended.${name}\` is not used: ${parsed.error.issues[0]?.message ?? 'it is wrong'}`)
     return parsed.success ? [[name, parsed.data]] : []
   })
   return Object.fromEntries(good) as Partial<Drawing['recommended']>

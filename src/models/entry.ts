@@ -7,6 +7,8 @@ import type { Verdict } from './verdict.ts'
 import type { Found } from './found.ts'
 
 export interface Entry extends Found {
+  /** Of its root among the roots of the host: of two with one name, the first root's counts. */
+  rank: number
   bytes: number
   /** Of its newest file, milliseconds since 1970. */
   modifiedAt: number

@@ -46,7 +46,8 @@ export const isPartial = (name: string): boolean =>
   /\.(safetensors|sft|ckpt|bin|pt|pth|gguf)\.(part|partial|crdownload|download|incomplete|aria2|tmp|temp|opdownload|!ut)$/i.test(name)
 
 /** How libraries name the weights of a folder that is one model, beside its `config.json`. */
-export const isLibraryWeights = (name: string): boolean => /^(diffusion_pytorch_model|pytorch_model|model|adapter_model)[.-]/.test(name) && isWeights(name)
+export const isLibraryWeights = (name: string): boolean =>
+  /^(diffusion_pytorch_model|pytorch_model|model|adapter_model)[.-]/.test(name) && isWeights(name)
 
 /** Names that no one means as models: hidden ones, which file managers and tools leave, and folders of programs. */
 export const isIgnored = (name: string): boolean => name.startsWith('.') || ['__pycache__', 'node_modules', '__MACOSX'].includes(name)

@@ -58,7 +58,13 @@ const nameIn = ({ name }: Folder, file: string): string => {
   return name ? `${name}/${stem}` : stem
 }
 
-const odd = { isSymbolicLink: 'a link', isFIFO: 'a named pipe', isSocket: 'a socket', isBlockDevice: 'a device', isCharacterDevice: 'a device' } as const
+const odd = {
+  isSymbolicLink: 'a link',
+  isFIFO: 'a named pipe',
+  isSocket: 'a socket',
+  isBlockDevice: 'a device',
+  isCharacterDevice: 'a device',
+} as const
 
 /** What an entry is, when it is neither file nor folder. */
 const oddOf = (entry: Dirent | Stats): string =>
@@ -93,7 +99,9 @@ export class FolderReader {
     const isModel = isPipeline || (hasConfig && this.#entries.some((entry) => isLibraryWeights(entry.name)))
     if (isModel) await this.#addModel(isPipeline)
     await eachOf(
-      this.#entries.filter((entry) => !isIgnored(entry.name) && !(isPipeline && isPart(entry.name)) && !(isModel && isLibraryWeights(entry.name))),
+      this.#entries.filter(
+        (entry) => !isIgnored(entry.name) && !(isPipeline && isPart(entry.name)) && !(isModel && isLibraryWeights(entry.name)),
+      ),
       (entry) => this.#add(entry),
     )
     return this.#below

@@ -10,7 +10,17 @@ import { HeaderFault, quote } from './header.ts'
 import { readJsonFile, numberIn, textIn, type Json } from './json-file.ts'
 import { lacksOf } from './needs.ts'
 import { kindOfClass, pipelineOf, plainParts } from './rules/pipelines.ts'
-import { blank, failed, reasonOf, type Component, type Format, type KnownFamily, type Reason, type Variant, type Verdict } from './verdict.ts'
+import {
+  blank,
+  failed,
+  reasonOf,
+  type Component,
+  type Format,
+  type KnownFamily,
+  type Reason,
+  type Variant,
+  type Verdict,
+} from './verdict.ts'
 import { isWeights, opened, preferred, readWeights, whyNone, type Resolve, type Weights } from './weights.ts'
 
 export type FolderKind = 'diffusers' | 'component' | 'transformers' | 'peft'

@@ -57,11 +57,7 @@ interface Asked {
   reject: (error: Error) => void
 }
 
-type Answer = { id: number } & (
-  | { done: number }
-  | { hashes: FileHashes; state: Omit<FileState, 'path'> }
-  | { problem: string }
-)
+type Answer = { id: number } & ({ done: number } | { hashes: FileHashes; state: Omit<FileState, 'path'> } | { problem: string })
 
 interface Thread {
   worker: Worker

@@ -32,7 +32,7 @@ export interface KeeperParts {
   folders: readonly string[]
   log: Logger
   /** Something was written. */
-  onWritten(): void
+  onWritten: () => void
 }
 
 export class Keeper {
@@ -204,7 +204,9 @@ export class Keeper {
     const open = entries.filter(({ identity, fault }) => identity === null && fault === null)
     for (let i = 0; i < open.length; i += 200) {
       const some = open.slice(i, i + 200).map((entry) => ({ entry, files: identityFiles(entry) }))
-      const hashes = await shelf.hashesOf(some.flatMap(({ entry, files }) => files.map((file) => ({ ...file, at: pathOf(entry.path, file) }))))
+      const hashes = await shelf.hashesOf(
+        some.flatMap(({ entry, files }) => files.map((file) => ({ ...file, at: pathOf(entry.path, file) }))),
+      )
       let at = 0
       for (const { entry, files } of some) {
         const known = hashes.slice(at, (at += files.length))

@@ -24,7 +24,7 @@ const rank = ({ drawing, verdict }: Entry): number => (drawing ? 0 : verdict.rea
 export function listing(copies: readonly ShelfCopy[]): { listed: readonly Listed[]; byId: ReadonlyMap<string, Listed[]> } {
   const byName = new Map<string, Listed[]>()
   for (const { record, entries } of copies) {
-    for (const entry of entries.values()) {
+    for (const entry of inOrder(entries)) {
       const key = `${entry.verdict.kind}\n${entry.name}`
       const same = byName.get(key) ?? []
       if (same.length === 0) byName.set(key, same)
@@ -32,15 +32,23 @@ export function listing(copies: readonly ShelfCopy[]): { listed: readonly Listed
     }
   }
   const listed = [...byName.values()].flatMap((same) => {
-    const inOrder = same.toSorted((a, b) => rank(a.entry) - rank(b.entry))
-    for (const [i, each] of inOrder.entries()) if (i > 0) each.id = `${each.entry.name} [${each.bodyHash?.slice(0, 10) ?? 'not hashed'}]`
-    return inOrder
+    const ranked = same.toSorted((a, b) => rank(a.entry) - rank(b.entry))
+    for (const [i, each] of ranked.entries()) if (i > 0) each.id = `${each.entry.name} [${each.bodyHash?.slice(0, 10) ?? 'not hashed'}]`
+    return ranked
   })
   listed.sort((a, b) => (a.id === b.id ? order(a.entry.verdict.kind, b.entry.verdict.kind) : order(a.id, b.id)))
   const byId = new Map<string, Listed[]>()
-  for (const each of listed) byId.set(each.id, [...(byId.get(each.id) ?? []), each].toSorted((a, b) => rank(a.entry) - rank(b.entry)))
+  for (const each of listed)
+    byId.set(
+      each.id,
+      [...(byId.get(each.id) ?? []), each].toSorted((a, b) => rank(a.entry) - rank(b.entry)),
+    )
   return { listed, byId }
 }
+
+/** Entries of a shelf in the order in which their names count. */
+export const inOrder = (entries: ReadonlyMap<string, Entry>): Entry[] =>
+  [...entries.values()].toSorted((a, b) => a.rank - b.rank || order(a.path, b.path))
 
 const order = (a: string, b: string): number => (a < b ? -1 : 1)
 

@@ -74,13 +74,17 @@ export class Scanner {
       present.add(found.path)
       const known = this.entries.get(found.path)
       if (known?.state !== found.state) fresh.push(found)
-      else if (known.name !== found.name || known.root !== found.root || known.folderKind !== found.folderKind)
-        changed.push(this.#keep({ ...known, ...found }))
+      else if (known.name !== found.name || known.root !== found.root || known.rank !== this.#rankOf(found) || known.folderKind !== found.folderKind)
+        changed.push(this.#keep({ ...known, ...found, rank: this.#rankOf(found) }))
     }
     const removed = [...this.entries.keys()].filter((path) => !present.has(path))
     for (const path of removed) this.entries.delete(path)
     const look = looker(judgeMs)
-    await eachOf(fresh, async (found) => void changed.push(this.#keep(await entryOf(found, this.#follow, (act) => look(found.path, act)))), width)
+    await eachOf(
+      fresh,
+      async (found) => void changed.push(this.#keep(await entryOf(found, this.#rankOf(found), this.#follow, (act) => look(found.path, act)))),
+      width,
+    )
     return { changed, removed }
   }
 
@@ -90,6 +94,10 @@ export class Scanner {
     return real !== undefined && isInside(real, this.#roots) ? real : undefined
   }
 
+  #rankOf({ root }: Found): number {
+    return this.#roots.findIndex(({ path }) => path === root)
+  }
+
   #keep(entry: Entry): Entry {
     this.entries.set(entry.path, entry)
     return entry
@@ -97,10 +105,13 @@ export class Scanner {
 }
 
 /** What the headers of a model say. Never throws: what goes wrong is what the entry says. */
-async function entryOf(found: Found, follow: FollowLinks, look: <T>(act: () => Promise<T>) => Promise<T>): Promise<Entry> {
-  const verdict = await look(() => judge(found, follow)).catch((error: Error): Verdict => failed(found.isFolder ? 'diffusers' : 'safetensors', reasonOf('unreadable', '', error.message)))
+async function entryOf(found: Found, rank: number, follow: FollowLinks, look: <T>(act: () => Promise<T>) => Promise<T>): Promise<Entry> {
+  const verdict = await look(() => judge(found, follow)).catch((error: Error): Verdict =>
+    failed(found.isFolder ? 'diffusers' : 'safetensors', reasonOf('unreadable', '', error.message)),
+  )
   const base = {
     ...found,
+    rank,
     bytes: found.files.reduce((sum, { size }) => sum + size, 0),
     modifiedAt: Math.round(Math.max(0, ...found.files.map(({ modifiedMs }) => modifiedMs))),
     identity: null,

@@ -117,7 +117,12 @@ export class Shelf {
   /** Asks for the hashes of the models at these paths. */
   async want(paths: readonly string[]): Promise<void> {
     if (paths.length === 0) return
-    await translatedAll(this.#redis.pipeline().sadd(keys.shelfWanted(this.id), ...paths).pexpire(keys.shelfWanted(this.id), staysMs))
+    await translatedAll(
+      this.#redis
+        .pipeline()
+        .sadd(keys.shelfWanted(this.id), ...paths)
+        .pexpire(keys.shelfWanted(this.id), staysMs),
+    )
   }
 
   wanted(): Promise<string[]> {

@@ -44,7 +44,13 @@ export class FolderWatch {
       watcher?.close()
       this.#watchers.delete(path)
     }
-    for (const path of this.#folderOf.keys()) if (!this.#watchers.has(path)) this.#watchers.set(path, await this.#start(path))
+    for (const path of this.#folderOf.keys()) {
+      if (this.#watchers.has(path)) continue
+      const watcher = await this.#start(path)
+      this.#watchers.set(path, watcher)
+      // What came between the look at it and the start of its watch.
+      if (watcher) this.#note(path)
+    }
   }
 
   async #start(path: string): Promise<FSWatcher | null> {

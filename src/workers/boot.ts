@@ -28,6 +28,8 @@ import { PythonChild } from './python/supervisor.ts'
 const connectMs = 30_000
 /** How long the Python child may take to end by itself, ms. */
 const childGraceMs = 1000
+/** How long a worker that is ready otherwise waits for the first look at its model folders, ms. */
+const lookMs = 5000
 /** How long a leaving worker waits for Redis, ms: without it, leases end by themselves. */
 const farewellMs = 1000
 /** Workers that one CPU can have. */
@@ -110,6 +112,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   })
   closers.push(() => child.stop(childGraceMs))
   const ready = await child.ready()
+  await port.models.looked(lookMs)
 
   const { device, lease } = await takeDevice(redis, host, ready, owner)
   closers.push(async () => {

@@ -79,5 +79,23 @@ it('refuses what cannot be used at submit, by its name, with the words of its ve
     field: 'input.model',
     detail: expect.stringMatching(/git-lfs.*; usable are.*/) as string,
   })
-  expect(await refused('darkroom-tinny')).toMatchObject({ status: 422, code: 'model.unknown', detail: expect.stringMatching(/darkroom-tiny/) as string })
+  expect(await refused('darkroom-tinny')).toMatchObject({
+    status: 422,
+    code: 'model.unknown',
+    detail: expect.stringMatching(/darkroom-tiny/) as string,
+  })
+})
+
+it('holds the model’s own settings to the limits of a request', async () => {
+  const submitted = (more: object) =>
+    farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x', model: 'odd/immense-settings/m', ...more } })
+  const { status, json } = await submitted({})
+  expect({ status, json }).toMatchObject({ status: 422, json: { code: 'api.invalid', field: 'input.width' } })
+  expect((json as { problems: { field: string; message: string }[] }).problems).toContainEqual({
+    field: 'input.steps',
+    message: expect.stringMatching(/own setting of model odd\/immense-settings\/m is 100000/) as string,
+  })
+  const said = await submitted({ width: 64, height: 64, steps: 2 })
+  expect(said.status).toBe(202)
+  expect(await farm.pictures((said.json as { id: string }).id)).toHaveLength(1)
 })

@@ -1,4 +1,4 @@
-/** A farm whose workers have different model folders: who has a model draws it, and what changes in the folders is seen. */
+/** A farm whose workers have different model folders: who has a model draws it, and what changes there is seen. */
 import { mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -31,7 +31,11 @@ const hasIt = (id: string, ...who: ('a' | 'b')[]): Promise<unknown> =>
     return workers?.join() === who.map(worker).toSorted().join() ? workers : undefined
   })
 const workersOf = async (id: string): Promise<Set<string | undefined>> =>
-  new Set((await farm.history(id)).filter(({ type, step }) => type === 'step.started' && step !== 'postprocessing.save').map((event) => event.worker))
+  new Set(
+    (await farm.history(id))
+      .filter(({ type, step }) => type === 'step.started' && step !== 'postprocessing.save')
+      .map((event) => event.worker),
+  )
 /** Waits until a session waits for this. */
 const waits = (id: string, why: RegExp): Promise<unknown> =>
   eventually(`${id} waits for ${String(why)}`, async () => why.test((await farm.get(id)).waiting ?? ''))
@@ -48,7 +52,10 @@ describe('a model that one of two workers has', () => {
   })
 
   it('and that the API’s own host does not have is listed with who has it', async () => {
-    expect(await model('only-b')).toMatchObject({ status: 'usable', where: [{ path: join(folder('b'), 'only-b'), workers: [worker('b')] }] })
+    expect(await model('only-b')).toMatchObject({
+      status: 'usable',
+      where: [{ path: join(folder('b'), 'only-b'), workers: [worker('b')] }],
+    })
     await hasIt('both', 'a', 'b')
   })
 })
@@ -159,4 +166,3 @@ async function writeSparse(path: string, bytes: number): Promise<void> {
   await file.truncate(8 + header.byteLength + bytes)
   await file.close()
 }
-

@@ -1,4 +1,4 @@
-/** What people's model folders look like: layouts that are sound, broken, foreign or hostile, each in a folder of its own. */
+/** What people's model folders look like: layouts that are sound, broken, foreign or hostile, each in its own folder. */
 import { execFileSync } from 'node:child_process'
 import { chmod, link, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
@@ -20,7 +20,7 @@ const pipeline = (changes: Record<string, unknown> = {}): Record<string, unknown
 export interface OddModel {
   /** Also the folder that it lies in. */
   name: string
-  make(folder: string): Promise<void>
+  make: (folder: string) => Promise<void>
   /** Paths below its folder that are listed, with their status and what their `why` says. */
   listed: Record<string, { status: string | string[]; why?: RegExp }>
 }
@@ -31,38 +31,85 @@ const files = (name: string, content: Record<string, unknown>, listed: OddModel[
   listed,
 })
 const faulty = ['broken', 'refused']
-const lfs = 'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n'
+const lfs =
+  'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n'
 const bom = '\uFEFF'
 
 /** Each a kind of its own. `cleanUp` ends what some of them need to be. */
 export const oddModels: readonly OddModel[] = [
-  files('half-copied', { 'm/model_index.json': modelFiles()['model_index.json'], 'm/unet/config.json': modelFiles()['unet/config.json'] }, { m: { status: faulty } }),
+  files(
+    'half-copied',
+    { 'm/model_index.json': modelFiles()['model_index.json'], 'm/unet/config.json': modelFiles()['unet/config.json'] },
+    { m: { status: faulty } },
+  ),
   files('no-index', { ...under('m', pipeline({ 'model_index.json': undefined })) }, { m: { status: faulty, why: /model_index\.json/ } }),
   files('no-vae-config', under('m', pipeline({ 'vae/config.json': undefined })), { m: { status: [...faulty, 'unsupported'], why: /vae/ } }),
-  files('lfs-pointers', under('m', pipeline({ 'unet/diffusion_pytorch_model.safetensors': lfs })), { m: { status: faulty, why: /git-lfs/ } }),
+  files('lfs-pointers', under('m', pipeline({ 'unet/diffusion_pytorch_model.safetensors': lfs })), {
+    m: { status: faulty, why: /git-lfs/ },
+  }),
   files('lfs-index', under('m', pipeline({ 'model_index.json': lfs })), { m: { status: faulty } }),
   files('lfs-file', { 'a.safetensors': lfs }, { 'a.safetensors': { status: 'broken', why: /git-lfs/ } }),
   files('empty-file', { 'a.safetensors': '' }, { 'a.safetensors': { status: 'broken', why: /empty/ } }),
   files('empty-weights', under('m', pipeline({ 'vae/diffusion_pytorch_model.safetensors': '' })), { m: { status: faulty, why: /empty/ } }),
   files('empty-index', under('m', pipeline({ 'model_index.json': '' })), { m: { status: faulty } }),
-  files('bom', under('m', pipeline({ 'unet/config.json': `${bom}${JSON.stringify(modelFiles()['unet/config.json'])}` })), { m: { status: [...faulty, 'unsupported', 'usable'] } }),
-  files('trailing-comma', under('m', pipeline({ 'unet/config.json': '{"sample_size": 16,}' })), { m: { status: [...faulty, 'unsupported'], why: /unet\/config\.json/ } }),
+  files('bom', under('m', pipeline({ 'unet/config.json': `${bom}${JSON.stringify(modelFiles()['unet/config.json'])}` })), {
+    m: { status: [...faulty, 'unsupported', 'usable'] },
+  }),
+  files('trailing-comma', under('m', pipeline({ 'unet/config.json': '{"sample_size": 16,}' })), {
+    m: { status: [...faulty, 'unsupported'], why: /unet\/config\.json/ },
+  }),
   files('index-of-another-type', under('m', pipeline({ 'model_index.json': '[1, 2]' })), { m: { status: faulty } }),
   files('index-null', under('m', pipeline({ 'model_index.json': 'null' })), { m: { status: faulty } }),
-  files('fields-of-another-type', under('m', pipeline({ 'vae/config.json': { block_out_channels: 'many' }, 'unet/config.json': { sample_size: { x: 1 } } })), {
-    m: { status: [...faulty, 'unsupported', 'unknown'] },
-  }),
+  files(
+    'fields-of-another-type',
+    under('m', pipeline({ 'vae/config.json': { block_out_channels: 'many' }, 'unet/config.json': { sample_size: { x: 1 } } })),
+    {
+      m: { status: [...faulty, 'unsupported', 'unknown'] },
+    },
+  ),
   files('index-is-a-folder', { 'm/model_index.json/x': 'x', 'm/unet/config.json': '{}' }, { m: { status: faulty } }),
-  files('part-is-a-file', under('m', { ...pipeline({ 'unet/config.json': undefined, 'unet/diffusion_pytorch_model.safetensors': undefined }), unet: 'x' }), { m: { status: faulty } }),
-  files('web-page', { 'a.safetensors': '<!DOCTYPE html><html><body>Not found</body></html>' }, { 'a.safetensors': { status: 'broken', why: /web page/ } }),
+  files(
+    'part-is-a-file',
+    under('m', { ...pipeline({ 'unet/config.json': undefined, 'unet/diffusion_pytorch_model.safetensors': undefined }), unet: 'x' }),
+    { m: { status: faulty } },
+  ),
+  files(
+    'web-page',
+    { 'a.safetensors': '<!DOCTYPE html><html><body>Not found</body></html>' },
+    { 'a.safetensors': { status: 'broken', why: /web page/ } },
+  ),
   files('cut-off', { 'a.safetensors': safetensors('x').subarray(0, 40) }, { 'a.safetensors': { status: 'broken' } }),
   files('lying-length', { 'a.safetensors': Buffer.from('ffffffffffffff7f7b7d', 'hex') }, { 'a.safetensors': { status: 'broken' } }),
-  files('renamed-pickle', { 'a.safetensors': Buffer.from('80049501000000', 'hex') }, { 'a.safetensors': { status: 'refused', why: /pickle/ } }),
+  files(
+    'renamed-pickle',
+    { 'a.safetensors': Buffer.from('80049501000000', 'hex') },
+    { 'a.safetensors': { status: 'refused', why: /pickle/ } },
+  ),
   files('pickle', { 'a.ckpt': Buffer.from('504b0304', 'hex') }, { 'a.ckpt': { status: 'refused', why: /pickle|zip/ } }),
-  files('download', { 'a.safetensors.part': 'x', 'b.safetensors.crdownload': 'x' }, { 'a.safetensors.part': { status: 'broken', why: /download/ }, 'b.safetensors.crdownload': { status: 'broken' } }),
-  files('leftovers', { '.DS_Store': 'x', 'Thumbs.db': 'x', '._a.safetensors': 'x', '.git/HEAD': 'x', '.cache/huggingface/download/a.safetensors.incomplete': 'x', 'desktop.ini': 'x', 'README.md': 'x' }, {}),
+  files(
+    'download',
+    { 'a.safetensors.part': 'x', 'b.safetensors.crdownload': 'x' },
+    { 'a.safetensors.part': { status: 'broken', why: /download/ }, 'b.safetensors.crdownload': { status: 'broken' } },
+  ),
+  files(
+    'leftovers',
+    {
+      '.DS_Store': 'x',
+      'Thumbs.db': 'x',
+      '._a.safetensors': 'x',
+      '.git/HEAD': 'x',
+      '.cache/huggingface/download/a.safetensors.incomplete': 'x',
+      'desktop.ini': 'x',
+      'README.md': 'x',
+    },
+    {},
+  ),
   files('names', { ['a\nb\u001b[31m.safetensors']: 'x' }, { ['a\nb\u001b[31m.safetensors']: { status: 'broken' } }),
-  files('prototype', { '__proto__.safetensors': '', 'constructor/model_index.json': '{"__proto__": {"a": 1}}' }, { '__proto__.safetensors': { status: 'broken' }, constructor: { status: [...faulty, 'unknown', 'unsupported'] } }),
+  files(
+    'prototype',
+    { '__proto__.safetensors': '', 'constructor/model_index.json': '{"__proto__": {"a": 1}}' },
+    { '__proto__.safetensors': { status: 'broken' }, constructor: { status: [...faulty, 'unknown', 'unsupported'] } },
+  ),
   {
     name: 'pipe',
     make: (folder) => mkdir(folder, { recursive: true }).then(() => void execFileSync('mkfifo', [join(folder, 'a.safetensors')])),
@@ -71,7 +118,10 @@ export const oddModels: readonly OddModel[] = [
   {
     name: 'pipe-in-a-part',
     make: async (folder) => {
-      await writeFiles(folder, under('m', pipeline({ 'unet/diffusion_pytorch_model.safetensors': undefined, 'unet/config.json': undefined })))
+      await writeFiles(
+        folder,
+        under('m', pipeline({ 'unet/diffusion_pytorch_model.safetensors': undefined, 'unet/config.json': undefined })),
+      )
       await mkdir(join(folder, 'm/unet'), { recursive: true })
       for (const file of ['config.json', 'diffusion_pytorch_model.safetensors']) execFileSync('mkfifo', [join(folder, 'm/unet', file)])
     },
@@ -140,13 +190,29 @@ export const oddModels: readonly OddModel[] = [
       await chmod(join(folder, 'closed'), 0)
     },
     // The superuser reads it all the same.
-    listed: process.getuid?.() === 0 ? { 'b.safetensors': { status: 'unknown' } } : { closed: { status: 'broken', why: /cannot be read/ }, 'b.safetensors': { status: 'broken' } },
+    listed:
+      process.getuid?.() === 0
+        ? { 'b.safetensors': { status: 'unknown' } }
+        : { closed: { status: 'broken', why: /cannot be read/ }, 'b.safetensors': { status: 'broken' } },
   },
-  files('another-family', under('m', pipeline({ 'model_index.json': { _class_name: 'StableDiffusionXLPipeline', unet: ['diffusers', 'UNet2DConditionModel'] } })), {
-    m: { status: [...faulty, 'unsupported'] },
-  }),
+  files(
+    'another-family',
+    under('m', pipeline({ 'model_index.json': { _class_name: 'StableDiffusionXLPipeline', unet: ['diffusers', 'UNet2DConditionModel'] } })),
+    {
+      m: { status: [...faulty, 'unsupported'] },
+    },
+  ),
+  files(
+    'immense-settings',
+    under('m', pipeline({ 'manifest.json': { recommended: { width: 65536, height: 65536, steps: 100_000 } } })),
+    { m: { status: 'usable' } },
+  ),
   files('faulty-manifest', under('m', pipeline({ 'manifest.json': `${bom}{"recommended": 3,}` })), { m: { status: 'usable' } }),
-  files('foreign-recommendations', under('m', pipeline({ 'manifest.json': { recommended: { width: 'wide', steps: -3, sampler: 7 }, vocabulary: [1] } })), { m: { status: 'usable' } }),
+  files(
+    'foreign-recommendations',
+    under('m', pipeline({ 'manifest.json': { recommended: { width: 'wide', steps: -3, sampler: 7 }, vocabulary: [1] } })),
+    { m: { status: 'usable' } },
+  ),
   {
     name: 'hub-cache',
     make: async (folder) => {
@@ -165,7 +231,10 @@ export const oddModels: readonly OddModel[] = [
   {
     name: 'link-inside',
     make: async (folder) => {
-      await writeFiles(folder, under('store/m', pipeline({ 'vae/config.json': { ...(modelFiles()['vae/config.json'] as object), note: 'another' } })))
+      await writeFiles(
+        folder,
+        under('store/m', pipeline({ 'vae/config.json': { ...(modelFiles()['vae/config.json'] as object), note: 'another' } })),
+      )
       await symlink('store/m', join(folder, 'linked'))
     },
     listed: { 'store/m': { status: 'usable' }, linked: { status: 'usable' } },

@@ -1,5 +1,6 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
+import { ModelName } from '../../domains/values.ts'
 import { apiError } from '../../errors.ts'
 import type { Listed } from '../../models/listing.ts'
 import { kinds, knownFamilies } from '../../models/verdict.ts'
@@ -37,7 +38,9 @@ const get = createRoute({
   ...keyed,
   middleware: needs('read'),
   request: {
-    params: z.object({ model: z.string().max(1000).meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }) }),
+    params: z.object({
+      model: ModelName.meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }),
+    }),
     query: noQuery,
   },
   responses: { 200: json('The model; of several kinds with one name the one that draws', ModelView), ...problems(404) },
@@ -100,7 +103,10 @@ export function modelRoutes({ engine }: ApiParts): App {
     .openapi(get, async (c) => {
       const { model } = c.req.valid('param')
       const [found] = await models.find(model)
-      if (!found) throw apiError('not_found', `there is no model ${JSON.stringify(model.slice(0, 200))}`, { remedy: 'GET /v1/models lists all models.' })
+      if (!found)
+        throw apiError('not_found', `there is no model ${JSON.stringify(model.slice(0, 200))}`, {
+          remedy: 'GET /v1/models lists all models.',
+        })
       return c.json(presentModel(found, await engine.workers()), 200)
     })
     .openapi(rescan, async (c) => c.json({ shelves: await models.rescan() }, 200))

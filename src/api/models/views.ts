@@ -3,7 +3,19 @@ import { z } from 'zod'
 import type { WorkerRecord } from '../../farm/record.ts'
 import type { Listed } from '../../models/listing.ts'
 import type { ShelfRecord } from '../../models/shelf.ts'
-import { Component, Figures, formats, kinds, knownFamilies, Metadata, precisions, Quantisation, Reason, stateOf, variants } from '../../models/verdict.ts'
+import {
+  Component,
+  Figures,
+  formats,
+  kinds,
+  knownFamilies,
+  Metadata,
+  precisions,
+  Quantisation,
+  Reason,
+  stateOf,
+  variants,
+} from '../../models/verdict.ts'
 import { iso, isoOrNull, orNull, Time } from '../view.ts'
 
 export const modelStatuses = ['usable', 'unsupported', 'unknown', 'refused', 'broken'] as const

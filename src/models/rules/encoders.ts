@@ -124,19 +124,17 @@ const towers: readonly [architecture: string, hidden: number, layers: number][] 
 ]
 export const visionRows: readonly Row[] = towers.flatMap(([architecture, hidden, layers]): Row[] => [
   // Later versions of transformers leave the prefix out.
-  ...['vision_model.', ''].map(
-    (prefix): Row => ({
-      kind: 'clip-vision',
-      architecture,
-      dialect: 'transformers',
-      has: {
-        [`${prefix}embeddings.patch_embedding.weight`]: [hidden, 3, any, any],
-        [`${prefix}encoder.layers.${layers - 1}.layer_norm1.weight`]: [hidden],
-      },
-      lacks: ['text_model.encoder.layers.0.mlp.fc1.weight', `${prefix}encoder.layers.${layers}.layer_norm1.weight`, 'classifier.weight'],
-      figures: { hiddenSize: hidden, layers },
-    }),
-  ),
+  ...['vision_model.', ''].map((prefix): Row => ({
+    kind: 'clip-vision',
+    architecture,
+    dialect: 'transformers',
+    has: {
+      [`${prefix}embeddings.patch_embedding.weight`]: [hidden, 3, any, any],
+      [`${prefix}encoder.layers.${layers - 1}.layer_norm1.weight`]: [hidden],
+    },
+    lacks: ['text_model.encoder.layers.0.mlp.fc1.weight', `${prefix}encoder.layers.${layers}.layer_norm1.weight`, 'classifier.weight'],
+    figures: { hiddenSize: hidden, layers },
+  })),
   {
     kind: 'clip-vision',
     architecture,

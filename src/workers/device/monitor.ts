@@ -35,7 +35,7 @@ export interface MonitorOptions {
   ready: Ready
   child: PythonChild
   /** Families of models that are here. */
-  families(): string[]
+  families: () => string[]
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   log: Logger
   /** Whether a step runs on the device. */
