@@ -122,6 +122,7 @@ async function fill(bench: Bench, size: number): Promise<Subject['bytes']> {
       fields,
       effects: { closed: [], steps: [], sessions: [], timers, parked: record['parked'] ?? '' },
       reserve: Number(record['reserve']),
+      end: undefined,
     })
     return id
   }

@@ -49,7 +49,7 @@ async function finishOne(farm: Farm): Promise<Remains> {
   const known = new Set([keys.session(id), keys.history(id), keys.references(id), ...indexes, keys.index(0, 'tag', 'often')])
   for (const sha256 of references) known.add(keys.named(0, sha256))
   // What open sessions may still need is counted for all of them together, and this one has ended.
-  known.add(keys.reserved(0))
+  known.add(keys.reserved(0)).add(keys.clock(0))
   const left = (await farm.eye.keys('darkroom:{s0}:*')).filter((key) => !known.has(key))
   if (left.length > 0) throw new Error(`void: a finished session leaves ${left.join(', ')} too`)
   return { id, createdAt: Number(session['createdAt']), session, history, references, indexes }

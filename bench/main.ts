@@ -12,10 +12,10 @@ import { hop } from './hop.ts'
 import { list } from './list.ts'
 import { describeMachine, isBusy } from './machine.ts'
 import { models } from './models.ts'
-import { recovery } from './recovery.ts'
+import { childRecovery, recovery } from './recovery.ts'
 import { submit } from './submit.ts'
 
-const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, models, growth, device]
+const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, models, growth, device, childRecovery]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 

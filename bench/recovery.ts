@@ -1,14 +1,22 @@
 /**
  * `worker.recoveryS`, `worker.recoveryMaxS`: from SIGKILL of a worker in the middle of denoise until another worker has
  * the step.
+ *
+ * `worker.childRecoveryS`, `worker.childRecoveryMaxS`: from SIGKILL of the product's own Python child, in the middle of
+ * denoise on the only worker there is, until its replacement has done a call. Its spare takes the place; what it takes
+ * without one is said on the way.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { productTimes } from '../src/engine/times.ts'
 import { startFarm } from '../test/support/farm.ts'
+import { eventually } from '../test/support/wait.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { median, quantile, range } from './statistics.ts'
 
 const kills = 5
+const childKillCount = 3
+/** How long one import of torch may take on a busy machine, ms. */
+const childPatienceMs = 120_000
 
 export const recovery: Benchmark = {
   figures: ['worker.recoveryS', 'worker.recoveryMaxS'],
@@ -37,6 +45,46 @@ export const recovery: Benchmark = {
     return [
       figure('worker.recoveryS', median(seconds), 's', { atMost: 10 }),
       figure('worker.recoveryMaxS', quantile(seconds, 1), 's', { atMost: 10 }),
+    ]
+  },
+}
+
+async function childKills(settings: Record<string, string>, hasSpare: boolean): Promise<number[]> {
+  await using farm = await startFarm({ times: productTimes, real: true, settings })
+  const seconds: number[] = []
+  for (let i = 0; i < childKillCount; i++) {
+    await eventually(
+      'a child, and its spare',
+      async () => {
+        const [record] = await farm.records()
+        return record !== undefined && record.childPid !== null && (record.sparePid !== null) === hasSpare
+      },
+      childPatienceMs,
+    )
+    const id = await farm.submit({ steps: 200, seed: i, width: 128, height: 128 })
+    await farm.untilCall(id, 3)
+    const [record] = await farm.records()
+    const killedAt = performance.now()
+    process.kill(record?.childPid ?? 0, 'SIGKILL')
+    const again = await farm.event(id, 'step.started', 'inference.denoise', 2, childPatienceMs)
+    await farm.untilCall(id, (again['checkpoint'] as { call: number }).call + 1, childPatienceMs)
+    seconds.push((performance.now() - killedAt) / 1000)
+    await farm.control(id, 'cancel')
+  }
+  return seconds
+}
+
+export const childRecovery: Benchmark = {
+  figures: ['worker.childRecoveryS', 'worker.childRecoveryMaxS'],
+  isLong: true,
+  async measure(say) {
+    const without = await childKills({ DARKROOM_SPARE_MB: '0' }, false)
+    say(`${childKillCount} kills without a spare, ${range(without)} s: ${without.map((s) => s.toFixed(1)).join(' ')}`)
+    const seconds = await childKills({ DARKROOM_SPARE_MB: '1' }, true)
+    say(`${childKillCount} kills with a spare, ${range(seconds)} s: ${seconds.map((s) => s.toFixed(1)).join(' ')}`)
+    return [
+      figure('worker.childRecoveryS', median(seconds), 's', { atMost: 10 }),
+      figure('worker.childRecoveryMaxS', quantile(seconds, 1), 's', { atMost: 10 }),
     ]
   },
 }

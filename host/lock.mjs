@@ -1,15 +1,24 @@
 /**
- * One holder at a time, and a place for sockets. The lock is a listening socket: it ends with its holder, however that
- * dies. On Linux it is an abstract one, which leaves no file behind; elsewhere a file that a dead holder leaves is
- * taken over.
+ * One holder at a time among the processes of this user, and a word with it. The lock is a listening socket in a folder
+ * of the user's own, so it ends with its holder, however that dies. It does not reach into other containers: what must
+ * hold there as well is a locked file (src/held-file.ts).
+ *
+ * Every contender listens on a socket of its own, whose name is never used again, and then looks at those of the
+ * others. Whoever looks later sees the other, so two never hold at once; of two that still look, the smaller name goes
+ * first.
  */
-import { createHash } from 'node:crypto'
-import { lstatSync, mkdirSync, realpathSync, rmSync } from 'node:fs'
+import { createHash, randomUUID } from 'node:crypto'
+import { existsSync, readdirSync, realpathSync, renameSync, rmSync, rmdirSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { basename, dirname, join, resolve } from 'node:path'
+import { isOwnFolder, ownFolder, uid } from './own-folder.mjs'
 
 /** A Unix socket's address has room for 108 bytes on Linux and 104 on macOS, the last one a zero. */
 const longestPath = 103
+/** How long a holder may take to answer, ms. */
+const answerMs = 2000
+/** Between two looks at another contender, ms. */
+const lookMs = 20
 
 /** @param {string} path @returns {string} without links, also where its last parts do not exist yet */
 function realPath(path) {
@@ -28,51 +37,81 @@ const hashOf = (folder) =>
     .digest('hex')
     .slice(0, 12)
 
-const uid = process.getuid?.() ?? 0
+/**
+ * Where the sockets that belong to `folder` may be: `darkroom-<hash>` in the runtime folder, whether the environment
+ * names it or not, else `/tmp/darkroom-<uid>-<hash>`.
+ * @param {string} folder @returns {string[]} the preferred one first
+ */
+function socketFolders(folder) {
+  const runtime = [process.env['XDG_RUNTIME_DIR'], `/run/user/${uid}`].filter((base) => base !== undefined && base !== '')
+  const wished = [...new Set(runtime.map((base) => join(base ?? '', `darkroom-${hashOf(folder)}`)))]
+  const short = wished.filter((path) => Buffer.byteLength(join(path, `${randomUUID()}.sock`)) <= longestPath)
+  return [...short, join('/tmp', `darkroom-${uid}-${hashOf(folder)}`)]
+}
 
 /**
- * Folder for the sockets that belong to `folder`, made with mode 0700: `$XDG_RUNTIME_DIR/darkroom-<hash>` or
- * `/tmp/darkroom-<uid>-<hash>`.
+ * The folder for the sockets that belong to `folder`, made with mode 0700.
  * @param {string} folder
- * @throws Error when the folder belongs to another user
+ * @throws BadPlace when somebody else made it, or others may open it
  */
 export function socketFolder(folder) {
-  const base = process.env['XDG_RUNTIME_DIR']
-  const short = join('/tmp', `darkroom-${uid}-${hashOf(folder)}`)
-  const wished = base ? join(base, `darkroom-${hashOf(folder)}`) : short
-  let path = Buffer.byteLength(join(wished, 'redis.sock')) <= longestPath ? wished : short
-  try {
-    mkdirSync(path, { recursive: path === short, mode: 0o700 })
-  } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'EEXIST') {
-      // A runtime folder that is named but not there, as after `su`.
-      path = short
-      mkdirSync(path, { recursive: true, mode: 0o700 })
+  const places = socketFolders(folder)
+  for (const place of places.slice(0, -1)) {
+    try {
+      return ownFolder(place)
+    } catch (error) {
+      // A runtime folder that is named but not there, as after `su`, or that is another user's.
+      if (!['ENOENT', 'EACCES', 'EPERM', 'EROFS'].includes(/** @type {NodeJS.ErrnoException} */ (error).code ?? '')) throw error
     }
   }
-  const found = lstatSync(path)
-  if (!found.isDirectory() || found.uid !== uid || (found.mode & 0o077) !== 0) {
-    throw new Error(`${path} must be a folder of this user's own with mode 0700; remove it and try again`)
-  }
-  return path
-}
-
-/** @param {string} folder @param {string} purpose */
-function addressOf(folder, purpose) {
-  if (process.platform === 'linux') return `\0darkroom-${uid}-${purpose}-${hashOf(folder)}`
-  return join(socketFolder(folder), `${purpose}.lock`)
+  return ownFolder(places.at(-1) ?? '')
 }
 
 /**
- * What the holder says about itself, or undefined when the lock is free.
+ * The sockets that contend for a lock, wherever they are.
  * @param {string} folder @param {string} purpose
- * @returns {Promise<Record<string, unknown> | undefined>}
+ * @throws BadPlace
  */
-export function askHolder(folder, purpose) {
+const contenders = (folder, purpose) =>
+  socketFolders(folder)
+    .filter((place) => isThere(place))
+    .flatMap((place) =>
+      namesIn(place)
+        .filter((name) => name.startsWith(`${hashOf(purpose)}.`))
+        .map((name) => join(place, name)),
+    )
+
+/** @param {string} place @returns {string[]} empty when its last user has just removed it */
+function namesIn(place) {
+  try {
+    return readdirSync(place)
+  } catch {
+    return []
+  }
+}
+
+/** @param {string} place @throws BadPlace */
+function isThere(place) {
+  try {
+    return isOwnFolder(place)
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code === 'EACCES') return false
+    throw error
+  }
+}
+
+/** @typedef {{ holds: boolean } & Record<string, unknown>} Answer */
+
+/**
+ * What the process behind a socket says, or undefined when there is none. One that does not answer holds the lock: it
+ * may be stopped.
+ * @param {string} path @returns {Promise<Answer | undefined>}
+ */
+function ask(path) {
   return new Promise((settle) => {
-    const socket = connect(addressOf(folder, purpose))
+    const socket = connect(path)
     let text = ''
-    const timer = setTimeout(() => socket.destroy(), 2000)
+    const timer = setTimeout(() => socket.destroy(), answerMs)
     socket.setEncoding('utf8')
     socket.on('data', (chunk) => {
       text += chunk
@@ -87,36 +126,88 @@ export function askHolder(folder, purpose) {
       try {
         settle(JSON.parse(text))
       } catch {
-        settle({})
+        settle({ holds: true })
       }
     })
   })
 }
 
 /**
- * Takes the lock `purpose` of a folder, or says who has it. `info()` is what others are told.
+ * What the holder says about itself, or undefined when the lock is free.
+ * @param {string} folder @param {string} purpose
+ * @returns {Promise<Record<string, unknown> | undefined>}
+ * @throws BadPlace when somebody else could have put a holder there
+ */
+export async function askHolder(folder, purpose) {
+  for (const path of contenders(folder, purpose)) {
+    const answer = await ask(path)
+    if (answer?.holds) return answer
+  }
+  return undefined
+}
+
+/**
+ * Takes the lock `purpose` of a folder, or says who has it. `info()` is what others are told; whoever may open the
+ * socket hears it, so it names no secret.
  * @param {string} folder @param {string} purpose @param {() => Record<string, unknown>} [info]
  * @returns {Promise<{ release: () => Promise<void> } | { heldBy: Record<string, unknown> }>}
+ * @throws BadPlace
  */
 export async function takeLock(folder, purpose, info = () => ({})) {
-  const address = addressOf(folder, purpose)
-  for (let attempt = 0; ; attempt++) {
-    const server = createServer((socket) => {
-      socket.on('error', () => {})
-      socket.end(`${JSON.stringify({ pid: process.pid, ...info() })}\n`)
+  const place = socketFolder(folder)
+  const own = join(place, `${hashOf(purpose)}.${randomUUID().slice(0, 8)}`)
+  let holds = false
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.end(`${JSON.stringify({ pid: process.pid, ...info(), holds })}\n`)
+  })
+  server.unref()
+  // A socket that is bound but does not listen yet looks dead: it gets its name when it listens.
+  const part = join(place, `part-${randomUUID().slice(0, 8)}`)
+  try {
+    await new Promise((settle, fail) => {
+      server.once('error', fail)
+      server.listen(part, () => settle(undefined))
     })
-    server.unref()
-    const taken = await new Promise((settle, fail) => {
-      server.once('error', (/** @type {NodeJS.ErrnoException} */ error) => (error.code === 'EADDRINUSE' ? settle(false) : fail(error)))
-      server.listen(address, () => settle(true))
-    })
-    if (taken) return { release: () => new Promise((done) => server.close(() => done())) }
-    const heldBy = await askHolder(folder, purpose)
-    if (heldBy) return { heldBy }
-    // Its holder has just let go; where the lock is a file, it may have died and left it.
-    if (attempt > 20) throw new Error(`the lock ${JSON.stringify(address)} can neither be taken nor asked`)
-    if (!address.startsWith('\0')) rmSync(address, { force: true })
+    renameSync(part, own)
+  } catch (error) {
+    server.close()
+    // The last user of the folder has just removed it.
+    if (!existsSync(place)) return takeLock(folder, purpose, info)
+    throw error
   }
+  const release = () =>
+    new Promise((/** @type {(value: void) => void} */ done) => {
+      rmSync(own, { force: true })
+      try {
+        rmdirSync(place)
+      } catch {
+        // Others have sockets in it.
+      }
+      server.close(() => done())
+    })
+  try {
+    for (const path of contenders(folder, purpose)) {
+      while (path !== own) {
+        const other = await ask(path)
+        if (other?.holds || (other && path < own)) {
+          await release()
+          // The other one has not won yet either: who asks again hears of the holder.
+          return other.holds ? { heldBy: other } : await takeLock(folder, purpose, info)
+        }
+        if (!other) {
+          rmSync(path, { force: true })
+          break
+        }
+        await new Promise((resume) => setTimeout(resume, lookMs))
+      }
+    }
+  } catch (error) {
+    await release()
+    throw error
+  }
+  holds = true
+  return { release }
 }
 
 /**

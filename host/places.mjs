@@ -50,6 +50,21 @@ export function isInstalled(root) {
  */
 
 /**
+ * @typedef {object} Pin
+ * @property {string} name `torch==2.13.0`
+ * @property {string} line that, and the SHA-256 of each of its wheels, as pip reads it
+ */
+
+/** @param {string} text of a lock file @returns {Pin[]} */
+export const pinsIn = (text) =>
+  text
+    .replaceAll(/\\\n\s*/g, ' ')
+    .split('\n')
+    .map((line) => line.replace(/#.*/, '').trim())
+    .filter(Boolean)
+    .map((line) => ({ name: line.split(' ')[0] ?? '', line }))
+
+/**
  * The folder of the Python environment that a lock file pins, `<home>/python/<flavour>-<hash of the lock>`, and what
  * lies in it.
  * @param {Environment} choice
@@ -59,10 +74,8 @@ export function environmentOf({ home, gpu = false, lock = join(root, 'python', '
   const flavour = gpu ? 'gpu' : 'cpu'
   const key = createHash('sha256').update(`${process.platform} ${process.arch} ${flavour}\n${text}`).digest('hex').slice(0, 12)
   const folder = join(home, 'python', `${flavour}-${key}`)
-  const pins = text
-    .split('\n')
-    .map((line) => line.replace(/#.*/, '').trim())
-    .filter(Boolean)
+  const [common = '', gpuOnly = ''] = text.split(/^# What the GPU build .*$/m)
+  const pins = [...pinsIn(common), ...(gpu && process.platform === 'linux' ? pinsIn(gpuOnly) : [])]
   return { folder, pins, interpreter: join(folder, 'bin', 'python'), mark: join(folder, 'complete.json'), log: `${folder}.log` }
 }
 

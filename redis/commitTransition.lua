@@ -125,7 +125,7 @@ else
     status = 'running'
     setStatus('queued', status)
     set[#set + 1] = 'startedAt'
-    set[#set + 1] = now
+    set[#set + 1] = wall
   end
 end
 redis.call('HSET', S, unpack(set))

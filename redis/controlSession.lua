@@ -37,7 +37,8 @@ if verb == 'pause' then
     if effect[2] == 'timer' then
       local due = redis.call('ZSCORE', B .. 'timers', member)
       if due then
-        redis.call('HSET', S, 'left:' .. effect[1], math.max(0, due - now))
+        -- One that was claimed is due, whatever its claim lasts.
+        redis.call('HSET', S, 'left:' .. effect[1], due % 1 == 0 and math.max(0, due - now) or 0)
         redis.call('ZREM', B .. 'timers', member)
       end
     elseif isChild(effect[2]) then
@@ -63,7 +64,7 @@ for _, effect in ipairs(openEffects()) do
     local left = redis.call('HGET', S, 'left:' .. effect[1])
     if left then
       redis.call('ZADD', B .. 'timers', now + left, memberOf(effect[1]))
-      if effect[1] == 'deadline' then redis.call('HSET', S, 'deadlineAt', now + left) end
+      if effect[1] == 'deadline' then redis.call('HSET', S, 'deadlineAt', wall + left) end
       redis.call('HDEL', S, 'left:' .. effect[1])
     end
   elseif isChild(effect[2]) then

@@ -5,16 +5,16 @@
 --   record, seconds
 -- ARGV[4] deadline, ms from now ('' without one)   ARGV[5] first history entry, without braces and time
 -- ARGV[6] references to copy from (session id of the same shard, or '')
--- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] status it is created with: '' | failed |
---   cancelled   ARGV[9] its error, JSON
+-- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] '' | succeeded | failed | cancelled: it has ended
+--   when it is made   ARGV[9] its output or error, JSON ('' for neither)
 -- ARGV[10] history entry of that end, without braces and time
 -- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
 --   then opened effects
 -- ARGV last  bytes that its history may need until it ends
--- Returns {'created', now} | {'exists', session id, SHA-256 of its body} | {'gone'}: the session to copy references
---   from was deleted
+-- Returns {'created', when, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256
+--   of its body} | {'gone'}: the session to copy references from was deleted
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local parked, outcome, error, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local parked, outcome, result, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local status = parked == '' and 'queued' or 'running'
 if idempotency ~= '' then
   local known = redis.call('HMGET', idempotency, 'session', 'body')
@@ -23,12 +23,12 @@ end
 if redis.call('EXISTS', S) == 1 then return { 'exists', sid, bodySha } end
 if copied ~= '' and redis.call('EXISTS', B .. 'session:' .. copied) == 0 then return { 'gone' } end
 
-local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', now, 'inboxed', 0 }
-redis.call('ZADD', B .. 'index:all', now, sid)
-redis.call('ZADD', B .. 'index:status:' .. status, now, sid)
+local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', wall, 'inboxed', 0 }
+redis.call('ZADD', B .. 'index:all', wall, sid)
+redis.call('ZADD', B .. 'index:status:' .. status, wall, sid)
 local i = 12
 for _ = 1, tonumber(ARGV[11]) do
-  redis.call('ZADD', B .. 'index:' .. ARGV[i], now, sid)
+  redis.call('ZADD', B .. 'index:' .. ARGV[i], wall, sid)
   i = i + 1
 end
 local fields = tonumber(ARGV[i])
@@ -43,11 +43,11 @@ set[#set + 1] = 'reserve'
 set[#set + 1] = ARGV[i]
 redis.call('INCRBY', B .. 'reserved', ARGV[i])
 if parked ~= '' then
-  for _, value in ipairs({ 'parked', parked, 'startedAt', now }) do set[#set + 1] = value end
+  for _, value in ipairs({ 'parked', parked, 'startedAt', wall }) do set[#set + 1] = value end
 end
 if deadline ~= '' then
   set[#set + 1] = 'deadlineAt'
-  set[#set + 1] = now + deadline
+  set[#set + 1] = wall + deadline
   set[#set + 1] = 'open:deadline'
   set[#set + 1] = 'timer'
   redis.call('ZADD', B .. 'timers', now + deadline, memberOf('deadline'))
@@ -62,5 +62,9 @@ if idempotency ~= '' then
   redis.call('EXPIRE', idempotency, ttl)
 end
 record(entry)
-if outcome ~= '' then finish(status, outcome, error ~= '' and 'error' or '', error, last) end
-return { 'created', now }
+local told
+if outcome ~= '' then
+  local field = result ~= '' and (outcome == 'failed' and 'error' or 'output') or ''
+  told = finish(status, outcome, field, result, last)
+end
+return { 'created', wall, told and 'parent' or '' }

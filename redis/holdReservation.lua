@@ -9,10 +9,8 @@ local text = redis.call('HGET', all, owner)
 redis.call('HDEL', all, owner)
 if not text then return { 'lost' } end
 if ms == 0 then return { 'ok' } end
-local clock = redis.call('TIME')
 local entry = cjson.decode(text)
-entry['until'] = clock[1] * 1000 + math.floor(clock[2] / 1000) + ms
-local left = redis.call('PTTL', all)
+entry['until'] = farmTime(string.match(all, '^.-}:')) + ms
 redis.call('HSET', all, owner, cjson.encode(entry))
-redis.call('PEXPIRE', all, math.max(left, ms))
+redis.call('EXPIRE', all, 86400) -- of a device that is gone for good
 return { 'ok' }

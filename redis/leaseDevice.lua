@@ -4,6 +4,10 @@
 -- Returns {'ok'} | {'taken', owner}
 local lease, owner, ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local holder = redis.call('GET', lease)
-if holder and holder ~= owner then return { 'taken', holder } end
+if holder and holder ~= owner then
+  -- More is left of it than anybody is ever given: the clock was set back, and it counts from now.
+  if redis.call('PTTL', lease) > ms and ms > 0 then redis.call('PEXPIRE', lease, ms) end
+  return { 'taken', holder }
+end
 if ms == 0 then redis.call('DEL', lease) else redis.call('SET', lease, owner, 'PX', ms) end
 return { 'ok' }

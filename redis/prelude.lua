@@ -5,6 +5,7 @@
 -- Session hash: status version desired workflow input snapshot … and
 --   `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect
 --   `left:<suffix>` = milliseconds left of a timer that pause took out of its due list
+--   `createdAt`, `startedAt`, `endedAt`, `deadlineAt` as the wall clock had it; all other times are clock.lua's
 --   `seen:<event id>` for outside events already applied
 --   `parked` = what it waits for while no step is open
 --   `exact`, `strict` = 1 for what its workflow promises of it
@@ -17,8 +18,7 @@
 --   `avoid` = the worker that its last attempt failed on
 local S = KEYS[1]
 local B, sid = string.match(S, '^(.-:)session:(.+)$')
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now, wall = farmTime(B)
 
 local function stepOf(suffix) return B .. 'step:' .. sid .. '.' .. suffix end
 local function memberOf(suffix) return sid .. '.' .. suffix end
@@ -26,7 +26,7 @@ local function memberOf(suffix) return sid .. '.' .. suffix end
 -- Appends one history entry (a JSON object without its braces and time) and wakes who watches. Returns the history's
 -- length.
 local function record(fragment)
-  local length = redis.call('RPUSH', B .. 'history:' .. sid, '{"at":' .. now .. ',' .. fragment .. '}')
+  local length = redis.call('RPUSH', B .. 'history:' .. sid, '{"at":' .. wall .. ',' .. fragment .. '}')
   redis.call('PUBLISH', B .. 'events:' .. sid, '')
   return length
 end
@@ -79,7 +79,7 @@ local function finish(from, status, field, json, fragment)
   if reserve then redis.call('DECRBY', B .. 'reserved', reserve) end
   redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
   redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)
-  redis.call('HSET', S, 'endedAt', now, 'inboxed', 0)
+  redis.call('HSET', S, 'endedAt', wall, 'inboxed', 0)
   if field ~= '' then redis.call('HSET', S, field, json) end
   setStatus(from, status)
   redis.call('ZADD', B .. 'index:ended', now, sid)
@@ -168,7 +168,13 @@ end
 local function keepCheckpoint(suffix, sha, json)
   local step = stepOf(suffix)
   local known = redis.call('HMGET', step, 'checkpoint', 'checkpointBefore')
-  if known[1] and cjson.decode(known[1]).sha256 == sha then return end
+  local newest = known[1] and cjson.decode(known[1])
+  if newest and newest.sha256 == sha then return end
+  -- Of one call one is kept: two would leave no other call to fall back to.
+  if newest and newest.call == cjson.decode(json).call then
+    redis.call('SREM', B .. 'scratch:' .. sid, newest.sha256)
+    known = {}
+  end
   if known[2] then redis.call('SREM', B .. 'scratch:' .. sid, cjson.decode(known[2]).sha256) end
   if known[1] then redis.call('HSET', step, 'checkpointBefore', known[1]) end
   redis.call('HSET', step, 'checkpoint', json, 'expiries', 0)

@@ -9,12 +9,11 @@
 -- Returns {'reserved', until} | {'waits', slots free, bytes free, how many go first} | {'exhausted', slots free, bytes
 --   free}: more than there is
 local all, owner = KEYS[1], ARGV[1]
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now = farmTime(string.match(all, '^.-}:'))
 local slotsThere, bytesThere = tonumber(ARGV[8]), tonumber(ARGV[9]) or math.huge
 local need = { worker = ARGV[7], slots = tonumber(ARGV[2]), bytes = tonumber(ARGV[3]), model = ARGV[4], modelBytes = tonumber(ARGV[5]), priority = tonumber(ARGV[6]) }
 
-local held, line, mine, last = {}, {}, nil, now
+local held, line, mine = {}, {}, nil
 local known = redis.call('HGETALL', all)
 -- A full Redis takes what follows after a write that needs no memory.
 redis.call('HDEL', all, owner)
@@ -26,7 +25,6 @@ for i = 1, #known, 2 do
   elseif entry.owner == owner then
     mine = entry
   else
-    last = math.max(last, entry['until'])
     table.insert(entry.waits and line or held, entry)
   end
 end
@@ -50,7 +48,7 @@ end
 local function keep(waits, ms)
   need.since, need.waits, need['until'] = mine and mine.since or now, waits, now + ms
   redis.call('HSET', all, owner, cjson.encode(need))
-  redis.call('PEXPIREAT', all, math.max(last, now + ms))
+  redis.call('EXPIRE', all, 86400) -- of a device that is gone for good
   return now + ms
 end
 

@@ -6,7 +6,7 @@
 -- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
 -- ARGV[6] exactness key of the worker ('' for a step that draws nothing)   ARGV[7] lease, ms
 -- Returns {'taken', `epoch version tries resourceTries priority of the session`, snapshot, workflow, checkpoint, the
---   one before: none where there is none} | {'leased', until} | {'early', not before} | {'paused'} | {'closed'} |
+--   one before: none where there is none} | {'leased', ms left} | {'early', ms left} | {'paused'} | {'closed'} |
 --   {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority')
@@ -24,8 +24,8 @@ end
 if state == 'leased' and step[3] == attempt then return answer(step[6]) end
 if status == 'paused' or status == 'pausing' then return { 'paused' } end
 if step[2] ~= dispatch then return { 'stale' } end
-if state == 'leased' then return { 'leased', math.max(tonumber(step[4]), now + 1000) } end
-if step[5] and tonumber(step[5]) > now then return { 'early', step[5] } end
+if state == 'leased' then return { 'leased', math.max(tonumber(step[4]) - now, 1000) } end
+if step[5] and tonumber(step[5]) > now then return { 'early', step[5] - now } end
 local pins = step[12] == 'gpu' and session[6] == '1' and exactness ~= ''
 if pins and session[4] and session[4] ~= exactness then
   redis.call('HINCRBY', key, 'dispatch', 1)
@@ -40,7 +40,7 @@ redis.call('ZADD', B .. 'leases', untilMs, memberOf(suffix))
 redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
 if status == 'queued' then
   setStatus('queued', 'running')
-  redis.call('HSET', S, 'startedAt', now)
+  redis.call('HSET', S, 'startedAt', wall)
 end
 if pins then redis.call('HSET', S, 'exactnessKey', exactness, 'lastWorker', worker) end
 if session[5] then redis.call('HDEL', S, 'waiting', 'nowhereSince') end

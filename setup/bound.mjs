@@ -4,13 +4,14 @@ import { closeSync, openSync, writeFileSync } from 'node:fs'
 
 /**
  * The environment of a Python that installs: what would send packages elsewhere stays out, and unpacking happens beside
- * the target, because /tmp may be small.
+ * the target, because /tmp may be small. Such a Python is started with `-I`: whatever lies in the folder that set-up is
+ * started in is not imported.
  * @param {string} temp
  * @returns {NodeJS.ProcessEnv}
  */
 export function pythonEnvironment(temp) {
   const { PYTHONHOME: _home, PYTHONPATH: _path, PIP_TARGET: _target, PIP_PREFIX: _prefix, VIRTUAL_ENV: _venv, ...rest } = process.env
-  return { ...rest, TMPDIR: temp, PIP_USER: '0', PYTHONUNBUFFERED: '1', PYTHONDONTWRITEBYTECODE: '' }
+  return { ...rest, TMPDIR: temp, PIP_USER: '0', PYTHONSAFEPATH: '1' }
 }
 
 /**

@@ -1,5 +1,14 @@
+import { BadPlace } from '../host/own-folder.mjs'
+
 /** Why set-up cannot go on, in a sentence for its user: shown without a stack. */
 export class SetupFailure extends Error {}
+
+/**
+ * What is shown of an error that ends set-up: a sentence where it is one for the user, else all of it.
+ * @param {any} error @returns {string}
+ */
+export const wordsOf = (error) =>
+  error instanceof SetupFailure || error instanceof BadPlace ? error.message : String(error?.stack ?? error)
 
 /** @param {string} sentence */
 export const failure = (sentence) => new SetupFailure(sentence)

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { homeFolder, root, shown } from '../host/home.mjs'
-import { SetupFailure, failure } from './failure.mjs'
+import { failure, wordsOf } from './failure.mjs'
 import { ensureNative, ensureNativeTests, noCompiler, testFolder } from './native/build.mjs'
 import { packForGpu } from './native/gpu.mjs'
 import { buildForWindows } from './native/windows.mjs'
@@ -66,6 +66,6 @@ async function main() {
 }
 
 main().catch((error) => {
-  process.stderr.write(error instanceof SetupFailure ? `\n${error.message}\n` : `\n${error?.stack ?? error}\n`)
+  process.stderr.write(`\n${wordsOf(error)}\n`)
   process.exitCode = 1
 })

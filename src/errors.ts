@@ -105,8 +105,26 @@ export class DarkroomError extends Error {
   }
 }
 
-/** The thrown value as a DarkroomError, with the code `fallback` when it is not one already. */
-export function ensureError(thrown: unknown, fallback: string): DarkroomError {
+export const diskError = defineErrors('disk', {
+  full: {
+    class: 'resource',
+    remedy: 'Free space on the disk that is named above, or enlarge it; sessions that were accepted go on by themselves then.',
+  },
+})
+
+/**
+ * What a file system throws, as `disk.full` when it has no room, or the user's share of it is used up; any other value
+ * stays as it is. `where`: the file or folder, for an error that names none.
+ */
+export function asDiskError(thrown: unknown, where?: string): unknown {
+  const { code, message, path = where } = (thrown ?? {}) as NodeJS.ErrnoException
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return thrown
+  return diskError('full', path === undefined || message.includes(path) ? message : `${path}: ${message}`, { cause: thrown })
+}
+
+/** The thrown value as a DarkroomError, with the code `fallback` when it is neither one already nor a full disk's. */
+export function ensureError(value: unknown, fallback: string): DarkroomError {
+  const thrown = asDiskError(value)
   if (thrown instanceof DarkroomError) return thrown
   return new DarkroomError(fallback, thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
 }
@@ -147,11 +165,19 @@ export const workerError = defineErrors('worker', {
     class: 'transient',
     remedy: 'The step is tried again from its last checkpoint; read the worker log if it happens again.',
   },
+  overran: {
+    class: 'transient',
+    remedy: 'The Python child was replaced because a step did not stop in time; this one is tried again from its last checkpoint.',
+  },
   protocol: {
     class: 'transient',
     remedy: 'The Python child broke the protocol and is replaced; check that both sides have one version.',
   },
   busy: { class: 'transient', remedy: 'Try again in a moment.' },
+  folder_gone: {
+    class: 'transient',
+    remedy: 'The step is tried again from its last checkpoint; keep whatever cleans temporary folders away from those of workers.',
+  },
   timeout: { class: 'transient', remedy: 'The step exceeded its time limit; submit a smaller request.' },
   start_failed: { class: 'permanent', remedy: 'Run `darkroom doctor`; it names what is missing.' },
   action_unknown: { class: 'permanent', remedy: 'Node and Python are of different versions; install one version of both.' },
@@ -164,6 +190,7 @@ export const workerError = defineErrors('worker', {
 export const artifactError = defineErrors('artifact', {
   missing: { class: 'resource', remedy: 'The bytes are gone; the step that made them runs again.' },
   corrupt: { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
+  index_lost: { class: 'permanent', remedy: 'Start the Redis with the data of the farm that these artifacts belong to.' },
   not_shared: { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
   unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, of an artifact that one of your sessions names.' },
 })

@@ -31,6 +31,9 @@ export const sessionIdPattern = /^\d{1,2}-[0-9a-hjkmnp-tv-z]{26}$/
 /** Shard of a session, which is the first part of its id. */
 export const shardOf = (sessionId: string): number => Number.parseInt(sessionId, 10)
 
+/** Shard of an entry of a due list: a step key, in the outbox behind its kind. */
+export const shardOfMember = (member: string): number => shardOf(member.replace(/^\w+:/, ''))
+
 /** The shard an idempotency key always leads to; without one, any. */
 export function chooseShard(shards: number, idempotencyKey: string | undefined): number {
   const bytes = idempotencyKey === undefined ? randomBytes(4) : createHash('sha256').update(idempotencyKey).digest()
@@ -66,6 +69,11 @@ export const keys = {
   outbox: (shard: number) => `${base(shard)}outbox`,
   leases: (shard: number) => `${base(shard)}leases`,
   timers: (shard: number) => `${base(shard)}timers`,
+  /** Clocks (`redis/clock.lua`), one for each tag in which durations are reckoned. */
+  clock: (shard: number) => `${base(shard)}clock`,
+  workersClock: () => 'darkroom:{workers}:clock',
+  storeClock: () => 'darkroom:{store}:clock',
+  deviceClock: (deviceId: string) => `darkroom:{device:${deviceId}}:clock`,
   /** Bytes that the open sessions of a shard may still need. */
   reserved: (shard: number) => `${base(shard)}reserved`,
   /** Scored by the time a session was made; `ended` by the time from which its retention counts, which is its end. */
@@ -75,18 +83,20 @@ export const keys = {
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
   /** What attempts have reserved of it, and what they wait for, by attempt. */
   reservations: (deviceId: string) => `darkroom:{device:${deviceId}}:reservations`,
+  /** What the workers of a host have promised of its RAM, by worker; and what they hold for an API key. */
+  hostMemory: (host: string) => `darkroom:{workers}:promised:host:${host}`,
+  keyMemory: (principal: string) => `darkroom:{workers}:promised:key:${principal}`,
   /** Analytics of its memory, as its worker publishes them. */
   deviceMemory: (deviceId: string) => `darkroom:{device:${deviceId}}:memory`,
   /** The last recorded state of each present device, by device id; and the newest events of all devices, by number. */
   devices: () => 'darkroom:{workers}:devices',
   deviceEvents: () => `${keys.devices()}:events`,
-  /** Held by the process whose turn it is to look at the devices. */
+  /** The turn to look at the devices. */
   deviceWatch: () => 'darkroom:{workers}:watch',
-  workers: () => 'darkroom:{workers}:index',
+  /** Workers and the queues that they serve, scored by when that ends unless it is published again. */
+  workers: () => 'darkroom:{workers}:alive',
   worker: (id: string) => `darkroom:{workers}:worker:${id}`,
-  /** Names of the queues of devices and classes; of each, whether a worker that serves it was heard lately. */
-  queues: () => 'darkroom:{workers}:queues',
-  served: (queue: string) => `darkroom:{workers}:served:${queue}`,
+  serving: () => 'darkroom:{workers}:serving',
   /** Sessions whose attempts a worker lost in a row. */
   losses: (workerId: string) => `darkroom:{workers}:losses:${workerId}`,
   /** What the keeper of each shelf says of it, by the shelf's id. */
@@ -101,11 +111,15 @@ export const keys = {
   shelfHashing: (id: string) => `darkroom:{host:${id}}:hashing`,
   /** Held by the process that keeps the shelf. */
   shelfKeeper: (id: string) => `darkroom:{host:${id}}:keeper`,
-  /** Held by the worker that collects artifacts now. */
+  /** The turn to collect artifacts. */
   collector: () => 'darkroom:{store}:collector',
-  /** Held by the process whose turn it is to remove sessions that are no longer kept. */
+  /** Turns that it has had. */
+  collectorTurns: () => 'darkroom:{store}:collector-turns',
+  /** The turn to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',
+  /** Never there. Removing it is a write that changes nothing. */
+  nothing: () => 'darkroom:{store}:nothing',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
   /** Default device by API key; `local` is this machine's user without keys. */

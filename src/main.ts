@@ -7,11 +7,11 @@
  * | `api`, `worker` | `up`, or a person with `REDIS_URL` | the same signals, or when the channel to its `up` closes |
  */
 import { askHolder } from '../host/lock.mjs'
-import { readyEnvironment } from '../host/places.mjs'
+import { interpreterOf } from './cards.ts'
 import { commandLine } from './cli/program.ts'
 import { readConfig, type Config } from './config.ts'
 import type { DarkroomError } from './errors.ts'
-import { ensureError, configError, workerError } from './errors.ts'
+import { ensureError, configError } from './errors.ts'
 import { createLog } from './log.ts'
 import { checkSafety, connect, untilReady } from './redis.ts'
 import type { RoleMessage } from './supervisor.ts'
@@ -34,24 +34,8 @@ async function api(config: Config): Promise<Role> {
 async function worker(config: Config): Promise<Role> {
   const { startWorker } = await import('./workers/boot.ts')
   const log = createLog(config.logLevel, 'worker')
-  const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command: childCommand(config) })
+  const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command: [interpreterOf(config), '-P', '-m', 'darkroom'] })
   return { ready: { id: node.id }, stop: () => node.drain(), ended: node.ended }
-}
-
-/**
- * The Python child of this configuration.
- * @throws DarkroomError `worker.start_failed` when set-up has not made its environment.
- */
-function childCommand({ home, device, python }: Config): string[] {
-  const wantsGpu = !device.startsWith('cpu')
-  // The GPU build computes on the CPU as well; not the other way round.
-  const environment = (wantsGpu ? undefined : readyEnvironment({ home })) ?? readyEnvironment({ home, gpu: true })
-  const interpreter = python ?? environment?.interpreter
-  if (interpreter === undefined) {
-    const remedy = wantsGpu ? 'Run `npm start -- --gpu`; it installs the GPU build of PyTorch.' : 'Run `npm run setup`; it makes one.'
-    throw workerError('start_failed', `there is no Python environment for ${device} under ${home}`, { remedy })
-  }
-  return [interpreter, '-m', 'darkroom']
 }
 
 /** Runs a role until a signal, or the end of its `up`, asks it to stop. */
@@ -81,9 +65,11 @@ async function run(start: (config: Config) => Promise<Role>): Promise<void> {
  * @throws DarkroomError `config.invalid` without either, `redis.unavailable`, `redis.unsafe`
  */
 async function withRedis(config: Config): Promise<Config> {
-  const redisUrl = config.redisUrl ?? ((await askHolder(config.data, 'up'))?.['redisUrl'] as string | undefined)
+  const holder = config.redisUrl === undefined ? await askHolder(config.data, 'up') : undefined
+  const redisUrl = config.redisUrl ?? (holder?.['privateRedis'] as string | undefined)
   if (redisUrl === undefined) {
-    const problem = `REDIS_URL is not set, and no \`darkroom up\` runs on the data folder ${config.data}`
+    const why = holder ? 'the `darkroom up` on the data folder uses a Redis of your own' : 'no `darkroom up` runs on the data folder'
+    const problem = `REDIS_URL is not set, and ${why} (${config.data})`
     throw configError('invalid', problem, { remedy: 'Start `npm start` first, or set REDIS_URL to the Redis of your farm.' })
   }
   const redis = connect(redisUrl, { patience: 'wait' })

@@ -14,9 +14,11 @@ export type ScriptReply = [string, ...(string | number)[]]
 type Argument = string | number
 
 const folder = join(root, 'redis')
-const [preludeHead = '', ...preludeFunctions] = readFileSync(join(folder, 'prelude.lua'), 'utf8')
-  .replace(/^--.*\n/gm, '')
-  .split(/^(?=local function )/m)
+/** What scripts share, and no scripts by themselves. */
+const shared = ['clock', 'prelude']
+const withoutComments = (file: string): string => readFileSync(join(folder, file), 'utf8').replace(/^--.*\n/gm, '')
+const clock = withoutComments('clock.lua')
+const [preludeHead = '', ...preludeFunctions] = withoutComments('prelude.lua').split(/^(?=local function )/m)
 
 /**
  * The prelude with those functions only that the text calls, directly or not: Redis creates every function anew at each
@@ -47,13 +49,14 @@ else
 end
 `
 
-/** Name → text of every script, with the functions of the prelude that it uses in front. */
+/** Name → text of every script, with what it shares with others in front. */
 export const scripts: ReadonlyMap<string, string> = new Map(
   readdirSync(folder)
-    .filter((file) => file.endsWith('.lua') && file !== 'prelude.lua')
+    .filter((file) => file.endsWith('.lua') && !shared.includes(file.slice(0, -4)))
     .map((file) => {
       const text = readFileSync(join(folder, file), 'utf8')
-      return [file.slice(0, -4), `${unpack}${/^-- Uses: prelude$/m.test(text) ? `${preludeHead}${preludeFor(text)}${text}` : text}`]
+      const whole = /^-- Uses: prelude$/m.test(text) ? `${preludeHead}${preludeFor(text)}${text}` : text
+      return [file.slice(0, -4), `${unpack}${/\bfarmTime\(/.test(whole) ? clock : ''}${whole}`]
     }),
 )
 
@@ -71,6 +74,8 @@ export function connect(url: string, options: ConnectOptions): Redis {
   const shared: RedisOptions & { replyMapping?: 'legacy' } = {
     retryStrategy: (times) => Math.min(50 * times, 1000),
     maxRetriesPerRequest: null,
+    // After a fail-over the address leads to the new master, but to new connections only.
+    reconnectOnError: ({ message }) => message.includes('READONLY'),
     ...(options.patience === 'fail' && {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
@@ -169,14 +174,38 @@ function packed(args: Argument[]): Argument[] {
 }
 
 /**
- * An error of ioredis as a DarkroomError when it is the connection's or a full Redis' fault; any other stays as it is.
+ * The words by which Redis refuses a command for now, with what to do about it. Nothing was written. Source: the
+ * refusals of `processCommand` in Redis' `server.c`, and of `getNodeByQuery` in its `cluster.c`.
+ */
+const refusals: Readonly<Record<string, string>> = {
+  MISCONF: 'Redis cannot write its append-only file: free space on its disk.',
+  READONLY: 'This Redis is a replica now, after a fail-over for instance: wait until its address leads to the master again.',
+  MASTERDOWN: 'This Redis is a replica without its master: wait until its address leads to a master again.',
+  NOREPLICAS: 'Redis wants more replicas than it has now: start them, or lower min-replicas-to-write.',
+  LOADING: 'Redis reads its append-only file: wait until it has.',
+  BUSY: 'A script keeps Redis busy: wait until it has ended.',
+  CLUSTERDOWN: 'The cluster of this Redis is down: wait until it is up again.',
+  TRYAGAIN: 'The cluster of this Redis moves slots: wait until it has.',
+  MOVED: 'Another node of the cluster has the slot now: wait until the address leads to it again.',
+  ASK: 'The cluster of this Redis moves slots: wait until it has.',
+}
+const refusal = new RegExp(`\\b(${Object.keys(refusals).join('|')})\\b`)
+
+/**
+ * An error of ioredis as a DarkroomError when it is the connection's fault, a full Redis' or one's that takes no writes
+ * now; any other stays as it is.
  */
 export function asRedisError(error: unknown): unknown {
   const message = error instanceof Error ? error.message : String(error)
   // Before Redis 7 the refusal of a script's command has other words around it.
   if (/\bOOM command not allowed/.test(message)) return redisError('full', 'Redis has reached its maxmemory', { cause: error })
+  const [word] = refusal.exec(message) ?? []
+  if (word !== undefined) {
+    const remedy = `${refusals[word]} Then send the same request again with the same Idempotency-Key.`
+    return redisError('unavailable', `Redis refuses for now: ${message}`, { cause: error, remedy })
+  }
   if (
-    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|LOADING|CLUSTERDOWN|Reached the max retries|aborted due to connection close/.test(
+    /timed out|Connection is closed|enableOfflineQueue|ECONN|ENOENT|EPIPE|Reached the max retries|aborted due to connection close/.test(
       message,
     )
   ) {

@@ -2,18 +2,21 @@
  * `darkroom up`: a Redis (unless `REDIS_URL`), one API and N workers on one data folder.
  *
  * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children:
- * they drain and exit when the channel to their parent closes, are started again after 0.2 → 10 s when they end by
- * themselves, and are stopped in reverse order. One data folder has one supervisor: the lock is a listening socket, so
- * it ends with its holder.
+ * they drain and exit when the channel to their parent closes, are started again when they end by themselves (`Backoff`
+ * says after how long), and are stopped in reverse order. One data folder has one supervisor: the lock is a file in it,
+ * which holds in other containers as well; a listening socket tells this user's other commands where the API is.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { takeLock } from '../host/lock.mjs'
+import { askHolder, takeLock } from '../host/lock.mjs'
+import { checkChosen } from '../host/own-folder.mjs'
+import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
-import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { configError, DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { holdFile, type HeldFile } from './held-file.ts'
 import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
@@ -26,8 +29,8 @@ const supervisorError = defineErrors('supervisor', {
 })
 
 const backoffMs = { first: 200, longest: 10_000 }
-/** The failures before a child that lived this long do not count any more. */
-const healthyMs = 30_000
+/** A life is long when the process was ready for so long. */
+const longLifeMs = 2000
 /** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
 const maxLogBytes = 16 * 1024 * 1024
@@ -35,10 +38,11 @@ const maxLogBytes = 16 * 1024 * 1024
 export interface SupervisorEvent {
   what: 'redis' | 'api' | `worker ${number}`
   /**
-   * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk.
+   * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk;
+   * `unlogged`: it runs without its log.
    * `againMs`: when it is started again.
    */
-  is: 'starting' | 'ready' | 'failed' | 'ended' | 'unsynced' | 'stopping' | 'stopped'
+  is: 'starting' | 'ready' | 'failed' | 'ended' | 'unsynced' | 'unlogged' | 'stopping' | 'stopped'
   pid?: number
   detail?: string
   againMs?: number
@@ -84,20 +88,29 @@ export interface Supervisor {
 
 /**
  * Starts everything; resolves when the API answers. Workers may still be importing: `workers[i].ready` tells.
- * @throws DarkroomError `supervisor.taken`, `config.invalid`, `redis.*`, or the reason why the API cannot start
+ * @throws DarkroomError `supervisor.taken`, `config.invalid`, `worker.start_failed`, `redis.*`, or the reason why the
+ *   API
+ * cannot start
+ * @throws BadPlace when others could read or change what is kept
  */
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
   const env = options.env ?? process.env
   const config = readConfig(env)
   const tell = options.on ?? (() => undefined)
-  await mkdir(config.data, { recursive: true, mode: 0o700 })
+  const count = options.workers ?? config.workers
+  const devices = await devicesOf(config.device, count, () => listCards(config, env))
+  const held = await openData(config.data)
   const logs = join(config.data, 'logs')
-  mkdirSync(logs, { recursive: true, mode: 0o700 })
 
-  const state: { url?: string; redisUrl?: string } = {}
-  const lock = await takeLock(config.data, 'up', () => ({ url: state.url, redisUrl: state.redisUrl }))
+  // Never the REDIS_URL of the user's own: it may hold a password.
+  const state: { url?: string; privateRedis?: string } = {}
+  const lock = await takeLock(config.data, 'up', () => state).catch((error: unknown) => {
+    held.close()
+    throw error
+  })
   if ('heldBy' in lock) {
-    throw supervisorError('taken', `the data folder ${config.data} is in use by another \`darkroom up\`, pid ${String(lock.heldBy['pid'])}`)
+    held.close()
+    throw taken(config.data, lock.heldBy)
   }
   const redis = config.redisUrl === undefined ? new KeptRedis(config, tell) : undefined
   const workers: KeptRole[] = []
@@ -109,10 +122,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       await api?.stop()
       await redis?.stop()
       await lock.release()
+      held.close()
     })())
 
   try {
-    const redisUrl = (state.redisUrl = (await redis?.start()) ?? config.redisUrl ?? '')
+    const own = await redis?.start()
+    if (own !== undefined) state.privateRedis = own
+    const redisUrl = own ?? config.redisUrl ?? ''
     const childEnv: NodeJS.ProcessEnv = { ...env, REDIS_URL: redisUrl }
     const role = (name: 'api' | `worker ${number}`, more: NodeJS.ProcessEnv): KeptRole =>
       new KeptRole({
@@ -124,7 +140,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         tell,
       })
     const addWorker = (more: NodeJS.ProcessEnv = {}): Role => {
-      const worker = role(`worker ${workers.length + 1}`, more)
+      const device = devices[workers.length]
+      const worker = role(`worker ${workers.length + 1}`, { ...(device !== undefined && { DARKROOM_DEVICE: device }), ...more })
       workers.push(worker)
       worker.start()
       return worker
@@ -140,7 +157,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     state.url = url
     // A restarted API listens where the first one did.
     api.env['DARKROOM_PORT'] = new URL(url).port
-    for (let i = 0; i < (options.workers ?? config.workers); i++) addWorker()
+    for (let i = 0; i < count; i++) addWorker()
     return {
       config,
       url,
@@ -159,15 +176,51 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   }
 }
 
-/** Starts something again after a failure, later each time. */
+/**
+ * Makes the data folder where it is not there yet, and takes it for this supervisor alone.
+ * @throws DarkroomError `supervisor.taken`, `config.invalid` when it cannot be written; BadPlace
+ */
+async function openData(data: string): Promise<HeldFile> {
+  let held: HeldFile | undefined
+  try {
+    await mkdir(data, { recursive: true, mode: 0o700 })
+    checkChosen(data, 'DARKROOM_DATA')
+    mkdirSync(join(data, 'logs'), { recursive: true, mode: 0o700 })
+    held = holdFile(join(data, 'up.lock'))
+  } catch (error) {
+    if (!(error instanceof Error) || !('code' in error)) throw error
+    const remedy = 'Give this user the folder, on a file system that has locks, or choose another one with DARKROOM_DATA.'
+    throw configError('invalid', `the data folder ${data} cannot be written: ${error.message}`, {
+      field: 'DARKROOM_DATA',
+      remedy,
+      cause: error,
+    })
+  }
+  if (!held) throw taken(data, await askHolder(data, 'up'))
+  return held
+}
+
+/** `holder`: what it says about itself; undefined where it is out of this process' sight. */
+const taken = (data: string, holder: Record<string, unknown> | undefined): DarkroomError =>
+  supervisorError(
+    'taken',
+    `the data folder ${data} is in use by another \`darkroom up\`, ${holder ? `pid ${String(holder['pid'])}` : 'in another container or of another user'}`,
+  )
+
+/**
+ * Starts something again: at once after a long life, whatever ended it; after short ones, one after another, in 0.2 s,
+ * then after twice as long each time, 10 s at most. So what is killed again and again is away no longer than its start
+ * takes, and what cannot live does not keep the machine busy.
+ */
 class Backoff {
-  #failures = 0
+  #shortLives = 0
   #timer: NodeJS.Timeout | undefined
 
-  /** Milliseconds until `work` runs. */
-  again(livedMs: number, work: () => void): number {
-    if (livedMs > healthyMs) this.#failures = 0
-    const ms = Math.min(backoffMs.longest, backoffMs.first * 2 ** this.#failures++)
+  /** `readyMs`: how long it was ready, 0 for never. Returns the milliseconds until `work` runs. */
+  again(readyMs: number, work: () => void): number {
+    const isLong = readyMs >= longLifeMs
+    this.#shortLives = isLong ? 0 : this.#shortLives + 1
+    const ms = isLong ? 0 : Math.min(backoffMs.longest, backoffMs.first * 2 ** (this.#shortLives - 1))
     this.#timer = setTimeout(work, ms)
     return ms
   }
@@ -197,16 +250,21 @@ class KeptRedis {
       this.#tell({ what: 'redis', is: 'unsynced', detail: `a crash of the machine may lose more than its last second: ${message}` })
     const server = await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory, onUnsynced })
     this.server = server
-    const startedAt = performance.now()
-    this.#tell({ what: 'redis', is: 'ready', pid: server.pid, detail: `${server.version}${server.adopted ? ', adopted' : ''}` })
+    const readyAt = performance.now()
+    this.#tell({
+      what: 'redis',
+      is: 'ready',
+      pid: server.pid,
+      detail: [server.version, ...(server.adopted ? ['adopted'] : []), ...(server.note === undefined ? [] : [server.note])].join(', '),
+    })
     void server.exited.then(() => {
-      if (!this.#isStopping) this.#restart('it ended', performance.now() - startedAt)
+      if (!this.#isStopping) this.#restart('it ended', performance.now() - readyAt)
     })
     return server.url
   }
 
-  #restart(detail: string, livedMs: number): void {
-    const againMs = this.#backoff.again(livedMs, () => {
+  #restart(detail: string, readyMs: number): void {
+    const againMs = this.#backoff.again(readyMs, () => {
       this.start().catch((error: unknown) => this.#restart(ensureError(error, 'redis.start_failed').message, 0))
     })
     this.#tell({ what: 'redis', is: 'ended', detail, againMs })
@@ -264,19 +322,21 @@ class KeptRole implements Role {
     const [program = '', ...args] = command
     const logFile = join(logs, `${this.name.replace(' ', '-')}.log`)
     const log = openLog(logFile)
-    const startedAt = performance.now()
+    const output = typeof log === 'number' ? log : 'ignore'
     let failure: DarkroomError | undefined
     // A process group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the children in
     // order.
-    const child = spawn(program, args, { env: this.env, stdio: ['ignore', log, log, 'ipc'], detached: true })
-    closeSync(log)
+    const child = spawn(program, args, { env: this.env, stdio: ['ignore', output, output, 'ipc'], detached: true })
+    if (typeof log === 'number') closeSync(log)
+    else tell({ what: this.name, is: 'unlogged', detail: log.message })
     this.#child = child
     tell({ what: this.name, is: 'starting', ...(child.pid !== undefined && { pid: child.pid }) })
-    let isReady = false
+    let readyAt: number | undefined
     child.on('message', (message: RoleMessage) => {
       if ('failed' in message) failure = DarkroomError.fromWire(message.failed)
       else {
-        isReady = this.#wasReady = true
+        readyAt ??= performance.now()
+        this.#wasReady = true
         this.#ready.resolve(message.ready)
         tell({
           what: this.name,
@@ -289,16 +349,12 @@ class KeptRole implements Role {
     const spawned = once(child, 'spawn').then(() => once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>)
     this.#gone = spawned.then(
       ([code, signal]) =>
-        this.#ended(
-          isReady,
-          failure ?? `${code === null ? `ended by ${signal}` : `exited with code ${code}`}; ${logFile}`,
-          performance.now() - startedAt,
-        ),
-      (error: Error) => this.#ended(false, `cannot be started: ${error.message}`, 0),
+        this.#ended(failure ?? `${code === null ? `ended by ${signal}` : `exited with code ${code}`}; ${logFile}`, readyAt),
+      (error: Error) => this.#ended(`cannot be started: ${error.message}`, undefined),
     )
   }
 
-  #ended(wasReady: boolean, why: DarkroomError | string, livedMs: number): void {
+  #ended(why: DarkroomError | string, readyAt: number | undefined): void {
     const { tell } = this.#options
     this.#child = undefined
     if (this.#isStopping) {
@@ -313,8 +369,8 @@ class KeptRole implements Role {
       tell({ what: this.name, is: 'failed', detail: error.message })
       return
     }
-    const againMs = this.#backoff.again(livedMs, () => this.start())
-    tell({ what: this.name, is: wasReady ? 'ended' : 'failed', detail: error.message, againMs })
+    const againMs = this.#backoff.again(readyAt === undefined ? 0 : performance.now() - readyAt, () => this.start())
+    tell({ what: this.name, is: readyAt === undefined ? 'failed' : 'ended', detail: error.message, againMs })
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -339,11 +395,18 @@ class KeptRole implements Role {
   }
 }
 
-/** Opens a log to append to. A large one is renamed before; one old log is kept. */
-function openLog(path: string): number {
-  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
-    rmSync(`${path}.1`, { force: true })
-    renameSync(path, `${path}.1`)
+/**
+ * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on
+ * a full disk for instance: the work goes on without.
+ */
+function openLog(path: string): number | Error {
+  try {
+    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
+      rmSync(`${path}.1`, { force: true })
+      renameSync(path, `${path}.1`)
+    }
+    return openSync(path, 'a', 0o600)
+  } catch (error) {
+    return error as Error
   }
-  return openSync(path, 'a', 0o600)
 }

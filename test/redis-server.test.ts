@@ -1,12 +1,14 @@
-import { existsSync, statSync } from 'node:fs'
-import { mkdir, mkdtemp, rm, unlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { appendFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { mkdir, mkdtemp, rename, rm, unlink, writeFile } from 'node:fs/promises'
+import { homedir, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { homeFolder } from '../host/home.mjs'
+import { spawnSync } from 'node:child_process'
+import { homeFolder, root } from '../host/home.mjs'
 import { AppendOnlyFile } from '../src/append-only-file.ts'
 import { connect, type Redis, untilReady } from '../src/redis.ts'
-import { type RedisServer, startRedis } from '../src/redis-server.ts'
+import { repairRedis, type RedisServer, startRedis } from '../src/redis-server.ts'
+import { canUnshare, ownProcesses } from './support/containers.ts'
 import { startTestRedis } from './support/redis.ts'
 
 let folder: string
@@ -74,6 +76,110 @@ it('ends one whose socket is gone before another opens its files', async () => {
   await first.exited
   expect(second.pid).not.toBe(first.pid)
   expect(await (await client(second.url)).get('kept')).toBe('yes')
+})
+
+it('is alone in its folder, also where nobody sees its socket, as from another container', async () => {
+  const first = await start()
+  await (await client(first.url)).set('kept', 'yes')
+  vi.stubEnv('XDG_RUNTIME_DIR', join(folder, 'elsewhere'))
+  await mkdir(join(folder, 'elsewhere'), { mode: 0o700 })
+  try {
+    await expect(start()).rejects.toMatchObject({ code: 'redis.taken', message: expect.stringContaining(join(folder, 'redis')) as string })
+    await expect(repairRedis({ folder: join(folder, 'redis'), home: homeFolder() })).rejects.toMatchObject({ code: 'redis.taken' })
+    // The lock ends with Redis itself, not with whoever started it.
+    process.kill(first.pid, 'SIGKILL')
+    const second = await start()
+    expect(second.pid).not.toBe(first.pid)
+    expect(await (await client(second.url)).get('kept')).toBe('yes')
+    await second.stop()
+  } finally {
+    vi.unstubAllEnvs()
+  }
+})
+
+it.runIf(canUnshare)(
+  'two of two containers never write one file: the second says that the folder is taken',
+  async () => {
+    const data = join(folder, 'data')
+    await mkdir(data, { mode: 0o700 })
+    const first = await start({ folder: join(data, 'redis') })
+    await (await client(first.url)).set('kept', 'yes')
+    const before = readFileSync(join(data, 'redis', 'appendonly.aof'), 'utf8')
+    const command = [process.execPath, join(root, 'bin', 'darkroom.mjs'), 'keys', 'add', 'second']
+    const env = { PATH: process.env['PATH'] ?? '', HOME: homedir(), DARKROOM_DATA: data }
+    // A container has its own /tmp and /run, and its own process ids: the socket is not to be seen, nor the process.
+    await rename(dirname(first.url.slice('unix:'.length)), join(folder, 'out of sight'))
+    const { status, stderr } = spawnSync('unshare', [...ownProcesses, ...command], { env, encoding: 'utf8' })
+    await rename(join(folder, 'out of sight'), dirname(first.url.slice('unix:'.length)))
+    expect(stderr).toMatch(
+      /error: the Redis folder .*data\/redis is in use: another Redis writes there, in another container or of another user/,
+    )
+    expect(status).toBe(1)
+    expect(readFileSync(join(data, 'redis', 'appendonly.aof'), 'utf8')).toBe(before)
+  },
+  30_000,
+)
+
+/** The files of a folder of Redis, but its log and its lock. */
+const files = (): string[] =>
+  readdirSync(join(folder, 'redis'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => !/redis\.(log|lock)$/.test(name))
+    .toSorted()
+
+it('refuses data that this Redis would pass over, or cannot read, and changes nothing', async () => {
+  const { version, stop } = await start()
+  await stop()
+  if (Number(version.split('.')[0]) < 7) {
+    await rm(join(folder, 'redis', 'appendonly.aof'))
+    await mkdir(join(folder, 'redis', 'appendonlydir'))
+    writeFileSync(join(folder, 'redis', 'appendonlydir', 'appendonly.aof.manifest'), 'file appendonly.aof.1.incr.aof seq 1 type i\n')
+    writeFileSync(join(folder, 'redis', 'appendonlydir', 'appendonly.aof.1.incr.aof'), '')
+    const before = files()
+    await expect(start()).rejects.toMatchObject({
+      code: 'redis.unreadable',
+      message: expect.stringMatching(/written by Redis 7\.0 or newer .* this is Redis 6\.2/) as string,
+    })
+    expect(files()).toEqual(before)
+    await rm(join(folder, 'redis', 'appendonlydir'), { recursive: true })
+  }
+  const file = join(folder, 'redis', 'appendonly.aof')
+  const newer = Buffer.from('REDIS0099\xfa\x09redis-ver\x0599.0', 'latin1')
+  writeFileSync(file, newer)
+  await expect(start()).rejects.toMatchObject({
+    code: 'redis.unreadable',
+    message: expect.stringContaining('RDB format version 99') as string,
+  })
+  expect(readFileSync(file)).toEqual(newer)
+})
+
+it('an append-only file with a damaged end is refused with words, and repaired on demand; a copy is kept', async () => {
+  const first = await start()
+  await (await client(first.url)).set('kept', 'yes')
+  await first.stop()
+  const [file = ''] = readdirSync(join(folder, 'redis'), { recursive: true, encoding: 'utf8' }).filter((name) =>
+    /(incr\.|^appendonly\.)aof$/.test(name),
+  )
+  const path = join(folder, 'redis', file)
+  // What a crash of the machine leaves: zeros where blocks had been promised.
+  appendFileSync(path, Buffer.alloc(4096))
+  const damaged = readFileSync(path)
+  await expect(start()).rejects.toMatchObject({
+    code: 'redis.damaged',
+    message: expect.stringMatching(/append-only file .* is damaged: .*Bad file format/) as string,
+    remedy: expect.stringContaining('darkroom repair') as string,
+  })
+  expect(readFileSync(path)).toEqual(damaged)
+  const repair = await repairRedis({ folder: join(folder, 'redis'), home: homeFolder() })
+  expect(repair?.bytes).toBe(4096)
+  expect(statSync(repair?.copy ?? '').isDirectory() || readFileSync(repair?.copy ?? '').equals(damaged)).toBe(true)
+  const again = await start()
+  expect(await (await client(again.url)).get('kept')).toBe('yes')
+  await again.stop()
+  expect(await repairRedis({ folder: join(folder, 'redis'), home: homeFolder() })).toBeUndefined()
+
+  // A command that was cut short is what a crash may leave; it was never answered.
+  appendFileSync(path, '*3\r\n$3\r\nSET\r\n$4\r\nto')
+  expect((await start()).note).toMatch(/incomplete, as after a crash, and was cut off at byte \d+/)
 })
 
 it('says why it cannot start', async () => {

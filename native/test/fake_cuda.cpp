@@ -7,6 +7,7 @@
  * `darkroom_fake_*` at the end are the tests' own levers.
  */
 #include "backends/cuda_api.hpp"
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -45,6 +46,7 @@ struct Physical {
   int file;
   std::uint64_t bytes;
   int device;
+  bool isFresh; // not mapped yet
 };
 struct Mapping {
   std::uint64_t bytes;
@@ -237,6 +239,7 @@ EXPORT int cuMemAlloc_v2(std::uint64_t* address, std::size_t bytes) {
   if (bytes > capacity - used[device()]) return outOfMemory;
   void* memory = std::malloc(bytes);
   if (!memory) return outOfMemory;
+  std::memset(memory, 0xee, std::min<std::size_t>(bytes, 4096)); // as if it had had an owner before
   *address = reinterpret_cast<std::uint64_t>(memory);
   blocks[*address] = {bytes, device()};
   used[device()] += bytes;
@@ -256,6 +259,7 @@ EXPORT int cuMemHostAlloc(void** memory, std::size_t bytes, unsigned) {
   CURRENT
   *memory = std::malloc(bytes);
   if (!*memory) return outOfMemory;
+  std::memset(*memory, 0xee, bytes);
   const std::lock_guard<std::mutex> lock(mutex);
   pinned[reinterpret_cast<std::uint64_t>(*memory)] = {bytes, device()};
   return 0;
@@ -282,6 +286,23 @@ EXPORT int cuMemcpyDtoDAsync_v2(std::uint64_t to, std::uint64_t from, std::size_
   if (!isDeviceRange(to, bytes) || !isDeviceRange(from, bytes)) return invalidValue;
   if (to < from + bytes && from < to + bytes) return invalidValue; // undefined on the real one
   return copyLater(stream, at(to), at(from), bytes);
+}
+EXPORT int cuMemsetD8Async(std::uint64_t to, unsigned char value, std::size_t bytes, cuda::Stream stream) {
+  CURRENT
+  if (!isDeviceRange(to, bytes)) return invalidValue;
+  reinterpret_cast<FakeStream*>(stream)->add([=] {
+    // Whole pages of zeros go back to the system: a test that allocates gigabytes need not have them.
+    const std::uint64_t page = 4096, first = (to + page - 1) / page * page, last = (to + bytes) / page * page;
+    const bool isGivenBack = value == 0 && first < last && (madvise(at(first), last - first, MADV_REMOVE) == 0 ||
+                                                            madvise(at(first), last - first, MADV_DONTNEED) == 0);
+    if (!isGivenBack) {
+      std::memset(at(to), value, bytes);
+      return;
+    }
+    std::memset(at(to), value, first - to);
+    std::memset(at(last), value, to + bytes - last);
+  });
+  return 0;
 }
 EXPORT int cuStreamCreate(cuda::Stream* stream, unsigned) {
   CURRENT
@@ -361,7 +382,7 @@ EXPORT int cuMemCreate(cuda::Handle* handle, std::size_t bytes, const cuda::Allo
   const int file = memfd_create("fake-gpu", MFD_CLOEXEC);
   if (file < 0 || ftruncate(file, static_cast<off_t>(bytes)) != 0) return outOfMemory;
   *handle = nextHandle++;
-  physicals[*handle] = {file, bytes, properties->location.id};
+  physicals[*handle] = {file, bytes, properties->location.id, true};
   used[properties->location.id] += bytes;
   return 0;
 }
@@ -386,6 +407,8 @@ EXPORT int cuMemMap(std::uint64_t address, std::size_t bytes, std::size_t offset
   void* mapped = mmap(at(address), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, found->second.file, static_cast<off_t>(offset));
   if (mapped == MAP_FAILED) return invalidValue;
   mappings[address] = {bytes, handle, false};
+  if (physicals[handle].isFresh) std::memset(mapped, 0xee, 4096); // as if it had had an owner before
+  physicals[handle].isFresh = false;
   return 0;
 }
 EXPORT int cuMemUnmap(std::uint64_t address, std::size_t bytes) {

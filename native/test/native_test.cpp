@@ -241,6 +241,52 @@ void copiesOnlyTheRangeItWasGiven() {
   t.expectNothingHeld();
 }
 
+/** By release, owner and time, after a move, and beside a neighbour that stays. */
+void neverShowsTheBytesOfItsLastOwner() {
+  Fixture t;
+  const std::vector<std::pair<Kind, Placement>> ways = {{Kind::Device, Placement::Placed},
+                                                        {Kind::Device, Placement::Committed},
+                                                        {Kind::Upload, Placement::Automatic},
+                                                        {Kind::Readback, Placement::Automatic}};
+  std::uint64_t neighbour = t.filled(pattern(100'000, 1), 0, Kind::Device, Placement::Placed);
+  for (const auto& [kind, placement] : ways)
+    for (const std::uint64_t size : {std::uint64_t{1}, std::uint64_t{70'001}, std::uint64_t{3 << 20}, chunkBytes + 5}) {
+      const auto isEmpty = [&](std::uint64_t bytes) {
+        const std::uint64_t id = t.make(bytes, 0, kind, placement);
+        const bool empty = t.content(id) == Bytes(bytes, 0);
+        t.memory.release(id);
+        return empty;
+      };
+      CHECK(isEmpty(size));
+      for (int round = 0; round < 3; round++) {
+        const std::uint64_t gone = t.filled(Bytes(size, static_cast<Bytes::value_type>(0xab)), 0, kind, placement);
+        if (round == 0) t.memory.release(gone);
+        if (round == 1) {
+          t.memory.releaseOwner("test");
+          neighbour = t.filled(pattern(100'000, 1), 0, Kind::Device, Placement::Placed);
+        }
+        if (round == 2) {
+          t.memory.renew(gone, 1ms);
+          std::this_thread::sleep_for(3ms);
+          t.memory.expire();
+        }
+        CHECK(isEmpty(size));
+        CHECK(isEmpty(2 * size)); // over its place and beyond
+      }
+    }
+  CHECK(t.content(neighbour) == pattern(100'000, 1));
+  // What a move has left behind.
+  const std::uint64_t hole = t.make(1 << 20, 0, Kind::Device, Placement::Placed);
+  const std::uint64_t moved = t.filled(Bytes(1 << 20, static_cast<Bytes::value_type>(0xcd)), 0, Kind::Device, Placement::Placed);
+  t.memory.release(hole);
+  t.memory.defragment(0, UINT64_MAX, t.control);
+  const std::uint64_t next = t.make(1 << 20, 0, Kind::Device, Placement::Placed);
+  CHECK(t.content(next) == Bytes(1 << 20, 0));
+  CHECK(t.content(moved) == Bytes(1 << 20, static_cast<Bytes::value_type>(0xcd)));
+  for (const std::uint64_t id : {next, moved, neighbour}) t.memory.release(id);
+  t.expectNothingHeld();
+}
+
 void tellsProgressAndStopsWhenAsked() {
   Fixture t;
   const Bytes bytes = pattern(6 * chunkBytes + 11, 9);
@@ -675,6 +721,7 @@ int main(int argc, char** argv) {
       {"copies every byte in every direction", copiesEveryByteInEveryDirection},
       {"keeps many chunks in order", keepsManyChunksInOrder},
       {"copies only the range it was given", copiesOnlyTheRangeItWasGiven},
+      {"never shows the bytes of its last owner", neverShowsTheBytesOfItsLastOwner},
       {"tells progress and stops when asked", tellsProgressAndStopsWhenAsked},
       {"refuses what does not fit and goes on", refusesWhatDoesNotFitAndGoesOn},
       {"releases by owner and by time", releasesByOwnerAndByTime},

@@ -18,22 +18,21 @@ from darkroom.tools import ModelKey
 class TorchBackend:
     """A `Backend`."""
 
-    def prepare(
-        self,
-        hello: dict[str, Any],
-        wanted: Callable[[], Collection[ModelKey]],
-        progress: Callable[[int, int], None],
-    ) -> Prepared:
-        """As `Backend.prepare`. Raises RuntimeError for a device that is not there."""
+    def load(self, hello: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+        """As `Backend.load`."""
         exactness.prepare_environment(hello["threads"])
         loads = [partial(importlib.import_module, "torch"), families.families, samplers.load_classes]
         for done, load in enumerate(loads):
             progress(done, len(loads))
             load()
+        progress(len(loads), len(loads))
         logs.quiet_libraries()
         # What the imports made lives for ever: the collector need not look at it again, half a second each time.
         gc.collect()
         gc.freeze()
+
+    def open(self, hello: dict[str, Any], wanted: Callable[[], Collection[ModelKey]]) -> Prepared:
+        """As `Backend.open`. Raises RuntimeError for a device that is not there."""
         exactness.configure(hello["threads"])
         device = exactness.device(hello["device"])
         described = {

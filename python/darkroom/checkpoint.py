@@ -50,13 +50,14 @@ def describe_scheduler(scheduler: Any) -> str:
 def snapshot(
     latents: torch.Tensor, generator: torch.Generator, scheduler: Any, call: int, identity: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """(tensors on the CPU, metadata), independent of everything that goes on changing.
+    """(tensors on the CPU, metadata), independent of everything that goes on changing; the same for the same state.
 
     `identity`: {model, request, fingerprint}, plain data.
     """
     tensors = {"latents": _copy(latents), "rng": generator.get_state().clone()}
     state = {}
-    for name, value in vars(scheduler).items():
+    # Attributes come to be in one order in a run, and in another in one that went on from a checkpoint.
+    for name, value in sorted(vars(scheduler).items()):
         packed = None if name == "_internal_dict" else _pack(value, tensors)
         if packed is not None:
             state[name] = packed
@@ -64,7 +65,7 @@ def snapshot(
         "format": FORMAT,
         "call": str(call),
         "scheduler": describe_scheduler(scheduler),
-        "state": json.dumps(state),
+        "state": canonical(state),
         **{key: canonical(value) for key, value in identity.items()},
     }
     return tensors, metadata

@@ -46,6 +46,8 @@ class Child:
         self._requests = Requests(writer, log)
         self._hello_id: str | None = None
         self._shutdown_id: str | None = None
+        # Set when the device may be opened: a spare waits for the node to take it into use.
+        self._in_use = threading.Event()
         # None until the handshake is done.
         self._runtime: Runtime | None = None
 
@@ -100,6 +102,8 @@ class Child:
             self._greet(request_id, data)
         elif action == "worker.shutdown":
             self._shut_down(request_id)
+        elif action == "worker.open":
+            self._open(request_id)
         elif self._runtime is None:
             raise DarkroomError("worker.protocol", f"{action} came before the handshake was done")
         elif action == "worker.ping":
@@ -128,7 +132,16 @@ class Child:
                 field="schema",
             )
         self._hello_id = request_id
+        if not hello["spare"]:
+            self._in_use.set()
         threading.Thread(target=self._guard, args=(self._serve, request_id, hello), name="device", daemon=True).start()
+
+    def _open(self, request_id: str) -> None:
+        """Takes a spare into use. The answer comes before its imports are done: it says that the process lives."""
+        if self._hello_id is None or self._in_use.is_set():
+            raise DarkroomError("worker.protocol", "worker.open is for a spare that is not in use yet")
+        self._writer.send(request_id, "worker.open", frames.result())
+        self._in_use.set()
 
     def _shut_down(self, request_id: str) -> None:
         """What runs stops where it can, what waits goes back; then the device thread answers and ends the process."""
@@ -139,6 +152,7 @@ class Child:
             raise DarkroomError("worker.protocol", "the shutdown came twice")
         self._shutdown_id = request_id
         self._requests.close()
+        self._in_use.set()
 
     def _accept(self, request_id: str, action: str, data: dict[str, Any], runtime: Runtime) -> None:
         def send(frame: dict[str, Any]) -> None:
@@ -158,7 +172,12 @@ class Child:
             self._writer.send(hello_id, "worker.hello", frame)
 
         try:
-            prepared = self._backend.prepare(hello, self._requests.wanted_models, progress)
+            self._backend.load(hello, progress)
+            self._in_use.wait()
+            if hello["spare"] and self._shutdown_id is not None:
+                self._writer.send(self._shutdown_id, "worker.shutdown", frames.result())
+                self._exit(0)
+            prepared = self._backend.open(hello, self._requests.wanted_models)
             ready = {"protocol": schema.VERSION, "pid": os.getpid(), **prepared.described}
             self._runtime = prepared.runtime
             self._writer.send(hello_id, "worker.hello", frames.result(ready))

@@ -31,16 +31,16 @@ class Prepared:
 class Backend(Protocol):
     """What computes: torch, or a test's stand-in for it."""
 
-    def prepare(
-        self,
-        hello: dict[str, Any],
-        wanted: Callable[[], Collection[ModelKey]],
-        progress: Callable[[int, int], None],
-    ) -> Prepared:
-        """Imports, settings, device. `hello`: the node's handshake; `progress`: how many imports of how many are done.
+    def load(self, hello: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+        """Imports, and nothing of the device. `hello`: the node's handshake; `progress`: how many imports of how many
+        are done.
 
         Whatever it raises ends the child: it cannot start.
         """
+        ...
+
+    def open(self, hello: dict[str, Any], wanted: Callable[[], Collection[ModelKey]]) -> Prepared:
+        """Settings and device. Whatever it raises ends the child: it cannot start."""
         ...
 
     def operation(self, action: str) -> Operation:
@@ -91,6 +91,8 @@ class DeviceLoop:
                 self._memory_errors += 1
                 recycle = self._memory_errors >= MAX_MEMORY_ERRORS
                 return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
+            if faults.is_disk_full(error):
+                return DarkroomError("disk.full", message).to_wire(), 0
             if faults.is_device_lost(error):
                 return DarkroomError("device.lost", message).to_wire(), EXIT_DEVICE_LOST
             self._log.exception("a request failed", extra={"request_id": tools.request_id})

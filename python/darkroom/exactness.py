@@ -58,23 +58,33 @@ def configure(threads: int) -> None:
 
 
 def device(name: str) -> torch.device:
-    """The torch.device that a worker is given as `cpu`, `cuda` or `cuda:<index>`; a GPU is initialised. Raises
-    RuntimeError."""
+    """The torch.device that a worker is given as `cpu`, `cuda`, `cuda:<index>` or `cuda:<UUID>`; a GPU is initialised.
+    Raises RuntimeError."""
     import torch
 
-    device = torch.device(name)
+    kind, _, which = name.partition(":")
+    is_uuid = kind == "cuda" and "-" in which
+    device = torch.device(kind if is_uuid else name)
     if device.type == "cpu":
         return device
     if device.type != "cuda":
         raise RuntimeError(f"device {name!r} is not supported; use cpu or cuda:N")
     if not torch.cuda.is_available():
         raise RuntimeError(f"device {name!r} is not there: torch {torch.__version__} finds no CUDA driver or has no CUDA in it")
-    index = device.index or 0
+    index = _index_of(which) if is_uuid else device.index or 0
     if index >= torch.cuda.device_count():
         raise RuntimeError(f"device {name!r} is not there: the machine has {torch.cuda.device_count()}, counted from 0")
     torch.cuda.set_device(index)
     torch.cuda.init()
     return torch.device("cuda", index)
+
+
+def _index_of(uuid: str) -> int:
+    """Of the GPU with that UUID; the number of GPUs when there is none."""
+    import torch
+
+    uuids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    return uuids.index(uuid) if uuid in uuids else len(uuids)
 
 
 def build() -> dict[str, Any]:

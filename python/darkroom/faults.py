@@ -1,7 +1,8 @@
-"""Which exceptions are the device's fault. Without torch in the process none is."""
+"""Which exceptions are the fault of device or disk."""
 
 from __future__ import annotations
 
+import errno
 import sys
 
 
@@ -14,6 +15,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk had no room for it, or the user's share of the disk is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_device_lost(error: BaseException) -> bool:

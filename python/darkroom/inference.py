@@ -18,7 +18,7 @@ from darkroom import checkpoint, frames, tensors
 from darkroom.errors import DarkroomError, Paused
 from darkroom.families import Conditioning, Family
 from darkroom.runtime import Runtime
-from darkroom.samplers import make_scheduler, step_options
+from darkroom.samplers import step_options
 from darkroom.tools import Tools
 
 # Calls that rate and time left are reckoned from.
@@ -35,17 +35,17 @@ def encode(tools: Tools) -> dict[str, Any]:
     started = time.monotonic()
     tools.progress("run")
     with torch.inference_mode():
-        conditioning, cut = model.encode(tools.input["prompt"], tools.input["negative_prompt"], tools)
+        conditioning, heard = model.encode(tools.input["prompt"], tools.input["negative_prompt"], tools)
     file = tools.write("conditioning.safetensors", tensors.save(conditioning, {"belongs": _conditioning_belongs(tools)}))
-    stats = {"seconds": time.monotonic() - started, "load_s": load_s, "tokens_cut": cut}
+    stats = {"seconds": time.monotonic() - started, "load_s": load_s, "tokens": heard}
     return frames.result(files={"conditioning": file}, stats=stats)
 
 
 def denoise(tools: Tools) -> dict[str, Any]:
     """inference.denoise: file `latents`, safetensors with `latents`, [1, channels, rows, columns] fp32.
 
-    Raises `inference.diverged`, `inference.sampler_unknown` and as `Models.get`; Cancelled, and Paused with the
-    checkpoint that holds all that was done.
+    Raises `inference.diverged`, `inference.sampler_unknown`, `inference.schedule_unfit` and as `Models.get`; Cancelled,
+    and Paused with the checkpoint that holds all that was done.
     """
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     started = time.monotonic()
@@ -88,7 +88,7 @@ class Drawing:
     def __init__(self, model: Family, runtime: Runtime, request: Mapping[str, Any]):
         self._device = runtime.device
         self._generator = torch.Generator("cpu").manual_seed(request["seed"])
-        self._scheduler = make_scheduler(request["sampler"], model.scheduler_config, request["steps"])
+        self._scheduler = model.schedule.scheduler(request["sampler"], request["steps"])
         self._options = step_options(self._scheduler, self._generator)
         self._identity = {
             "model": request["model"]["body_hash"],
@@ -219,8 +219,8 @@ def _encoded(model: Family, tools: Tools) -> tuple[dict[str, torch.Tensor], dict
         except tensors.Unreadable as error:
             problem = str(error)
     tools.log.info("the conditioning is made again: %s", problem, extra={"request_id": tools.request_id})
-    made, cut = model.encode(tools.input["prompt"], tools.input["negative_prompt"], tools)
-    return made, {"remade": ["conditioning"], "tokens_cut": cut}
+    made, heard = model.encode(tools.input["prompt"], tools.input["negative_prompt"], tools)
+    return made, {"remade": ["conditioning"], "tokens": heard}
 
 
 def _given_latents(tools: Tools) -> torch.Tensor:

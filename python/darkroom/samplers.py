@@ -47,7 +47,22 @@ def make_scheduler(name: str, model_config: Mapping[str, Any], steps: int) -> An
         options = {**options, "original_inference_steps": max(50, steps)}
     scheduler = kind.from_config(model_config, **options)
     scheduler.set_timesteps(steps, device="cpu")
+    _end_at_the_beginning(scheduler)
     return scheduler
+
+
+def _end_at_the_beginning(scheduler: Any) -> None:
+    """Drops timesteps before 0. Trailing spacing counts down by a fraction, and with some numbers of steps (61, 103,
+    121 and 122 of 1000) rounding gives it one more than it was asked for, at -1, which is another time than any."""
+    import torch
+
+    surplus = int((scheduler.timesteps < 0).sum())
+    if surplus == 0:
+        return
+    scheduler.timesteps = scheduler.timesteps[:-surplus]
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None:
+        scheduler.sigmas = torch.cat([sigmas[: -surplus - 1], sigmas[-1:]])
 
 
 def step_options(scheduler: Any, generator: Any) -> dict[str, Any]:

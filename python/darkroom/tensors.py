@@ -15,8 +15,16 @@ class Unreadable(Exception):
 
 
 def save(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """Bytes of a file. `tensors` may lie on any device."""
-    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    """Bytes of a file, the same for the same tensors and metadata. `tensors` may lie on any device."""
+    content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    # The library writes the metadata in an order of its own, another one each time.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    # The tensors begin at a multiple of 8 bytes, as they do in its own files.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -131,11 +132,19 @@ class Tools:
             return file.read(), given
 
     def write(self, name: str, content: bytes) -> dict[str, Any]:
-        """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256, bytes}."""
+        """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256, bytes}.
+
+        Raises OSError; then nothing of it is left.
+        """
         path = os.path.join(self._folder, name)
-        with open(path + ".part", "wb") as file:
-            file.write(content)
-        os.rename(path + ".part", path)
+        try:
+            with open(path + ".part", "wb") as file:
+                file.write(content)
+            os.rename(path + ".part", path)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path + ".part")
+            raise
         return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
     def _inside_attempts(self, path: str, field: str) -> str:
@@ -156,11 +165,14 @@ class Tools:
         return time.monotonic() - self._saved_at >= policy["interval_s"]
 
     def save_checkpoint(self, call: int, serialize: Callable[[], bytes]) -> None:
-        """Writes `serialize()` off the device thread, then tells the node.
+        """Writes `serialize()` off the device thread, then tells the node; a call that has its checkpoint keeps that.
 
         One at a time: a slow disk holds the loop, not the memory.
         """
-        self.finish_checkpoints()
+        last = self.finish_checkpoints()
+        # The node may be reading it: a name is written once.
+        if last is not None and last["call"] == call:
+            return
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._saved_at = time.monotonic()

@@ -65,6 +65,7 @@ class Child:
         protocol=(1, 1),
         models=(),
         schema=SCHEMA,
+        spare=False,
         environment=None,
     ):
         self.attempts = attempts
@@ -88,6 +89,7 @@ class Child:
             "worker_id": "w",
             "device": device,
             "threads": threads,
+            "spare": spare,
             "roots": {"models": [str(ROOT / "models"), *map(str, models)], "attempts": str(attempts)},
             "checkpoint": checkpoint,
         }

@@ -35,8 +35,46 @@ def test_the_child_says_what_decides_the_bits(fresh, device):
     if device != "cpu":
         named = ("uuid", "capability", "driver", "total_bytes")
         assert all(ready["hardware"][name] for name in named)
-    imports = fresh.of(fresh.hello, "progress")
-    assert [frame["call"] for frame in imports] == list(range(3))
+    calls = [frame["call"] for frame in fresh.of(fresh.hello, "progress")]
+    # One that the next one overtakes is not sent.
+    assert (calls[0], calls[-1]) == (0, 3)
+    assert calls == sorted(set(calls))
+
+
+def test_a_spare_imports_and_opens_its_device_only_when_it_is_taken_into_use(spawn, shared, device):
+    # A device that is not there shows when it is opened.
+    spare, other = spawn(spare=True), spawn(spare=True, device="cuda:99")
+    for child in (spare, other):
+        while child.until(child.hello, "progress", "result", "error") != {"type": "progress", "stage": "import", "call": 3, "calls": 3}:
+            pass
+    assert spare.until(spare.send("worker.ping", {}))["code"] == "worker.protocol"
+    assert other.of(other.hello, "error") == []
+    took = time.monotonic()
+    assert spare.until(spare.send("worker.open", {})) == {"type": "result", "output": {}, "files": {}, "stats": {}}
+    assert spare.ready()["hardware"] == shared.of(shared.hello, "result")[0]["output"]["hardware"]
+    # The imports took seconds.
+    assert device != "cpu" or time.monotonic() - took < 1
+    assert spare.run("denoise")["files"]["latents"]["sha256"] == shared.run("denoise")["files"]["latents"]["sha256"]
+    assert spare.until(spare.send("worker.open", {}))["code"] == "worker.protocol"
+    other.send("worker.open", {})
+    assert other.until(other.hello)["code"] == "worker.start_failed"
+    assert other.ends() == 64
+
+
+@pytest.mark.parametrize("how", ["end of the pipe", "shutdown", "open and shutdown"])
+def test_a_spare_that_is_not_wanted_ends(spawn, how):
+    child = spawn(spare=True)
+    child.until(child.hello, "progress")
+    if how == "end of the pipe":
+        child.process.stdin.close()
+        # Within its imports too.
+        assert child.ends(5) == 0
+        return
+    if how.startswith("open"):
+        child.send("worker.open", {})
+        child.ready()
+    assert child.until(child.send("worker.shutdown", {}))["type"] == "result"
+    assert child.ends() == 0
 
 
 def test_a_child_of_another_version_refuses_and_ends(spawn):

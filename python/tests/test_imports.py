@@ -24,4 +24,4 @@ def test_a_module_of_the_process_starts_no_thread_and_brings_no_torch(module):
 
 def test_every_other_module_computes_with_tensors():
     files = {path.stem for path in (PYTHON / "darkroom").glob("*.py")} | {"families"}
-    assert files - set(LIGHT) - {"__init__"} == {"checkpoint", "inference", "tensors"}
+    assert files - set(LIGHT) - {"__init__"} == {"checkpoint", "inference", "schedule", "tensors"}

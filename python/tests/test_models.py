@@ -70,6 +70,150 @@ def test_half_precision_files_are_found_by_their_usual_name(fresh, copy):
     assert ensure(fresh, model)["type"] == "result"
 
 
+# Names of the shards and of their index, by who wrote them: {} is the stem.
+SHARDED = {
+    "plain": ("{}-{:05d}-of-{:05d}.safetensors", "{}.safetensors.index.json"),
+    "fp16 as today": ("{}.fp16-{:05d}-of-{:05d}.safetensors", "{}.safetensors.index.fp16.json"),
+    "fp16 as before": ("{}-{:05d}-of-{:05d}.fp16.safetensors", "{}.fp16.safetensors.index.json"),
+    "fp16 mixed": ("{}-{:05d}-of-{:05d}.fp16.safetensors", "{}.safetensors.index.fp16.json"),
+    "no index": ("{}.fp16-{:05d}-of-{:05d}.safetensors", None),
+}
+
+
+def shard(folder, names, index):
+    """Cuts the one file of weights in a folder into three; returns their paths."""
+    from safetensors.torch import load_file, save_file
+
+    [file] = folder.glob("*.safetensors")
+    held = load_file(file)
+    file.unlink()
+    made, weight_map = [], {}
+    for number in range(1, 4):
+        part = dict(sorted(held.items())[number - 1 :: 3])
+        made.append(folder / names.format(file.stem, number, 3))
+        save_file(part, made[-1], {"format": "pt"})
+        weight_map |= dict.fromkeys(part, made[-1].name)
+    if index:
+        (folder / index.format(file.stem)).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return made
+
+
+def pixels(child, model):
+    """SHA-256 of a picture that every network of the model has drawn."""
+    latents = child.run("denoise", model=model)["files"]
+    return child.run("decode", model=model, files=latents)["files"]["pixels"]["sha256"]
+
+
+@pytest.mark.parametrize("layout", SHARDED)
+def test_shards_load_by_whatever_names_they_were_written(fresh, copy, micro, layout):
+    folder, model = copy(layout)
+    for part in ("unet", "vae", "text_encoder"):
+        shard(folder / part, *SHARDED[layout])
+    assert pixels(fresh, model) == pixels(fresh, micro)
+    assert not list(fresh.attempts.glob("weights-*"))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("layout", SHARDED)
+def test_a_shard_that_is_missing_or_broken_is_named(fresh, copy, layout, part):
+    folder, model = copy(f"{layout} of {part}")
+    first, second, third = shard(folder / part, *SHARDED[layout])
+    content = second.read_bytes()
+    second.unlink()
+    refused(fresh, model, "model.corrupt", f"{part} lacks {second.name}")
+    second.write_bytes(content[: len(content) // 2])
+    refused(fresh, model, "model.corrupt", f"{second} (")
+    second.write_bytes(content)
+    shutil.copy(first, third)
+    refused(fresh, model, "model.corrupt", f"{first.name} and {third.name} both hold ")
+
+
+def test_the_index_of_a_variant_that_was_not_fetched_is_passed_over(fresh, copy):
+    folder, model = copy("only fp16")
+    index = {"metadata": {}, "weight_map": {"a": "diffusion_pytorch_model-00001-of-00002.safetensors"}}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / WEIGHTS).rename(folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    assert ensure(fresh, model)["type"] == "result"
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": "../../x.safetensors"}}', '{"weight_map": {"a": 1}}', '{"weight_map": 3}'],
+)
+def test_a_broken_index_is_named(fresh, copy, index):
+    folder, model = copy("broken index")
+    (folder / WEIGHTS).unlink()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
+    refused(fresh, model, "model.corrupt", "diffusion_pytorch_model.safetensors.index.json ")
+
+
+NEITHER = "has neither tokenizer.json nor vocab.json with merges.txt"
+
+
+def vocabulary(change):
+    def spoil(folder):
+        path = folder / "tokenizer" / "vocab.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        ("no files", lambda folder: [file.unlink() for file in (folder / "tokenizer").iterdir()], NEITHER),
+        ("no vocabulary", lambda folder: (folder / "tokenizer" / "vocab.json").unlink(), NEITHER),
+        ("no merges", lambda folder: (folder / "tokenizer" / "merges.txt").unlink(), NEITHER),
+        ("an empty vocabulary", vocabulary(lambda _: {}), "lacks 512 of the 512 letters"),
+        ("a broken vocabulary", lambda folder: (folder / "tokenizer" / "vocab.json").write_text("{"), "the tokenizer in "),
+        ("a vocabulary of another type", vocabulary(list), "the tokenizer in "),
+        ("half a vocabulary", vocabulary(lambda words: dict(list(words.items())[256:])), "lacks 256 of the 512 letters"),
+        (
+            "words without merges",
+            vocabulary(lambda words: {**words, "cat</w>": 514}),
+            "has no merge for 1 of its 515 words, such as 'cat</w>'",
+        ),
+        ("a larger vocabulary", lambda folder: larger(folder, 8), "words with ids up to 521; its text encoder has 514"),
+        ("ids beyond", vocabulary(lambda words: {**words, "a": 9000}), "with ids up to 9000"),
+        ("one id twice", vocabulary(lambda words: {**words, "a": words["b"]}), "lacks 1 of the 512 letters"),
+        ("no window", lambda folder: configured(folder, model_max_length=0), "has a model_max_length of 0"),
+        ("a window in words", lambda folder: configured(folder, model_max_length="16"), "has a model_max_length of '16'"),
+    ],
+)
+def test_a_tokenizer_that_would_not_hear_the_prompt_is_refused(fresh, copy, name, spoil, words):
+    folder, model = copy(f"tokenizer {name}")
+    spoil(folder)
+    refused(fresh, model, "model.corrupt", words)
+    answer = fresh.run("encode", model=model)
+    assert answer["code"] == "model.corrupt"
+    assert str(folder / "tokenizer") in answer["message"]
+
+
+def larger(folder, more):
+    """Adds words with their merges: a sound tokenizer, of another model."""
+    words = [f"a{letter}</w>" for letter in "bcdefghi"[:more]]
+    vocabulary(lambda known: {**known, **{word: 514 + index for index, word in enumerate(words)}})(folder)
+    merges = "".join(f"a {word[1:]}\n" for word in words)
+    (folder / "tokenizer" / "merges.txt").write_text(f"#version: 0.2\n{merges}")
+
+
+def configured(folder, **changes):
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_tokenizer_in_one_file_is_heard_alike(fresh, copy, micro):
+    """As today's library writes it beside the two of old."""
+    from transformers import CLIPTokenizer
+
+    folder, model = copy("one file")
+    CLIPTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(folder / "tokenizer")
+    assert (folder / "tokenizer" / "tokenizer.json").exists()
+    for file in ("vocab.json", "merges.txt"):
+        (folder / "tokenizer" / file).unlink(missing_ok=True)
+    assert pixels(fresh, model) == pixels(fresh, micro)
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_a_model_that_lacks_a_tensor_is_not_filled_up_with_noise(fresh, copy, part):
     from safetensors.torch import load_file, save_file
@@ -92,19 +236,36 @@ def test_pickled_weights_are_not_opened(fresh, copy, tmp_path):
 
     (folder / WEIGHTS).unlink()
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    refused(fresh, model, "model.load_failed", "safetensors")
+    refused(fresh, model, "model.corrupt", "diffusion_pytorch_model.bin is pickled, and such files are not opened")
     assert not proof.exists()
 
 
 @pytest.mark.parametrize(
     ("name", "spoil", "code", "words"),
     [
-        ("truncated", lambda folder: os.truncate(folder / WEIGHTS, 5000), "model.load_failed", ""),
-        ("a lying header", lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 64), "model.load_failed", ""),
-        ("no weights", lambda folder: (folder / WEIGHTS).unlink(), "model.load_failed", ""),
+        (
+            "truncated",
+            lambda folder: os.truncate(folder / WEIGHTS, 5000),
+            "model.corrupt",
+            f"{WEIGHTS} (5000 bytes) is no whole safetensors",
+        ),
+        ("a lying header", lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 64), "model.corrupt", "is no whole safetensors"),
+        (
+            "a pointer",
+            lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"),
+            "model.corrupt",
+            "git lfs",
+        ),
+        ("an empty file", lambda folder: (folder / WEIGHTS).write_bytes(b""), "model.corrupt", f"{WEIGHTS} (0 bytes)"),
+        ("no weights", lambda folder: (folder / WEIGHTS).unlink(), "model.corrupt", "has no diffusion_pytorch_model.safetensors"),
         ("no part", lambda folder: shutil.rmtree(folder / "vae"), "model.corrupt", "has no vae/"),
         ("a broken config", lambda folder: (folder / "unet/config.json").write_text("{"), "model.load_failed", ""),
-        ("no schedule", lambda folder: (folder / "scheduler/scheduler_config.json").write_text("x"), "model.load_failed", "JSON"),
+        (
+            "no schedule",
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text("x"),
+            "model.corrupt",
+            "scheduler_config.json: cannot",
+        ),
     ],
 )
 def test_a_broken_model_is_refused(fresh, copy, name, spoil, code, words):

@@ -103,6 +103,41 @@ def test_every_checkpoint_of_a_run_leads_to_the_same_bytes(shared, undisturbed, 
         assert resumed["files"]["latents"]["sha256"] == undisturbed(sampler)[0]
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_checkpoints_of_one_state_are_equal_bytes(shared, fresh_each_call, sampler):
+    """Of two processes, and of one that went on from a checkpoint of the other."""
+    first = shared.work("denoise", sampler=sampler)
+    shared.until(first)
+    made = {file["call"]: file["sha256"] for file in shared.of(first, "checkpoint")}
+    half = shared.of(first, "checkpoint")[3]
+    second = fresh_each_call.work("denoise", sampler=sampler)
+    third = fresh_each_call.work("denoise", sampler=sampler, checkpoint=half)
+    for request_id in (second, third):
+        fresh_each_call.until(request_id)
+    assert {file["call"]: file["sha256"] for file in fresh_each_call.of(second, "checkpoint")} == made
+    resumed = {file["call"]: file["sha256"] for file in fresh_each_call.of(third, "checkpoint")}
+    assert resumed == {call: sha256 for call, sha256 in made.items() if call > half["call"]}
+
+
+@pytest.fixture(scope="module")
+def fresh_each_call(tmp_path_factory, device):
+    from conftest import lasting
+
+    yield from lasting(tmp_path_factory, "each call", device=device, checkpoint=EVERY_CALL)
+
+
+def test_a_pause_right_after_a_checkpoint_writes_it_no_second_time(shared):
+    """The node may be reading it."""
+    stall = shared.stall("denoise", STOP_AT)
+    shared.until(shared.send("worker.pause", {"target": stall.request_id}))
+    stall.end()
+    released = shared.until(stall.request_id)
+    told = shared.of(stall.request_id, "checkpoint")
+    assert [file["call"] for file in told] == list(range(1, STOP_AT + 2))
+    assert {**released["checkpoint"], "type": "checkpoint"} == told[-1]
+    assert len({file["path"] for file in told}) == len(told)
+
+
 def test_pausing_twice_loses_nothing(shared, undisturbed, fresh):
     first = paused_at(shared, 3, sampler="Heun")
     second = paused_at(shared, 8, sampler="Heun", checkpoint=first)

@@ -8,11 +8,11 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { root, shown } from '../../host/home.mjs'
 import { whileHolding } from '../../host/lock.mjs'
-import { platform, readyEnvironment } from '../../host/places.mjs'
+import { pinsIn, platform, readyEnvironment } from '../../host/places.mjs'
 import { ask, findCompiler, isExecutable, onPath } from '../../host/programs.mjs'
 import { runBound } from '../bound.mjs'
 import { causeOf, failure, lastLines } from '../failure.mjs'
-import { ensurePython } from '../python.mjs'
+import { ensurePython, pipBy } from '../python.mjs'
 import { makeRoom } from '../room.mjs'
 import { ensureVkd3d, readyVkd3d } from './debian.mjs'
 
@@ -20,7 +20,6 @@ import { ensureVkd3d, readyVkd3d } from './debian.mjs'
 
 /** The addon's sources. */
 export const native = join(root, 'native')
-const cmakeWheel = '4.4.5'
 
 /** What `npm test` says where nothing can be compiled. */
 export const noCompiler = 'native: not built, no C++ compiler (install g++ or clang)'
@@ -37,15 +36,17 @@ async function ensureCmake(home, say) {
     const [, major = 0, minor = 0] = /version (\d+)\.(\d+)/.exec((await ask(command, ['--version'])).out)?.map(Number) ?? []
     if (major > 3 || (major === 3 && minor >= 18)) return command
   }
-  const folder = join(home, 'cmake', cmakeWheel)
+  const pins = pinsIn(readFileSync(join(root, 'setup', 'native', 'cmake.lock'), 'utf8'))
+  const version = (pins[0]?.name ?? '').replace('cmake==', '')
+  const folder = join(home, 'cmake', version)
   const command = join(folder, 'cmake', 'data', 'bin', 'cmake')
   if (isExecutable(command)) return command
   const python = process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home }) ?? (await ensurePython({ home }, say))).interpreter
   const part = `${folder}.part`
   rmSync(part, { recursive: true, force: true })
   makeRoom(part, 200e6)
-  const args = ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '--no-deps', '--target', part, `cmake==${cmakeWheel}`]
-  const { ok, words } = await say.step(`CMake ${cmakeWheel}`, () => runBound(python, args))
+  const pip = pipBy(python, part, runBound)
+  const { ok, words } = await say.step(`CMake ${version}`, () => pip(pins, '--target', part))
   if (!ok) throw failure(`There is no CMake on PATH, and pip could not fetch one. ${causeOf(words)}It said:\n${lastLines(words)}`)
   rmSync(folder, { recursive: true, force: true })
   renameSync(part, folder)

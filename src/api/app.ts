@@ -72,6 +72,13 @@ export function createApp(parts: ApiParts): App {
   app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
   app.use('/admin/*', withKey)
 
+  // Redis answers the writes of the moment in which its disk fills up, and holds them in memory alone: a kill would
+  // lose them. It refuses the next write, so none is acknowledged before another was taken.
+  app.use('/v1/*', async (c, next) => {
+    await next()
+    if (c.req.method !== 'GET' && c.req.method !== 'HEAD' && c.res.ok) await parts.engine.confirm()
+  })
+
   const resources = [
     sessionRoutes,
     eventRoutes,

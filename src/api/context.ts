@@ -25,6 +25,7 @@ export type EnginePort = Pick<
   | 'devices'
   | 'models'
   | 'submittedBy'
+  | 'confirm'
   | 'ready'
   | 'queues'
 >

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { DarkroomError, type ErrorClass, apiError } from '../errors.ts'
+import { apiError, asDiskError, DarkroomError, type ErrorClass } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { AppEnv } from './context.ts'
 
@@ -37,6 +37,7 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'api.unsupported_media_type': 415,
   'api.host_refused': 421,
   'api.invalid': 422,
+  'memory.quota': 429,
   'session.idempotency_mismatch': 422,
   'api.failed': 500,
   'workflow.broken': 500,
@@ -47,7 +48,7 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
 const statusOfClass: Record<ErrorClass, ContentfulStatusCode> = { transient: 503, resource: 503, permanent: 422, cancelled: 409 }
 
 /** Seconds after which a 503 is worth another try. */
-const retryAfterS: Record<string, number> = { 'redis.full': 60, 'api.not_ready': 5 }
+const retryAfterS: Record<string, number> = { 'redis.full': 60, 'disk.full': 60, 'memory.quota': 10, 'api.not_ready': 5 }
 
 /** Codes that are 404 for a name in the path, and 422 for a name in a field. */
 const namedByFields = new Set(['workflow.unknown', 'device.unknown', 'memory.unknown'])
@@ -107,7 +108,8 @@ function translate(thrown: unknown): DarkroomError {
     if (thrown.status === 413) return apiError('too_large', 'the body is too large', { cause: thrown })
     if (thrown.status === 415) return apiError('unsupported_media_type', 'this content type is not accepted', { cause: thrown })
   }
-  return apiError('failed', 'the request failed inside the API', { cause: thrown })
+  const known = asDiskError(thrown)
+  return known instanceof DarkroomError ? known : apiError('failed', 'the request failed inside the API', { cause: thrown })
 }
 
 /** Answers a thrown value with its problem document. A defect is logged. */
@@ -117,7 +119,7 @@ export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger):
   const status = statusOf(error)
   if (error.code === 'api.failed')
     log.error({ requestId, method: c.req.method, path: c.req.path, err: error.cause ?? error }, 'request failed')
-  if (status === 503) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
+  if (status === 503 || status === 429) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
   if (status === 401)
     c.header('WWW-Authenticate', c.req.path.startsWith('/admin') ? 'Basic realm="darkroom", charset="UTF-8"' : 'Bearer realm="darkroom"')
   c.header('Cache-Control', 'no-store')

@@ -14,6 +14,7 @@ const meanings = {
   415: 'Content type not accepted',
   421: 'Host not accepted',
   422: 'Fields at fault',
+  429: 'A limit of the API key is reached: see Retry-After, RateLimit-Policy and RateLimit',
   500: 'Failed',
   503: 'Unavailable, full or not ready: see Retry-After',
 } as const
@@ -23,7 +24,7 @@ const content = { 'application/problem+json': { schema: Problem } }
 
 /** Responses that every route may give (guard, keys, Redis), and those named. */
 export function problems<const S extends ProblemStatus = never>(...more: S[]) {
-  const every = [400, 401, 403, 413, 415, 421, 422, 500, 503] as const
+  const every = [400, 401, 403, 413, 415, 421, 422, 429, 500, 503] as const
   const all: ProblemStatus[] = [...every, ...more]
   return Object.fromEntries(all.map((status) => [status, { description: meanings[status], content }]))
 }

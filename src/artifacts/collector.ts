@@ -1,12 +1,17 @@
-/** Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. */
-import { randomUUID } from 'node:crypto'
+/**
+ * Removes artifacts that no session names any more: every ten minutes, in one process of the farm at a time. What
+ * killed writers have left is removed at the start and once a minute.
+ */
+import { takeTurn } from '../clock.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { translated, type Redis } from '../redis.ts'
+import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { checkIndex, countTurn } from './index-mark.ts'
 import type { ArtifactStore } from './store.ts'
 
 const collectMs = 600_000
+const sweepMs = 60_000
 /** Unnamed artifacts stay this long, ms: a session about to name them has put them within it. */
 const collectAgeMs = 3_600_000
 
@@ -18,10 +23,16 @@ export interface Names {
   isNamed(sha256: string): Promise<boolean>
 }
 
-/** Removes artifacts that nothing has named for an hour. Returns how many. */
-export async function collectArtifacts(artifacts: ArtifactStore, names: Names): Promise<number> {
+/**
+ * Removes artifacts that nothing has named for an hour. Returns how many.
+ * @throws DarkroomError `artifact.index_lost`, `artifact.not_shared` when this Redis is not the index of that store
+ */
+export async function collectArtifacts(redis: Redis, artifacts: ArtifactStore, names: Names): Promise<number> {
+  await countTurn(redis, artifacts)
   const named = new Set<string>()
   for await (const some of names.named()) for (const sha256 of some) named.add(sha256)
+  // An index that was lost while it was read has named too little.
+  await checkIndex(redis, artifacts)
   // Asked again just before the file goes: a retry may have named it since.
   return artifacts.collect(async (sha256) => named.has(sha256) || (await names.isNamed(sha256)), collectAgeMs)
 }
@@ -35,29 +46,33 @@ export interface CollectorParts {
 
 export class Collector {
   readonly #parts: CollectorParts
-  readonly #ticker: Ticker
+  readonly #tickers: readonly Ticker[]
 
   constructor(parts: CollectorParts) {
     this.#parts = parts
-    this.#ticker = new Ticker(
-      collectMs,
-      () => this.#turn(),
-      (error) => parts.log.warn({ err: error }, 'artifacts were not collected'),
-    )
+    this.#tickers = [new Ticker(collectMs, () => this.#turn(), this.#failed), new Ticker(sweepMs, () => this.#sweep(), this.#failed)]
   }
+
+  readonly #failed = (error: unknown): void => this.#parts.log.warn({ err: error }, 'artifacts were not collected')
 
   start(): void {
-    this.#ticker.start()
+    this.#sweep().catch(this.#failed)
+    for (const ticker of this.#tickers) ticker.start()
   }
 
-  stop(): Promise<void> {
-    return this.#ticker.stop()
+  async stop(): Promise<void> {
+    await Promise.all(this.#tickers.map((ticker) => ticker.stop()))
+  }
+
+  async #sweep(): Promise<void> {
+    const removed = await this.#parts.artifacts.sweep()
+    if (removed > 0) this.#parts.log.info({ removed }, 'removed what killed writers had left in the artifact folder')
   }
 
   async #turn(): Promise<void> {
     const { redis, artifacts, names, log } = this.#parts
-    if ((await translated(redis.set(keys.collector(), randomUUID(), 'PX', collectMs / 2, 'NX'))) === null) return
-    const removed = await collectArtifacts(artifacts, names)
+    if (!(await takeTurn(redis, keys.collector(), collectMs / 2))) return
+    const removed = await collectArtifacts(redis, artifacts, names)
     if (removed > 0) log.info({ removed }, 'removed artifacts that no session names')
   }
 }

@@ -8,24 +8,33 @@
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, open, readFile, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { link, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { onDisk, requireRoom } from '../disk.ts'
 import { artifactError } from '../errors.ts'
-import { keys } from '../keys.ts'
-import { translated, type Redis } from '../redis.ts'
+import { IndexMark } from './index-mark.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
 
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
   id(): Promise<string>
-  /** Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young. */
+  /** Which Redis has indexed it, and how far. */
+  readonly mark: IndexMark
+  /**
+   * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young.
+   * @throws DarkroomError `disk.full`; then nothing is left behind
+   */
   put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
   read(sha256: string): Promise<Buffer>
   open(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined>
   has(sha256: string): Promise<boolean>
+  /** @throws DarkroomError `disk.full` where so many bytes would not fit; `why`: what they are for */
+  requireRoom(bytes: number, why: string): Promise<void>
+  /** Removes what writers that were killed have left behind, a minute later. Returns how many files went. */
+  sweep(): Promise<number>
   /** Removes what is older than `olderThanMs` and `isNamed` denies. Returns how many files went. */
   collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number>
 }
@@ -34,20 +43,46 @@ export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').upda
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
 
-/** Files under `<folder>/<first two digits>/<SHA-256>`, visible by rename only. */
+/** Gives a file the time that it has now by its store's own clock. */
+async function rejuvenate(path: string, bytes: number): Promise<void> {
+  const file = await open(path, 'r+')
+  try {
+    await file.truncate(bytes)
+  } finally {
+    await file.close()
+  }
+}
+
+/** A file that nobody has written to for so long has no writer any more, ms: a write takes seconds at most. */
+const abandonedMs = 60_000
+
+/**
+ * Files under `<folder>/<first two digits>/<SHA-256>`, visible by rename only: what is not whole yet lies under
+ * `<folder>/parts`.
+ */
 export class FileArtifactStore implements ArtifactStore {
   readonly #folder: string
+  readonly #parts: string
+  readonly mark: IndexMark
+  /** The store's time when it was first asked for, and when that was by this process' own monotonic clock. */
+  #first: { time: number; at: number } | undefined
 
   constructor(folder: string) {
     this.#folder = folder
+    this.#parts = join(folder, 'parts')
+    this.mark = new IndexMark(folder)
   }
 
   async id(): Promise<string> {
     const file = join(this.#folder, 'store-id')
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
-    // Two first users may race: `wx` lets one of them write it, both read the same.
-    await writeFile(file, randomUUID(), { flag: 'wx', mode: 0o600 }).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
+    const known = await readFile(file, 'utf8').catch(() => '')
+    if (known !== '') return known.trim()
+    // Two first users may race: a link is made by one of them only, and only to a file that is whole.
+    await this.#write(Buffer.from(randomUUID()), false, async (part) => {
+      await link(part, file).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'EEXIST') throw error
+      })
+      await rm(part)
     })
     return (await readFile(file, 'utf8')).trim()
   }
@@ -64,26 +99,55 @@ export class FileArtifactStore implements ArtifactStore {
     if (known?.size === bytes.byteLength) {
       const present = await readFile(path).catch(() => undefined)
       if (present && sha256Of(present) === sha256) {
-        const now = new Date()
-        const isThere = await utimes(path, now, now).then(
+        const isThere = await rejuvenate(path, bytes.byteLength).then(
           () => true,
           () => false, // collected just now
         )
         if (isThere) return sha256
       }
     }
-    await mkdir(join(this.#folder, sha256.slice(0, 2)), { recursive: true, mode: 0o700 })
-    const part = `${path}.${randomUUID()}.part`
-    const file = await open(part, 'wx', 0o600)
-    try {
-      await file.writeFile(bytes)
-      if (kind === 'image') await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(part, path)
-    if (kind === 'image') await syncFolder(join(this.#folder, sha256.slice(0, 2)))
+    const shelf = join(this.#folder, sha256.slice(0, 2))
+    await this.#write(bytes, kind === 'image', async (part) => {
+      await mkdir(shelf, { recursive: true, mode: 0o700 })
+      await rename(part, path)
+      if (kind === 'image') await syncFolder(shelf)
+    })
     return sha256
+  }
+
+  /** Writes a file that `publish` gives its place; whatever fails, no part of it stays. */
+  async #write(bytes: Uint8Array, isDurable: boolean, publish: (part: string) => Promise<void>): Promise<void> {
+    const part = join(this.#parts, `${randomUUID()}.part`)
+    const write = async (): Promise<void> => {
+      await mkdir(this.#parts, { recursive: true, mode: 0o700 })
+      const file = await open(part, 'wx', 0o600)
+      try {
+        await file.writeFile(bytes)
+        if (isDurable) await file.sync()
+      } finally {
+        await file.close()
+      }
+      await publish(part)
+    }
+    await onDisk(this.#folder, write()).catch(async (error: unknown) => {
+      await rm(part, { force: true })
+      throw error
+    })
+  }
+
+  requireRoom(bytes: number, why: string): Promise<void> {
+    return requireRoom(this.#folder, bytes, why)
+  }
+
+  async sweep(): Promise<number> {
+    const parts = await readdir(this.#parts).catch(() => [])
+    if (parts.length === 0) return 0
+    // By the clock of the file system: this process's own may be another one, or wrong.
+    const now = await this.#now()
+    const ages = await Promise.all(parts.map((name) => stat(join(this.#parts, name)).catch(() => undefined)))
+    const abandoned = parts.filter((_, i) => now - (ages[i]?.mtimeMs ?? now) > abandonedMs)
+    for (const name of abandoned) await rm(join(this.#parts, name), { force: true })
+    return abandoned.length
   }
 
   async read(sha256: string): Promise<Buffer> {
@@ -105,8 +169,21 @@ export class FileArtifactStore implements ArtifactStore {
     return (await stat(this.#path(sha256)).catch(() => undefined))?.isFile() ?? false
   }
 
+  /**
+   * The time of the store's own clock, which gives files their times, ms: that of a file just written. Where that clock
+   * was set forward meanwhile, the time by which it went on.
+   */
+  async #now(): Promise<number> {
+    const probe = join(this.#parts, `${randomUUID()}.part`)
+    await mkdir(this.#parts, { recursive: true, mode: 0o700 })
+    await onDisk(this.#folder, writeFile(probe, '', { mode: 0o600 }))
+    const { mtimeMs } = await stat(probe).finally(() => rm(probe, { force: true }))
+    this.#first ??= { time: mtimeMs, at: performance.now() }
+    return Math.min(mtimeMs, this.#first.time + performance.now() - this.#first.at)
+  }
+
   async collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number> {
-    const before = Date.now() - olderThanMs
+    const before = (await this.#now()) - olderThanMs
     const isOld = async (path: string): Promise<boolean> => {
       const known = await stat(path).catch(() => undefined)
       return known !== undefined && known.mtimeMs <= before
@@ -130,14 +207,6 @@ export class FileArtifactStore implements ArtifactStore {
     }
     return removed
   }
-}
-
-/** Every node of a farm must see the same artifacts. @throws DarkroomError `artifact.not_shared` */
-export async function checkStore(redis: Redis, artifacts: ArtifactStore): Promise<void> {
-  const own = await artifacts.id()
-  await translated(redis.setnx(keys.storeId(), own))
-  const farm = await translated(redis.get(keys.storeId()))
-  if (farm !== own) throw artifactError('not_shared', `this artifact folder is store ${own}, the farm uses ${farm}`)
 }
 
 async function syncFolder(folder: string): Promise<void> {

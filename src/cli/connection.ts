@@ -2,6 +2,7 @@
 import { askHolder } from '../../host/lock.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig } from '../config.ts'
+import { configError } from '../errors.ts'
 
 export interface ConnectionOptions {
   url?: string
@@ -9,13 +10,23 @@ export interface ConnectionOptions {
 
 /**
  * A client of the API at `--url`, else `DARKROOM_URL`, else of the `darkroom up` on this data folder, else at the
- * configured port.
- * @throws Problem `api.unreachable` at once when there is no answer
+ * configured port. A key goes only to an API that the user has named or runs: whoever else listens on that port would
+ * learn it.
+ * @throws Problem `api.unreachable` at once when there is no answer; DarkroomError `config.invalid` for a key without
+ *   an
+ * address; BadPlace when another user could have put the address there
  */
 export async function connectApi({ url }: ConnectionOptions): Promise<DarkroomClient> {
   const { DARKROOM_URL: named, DARKROOM_KEY: key } = process.env
   const config = readConfig()
   const running = url ?? named ?? ((await askHolder(config.data, 'up'))?.['url'] as string | undefined)
+  if (running === undefined && key !== undefined) {
+    const problem = `no \`darkroom up\` of this user runs on ${config.data}, and nobody says where the API is: anybody may listen on port ${config.port}`
+    throw configError('invalid', `${problem}, so DARKROOM_KEY is not sent there`, {
+      field: 'DARKROOM_URL',
+      remedy: 'Name the API with --url or DARKROOM_URL, or start `npm start`.',
+    })
+  }
   const client = new DarkroomClient({ url: running ?? `http://127.0.0.1:${config.port}`, ...(key !== undefined && { key }) })
   await client.health()
   return client

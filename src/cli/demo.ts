@@ -71,7 +71,7 @@ function environment(folder: string, kill: boolean, gpu: boolean): NodeJS.Proces
     DARKROOM_DATA: folder,
     DARKROOM_MODELS: join(root, 'models'),
     DARKROOM_PORT: '0',
-    ...(gpu && { DARKROOM_DEVICE: 'cuda' }),
+    ...(gpu && !process.env['DARKROOM_DEVICE']?.startsWith('cuda') && { DARKROOM_DEVICE: 'cuda' }),
     ...(kill && { DARKROOM_CHECKPOINT_CALLS: '1' }),
   }
 }

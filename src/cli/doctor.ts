@@ -209,13 +209,26 @@ async function running({ data: folder, port }: Config): Promise<Finding[]> {
   const { DARKROOM_KEY: key } = process.env
   const client = new DarkroomClient({ url, patienceMs: 0, ...(key !== undefined && { key }) })
   try {
-    const [reasons, workers] = [await client.notReady(), await client.workers()]
+    const [reasons, workers, { logLinesDropped }] = [await client.notReady(), await client.workers(), await client.health()]
     const list =
       workers
-        .map(({ id, device: { kind }, status, native: { reason } }) => `${id} (${kind}, ${status}${reason === null ? '' : `; ${reason}`})`)
+        .map(({ id, device: { kind }, status, sparePid, native: { reason } }) => {
+          const children = sparePid === null ? 'no spare child' : `spare child ${sparePid}`
+          return `${id} (${kind}, ${status}, ${children}${reason === null ? '' : `; ${reason}`})`
+        })
         .join(', ') || 'no worker'
     const is = `${url}${holder?.pid ? `, pid ${holder.pid}` : ''}: ${list}`
-    return [{ what: 'running', ok: reasons.length === 0, is, ...(reasons.length > 0 && { remedy: reasons.join('; ') }) }]
+    const dropped = workers.reduce((sum, worker) => sum + worker.logLinesDropped, logLinesDropped)
+    const logs = {
+      what: 'logs',
+      ok: false,
+      is: `${dropped} lines could not be written`,
+      remedy: `Free space on the disk of ${folder}/logs.`,
+    }
+    return [
+      { what: 'running', ok: reasons.length === 0, is, ...(reasons.length > 0 && { remedy: reasons.join('; ') }) },
+      ...(dropped > 0 ? [logs] : []),
+    ]
   } catch (error) {
     return [
       { what: 'running', ok: false, is: `${url}: ${(error as Error).message}`, remedy: 'Read the log of the API in the data folder.' },

@@ -3,15 +3,26 @@ import { join } from 'node:path'
 import { askHolder } from '../../host/lock.mjs'
 import { KeyStore, scopes, type Scope } from '../api-keys.ts'
 import { readConfig } from '../config.ts'
-import { keyError } from '../errors.ts'
+import { configError, keyError } from '../errors.ts'
 import { startRedis } from '../redis-server.ts'
 import { connect, untilReady } from '../redis.ts'
 import { say, sayJson, table, whisper } from './terminal.ts'
 
-/** Works on the farm's Redis. Where none runs, it starts the private one of the data folder and stops it afterwards. */
+/**
+ * Works on the farm's Redis. Where none runs, it starts the private one of the data folder and stops it afterwards.
+ * @throws DarkroomError `config.invalid` when the farm's is another and REDIS_URL is not set
+ */
 async function withKeys<T>(work: (keys: KeyStore) => Promise<T>): Promise<T> {
   const { redisUrl, data, durability, home, maxmemory } = readConfig()
-  const running = redisUrl ?? ((await askHolder(data, 'up'))?.['redisUrl'] as string | undefined)
+  const holder = redisUrl === undefined ? await askHolder(data, 'up') : undefined
+  const running = redisUrl ?? (holder?.['privateRedis'] as string | undefined)
+  if (holder && running === undefined) {
+    const remedy = 'Set REDIS_URL to the Redis of that farm.'
+    throw configError('invalid', `the \`darkroom up\` on ${data} has no Redis of its own, or has not started it yet`, {
+      field: 'REDIS_URL',
+      remedy,
+    })
+  }
   const own = running === undefined ? await startRedis({ folder: join(data, 'redis'), durability, home, maxmemory }) : undefined
   const redis = connect(own?.url ?? running ?? '', { patience: 'wait' })
   try {

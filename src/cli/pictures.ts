@@ -1,8 +1,21 @@
-import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import type { DarkroomClient, Image, Session } from '../client/index.ts'
 import { sha256Of } from '../artifacts/store.ts'
+import { onDisk } from '../disk.ts'
 import { artifactError } from '../errors.ts'
+
+/** Visible when it is whole; whatever fails, no part of it stays. */
+async function write(path: string, bytes: Uint8Array): Promise<void> {
+  const part = `${path}.part`
+  try {
+    await writeFile(part, bytes)
+    await rename(part, path)
+  } catch (error) {
+    await rm(part, { force: true })
+    throw error
+  }
+}
 
 /**
  * Fetches a session's pictures and checks their bytes against their SHA-256.
@@ -19,8 +32,7 @@ export async function savePictures(client: DarkroomClient, { output }: Session, 
     const bytes = await client.artifact(sha256)
     if (sha256Of(bytes) !== sha256) throw artifactError('corrupt', `the picture ${sha256} came with other bytes`)
     await mkdir(dirname(path), { recursive: true })
-    await writeFile(`${path}.part`, bytes)
-    await rename(`${path}.part`, path)
+    await onDisk(path, write(path, bytes))
     paths.push(path)
   }
   return paths

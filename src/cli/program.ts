@@ -261,6 +261,10 @@ function program(roles: Roles): Command {
     .option('--json', 'print one JSON document')
     .action(async (options) => (await import('./doctor.ts')).doctor(options))
   darkroom
+    .command('repair')
+    .description('cut the damaged end off the append-only file of the private Redis, and keep a copy')
+    .action(async () => (await import('./repair.ts')).repair())
+  darkroom
     .command('demo')
     .description('draw a picture on a farm of its own')
     .option('--kill', 'draw it twice, with the worker killed in the middle of the second')

@@ -1,5 +1,6 @@
 /** Output of the commands: text on stdout, progress and errors on stderr. */
 import { MultiBar, Presets, type SingleBar } from 'cli-progress'
+import { BadPlace } from '../../host/own-folder.mjs'
 import { Problem } from '../client/index.ts'
 import { DarkroomError } from '../errors.ts'
 import type { Progress } from '../engine/session.ts'
@@ -26,6 +27,7 @@ export function explain(error: unknown): number {
     const lines = problems && problems.length > 1 ? problems.map(({ field, message }) => `  ${field}: ${message}`) : []
     whisper([`error: ${detail}`, ...lines, remedy, `(${code}${requestId ? `, request ${requestId}` : ''})`].filter(Boolean).join('\n'))
   } else if (error instanceof DarkroomError) whisper(`error: ${error.message}\n${error.remedy}\n(${error.code})`)
+  else if (error instanceof BadPlace) whisper(`error: ${error.message}`)
   else whisper(error instanceof Error ? (error.stack ?? error.message) : String(error))
   return 1
 }

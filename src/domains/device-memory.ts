@@ -2,9 +2,9 @@
  * The memory of the devices of one backend: what `native.ts` gives, over the addon or in plain TypeScript, alike but
  * for speed.
  *
- * Sizes and offsets are bytes. An unknown figure is null, never 0. Ids are never used twice; what fresh memory
- * holds is undefined. An allocation goes with its release, its owner's, its time or the end of the memory, whichever
- * comes first; its id is invalid at once, and its memory goes back when the last copy that uses it has ended.
+ * Sizes and offsets are bytes. An unknown figure is null, never 0. Ids are never used twice; fresh memory holds zeros,
+ * never what its last owner left. An allocation goes with its release, its owner's, its time or the end of the memory,
+ * whichever comes first; its id is invalid at once, and its memory goes back when the last copy that uses it has ended.
  */
 import type { DarkroomError } from '../errors.ts'
 import './device/errors.ts'

@@ -4,6 +4,7 @@ import type { DarkroomError } from '../errors.ts'
 import type { Model } from '../models/entry.ts'
 import type { AllocationInfo, AllocationRequest, DeviceMemory } from './device-memory.ts'
 import { deviceError } from './device/errors.ts'
+import type { PictureLimits } from './device/status.ts'
 import type { Exactness, ModelPin, Target, WantedModel } from './values.ts'
 
 /** What a command is for is gone: unlike the step of a picture it has no other place to go. */
@@ -101,6 +102,8 @@ export interface Tools {
 export interface Needs {
   /** Models that its worker's host must have; a step on the device has them loaded before it runs. */
   models?: readonly WantedModel[]
+  /** Room for the files that it writes before it has ended, bytes. */
+  fileBytes?: number
   /** The one worker that a command is for. */
   target?: Target
 }
@@ -121,6 +124,11 @@ export interface Catalogue {
    * @throws DarkroomError `device.unknown`; `api.invalid` when nothing says which
    */
   device(name: string | undefined, field: string): Promise<Target>
+  /**
+   * The smallest limits of the workers that may draw with this model: on the session's device, or on any of them. Null
+   * while none is here.
+   */
+  limits(model: WantedModel): Promise<PictureLimits | null>
   /** What there is in all of a device's memory and of its host's RAM, in bytes; null where unknown. */
   capacity(target: Target): Promise<{ device: number | null; ram: number | null }>
   /** Whether the caller may touch what others own. */

@@ -50,7 +50,7 @@ export interface Attempt {
   context: unknown
 }
 
-export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; until: number } | { is: 'gone' }
+export type Taken = { is: 'taken'; attempt: Attempt } | { is: 'leased' | 'early'; forMs: number } | { is: 'gone' }
 
 export interface Delivered {
   /** False when an older attempt's result changed nothing. */
@@ -62,6 +62,8 @@ export interface Delivered {
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
 
 const maxResourceTries = 3
+/** Between two tries of a step whose worker found a full disk, at most, ms. */
+const maxDiskDelayMs = 30_000
 
 export class AttemptPort {
   readonly at: AtPoint | undefined
@@ -87,7 +89,7 @@ export class AttemptPort {
     const { sessionId, suffix } = splitStepKey(stepKey)
     const id = randomUUID()
     const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker })
-    if (reply.is === 'leased' || reply.is === 'early') return { is: reply.is, until: reply.until }
+    if (reply.is === 'leased' || reply.is === 'early') return reply
     if (reply.is !== 'taken') return { is: 'gone' }
     const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
     const document = this.#engine.commits.document(sessionId, state)
@@ -226,7 +228,10 @@ export class AttemptPort {
     }
   }
 
-  /** Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. */
+  /**
+   * Transient: after 1 s · 2^k ± 20 %. Resource: soon, elsewhere; but a lost tensor is the machine's to make again. A
+   * full disk is waited for, as a worker is: it is no fault of the session's.
+   */
   #again(attempt: Attempt, error: WireError): { delayMs: number; counter: 'tries' | 'resourceTries' } | undefined {
     const { attempts, lane } = this.#engine.registry.operations[attempt.step] ?? { attempts: 1 }
     // A command is for one worker: what that one refuses, no other can do.
@@ -236,6 +241,8 @@ export class AttemptPort {
       return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }
     // The next placement knows who has it, if anybody has.
     if (error.code === 'model.missing') return { delayMs: Math.round(this.#engine.times.missingMs * jitter), counter: 'resourceTries' }
+    if (error.code === 'disk.full')
+      return { delayMs: Math.round(Math.min(maxDiskDelayMs, 500 * 2 ** attempt.resourceTries) * jitter), counter: 'resourceTries' }
     const isForMachine = error.code.startsWith('artifact.')
     if (error.class === 'resource' && !isForMachine && attempt.resourceTries < maxResourceTries)
       return { delayMs: Math.round(500 * jitter), counter: 'resourceTries' }

@@ -15,6 +15,7 @@ import { type WireError, sessionError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
 import type { Commits } from './commit.ts'
 import { childValue } from './plan.ts'
+import { cancelled } from './outcome.ts'
 import type { AtPoint } from './points.ts'
 import type { Reads } from './reads.ts'
 import { ended, type Status } from './session.ts'
@@ -67,7 +68,7 @@ export class Children {
           priority: parent.priority ?? '5',
           depth: Number(parent.depth ?? 0) + 1,
           runs: !pauses,
-          ...(!isWanted && { end: { status: 'cancelled', error: undefined } }),
+          ...(!isWanted && { end: cancelled }),
         })
         status = 'queued'
       }

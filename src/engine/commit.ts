@@ -2,9 +2,10 @@
  * What happened to a session, applied: transition and one commit, computed again when another event came first. No live
  * actor in between.
  */
-import { DarkroomError, type WireError, workflowError } from '../errors.ts'
+import { DarkroomError, workflowError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
+import { failure, outcomeOf } from './outcome.ts'
 import { noEffects, plan, type Effects, type PlannedStep } from './plan.ts'
 import type { AtPoint } from './points.ts'
 import type { Reads, State, StepRecord } from './reads.ts'
@@ -193,30 +194,3 @@ const timerEvent = ({ effects }: Document, suffix: string): Cause['event'] => {
   const timer = Object.values(effects).find((effect) => effect.suffix === suffix)
   return timer && 'event' in timer ? timer.event : undefined
 }
-
-/**
- * How a final state ends the session: XState `done` succeeds, unless the state has the tag `failed`; XState `error`
- * fails.
- */
-function outcomeOf({ document, snapshot }: Transition): Commit['outcome'] {
-  if (document.status === undefined) return undefined
-  const failed = document.status === 'error' || snapshot.hasTag('failed')
-  if (!failed) {
-    const output = document.output ?? {}
-    return { status: 'succeeded', result: JSON.stringify(output), entry: { type: 'session.succeeded', output } }
-  }
-  const told = document.status === 'error' ? document.error : (document.output as { error?: unknown } | undefined)?.error
-  const error = isWireError(told)
-    ? told
-    : workflowError('broken', `the workflow failed without saying why: ${JSON.stringify(told)}`).toWire()
-  return failure(error)
-}
-
-const failure = (error: WireError): NonNullable<Commit['outcome']> => ({
-  status: 'failed',
-  result: JSON.stringify(error),
-  entry: { type: 'session.failed', error },
-})
-
-const isWireError = (value: unknown): value is WireError =>
-  typeof value === 'object' && value !== null && 'code' in value && 'message' in value

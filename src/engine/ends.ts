@@ -22,14 +22,16 @@ export class Ends {
     const surplus = keep === Infinity ? 0 : Math.min(limit, (await translated(this.#redis.zcard(index))) - keep)
     const [tooMany, tooOld] = await Promise.all([
       surplus > 0 ? translated(this.#redis.zrange(index, '0', String(surplus - 1))) : [],
-      keepS > 0 ? translated(this.#redis.zrangebyscore(index, '-inf', (await this.#reads.now()) - keepS * 1000, 'LIMIT', 0, limit)) : [],
+      keepS > 0
+        ? translated(this.#redis.zrangebyscore(index, '-inf', (await this.#reads.now(shard)) - keepS * 1000, 'LIMIT', 0, limit))
+        : [],
     ])
     return tooMany.length > tooOld.length ? tooMany : tooOld
   }
 
   /** The session's retention counts from now. */
   async spare(id: string): Promise<void> {
-    await translated(this.#redis.zadd(keys.index(shardOf(id), 'ended'), 'XX', await this.#reads.now(), id))
+    await translated(this.#redis.zadd(keys.index(shardOf(id), 'ended'), 'XX', await this.#reads.now(shardOf(id)), id))
   }
 
   /** Takes an entry without a session out. */

@@ -5,14 +5,15 @@
 import { randomUUID } from 'node:crypto'
 import { Collector } from '../artifacts/collector.ts'
 import type { ArtifactStore } from '../artifacts/store.ts'
+import { ClockKeeper } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { operations as builtInOperations } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
 import { ensureError, sessionError, unknownSession } from '../errors.ts'
 import { Devices } from '../farm/devices.ts'
 import { countLoss, readWorkers } from '../farm/presence.ts'
-import type { WorkerRecord } from '../farm/record.ts'
-import { sessionIdPattern } from '../keys.ts'
+import type { HeardWorker } from '../farm/record.ts'
+import { keys, sessionIdPattern } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { Catalogue } from '../models/catalogue.ts'
 import type { Redis } from '../redis.ts'
@@ -73,7 +74,7 @@ export class Engine {
   /** The models of all hosts. */
   readonly models: Catalogue
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
-  readonly workers: () => Promise<WorkerRecord[]>
+  readonly workers: () => Promise<HeardWorker[]>
   /**
    * Counts an attempt of this session that the worker has lost; the worker reads the count and drains itself when it is
    * too high.
@@ -115,7 +116,9 @@ export class Engine {
     this.#feed = new Feed(subscriber, log)
 
     const collector = artifacts && new Collector({ redis, artifacts, names: reads, log })
-    this.#sweeps = sweeps ? [new Sweep(this), this.retention, devices.watch, ...(collector ? [collector] : [])] : []
+    const clocks = [...Array.from({ length: shards }, (_, shard) => keys.clock(shard)), keys.workersClock(), keys.storeClock()]
+    const clock = new ClockKeeper(redis, clocks, log)
+    this.#sweeps = sweeps ? [clock, new Sweep(this), this.retention, devices.watch, ...(collector ? [collector] : [])] : []
     for (const sweep of this.#sweeps) sweep.start()
     this.models.start()
   }
@@ -227,10 +230,18 @@ export class Engine {
     return this.registry.infos()
   }
 
-  /** Ready when Redis answers and no lane with waiting jobs is without a worker that takes them. */
+  /**
+   * Nothing that was written before this is in Redis' memory alone.
+   * @throws DarkroomError `redis.unavailable` when it may be, or when Redis takes no writes now
+   */
+  confirm(): Promise<void> {
+    return this.reads.confirm()
+  }
+
+  /** Ready when Redis takes writes and no lane with waiting jobs is without a worker that takes them. */
   async ready(): Promise<{ ready: boolean; reasons: string[] }> {
     try {
-      await this.reads.ping()
+      await this.confirm()
       const reasons = await this.reads.stranded()
       return { ready: reasons.length === 0, reasons }
     } catch (error) {

@@ -15,7 +15,7 @@
 import type { Config } from '../config.ts'
 import { deviceError } from '../domains/device/errors.ts'
 import { DarkroomError } from '../errors.ts'
-import { queues, splitStepKey } from '../keys.ts'
+import { queues, shardOf, shardOfMember, splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import type { Children } from './children.ts'
 import type { Commits, Committed } from './commit.ts'
@@ -104,7 +104,7 @@ export class Outbox {
    */
   async #leave(member: string): Promise<void> {
     const { store, reads, times } = this.#parts
-    await store.postpone(member, (await reads.now()) + Math.round(2 * times.sweepMs * Math.random()))
+    await store.postpone(member, (await reads.now(shardOfMember(member))) + Math.round(2 * times.sweepMs * Math.random()))
   }
 
   // ---- steps ----
@@ -139,7 +139,7 @@ export class Outbox {
     }
     // The attempt that took it took the entry out; if it is there again by now, it is for the next dispatch.
     if (record.state !== 'open') return true
-    const now = await reads.now()
+    const now = await reads.now(shardOf(stepKey))
     const again = async (ms: number): Promise<true> => {
       await store.postpone(member, now + ms)
       return true

@@ -1,5 +1,5 @@
 /** What a device has to know of the sessions that own its memory. */
-import { keys } from '../keys.ts'
+import { keys, shardOf } from '../keys.ts'
 import { translated, translatedAll, type Redis } from '../redis.ts'
 import { ended, type Status } from './session.ts'
 import type { Reads } from './reads.ts'
@@ -15,15 +15,19 @@ export class SessionOwners {
 
   /** Those of these sessions that have ended or are gone, with the time since, ms: Infinity for those that are gone. */
   async endedOf(sessions: readonly string[]): Promise<Map<string, number>> {
-    const now = await this.#reads.now()
-    const found = await translatedAll(
-      sessions.reduce((pipeline, id) => pipeline.hmget(keys.session(id), 'status', 'endedAt'), this.#redis.pipeline()),
-    )
-    const isOver = ([status]: (string | null)[]): boolean => status === null || status === undefined || ended.has(status as Status)
+    const shards = [...new Set(sessions.map(shardOf))]
+    const now = new Map(await Promise.all(shards.map(async (shard) => [shard, await this.#reads.now(shard)] as const)))
+    const found = (await translatedAll(
+      sessions.reduce(
+        (pipeline, id) => pipeline.hget(keys.session(id), 'status').zscore(keys.index(shardOf(id), 'ended'), id),
+        this.#redis.pipeline(),
+      ),
+    )) as (string | null)[]
     return new Map(
       sessions.flatMap((id, i) => {
-        const record = found[i] as (string | null)[]
-        return isOver(record) ? [[id, record[1] ? now - Number(record[1]) : Infinity] as const] : []
+        const [status = null, end = null] = found.slice(2 * i, 2 * i + 2)
+        if (status !== null && !ended.has(status as Status)) return []
+        return [[id, end === null ? Infinity : (now.get(shardOf(id)) ?? 0) - Number(end)] as const]
       }),
     )
   }

@@ -64,10 +64,11 @@ export function plan(id: string, transition: Transition, { operations, shards, p
   return { closed, steps, sessions, timers: transition.timers, parked: parkedOn(transition) }
 }
 
-/** What a session waits for while no step of it is open, in words; empty while one is. */
+/** What a session waits for while no step of it is open, in words; empty while one is. A final state has begun, too. */
 function parkedOn({ document }: Transition): string {
   const effects = Object.values(document.effects)
-  if (document.status !== undefined || effects.some((effect) => 'step' in effect)) return ''
+  if (document.status !== undefined) return 'its end'
+  if (effects.some((effect) => 'step' in effect)) return ''
   const children = effects.flatMap((effect) => ('session' in effect ? [effect.session] : []))
   if (children.length > 0) return `child sessions: ${children.join(', ')}`
   return effects.length > 0 ? 'a timer' : 'a signal'

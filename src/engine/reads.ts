@@ -1,7 +1,8 @@
 /** What Redis knows of sessions and their steps: reads alone, none of them a search. */
+import { tellTime } from '../clock.ts'
 import { invalidFields, unknownSession, type WireError } from '../errors.ts'
 import { keys, sessionIdPattern, splitStepKey } from '../keys.ts'
-import { translated, translatedAll, type Redis } from '../redis.ts'
+import { runScript, translated, translatedAll, type Redis } from '../redis.ts'
 import type { Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 
 /** A step's record while it is open. */
@@ -31,6 +32,15 @@ export interface State {
   workflow: string
 }
 
+/** Entries of an index that are looked at for one page of a shard: about what reading fifty records costs. */
+const lookedAt = 500
+/** How often more is read where the records themselves did not match. */
+const maxTurns = 4
+
+/** Where a session stands in a list. */
+type Place = Pick<Session, 'createdAt' | 'id'>
+const newestFirst = (a: Place, b: Place): number => b.createdAt - a.createdAt || (a.id === b.id ? 0 : a.id < b.id ? 1 : -1)
+
 export class Reads {
   readonly #redis: Redis
   readonly #shards: number
@@ -40,14 +50,18 @@ export class Reads {
     this.#shards = shards
   }
 
-  /** Milliseconds since 1970 by Redis' clock. */
-  async now(): Promise<number> {
-    const [seconds, micros] = await translated(this.#redis.time())
-    return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
+  /** The time of a shard, by which what is due in it is reckoned, ms. */
+  async now(shard: number): Promise<number> {
+    return (await tellTime(this.#redis, keys.clock(shard))).now
   }
 
-  async ping(): Promise<void> {
-    await translated(this.#redis.ping())
+  /**
+   * Asks for a write that changes nothing. Redis takes it only while all that it has answered before is in its
+   * append-only file; otherwise it refuses (MISCONF), as a replica does (READONLY).
+   * @throws DarkroomError `redis.unavailable`
+   */
+  async confirm(): Promise<void> {
+    await translated(this.#redis.del(keys.nothing()))
   }
 
   // ---- one session ----
@@ -120,48 +134,51 @@ export class Reads {
   // ---- many ----
 
   /**
-   * A page, newest first. Walks the smallest index that applies, so its cost does not grow with the sessions that are
-   * not asked for.
+   * A page, newest first. It costs about the same whatever there is besides: where two large indexes share little, it
+   * ends early, and `next` goes on from there. Such a page has fewer sessions than asked for, or none.
    */
   async list(filter: SessionFilter): Promise<SessionPage> {
     const perShard = await Promise.all(Array.from({ length: this.#shards }, (_, shard) => this.#listShard(shard, filter)))
-    const merged = perShard.flat().toSorted((a, b) => b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1))
-    const page = merged.slice(0, filter.limit)
-    const last = page.at(-1)
-    return {
-      sessions: page,
-      next: merged.length > filter.limit && last ? Buffer.from(`${last.createdAt}:${last.id}`).toString('base64url') : null,
-    }
+    const all = perShard.flatMap(({ found }) => found).toSorted(newestFirst)
+    // What lies behind the first place where a shard stopped is not known to be next.
+    const [stop] = perShard.flatMap(({ stoppedAt }) => stoppedAt ?? []).toSorted(newestFirst)
+    const known = stop ? all.filter((session) => newestFirst(session, stop) <= 0) : all
+    const page = known.slice(0, filter.limit)
+    const last = known.length > filter.limit ? page.at(-1) : stop
+    return { sessions: page, next: last ? Buffer.from(`${last.createdAt}:${last.id}`).toString('base64url') : null }
   }
 
-  async #listShard(shard: number, filter: SessionFilter): Promise<Session[]> {
-    const candidates = [
+  async #listShard(shard: number, filter: SessionFilter): Promise<{ found: Session[]; stoppedAt: Place | undefined }> {
+    const asked = [
       filter.status && keys.index(shard, 'status', filter.status),
       filter.workflow && keys.index(shard, 'workflow', filter.workflow.split('@')[0]),
       filter.tag && keys.index(shard, 'tag', filter.tag),
       filter.parent && keys.index(shard, 'parent', filter.parent),
       filter.keyId && keys.index(shard, 'key', filter.keyId),
     ].filter((index): index is string => Boolean(index))
-    if (candidates.length === 0) candidates.push(keys.index(shard, 'all'))
-    const sizes = await Promise.all(candidates.map((index) => translated(this.#redis.zcard(index))))
-    const index = candidates[sizes.indexOf(Math.min(...sizes))] ?? keys.index(shard, 'all')
-
-    const { at, afterId } = readCursor(filter.cursor)
+    const [index = keys.index(shard, 'all'), ...others] = asked
+    let { at, afterId = '' } = readCursor(filter.cursor)
     const found: Session[] = []
-    const batch = filter.limit + 1
-    for (let offset = 0; found.length <= filter.limit; offset += batch) {
-      const ids = await translated(this.#redis.zrevrangebyscore(index, at, '-inf', 'LIMIT', offset, batch))
-      if (ids.length === 0) break
-      const records = await translatedAll(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()))
-      for (const [i, id] of ids.entries()) {
-        const record = records[i] as Record<string, string> | undefined
-        if (!record?.['status']) continue
-        const session = toSession(id, record)
-        const isPast = afterId !== undefined && String(session.createdAt) === at && id >= afterId
-        if (!isPast && matches(session, filter)) found.push(session)
-      }
+    for (let turn = 0; ; turn++) {
+      const wanted = filter.limit + 1 - found.length
+      const [is, score, last, ...ids] = await runScript(this.#redis, 'listSessions', index, [at, afterId, wanted, lookedAt, ...others])
+      found.push(...(await this.#records(ids.map(String))).filter((session) => matches(session, filter)))
+      if (is === 'all') return { found, stoppedAt: undefined }
+      ;[at, afterId] = [String(score), String(last)]
+      const isFull = found.length > filter.limit
+      // Of what the indexes gave, only a version of a workflow is told by the records themselves.
+      if (isFull || ids.length < wanted || turn === maxTurns) return { found, stoppedAt: { createdAt: Number(at), id: afterId } }
     }
-    return found.slice(0, filter.limit + 1)
+  }
+
+  /** The sessions of these ids that are there. */
+  async #records(ids: readonly string[]): Promise<Session[]> {
+    if (ids.length === 0) return []
+    const records = await translatedAll(ids.reduce((pipeline, id) => pipeline.hgetall(keys.session(id)), this.#redis.pipeline()))
+    return ids.flatMap((id, i) => {
+      const record = records[i] as Record<string, string> | undefined
+      return record?.['status'] ? [toSession(id, record)] : []
+    })
   }
 
   /** Those of these sessions that the API key has submitted. */
@@ -257,6 +274,9 @@ function matches(session: Session, filter: SessionFilter): boolean {
   )
 }
 
+/** What a pause leaves of the deadline, in the record. */
+const leftOfDeadline = 'left:deadline'
+
 /** A session's record as the session it is. */
 export function toSession(id: string, record: Record<string, string>): Session {
   const json = <T>(field: string): T | null => (record[field] === undefined ? null : (JSON.parse(record[field]) as T))
@@ -282,7 +302,8 @@ export function toSession(id: string, record: Record<string, string>): Session {
     createdAt: number('createdAt') ?? 0,
     startedAt: number('startedAt'),
     endedAt: number('endedAt'),
-    deadlineAt: number('deadlineAt'),
+    deadlineAt: record[leftOfDeadline] === undefined ? number('deadlineAt') : null,
+    deadlineLeftMs: number(leftOfDeadline),
     version: Number(record['version'] ?? 0),
   }
 }

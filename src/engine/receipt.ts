@@ -2,6 +2,8 @@ import type { WireError } from '../errors.ts'
 import type { Receipt, Session, SessionEvent, StepReceipt } from './session.ts'
 
 type Attempt = StepReceipt['attempts'][number]
+/** What of a text was read, as a step that encodes it says in its `stats`. */
+type Tokens = { read: number; dropped: number; droppedText: string }
 type Start = NonNullable<Attempt['resumedFrom']>
 
 /** What happened on the way, read off the history: attempts, workers, checkpoints used, times. Pure. */
@@ -24,6 +26,14 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
     // The newest may have been broken: the child says where it really began.
     const began = attempt.stats?.['resumedFrom']
     if (typeof began === 'number') attempt.resumedFrom = given.get(attempt.attemptId)?.find(({ call }) => call === began) ?? null
+    for (const [name, { read, dropped, droppedText }] of Object.entries((attempt.stats?.['tokens'] ?? {}) as Record<string, Tokens>)) {
+      if (dropped === 0) continue
+      const text = droppedText.length > 200 ? `${droppedText.slice(0, 200)}…` : droppedText
+      notes.push({
+        at: event.at,
+        note: `${event.step} read ${read} of ${read + dropped} tokens of ${name}; it did not read ${JSON.stringify(text)}`,
+      })
+    }
     const refused = attempt.stats?.['checkpointRefused']
     if (typeof refused !== 'string') return
     notes.push({

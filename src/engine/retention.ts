@@ -14,11 +14,12 @@
  * Due are the first of the index of ends; nothing is searched for. Two processes at once do no harm: each removal is
  * one script, and the second one finds nothing.
  */
+import { takeTurn } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { sessionError, unknownSession } from '../errors.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
-import { translated, type Redis } from '../redis.ts'
+import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import type { Children } from './children.ts'
 import type { Commits } from './commit.ts'
@@ -73,8 +74,7 @@ export class Retention {
 
   async #turn(): Promise<void> {
     // One process of the farm a tick; a holder that dies is waited for no longer than that.
-    const isOwn = (await translated(this.#parts.redis.set(keys.retention(), '1', 'PX', tickMs - 100, 'NX'))) !== null
-    if (isOwn) await this.sweep()
+    if (await takeTurn(this.#parts.redis, keys.retention(), tickMs - 100)) await this.sweep()
   }
 
   /** Removes what is due, `batch` sessions of each shard at most. Returns how many went. */

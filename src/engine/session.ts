@@ -60,7 +60,10 @@ export interface Session {
   createdAt: number
   startedAt: number | null
   endedAt: number | null
+  /** null without a deadline, and while it pauses or is paused: then the deadline waits too. */
   deadlineAt: number | null
+  /** While it pauses or is paused, what is left of the time to its deadline, ms; null otherwise. */
+  deadlineLeftMs: number | null
   /** Number of commits so far. */
   version: number
 }
@@ -99,6 +102,9 @@ export interface SessionEvent {
   worker?: string
   [more: string]: unknown
 }
+
+/** A history entry before Redis gives it its time. */
+export type Entry = Omit<SessionEvent, 'at'>
 
 /** What `POST /v1/sessions` may say besides the workflow's own input. */
 export const SubmitOptions = z.object({

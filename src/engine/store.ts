@@ -1,11 +1,12 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`. Nothing else writes a session. */
 import { configError, type DarkroomError, sessionError, workerError, type WireError } from '../errors.ts'
-import { keys, shardOf, splitStepKey } from '../keys.ts'
+import { keys, shardOfMember, splitStepKey } from '../keys.ts'
 import { translated, runScript, type Redis, type ScriptReply } from '../redis.ts'
+import type { Outcome } from './outcome.ts'
 import { childValue, type Effects } from './plan.ts'
 import { acts, type AtPoint, type Script } from './points.ts'
 import { toSession } from './reads.ts'
-import type { ControlVerb, Progress, Session, SessionEvent, Status } from './session.ts'
+import type { ControlVerb, Entry, Progress, Session, Status } from './session.ts'
 import type { Times } from './times.ts'
 
 /** Seconds an idempotency key is remembered. */
@@ -28,12 +29,9 @@ export interface Creation {
   effects: Effects
   /** Bytes of Redis it may still need until it ends. */
   reserve: number
-  /** A child that never begins: cancelled before it was there, or its request cannot be completed. */
-  end?: { status: 'failed' | 'cancelled'; error: WireError | undefined }
+  /** One that has ended when it is made: its machine is final at its start, or it never begins. */
+  end: Outcome | undefined
 }
-
-/** A history entry before Redis gives it its time. */
-export type Entry = Omit<SessionEvent, 'at'>
 
 /** Why a transition happens; the inbox keeps it when it cannot happen now. */
 export interface Cause {
@@ -55,7 +53,7 @@ export interface Commit {
   cause: Cause
   mode: 'direct' | 'inbox' | 'park'
   snapshot: string
-  outcome: { status: 'succeeded' | 'failed'; result: string; entry: Entry } | undefined
+  outcome: Outcome | undefined
   effects: Effects
   /** In mode `inbox`: the head as it was read. */
   pending: string
@@ -92,7 +90,8 @@ export type TakeReply =
       resourceTries: number
       priority: number
     }
-  | { is: 'leased' | 'early'; until: number }
+  /** Another attempt holds it, or it is tried again later: for so long, ms. */
+  | { is: 'leased' | 'early'; forMs: number }
   | { is: 'paused' | 'closed' | 'stale' | 'elsewhere' }
 
 /** The indexes, besides those of its status, that a session stands in. */
@@ -170,10 +169,11 @@ export class Store {
    * Writes a session in one act, or answers which one the idempotency key stands for.
    * @throws DarkroomError `session.unknown` when the one to copy references from is gone
    */
-  async create(creation: Creation): Promise<{ created: true; session: Session } | { created: false; id: string; bodySha256: string }> {
+  async create(
+    creation: Creation,
+  ): Promise<{ created: true; session: Session; tellsParent: boolean } | { created: false; id: string; bodySha256: string }> {
     const { id, idempotency, fields, deadlineMs, end } = creation
     const { parked } = creation.effects
-    const endEntry = end && { type: `session.${end.status}`, ...(end.error && { error: end.error }) }
     const pairs = Object.entries(fields)
     const reply = await this.#run('createSession', id, [
       idempotency?.key ?? '',
@@ -184,8 +184,8 @@ export class Store {
       creation.copyReferencesOf ?? '',
       parked,
       end?.status ?? '',
-      end?.error ? JSON.stringify(end.error) : '',
-      endEntry ? inner(endEntry) : '',
+      end?.result ?? '',
+      end ? inner(end.entry) : '',
       creation.indexes.length,
       ...creation.indexes,
       pairs.length,
@@ -197,7 +197,13 @@ export class Store {
       const now = Number(reply[1])
       const deadline = deadlineMs === undefined ? {} : { deadlineAt: String(now + deadlineMs) }
       const begun = parked === '' ? { status: 'queued' } : { status: 'running', parked, startedAt: String(now) }
-      return { created: true, session: toSession(id, { ...fields, ...deadline, ...begun, version: '1', createdAt: String(now) }) }
+      const over = end && {
+        status: end.status,
+        endedAt: String(now),
+        ...(end.result && { [end.status === 'failed' ? 'error' : 'output']: end.result }),
+      }
+      const record = { ...fields, ...deadline, ...begun, ...over, version: '1', createdAt: String(now) }
+      return { created: true, session: toSession(id, record), tellsParent: reply[2] === 'parent' }
     }
     if (reply[0] === 'gone') throw sessionError('unknown', `session ${creation.copyReferencesOf} was deleted just now`, { field: 'id' })
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
@@ -299,7 +305,7 @@ export class Store {
         priority: Number(priority),
       }
     }
-    if (is === 'leased' || is === 'early') return { is, until: Number(values) }
+    if (is === 'leased' || is === 'early') return { is, forMs: Number(values) }
     return { is: is as 'paused' | 'closed' | 'stale' | 'elsewhere' }
   }
 
@@ -358,11 +364,11 @@ export class Store {
   }
 
   async forget(list: 'outbox' | 'timers', member: string): Promise<void> {
-    await translated(this.#redis.zrem(keys[list](shardOf(member.replace(/^\w+:/, ''))), member))
+    await translated(this.#redis.zrem(keys[list](shardOfMember(member)), member))
   }
 
   /** Makes an outbox entry due again at `dueAt`, if it is still there. */
   async postpone(member: string, dueAt: number): Promise<void> {
-    await translated(this.#redis.zadd(keys.outbox(shardOf(member.replace(/^\w+:/, ''))), 'XX', dueAt, member))
+    await translated(this.#redis.zadd(keys.outbox(shardOfMember(member)), 'XX', dueAt, member))
   }
 }

@@ -1,13 +1,26 @@
 /** How a session comes to be: admitted, its request completed once and for all, and written in one act. */
 import { randomInt } from 'node:crypto'
+import { join } from 'node:path'
 import type { Config } from '../config.ts'
+import { requireRoom } from '../disk.ts'
 import type { Devices } from '../farm/devices.ts'
-import type { WorkerRecord } from '../farm/record.ts'
-import { apiError, ensureError, fieldProblems, invalidFields, redisError, sessionError, unknownSession, workflowError } from '../errors.ts'
+import { isHere, smallestLimits, type WorkerRecord } from '../farm/record.ts'
+import {
+  apiError,
+  DarkroomError,
+  ensureError,
+  fieldProblems,
+  invalidFields,
+  redisError,
+  sessionError,
+  unknownSession,
+  workflowError,
+} from '../errors.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
 import type { Catalogue as Models } from '../models/catalogue.ts'
 import { workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
 import type { CommitsParts } from './commit.ts'
+import { failure, outcomeOf, type Outcome } from './outcome.ts'
 import { noEffects, plan, type Effects } from './plan.ts'
 import type { Reads } from './reads.ts'
 import { recent } from './recent.ts'
@@ -29,7 +42,8 @@ export interface Child {
   depth: number
   /** Whether its first steps may be dispatched at once. */
   runs: boolean
-  end?: Creation['end']
+  /** It never begins. */
+  end?: Outcome
 }
 
 /** A session about to be written, whatever asked for it. */
@@ -51,6 +65,7 @@ interface Draft {
   /** Further fields of its record; null: none. */
   fields: Record<string, string | null | undefined>
   reserve: number
+  end: Outcome | undefined
 }
 
 /** How deep children of children may go: a workflow that names itself would go on for ever. */
@@ -70,23 +85,29 @@ export interface SubmissionsParts {
   devices: Devices
   models: Models
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'shards'>
+  config: Pick<Config, 'shards' | 'data' | 'minFreeDisk'>
   afterCommit: CommitsParts['afterCommit']
 }
 
 export class Submissions {
   readonly #parts: SubmissionsParts
   readonly #memory: () => Promise<{ left: number; promised: number }>
+  readonly #room: () => Promise<void>
 
   constructor(parts: SubmissionsParts) {
     this.#parts = parts
     this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
+    const { data, minFreeDisk } = parts.config
+    this.#room = recent(250, async () => {
+      for (const folder of ['artifacts', 'redis'])
+        await requireRoom(join(data, folder), minFreeDisk, 'accepting sessions (DARKROOM_MIN_FREE_DISK)')
+    })
   }
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
    * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
-   * `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `disk.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -116,13 +137,9 @@ export class Submissions {
     if (workflow.scope === 'operate' && !submission.mayOperate)
       throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
     const { keyId, tags, priority, deadlineS, mayOperate } = submission
-    const [input, device] = await Promise.all([
-      this.#resolveInput(workflow, submission.input, keyId, mayOperate),
-      this.#device(submission, workflow),
-    ])
-    const { machine } = this.#parts.registry.known(workflowId(workflow))
-    const first = machine.start(input, 1)
-    const effects = this.#planned(id, first, firstPriority(priority))
+    const chosen = this.#device(submission, workflow)
+    const [input, device] = await Promise.all([this.#resolveInput(workflow, submission.input, keyId, chosen, mayOperate), chosen])
+    const begun = this.#planned(id, this.#first(workflow, input), firstPriority(priority))
     const reserve = reserveOf(workflow, input)
     await this.#admit(reserve)
     const reply = await this.#create(
@@ -130,8 +147,7 @@ export class Submissions {
         id,
         workflow: workflowId(workflow),
         input,
-        document: first.document,
-        effects,
+        ...begun,
         tags,
         priority: String(priority),
         keyId,
@@ -141,8 +157,18 @@ export class Submissions {
       },
       { idempotency, deadlineMs: deadlineS === undefined ? undefined : Math.round(deadlineS * 1000) },
     )
-    if (reply.created) void this.#opened(id, effects)
+    if (reply.created) void this.#opened(id, begun.effects)
     return reply
+  }
+
+  /** @throws DarkroomError `workflow.broken` when the machine cannot start on this input */
+  #first(workflow: Workflow, input: Record<string, unknown>): Transition {
+    try {
+      return this.#parts.registry.known(workflowId(workflow)).machine.start(input, 1)
+    } catch (error) {
+      if (error instanceof DarkroomError) throw error
+      throw workflowError('broken', `${workflowId(workflow)} threw at its start: ${(error as Error).message}`, { cause: error })
+    }
   }
 
   /** The one device that the session's steps run on; null: any, or the ones that its input names. */
@@ -155,7 +181,7 @@ export class Submissions {
 
   /**
    * A new session that goes on from the last recorded state of a failed or cancelled one. Returns its id.
-   * @throws DarkroomError `session.not_retryable`, `session.unknown`, `workflow.unknown`, `redis.full`
+   * @throws DarkroomError `session.not_retryable`, `session.unknown`, `workflow.unknown`, `redis.full`, `disk.full`
    */
   async retry(old: Session, keyId: string | null): Promise<string> {
     if (old.status !== 'failed' && old.status !== 'cancelled') throw sessionError('not_retryable', `session ${old.id} is ${old.status}`)
@@ -171,9 +197,10 @@ export class Submissions {
     const { workflow, machine } = this.#parts.registry.known(old.workflow)
     const document = JSON.parse(before ?? snapshot ?? 'null') as Document | null
     if (!document) throw sessionError('not_retryable', `session ${old.id} never began`)
-    const again = machine.restart(document, 1)
+    // Of one that was final at its start there is no state to go on from.
+    const again = document.status === undefined ? machine.restart(document, 1) : this.#first(workflow, old.input)
     const id = newSessionId(shardOf(old.id), Date.now())
-    const effects = this.#planned(id, again, firstPriority(old.priority))
+    const begun = this.#planned(id, again, firstPriority(old.priority))
     const reserve = reserveOf(workflow, old.input)
     await this.#admit(reserve)
     await this.#create(
@@ -181,8 +208,7 @@ export class Submissions {
         id,
         workflow: old.workflow,
         input: old.input,
-        document: again.document,
-        effects,
+        ...begun,
         tags: old.tags,
         priority: String(old.priority),
         keyId,
@@ -193,7 +219,7 @@ export class Submissions {
       },
       { copyReferencesOf: old.id },
     )
-    void this.#opened(id, effects)
+    void this.#opened(id, begun.effects)
     return id
   }
 
@@ -208,64 +234,63 @@ export class Submissions {
     const { id, keyId, device, priority } = child
     // One that never begins needs no workflow.
     const begun = child.end ? { end: child.end } : await this.#begin(child)
-    const { input, document, effects, end } = { input: {}, document: null, effects: noEffects, end: undefined, ...begun }
+    const { input, document, effects, end } = { input: {}, document: null, effects: noEffects, ...begun }
     const workflow = registry.workflow(child.workflow)
     const { sessionId: parent } = splitStepKey(child.stepKey)
-    const reply = await this.#create(
-      {
-        id,
-        workflow: child.workflow,
-        input,
-        document,
-        effects,
-        tags: [],
-        priority,
-        keyId,
-        device,
-        parent,
-        about: { parent },
-        fields: {
-          parent: child.stepKey,
-          invoke: child.invoke,
-          depth: String(child.depth),
-          ...(workflow && !end && promises(workflow, input)),
-        },
-        reserve: workflow && !end ? reserveOf(workflow, input) : 0,
+    const reply = await this.#create({
+      id,
+      workflow: child.workflow,
+      input,
+      document,
+      effects,
+      tags: [],
+      priority,
+      keyId,
+      device,
+      parent,
+      about: { parent },
+      fields: {
+        parent: child.stepKey,
+        invoke: child.invoke,
+        depth: String(child.depth),
+        ...(workflow && !end && promises(workflow, input)),
       },
-      end && { end },
-    )
-    if (reply.created && child.runs) await this.#opened(id, effects)
+      reserve: workflow && !end ? reserveOf(workflow, input) : 0,
+      end,
+    })
+    if (reply.created) await this.#opened(id, child.runs ? effects : noEffects, reply.tellsParent)
   }
 
   /** A child's first state, or the end of one whose request is refused. */
   async #begin(
     child: Child,
-  ): Promise<{ input: Record<string, unknown>; document: Document; effects: Effects } | { end: NonNullable<Creation['end']> }> {
-    const { workflow, machine } = this.#parts.registry.known(child.workflow)
+  ): Promise<{ input: Record<string, unknown>; document: Document; effects: Effects; end: Outcome | undefined } | { end: Outcome }> {
+    const { workflow } = this.#parts.registry.known(child.workflow)
     try {
       if (child.depth > maxDepth)
         throw workflowError('broken', `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`)
-      const input = await this.#resolveInput(workflow, child.input, child.keyId)
-      const first = machine.start(input, 1)
+      const input = await this.#resolveInput(workflow, child.input, child.keyId, child.device)
       // It continues the work of its parent.
-      return { input, document: first.document, effects: this.#planned(child.id, first, 0) }
+      return { input, ...this.#planned(child.id, this.#first(workflow, input), 0) }
     } catch (error) {
       const broken = ensureError(error, 'workflow.broken')
       if (broken.class === 'transient') throw broken
-      return { end: { status: 'failed', error: broken.toWire() } }
+      return { end: failure(broken.toWire()) }
     }
   }
 
-  #planned(id: string, transition: Transition, priority: number): Effects {
+  /** What a session begins with; `end` when that is its end already. */
+  #planned(id: string, transition: Transition, priority: number): { document: Document; effects: Effects; end: Outcome | undefined } {
     const { registry, config } = this.#parts
-    return plan(id, transition, { operations: registry.operations, shards: config.shards, priority })
+    const effects = plan(id, transition, { operations: registry.operations, shards: config.shards, priority })
+    return { document: transition.document, effects, end: outcomeOf(transition) }
   }
 
   #create(
     draft: Draft,
-    more: Partial<Pick<Creation, 'idempotency' | 'deadlineMs' | 'copyReferencesOf' | 'end'>> = {},
+    more: Partial<Pick<Creation, 'idempotency' | 'deadlineMs' | 'copyReferencesOf'>> = {},
   ): ReturnType<Store['create']> {
-    const { id, workflow, input, document, effects, tags, priority, keyId, device, parent = null, about, fields, reserve } = draft
+    const { id, workflow, input, document, effects, tags, priority, keyId, device, parent = null, about, fields, reserve, end } = draft
     const given = { keyId, device, ...fields }
     return this.#parts.store.create({
       idempotency: undefined,
@@ -285,15 +310,22 @@ export class Submissions {
       },
       effects,
       reserve,
+      end,
     })
   }
 
-  #opened(id: string, effects: Effects): Promise<void> {
-    return this.#parts.afterCommit({ id, effects, tellsParent: false })
+  #opened(id: string, effects: Effects, tellsParent = false): Promise<void> {
+    return this.#parts.afterCommit({ id, effects, tellsParent })
   }
 
   /** What the client sent, completed. @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
-  async #resolveInput(workflow: Workflow, input: unknown, keyId: string | null, mayOperate = false): Promise<Record<string, unknown>> {
+  async #resolveInput(
+    workflow: Workflow,
+    input: unknown,
+    keyId: string | null,
+    chosen: Promise<string | null> | string | null,
+    mayOperate = false,
+  ): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
     const { devices, models, workers } = this.#parts
@@ -303,6 +335,14 @@ export class Submissions {
       device: async (name, field) => {
         const { device, id, epoch } = await devices.commanded(name, keyId, field)
         return { device: device.id, worker: id, epoch }
+      },
+      limits: async (model) => {
+        const device = await chosen
+        return smallestLimits(
+          (await workers()).filter(
+            (each) => isHere(each) && models.holds(each.shelf, model) === 'yes' && (device === null || each.device.id === device),
+          ),
+        )
       },
       capacity: async (target) => {
         const worker = (await workers()).find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
@@ -315,10 +355,11 @@ export class Submissions {
 
   /**
    * Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can
-   * always end.
-   * @throws DarkroomError `redis.full`
+   * always end. Nor when the disk of artifacts or of the private Redis has less room than the floor.
+   * @throws DarkroomError `redis.full`, `disk.full`
    */
   async #admit(reserve: number): Promise<void> {
+    await this.#room()
     const memory = await this.#memory()
     const bytes = sessionBytes + reserve
     if (memory.left < memory.promised + bytes)

@@ -9,12 +9,12 @@
  *
  * With the leases go the queues of devices and classes that have no worker any more.
  *
- * All due times are Redis' own. A process that had no answer from Redis for over a second waits one lease time before
- * it declares any lease dead.
+ * All due times are the farm's own (`clock.ts`). A process that had no answer from Redis for over a second waits one
+ * lease time before it declares any lease dead.
  */
 import { deviceLost } from '../domains/operation.ts'
 import { sessionError } from '../errors.ts'
-import { splitStepKey } from '../keys.ts'
+import { shardOf, splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { Ticker } from '../ticker.ts'
 import type { Commits } from './commit.ts'
@@ -74,7 +74,7 @@ export class Sweep {
 
   async #sweep(): Promise<void> {
     const { store, reads, outbox, dispatcher, shards, times } = this.#parts
-    await this.#hear(reads.now())
+    await this.#hear(reads.now(0))
     if (performance.now() - this.#sweptAt > times.outageMs + times.sweepMs) this.#beginGrace()
     const sweepsLeases = performance.now() - this.#leasesSweptAt >= times.leaseSweepMs
     if (sweepsLeases) this.#leasesSweptAt = performance.now()
@@ -153,7 +153,7 @@ export class Sweep {
   /** A command whose worker died over it: no other worker can carry it out, and how far it got is unknown. */
   async #lose(stepKey: string, record: StepRecord): Promise<void> {
     const { reads, commits, log, countLoss } = this.#parts
-    if (record.state !== 'leased' || record.leaseUntil > (await reads.now())) return
+    if (record.state !== 'leased' || record.leaseUntil > (await reads.now(shardOf(stepKey)))) return
     const { name, worker } = record
     log.warn({ step: stepKey, worker }, 'the lease of a command ended without its attempt')
     await commits.refuse(stepKey, record, deviceLost(`worker ${worker} was lost while it carried out ${name}`))

@@ -16,6 +16,7 @@
 import type { Alert } from '../domains/device/status.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
+import { takeTurn } from '../clock.ts'
 import { translated, runScript, type Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import { readWorkers } from './presence.ts'
@@ -125,7 +126,7 @@ export class DeviceWatch {
 
   async #turn(): Promise<void> {
     // One observer a second is enough; it is the script that keeps events from being recorded twice.
-    if ((await translated(this.#redis.set(keys.deviceWatch(), '1', 'PX', tickMs - 100, 'NX'))) !== null) await this.compare()
+    if (await takeTurn(this.#redis, keys.deviceWatch(), tickMs - 100)) await this.compare()
   }
 
   /** Compares once, and records the changes. */

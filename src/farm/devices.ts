@@ -12,7 +12,7 @@ import { deviceError } from '../domains/device/errors.ts'
  * @param field the field that a refusal names
  * @throws DarkroomError `device.unknown`
  */
-export function findDevice(name: string, workers: readonly WorkerRecord[], field: string): WorkerRecord {
+export function findDevice<Found extends WorkerRecord>(name: string, workers: readonly Found[], field: string): Found {
   const ready = workers.filter(isHere)
   const [found, ...others] = ready.filter(({ device: { id, kind, index } }) => id === name || `${kind}:${index}` === name)
   if (found && others.length === 0) return found

@@ -1,6 +1,6 @@
 /** The record that a worker publishes about itself and its device: all that the rest of the farm knows of it. */
 import { z } from 'zod'
-import { DeviceStatus } from '../domains/device/status.ts'
+import { DeviceStatus, type PictureLimits } from '../domains/device/status.ts'
 import { MemoryReport } from '../domains/memory/figures/report.ts'
 
 /** A worker's device and what it holds of it: the parts of the domains `device` and `memory` in one. */
@@ -9,7 +9,7 @@ export type DeviceReport = z.infer<typeof DeviceReport>
 
 export const workerStatuses = ['starting', 'ready', 'stalled', 'draining', 'suspect'] as const
 
-/** Written by its worker alone, with a time to live. */
+/** Written by its worker alone, with a time to live. Times are those of its worker's clock. */
 export interface WorkerRecord {
   id: string
   host: string
@@ -29,10 +29,31 @@ export interface WorkerRecord {
   running: { key: string; step: string; session: string; since: number }[]
   lanes: { gpu: number; host: number }
   childPid: number | null
+  /** Of the spare Python child, once its imports are done and it waits to be taken into use; null before. */
+  sparePid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport
+  /** Log lines that it could not write. */
+  logLinesDropped: number
   startedAt: number
   seenAt: number
+}
+
+/** A record as it is read: with its age, ms, which no clock of its worker or its reader moves. */
+export interface HeardWorker extends WorkerRecord {
+  ageMs: number
+}
+
+/** How old its worker's report is, s: by the worker's clock until it was published, then by the farm's. */
+export const ageOf = ({ seenAt, ageMs, report }: Pick<HeardWorker, 'seenAt' | 'ageMs' | 'report'>): number =>
+  Math.max(0, seenAt - report.sampledAt + ageMs) / 1000
+
+/** What each of these workers draws; null when there are none. */
+export function smallestLimits(workers: readonly WorkerRecord[]): PictureLimits | null {
+  // A worker of an earlier version says none.
+  const limits = workers.flatMap(({ report }) => (report.capabilities.limits as PictureLimits | undefined) ?? [])
+  if (limits.length === 0) return null
+  return { cells: Math.min(...limits.map(({ cells }) => cells)), cellSteps: Math.min(...limits.map(({ cellSteps }) => cellSteps)) }
 }
 
 /** Whether a worker takes work: a stalled one may go on at any moment, one that drains or is suspect takes no more. */

@@ -173,7 +173,7 @@ function readTensor(cursor: Cursor): Tensor & { name: string; begin: number } {
       `Tensor ${quote(name)} of [${shape.join(', ')}] does not divide into blocks of ${block}, as ${type} has them.`,
     )
   const begin = cursor.u64(`${quote(name)}.offset`)
-  return { name, type, shape, bytes: (weights / block) * blockBytes, begin }
+  return { name, type, shape, count: weights, bytes: (weights / block) * blockBytes, begin }
 }
 
 /** Reads values one behind the other, the lowest byte first. */

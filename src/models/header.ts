@@ -11,6 +11,8 @@ export interface Tensor {
   readonly type: string
   /** As PyTorch has it, the slowest dimension first: `[out, in]` of a linear layer; `[]` of a scalar. */
   readonly shape: readonly number[]
+  /** How many elements: the product of the shape. */
+  readonly count: number
   readonly bytes: number
 }
 

@@ -63,12 +63,15 @@ function companionOf(name: string): Companion | undefined {
 /** What lies beside a packed weight. */
 type Companions = ReadonlyMap<Companion, Tensor>
 
-/** Tensors that say how a file is to be read, and are no weights. */
-const marks = new Set(['scaled_fp8', 'v_pred', 'ztsnr', 'edm_mean', 'edm_std', 'edm_vpred.sigma_max', 'edm_vpred.sigma_min'])
-const markEnds = ['.scaled_fp8', '__index_timestep_zero__']
-/** Counters and lookup tables that older versions of libraries saved. */
-const tables =
-  /(?:^|\.)(?:position_ids|num_batches_tracked|logit_scale|inv_freq|alphas_cumprod.*|betas|log_.*alphas.*|sqrt_.*alphas.*|posterior_.*|model_ema\..*)$/
+/** Tensors that say how a file is to be read, and counters and tables that libraries saved beside the weights. */
+const noWeights =
+  /^(?:scaled_fp8|v_pred|ztsnr|edm_.*|position_ids|num_batches_tracked|logit_scale|inv_freq|alphas_cumprod.*|betas|log_.*|sqrt_.*|posterior_.*|__.*__)$/
+/** Whether it counts among the weights; by the last word of its name, which is `weight` or `bias` of nearly all. */
+function isWeight(name: string): boolean {
+  if (name.startsWith('model_ema.')) return false
+  if (name.endsWith('.weight') || name.endsWith('.bias')) return true
+  return !noWeights.test(name.slice(name.lastIndexOf('.') + 1)) && !name.startsWith('edm_')
+}
 
 export interface Unpacked {
   /** Every tensor that is a weight or a mark, by its name. */
@@ -88,17 +91,31 @@ export function unpack(header: Header, isGguf: boolean): Unpacked {
     if (known) known.set(companion, tensor)
     else owned.set(owner, new Map([[companion, tensor]]))
   }
-  const weights = new Map<string, Weight>()
-  for (const [name, tensor] of header.tensors) {
-    if (owned.size > 0 && !isGguf && companionOf(name)) continue
-    const original = isGguf ? header.metadata.get(`comfy.gguf.orig_shape.${name}`) : undefined
-    weights.set(name, weightOf(tensor, companionsOf(owned, name), original))
-  }
+  const weights = owned.size === 0 && !isGguf ? header.tensors : unpacked(header, owned)
   return {
     weights,
-    sum: (prefix) =>
-      summed(weights, owned, prefix, { isGguf, hasMark: header.tensors.has('scaled_fp8') || header.tensors.has(`${prefix}scaled_fp8`) }),
+    sum: (prefix) => ({
+      ...summed(weights, owned, prefix, { isGguf, hasMark: header.tensors.has('scaled_fp8') || header.tensors.has(`${prefix}scaled_fp8`) }),
+      bytes: bytesOf(header, prefix),
+    }),
   }
+}
+
+/** Of all tensors, scales and marks too: they are loaded as well. */
+function bytesOf({ tensors }: Header, prefix: string): number {
+  let bytes = 0
+  for (const [name, tensor] of tensors) if (name.startsWith(prefix)) bytes += tensor.bytes
+  return bytes
+}
+
+/** The tensors without the companions, in the shapes that they stand for. */
+function unpacked({ tensors, metadata }: Header, owned: ReadonlyMap<string, Companions>): Map<string, Weight> {
+  const weights = new Map<string, Weight>()
+  for (const [name, tensor] of tensors) {
+    if (owned.size > 0 && companionOf(name)) continue
+    weights.set(name, weightOf(tensor, companionsOf(owned, name), metadata.get(`comfy.gguf.orig_shape.${name}`)))
+  }
+  return weights
 }
 
 const companionsOf = (owned: ReadonlyMap<string, Companions>, name: string): Companions | undefined =>
@@ -106,16 +123,15 @@ const companionsOf = (owned: ReadonlyMap<string, Companions>, name: string): Com
 
 /** The weight a tensor stands for: two of 4 bits in a byte, and bitsandbytes flattens its own. */
 function weightOf(tensor: Tensor, companions: Companions | undefined, original: string | undefined): Weight {
-  const { shape } = tensor
-  const count = shape.reduce((a, b) => a * b, 1)
+  const { shape, count } = tensor
   if (original !== undefined) {
     const numbers = original.split(',').map(Number)
-    if (numbers.every(Number.isInteger) && numbers.reduce((a, b) => a * b, 1) === count) return { shape: numbers, count, tensor }
+    if (numbers.every(Number.isInteger) && numbers.reduce((a, b) => a * b, 1) === count) return { ...tensor, shape: numbers }
   }
-  if (!companions || tensor.type !== 'U8') return { shape, count, tensor }
-  if (companions.has('.absmax') || companions.has('.quant_map')) return { shape: undefined, count: count * 2, tensor }
-  if (companions.has('.weight_scale_2')) return { shape: [...shape.slice(0, -1), (shape.at(-1) ?? 0) * 2], count: count * 2, tensor }
-  return { shape, count, tensor }
+  if (!companions || tensor.type !== 'U8') return tensor
+  if (companions.has('.absmax') || companions.has('.quant_map')) return { ...tensor, shape: undefined, count: count * 2 }
+  if (companions.has('.weight_scale_2')) return { ...tensor, shape: [...shape.slice(0, -1), (shape.at(-1) ?? 0) * 2], count: count * 2 }
+  return tensor
 }
 
 function summed(
@@ -123,15 +139,14 @@ function summed(
   owned: ReadonlyMap<string, Companions>,
   prefix: string,
   { isGguf, hasMark }: { isGguf: boolean; hasMark: boolean },
-): ReturnType<Unpacked['sum']> {
-  let [parameters, bytes] = [0, 0]
+): Omit<ReturnType<Unpacked['sum']>, 'bytes'> {
+  let parameters = 0
   const byType = new Map<string, number>()
   const schemes = new Map<string, { bytes: number; quantisation: Quantisation }>()
-  for (const [name, { count, tensor }] of weights) {
+  for (const [name, tensor] of weights) {
     if (!name.startsWith(prefix)) continue
-    bytes += tensor.bytes
-    if (marks.has(name) || markEnds.some((end) => name.endsWith(end)) || tables.test(name)) continue
-    parameters += count
+    if (!isWeight(name)) continue
+    parameters += tensor.count
     byType.set(tensor.type, (byType.get(tensor.type) ?? 0) + tensor.bytes)
     const quantisation: Quantisation | undefined = isGguf
       ? { scheme: 'gguf', type: tensor.type }
@@ -146,7 +161,7 @@ function summed(
   const scheme = greatest(schemes, (value) => value.bytes)?.[1].quantisation
   const precision =
     type === undefined ? undefined : (packedPrecision(scheme, type) ?? precisionsByType.get(type) ?? (isGguf ? undefined : 'other'))
-  return { parameters, bytes, ...(precision && { precision }), ...(scheme && { quantisation: scheme }) }
+  return { parameters, ...(precision && { precision }), ...(scheme && { quantisation: scheme }) }
 }
 
 function greatest<V>(map: ReadonlyMap<string, V>, weigh: (value: V) => number): [string, V] | undefined {
@@ -163,34 +178,34 @@ function packedPrecision(scheme: Quantisation | undefined, type: string): Precis
 }
 
 /** How many weights share a scale: all of a tensor, those of an output, or a block of them. */
-function per(tensor: Tensor, scale: Tensor): Pick<Quantisation, 'per'> {
-  const count = scale.shape.reduce((a, b) => a * b, 1)
+function per(tensor: Weight, scale: Tensor): Pick<Quantisation, 'per'> {
+  const { count } = scale
   if (count === 1) return { per: 'tensor' }
-  return { per: count === tensor.shape[0] ? 'row' : 'block' }
+  return { per: count === tensor.shape?.[0] ? 'row' : 'block' }
 }
 
 /** How one tensor is packed, by its element type and what lies beside it. */
-function schemeOf(tensor: Tensor, companions: Companions = new Map(), hasMark: boolean): Quantisation | undefined {
+function schemeOf(tensor: Weight, companions: Companions | undefined, hasMark: boolean): Quantisation | undefined {
   const { type } = tensor
-  const has = (name: Companion): boolean => companions.has(name)
-  if (has('.quant_state.bitsandbytes__nf4')) return { scheme: 'bnb-nf4', type: 'nf4', scales: 'absmax' }
-  if (has('.quant_state.bitsandbytes__fp4')) return { scheme: 'bnb-fp4', type: 'fp4', scales: 'absmax' }
-  if (has('.SCB')) return { scheme: 'bnb-int8', type: 'int8', scales: 'SCB' }
-  if (has('.wscales')) return { scheme: 'svdquant', type, scales: 'wscales' }
   const float8 = types8.get(type)
+  // A mark alone: scales are 1 where none is written.
+  if (!companions) return float8 === undefined ? undefined : { scheme: hasMark ? 'fp8-scaled' : 'fp8', type: float8 }
+  if (companions.has('.quant_state.bitsandbytes__nf4')) return { scheme: 'bnb-nf4', type: 'nf4', scales: 'absmax' }
+  if (companions.has('.quant_state.bitsandbytes__fp4')) return { scheme: 'bnb-fp4', type: 'fp4', scales: 'absmax' }
+  if (companions.has('.SCB')) return { scheme: 'bnb-int8', type: 'int8', scales: 'SCB' }
+  if (companions.has('.wscales')) return { scheme: 'svdquant', type, scales: 'wscales' }
   if (float8 !== undefined) {
-    if (has('.weight_scale_inv')) return { scheme: 'unknown', type: float8, scales: 'weight_scale_inv' }
+    if (companions.has('.weight_scale_inv')) return { scheme: 'unknown', type: float8, scales: 'weight_scale_inv' }
     const scale = companions.get('.weight_scale')
     if (scale?.type === 'U8' || scale?.type === 'F8_E8M0') return { scheme: 'mxfp8', type: 'mxfp8', scales: 'weight_scale', per: 'block' }
     if (scale) return { scheme: 'fp8-scaled', type: float8, scales: 'weight_scale', ...per(tensor, scale) }
     const earlier = companions.get('.scale_weight')
     if (earlier) return { scheme: 'fp8-scaled', type: float8, scales: 'scale_weight', ...per(tensor, earlier) }
-    if (has('._scale')) return { scheme: 'unknown', type: float8, scales: '_scale' }
-    // The mark alone: scales are 1 where none is written.
+    if (companions.has('._scale')) return { scheme: 'unknown', type: float8, scales: '_scale' }
     return { scheme: hasMark ? 'fp8-scaled' : 'fp8', type: float8 }
   }
-  if (type === 'U8' && has('.weight_scale_2')) return { scheme: 'nvfp4', type: 'nvfp4', scales: 'weight_scale', per: 'block' }
-  if (type === 'I8' && has('.weight_scale')) return { scheme: 'int8', type: 'int8_tensorwise', scales: 'weight_scale' }
+  if (type === 'U8' && companions.has('.weight_scale_2')) return { scheme: 'nvfp4', type: 'nvfp4', scales: 'weight_scale', per: 'block' }
+  if (type === 'I8' && companions.has('.weight_scale')) return { scheme: 'int8', type: 'int8_tensorwise', scales: 'weight_scale' }
   const scales = companions.keys().next().value
   if (type === 'U8' || type === 'I8' || type === 'I32' || type === 'F4')
     return scales === undefined ? undefined : { scheme: 'unknown', type, scales: scales.slice(1) }

@@ -130,7 +130,8 @@ class Parser {
   readonly #metadata = new Map<string, string>()
   readonly #places: Place[] = []
   #at = 0
-  /** What is being read, for messages. */
+  /** What is being read, for messages: a tensor, or a field of the header. */
+  #owner = ''
   #field = 'header'
 
   constructor(json: Buffer) {
@@ -139,12 +140,17 @@ class Parser {
 
   header(): { tensors: Map<string, Tensor>; metadata: Map<string, string>; places: Place[] } {
     let isMetadataRead = false
-    this.#object((name) => {
-      if (name !== '__metadata__') return this.#tensor(name)
-      if (isMetadataRead) throw this.#fault('duplicate', 'There are two entries “__metadata__”.')
-      isMetadataRead = true
-      return this.#texts()
-    })
+    let isMore = this.#begins()
+    while (isMore) {
+      const name = this.#name()
+      if (name !== '__metadata__') this.#tensor(name)
+      else if (isMetadataRead) throw this.#fault('duplicate', 'There are two entries “__metadata__”.')
+      else {
+        isMetadataRead = true
+        this.#texts()
+      }
+      isMore = this.#goesOn()
+    }
     // Writers pad the header with spaces, so that the tensors begin at a multiple of eight.
     if (!Number.isNaN(this.#peek()))
       throw this.#fault('header_syntax', `Behind the header's JSON stands something else, at byte ${this.#at}.`)
@@ -152,9 +158,12 @@ class Parser {
   }
 
   #texts(): void {
+    this.#owner = ''
     this.#field = '__metadata__'
     const seen = new Set<string>()
-    this.#object((name) => {
+    let isMore = this.#begins()
+    while (isMore) {
+      const name = this.#name()
       this.#field = `__metadata__.${quote(name)}`
       if (seen.has(name)) throw this.#fault('duplicate', `The entry ${quote(name)} of the metadata is there twice.`)
       if (seen.size === maxTexts) throw this.#fault('header_limits', `It has more than ${maxTexts} entries of metadata.`)
@@ -162,11 +171,12 @@ class Parser {
       if (this.#peek() !== 0x22) throw this.#fault('header_syntax', `The entry ${quote(name)} of the metadata is no text.`)
       const text = this.#string(maxText)
       if (text !== undefined) this.#metadata.set(name, text)
-    })
+      isMore = this.#goesOn()
+    }
   }
 
   #tensor(name: string): void {
-    this.#field = quote(name)
+    this.#owner = name
     if (this.#tensors.has(name)) throw this.#fault('duplicate', `Two tensors are named ${quote(name)}.`)
     if (this.#tensors.size === maxTensors) throw this.#fault('header_limits', `It has more than ${maxTensors} tensors.`)
     if (name === '' || !isPlain(name))
@@ -174,13 +184,16 @@ class Parser {
     let type: string | undefined
     let shape: number[] | undefined
     let offsets: number[] | undefined
-    this.#object((field) => {
+    let isMore = this.#begins()
+    while (isMore) {
+      const field = this.#name()
       if (field === 'dtype' && type === undefined) type = this.#string(32) ?? ''
       else if (field === 'shape' && !shape) shape = this.#numbers(maxRank)
       else if (field === 'data_offsets' && !offsets) offsets = this.#numbers(2)
       else if (tensorFields.includes(field)) throw this.#fault('duplicate', `Tensor ${quote(name)} has two fields ${field}.`)
       else throw this.#fault('header_syntax', `Tensor ${quote(name)} has a field ${quote(field)} that the format does not know.`)
-    })
+      isMore = this.#goesOn()
+    }
     if (type === undefined || !shape || !offsets)
       throw this.#fault('tensor', `Tensor ${quote(name)} lacks one of dtype, shape and data_offsets.`)
     this.#add(name, type, shape, offsets)
@@ -199,29 +212,33 @@ class Parser {
     // Compared in bits, as integers: a product over 2^53 is no longer exact, so it is compared where it is.
     const isFitting = count * width <= Number.MAX_SAFE_INTEGER && count * width === (end - begin) * 8
     if (!isFitting) throw this.#fault('tensor', `Tensor ${quote(name)} of ${type} [${shape.join(', ')}] cannot have ${end - begin} bytes.`)
-    this.#tensors.set(name, { type, shape, bytes: end - begin })
+    this.#tensors.set(name, { type, shape, count, bytes: end - begin })
     this.#places.push({ name, begin, end })
   }
 
-  /** Each entry's name is read here, its value by `entry`. */
-  #object(entry: (name: string) => void): void {
+  /** The brace that opens an object; whether there is an entry in it. */
+  #begins(): boolean {
     this.#expect(open, 'an object')
-    if (this.#peek() === 0x7d) {
-      this.#at++
-      return
-    }
-    for (;;) {
-      const name = this.#string(maxName)
-      if (name === undefined) throw this.#fault('header_limits', `A name has more than ${maxName} bytes.`)
-      this.#expect(0x3a, '“:”')
-      entry(name)
-      const byte = this.#peek()
-      this.#at++
-      if (byte === 0x7d) return
-      if (byte !== 0x2c) throw this.#fault('header_syntax', `“,” or “}” is missing behind the entry ${quote(name)}, at byte ${this.#at}.`)
-      // A comma before the closing brace leaves no name to read, so `#string` refuses it.
-      this.#peek()
-    }
+    if (this.#peek() !== 0x7d) return true
+    this.#at++
+    return false
+  }
+
+  /** An entry's name, and the colon behind it. */
+  #name(): string {
+    const name = this.#string(maxName)
+    if (name === undefined) throw this.#fault('header_limits', `A name has more than ${maxName} bytes.`)
+    this.#expect(0x3a, '“:”')
+    return name
+  }
+
+  /** What stands behind an entry: a comma and the next entry, or the closing brace. */
+  #goesOn(): boolean {
+    const byte = this.#peek()
+    this.#at++
+    if (byte === 0x7d) return false
+    if (byte === 0x2c) return true
+    throw this.#fault('header_syntax', `“,” or “}” is missing behind an entry, at byte ${this.#at}.`)
   }
 
   #numbers(most: number): number[] {
@@ -232,12 +249,13 @@ class Parser {
       return numbers
     }
     for (;;) {
-      if (numbers.length === most) throw this.#fault('header_limits', `A list of tensor ${this.#field} has more than ${most} numbers.`)
+      if (numbers.length === most)
+        throw this.#fault('header_limits', `A list of tensor ${quote(this.#owner)} has more than ${most} numbers.`)
       numbers.push(this.#number())
       const byte = this.#peek()
       this.#at++
       if (byte === 0x5d) return numbers
-      if (byte !== 0x2c) throw this.#fault('header_syntax', `“,” or “]” is missing in a list of tensor ${this.#field}.`)
+      if (byte !== 0x2c) throw this.#fault('header_syntax', `“,” or “]” is missing in a list of tensor ${quote(this.#owner)}.`)
     }
   }
 
@@ -251,12 +269,12 @@ class Parser {
       if (digit < 0 || digit > 9) break
       value = value * 10 + digit
       this.#at++
-      if (value > Number.MAX_SAFE_INTEGER) throw this.#fault('tensor', `Tensor ${this.#field} has a number over 2^53.`)
+      if (value > Number.MAX_SAFE_INTEGER) throw this.#fault('tensor', `Tensor ${quote(this.#owner)} has a number over 2^53.`)
     }
     const next = this.#json[this.#at]
     const isWhole = this.#at > from && (this.#json[from] !== 0x30 || this.#at === from + 1)
     if (!isWhole || next === 0x2e || next === 0x65 || next === 0x45)
-      throw this.#fault('tensor', `Tensor ${this.#field} has a shape or an offset that is no whole number from 0 on.`)
+      throw this.#fault('tensor', `Tensor ${quote(this.#owner)} has a shape or an offset that is no whole number from 0 on.`)
     return value
   }
 
@@ -305,6 +323,6 @@ class Parser {
   }
 
   #fault(code: Fault, message: string): HeaderFault {
-    return new HeaderFault(code, this.#field, message)
+    return new HeaderFault(code, this.#owner === '' ? this.#field : quote(this.#owner), message)
   }
 }

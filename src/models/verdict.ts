@@ -228,10 +228,7 @@ export const faults = {
   tensor: { state: 'broken', remedy: 'Save the file anew with the tool that made it.' },
   layout: { state: 'broken', remedy: 'Save the file anew: its tensors must fill it without gap or overlap.' },
   version: { state: 'refused', remedy: 'Save the model anew in a version that the message names.' },
-  pickle: {
-    state: 'refused',
-    remedy: 'Fetch it as .safetensors, or let the operator convert it (`darkroom models convert`); a pickle runs code when it is opened.',
-  },
+  pickle: { state: 'refused', remedy: 'Fetch it as .safetensors; a pickle runs code when it is opened, so none is.' },
   other_format: { state: 'refused', remedy: 'Fetch it as .safetensors or .gguf.' },
   config: { state: 'broken', remedy: 'Fetch the file named above again.' },
   weights_missing: { state: 'broken', remedy: 'Fetch the files named above into the folder.' },

@@ -1,8 +1,9 @@
 /** Starts a worker: opens everything in order, and closes it in reverse order when the worker ends, or cannot start. */
 import { randomUUID } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { checkStore, FileArtifactStore } from '../artifacts/store.ts'
+import { checkStore } from '../artifacts/index-mark.ts'
+import { FileArtifactStore } from '../artifacts/store.ts'
 import { root, type Config } from '../config.ts'
 import { deviceError } from '../domains/device/errors.ts'
 import { operations as builtIn } from '../domains/index.ts'
@@ -14,13 +15,13 @@ import type { Logger } from '../log.ts'
 import { hostId, resolveRoots } from '../models/roots.ts'
 import { deferred, within } from '../promises.ts'
 import { connect, untilReady, type Redis } from '../redis.ts'
-import { attemptRoot, openAttemptFolder } from './attempt-folder.ts'
+import { attemptRoots, openAttemptFolder } from './attempt-folder.ts'
 import type { OpenOptions } from './device/native.ts'
 import { openOwnDevice } from './device/open.ts'
 import { exactnessOf } from './exactness.ts'
 import { WorkerNode } from './node.ts'
 import { childEnvironment } from './python/environment.ts'
-import type { Stall } from './python/process.ts'
+import type { Stall } from './python/stall.ts'
 import type { Ready } from './python/protocol.ts'
 import { PythonChild } from './python/supervisor.ts'
 
@@ -85,8 +86,10 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const host = hostId()
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
-  const attempts = await openAttemptFolder(options.attempts ?? attemptRoot(), host, epoch)
-  closers.push(() => rm(attempts, { recursive: true, force: true }))
+  const folder = await openAttemptFolder(options.attempts === undefined ? attemptRoots() : [options.attempts], owner)
+  if (folder.told !== undefined) log.warn(folder.told)
+  closers.push(() => folder.close())
+  const attempts = folder.path
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })
 
@@ -114,7 +117,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const ready = await child.ready()
   await port.models.looked(lookMs)
 
-  const { device, lease } = await takeDevice(redis, host, ready, owner)
+  const { device, lease } = await takeDevice(redis, host, ready, owner, log)
   closers.push(async () => {
     // The device is free only when the child does not use it any more; and what fails with the child is still told
     // through the port.
@@ -152,13 +155,19 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
  * A GPU has one slot, a CPU as many as there are workers on it: each takes the first that is free.
  * @throws DarkroomError `device.taken`
  */
-async function takeDevice(redis: Redis, host: string, { hardware }: Ready, owner: string): Promise<{ device: string; lease: DeviceLease }> {
+async function takeDevice(
+  redis: Redis,
+  host: string,
+  { hardware }: Ready,
+  owner: string,
+  log: Logger,
+): Promise<{ device: string; lease: DeviceLease }> {
   const { kind, uuid, index } = hardware
   const name = `${host}-${kind}-${uuid?.replaceAll('-', '').toLowerCase().slice(0, 8) ?? index}`
-  if (kind !== 'cpu') return { device: name, lease: await leaseDevice(redis, name, owner, true) }
+  if (kind !== 'cpu') return { device: name, lease: await leaseDevice(redis, name, owner, true, log) }
   for (let slot = 0; slot < maxCpuSlots; slot++) {
     const device = `${name}-${slot}`
-    const lease = await leaseDevice(redis, device, owner, false).catch((error: unknown) => {
+    const lease = await leaseDevice(redis, device, owner, false, log).catch((error: unknown) => {
       if (error instanceof DarkroomError && error.code === 'device.taken') return undefined
       throw error
     })

@@ -33,6 +33,9 @@ const bull = {
   removeOnFail: { count: 0 },
 }
 
+/** BullMQ counts by this process' clock. */
+const putOff = (job: Job, ms: number, token?: string): Promise<void> => job.moveToDelayed(Date.now() + ms, token)
+
 /** Opens a lane of host steps or commands: one queue, `concurrency` at a time. */
 export function openLane(lane: 'host' | 'control', queue: string, concurrency: number, options: LaneOptions): LaneHandle {
   const { redis, runner, log } = options
@@ -41,7 +44,7 @@ export function openLane(lane: 'host' | 'control', queue: string, concurrency: n
     async (job: Job, token?: string) => {
       const again = await runner.run(job.id ?? '', lane)
       if (!again) return
-      await job.moveToDelayed(again.againAt, token)
+      await putOff(job, again.againMs, token)
       throw new DelayedError()
     },
     { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
@@ -107,7 +110,7 @@ export class DeviceLane implements LaneHandle {
       const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
       try {
         const again = await this.#options.runner.run(job.id ?? '', 'gpu')
-        if (again) await job.moveToDelayed(again.againAt, token)
+        if (again) await putOff(job, again.againMs, token)
         else await job.moveToCompleted(null, token, false)
       } finally {
         clearInterval(keepLock)

@@ -18,15 +18,17 @@ import type { Lane, OperationTable } from '../domains/operation.ts'
 import type { Exactness } from '../domains/values.ts'
 import type { Attempt, AttemptPort } from '../engine/attempt.ts'
 import type { DarkroomError } from '../errors.ts'
+import { bookMemory } from '../farm/bookings.ts'
 import type { DeviceLease } from '../farm/device-lease.ts'
 import { countLosses, forgiveLosses, publishAnalytics, publishWorker, withdrawWorker } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { reserve, type Need, type Reservation } from '../farm/reservations.ts'
 import { keys, queues } from '../keys.ts'
-import type { Logger } from '../log.ts'
+import { logFile, type Logger } from '../log.ts'
 import { within, type Deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { pictureLimits } from './device/limits.ts'
 import { DeviceMonitor } from './device/monitor.ts'
 import type { OwnDevice } from './device/open.ts'
 import { LaneWatch } from './lane-watch.ts'
@@ -39,6 +41,8 @@ import type { ToolsOptions } from './tools.ts'
 const publishMs = 1000
 /** Sessions whose attempts a worker may lose in a row before it stops taking work. */
 const suspectLimit = 3
+/** How long a spare waits at most for a CPU that draws nothing, seconds after the Python child has started. */
+const spareWaitS = 60
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
 /** How long a step waits for its place on the device, ms: longer than a dead worker's reservation lasts. */
@@ -88,6 +92,8 @@ export class WorkerNode {
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
   #lanes: LaneHandle[] = []
+  /** The step that reserved the device last. */
+  #reserving: Attempt | undefined
   #hasCompleted = true
   #draining: Promise<void> | undefined
 
@@ -100,12 +106,19 @@ export class WorkerNode {
       ready,
       child,
       families: () => [...new Set(port.models.own().flatMap(({ drawing }) => (drawing ? [drawing.family] : [])))],
+      limits: pictureLimits(config),
       sessions: port.owners,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       publish: () => this.#publish(),
       fail: (reason) => parts.failure.resolve(reason),
       reserve: (bytes) => this.#reserve(randomUUID(), { slots: 0, bytes, model: null, modelBytes: 0, priority: 5 }, commandWaitMs),
+      promises: {
+        keyQuota: config.keyMemory,
+        reserved: () => this.#unloadedBytes(),
+        bookRam: (booking) => bookMemory(redis, keys.hostMemory(parts.host), this.id, booking),
+        bookKey: (principal, booking) => bookMemory(redis, keys.keyMemory(principal), this.id, booking),
+      },
       publishAnalytics: (analytics) => publishAnalytics(redis, device, analytics),
     })
     this.#runner = new StepRunner({
@@ -114,7 +127,11 @@ export class WorkerNode {
       log,
       taker: (lane) => ({ worker: this.id, device, exactnessKey: lane === 'gpu' ? exactness.key : '' }),
       tools: (attempt) => this.#toolsOf(attempt),
-      reserve: (attempt, signal) => this.#reserve(attempt.id, this.#needOf(attempt), stepWaitMs, signal),
+      reserve: async (attempt, signal) => {
+        const reservation = await this.#reserve(attempt.id, this.#needOf(attempt), stepWaitMs, signal)
+        this.#reserving = attempt
+        return reservation
+      },
       maxInARow: config.stepsInARow,
       onCompleted: () => (this.#hasCompleted = true),
     })
@@ -122,6 +139,7 @@ export class WorkerNode {
       publishMs,
       async () => {
         await this.#watchLanes()
+        this.#keepSpare()
         await this.#publish()
       },
       (error) => log.warn({ err: error }, 'the worker could not publish itself'),
@@ -208,9 +226,23 @@ export class WorkerNode {
   }
 
   #toolsOf(attempt: Attempt): ToolsOptions {
-    const { artifacts, attempts, child, exactness, log, port } = this.#parts
+    const { artifacts, attempts, child, exactness, log, operations, port } = this.#parts
     const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}`)
-    return { attempt, port, artifacts, child, exactness, models: port.models, folder, log, device: this.#monitor.tools }
+    const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
+    return { attempt, port, artifacts, child, exactness, models: port.models, folder, fileBytes, log, device: this.#monitor.tools }
+  }
+
+  /**
+   * Keeps a spare Python child where RAM allows; it goes again when half of what it needed to start is left. Its
+   * imports take a core for some seconds, which the first picture on a CPU shall have.
+   */
+  #keepSpare(): void {
+    const { child, config, operations, ready } = this.#parts
+    const needed = config.spareMb * 2 ** 20 * (child.spare ? 0.5 : 1)
+    const isWanted = needed > 0 && this.#takes && (this.#monitor.report.ram.available ?? 0) >= needed
+    const isDrawing = this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu')
+    const waits = isDrawing && ready.hardware.kind === 'cpu' && (child.heartbeat?.uptimeS ?? 0) < spareWaitS
+    if (child.spare || !isWanted || !waits) child.keepSpare(isWanted)
   }
 
   /** What a step reserves of the device. */
@@ -218,6 +250,16 @@ export class WorkerNode {
     const ids = models.map(({ id }) => id)
     const modelBytes = ids.reduce((sum, id) => sum + this.#monitor.bytesOf(id), 0)
     return { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority }
+  }
+
+  /** Bytes of RAM that the step on the device has reserved for its models and that these have not taken yet. */
+  #unloadedBytes(): number {
+    const { child, ready } = this.#parts
+    const isRunning = this.#runner.running.some(({ key }) => key === this.#reserving?.stepKey)
+    if (!isRunning || ready.hardware.kind !== 'cpu') return 0
+    const resident = new Set(child.heartbeat?.models.map(({ id }) => id))
+    const missing = this.#reserving?.models.filter(({ id }) => !resident.has(id)) ?? []
+    return missing.reduce((sum, { id }) => sum + this.#monitor.bytesOf(id), 0)
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
@@ -266,7 +308,9 @@ export class WorkerNode {
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },
       childPid: child.pid,
+      sparePid: child.spare?.isWaiting ? child.spare.pid : null,
       report: this.#monitor.report,
+      logLinesDropped: logFile.dropped,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }

@@ -117,12 +117,12 @@ export class StepRunner {
   }
 
   /** Runs the step of one job. Returns when the job should be looked at again, if it should; never throws. */
-  async run(jobId: string, lane: Lane): Promise<{ againAt: number } | undefined> {
+  async run(jobId: string, lane: Lane): Promise<{ againMs: number } | undefined> {
     const { port, log } = this.#options
     try {
       const taken = await port.take(jobId, this.#take(lane))
       if (taken.is === 'gone') return undefined
-      if (taken.is !== 'taken') return { againAt: taken.until }
+      if (taken.is !== 'taken') return { againMs: taken.forMs }
       let attempt: Attempt | undefined = taken.attempt
       for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.maxInARow)
     } catch (error) {
@@ -216,7 +216,7 @@ export class StepRunner {
           ? deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`)
           : tools.stopped
             ? workerError('timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
-            : ensureError(thrown, 'worker.failed')
+            : (tools.lostFolder ?? ensureError(thrown, 'worker.failed'))
       this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
       return { error }
     } finally {

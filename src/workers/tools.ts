@@ -1,7 +1,10 @@
 /** The tools of one attempt: the bridge between its operation, the artifact store and the Python child. */
+import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
+import { onDisk, requireRoom } from '../disk.ts'
 import { deviceLost, type DeviceTools, type PythonResult, type StepProgress, type Tools } from '../domains/operation.ts'
 import { WantedModel, type Exactness, type ModelPin, type Target } from '../domains/values.ts'
 import { DarkroomError, ensureError, workerError } from '../errors.ts'
@@ -40,6 +43,8 @@ export interface ToolsOptions {
   models: Catalogue
   /** The attempt's own folder; made when the first file is written, removed by `close`. */
   folder: string
+  /** Room that its files need there, and in the artifact store, bytes. */
+  fileBytes: number
   log: Logger
 }
 
@@ -60,6 +65,9 @@ function pinned(id: string, entry: Entry): Model & ModelPin {
   if (bodyHash === null) throw modelError('missing', `model ${id} has not been hashed`)
   return { ...model, bodyHash }
 }
+/** How long the checkpoint of a pause or drain is tried to be kept, and how often, ms. */
+const keepLastMs = 5000
+const keepAgainMs = 500
 
 /** Progress is published at most once in so many ms; the last call's always is. */
 const minProgressMs = 200
@@ -181,7 +189,7 @@ export class AttemptTools implements Tools {
     if (this.#isPaused) throw new Released(undefined)
 
     this.#hasFolder = true
-    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await onDisk(folder, mkdir(folder, { recursive: true, mode: 0o700 }))
     const data = {
       sessionId: attempt.sessionId,
       dir: folder,
@@ -196,7 +204,7 @@ export class AttemptTools implements Tools {
       },
     })
     const outcome = await this.#finish(call)
-    if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#store(outcome.checkpoint) : undefined)
+    if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
     this.stats = outcome.stats
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
     return { output: outcome.output, files: Object.fromEntries(kept) }
@@ -208,6 +216,7 @@ export class AttemptTools implements Tools {
     const entry = wanted.bodyHash === null ? await this.#hashed(wanted.id) : await models.here(wanted)
     const { bodyHash, path, family } = pinned(wanted.id, entry)
     const model = { id: wanted.id, bodyHash, path, family }
+    await this.#requireRoom()
     const loading = { progress: (progress: StepProgress) => this.progress({ ...progress, stage: 'load' }) }
     const outcome = await this.#finish(child.start('model.ensure', { model }, loading))
     const wasResident = outcome.type === 'result' && (outcome.output as { resident: boolean }).resident
@@ -217,12 +226,28 @@ export class AttemptTools implements Tools {
     throw modelError('missing', `the files of model ${model.id} changed while they were loaded, and are looked at again`)
   }
 
+  /**
+   * Before the work, so that none is done whose tensors and checkpoints nobody can keep.
+   * @throws DarkroomError `disk.full`
+   */
+  async #requireRoom(): Promise<void> {
+    const { artifacts, attempt, fileBytes, folder } = this.#options
+    const why = `${attempt.step} of session ${attempt.sessionId}`
+    await requireRoom(dirname(folder), fileBytes, why)
+    await artifacts.requireRoom(fileBytes, why)
+  }
+
   async #finish(call: Call<WorkAction>): Promise<Outcome<WorkAction>> {
     this.#call = call
     if (this.#stopped) call.cancel()
     else if (this.#isPaused) call.pause()
     try {
       return await call.outcome
+    } catch (error) {
+      // It did not stop in time, and its process was ended: the step goes on from its last checkpoint.
+      if (this.#isPaused && !this.#stopped && error instanceof DarkroomError && error.code === 'worker.overran')
+        throw new Released(undefined)
+      throw error
     } finally {
       this.#call = undefined
       // A failed attempt too leaves the checkpoints it has made to the next one.
@@ -247,7 +272,7 @@ export class AttemptTools implements Tools {
         continue
       }
       const path = join(this.#options.folder, `${name}.in`)
-      await writeFile(path, bytes, { mode: 0o600 })
+      await onDisk(path, writeFile(path, bytes, { mode: 0o600 }))
       laid[name] = { path, sha256 }
     }
     return laid
@@ -262,7 +287,7 @@ export class AttemptTools implements Tools {
         continue
       }
       const path = join(this.#options.folder, 'checkpoint.in')
-      await writeFile(path, bytes, { mode: 0o600 })
+      await onDisk(path, writeFile(path, bytes, { mode: 0o600 }))
       return { path, sha256, call }
     }
     return null
@@ -272,15 +297,41 @@ export class AttemptTools implements Tools {
     try {
       const isRecorded = await this.#options.port.checkpoint(this.#options.attempt, await this.#store(made))
       if (isRecorded) this.#safe = made.call
+      // The store has it: a long step would fill the folder with its checkpoints.
+      await rm(made.path, { force: true })
     } catch (error) {
       // A checkpoint that could not be kept costs time after a crash, not the picture.
       this.#options.log.warn({ step: this.#options.attempt.stepKey, err: error }, 'a checkpoint was not recorded')
     }
   }
 
+  /**
+   * The checkpoint of a pause or drain. One that cannot be kept is tried for a while; then the step goes on from the
+   * last one that was, which costs time and not the session.
+   */
+  async #storeLast(made: CheckpointMade): Promise<Checkpoint | undefined> {
+    const until = performance.now() + keepLastMs
+    for (;;) {
+      try {
+        return await this.#store(made)
+      } catch (error) {
+        const { stepKey } = this.#options.attempt
+        if (this.isAbandoned || performance.now() > until) {
+          this.#options.log.warn(
+            { step: stepKey, call: made.call, err: error },
+            'the last checkpoint was not kept; the step goes on from the one before',
+          )
+          return undefined
+        }
+      }
+      await delay(keepAgainMs)
+    }
+  }
+
   async #store(made: CheckpointMade): Promise<Checkpoint> {
     const { sha256, bytes, call } = made
-    await this.#putFile(made)
+    // A pause may name the one that was recorded last.
+    if (call !== this.#safe) await this.#putFile(made)
     return { sha256, bytes, call }
   }
 
@@ -302,6 +353,12 @@ export class AttemptTools implements Tools {
     const sha256 = await this.artifacts.put(bytes, kind)
     port.at?.('artifact.after', attempt.sessionId)
     return sha256
+  }
+
+  /** Why the attempt failed, when its folder was removed under it; whatever then failed says less. */
+  get lostFolder(): DarkroomError | undefined {
+    if (!this.#hasFolder || existsSync(this.#options.folder)) return undefined
+    return workerError('folder_gone', `the folder ${this.#options.folder} of this attempt was removed while it ran`)
   }
 
   /** Waits for checkpoints that are being recorded, and removes the attempt's folder. */

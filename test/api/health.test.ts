@@ -27,6 +27,8 @@ const worker: WorkerRecord = {
   running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  logLinesDropped: 0,
+  sparePid: null,
   report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),
@@ -71,6 +73,26 @@ it('workers as they describe themselves, with the age of what they said', async 
   await withdrawWorker(h.redis, worker.id)
 })
 
+it.each([86_400_000, -86_400_000])('ages of a worker whose clock is off by %d ms are those of its record', async (offMs) => {
+  const now = Date.now() + offMs
+  const off = { ...worker, seenAt: now, report: { ...worker.report, sampledAt: now - 3000 } }
+  await publishWorker(h.redis, off, [])
+  const ages = async (path: string): Promise<number[]> => {
+    const { json } = await h.client.get(path)
+    const all = (json.workers ?? json.devices ?? json.pools ?? [json]) as { ageS: number }[]
+    return all.map(({ ageS }) => ageS)
+  }
+  await expect.poll(async () => (await h.client.get('/v1/workers')).json.workers[0]?.seenAt).toBe(new Date(now).toISOString())
+  expect(await ages('/v1/workers')).toEqual([expect.closeTo(0, -0.8)])
+  const { id } = worker.device
+  for (const path of ['/v1/devices', `/v1/devices/${id}`, `/v1/devices/${id}/status`, `/v1/devices/${id}/memory`, '/v1/memory'])
+    for (const age of await ages(path)) {
+      expect(age).toBeGreaterThanOrEqual(3)
+      expect(age).toBeLessThan(8)
+    }
+  await withdrawWorker(h.redis, worker.id)
+})
+
 it('without Redis: alive, not ready, and every other answer is 503 with Retry-After', async () => {
   const own = await startHarness()
   try {
@@ -97,6 +119,29 @@ it('without Redis: alive, not ready, and every other answer is 503 with Retry-Af
     }
     const submitted = await own.client.post('/v1/sessions', sketchOf('y'))
     expect(submitted.json).toMatchObject({ status: 503, code: 'redis.unavailable', remedy: expect.stringMatching('Idempotency-Key') })
+  } finally {
+    await own.stop()
+  }
+})
+
+it('a Redis that takes no writes, as after a fail-over: reads are answered, the rest is retryable, and nothing is ready', async () => {
+  const own = await startHarness()
+  try {
+    const { id } = (await own.client.post('/v1/sessions', sketchOf('x'))).json
+    await own.redis.replicaof('127.0.0.1', 1)
+    for (const [method, path, body] of [
+      ['POST', '/v1/sessions', sketchOf('y')],
+      ['POST', `/v1/sessions/${id}/cancel`, undefined],
+      ['POST', `/v1/sessions/${id}/pause`, undefined],
+    ] as const) {
+      const answer = await own.client.request(method, path, { ...(body && { body }) })
+      expect(answer.json, path).toMatchObject({ status: 503, code: 'redis.unavailable', class: 'transient' })
+      expect(answer.json.remedy).toMatch(/fail-over.*Idempotency-Key/)
+    }
+    expect((await own.client.get(`/v1/sessions/${id}`)).status).toBe(200)
+    expect((await own.client.get('/v1/ready')).json).toMatchObject({ status: 503, reasons: [expect.stringMatching(/READONLY/)] })
+    await own.redis.replicaof('NO', 'ONE')
+    await expect.poll(async () => (await own.client.post('/v1/sessions', sketchOf('z'))).status, { timeout: 10_000 }).toBe(202)
   } finally {
     await own.stop()
   }

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { sleep } from '../support/wait.ts'
 import { errorCatalogue, DarkroomError } from '../../src/errors.ts'
 import { statusOf } from '../../src/api/problem.ts'
 import { ApiClient } from '../support/http.ts'
@@ -36,6 +37,20 @@ describe('POST /v1/sessions', () => {
     const { json } = await h.client.post('/v1/sessions', sketchOf('options', { priority: 9, tags: ['a', 'b:c'], deadlineS: 60 }))
     expect(json).toMatchObject({ priority: 9, tags: ['a', 'b:c'] })
     expect(Date.parse(json.deadlineAt) - Date.parse(json.createdAt)).toBe(60_000)
+  })
+
+  it('of a paused session says what is left to its deadline, not when that was', async () => {
+    const { json } = await h.client.post('/v1/sessions', sketchOf('paused', { deadlineS: 60 }))
+    expect(json.deadlineLeftS).toBeNull()
+    const paused = (await h.client.post(`/v1/sessions/${json.id}/pause`)).json
+    expect(paused).toMatchObject({ status: 'paused', deadlineAt: null })
+    expect(paused.deadlineLeftS).toBeGreaterThan(50)
+    expect(paused.deadlineLeftS).toBeLessThanOrEqual(60)
+    await sleep(300)
+    const resumed = (await h.client.post(`/v1/sessions/${json.id}/resume`)).json
+    expect(resumed.deadlineLeftS).toBeNull()
+    expect(Date.parse(resumed.deadlineAt)).toBeGreaterThanOrEqual(Date.parse(json.deadlineAt) + 300)
+    await h.client.post(`/v1/sessions/${json.id}/cancel`)
   })
 
   it('a field named __proto__ reaches nothing', async () => {

@@ -198,7 +198,7 @@ describe('doctor', () => {
 
   it('finds the API and its worker', async () => {
     const { stdout } = await run(['doctor'], env)
-    expect(stdout).toContain(farm.workers[0]?.ready)
+    expect(stdout).toContain(`${farm.workers[0]?.ready} (cpu, ready, no spare child`)
   })
 })
 

@@ -1,12 +1,21 @@
 /** `darkroom up` with the product's own child: what dies is started again, and nothing is left when it stops. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { askHolder, socketFolder } from '../../host/lock.mjs'
+import { onPath } from '../../host/programs.mjs'
 import { DarkroomClient } from '../../src/client/index.ts'
-import { root } from '../../src/config.ts'
+import { readConfig, root } from '../../src/config.ts'
+import { interpreter } from '../support/child.ts'
 import { run, start, type Running } from '../support/command.ts'
+import { canBeUnknown, canUnshare, ownProcesses, processesWith, unknownUser } from '../support/containers.ts'
+import { startTestRedis } from '../support/redis.ts'
 import { eventually } from '../support/wait.ts'
 
 const slow = 120_000
@@ -15,6 +24,12 @@ let ups: Running[]
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'darkroom-up-'))
   ups = []
+  // Whoever unpacks a picture archive and starts a farm there must not run what lies in it.
+  for (const module of ['json', 'torch', 'ctypes', 'darkroom', 'sitecustomize'])
+    await writeFile(
+      join(folder, `${module}.py`),
+      `open(${JSON.stringify(join(folder, 'was-imported'))}, "w")\nraise SystemExit("planted")\n`,
+    )
 })
 afterEach(async () => {
   for (const { process: child, ended } of ups) {
@@ -32,7 +47,7 @@ afterEach(async () => {
 const env = (): Record<string, string> => ({ DARKROOM_DATA: folder, DARKROOM_PORT: '0', DARKROOM_MODELS: join(root, 'models') })
 
 function up(...args: string[]): Running {
-  const running = start(['up', ...args], env())
+  const running = start(['up', ...args], env(), folder)
   ups.push(running)
   return running
 }
@@ -57,10 +72,11 @@ describe('darkroom up', () => {
     process.kill(await pidOf(running, 'worker 1'), 'SIGKILL')
     const { id } = await client.generate({ prompt: 'a red circle', steps: 4, seed: 1 })
     process.kill(await pidOf(running, 'api'), 'SIGKILL')
-    await running.until(/api +ended.*again in 0\.2 s/)
-    await running.until(/worker 1 +(ended|failed).*again in 0\.2 s/)
+    await running.until(/api +ended.*again (at once|in 0\.2 s)/)
+    await running.until(/worker 1 +(ended|failed).*again (at once|in 0\.2 s)/)
     const session = await client.untilEnd(id)
     expect(session.status).toBe('succeeded')
+    expect(existsSync(join(folder, 'was-imported'))).toBe(false)
     running.process.kill('SIGTERM')
     const { code, stdout } = await running.ended
     expect(code).toBe(0)
@@ -86,6 +102,17 @@ describe('darkroom up', () => {
     const second = await run(['up'], env())
     expect(second).toMatchObject({ code: 1, stderr: expect.stringMatching(/in use by another `darkroom up`, pid \d+/) as string })
     expect((await run(['sessions'], { DARKROOM_DATA: folder })).stdout).toBe('no sessions\n')
+    if (!canUnshare) return
+    // As from another container, with sockets and processes of its own.
+    const [place, hidden] = [socketFolder(folder), `${folder}-hidden`]
+    await rename(place, hidden)
+    const third = spawnSync('unshare', [...ownProcesses, process.execPath, join(root, 'bin', 'darkroom.mjs'), 'up'], {
+      env: { PATH: process.env['PATH'], HOME: homedir(), ...env() },
+      encoding: 'utf8',
+    })
+    await rename(hidden, place)
+    expect(third.stderr).toMatch(/in use by another `darkroom up`, in another container or of another user/)
+    expect(third.status).toBe(1)
     expect((await new DarkroomClient({ url }).health()).status).toBe('ok')
   })
 
@@ -99,6 +126,128 @@ describe('darkroom up', () => {
     expect(second.stdout).toContain('redis     stopped')
     expect(existsSync(other)).toBe(true)
   })
+
+  it('tells nobody the address of a Redis of the user’s own, and a key goes to no stranger', { timeout: slow }, async () => {
+    const redis = await startTestRedis()
+    const first = start(['up', '--workers', '0'], { ...env(), REDIS_URL: redis.url }, folder)
+    await urlOf(first)
+    const answer = JSON.stringify(await askHolder(folder, 'up'))
+    expect(answer).toContain('http://127.0.0.1:')
+    expect(answer).not.toContain(redis.url)
+    const keys = await run(['keys', 'list'], { DARKROOM_DATA: folder })
+    expect(keys).toMatchObject({ code: 1, stderr: expect.stringMatching(/has no Redis of its own.*\nSet REDIS_URL/) as string })
+    const worker = await run(['worker'], { DARKROOM_DATA: folder })
+    expect(worker).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/REDIS_URL is not set, and the `darkroom up` .* Redis of your own/) as string,
+    })
+    first.process.kill('SIGTERM')
+    await first.ended
+    await redis.stop()
+
+    const heard: string[] = []
+    const stranger = createServer((request, response) => {
+      heard.push(request.headers.authorization ?? '')
+      response.end()
+    })
+    await new Promise<void>((done) => void stranger.listen(0, '127.0.0.1', done))
+    const port = String((stranger.address() as AddressInfo).port)
+    const { code, stderr } = await run(['sessions'], { DARKROOM_DATA: folder, DARKROOM_PORT: port, DARKROOM_KEY: 'secret' })
+    stranger.close()
+    expect(heard).toEqual([])
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/DARKROOM_KEY is not sent there\nName the API with --url or DARKROOM_URL/)
+  })
+
+  it('refuses a data folder that everybody may write to', { timeout: slow }, async () => {
+    const data = join(folder, 'open')
+    await mkdir(data)
+    await chmod(data, 0o777)
+    const { code, stderr } = await run(['up', '--workers', '0'], { ...env(), DARKROOM_DATA: data })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^error: .*open can be written by everybody.*DARKROOM_DATA/)
+    expect(stderr).not.toMatch(/\n\s+at /)
+  })
+
+  it('gives each of two workers a GPU of its own, by its UUID; more workers than GPUs are refused', { timeout: slow }, async () => {
+    // This machine has no GPU: a program in Python's place lists two, and writes down which one each child is to take.
+    const uuids = [1, 2].map((n) => `0000000${n}-1111-2222-3333-444444444444`)
+    const python = join(folder, 'python')
+    const cards = JSON.stringify(uuids.map((uuid) => ({ uuid, name: 'NVIDIA Test' })))
+    await writeFile(
+      python,
+      `#!/bin/sh\ncase "$*" in *get_device_properties*) echo '${cards}';; *) head -n 1 >> '${folder}/hellos'; exec sleep 60;; esac\n`,
+    )
+    await chmod(python, 0o755)
+    const gpu = { ...env(), DARKROOM_PYTHON: python }
+    const running = start(['up', '--gpu', '--workers', '2'], gpu, folder)
+    await urlOf(running)
+    const devices = await eventually('both children are told', async () => {
+      const lines = existsSync(join(folder, 'hellos')) ? (await readFile(join(folder, 'hellos'), 'utf8')).trim().split('\n') : []
+      return lines.length === 2 && lines.map((line) => /"device":"([^"]+)"/.exec(line)?.[1])
+    })
+    expect(devices.toSorted()).toEqual(uuids.map((uuid) => `cuda:${uuid}`))
+    running.process.kill('SIGTERM')
+    await running.ended
+
+    const many = await run(['up', '--gpu', '--workers', '3'], gpu)
+    expect(many).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/3 workers on 2 GPUs \(NVIDIA Test, NVIDIA Test\).*one worker\nStart at most 2/) as string,
+    })
+    const one = await run(['up', '--gpu', '--workers', '2'], { ...gpu, DARKROOM_DEVICE: 'cuda:1' })
+    expect(one).toMatchObject({ code: 1, stderr: expect.stringMatching(/2 workers on DARKROOM_DEVICE=cuda:1.*one worker/) as string })
+    expect(processesWith(folder)).toEqual([])
+  })
+
+  it.runIf(canBeUnknown)('runs, and draws, for a user whom no list of users knows', { timeout: slow }, async () => {
+    const home = readConfig({}).home
+    const inside = (args: string[], more: Record<string, string>) =>
+      spawn('unshare', [...unknownUser, process.execPath, join(root, 'bin', 'darkroom.mjs'), ...args], {
+        env: { PATH: process.env['PATH'], DARKROOM_HOME: home, DARKROOM_PYTHON: interpreter(), ...more },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
+    const child = inside(['up', '--workers', '1'], env())
+    let out = ''
+    child.stdout.on('data', (text: Buffer) => (out += text.toString()))
+    await eventually('its worker is ready', () => Promise.resolve(/worker 1 +ready/.test(out)), 60_000)
+    const url = /The API answers at (\S+)/.exec(out)?.[1] ?? ''
+    const client = new DarkroomClient({ url })
+    const { id } = await client.generate({ prompt: 'a red circle', steps: 2, seed: 1 })
+    expect((await client.untilEnd(id)).status).toBe('succeeded')
+    child.kill('SIGTERM')
+    await once(child, 'close')
+
+    const homeless = inside(['doctor'], { DARKROOM_HOME: '' })
+    let words = ''
+    homeless.stderr.on('data', (text: Buffer) => (words += text.toString()))
+    const [code] = (await once(homeless, 'close')) as [number]
+    expect(words).toMatch(
+      /^error: HOME is not set, and user 54321 has no folder of its own\. Set HOME, or choose a folder with DARKROOM_HOME\.\n$/,
+    )
+    expect(code).toBe(1)
+  })
+
+  it.each(['SIGTERM', 'SIGKILL', 'SIGINT', 'SIGHUP'] as const)(
+    '`npm start` and nothing of it is left after %s to npm',
+    { timeout: slow },
+    async (signal) => {
+      const [npm = ''] = onPath('npm')
+      const child = spawn(npm, ['start', '--silent', '--', '--workers', '0'], {
+        cwd: root,
+        env: { ...process.env, ...env(), DARKROOM_PYTHON: interpreter() },
+        stdio: ['ignore', 'pipe', 'pipe'],
+        detached: true,
+      })
+      let out = ''
+      child.stdout.on('data', (text: Buffer) => (out += text.toString()))
+      await eventually('it runs', () => Promise.resolve(out.includes('The API answers at')), 60_000)
+      process.kill(child.pid ?? 0, signal)
+      await once(child, 'exit')
+      await eventually('nothing of it is left', () => Promise.resolve(processesWith(folder).length === 0), 20_000)
+      expect(out).toContain('redis     stopped')
+    },
+  )
 
   it('refuses to listen beyond this machine without a key', { timeout: slow }, async () => {
     const { code, stderr } = await run(['up', '--workers', '0'], { ...env(), DARKROOM_HOST: '0.0.0.0' })

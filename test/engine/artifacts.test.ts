@@ -1,10 +1,12 @@
-import { readdir, utimes } from 'node:fs/promises'
+import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { FileArtifactStore } from '../../src/artifacts/store.ts'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { checkStore } from '../../src/artifacts/index-mark.ts'
+import { FileArtifactStore, sha256Of } from '../../src/artifacts/store.ts'
 import { DarkroomError } from '../../src/errors.ts'
-import { collectArtifacts } from '../../src/artifacts/collector.ts'
+import { collectArtifacts, type Names } from '../../src/artifacts/collector.ts'
 import type { Cause } from '../../src/engine/store.ts'
+import { keys } from '../../src/keys.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
 const hourMs = 3_600_000
@@ -15,6 +17,7 @@ describe('artifacts and the sessions that name them', () => {
   beforeAll(async () => {
     t = await startEngine()
     store = new FileArtifactStore(join(t.folder, 'artifacts'))
+    await checkStore(t.redis, store)
   })
   afterAll(() => t[Symbol.asyncDispose]())
 
@@ -36,10 +39,61 @@ describe('artifacts and the sessions that name them', () => {
     const [old, young] = [await put(), await put()]
     await grow(old, hourMs + 10_000)
     await grow(young, hourMs - 10_000)
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
     expect([await store.has(old), await store.has(young)]).toEqual([false, true])
     await grow(young, 2 * hourMs)
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
+  })
+
+  it.each([
+    ['a day ahead', 24 * hourMs],
+    ['a day behind', -24 * hourMs],
+  ])('a collector, and who puts bytes again, with a clock %s: by the store’s own clock they are young, or old', async (_, offMs) => {
+    const [young, again, old] = [await put(), await put(), await put()]
+    await grow(again, 2 * hourMs)
+    await grow(old, 2 * hourMs)
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + offMs })
+    try {
+      await store.put(await store.read(again), 'image')
+      expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
+      expect(await Promise.all([young, again, old].map((sha256) => store.has(sha256)))).toEqual([true, true, false])
+    } finally {
+      vi.useRealTimers()
+    }
+    await grow(young, 2 * hourMs)
+    await grow(again, 2 * hourMs)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(2)
+    expect(await readdir(join(t.folder, 'artifacts', 'parts'))).toEqual([])
+  })
+
+  it('what a killed writer has left goes a minute later, what is being written stays', async () => {
+    const parts = join(t.folder, 'artifacts', 'parts')
+    await put()
+    await writeFile(join(parts, 'dead.part'), 'half a pic')
+    await writeFile(join(parts, 'alive.part'), 'half a pic')
+    const then = new Date(Date.now() - 61_000)
+    await utimes(join(parts, 'dead.part'), then, then)
+    expect(await store.sweep()).toBe(1)
+    expect(await readdir(parts)).toEqual(['alive.part'])
+    await rm(join(parts, 'alive.part'))
+  })
+
+  it('bytes that cannot be stored leave nothing behind', async () => {
+    const folder = join(t.folder, 'broken')
+    const broken = new FileArtifactStore(folder)
+    const bytes = Buffer.from('bytes for a shelf that is a file')
+    await mkdir(folder)
+    await writeFile(join(folder, sha256Of(bytes).slice(0, 2)), '')
+    await expect(broken.put(bytes, 'image')).rejects.toThrow(/EEXIST|ENOTDIR/)
+    expect(await readdir(join(folder, 'parts'))).toEqual([])
+  })
+
+  it('two first users of a store agree on its id, which is never empty', async () => {
+    const folder = join(t.folder, 'fresh')
+    const ids = await Promise.all(Array.from({ length: 8 }, () => new FileArtifactStore(folder).id()))
+    expect(new Set(ids).size).toBe(1)
+    expect(ids[0]).toMatch(/^[0-9a-f-]{36}$/)
+    expect(await readdir(join(folder, 'parts'))).toEqual([])
   })
 
   it('what a session names stays, however old: pictures as long as the session is, scratch as long as it runs', async () => {
@@ -50,12 +104,12 @@ describe('artifacts and the sessions that name them', () => {
     const age = (): Promise<void[]> => Promise.all(all.map((sha256) => grow(sha256, 2 * hourMs).catch(() => undefined)))
     const present = (): Promise<boolean[]> => Promise.all(all.map((sha256) => store.has(sha256)))
     await age()
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(0)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
     await t.engine.control(id, 'cancel')
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(2)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(2)
     expect(await present()).toEqual([true, false, false])
     await t.engine.remove(id)
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
     expect(await present()).toEqual([false, false, false])
   })
 
@@ -68,10 +122,27 @@ describe('artifacts and the sessions that name them', () => {
     await grow(picture, 2 * hourMs)
     await t.engine.remove(first)
     await t.engine.remove(second)
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(0)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
     await t.engine.control(again.id, 'cancel')
     await t.engine.remove(again.id)
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(1)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
+  })
+
+  it('of one call one checkpoint is kept, the newest, beside one of another call', async () => {
+    const id = await naming()
+    const attempt = await t.take(id, '2.0')
+    const [first, other, again] = [await put(), await put(), await put()]
+    await t.port.checkpoint(attempt, { sha256: first, bytes: 7, call: 1 })
+    await t.port.checkpoint(attempt, { sha256: other, bytes: 7, call: 2 })
+    await t.port.release(attempt, 'drain', { sha256: again, bytes: 7, call: 2 })
+    expect((await t.take(id, '2.0', 2)).checkpoints.map(({ call, sha256 }) => [call, sha256])).toEqual([
+      [2, again],
+      [1, first],
+    ])
+    for (const sha256 of [first, other, again]) await grow(sha256, 2 * hourMs)
+    await collectArtifacts(t.redis, store, t.engine.reads)
+    expect(await Promise.all([first, other, again].map((sha256) => store.has(sha256)))).toEqual([true, false, true])
+    await t.engine.control(id, 'cancel')
   })
 
   it('two checkpoints are kept, and a pause at the last one keeps the one before', async () => {
@@ -81,7 +152,7 @@ describe('artifacts and the sessions that name them', () => {
     for (const [call, sha256] of shas.entries()) await t.port.checkpoint(attempt, { sha256, bytes: 7, call: call + 1 })
     await t.port.release(attempt, 'pause', { sha256: shas[2] ?? '', bytes: 7, call: 3 })
     await Promise.all(shas.map((sha256) => grow(sha256, 2 * hourMs)))
-    await collectArtifacts(store, t.engine.reads)
+    await collectArtifacts(t.redis, store, t.engine.reads)
     expect(await Promise.all(shas.map((sha256) => store.has(sha256)))).toEqual([false, true, true])
     expect((await t.take(id, '2.0', 2)).checkpoints.map(({ call }) => call)).toEqual([3, 2])
     await t.engine.control(id, 'cancel')
@@ -92,9 +163,57 @@ describe('artifacts and the sessions that name them', () => {
       const bytes = Buffer.from(`again ${i}`)
       const sha256 = await store.put(bytes, 'scratch')
       await grow(sha256, 2 * hourMs)
-      await Promise.all([collectArtifacts(store, t.engine.reads), store.put(bytes, 'scratch')])
+      await Promise.all([collectArtifacts(t.redis, store, t.engine.reads), store.put(bytes, 'scratch')])
       expect(await store.read(sha256)).toEqual(bytes)
     }
+  })
+
+  it('nothing goes on the word of a Redis that is empty, another farm’s, or has gone back in time', async () => {
+    const picture = await put()
+    await grow(picture, 2 * hourMs)
+    const [id, turns] = await t.redis.mget(keys.storeId(), keys.collectorTurns())
+    const refused = { code: 'artifact.index_lost', remedy: expect.stringContaining(store.mark.file) as string }
+    const collect = (): Promise<number> => collectArtifacts(t.redis, store, t.engine.reads)
+
+    await t.redis.del(keys.storeId(), keys.collectorTurns())
+    await expect(collect()).rejects.toMatchObject(refused)
+    await expect(checkStore(t.redis, store)).rejects.toMatchObject(refused)
+    expect(await t.redis.exists(keys.storeId())).toBe(0)
+
+    await t.redis.set(keys.storeId(), 'another')
+    await expect(collect()).rejects.toMatchObject({ code: 'artifact.not_shared' })
+
+    await t.redis.mset(keys.storeId(), id ?? '', keys.collectorTurns(), 1)
+    for (let i = 0; i < 3; i++) await expect(collect()).rejects.toMatchObject(refused)
+    expect(await store.has(picture)).toBe(true)
+
+    await t.redis.set(keys.collectorTurns(), turns ?? 0)
+    await checkStore(t.redis, store)
+    expect(await collect()).toBe(1)
+  })
+
+  it('a crash of the machine that takes Redis’ last turn back stops no collection', async () => {
+    const before = Number(await t.redis.get(keys.collectorTurns()))
+    await collectArtifacts(t.redis, store, t.engine.reads)
+    await t.redis.set(keys.collectorTurns(), before)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
+  })
+
+  it('an index that is lost while it is read removes nothing', async () => {
+    const picture = await put()
+    await grow(picture, 2 * hourMs)
+    const id = (await t.redis.get(keys.storeId())) ?? ''
+    const losing: Names = {
+      async *named() {
+        await t.redis.del(keys.storeId())
+        yield []
+      },
+      isNamed: () => Promise.resolve(false),
+    }
+    await expect(collectArtifacts(t.redis, store, losing)).rejects.toMatchObject({ code: 'artifact.index_lost' })
+    expect(await store.has(picture)).toBe(true)
+    await t.redis.set(keys.storeId(), id)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
   })
 
   it('a session that is named while others are deleted is not overlooked', async () => {
@@ -104,7 +223,7 @@ describe('artifacts and the sessions that name them', () => {
     await grow(picture, 2 * hourMs)
     for (const id of others) await t.engine.control(id, 'cancel')
     const deleting = Promise.all(others.map((id) => t.engine.remove(id)))
-    expect(await collectArtifacts(store, t.engine.reads)).toBe(0)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
     await deleting
     expect(await store.has(picture)).toBe(true)
   })

@@ -4,6 +4,7 @@ import { keys, shardOf } from '../../src/keys.ts'
 import { AttemptPort, type Attempt } from '../../src/engine/attempt.ts'
 import { acts, type AtPoint } from '../../src/engine/points.ts'
 import type { Cause } from '../../src/engine/store.ts'
+import { cancelled } from '../../src/engine/outcome.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 import * as programs from '../support/program.ts'
 import { tree, treeChildren } from '../support/programs.ts'
@@ -159,7 +160,7 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
         depth: 1,
         runs: true,
       }
-      return () => t.engine.submissions.startChild({ ...child, end: { status: 'cancelled', error: undefined } })
+      return () => t.engine.submissions.startChild({ ...child, end: cancelled })
     },
   },
   commit: {

@@ -16,13 +16,96 @@ for i = 1, count do
   end
 end`
 
+/** As many that have failed as were cancelled, in turns; tagged by their status, and with the half they are of as key. */
+const halves = `
+local base, from, count, at = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local fields = redis.call('HGETALL', base .. 'session:' .. from)
+for i = 1, count do
+  local id, status, half = string.format('0-%026d', i), i % 2 == 0 and 'failed' or 'cancelled', i <= count / 2 and 'new' or 'old'
+  -- A few of each kind have the other one's tag.
+  local tag = i % (count / 10) == 0 and 'was-cancelled' or 'was-' .. status
+  redis.call('HSET', base .. 'session:' .. id, unpack(fields))
+  redis.call('HSET', base .. 'session:' .. id, 'createdAt', at - i, 'status', status, 'tags', cjson.encode({ tag }), 'keyId', half)
+  for _, index in ipairs({ 'all', 'status:' .. status, 'workflow:image-generation', 'tag:' .. tag, 'key:' .. half }) do
+    redis.call('ZADD', base .. 'index:' .. index, at - i, id)
+  end
+end`
+
+describe('lists by two large filters', () => {
+  const count = 100_000
+  const limit = 20
+  const one: SessionFilter = { keyId: null, limit, status: 'failed' }
+  let t: TestEngine
+  beforeAll(async () => {
+    t = await startEngine({ shards: 1 })
+    const id = await t.submit()
+    await t.engine.control(id, 'cancel')
+    await t.redis.eval(halves, 1, keys.session('0-').replace(/session:.*/, ''), id, count, await t.engine.reads.now(0))
+  }, 120_000)
+  afterAll(() => t[Symbol.asyncDispose]())
+
+  /** All pages: their sessions, and how long each took, ms. */
+  async function pages(filter: SessionFilter): Promise<{ ids: string[]; times: number[] }> {
+    const [ids, times]: [string[], number[]] = [[], []]
+    let cursor: string | undefined
+    do {
+      const from = performance.now()
+      const { sessions, next } = await t.engine.list({ ...filter, cursor })
+      times.push(performance.now() - from)
+      expect(sessions.length).toBeLessThanOrEqual(filter.limit)
+      ids.push(...sessions.map(({ id }) => id))
+      cursor = next ?? undefined
+    } while (cursor !== undefined)
+    return { ids, times }
+  }
+  const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0
+
+  it('share a few, far between: each is found once, newest first, and no page takes longer than one by one filter', async () => {
+    const single: number[] = []
+    for (let i = 0; i < 50; i++) {
+      const from = performance.now()
+      expect((await t.engine.list(one)).sessions).toHaveLength(limit)
+      single.push(performance.now() - from)
+    }
+    const { ids, times } = await pages({ ...one, tag: 'was-cancelled' })
+    expect(ids).toEqual(Array.from({ length: 10 }, (_, i) => `0-${String(((i + 1) * count) / 10).padStart(26, '0')}`))
+    expect(median(times)).toBeLessThan(1.5 * median(single))
+  })
+
+  it('share none, because one ends before the other begins: that is seen at once', async () => {
+    await t.redis.zrem(keys.index(0, 'tag', 'was-cancelled'), `0-${String(count).padStart(26, '0')}`)
+    const old = { keyId: 'old', limit, tag: 'new-only' }
+    await t.redis.zunionstore(keys.index(0, 'tag', 'new-only'), 1, keys.index(0, 'key', 'new'))
+    const { ids, times } = await pages(old)
+    expect(ids).toEqual([])
+    expect(times.length).toBeLessThanOrEqual(2)
+  })
+
+  it('share half of each: full pages, all of them', async () => {
+    const { ids, times } = await pages({ keyId: 'new', limit: 200, status: 'failed' })
+    expect(ids).toHaveLength(count / 4)
+    expect(new Set(ids).size).toBe(count / 4)
+    expect(ids).toEqual(ids.toSorted())
+    expect(times.length).toBeLessThanOrEqual(count / 4 / 200 + 1)
+  })
+
+  it('a session that goes between two pages takes none of the others with it', async () => {
+    const filter: SessionFilter = { keyId: 'new', limit: 10, status: 'cancelled' }
+    const first = await t.engine.list(filter)
+    const last = first.sessions.at(-1)?.id ?? ''
+    for (const index of [keys.index(0, 'key', 'new'), keys.index(0, 'status', 'cancelled')]) await t.redis.zrem(index, last)
+    const second = await t.engine.list({ ...filter, cursor: first.next ?? '' })
+    expect(second.sessions.map(({ id }) => Number(id.slice(2)))).toEqual(Array.from({ length: 10 }, (_, i) => 21 + 2 * i))
+  })
+})
+
 describe('lists by filter', () => {
   let few: TestEngine
   let many: TestEngine
   const fill = async (t: TestEngine, count: number): Promise<void> => {
     const id = await t.submit({ tags: ['many'] })
     await t.engine.control(id, 'cancel')
-    const at = await t.engine.reads.now()
+    const at = await t.engine.reads.now(0)
     await t.redis.eval(copy, 1, keys.session('0-').replace(/session:.*/, ''), id, count, at)
     for (let i = 0; i < 5; i++) await t.submit({ tags: ['rare'] })
   }

@@ -20,6 +20,8 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   running: [],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  logLinesDropped: 0,
+  sparePid: null,
   report: report(),
   startedAt: 0,
   seenAt: 0,

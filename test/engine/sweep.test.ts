@@ -8,6 +8,7 @@ import { publishWorker } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { Sweep } from '../../src/engine/sweep.ts'
+import { productTimes } from '../../src/engine/times.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 import { eventually, sleep } from '../support/wait.ts'
 import * as programs from '../support/program.ts'
@@ -63,6 +64,45 @@ describe('a sweep that is overtaken', () => {
     }
     await eventually('the sweep came by', () => Promise.resolve(isOver))
     await expect.poll(async () => (await t.engine.get(id))?.error?.code, { timeout: 30_000 }).toBe('session.deadline_exceeded')
+  })
+})
+
+describe('a timer or deadline that has fallen due, and was claimed, when its session is paused', () => {
+  let t: TestEngine
+  beforeAll(async () => {
+    t = await startEngine(programs)
+  })
+  afterAll(() => t[Symbol.asyncDispose]())
+
+  /** What a sweep takes for itself. */
+  const claim = async (id: string): Promise<string[]> => t.engine.store.claim('timers', shardOf(id), 10, productTimes.timerClaimMs)
+
+  it.each([
+    ['deadline', () => t.submit({ deadlineS: 0.05 })],
+    ['timer', () => t.run({ do: 'timer', ms: 50 })],
+  ])('a %s: nothing is left of it, not what the claim lasts, and it is due when the session goes on', async (_, begin) => {
+    const id = await begin()
+    const claimed = await eventually('it is due', async () => {
+      const found = await claim(id)
+      return found.length === 1 && found
+    })
+    expect(await claim(id)).toEqual([])
+    const { deadlineLeftMs } = await t.engine.control(id, 'pause')
+    const left = Object.entries(await t.redis.hgetall(keys.session(id))).filter(([field]) => field.startsWith('left:'))
+    expect(left.map(([, ms]) => Number(ms))).toEqual([0])
+    if (_ === 'deadline') expect(deadlineLeftMs).toBe(0)
+    await t.engine.control(id, 'resume')
+    expect(await claim(id)).toEqual(claimed)
+    await t.engine.control(id, 'cancel')
+  })
+
+  it('one that is not due yet keeps what is left of it', async () => {
+    const id = await t.submit({ deadlineS: 60 })
+    expect(await claim(id)).toEqual([])
+    const { deadlineLeftMs } = await t.engine.control(id, 'pause')
+    expect(deadlineLeftMs).toBeGreaterThan(50_000)
+    expect(deadlineLeftMs).toBeLessThanOrEqual(60_000)
+    await t.engine.control(id, 'cancel')
   })
 })
 
@@ -133,7 +173,7 @@ describe('a process without the workflow', () => {
       await t.engine.control(id, 'resume')
       const dues: number[] = []
       for (let i = 0; i < 60; i++) {
-        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.reads.now()])
+        const [due, now] = await Promise.all([t.redis.zscore(keys.outbox(0), `inbox:${id}`), t.engine.reads.now(0)])
         dues.push(Number(due) - now)
         await sleep(50)
       }

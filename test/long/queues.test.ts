@@ -77,8 +77,8 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     expect(await left()).not.toEqual([])
     await open()
     await farm.pictures(id)
-    const isKnown = (): Promise<number> => farm.eye.sismember(keys.queues(), queue)
-    await eventually('its queue is gone and forgotten', async () => (await left()).length === 0 && (await isKnown()) === 0, 40_000)
+    const isKnown = async (): Promise<boolean> => (await farm.eye.zscore(keys.serving(), queue)) !== null
+    await eventually('its queue is gone and forgotten', async () => (await left()).length === 0 && !(await isKnown()), 40_000)
   })
 
   it('a job whose worker died between fetching it and taking its step is dispatched again', async ({ expect }) => {

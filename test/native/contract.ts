@@ -116,6 +116,29 @@ export const contract: Record<string, Scenario> = {
     expectNothingHeld(memory)
   },
 
+  async 'never shows the bytes of its last owner'(open) {
+    await using memory = await open()
+    const ways = [
+      { kind: 'device', placement: 'automatic' },
+      { kind: 'device', placement: 'committed' },
+      { kind: 'upload', placement: 'automatic' },
+      { kind: 'readback', placement: 'automatic' },
+      ...(memory.implementation === 'addon' ? [{ kind: 'device', placement: 'placed' } as const] : []),
+    ] as const
+    for (const way of ways)
+      for (const bytes of [1, 70_001, mib + 5]) {
+        const first = await memory.allocate({ ...way, owner: 'first', bytes })
+        await memory.write(first.id, pattern(bytes, 7).fill(0xab, 0, 1))
+        await memory.releaseOwner('first')
+        const next = await memory.allocate({ ...way, owner: 'next', bytes })
+        const seen = pattern(bytes, 8)
+        await memory.read(next.id, seen)
+        assert.ok(Buffer.from(seen).equals(Buffer.alloc(bytes)), `${way.kind} ${way.placement} of ${bytes} bytes`)
+        await memory.release(next.id)
+      }
+    expectNothingHeld(memory)
+  },
+
   async 'copies every byte, and no other'(open) {
     await using memory = await open()
     for (const size of [1, 4097, 3 * mib + 1, 33 * mib + 5]) {

@@ -25,7 +25,7 @@ beforeAll(async () => {
   python = sandbox.program(
     'python-with-pip',
     `"${environment}/bin/python" "$@" || exit
-if [ "$1" = "-I" ] && [ -e "${holds}" ]; then mv "${holds}" "${holds}-now"; exec sleep 60; fi`,
+if [ "$1 $2" = "-I -c" ] && [ -e "${holds}" ]; then mv "${holds}" "${holds}-now"; exec sleep 60; fi`,
   )
   const program = `#!/bin/sh\n${server('6.2.14')}\n`
   const tags = 'cp312-cp312-manylinux2014_x86_64'

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { pinsIn } from '../../host/places.mjs'
 import { causeOf } from '../../setup/failure.mjs'
 import { makeRoom } from '../../setup/room.mjs'
 import { root } from '../../src/config.ts'
@@ -78,7 +79,7 @@ describe('set-up refuses', () => {
 })
 
 it('the command says what is missing in a clone that was never set up', () => {
-  cpSync(join(root, 'bin'), join(sandbox.folder, 'bin'), { recursive: true })
+  for (const folder of ['bin', 'host']) cpSync(join(root, folder), join(sandbox.folder, folder), { recursive: true })
   const { status, stderr } = spawnSync(process.execPath, [join(sandbox.folder, 'bin', 'darkroom.mjs'), 'doctor'], { encoding: 'utf8' })
   expect(stderr).toBe('The npm packages are not there yet: run `npm run setup` in the folder of the repository, once.\n')
   expect(status).toBe(1)
@@ -98,7 +99,7 @@ it('what npm and pip say at length becomes a sentence', () => {
 it('of several Pythons the first that fits is taken, `python3` before others', async () => {
   sandbox.program('python3', python('3.14.0'))
   sandbox.program('python3.13', python('3.13.2', 'False'))
-  const fitting = sandbox.program('python3.11', `[ "$1" = -m ] && { echo "made by 3.11"; exit 7; }; ${python('3.11.9')}`)
+  const fitting = sandbox.program('python3.11', `[ "$2" = -m ] && { echo "made by 3.11"; exit 7; }; ${python('3.11.9')}`)
   const { code, stderr } = await run('setup')
   expect(stderr, fitting).toMatch(/environment of Python 3\.11\.9/)
   expect(stderr).toMatch(/Python could not make an environment in .*It said:\nmade by 3\.11/s)
@@ -110,8 +111,15 @@ it('the lock files hold no host of a registry', () => {
   expect(Object.keys(lock.packages).length).toBeGreaterThan(50)
   expect(Object.entries(lock.packages).filter(([, { resolved }]) => resolved !== undefined)).toEqual([])
   const requirements = readFileSync(join(root, 'python', 'requirements.lock'), 'utf8')
-  expect(requirements).toMatch(/^torch==\d+\.\d+\.\d+$/m)
-  expect(requirements.split('\n').filter((line) => line && !/^#|^[\w.-]+==[\w.]+$/.test(line))).toEqual([])
+  expect(requirements).toMatch(/^torch==\d+\.\d+\.\d+ \\$/m)
+  expect(requirements).toMatch(/^torch==\d+\.\d+\.\d+\+cpu \\$/m)
+  for (const lock of [requirements, readFileSync(join(root, 'setup', 'native', 'cmake.lock'), 'utf8')]) {
+    expect(
+      lock.split('\n').filter((line) => line && !/^#|^[\w.-]+==[\w.+]+ \\$|^ {4}--hash=sha256:[0-9a-f]{64}(?: \\)?$/.test(line)),
+    ).toEqual([])
+    expect(pinsIn(lock).filter(({ line }) => !/^\S+ --hash=/.test(line))).toEqual([])
+    expect(lock).not.toMatch(/https?:/)
+  }
 })
 
 it('set-up uses nothing but what Node brings', () => {

@@ -33,6 +33,25 @@ export function wheel(
   return { [`${name}-${version}-${tags}.whl`]: inside }
 }
 
+/** The lock file of wheels in a folder, as pip reads it; those named in `gpuOnly` belong to the GPU build. */
+export function lockOf(folder: string, gpuOnly: string[] = []): string {
+  const pins = new Map<string, string[]>()
+  for (const file of readdirSync(folder).filter((name) => name.endsWith('.whl'))) {
+    const [name = '', version = ''] = file.split('-')
+    const sha256 = createHash('sha256')
+      .update(readFileSync(join(folder, file)))
+      .digest('hex')
+    const pin = `${name}==${version}`
+    pins.set(pin, [...(pins.get(pin) ?? []), `--hash=sha256:${sha256}`])
+  }
+  const lines = (isGpu: boolean): string =>
+    [...pins]
+      .filter(([pin]) => gpuOnly.includes(pin.split('==')[0] ?? '') === isGpu)
+      .map(([pin, hashes]) => `${[pin, ...hashes].join(' \\\n    ')}\n`)
+      .join('')
+  return `# what the environment holds\n${lines(false)}\n# What the GPU build of torch needs besides, on Linux.\n${lines(true)}`
+}
+
 /** A build of torch, with its version file as PyTorch writes it. */
 export const torch = (version: string, { cuda = null as string | null, requires = [] as string[] } = {}): Wheels =>
   wheel('torch', version, {
@@ -126,6 +145,9 @@ export class Sandbox implements Disposable {
     this.python = python
     for (const name of ['bin', 'user', 'tmp', 'cwd']) mkdirSync(join(this.folder, name))
     this.program('python3', `exec "${python}" "$@"`)
+    // Set-up is started wherever its user is; nothing that lies there may be imported.
+    for (const module of ['json', 'zipfile', 'venv', 'pip', 'importlib', 'struct'])
+      writeFileSync(join(this.folder, 'cwd', `${module}.py`), 'raise SystemExit("imported from the folder that set-up was started in")\n')
   }
 
   static async make(): Promise<Sandbox> {

@@ -1,10 +1,11 @@
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { pinsIn, type Pin } from '../../host/places.mjs'
 import { ask } from '../../host/programs.mjs'
 import { runBound } from '../../setup/bound.mjs'
-import { installTorch } from '../../setup/python.mjs'
-import { Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Wheels } from './sandbox.ts'
+import { installTorch, pipBy } from '../../setup/python.mjs'
+import { lockOf, Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Wheels } from './sandbox.ts'
 
 const cpu = torch('0.9.9+cpu')
 const cuda = torch('0.9.9', { cuda: '13.0', requires: ['nvidia-fake==1.0'] })
@@ -14,6 +15,8 @@ const unreachable = 'http://127.0.0.1:9/simple/'
 
 let sandbox: Sandbox
 let interpreter: string
+/** Both builds of torch by their hashes. */
+let pins: Pin[]
 /** Where pip installs. */
 let packages: string
 const indexes: Index[] = []
@@ -23,6 +26,9 @@ beforeAll(async () => {
   const { code, err } = await ask(sandbox.python, ['-m', 'venv', join(sandbox.folder, 'venv')], { timeoutMs: 60_000 })
   expect(code, err).toBe(0)
   interpreter = join(sandbox.folder, 'venv', 'bin', 'python')
+  const locked = join(sandbox.folder, 'locked')
+  writeWheels(sandbox.python, locked, { ...cpu, ...cuda })
+  pins = pinsIn(lockOf(locked))
   packages = (await ask(interpreter, ['-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'])).out.trim()
 })
 afterEach(async () => {
@@ -41,9 +47,8 @@ const indexOf = async (wheels: Wheels): Promise<Index> => {
 
 /** @returns the build that is installed afterwards, and what else */
 async function choose(pipEnv: Record<string, string>, choice: { gpu?: boolean; cpuIndex?: string }): Promise<string[]> {
-  const env = sandbox.env(pipEnv)
-  const pip = (...args: string[]) => runBound(interpreter, ['-m', 'pip', 'install', '--disable-pip-version-check', ...args], { env })
-  await installTorch('torch==0.9.9', choice, pip, join(sandbox.folder, 'log'))
+  const pip = pipBy(interpreter, sandbox.folder, (command, args) => runBound(command, args, { env: sandbox.env(pipEnv) }))
+  await installTorch(pins, choice, pip, join(sandbox.folder, 'log'))
   return installed()
 }
 
@@ -105,25 +110,47 @@ describe('torch for the CPU', () => {
     mkdirSync(broken)
     writeFileSync(join(broken, 'torch-0.9.9+cpu-py3-none-any.whl'), 'no archive')
     await expect(choose({ PIP_FIND_LINKS: broken, PIP_NO_INDEX: '1' }, {})).rejects.toThrow(
-      /pip could not install torch==0\.9\.9.*It said:/s,
+      /pip (could not install|refused) torch==0\.9\.9.*It said:/s,
     )
   })
 })
 
 describe('torch for the GPU', () => {
-  it('is the plain build with the packages it needs, also where a CPU build is at hand', async () => {
+  it('is the plain build, also where a CPU build is at hand', async () => {
     const own = await indexOf({ ...cpu, ...cuda, ...nvidia })
-    expect(await choose({ PIP_INDEX_URL: own.url }, { gpu: true })).toEqual(['nvidia_fake-1.0', 'torch-0.9.9'])
+    expect(await choose({ PIP_INDEX_URL: own.url }, { gpu: true })).toEqual(['torch-0.9.9'])
   })
 
-  it('is the build of another kind that the index has', async () => {
+  it('is no build that the lock does not name: an environment of one’s own is the way', async () => {
     const own = await indexOf(torch('0.9.9+rocm7.1'))
-    expect(await choose({ PIP_INDEX_URL: own.url }, { gpu: true })).toEqual(['torch-0.9.9+rocm7.1'])
+    await expect(choose({ PIP_INDEX_URL: own.url }, { gpu: true })).rejects.toThrow(/finds no GPU build.*DARKROOM_PYTHON/)
+    expect(installed()).toEqual([])
   })
 
   it('is never a CPU build', async () => {
     const own = await indexOf(cpu)
     await expect(choose({ PIP_INDEX_URL: own.url }, { gpu: true })).rejects.toThrow(/pip finds no GPU build of torch==0\.9\.9/)
     expect(installed()).toEqual([])
+  })
+})
+
+describe('whatever is installed', () => {
+  it('is the very file that the lock names: one with other bytes under the same name is refused', async () => {
+    const other = await indexOf(torch('0.9.9+cpu', { cuda: 'not what was locked' }))
+    await expect(choose({ PIP_INDEX_URL: other.url }, { cpuIndex: unreachable })).rejects.toThrow(
+      /pip refused torch==0\.9\.9\+cpu: a file is not the one that python\/requirements\.lock names by its SHA-256/,
+    )
+    expect(installed()).toEqual([])
+  })
+
+  it('is a wheel: nothing is built, which would run code of its package', async () => {
+    const folder = join(sandbox.folder, 'source')
+    const inside = join(folder, 'torch-0.9.9+cpu')
+    mkdirSync(inside, { recursive: true })
+    writeFileSync(join(inside, 'setup.py'), `open(${JSON.stringify(join(sandbox.folder, 'was-run'))}, "w")\n`)
+    const archive = join(folder, 'torch-0.9.9+cpu.tar.gz')
+    expect((await ask('tar', ['-czf', archive, '-C', folder, 'torch-0.9.9+cpu'])).code).toBe(0)
+    await expect(choose({ PIP_FIND_LINKS: folder, PIP_NO_INDEX: '1' }, {})).rejects.toThrow(/finds no CPU build/)
+    expect(existsSync(join(sandbox.folder, 'was-run'))).toBe(false)
   })
 })

@@ -10,6 +10,6 @@ export function interpreter(): string {
   return found
 }
 
-export const realChild = (): string[] => [interpreter(), '-m', 'darkroom']
+export const realChild = (): string[] => [interpreter(), '-P', '-m', 'darkroom']
 /** `switches`: those of fake_child.py. */
 export const fakeChild = (...switches: string[]): string[] => [interpreter(), join(root, 'test/support/fake_child.py'), ...switches]

@@ -26,7 +26,8 @@ export function start(args: string[], env: Record<string, string> = {}, cwd: str
   const kept = { ...(DARKROOM_HOME && { DARKROOM_HOME }), ...(DARKROOM_PYTHON && { DARKROOM_PYTHON }) }
   const child = spawn(process.execPath, [join(root, 'bin', 'darkroom.mjs'), ...args], {
     cwd,
-    env: { ...clean, ...kept, ...env },
+    // Without a reaper, also where process 1 is no init: what a test kills is the command itself.
+    env: { ...clean, ...kept, darkroom_below_reaper: '1', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let [stdout, stderr] = ['', '']

@@ -141,13 +141,16 @@ class FakeBackend:
         self._call_s = options.call_ms / 1000
         FakeModel.load_s = options.load_ms / 1000
 
-    def prepare(self, hello, wanted, progress):
+    def load(self, hello, progress):
         if self._faults.fire("mute"):
             threading.Event().wait()
         if self._faults.fire("refuse"):
             raise RuntimeError("told to refuse the handshake")
         progress(0, 1)
         time.sleep(self._options.import_ms / 1000)
+        progress(1, 1)
+
+    def open(self, hello, wanted):
         kind, _, index = hello["device"].partition(":")
         libraries = ("torch", "diffusers", "transformers", "tokenizers", "safetensors")
         described = {
@@ -190,7 +193,8 @@ class FakeBackend:
         tools.runtime.models.get(tools.input["model"], tools)
         tools.check_stop(can_pause=True)
         tools.progress("run")
-        return frames.result(files={"conditioning": tools.write("conditioning", conditioning_of(tools))})
+        heard = {name: read(tools.input[name]) for name in ("prompt", "negative_prompt")}
+        return frames.result(files={"conditioning": tools.write("conditioning", conditioning_of(tools))}, stats={"tokens": heard})
 
     def denoise(self, tools):
         request = tools.input
@@ -300,6 +304,12 @@ def digest(value):
 def conditioning_of(tools):
     request = tools.input
     return digest([request["model"]["body_hash"], request["prompt"], request["negative_prompt"], tools.runtime.facts]).encode()
+
+
+def read(text):
+    """What of a text is read: its first 75 words, a token each."""
+    words = text.split()
+    return {"read": len(words[:75]), "dropped": len(words[75:]), "dropped_text": " ".join(words[75:])}
 
 
 def resume(content, given, identity):

@@ -23,6 +23,7 @@ import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
 import { startProxy, type FaultProxy } from './proxy.ts'
 import { defaultShards, startTestRedis, type TestRedis } from './redis.ts'
+import { smallDisks, type SmallDisks } from './small-disk.ts'
 import { quickTimes } from './times.ts'
 import { User } from './user.ts'
 import { eventually, patienceMs } from './wait.ts'
@@ -38,6 +39,8 @@ export interface WorkerOptions {
   env?: Record<string, string>
   /** The product's own Python child and the models of the repository, in place of the fake ones. */
   real?: boolean
+  /** Folder for attempt files, by its name below that of all of them; each worker has its own when left out. */
+  attempts?: string
   /** Device memory in plain TypeScript, as where the native addon is not built. */
   plain?: boolean
 }
@@ -59,8 +62,19 @@ export interface FarmOptions extends WorkerOptions {
   redis?: Parameters<typeof startTestRedis>[0]
   /** Every process reaches Redis through a proxy that can break the line. */
   proxied?: boolean
+  /** Data and attempt files of its processes lie on disks of so many bytes, which a test can fill. */
+  disks?: { data: number; attempts: number }
+  /** A file that its processes write their logs to, all of them. */
+  ownLog?: string
   /** Processes of this kind die at crash points that the test arms, and they alone sweep; needs a `module`. */
   dying?: Kind
+}
+
+/** A disk of a farm, by paths below it. */
+export interface Disk {
+  seen(path: string): string
+  fill(): Promise<void>
+  free(): Promise<void>
 }
 
 export interface ChildVitals {
@@ -71,8 +85,11 @@ export interface ChildVitals {
 export async function startFarm(options: FarmOptions = {}): Promise<Farm> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-farm-'))
   if (!options.real) await writeModel(join(folder, 'models'))
+  const [data, attempts] = [join(folder, 'data'), join(folder, 'attempts')]
+  if (options.disks) await Promise.all([mkdir(data), mkdir(attempts)])
+  const disks = options.disks && (await smallDisks({ [data]: options.disks.data, [attempts]: options.disks.attempts }))
   const redis = await startTestRedis(options.redis)
-  const farm = new Farm(folder, redis, options, options.proxied ? await startProxy(redis.url) : undefined)
+  const farm = new Farm({ folder, redis, options, disks, proxy: options.proxied ? await startProxy(redis.url) : undefined })
   try {
     await farm.open()
     return farm
@@ -80,6 +97,14 @@ export async function startFarm(options: FarmOptions = {}): Promise<Farm> {
     await farm.end()
     throw error
   }
+}
+
+interface FarmParts {
+  folder: string
+  redis: TestRedis
+  options: FarmOptions
+  disks: SmallDisks | undefined
+  proxy: FaultProxy | undefined
 }
 
 export class Farm extends User implements AsyncDisposable {
@@ -94,11 +119,14 @@ export class Farm extends User implements AsyncDisposable {
   readonly #env: Record<string, string | undefined>
   readonly #clients = new Map<GroupProcess, ApiClient>()
   readonly #proxy: FaultProxy | undefined
+  readonly #disks: SmallDisks | undefined
 
-  constructor(folder: string, redis: TestRedis, options: FarmOptions, proxy: FaultProxy | undefined) {
-    super({ redisUrl: redis.url, shards: options.shards ?? defaultShards, artifacts: join(folder, 'data', 'artifacts') })
+  constructor({ folder, redis, options, disks, proxy }: FarmParts) {
+    const artifacts = join(folder, 'data', 'artifacts')
+    super({ redisUrl: redis.url, shards: options.shards ?? defaultShards, artifacts: disks?.seen(artifacts) ?? artifacts })
     this.folder = folder
     this.#proxy = proxy
+    this.#disks = disks
     this.redis = redis
     this.times = options.times ?? (options.real ? productTimes : quickTimes)
     this.#options = options
@@ -113,6 +141,8 @@ export class Farm extends User implements AsyncDisposable {
       DARKROOM_SHARDS: String(this.shards),
       DARKROOM_CHECKPOINT_CALLS: String(options.checkpointCalls ?? 1),
       DARKROOM_DRAIN_S: '10',
+      // A spare costs a test's start as much as a worker does.
+      DARKROOM_SPARE_MB: '0',
       DARKROOM_LOG: 'info',
       REDIS_URL: proxy?.url ?? redis.url,
       ...options.settings,
@@ -125,6 +155,18 @@ export class Farm extends User implements AsyncDisposable {
     return this.#proxy
   }
 
+  /** Those under its data and its attempt files, of a farm that has them. */
+  get disks(): { data: Disk; attempts: Disk } {
+    const disks = this.#disks
+    if (!disks) throw new Error('this farm has no disks of its own')
+    const disk = (folder: string): Disk => ({
+      seen: (path) => disks.seen(join(folder, path)),
+      fill: () => disks.fill(folder),
+      free: () => disks.free(folder),
+    })
+    return { data: disk(join(this.folder, 'data')), attempts: disk(join(this.folder, 'attempts')) }
+  }
+
   /** The first API's. */
   get client(): ApiClient {
     return this.clientOf(this.#first())
@@ -134,6 +176,11 @@ export class Farm extends User implements AsyncDisposable {
     const client = this.#clients.get(api)
     if (!client) throw new Error(`${api.name} is not an API of this farm`)
     return client
+  }
+
+  /** A path of its processes as the test sees it. */
+  seen(path: string): string {
+    return this.#disks?.seen(path) ?? path
   }
 
   #first(): GroupProcess {
@@ -163,7 +210,17 @@ export class Farm extends User implements AsyncDisposable {
     const setup: ApiSetup = { times: this.times, ...(module !== undefined && { module }), ...this.#dying('api') }
     const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
-    const api = new GroupProcess({ name, entry: join(root, 'test/support/api.ts'), args, env, preload, log })
+    const inside = this.#disks?.inside ?? []
+    const api = new GroupProcess({
+      name,
+      entry: join(root, 'test/support/api.ts'),
+      args,
+      env,
+      preload,
+      inside,
+      log,
+      ownLog: this.#options.ownLog,
+    })
     this.apis.push(api)
     await api.start()
     this.#clients.set(api, new ApiClient(api.ready))
@@ -172,8 +229,17 @@ export class Farm extends User implements AsyncDisposable {
 
   async addWorker(options: WorkerOptions = {}): Promise<GroupProcess> {
     const name = `worker-${this.workers.length}`
-    const { fake = [], stall = {}, module, preload = [], env = {}, real = false, plain = false } = { ...this.#options, ...options }
-    const attempts = join(this.folder, 'attempts', name)
+    const {
+      fake = [],
+      stall = {},
+      module,
+      preload = [],
+      env = {},
+      real = false,
+      plain = false,
+      attempts: below = name,
+    } = { ...this.#options, ...options }
+    const attempts = join(this.folder, 'attempts', below)
     const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
     const { times } = this
     const setup: WorkerSetup = { command, attempts, stall, plain, times, ...(module !== undefined && { module }), ...this.#dying('worker') }
@@ -183,10 +249,12 @@ export class Farm extends User implements AsyncDisposable {
       args: [JSON.stringify(setup)],
       env: { ...this.#env, ...env },
       preload,
+      inside: this.#disks?.inside ?? [],
+      ownLog: this.#options.ownLog,
       log: join(this.folder, `${name}.log`),
     })
     this.workers.push(worker)
-    await mkdir(attempts, { recursive: true })
+    await mkdir(this.seen(attempts), { recursive: true, mode: 0o700 })
     await worker.start()
     return worker
   }
@@ -262,7 +330,7 @@ export class Farm extends User implements AsyncDisposable {
     await Promise.all(this.workers.map((worker) => attempt(() => worker.stop(12_000))))
     for (const { name } of alive)
       await attempt(async () => {
-        const files = await readdir(join(this.folder, 'attempts', name))
+        const files = await readdir(this.seen(join(this.folder, 'attempts', name))).catch(() => [])
         if (files.length > 0) problems.push(`${name} left attempt folders: ${files.join(', ')}`)
       })
     await Promise.all(this.apis.map((api) => attempt(() => api.stop(8000))))
@@ -272,6 +340,7 @@ export class Farm extends User implements AsyncDisposable {
     this.eye.disconnect()
     await attempt(async () => this.#proxy?.close())
     await attempt(() => this.redis.stop())
+    await attempt(async () => this.#disks?.[Symbol.asyncDispose]())
     await attempt(() => rm(this.folder, { recursive: true, force: true }))
     return problems
   }

@@ -2,9 +2,9 @@
  * A child process in a group of its own, which a test may kill, freeze and start again. Nothing it started may outlive
  * it.
  */
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createInterface } from 'node:readline'
 import { root } from '../../src/config.ts'
@@ -18,9 +18,19 @@ export interface ProcessOptions {
   env: Record<string, string | undefined>
   /** Modules loaded before the program. */
   preload?: string[]
+  /** Program and arguments that run it somewhere else, as `SmallDisks` has them. */
+  inside?: readonly string[]
   /** Where its standard error goes. */
   log: string
+  /** A file that it writes its standard error to itself, in place of `log`. */
+  ownLog?: string | undefined
 }
+
+const apart = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--mount-proc']
+
+/** Why no process can have a PID namespace of its own on this machine; undefined when one can. */
+export const noPidNamespaces: string | undefined =
+  spawnSync(apart[0] ?? '', [...apart.slice(1), 'true']).status === 0 ? undefined : '`unshare` makes no PID namespace here'
 
 const startMs = 120_000
 const goneMs = 20_000
@@ -31,8 +41,12 @@ export class GroupProcess {
   ready = ''
   /** Times it was started. */
   starts = 0
+  /** Whether its next life is in a PID namespace of its own: there it is process 1, and sees none of the others. */
+  isApart = false
   readonly #options: ProcessOptions
   #child: ChildProcess | undefined
+  /** The process itself, where another one holds its namespace. */
+  #inner: number | undefined
   #exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }> = Promise.resolve({ code: 0, signal: null })
   #said: ((message: Record<string, unknown>) => void)[] = []
 
@@ -42,6 +56,10 @@ export class GroupProcess {
   }
 
   get pid(): number {
+    return this.#inner ?? this.#group
+  }
+
+  get #group(): number {
     return this.#child?.pid ?? 0
   }
 
@@ -55,30 +73,35 @@ export class GroupProcess {
 
   /** Resolves when it has said that it is ready. @throws Error with the end of its log when it ends before that. */
   async start(): Promise<void> {
-    const { entry, args, env, preload = [], log } = this.#options
+    const { entry, args, env, preload = [], inside = [], log, ownLog } = this.#options
     const imports = ['tsx', ...preload].flatMap((module) => ['--import', module])
-    const child = spawn(process.execPath, [...imports, entry, ...args], {
+    const isApart = this.isApart
+    const [program = '', ...rest] = [...inside, ...(isApart ? apart : []), process.execPath, ...imports, entry, ...args]
+    const child = spawn(program, rest, {
       cwd: root,
       env,
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', ownLog === undefined ? 'pipe' : openSync(ownLog, 'a')],
       detached: true,
     })
     this.#child = child
+    this.#inner = undefined
     this.starts++
     if (child.pid !== undefined) child.once('exit', started(-child.pid))
     this.#exited = once(child, 'exit').then(([code, signal]) => ({ code: code as number | null, signal: signal as NodeJS.Signals | null }))
-    child.stderr.on('data', (text: Buffer) => appendFileSync(log, text))
+    child.stderr?.on('data', (text: Buffer) => appendFileSync(log, text))
     const ready = new Promise<string>((resolve) => {
-      createInterface(child.stdout).on('line', (line) => {
-        const message = JSON.parse(line) as Record<string, unknown>
-        if (typeof message['ready'] === 'string') resolve(message['ready'])
-        for (const listener of this.#said.splice(0)) listener(message)
-      })
+      if (child.stdout)
+        createInterface(child.stdout).on('line', (line) => {
+          const message = JSON.parse(line) as Record<string, unknown>
+          if (typeof message['ready'] === 'string') resolve(message['ready'])
+          for (const listener of this.#said.splice(0)) listener(message)
+        })
     })
     const late = delay(startMs, undefined, { ref: false })
     const first = await Promise.race([ready, this.#exited.then(() => undefined), late])
     if (first === undefined) throw new Error(`${this.name} did not become ready\n${this.lastWords()}`)
     this.ready = first
+    if (isApart) this.#inner = Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ')[0])
   }
 
   /** The next thing it says on standard output. */
@@ -95,7 +118,7 @@ export class GroupProcess {
 
   /** Signals the process and everything it started. */
   signalGroup(signal: NodeJS.Signals): void {
-    process.kill(-this.pid, signal)
+    process.kill(-this.#group, signal)
   }
 
   /**
@@ -132,9 +155,9 @@ export class GroupProcess {
 
   async #groupGone(): Promise<void> {
     const until = Date.now() + goneMs
-    while (groupLives(this.pid)) {
+    while (groupLives(this.#group)) {
       if (Date.now() > until) {
-        process.kill(-this.pid, 'SIGKILL')
+        process.kill(-this.#group, 'SIGKILL')
         throw new Error(`${this.name} (pid ${this.pid}) left processes running`)
       }
       await new Promise((resolve) => setTimeout(resolve, 20))

@@ -9,7 +9,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findRedis } from '../../host/places.mjs'
 import { readConfig } from '../../src/config.ts'
+import { smallDisks, type SmallDisks } from './small-disk.ts'
 import { started } from './started.ts'
+import { wallClock } from './wall-clock.ts'
 import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis-server.ts'
 
 const kind = process.env['TEST_REDIS'] ?? 'single'
@@ -24,29 +26,48 @@ export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> 
    * refused.
    */
   cluster?: boolean
+  /** Its wall clock can be set. */
+  clock?: boolean
+  /** Its files lie on a disk of so many bytes, which a test can fill. */
+  diskBytes?: number
 }
 
 export interface TestRedis {
   /** `unix:/path`; the same after `restart`. */
   readonly url: string
   readonly folder: string
+  /** The one that its folder lies on. */
+  readonly disks: SmallDisks | undefined
   readonly pid: number
   /** SIGKILL, as a crash would end it; resolves when it is gone. */
   kill(): Promise<void>
   /** SIGSTOP until the returned function is called. */
   freeze(): () => void
+  /** Sets its wall clock off by so many milliseconds; only with `clock`. */
+  setClock(offsetMs: number): Promise<void>
   /** Starts it again on the same files after `kill`. */
   restart(): Promise<void>
   /** Ends it and removes its files. */
   stop(): Promise<void>
 }
 
-export async function startTestRedis({ cluster = kind === 'cluster', ...options }: TestRedisOptions = {}): Promise<TestRedis> {
+export async function startTestRedis({
+  cluster = kind === 'cluster',
+  clock = false,
+  diskBytes,
+  ...options
+}: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-redis-'))
   const home = readConfig().home
+  const redis = options.command ?? (await findRedis(home))?.command ?? ''
+  // Beside the disk, which would hide it.
+  const settable = clock ? await wallClock(await mkdtemp(`${folder}-clock-`), redis) : undefined
+  const disks = diskBytes === undefined ? undefined : await smallDisks({ [folder]: diskBytes })
   const start = async (): Promise<RedisServer> => {
-    const command = cluster ? { command: await clusterProgram(folder, options.command ?? (await findRedis(home))?.command ?? '') } : {}
-    const running = await startRedis({ durability: 'standard', home, ...options, ...command, folder })
+    let command = settable?.program ?? redis
+    if (disks) command = await insideProgram(`${folder}.sh`, command, disks)
+    else if (cluster) command = await clusterProgram(folder, command)
+    const running = await startRedis({ durability: 'standard', home, ...options, ...(command !== '' && { command }), folder })
     void running.exited.then(started(running.pid))
     return running
   }
@@ -54,6 +75,7 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
   return {
     url: server.url,
     folder,
+    disks,
     get pid() {
       return server.pid
     },
@@ -65,14 +87,27 @@ export async function startTestRedis({ cluster = kind === 'cluster', ...options 
       process.kill(server.pid, 'SIGSTOP')
       return () => void process.kill(server.pid, 'SIGCONT')
     },
+    setClock: async (offsetMs) => {
+      if (!settable) throw new Error('this Redis was started without a clock of its own')
+      await settable.set(offsetMs)
+    },
     restart: async () => {
       server = await start()
     },
     stop: async () => {
       await server.stop()
+      await disks?.[Symbol.asyncDispose]()
+      await rm(`${folder}.sh`, { force: true })
+      await settable?.remove()
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** A program that starts this Redis where the disks are. */
+async function insideProgram(program: string, redis: string, { inside }: SmallDisks): Promise<string> {
+  await writeFile(program, `#!/bin/sh\nexec ${inside.join(' ')} '${redis}' "$@"\n`, { mode: 0o700 })
+  return program
 }
 
 /**

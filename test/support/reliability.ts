@@ -12,20 +12,20 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    ...['worker-death', 'drain', 'role', 'child-faults', 'checkpoints'].map((name) => `test/crash/${name}.test.ts`),
-    'test/long/queues.test.ts',
-    'test/long/lanes.test.ts',
+    ...['worker-death', 'drain', 'role', 'child-faults'].map((name) => `test/crash/${name}.test.ts`),
+    ...['checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
   ],
   'Commands to a device': ['test/long/commands.test.ts', 'test/crash/reservations.test.ts'],
   'Processes that die at a named place': ['test/long/points.test.ts'],
   'The picture itself, with real weights': ['test/long/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
-  'Processes of `darkroom up`': ['test/e2e/up.test.ts'],
+  'Processes of `darkroom up`': ['test/e2e/up.test.ts', 'test/supervisor.test.ts'],
   'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
   'Redis, and the line to it': [
-    ...['redis-outage', 'redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
-    'test/long/redis-away.test.ts',
-    ...['sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
+    ...['redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
+    'test/clock.test.ts',
+    ...['redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
   ],
+  'Full disks': ['test/crash/full-disk.test.ts'],
   'Child sessions and signals': ['test/engine/children.test.ts'],
   'The fence: late attempts': ['test/engine/race.test.ts', 'test/engine/sweep.test.ts', 'test/engine/fence.test.ts'],
   'A poisonous session': ['test/engine/quarantine.test.ts', 'test/long/quarantine.test.ts'],

@@ -21,6 +21,7 @@ export const report = (more: Partial<DeviceReport> = {}): DeviceReport => ({
     dtypes: ['float32'],
     attention: ['none'],
     families: ['sd1'],
+    limits: { cells: 16_384, cellSteps: 3_276_800 },
   },
   vitals: noVitals,
   state: 'online',

@@ -189,9 +189,13 @@ public:
                                 : to.mapped ? api().cuMemcpyDtoHAsync_v2(to.mapped + at, source, bytes, stream_)
                                             : api().cuMemcpyDtoDAsync_v2(target, source, bytes, stream_);
     check(api(), result, "cuMemcpyAsync");
-    const std::uint64_t ticket = ++last_;
-    check(api(), api().cuEventRecord(events_[ticket % events_.size()], stream_), "cuEventRecord");
-    return ticket;
+    return mark();
+  }
+
+  std::uint64_t clear(Buffer& to) override {
+    primary_->use();
+    check(api(), api().cuMemsetD8Async(static_cast<CudaBuffer&>(to).address, 0, to.bytes, stream_), "cuMemsetD8Async");
+    return mark();
   }
 
   void wait(std::uint64_t ticket) override {
@@ -206,6 +210,12 @@ public:
 
 private:
   const cuda::Api& api() const { return primary_->api; }
+  /** Of what was started last. */
+  std::uint64_t mark() {
+    const std::uint64_t ticket = ++last_;
+    check(api(), api().cuEventRecord(events_[ticket % events_.size()], stream_), "cuEventRecord");
+    return ticket;
+  }
   void release() noexcept {
     for (cuda::Event event : events_)
       if (event) api().cuEventDestroy_v2(event);

@@ -92,6 +92,7 @@ static_assert(sizeof(AllocationProperties) == 32 && sizeof(Access) == 12 && size
   X(cuMemcpyHtoDAsync_v2, (Address, const void*, std::size_t, Stream))                                                                     \
   X(cuMemcpyDtoHAsync_v2, (void*, Address, std::size_t, Stream))                                                                           \
   X(cuMemcpyDtoDAsync_v2, (Address, Address, std::size_t, Stream))                                                                         \
+  X(cuMemsetD8Async, (Address, unsigned char, std::size_t, Stream))                                                                        \
   X(cuStreamCreate, (Stream*, unsigned))                                                                                                   \
   X(cuStreamSynchronize, (Stream))                                                                                                         \
   X(cuStreamDestroy_v2, (Stream))                                                                                                          \

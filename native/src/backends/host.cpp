@@ -37,14 +37,6 @@ std::optional<std::uint64_t> kibibytes(const char* file, const std::string& name
   }
   return std::nullopt;
 }
-
-/** A cgroup's file; none where it says `max` or is not there. */
-std::optional<std::uint64_t> cgroup(const char* file) {
-  std::ifstream in(file);
-  std::uint64_t value = 0;
-  if (!(in >> value) || value >= 1ull << 60) return std::nullopt; // version 1 says "none" with a huge number
-  return value;
-}
 #endif
 
 } // namespace
@@ -55,10 +47,7 @@ Figures systemFigures() {
   figures.total = kibibytes("/proc/meminfo", "MemTotal");
   const auto available = kibibytes("/proc/meminfo", "MemAvailable");
   if (figures.total && available) figures.used = *figures.total - std::min(*available, *figures.total);
-  figures.budget = cgroup("/sys/fs/cgroup/memory.max");
-  if (!figures.budget) figures.budget = cgroup("/sys/fs/cgroup/memory/memory.limit_in_bytes");
-  if (figures.budget && figures.total && *figures.budget > *figures.total) figures.budget = std::nullopt;
-  figures.source = figures.budget ? "meminfo, cgroup" : "meminfo";
+  figures.source = "meminfo";
 #elif defined(_WIN32)
   MEMORYSTATUSEX status{};
   status.dwLength = sizeof status;
@@ -84,6 +73,7 @@ struct HostBuffer : Buffer {
     if (!mapped) throw Error("DR_OUT_OF_MEMORY", "the system has no " + std::to_string(size) + " bytes of memory left");
     bytes = held = size;
     kind = kind_;
+    isZeroed = true;
   }
   ~HostBuffer() override { std::free(mapped); }
 };

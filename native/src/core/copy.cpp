@@ -164,6 +164,24 @@ void Copier::transfer(Copier& target, Buffer& to, std::uint64_t at, Buffer& from
   writer.end();
 }
 
+void Copier::clear(Buffer& to) {
+  if (to.mapped) {
+    std::memset(to.mapped, 0, to.bytes);
+    return;
+  }
+  const Drained drained{*lane_};
+  std::uint64_t ticket = lane_->clear(to);
+  if (ticket == 0) {
+    if (!zeros_) {
+      zeros_ = device_.commit(chunkBytes, Kind::Upload);
+      std::memset(zeros_->mapped, 0, chunkBytes);
+    }
+    for (std::uint64_t done = 0; done < to.bytes; done += chunkBytes)
+      ticket = lane_->copy(to, done, *zeros_, 0, std::min(chunkBytes, to.bytes - done));
+  }
+  lane_->wait(ticket);
+}
+
 std::uint32_t Copier::checksum(Buffer& from, std::uint64_t at, std::uint64_t bytes, Control& control) {
   const Drained drained{*lane_};
   Meter meter(control, bytes);
@@ -183,6 +201,7 @@ Buffer& Copier::staging(Kind kind, unsigned slot) {
 
 void Copier::trim() {
   lane_->drain();
+  zeros_.reset();
   for (unsigned slot = 0; slot < 2; slot++) {
     upload_[slot].reset();
     readback_[slot].reset();

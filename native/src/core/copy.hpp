@@ -36,6 +36,8 @@ public:
   void copy(Buffer& to, std::uint64_t at, Buffer& from, std::uint64_t fromAt, std::uint64_t bytes, Control& control);
   /** To a buffer of another device, through the host; both devices work at the same time. */
   void transfer(Copier& target, Buffer& to, std::uint64_t at, Buffer& from, std::uint64_t fromAt, std::uint64_t bytes, Control& control);
+  /** Fills a whole buffer with zeros. */
+  void clear(Buffer& to);
   /** CRC-32 of a range, by reading it back. */
   std::uint32_t checksum(Buffer& from, std::uint64_t at, std::uint64_t bytes, Control& control);
 
@@ -54,6 +56,7 @@ private:
   std::unique_ptr<Lane> lane_;
   std::unique_ptr<Buffer> upload_[2];
   std::unique_ptr<Buffer> readback_[2];
+  std::unique_ptr<Buffer> zeros_;
 };
 
 /** CRC-32 (IEEE 802.3, as zlib and PNG have it), eight bytes at a time: M. Kounavis and F. Berry, "A Systematic Approach to Building High

@@ -68,6 +68,8 @@ struct Buffer {
   std::uint64_t held = 0;
   /** Where the host sees it, or null. */
   char* mapped = nullptr;
+  /** Whether the system has just made it, and so holds zeros. */
+  bool isZeroed = false;
   virtual ~Buffer() = default;
 };
 
@@ -84,6 +86,8 @@ public:
   virtual ~Lane() = default;
   /** Starts a copy between two buffers of this device and returns its ticket; tickets grow. Ranges are inside and do not overlap. */
   virtual std::uint64_t copy(Buffer& to, std::uint64_t at, Buffer& from, std::uint64_t fromAt, std::uint64_t bytes) = 0;
+  /** Starts to fill a whole buffer with zeros and returns its ticket; 0 where the device has no command for that. */
+  virtual std::uint64_t clear(Buffer&) { return 0; }
   /** Returns when the copy with this ticket, and so every earlier one, has ended. */
   virtual void wait(std::uint64_t ticket) = 0;
   /** Returns when nothing of this lane runs any more, whether it went well or not. */
@@ -125,7 +129,7 @@ Devices openHost();
 Devices openCuda();
 Devices openD3d12();
 
-/** The machine's RAM, where pinned memory comes from. */
+/** The machine's RAM, where pinned memory comes from; limits of cgroups are the caller's to know. */
 Figures systemFigures();
 
 /** The backends in this build, best first. */

@@ -24,6 +24,11 @@ std::optional<Clock::time_point> deadline(std::optional<std::chrono::millisecond
 /** Bytes taken from the device by the driver's books; pinned memory is RAM. */
 std::uint64_t heldOf(const std::unique_ptr<Buffer>& buffer) { return buffer && buffer->kind == Kind::Device ? buffer->held : 0; }
 
+Copier& ready(std::unique_ptr<Copier>& copier, Device& device) {
+  if (!copier) copier = std::make_unique<Copier>(device);
+  return *copier;
+}
+
 /** More pinned memory than is free would bring the whole machine down. @throws Error `DR_OUT_OF_MEMORY` */
 void refuseBeyondRam(std::uint64_t bytes) {
   const Figures ram = systemFigures();
@@ -71,6 +76,8 @@ struct Memory::Entry {
   std::unique_ptr<Copier> out;
   std::mutex inMutex; // held over a copy into it from another device, taken after that one's outMutex
   std::unique_ptr<Copier> in;
+  std::mutex clearMutex; // held while a new allocation is filled with zeros, beside the copies
+  std::unique_ptr<Copier> clear;
 };
 
 /** Keeps `close` from ending while something is under way. @throws Error `DR_CLOSED`, and `DR_DEVICE_REMOVED` for a device that is lost */
@@ -230,6 +237,7 @@ std::uint64_t Memory::allocate(const Request& request) {
       if (!isPlaced) return of.device->commit(request.bytes, request.kind);
       return of.device->place(made->slot->arena, made->offset, made->size);
     });
+    clear(of, *made->buffer);
   } catch (...) {
     destroy(made);
     throw;
@@ -242,6 +250,13 @@ std::uint64_t Memory::allocate(const Request& request) {
   if (made->slot) made->slot->residents[made->offset] = made;
   allocations_.emplace(made->id, made);
   return made->id;
+}
+
+/** Nobody may read what its last owner left: of whatever session, key or process that was. */
+void Memory::clear(Entry& of, Buffer& fresh) {
+  if (fresh.isZeroed) return;
+  const std::lock_guard<std::mutex> lock(of.clearMutex);
+  guarded(of, [&] { ready(of.clear, *of.device).clear(fresh); });
 }
 
 /** Books the bytes, and for a placed allocation its range, making an arena where none has room. */
@@ -406,11 +421,6 @@ void Memory::checkRange(const Use& use, std::uint64_t at, std::uint64_t bytes) c
 }
 
 namespace {
-
-Copier& ready(std::unique_ptr<Copier>& copier, Device& device) {
-  if (!copier) copier = std::make_unique<Copier>(device);
-  return *copier;
-}
 
 void compare(std::uint32_t source, std::uint32_t target) {
   if (source != target) throw Error("DR_CORRUPT", "the copy arrived damaged: its checksum is not that of its source");
@@ -582,8 +592,12 @@ void Memory::trim(std::size_t device) {
     const std::lock_guard<std::mutex> lock(of.outMutex);
     if (of.out) of.out->trim();
   }
-  const std::lock_guard<std::mutex> lock(of.inMutex);
-  if (of.in) of.in->trim();
+  {
+    const std::lock_guard<std::mutex> lock(of.inMutex);
+    if (of.in) of.in->trim();
+  }
+  const std::lock_guard<std::mutex> lock(of.clearMutex);
+  if (of.clear) of.clear->trim();
 }
 
 std::vector<AllocationInfo> Memory::close() {
@@ -601,6 +615,7 @@ std::vector<AllocationInfo> Memory::close() {
   for (const auto& of : entries_) {
     of->out.reset();
     of->in.reset();
+    of->clear.reset();
   }
   return leaks;
 }

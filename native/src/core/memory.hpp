@@ -91,7 +91,7 @@ public:
   /** The most that may be `tracked`; what is held already stays. None: as much as the driver gives. */
   void setLimit(std::size_t device, std::optional<std::uint64_t> bytes);
 
-  /** @throws Error `DR_INVALID`, `DR_OUT_OF_MEMORY`, `DR_DEVICE_REMOVED`, `DR_CLOSED`; then nothing is held that was not before */
+  /** Filled with zeros. @throws Error `DR_INVALID`, `DR_OUT_OF_MEMORY`, `DR_DEVICE_REMOVED`, `DR_CLOSED`; then nothing is held that was not before */
   std::uint64_t allocate(const Request& request);
   /** @throws Error `DR_BAD_HANDLE` for an id that is not alive */
   void release(std::uint64_t id);
@@ -145,6 +145,7 @@ private:
   AllocationInfo describe(const Allocation& allocation) const;
   void forget(std::uint64_t id, std::vector<Kept>& dead);
   void destroy(const Kept& allocation);
+  void clear(Entry& entry, Buffer& fresh);
   void reserve(Entry& entry, const Request& request, Allocation& made, bool isPlaced);
   std::shared_ptr<Arena> trimArena(Entry& entry, const std::shared_ptr<Slot>& slot);
   void checkRange(const Use& use, std::uint64_t at, std::uint64_t bytes) const;

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 if TYPE_CHECKING:
     import torch
 
+    from darkroom.schedule import Schedule
     from darkroom.tools import Tools
 
 
@@ -40,22 +41,22 @@ class Family(Protocol):
     bytes: int
     """Bytes of its weights on the device."""
 
-    scheduler_config: Mapping[str, Any]
-    """The model's own schedule (betas, prediction type, spacing), as diffusers writes it; the sampler is the request's.
-    """
+    schedule: Schedule
+    """The model's own schedule (betas, prediction type, spacing); the sampler is the request's."""
 
     @classmethod
     def load(cls, folder: str, device: torch.device, tools: Tools) -> Self:
         """Loads a diffusers folder, offline and from safetensors only; calls `tools.advance` after each part.
 
-        Raises `model.corrupt` when the parts do not fit together, and what the libraries raise at files that they
+        Raises `model.corrupt` when a file is missing or broken, when the parts do not fit together, when the tokenizer
+        would not hear a prompt, and when no sampler takes the schedule; and what the libraries raise at files that they
         cannot read.
         """
         ...
 
-    def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], int]:
-        """Both texts as named tensors, fp32 on the CPU, and the number of tokens that did not fit. They are kept as a
-        file."""
+    def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Both texts as named tensors, fp32 on the CPU, which are kept as a file; and for `prompt` and
+        `negative_prompt` what was read of it: {read, dropped, dropped_text}, counted in tokens."""
         ...
 
     def condition(self, encoded: Mapping[str, torch.Tensor], guidance: float) -> Conditioning:

@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from darkroom import exactness
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning
-from darkroom.families.parts import load_json, load_network, weight_bytes
+from darkroom.families.clip_text import ClipTokenizer
+from darkroom.families.parts import load_network, weight_bytes
+from darkroom.schedule import Schedule
 from darkroom.tools import Tools
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -31,9 +33,9 @@ class StableDiffusion:
 
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 
-    def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler_config: Mapping[str, Any], device: torch.device):
+    def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: ClipTokenizer, schedule: Schedule, device: torch.device):
         self.bytes = weight_bytes(unet, vae, text_encoder)
-        self.scheduler_config = scheduler_config
+        self.schedule = schedule
         self._unet, self._vae, self._text_encoder, self._tokenizer = unet, vae, text_encoder, tokenizer
         self._device = device
         # Pixels of a latent cell's side.
@@ -51,24 +53,22 @@ class StableDiffusion:
         unet = network(UNet2DConditionModel, "unet", WEIGHTS, torch_dtype=getattr(torch, exactness.settings(device)["dtype"]))
         vae = network(AutoencoderKL, "vae", WEIGHTS, torch_dtype=torch.float32)
         text_encoder = network(CLIPTextModel, "text_encoder", "model", dtype=torch.float32, attn_implementation="sdpa")
-        tokenizer = CLIPTokenizer.from_pretrained(os.path.join(folder, "tokenizer"), local_files_only=True)
-        scheduler_config = load_json(folder, "scheduler", "scheduler_config.json")
         _check_fit(folder, unet.config, vae.config, text_encoder.config)
-        return cls(unet, vae, text_encoder, tokenizer, scheduler_config, device)
+        tokenizer = ClipTokenizer(os.path.join(folder, "tokenizer"), text_encoder.config)
+        schedule = Schedule(os.path.join(folder, "scheduler", "scheduler_config.json"), vae.config.latent_channels)
+        return cls(unet, vae, text_encoder, tokenizer, schedule, device)
 
-    def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], int]:
-        """As `Family.encode`: the text encoder's last hidden state, padded to its length."""
+    def encode(self, prompt: str, negative_prompt: str, tools: Tools) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """As `Family.encode`: the text encoder's last hidden state, padded to its window."""
         made: dict[str, torch.Tensor] = {}
-        cut = 0
-        length = min(self._tokenizer.model_max_length, self._text_encoder.config.max_position_embeddings)
-        for name, text in (("positive", prompt), ("negative", negative_prompt)):
-            cut += max(0, len(self._tokenizer(text)["input_ids"]) - length)
-            tokens = self._tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-            hidden = self._text_encoder(tokens["input_ids"].to(self._device)).last_hidden_state
+        heard: dict[str, Any] = {}
+        for name, field, text in (("positive", "prompt", prompt), ("negative", "negative_prompt", negative_prompt)):
+            tokens, heard[field] = self._tokenizer.read(text)
+            hidden = self._text_encoder(tokens.to(self._device)).last_hidden_state
             made[name] = hidden.float().cpu()
             tools.hold([hidden, made[name]])
             tools.advance()
-        return made, cut
+        return made, heard
 
     def condition(self, encoded: Mapping[str, torch.Tensor], guidance: float) -> Conditioning:
         """As `Family.condition`: `rows`, [2, tokens, width] negative and positive, or [1, tokens, width] the positive

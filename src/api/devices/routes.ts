@@ -3,7 +3,7 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { DarkroomError } from '../../errors.ts'
 import { findDevice } from '../../farm/devices.ts'
-import { isHere, type WorkerRecord } from '../../farm/record.ts'
+import { isHere, type HeardWorker } from '../../farm/record.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { DeviceMemoryView, presentDeviceMemory } from '../memory/views.ts'
@@ -102,8 +102,7 @@ export function deviceRoutes(parts: ApiParts): App {
       .openapi(list, async (c) => {
         const [workers, own] = await Promise.all([engine.workers(), devices.default(c.get('caller').keyId)])
         const sorted = workers.toSorted((a, b) => (a.device.id < b.device.id ? -1 : 1))
-        const now = Date.now()
-        return c.json({ devices: sorted.map((worker) => presentDevice(worker, own, now)) }, 200)
+        return c.json({ devices: sorted.map((worker) => presentDevice(worker, own)) }, 200)
       })
       // Before `{id}`, which they would be.
       .openapi(getDefault, async (c) => c.json(await presentDefault(await devices.default(c.get('caller').keyId)), 200))
@@ -113,17 +112,17 @@ export function deviceRoutes(parts: ApiParts): App {
       })
       .openapi(get, async (c) => {
         const [worker, own] = await Promise.all([find(c.req.valid('param').id), devices.default(c.get('caller').keyId)])
-        return c.json(presentDevice(worker, own, Date.now()), 200)
+        return c.json(presentDevice(worker, own), 200)
       })
-      .openapi(status, async (c) => c.json(presentStatus(await find(c.req.valid('param').id), c.get('caller'), Date.now()), 200))
+      .openapi(status, async (c) => c.json(presentStatus(await find(c.req.valid('param').id), c.get('caller')), 200))
       .openapi(memory, async (c) => {
         const worker = await find(c.req.valid('param').id)
-        return c.json(await presentDeviceMemory(worker, c.get('caller'), engine, Date.now()), 200)
+        return c.json(await presentDeviceMemory(worker, c.get('caller'), engine), 200)
       })
   )
 
   /** For reading, a worker that takes no more work is as good as any. */
-  async function find(name: string): Promise<WorkerRecord> {
+  async function find(name: string): Promise<HeardWorker> {
     const workers = await engine.workers()
     const own = workers.find(({ device }) => device.id === name)
     if (own) return own

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import { Alert, Capabilities, Vitals } from '../../domains/device/status.ts'
 import { deviceEventTypes, deviceStates, stateOf, type DeviceEvent } from '../../farm/device-events.ts'
-import { workerStatuses, type WorkerRecord } from '../../farm/record.ts'
+import { ageOf, workerStatuses, type HeardWorker, type WorkerRecord } from '../../farm/record.ts'
 import { iso, orNull, present, Time, viewOf } from '../view.ts'
 import { presentRunning, RunningView } from '../workers/views.ts'
 
@@ -77,14 +77,14 @@ export const SetDefaultDevice = z
 /** The name of a device that people read; several devices may have the same. */
 export const shortName = ({ device: { kind, index } }: Pick<WorkerRecord, 'device'>): string => `${kind}:${index}`
 
-const sampled = ({ report: { sampledAt } }: WorkerRecord, nowMs: number) => ({
-  sampledAt: iso(sampledAt),
-  ageS: Math.max(0, (nowMs - sampledAt) / 1000),
+const sampled = (worker: HeardWorker) => ({
+  sampledAt: iso(worker.report.sampledAt),
+  ageS: ageOf(worker),
 })
 
 const presentAlerts = ({ report }: WorkerRecord) => report.alerts.map((alert) => present(Alert, alert))
 
-export function presentDevice(worker: WorkerRecord, own: string | null, nowMs: number): z.infer<typeof DeviceView> {
+export function presentDevice(worker: HeardWorker, own: string | null): z.infer<typeof DeviceView> {
   const { device, report } = worker
   const { backend, implementation, reason, uuid, luid, software, capabilities, figures } = report
   return {
@@ -108,11 +108,11 @@ export function presentDevice(worker: WorkerRecord, own: string | null, nowMs: n
     luid,
     software,
     capabilities,
-    ...sampled(worker, nowMs),
+    ...sampled(worker),
   }
 }
 
-export function presentStatus(worker: WorkerRecord, caller: Caller, nowMs: number): z.infer<typeof StatusView> {
+export function presentStatus(worker: HeardWorker, caller: Caller): z.infer<typeof StatusView> {
   const { device, report } = worker
   return {
     id: device.id,
@@ -122,7 +122,7 @@ export function presentStatus(worker: WorkerRecord, caller: Caller, nowMs: numbe
     totalBytes: report.figures.total,
     usedBytes: report.figures.used,
     running: presentRunning(worker, caller),
-    ...sampled(worker, nowMs),
+    ...sampled(worker),
   }
 }
 

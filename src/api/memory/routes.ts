@@ -97,7 +97,7 @@ export function memoryRoutes(parts: ApiParts): App {
   const { engine } = parts
 
   return new OpenAPIHono<AppEnv>()
-    .openapi(pools, async (c) => c.json({ pools: presentPools(await engine.workers(), Date.now()) }, 200))
+    .openapi(pools, async (c) => c.json({ pools: presentPools(await engine.workers()) }, 200))
     .openapi(listAllocations, async (c) => {
       const workers = await some(c.req.valid('query').device)
       const mine = await visibleAllocations(workers, c.get('caller'), engine)

@@ -13,7 +13,7 @@ import {
   Recommendation,
   Usage,
 } from '../../domains/memory/figures/report.ts'
-import type { WorkerRecord } from '../../farm/record.ts'
+import { ageOf, type HeardWorker, type WorkerRecord } from '../../farm/record.ts'
 import type { EnginePort } from '../context.ts'
 import { shortName } from '../devices/views.ts'
 import { visibleAllocations, visibleOwners } from '../policy.ts'
@@ -92,10 +92,9 @@ export async function presentLeaks(
 
 /** The memory of one device, with those of its allocations that the caller may see. */
 export async function presentDeviceMemory(
-  worker: WorkerRecord,
+  worker: HeardWorker,
   caller: Caller,
   engine: Pick<EnginePort, 'submittedBy'>,
-  nowMs: number,
 ): Promise<z.infer<typeof DeviceMemoryView>> {
   const { figures, usage, ram, python, pressure, allocations, allocationCount, sampledAt } = worker.report
   return {
@@ -109,33 +108,34 @@ export async function presentDeviceMemory(
     isComplete: allocations.length === allocationCount,
     leaks: await presentLeaks(worker, caller, engine),
     sampledAt: iso(sampledAt),
-    ageS: Math.max(0, (nowMs - sampledAt) / 1000),
+    ageS: ageOf(worker),
   }
 }
 
 /** Every device, and behind those of a host its RAM, as its newest report has it. */
-export function presentPools(workers: readonly WorkerRecord[], nowMs: number): z.infer<typeof PoolView>[] {
+export function presentPools(workers: readonly HeardWorker[]): z.infer<typeof PoolView>[] {
   const hosts = [...new Set(workers.map(({ host }) => host))].toSorted()
   return hosts.flatMap((host) => {
     const here = workers.filter((worker) => worker.host === host).toSorted((a, b) => (a.device.id < b.device.id ? -1 : 1))
     const [newest] = here.toSorted((a, b) => b.report.sampledAt - a.report.sampledAt)
-    const devices = here.map(({ device, report }) =>
-      presentPool(
+    const devices = here.map((worker) => {
+      const { device, report } = worker
+      return presentPool(
         { pool: 'device', device: device.id, host, name: shortName({ device }) },
-        { ...report.figures, tracked: report.usage.tracked, pressure: report.pressure.device, sampledAt: report.sampledAt },
-        nowMs,
-      ),
-    )
+        { ...report.figures, tracked: report.usage.tracked, pressure: report.pressure.device },
+        worker,
+      )
+    })
     if (!newest) return devices
-    const { ram, pressure, sampledAt } = newest.report
+    const { ram, pressure } = newest.report
     const tracked = here.reduce((sum, { report }) => sum + report.ram.rss, 0)
     const budget = ram.available === null ? null : ram.available + tracked
     return [
       ...devices,
       presentPool(
         { pool: 'ram', device: null, host, name: 'RAM' },
-        { total: ram.total, budget, used: ram.used, tracked, source: ram.source, pressure: pressure.ram, sampledAt },
-        nowMs,
+        { total: ram.total, budget, used: ram.used, tracked, source: ram.source, pressure: pressure.ram },
+        newest,
       ),
     ]
   })
@@ -148,13 +148,12 @@ interface PoolFigures {
   tracked: number
   source: string
   pressure: z.infer<typeof Pressure>
-  sampledAt: number
 }
 
 function presentPool(
   pool: Pick<z.infer<typeof PoolView>, 'pool' | 'device' | 'host' | 'name'>,
-  { total, budget, used, tracked, source, pressure, sampledAt }: PoolFigures,
-  nowMs: number,
+  { total, budget, used, tracked, source, pressure }: PoolFigures,
+  worker: HeardWorker,
 ): z.infer<typeof PoolView> {
   return {
     ...pool,
@@ -166,7 +165,7 @@ function presentPool(
     free: total === null || used === null ? null : Math.max(0, total - used),
     source,
     pressure: present(Pressure, pressure),
-    sampledAt: iso(sampledAt),
-    ageS: Math.max(0, (nowMs - sampledAt) / 1000),
+    sampledAt: iso(worker.report.sampledAt),
+    ageS: ageOf(worker),
   }
 }

@@ -62,7 +62,8 @@ export const SessionView = z
     createdAt: Time,
     startedAt: Time.nullable(),
     endedAt: Time.nullable(),
-    deadlineAt: Time.nullable(),
+    deadlineAt: Time.nullable().meta({ description: 'null without one, and while the session is paused' }),
+    deadlineLeftS: z.number().nullable().meta({ description: 'of a paused session: seconds that it has from its resume on' }),
     version: z.int(),
   })
   .meta({ id: 'Session' })
@@ -101,6 +102,7 @@ export function presentSession(session: Session): SessionView {
     startedAt: isoOrNull(session.startedAt),
     endedAt: isoOrNull(session.endedAt),
     deadlineAt: isoOrNull(session.deadlineAt),
+    deadlineLeftS: session.deadlineLeftMs === null ? null : session.deadlineLeftMs / 1000,
     version: session.version,
   }
 }

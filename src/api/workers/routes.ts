@@ -19,7 +19,6 @@ const list = createRoute({
 export function workerRoutes({ engine }: ApiParts): App {
   return new OpenAPIHono<AppEnv>().openapi(list, async (c) => {
     const workers = await engine.workers()
-    const now = Date.now()
-    return c.json({ workers: workers.map((worker) => presentWorker(worker, c.get('caller'), now)) }, 200)
+    return c.json({ workers: workers.map((worker) => presentWorker(worker, c.get('caller'))) }, 200)
   })
 }

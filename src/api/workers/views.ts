@@ -1,7 +1,7 @@
 /** Workers as HTTP shows them: the records that they publish. */
 import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
-import { workerStatuses, type WorkerRecord } from '../../farm/record.ts'
+import { workerStatuses, type HeardWorker, type WorkerRecord } from '../../farm/record.ts'
 import { seesAll } from '../policy.ts'
 import { iso, Time } from '../view.ts'
 
@@ -49,13 +49,15 @@ export const WorkerView = z
       .meta({ description: 'through what its device memory is held, and why not through the native addon' }),
     lanes: z.strictObject({ gpu: z.int(), host: z.int() }),
     childPid: z.int().nullable(),
+    logLinesDropped: z.int().meta({ description: 'lines of its log that it could not write' }),
+    sparePid: z.int().nullable().meta({ description: 'of the spare Python child, which replaces one that dies; null without one' }),
     startedAt: Time,
     seenAt: Time,
     ageS: z.number().meta({ description: 'seconds since the worker published this' }),
   })
   .meta({ id: 'Worker' })
 
-export function presentWorker(worker: WorkerRecord, caller: Caller, nowMs: number): z.infer<typeof WorkerView> {
+export function presentWorker(worker: HeardWorker, caller: Caller): z.infer<typeof WorkerView> {
   const { implementation, backend, reason } = worker.report
   return {
     id: worker.id,
@@ -74,8 +76,10 @@ export function presentWorker(worker: WorkerRecord, caller: Caller, nowMs: numbe
     native: { implementation, backend, reason },
     lanes: worker.lanes,
     childPid: worker.childPid,
+    logLinesDropped: worker.logLinesDropped,
+    sparePid: worker.sparePid,
     startedAt: iso(worker.startedAt),
     seenAt: iso(worker.seenAt),
-    ageS: Math.max(0, (nowMs - worker.seenAt) / 1000),
+    ageS: worker.ageMs / 1000,
   }
 }

@@ -1,7 +1,7 @@
 /** A device as its worker publishes it; unknown figures are null. */
 import { z } from 'zod'
 import type * as Native from '../device-memory.ts'
-import { Instant } from '../values.ts'
+import { Count, Instant } from '../values.ts'
 
 export const Vitals = z.strictObject({
   utilization: z.number().nullable(),
@@ -13,6 +13,18 @@ export const Vitals = z.strictObject({
   memoryClock: z.number().nullable(),
   source: z.string(),
 }) satisfies z.ZodType<Native.Vitals>
+
+/**
+ * The largest picture that is drawn on a device. What a picture costs goes by its latent cells, each as many pixels
+ * square as the model's scale says, 8 in most; so a limit in cells is one in pixels for each model.
+ */
+export const PictureLimits = z
+  .strictObject({
+    cells: Count.meta({ description: 'latent cells; a cell is 8 × 8 pixels in most models' }),
+    cellSteps: Count.meta({ description: 'latent cells times denoise steps' }),
+  })
+  .meta({ id: 'PictureLimits' })
+export type PictureLimits = z.infer<typeof PictureLimits>
 
 export const Capabilities = z.strictObject({
   computeCapability: z.string().nullable(),
@@ -26,6 +38,7 @@ export const Capabilities = z.strictObject({
   attention: z.array(z.string()),
   /** Families of models that its worker can run. */
   families: z.array(z.string()),
+  limits: PictureLimits,
 })
 export type Capabilities = z.infer<typeof Capabilities>
 

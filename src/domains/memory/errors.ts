@@ -3,6 +3,10 @@ import { defineErrors } from '../../errors.ts'
 export const memoryError = defineErrors('memory', {
   exhausted: { class: 'resource', remedy: 'Draw a smaller picture, or free memory on the device.' },
   reserved: { class: 'resource', remedy: 'Others hold the memory or wait for it; try again in a moment, or use another device.' },
+  quota: {
+    class: 'resource',
+    remedy: 'Release allocations of this key, wait until some have expired, or have DARKROOM_KEY_MEMORY raised.',
+  },
   invalid: { class: 'permanent', remedy: 'Correct the field named above; sizes and offsets are whole numbers of bytes.' },
   out_of_range: {
     class: 'permanent',

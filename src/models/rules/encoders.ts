@@ -160,7 +160,7 @@ export const vaeRows: readonly Row[] = [
     vae({
       dialect,
       family: 'flux2',
-      has: { 'decoder.conv_in.weight': [512, 32, 3, 3], 'bn.running_mean': [128] },
+      has: { 'decoder.conv_in.weight': [512, 32, 3, 3], 'bn.running_mean': [128], [block]: [] },
       figures: { latentChannels: 32, imageChannels: 3 },
     }),
     vae({

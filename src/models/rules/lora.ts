@@ -17,33 +17,45 @@ export interface Lora {
   note?: string
 }
 
-/** Ends of names behind a module's, with what they mean. The first that fits counts, so longer ones stand first. */
-const ends: readonly [end: RegExp, algorithm: Algorithm | undefined, role?: 'down' | 'up' | 'whole'][] = [
-  [/[._]lora[._]down(?:\.weight)?$/, 'lora', 'down'],
-  [/[._]lora[._]up(?:\.weight)?$/, 'lora', 'up'],
-  [/\.lora_mid\.weight$/, 'locon'],
-  [/\.lora_(?:embedding_)?A(?:\.\w+)?(?:\.weight)?$/, 'lora', 'down'],
-  [/\.lora_(?:embedding_)?B(?:\.\w+)?(?:\.weight)?$/, 'lora', 'up'],
-  [/\.lora_linear_layer\.down\.weight$/, 'lora', 'down'],
-  [/\.lora_linear_layer\.up\.weight$/, 'lora', 'up'],
-  [/\.processor\.(?:qkv|proj)_lora[12]\.down\.weight$/, 'lora', 'down'],
-  [/\.processor\.(?:qkv|proj)_lora[12]\.up\.weight$/, 'lora', 'up'],
-  [/\.(?:dora_scale|lora_magnitude_vector(?:\.\w+)?(?:\.weight)?)$/, 'dora'],
-  [/\.hada_w1_a$/, 'loha', 'up'],
-  [/\.hada_w1_b$/, 'loha', 'down'],
-  [/\.hada_(?:w2_[ab]|t[12])$/, 'loha'],
-  [/\.lokr_(?:w[12](?:_[ab])?|t2)$/, 'lokr'],
-  [/\.oft_(?:blocks|diag)$/, 'oft'],
-  [/\.oft_R(?:\.\w+)?(?:\.weight)?$/, 'oft'],
-  [/\.boft_(?:R|s)(?:\.\w+)?$/, 'boft'],
-  [/\.[ab][12]\.weight$/, 'glora'],
-  [/\.(?:on_input|ia3_l(?:\.\w+)?)$/, 'ia3'],
-  [/\.(?:diff|diff_b|set_weight|reshape_weight)$/, 'diff', 'whole'],
-  [/\.(?:w_norm|b_norm)$/, 'norm'],
-  [/\.(?:alpha|rescale|scale|bundle_emb\..*)$/, undefined],
-]
-/** Words in every such end: most files are no LoRA, and these tell so at once. */
-const hints = /lora|dora_scale|hada_w|lokr_w|oft_|boft_|ia3_l|\.on_input$|\.diff$|\.diff_b$|\.w_norm$|\.[ab][12]\.weight$/
+type Role = 'down' | 'up' | 'whole'
+/** What a word behind a module's name says: the algorithm, and what a matrix does in it. */
+type Said = readonly [algorithm: Algorithm | undefined, role?: Role]
+const words: ReadonlyMap<string, Said> = new Map<string, Said>([
+  ['lora_down', ['lora', 'down']],
+  ['lora_up', ['lora', 'up']],
+  ['lora_mid', ['locon']],
+  ['lora_A', ['lora', 'down']],
+  ['lora_B', ['lora', 'up']],
+  ['lora_embedding_A', ['lora', 'down']],
+  ['lora_embedding_B', ['lora', 'up']],
+  ['dora_scale', ['dora']],
+  ['lora_magnitude_vector', ['dora']],
+  ['hada_w1_a', ['loha', 'up']],
+  ['hada_w1_b', ['loha', 'down']],
+  ['hada_w2_a', ['loha']],
+  ['hada_w2_b', ['loha']],
+  ['hada_t1', ['loha']],
+  ['hada_t2', ['loha']],
+  ...['lokr_w1', 'lokr_w1_a', 'lokr_w1_b', 'lokr_w2', 'lokr_w2_a', 'lokr_w2_b', 'lokr_t2'].map((word) => [word, ['lokr']] as const),
+  ...['oft_blocks', 'oft_diag', 'oft_R'].map((word) => [word, ['oft']] as const),
+  ...['boft_R', 'boft_s'].map((word) => [word, ['boft']] as const),
+  ...['a1', 'a2', 'b1', 'b2'].map((word) => [word, ['glora']] as const),
+  ...['on_input', 'ia3_l'].map((word) => [word, ['ia3']] as const),
+  ['diff', ['diff', 'whole']],
+  ['diff_b', ['diff']],
+  ['set_weight', ['diff', 'whole']],
+  ['reshape_weight', ['diff']],
+  ['w_norm', ['norm']],
+  ['b_norm', ['norm']],
+  ['alpha', [undefined]],
+  ['rescale', [undefined]],
+])
+/** `to_q.lora.down.weight`, `to_q_lora.down.weight`, `to_q.lora_linear_layer.down.weight`, `processor.qkv_lora1.down.weight`. */
+const halves: ReadonlyMap<string, Role> = new Map([
+  ['down', 'down'],
+  ['up', 'up'],
+])
+const halved = /(?:\.lora|_lora|\.lora_linear_layer|\.processor\.(?:qkv|proj)_lora[12])$/
 
 const prefixes: readonly [prefix: RegExp, target: string, dialect?: Dialect][] = [
   [/^lora_unet_|^lora_transformer_|^lycoris_/, 'denoiser', 'kohya'],
@@ -100,6 +112,8 @@ const families: readonly { family: KnownFamily; module: RegExp; in?: number; out
   { family: 'flux1', module: /(?:^|_)single_blocks_\d+_linear2$/, in: 15_360 },
   { family: 'flux1', module: /(?:^|_)single_blocks_\d+_modulation_lin$/ },
   { family: 'flux1', module: /(?:^|_)double_blocks_18_/, in: 3072 },
+  // XLabs names the block alone.
+  { family: 'flux1', module: /^(?:double|single)_blocks_\d+$/, in: 3072 },
   { family: 'flux1', module: /single_transformer_blocks_\d+_(?:proj_mlp|norm_linear)$/, in: 3072 },
   { family: 'flux1', module: /single_transformer_blocks_\d+_proj_out$/, in: 15_360 },
   { family: 'flux1', module: /single_transformer_blocks_\d+_attn_to_[qkv]$/, in: 3072 },
@@ -181,11 +195,22 @@ export function loraOf(weights: ReadonlyMap<string, Weight>): Lora | undefined {
   }
 }
 
-function endOf(name: string): [at: number, algorithm: Algorithm | undefined, role: 'down' | 'up' | 'whole' | undefined] | undefined {
-  if (!hints.test(name) && !name.endsWith('.alpha') && !name.includes('_lora')) return undefined
-  for (const [end, algorithm, role] of ends) {
-    const at = name.search(end)
-    if (at !== -1) return [at, algorithm, role]
+/** Where the module's name ends, and what the rest says: one word, behind it `weight` or the name of an adapter. */
+function endOf(name: string): [at: number, algorithm: Algorithm | undefined, role: Role | undefined] | undefined {
+  let end = name.length
+  for (let n = 0; n < 3; n++) {
+    const at = name.lastIndexOf('.', end - 1)
+    if (at === -1) return undefined
+    const word = name.slice(at + 1, end)
+    const known = words.get(word)
+    if (known) return [at, known[0], known[1]]
+    const half = halves.get(word)
+    if (half) {
+      const owner = name.slice(0, at)
+      const rest = halved.exec(owner)
+      return rest ? [rest.index, 'lora', half] : undefined
+    }
+    end = at
   }
   return undefined
 }

@@ -39,10 +39,8 @@ export interface VariantRow {
 }
 
 /** A weight as it is meant, whatever it is packed as: `shape` is absent where packing has lost it. */
-export interface Weight {
+export interface Weight extends Omit<Tensor, 'shape'> {
   readonly shape: readonly number[] | undefined
-  readonly count: number
-  readonly tensor: Tensor
 }
 
 /** The tensors under one prefix, by the rest of their names. */

@@ -3,7 +3,6 @@
  * ArrayBuffer of its own, so nothing is placed and nothing fragments. Copies are made one after another, in pieces that
  * let the event loop run between them.
  */
-import { freemem, totalmem } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { DarkroomError } from '../../errors.ts'
@@ -25,6 +24,7 @@ import {
   type Vitals,
 } from '../../domains/device-memory.ts'
 import { memoryError } from '../../domains/memory/errors.ts'
+import { systemRam } from './ram.ts'
 
 /** About a millisecond of copying. */
 const pieceBytes = 4 << 20
@@ -40,6 +40,12 @@ interface HeldMemory extends Omit<Required<AllocationRequest>, 'placement' | 'ti
 }
 
 type Piece = (offset: number, bytes: number) => void
+
+/** Of system RAM as a device, whoever holds it. */
+export function hostFigures(): Figures {
+  const { limit, source, total, used } = systemRam()
+  return { total, budget: limit, used, usedIsOwn: false, source }
+}
 
 export class HostMemory implements DeviceMemory {
   readonly implementation = 'typescript'
@@ -68,10 +74,7 @@ export class HostMemory implements DeviceMemory {
 
   async figures(device: number): Promise<Figures> {
     this.#refuse(device)
-    const total = totalmem()
-    const allowed = process.constrainedMemory()
-    const budget = allowed !== undefined && allowed > 0 && allowed < total ? allowed : null
-    return { total, budget, used: total - freemem(), usedIsOwn: false, source: 'node' }
+    return hostFigures()
   }
 
   async vitals(device: number): Promise<Vitals> {
@@ -96,7 +99,8 @@ export class HostMemory implements DeviceMemory {
     this.#refuse(device)
     if (placement === 'placed') throw invalid('placement', 'cannot be placed: the native addon is not built')
     const counts = this.#counts
-    const free = freemem()
+    const { total, used } = systemRam()
+    const free = Math.max(0, total - used)
     if (kind === 'device' && this.#limit !== null && counts.tracked + bytes > this.#limit)
       throw exhausted(`${bytes} bytes would pass the limit of ${this.#limit}; ${counts.tracked} are held already`)
     if (bytes > free) throw exhausted(`${bytes} bytes are more than the ${free} that are free`)

@@ -5,6 +5,7 @@
  */
 import type { AllocationInfo } from '../../domains/device-memory.ts'
 import { deviceError } from '../../domains/device/errors.ts'
+import type { PictureLimits } from '../../domains/device/status.ts'
 import { view } from '../../domains/memory/allocation.ts'
 import { Analytics, ownerKind, type OwnerKind } from '../../domains/memory/figures/analytics.ts'
 import { evictableOf } from '../../domains/memory/figures/pressure.ts'
@@ -23,6 +24,7 @@ import { Alerts } from './alerts.ts'
 import type { OwnDevice } from './open.ts'
 import { Owners } from './owners.ts'
 import { PressureRelief } from './pressure.ts'
+import { PromisedMemory, type PromisedOptions } from './promised.ts'
 import { reportOf, takeSample, type Sample } from './report.ts'
 import { OwnDeviceTools } from './tools.ts'
 
@@ -36,6 +38,7 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: () => string[]
+  limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
   log: Logger
   /** Whether a step runs on the device. */
@@ -48,6 +51,8 @@ export interface MonitorOptions {
    * @throws DarkroomError `memory.reserved`, `memory.exhausted`
    */
   reserve(bytes: number): Promise<Reservation>
+  /** Who asks for memory that is promised before it is used. */
+  promises: Omit<PromisedOptions, 'own' | 'principal'>
   /** The device is lost with all that was held of it: only a new process can use it again. */
   fail(reason: DarkroomError): void
 }
@@ -61,6 +66,7 @@ export class DeviceMonitor {
   readonly #alerts = new Alerts()
   readonly #owners: Owners
   readonly #relief: PressureRelief
+  readonly #promised: PromisedMemory
   readonly #ticker: Ticker
   readonly #modelBytes = new Map<string, number>()
   #samples = 0
@@ -73,6 +79,8 @@ export class DeviceMonitor {
     this.#options = options
     this.#owners = new Owners({ target, memory: own.memory, sessions, analytics: this.#analytics, log })
     this.#relief = new PressureRelief({ device: target.device, child, log })
+    const principal = (owner: string): Promise<string> => this.#owners.principal(owner)
+    this.#promised = new PromisedMemory({ ...options.promises, own, principal })
     this.#ticker = new Ticker(
       sampleMs,
       () => this.#turn(),
@@ -86,6 +94,7 @@ export class DeviceMonitor {
       child,
       owners: this.#owners,
       relief: this.#relief,
+      promised: this.#promised,
       analytics: this.#analytics,
       reserve: (bytes) => options.reserve(bytes),
       sample: async () => (await this.#sample()).sampledAt,
@@ -107,7 +116,10 @@ export class DeviceMonitor {
 
   /** Bytes of the device that can be reserved; null when it is unknown. */
   get capacity(): number | null {
-    return this.#relief.capacity
+    const { capacity } = this.#relief
+    // Of a CPU, whose memory is its host's RAM: that is shared with all other workers of the host.
+    const isShared = this.#own.memory.backend === 'host' && this.#own.index !== null
+    return capacity === null ? null : Math.max(0, capacity - (isShared ? this.#promised.ram : 0))
   }
 
   /** Bytes that a model takes on the device, known once it has been there; 0 before, when the driver decides. */
@@ -122,6 +134,8 @@ export class DeviceMonitor {
 
   async #turn(): Promise<void> {
     await this.#owners.releaseOutlived()
+    // Not awaited: with Redis away the figures are still looked at.
+    this.#promised.renew().catch((error: unknown) => this.#options.log.debug({ err: error }, 'promised memory was not booked'))
     await this.#sample()
     // A relief step may wait for the step that runs; the turn does not wait for it.
     void this.#relief.relieve()
@@ -135,7 +149,7 @@ export class DeviceMonitor {
   }
 
   async #takeSample(): Promise<DeviceReport> {
-    const { child, families, ready, target } = this.#options
+    const { child, families, limits, ready, target } = this.#options
     const sample = await takeSample(this.#own, ready, child)
     this.#samples++
     for (const { id, bytes } of sample.python?.models ?? []) if (bytes !== null) this.#modelBytes.set(id, bytes)
@@ -151,6 +165,7 @@ export class DeviceMonitor {
       own: this.#own,
       ready,
       families: families(),
+      limits,
       leaks,
       state,
       alerts: this.#alerts.list,

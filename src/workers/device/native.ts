@@ -24,7 +24,7 @@ import {
   type Usage,
   type Vitals,
 } from '../../domains/device-memory.ts'
-import { disposable, HostMemory } from './host-memory.ts'
+import { disposable, HostMemory, hostFigures } from './host-memory.ts'
 import { memoryError } from '../../domains/memory/errors.ts'
 import { deviceError } from '../../domains/device/errors.ts'
 
@@ -187,8 +187,10 @@ class NativeMemory implements DeviceMemory {
     return this.#native.devices()
   }
 
-  figures(device: number): Promise<Figures> {
-    return translated(() => this.#native.figures(whole('device', device)))
+  async figures(device: number): Promise<Figures> {
+    const figures = await translated(() => this.#native.figures(whole('device', device)))
+    // The addon does not read cgroups.
+    return this.backend === 'host' ? hostFigures() : figures
   }
 
   vitals(device: number): Promise<Vitals> {

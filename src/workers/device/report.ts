@@ -1,6 +1,6 @@
 /** A sample of the device's figures, and the report that a worker publishes of it. */
-import { freemem, totalmem } from 'node:os'
 import { noVitals, type AllocationInfo, type Figures, type Usage, type Vitals } from '../../domains/device-memory.ts'
+import type { PictureLimits } from '../../domains/device/status.ts'
 import { view } from '../../domains/memory/allocation.ts'
 import type { LeakReport, PythonMemory, Ram } from '../../domains/memory/figures/report.ts'
 import type { Target } from '../../domains/values.ts'
@@ -9,6 +9,7 @@ import type { DeviceReport } from '../../farm/record.ts'
 import type { Heartbeat, Ready } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
+import { systemRam } from './ram.ts'
 
 /** A report lists at most so many allocations. */
 const maxListed = 200
@@ -62,11 +63,8 @@ const pythonMemory = ({ allocatedBytes, deviceBytes, models }: Heartbeat): Pytho
 })
 
 function ramNow(childRss: number): Ram {
-  const allowed = process.constrainedMemory() ?? 0
-  const isConstrained = allowed > 0 && allowed < totalmem()
-  const total = isConstrained ? allowed : totalmem()
-  const available = Math.min(total, isConstrained ? process.availableMemory() : freemem())
-  return { total, available, used: total - available, rss: process.memoryUsage.rss() + childRss, source: isConstrained ? 'cgroup' : 'node' }
+  const { total, used, source } = systemRam()
+  return { total, available: Math.max(0, total - used), used, rss: process.memoryUsage.rss() + childRss, source }
 }
 
 /** What a report says beyond the sample. */
@@ -76,11 +74,12 @@ export interface ReportParts extends Pick<DeviceReport, 'state' | 'alerts' | 'pr
   ready: Ready
   /** Families of models that are here. */
   families: string[]
+  limits: PictureLimits
   leaks: LeakReport
 }
 
 export function reportOf({ at, figures, live, python, ram, usage, vitals }: Sample, parts: ReportParts): DeviceReport {
-  const { alerts, families, leaks, own, pressure, ready, state, target } = parts
+  const { alerts, families, leaks, limits, own, pressure, ready, state, target } = parts
   const { capabilities, key, luid, software, uuid } = own.device
   const newestFirst = live.toSorted((a, b) => a.ageMs - b.ageMs || b.id - a.id)
   return {
@@ -98,6 +97,7 @@ export function reportOf({ at, figures, live, python, ram, usage, vitals }: Samp
       dtypes: [ready.settings.dtype],
       attention: [ready.settings.attention],
       families,
+      limits,
     },
     vitals,
     state,

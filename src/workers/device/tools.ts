@@ -10,12 +10,15 @@ import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
 import type { Owners } from './owners.ts'
 import type { PressureRelief } from './pressure.ts'
+import type { PromisedMemory } from './promised.ts'
+import { systemRam } from './ram.ts'
 
 export interface DeviceToolsOptions {
   target: Target
   own: OwnDevice
   owners: Owners
   relief: PressureRelief
+  promised: PromisedMemory
   analytics: Analytics
   child: Pick<PythonChild, 'heartbeat'>
   /**
@@ -58,11 +61,15 @@ export class OwnDeviceTools implements DeviceTools {
       await using _place = kind === 'device' ? await this.#options.reserve(bytes) : null
       await this.#options.sample()
       await relief.makeRoom(kind === 'device' ? 'device' : 'ram', bytes)
-      const made = await this.memory.allocate({ ...request, device: this.index ?? 0 })
+      const { total, used } = systemRam()
+      const isRam = kind !== 'device' || this.memory.backend === 'host'
+      const made = await this.#options.promised.keep({ bytes, owner: request.owner, isRam, free: Math.max(0, total - used) }, () =>
+        this.memory.allocate({ ...request, device: this.index ?? 0 }),
+      )
       analytics.allocated(made)
       return made
     } catch (error) {
-      if (error instanceof DarkroomError && ['memory.exhausted', 'memory.reserved'].includes(error.code))
+      if (error instanceof DarkroomError && ['memory.exhausted', 'memory.reserved', 'memory.quota'].includes(error.code))
         analytics.refused(bytes, error.code, Date.now())
       throw error
     }

@@ -45,6 +45,8 @@ export class PendingCall {
   sent = false
   settled = false
   stage: string | undefined
+  /** When it was asked to stop, or has begun to run since, by `performance.now()`; undefined before. */
+  stoppingSince: number | undefined
   /** Milliseconds of its recent denoise calls, as the child measures them. */
   paceMs: number | undefined
   /** What to send; empty when the request cannot be sent, and the call has rejected. */
@@ -77,6 +79,8 @@ export class PendingCall {
         return false
       case 'progress': {
         const { type: _, ...progress } = data
+        // A model that loads is not held against it.
+        if (this.stage === 'load' && progress.stage !== 'load' && this.stoppingSince !== undefined) this.stoppingSince = performance.now()
         this.stage = progress.stage
         if (progress.rate) this.paceMs = 1000 / progress.rate
         this.#notify(() => this.#listeners.progress?.(progress))

@@ -1,4 +1,6 @@
 /** The environment of the Python child: an allow-list, so that no key and no Redis address reaches it. */
+import { userInfo } from 'node:os'
+import { uid } from '../../../host/own-folder.mjs'
 
 const allowed = [
   'PATH',
@@ -30,6 +32,11 @@ export function childEnvironment(home: string, pythonPath: string, from: NodeJS.
     ...(Object.fromEntries(kept) as Record<string, string>),
     HOME: home,
     HF_HOME: home,
+    // A container's user may be in no list of users: `getpass.getuser`, which torch asks, finds it here.
+    USER: userName(),
+    LOGNAME: userName(),
+    // Nothing is imported from the folder that a script lies in or that the child is started in.
+    PYTHONSAFEPATH: '1',
     PYTHONPATH: pythonPath,
     PYTHONFAULTHANDLER: '1',
     PYTHONNOUSERSITE: '1',
@@ -42,5 +49,13 @@ export function childEnvironment(home: string, pythonPath: string, from: NodeJS.
     TOKENIZERS_PARALLELISM: 'false',
     // Read when CUDA starts; deterministic matrix products need it (PyTorch notes, "Reproducibility").
     CUBLAS_WORKSPACE_CONFIG: ':4096:8',
+  }
+}
+
+function userName(): string {
+  try {
+    return userInfo().username
+  } catch {
+    return `user-${uid}`
   }
 }

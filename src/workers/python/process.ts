@@ -12,34 +12,18 @@ import type { Logger } from '../../log.ts'
 import { errorOf, PendingCall } from './call.ts'
 import { splitLines } from './lines.ts'
 import { decodeReply, encodeRequest, lineCap, protocolVersion, type Hello, type Heartbeat, type Ready, type ReplyData } from './protocol.ts'
+import { callLimit, overruns, type Stall } from './stall.ts'
 import { schemaSha256 } from './wire.ts'
-
-/** When a process counts as hung, ms. */
-export interface Stall {
-  /** Without any frame for this long the process is suspected, for twice as long it is killed. */
-  heartbeatMs: number
-  /**
-   * The device thread may take this long, or 20 of the request's recent calls, for one call; ten times this until one
-   * has been measured.
-   */
-  stepMs: number
-  /** The same while a model loads. */
-  loadMs: number
-  /** From spawn to the end of the handshake. */
-  startMs: number
-  /** From SIGTERM to SIGKILL. */
-  termMs: number
-}
-
-export const defaultStall: Stall = { heartbeatMs: 10_000, stepMs: 30_000, loadMs: 600_000, startMs: 120_000, termMs: 5_000 }
 
 export interface ProcessOptions {
   /** Program and its arguments; no shell. */
   command: string[]
-  /** The child's whole environment: make it with `childEnvironment`. */
+  /** The child's whole environment: make it with `childEnvironment`. Its HOME is also the folder that it starts in. */
   env: Record<string, string>
   hello: Hello
   log: Logger
+  /** Whether it imports what it needs and then waits for `open` before it touches the device. */
+  isSpare?: boolean
 }
 
 /**
@@ -72,7 +56,9 @@ export class PythonProcess {
   /** Calls that wait for the end of the handshake. */
   readonly #queued = new Set<PendingCall>()
   readonly #hello: { requestId: string; line: Buffer }
-  readonly #startedAt = performance.now()
+  #startedAt = performance.now()
+  #openedAt: number | undefined
+  #hasImported = false
   /** Aborted at its end. */
   readonly #over = new AbortController()
   readonly #clock: NodeJS.Timeout
@@ -96,10 +82,13 @@ export class PythonProcess {
         ...options.hello,
         protocol: { min: protocolVersion, max: protocolVersion },
         schema: schemaSha256(),
+        spare: options.isSpare ?? false,
       }),
     }
+    if (!options.isSpare) this.#openedAt = this.#startedAt
     const [program = '', ...rest] = options.command
-    this.#process = spawn(program, rest, { env: options.env, stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
+    const { env } = options
+    this.#process = spawn(program, rest, { env, cwd: env['HOME'], stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
     this.#log = options.log.child({ child: this.#process.pid })
     this.#process.on('error', (error) => {
       // Spawning failed, so there will be no exit.
@@ -134,7 +123,10 @@ export class PythonProcess {
         () => undefined,
       ),
     )
-    this.#clock = setInterval(() => this.#watch(), Math.max(10, Math.min(1_000, stall.heartbeatMs / 10, stall.stepMs / 10)))
+    this.#clock = setInterval(
+      () => this.#watch(),
+      Math.max(10, Math.min(1_000, stall.heartbeatMs / 10, stall.stepMs / 10, stall.overrunMs / 10)),
+    )
     this.#send(this.#hello.line)
   }
 
@@ -145,6 +137,25 @@ export class PythonProcess {
   /** Whether it has shaken hands and is not about to end: a call that it takes now is sent at once. */
   get isServing(): boolean {
     return this.wasReady && this.#condemned === null && !this.#isGone
+  }
+
+  /** Whether it is a spare that has nothing left to do but to open its device. */
+  get isWaiting(): boolean {
+    return this.#hasImported && this.#openedAt === undefined && this.#condemned === null && !this.#isGone
+  }
+
+  /** Whether it is on its way out. */
+  get isEnding(): boolean {
+    return this.#condemned !== null || this.#isGone
+  }
+
+  /** Takes a spare into use: it opens the device, and shakes hands. */
+  open(requestId: string): void {
+    this.#openedAt = this.#startedAt = this.#lastFrameAt = performance.now()
+    const call = new PendingCall(requestId, 'worker.open', {}, this.#log)
+    call.outcome.catch(() => undefined)
+    this.#pending.set(requestId, call)
+    this.#send(call.line)
   }
 
   get #isGone(): boolean {
@@ -166,7 +177,9 @@ export class PythonProcess {
   }
 
   control(requestId: string, action: 'worker.pause' | 'worker.cancel', target: string): void {
-    if (!this.#pending.has(target)) return
+    const call = this.#pending.get(target)
+    if (!call) return
+    call.stoppingSince ??= performance.now()
     this.take(new PendingCall(requestId, action, { target }, this.#log))
   }
 
@@ -223,7 +236,8 @@ export class PythonProcess {
   }
 
   #handshake(data: ReplyData): void {
-    if (data.type === 'error') this.#condemn(errorOf(data), 'SIGTERM')
+    if (data.type === 'progress') this.#hasImported = data.call !== undefined && data.call === data.calls
+    else if (data.type === 'error') this.#condemn(errorOf(data), 'SIGTERM')
     else if (data.type === 'result') {
       this.wasReady = true
       this.#events.ready(data.output as Ready)
@@ -236,7 +250,7 @@ export class PythonProcess {
     this.#events.heartbeat(heartbeat)
     const { busy } = heartbeat
     if (!busy) return
-    const limit = this.#stepLimit(busy.action, this.#pending.get(busy.requestId))
+    const limit = callLimit(this.#stall, busy.action, this.#pending.get(busy.requestId))
     if (busy.advancedS * 1000 <= limit) return
     this.#condemn(
       workerError(
@@ -247,25 +261,32 @@ export class PythonProcess {
     )
   }
 
-  /** Milliseconds that one call may take, by the request's own pace: a larger picture or a decode has another one. */
-  #stepLimit(action: string, call: PendingCall | undefined): number {
-    const { stepMs, loadMs } = this.#stall
-    if (action === 'model.ensure' || call?.stage === 'load') return Math.max(stepMs, loadMs)
-    return call?.paceMs === undefined ? 10 * stepMs : Math.max(stepMs, 20 * call.paceMs)
-  }
-
   #watch(): void {
     if (this.#condemned) return
-    const silence = performance.now() - this.#lastFrameAt
+    const now = performance.now()
+    const silence = now - this.#lastFrameAt
     const { heartbeatMs, startMs } = this.#stall
-    if (!this.wasReady && this.ageMs > startMs) {
+    const overran = [...this.#pending.values()].find((call) => overruns(this.#stall, call, now))
+    if (!this.wasReady && !this.isWaiting && this.ageMs > startMs) {
       this.#condemn(workerError('child_hung', `the Python child was not ready within ${startMs} ms`), 'SIGTERM')
+    } else if (!this.wasReady && this.#isAskedToOpen && silence > 2 * heartbeatMs) {
+      this.#condemn(workerError('child_hung', `the spare Python child has been silent for ${Math.round(silence)} ms`), 'SIGKILL')
+    } else if (overran) {
+      const { action, requestId, stoppingSince = 0 } = overran
+      const s = ((now - stoppingSince) / 1000).toFixed(1)
+      // Its device thread is inside one call, which no signal but this one ends.
+      this.#condemn(workerError('overran', `${action} of request ${requestId} went on for ${s} s after it was asked to stop`), 'SIGKILL')
     } else if (this.wasReady && silence > 2 * heartbeatMs) {
       this.#condemn(workerError('child_hung', `the Python child has been silent for ${Math.round(silence)} ms`), 'SIGKILL')
     } else if (this.wasReady && silence > heartbeatMs && !this.#isSuspected) {
       this.#isSuspected = true
       this.#log.warn({ silenceMs: Math.round(silence) }, 'the Python child is silent')
     }
+  }
+
+  /** Whether the spare has not even said that it heard `worker.open`. */
+  get #isAskedToOpen(): boolean {
+    return [...this.#pending.values()].some(({ action }) => action === 'worker.open')
   }
 
   #broken(problem: string): void {

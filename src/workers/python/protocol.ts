@@ -47,7 +47,7 @@ export type CheckpointGiven = z.infer<typeof CheckpointGiven>
 export const CheckpointMade = z.strictObject({ path: Path, sha256: Sha256, bytes: Count, call: Count })
 export type CheckpointMade = z.infer<typeof CheckpointMade>
 
-/** What the node tells the child about itself; `protocol` is added by the sender. */
+/** What the node tells the child about itself; `protocol`, `schema` and `spare` are added by the sender. */
 export const Hello = z.strictObject({
   workerId: z.string(),
   /** `cpu`, `cuda`, `cuda:0`, … */
@@ -122,7 +122,12 @@ const RequestRef = z.strictObject({ target: z.string() })
 
 /** The protocol's own verbs: what the node may ask, and the `output` of the child's `result`. */
 const verbs = {
-  'worker.hello': { request: Hello.extend({ protocol: z.strictObject({ min: z.int(), max: z.int() }), schema: Sha256 }), output: Ready },
+  /** A `spare` answers when it has been taken into use by `worker.open`; till then it imports and waits. */
+  'worker.hello': {
+    request: Hello.extend({ protocol: z.strictObject({ min: z.int(), max: z.int() }), schema: Sha256, spare: z.boolean() }),
+    output: Ready,
+  },
+  'worker.open': { request: Nothing, output: Nothing },
   'worker.ping': { request: Nothing, output: Heartbeat },
   'worker.pause': { request: RequestRef, output: Nothing },
   'worker.cancel': { request: RequestRef, output: Nothing },
@@ -178,6 +183,12 @@ function stepRequest({ input, files = [], resumes = false }: PythonPart): z.ZodT
   })
 }
 
+/**
+ * What of a text fitted into the text encoder's window, counted in tokens; `droppedText` is the part that the dropped
+ * ones stand for.
+ */
+const Tokens = z.strictObject({ read: Count, dropped: Count, droppedText: z.string() })
+
 /** How a request went, for the receipt; a field that does not concern it is left out. */
 export const Stats = z.strictObject({
   /** Seconds of the work, and of the load of its model before it; 0 when that was resident. */
@@ -191,8 +202,8 @@ export const Stats = z.strictObject({
   checkpointRefused: z.string().nullable().optional(),
   /** Files that were given and could not be used, so that they were made again. */
   remade: z.array(z.string()).optional(),
-  /** Tokens of both prompts that did not fit. */
-  tokensCut: Count.optional(),
+  /** What was read of the texts, where they were encoded. */
+  tokens: z.strictObject({ prompt: Tokens, negativePrompt: Tokens }).optional(),
 })
 export type Stats = z.infer<typeof Stats>
 

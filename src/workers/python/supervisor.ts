@@ -5,8 +5,11 @@
  * | --- | --- | --- |
  * | starting | spawned | handshake done → ready; exit |
  * | ready | handshake done | exit, hang or broken protocol → waiting |
- * | waiting | the process is gone | back-off over (0.2 → 10 s; at once after exit 75) → starting |
+ * | waiting | the process is gone | back-off over (0.2 → 10 s; at once after exit 75 or an overrun) → starting |
  * | ended | `stop`, exit 64, or five starts in a row without a handshake | never |
+ *
+ * A spare may wait beside it: a process whose imports are done and whose device is not open. It becomes the next
+ * process, which then starts within a second or two.
  *
  * A call belongs to one process. When that process goes, the call's outcome rejects, once; it is never moved to the
  * next process.
@@ -14,15 +17,20 @@
 import { sessionError, workerError, type DarkroomError } from '../../errors.ts'
 import { deferred } from '../../promises.ts'
 import { notify, PendingCall, type Call, type CallListeners, type Outcome } from './call.ts'
-import { defaultStall, PythonProcess, type ProcessEnd, type ProcessOptions, type Stall } from './process.ts'
+import { PythonProcess, type ProcessEnd, type ProcessOptions } from './process.ts'
 import type { Action, Heartbeat, Ready, RequestData, WorkAction } from './protocol.ts'
+import { defaultStall, type Stall } from './stall.ts'
 
 const maxStartsWithoutHandshake = 5
 const backoffMs = { first: 200, longest: 10_000 }
 /** The failures before a process that lived this long do not count any more. */
 const healthyMs = 60_000
+/** How long no spare is started after one ended by itself. */
+const spareBackoffMs = 60_000
+/** How long a spare that is not wanted any more may take to end by itself. */
+const spareGraceMs = 1000
 
-export interface ChildOptions extends ProcessOptions {
+export interface ChildOptions extends Omit<ProcessOptions, 'isSpare'> {
   stall?: Partial<Stall>
   /** A process shook hands: nothing is resident in it. */
   onReady?: (ready: Ready) => void
@@ -36,6 +44,9 @@ export class PythonChild {
   readonly #options: ChildOptions
   readonly #stall: Stall
   #process: PythonProcess | undefined
+  #spare: PythonProcess | undefined
+  /** No spare is started before, by `performance.now()`. */
+  #spareFrom = 0
   #ready = deferred<Ready>()
   /** Set when no further process will be started. */
   #ended: DarkroomError | undefined
@@ -67,6 +78,20 @@ export class PythonChild {
     return this.#process?.pid ?? null
   }
 
+  /** The spare: its process id, and whether its imports are done. */
+  get spare(): { pid: number | null; isWaiting: boolean } | undefined {
+    return this.#spare && { pid: this.#spare.pid, isWaiting: this.#spare.isWaiting }
+  }
+
+  /**
+   * Starts a spare, or lets it go; called again and again. One is started only beside a process that serves, so that
+   * its imports hold up no start.
+   */
+  keepSpare(isWanted: boolean): void {
+    if (!isWanted) void this.#dropSpare()
+    else if (!this.#spare && this.isReady && performance.now() >= this.#spareFrom) this.#spare = this.#create(true)
+  }
+
   /** Whether a process runs that has shaken hands: what is started now is served at once. */
   get isReady(): boolean {
     return this.#process?.isServing ?? false
@@ -94,8 +119,15 @@ export class PythonChild {
    */
   async stop(graceMs: number): Promise<void> {
     const reason = workerError('child_died', 'the Python child was stopped')
+    const spare = this.#spare
     if (!this.#ended) this.#end(reason, reason)
-    await this.#process?.stop(graceMs)
+    await Promise.all([this.#process?.stop(graceMs), spare?.stop(graceMs)])
+  }
+
+  async #dropSpare(): Promise<void> {
+    const spare = this.#spare
+    this.#spare = undefined
+    await spare?.stop(spareGraceMs)
   }
 
   #call<A extends Action>(action: A, data: RequestData<A>, listeners: CallListeners = {}): Call<A> {
@@ -123,8 +155,18 @@ export class PythonChild {
 
   #spawn(): void {
     this.#heartbeat = undefined
+    const spare = this.#spare
+    this.#spare = undefined
+    const child = spare && !spare.isEnding ? spare : this.#create(false)
+    if (child === spare) spare.open(String(++this.#lastRequest))
+    this.#process = child
+    for (const call of this.#waiting) child.take(call)
+    this.#waiting.clear()
+  }
+
+  #create(isSpare: boolean): PythonProcess {
     const requestId = String(++this.#lastRequest)
-    const child = new PythonProcess(requestId, this.#options, this.#stall, {
+    const child = new PythonProcess(requestId, { ...this.#options, isSpare }, this.#stall, {
       ready: (ready) => {
         this.#startsWithoutHandshake = 0
         this.#ready.resolve(ready)
@@ -133,15 +175,20 @@ export class PythonChild {
       heartbeat: (heartbeat) => (this.#heartbeat = heartbeat),
       gone: (end) => this.#gone(child, end),
     })
-    this.#process = child
-    for (const call of this.#waiting) child.take(call)
-    this.#waiting.clear()
+    return child
   }
 
   #gone(child: PythonProcess, end: ProcessEnd): void {
-    if (this.#process === child) this.#process = undefined
-    if (this.#ended) return
     const { log } = this.#options
+    if (this.#process !== child) {
+      if (this.#spare !== child) return
+      this.#spare = undefined
+      this.#spareFrom = performance.now() + spareBackoffMs
+      log.warn({ code: end.reason.code }, `the spare Python child is gone: ${end.reason.message}`)
+      return
+    }
+    this.#process = undefined
+    if (this.#ended) return
     this.#notify(() => this.#options.onGone?.(end.reason))
     if (child.wasReady) this.#ready = deferred<Ready>()
     else this.#startsWithoutHandshake += 1
@@ -155,7 +202,8 @@ export class PythonChild {
       return
     }
     if (child.wasReady && child.ageMs > healthyMs) this.#failures = 0
-    const delayMs = end.asksRecycling && child.wasReady ? 0 : Math.min(backoffMs.longest, backoffMs.first * 2 ** this.#failures++)
+    const isAtOnce = child.wasReady && (end.asksRecycling || end.reason.code === 'worker.overran')
+    const delayMs = isAtOnce ? 0 : Math.min(backoffMs.longest, backoffMs.first * 2 ** this.#failures++)
     log.warn({ code: end.reason.code, delayMs }, `${end.reason.message}; a new one starts`)
     this.#restart = setTimeout(() => this.#spawn(), delayMs)
   }
@@ -169,6 +217,7 @@ export class PythonChild {
     this.#ready.reject(reason)
     for (const call of this.#waiting) call.reject(rejection)
     this.#waiting.clear()
+    void this.#dropSpare()
   }
 
   #notify(listener: () => void): void {

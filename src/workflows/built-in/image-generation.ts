@@ -1,5 +1,6 @@
 import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
+import type { PictureLimits } from '../../domains/device/status.ts'
 import type { inference } from '../../domains/inference/index.ts'
 import { ImageRef, ImageRequest, ModelName, samplers, type ModelPin } from '../../domains/values.ts'
 import { fieldProblems, invalidFields, type WireError } from '../../errors.ts'
@@ -46,6 +47,28 @@ const Input = z
     path: ['width'],
     message: `width · height must be at most ${maxPixels} pixels`,
   })
+
+/**
+ * A picture that is too large for a device would hold it up: no pause and no cancel is heard within a call.
+ * @param scale pixels of one latent cell's side
+ * @throws DarkroomError `api.invalid`, with the figures
+ */
+function checkSize({ model, steps, width, height }: ResolvedInput, scale: number, limits: PictureLimits | null): void {
+  if (!limits) return
+  const [pixels, most, mostPixelSteps] = [width * height, limits.cells * scale ** 2, limits.cellSteps * scale ** 2]
+  const more = `of ${model} on every device that may take it; name a \`device\` whose \`limits\` in GET /v1/devices are higher`
+  if (pixels > most)
+    throw invalidFields([
+      { field: 'input.width', message: `width · height must be at most ${most} pixels, not ${pixels}: so much is drawn ${more}` },
+    ])
+  if (pixels * steps > mostPixelSteps)
+    throw invalidFields([
+      {
+        field: 'input.steps',
+        message: `width · height · steps must be at most ${mostPixelSteps}, not ${pixels * steps}: so much is drawn ${more}`,
+      },
+    ])
+}
 
 /** The request with everything filled in: the session's input, which never changes. */
 const ResolvedInput = ImageRequest.extend({
@@ -247,12 +270,14 @@ export const imageGeneration = defineWorkflow({
       }))
       throw invalidFields(problems)
     }
-    return ResolvedInput.parse({
+    const input = ResolvedInput.parse({
       seed: catalogue.draw(2 ** 32),
       ...whole.data,
       model: model.id,
       modelHash: model.bodyHash,
     })
+    checkSize(input, model.scale, await catalogue.limits({ id: model.id, bodyHash: model.bodyHash }))
+    return input
   },
   progress(context, step, fraction) {
     const { input, todo } = context as Context

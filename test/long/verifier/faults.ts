@@ -13,8 +13,13 @@
  * | `api.stop` | SIGSTOP, then SIGCONT | a request was in flight there |
  * | `redis.kill` | SIGKILL, started again on the same files | an attempt ran somewhere |
  * | `redis.stop` | SIGSTOP, then SIGCONT | an attempt ran somewhere |
+ * | `redis.clock` | its wall clock is set by an hour, back or ahead, and right again | an attempt ran somewhere |
+ * | `disk.full` | the disks of Redis' files and of the data are full for some seconds | an attempt ran somewhere |
+ * | `worker.apart` | SIGKILL; it comes back in a PID namespace of its own, and after a while as before | an attempt ran on it there |
  * | `line.lose` | some writes of every process are executed and their answers lost | a lost one was of a session |
  * | `line.cut` | some commands of every process find the line cut | a cut one was of a session |
+ *
+ * A kind that this machine does not allow is in no plan.
  */
 import type { SessionEvent } from '../../../src/engine/session.ts'
 import { ended, type Status } from '../../../src/engine/session.ts'
@@ -30,6 +35,9 @@ export const faultKinds = [
   'api.stop',
   'redis.kill',
   'redis.stop',
+  'redis.clock',
+  'disk.full',
+  'worker.apart',
   'line.lose',
   'line.cut',
 ] as const
@@ -50,6 +58,8 @@ export interface PlanOptions {
   minutes: number
   workers: number
   apis: number
+  /** Those that can be done here. */
+  kinds?: readonly FaultKind[]
 }
 
 /** Played through in a new order each time, so that a short run too has every kind. */
@@ -67,6 +77,9 @@ const durations: Record<FaultKind, readonly [number, number]> = {
   'api.stop': [1000, 4000],
   'redis.kill': [0, 2000],
   'redis.stop': [500, 6000],
+  'redis.clock': [3000, 7000],
+  'disk.full': [2000, 5000],
+  'worker.apart': [8000, 12_000],
   'line.lose': [1000, 2000],
   'line.cut': [1000, 2000],
 }
@@ -76,13 +89,13 @@ const gapMs = [2000, 4500] as const
 /** Before the first: there must be something to hit. */
 const leadMs = 2500
 
-export function planOf({ seed, minutes, workers, apis }: PlanOptions): PlannedFault[] {
+export function planOf({ seed, minutes, workers, apis, kinds = faultKinds }: PlanOptions): PlannedFault[] {
   const draw = stream(seed, 'faults', 0)
   const between = ([low, high]: readonly [number, number]): number => Math.round(low + draw() * (high - low))
   const plan: PlannedFault[] = []
   let left: FaultKind[] = []
   for (let atMs = leadMs; atMs < minutes * 60_000; atMs += between(gapMs)) {
-    if (left.length === 0) left = [...deck]
+    if (left.length === 0) left = deck.filter((kind) => kinds.includes(kind))
     const [kind] = left.splice(Math.floor(draw() * left.length), 1)
     if (!kind) break
     const victim = Math.floor(draw() * (kind.startsWith('api.') ? apis : workers))
@@ -93,7 +106,7 @@ export function planOf({ seed, minutes, workers, apis }: PlanOptions): PlannedFa
 
 /** A fault as it was done. */
 export interface Injected extends PlannedFault {
-  /** By the machine's clock, which is Redis' too, ms. */
+  /** By the machine's clock, ms; Redis' is the same but while a fault has set it. */
   at: number
   /** Id of the worker that it was done to, or name of the API. */
   target: string
@@ -125,11 +138,21 @@ export interface Ran {
 
 const attemptEnds = new Set<SessionEvent['type']>(['step.completed', 'step.failed', 'step.retrying', 'step.released', 'step.recovered'])
 
-export function attemptsIn(session: string, history: readonly SessionEvent[]): Ran[] {
+/** By how much a fault sets Redis' clock, back or ahead, ms. */
+export const clockStepMs = 3_600_000
+
+/** A time of Redis' clock by the machine's: of a run from `from` to `to`, shorter than an hour, there is one only. */
+export const byMachine =
+  (from: number, to: number) =>
+  (at: number): number =>
+    [at, at - clockStepMs, at + clockStepMs].find((time) => time >= from - clockSlackMs && time <= to + clockSlackMs) ?? at
+
+export function attemptsIn(session: string, history: readonly SessionEvent[], timeOf = (at: number): number => at): Ran[] {
   const all: Ran[] = []
   const running = new Map<string, Ran>()
   for (const event of history) {
-    const { type, at, key = '', step = '', attemptId = '', worker = '' } = event
+    const { type, key = '', step = '', attemptId = '', worker = '' } = event
+    const at = timeOf(event.at)
     if (type === 'step.started') {
       const ran: Ran = { session, key, step, attemptId, worker, from: at, to: Infinity, end: 'running' }
       all.push(ran)
@@ -147,6 +170,7 @@ export function attemptsIn(session: string, history: readonly SessionEvent[]): R
 
 /** Clocks of two processes of one machine, and what a command needs on its way, ms. */
 const slackMs = 50
+const clockSlackMs = 60_000
 
 export function isHit(fault: Injected, attempts: readonly Ran[], requests: readonly Asked[]): boolean {
   const spans = ({ from, to }: { from: number; to: number }): boolean => from <= fault.at && to >= fault.at - slackMs
@@ -168,7 +192,11 @@ export function isHit(fault: Injected, attempts: readonly Ran[], requests: reado
       return requests.some((asked) => asked.api === fault.target && spans(asked))
     case 'redis.kill':
     case 'redis.stop':
+    case 'redis.clock':
+    case 'disk.full':
       return ran.length > 0
+    case 'worker.apart':
+      return attempts.some(({ worker, end }) => worker === fault.target && end.startsWith('step.'))
     case 'line.lose':
     case 'line.cut':
       return fault.commands > 0

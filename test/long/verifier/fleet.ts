@@ -9,9 +9,11 @@ import { keys } from '../../../src/keys.ts'
 import type { WorkerRecord } from '../../../src/farm/record.ts'
 import { startFarm, type Farm } from '../../support/farm.ts'
 import { eventually, sleep } from '../../support/wait.ts'
-import type { GroupProcess } from '../../support/process.ts'
+import { hasSmallDisks } from '../../support/small-disk.ts'
+import { noPidNamespaces, type GroupProcess } from '../../support/process.ts'
 import { either, sometimes, startProxy, type FaultProxy, type Rule } from '../../support/proxy.ts'
-import type { Injected, PlannedFault } from './faults.ts'
+import { noWallClock } from '../../support/wall-clock.ts'
+import { clockStepMs, type FaultKind, type Injected, type PlannedFault } from './faults.ts'
 import { stream } from './program.ts'
 
 /** Share of the commands that a broken line hits. */
@@ -68,8 +70,10 @@ class Kept {
     }
   }
 
-  async kill(downMs: number): Promise<void> {
+  /** It comes back after so long; `isApart`: in a PID namespace of its own. */
+  async kill(downMs: number, isApart = false): Promise<void> {
     this.isUp = false
+    this.process.isApart = isApart
     this.#isKilled = true
     this.#downUntil = performance.now() + downMs
     await this.process.kill()
@@ -90,6 +94,20 @@ class Kept {
     await this.#keeping
   }
 }
+
+/** Kinds of faults that this machine does not allow, with the reason. */
+export const lacking: ReadonlyMap<FaultKind, string> = new Map(
+  Object.entries({
+    'redis.clock': noWallClock,
+    'disk.full': hasSmallDisks ? undefined : '`unshare` makes no mount namespace here',
+    'worker.apart': noPidNamespaces,
+  }).flatMap(([kind, why]) => (why === undefined ? [] : [[kind as FaultKind, why]])),
+)
+
+/** Of each disk: more than a run writes, and little enough to be filled at once. */
+const diskBytes = 256 * 1024 * 1024
+/** Folder of all workers' attempt files: on one host they share it. */
+const attempts = 'all'
 
 export interface FleetOptions {
   seed: number
@@ -123,18 +141,20 @@ export class Fleet implements AsyncDisposable {
       proxied: true,
       module,
       shards,
+      redis: { clock: !lacking.has('redis.clock'), ...(!lacking.has('disk.full') && { diskBytes }) },
+      ...(!lacking.has('disk.full') && { disks: { data: diskBytes, attempts: diskBytes } }),
       checkpointCalls: 5,
       fake: ['--call-ms', '60'],
       // A child that is stopped is replaced while the run lasts.
       stall: { heartbeatMs: 4000, termMs: 1000 },
-      settings: { DARKROOM_LOG: 'warn' },
+      settings: { DARKROOM_LOG: 'warn', DARKROOM_MIN_FREE_DISK: '1mb' },
     })
     const fleet = new Fleet(farm, seed)
     try {
       for (const api of farm.apis) fleet.apis.push(new Kept(api, farm.proxy))
       for (let i = 0; i < workers; i++) {
         const proxy = await startProxy(farm.redis.url)
-        fleet.workers.push(new Kept(await farm.addWorker({ env: { REDIS_URL: proxy.url } }), proxy))
+        fleet.workers.push(new Kept(await farm.addWorker({ attempts, env: { REDIS_URL: proxy.url } }), proxy))
       }
     } catch (error) {
       await fleet[Symbol.asyncDispose]()
@@ -202,7 +222,8 @@ export class Fleet implements AsyncDisposable {
       case 'child.kill':
       case 'child.stop': {
         const pid = kept && (await this.record(kept))?.childPid
-        if (!pid) return
+        // In a namespace of its own it has another number here.
+        if (!pid || kept.process.isApart) return
         note(nameOf(kept))
         return signal(pid, kind === 'child.kill' ? 'SIGKILL' : 'SIGSTOP')
       }
@@ -217,6 +238,34 @@ export class Fleet implements AsyncDisposable {
           await this.farm.redis.restart()
         })
         return this.#redis
+      case 'redis.clock':
+        this.#redis = this.#redis.then(async () => {
+          note('redis')
+          await this.farm.redis.setClock(victim % 2 === 0 ? -clockStepMs : clockStepMs)
+          await sleep(forMs)
+          await this.farm.redis.setClock(0)
+        })
+        return this.#redis
+      case 'disk.full': {
+        const { redis, disks } = this.farm
+        // Redis is not killed meanwhile: it would not start.
+        this.#redis = this.#redis.then(async () => {
+          note('disks')
+          await Promise.all([redis.disks?.fill(redis.folder), disks.data.fill()])
+          await sleep(forMs)
+          await Promise.all([redis.disks?.free(redis.folder), disks.data.free()])
+        })
+        return this.#redis
+      }
+      case 'worker.apart': {
+        if (!kept) return
+        const dead = kept.process.ready
+        await kept.kill(0, true)
+        await eventually('it is back, apart', () => Promise.resolve(kept.isUp && kept.process.ready !== dead), 120_000)
+        note(nameOf(kept))
+        await sleep(forMs)
+        return kept.kill(0)
+      }
       case 'line.lose':
       case 'line.cut': {
         const fault = note('line')
@@ -249,10 +298,8 @@ export class Fleet implements AsyncDisposable {
     await Promise.all(this.workers.map((worker) => worker.end()))
     const stops = await Promise.allSettled(this.workers.map(({ process }) => process.stop(15_000)))
     const problems = stops.flatMap((stop) => (stop.status === 'rejected' ? [(stop.reason as Error).message] : []))
-    for (const { process } of this.workers) {
-      const files = await readdir(join(this.farm.folder, 'attempts', process.name))
-      if (files.length > 0) problems.push(`${process.name} left attempt folders: ${files.join(', ')}`)
-    }
+    const files = await readdir(this.farm.seen(join(this.farm.folder, 'attempts', attempts)))
+    if (files.length > 0) problems.push(`workers left attempt folders: ${files.join(', ')}`)
     return problems
   }
 

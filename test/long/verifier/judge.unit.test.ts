@@ -1,7 +1,7 @@
 /** The verifier must be able to fail: evidence of a run in which all is well, and the same with one thing wrong. */
 import { describe, expect, it } from 'vitest'
 import type { SessionEvent } from '../../../src/engine/session.ts'
-import { faultKinds, isHit, planOf, voids, type Asked, type Injected, type Ran } from './faults.ts'
+import { attemptsIn, byMachine, clockStepMs, faultKinds, isHit, planOf, voids, type Asked, type Injected, type Ran } from './faults.ts'
 import { judge, type Evidence, type Rule } from './judge.ts'
 import type { Scenario } from './program.ts'
 
@@ -288,8 +288,34 @@ describe('a fault', () => {
     ['child.kill', 'w', { step: 'inference.denoise', end: 'step.retrying' }, true],
     ['redis.kill', 'redis', {}, true],
     ['redis.kill', 'redis', { to: 900 }, false],
+    ['redis.clock', 'redis', {}, true],
+    ['redis.clock', 'redis', { from: 1100 }, false],
+    ['disk.full', 'disks', {}, true],
+    ['disk.full', 'disks', { to: 900 }, false],
+    ['worker.apart', 'w', { from: 2000, to: 3000, end: 'step.completed' }, true],
+    ['worker.apart', 'w', { worker: 'another' }, false],
+    ['worker.apart', 'w', { end: 'running', to: Infinity }, false],
   ])('%s of %s with %o hits: %s', (kind, target, more, hits) => {
     expect(isHit(fault(kind, target), [ran(more)], [])).toBe(hits)
+  })
+
+  it('that set Redis’ clock do not move what the histories tell', () => {
+    const [from, to] = [1_800_000_000_000, 1_800_000_600_000]
+    const timeOf = byMachine(from, to)
+    for (const at of [from, from + 1000, to]) for (const off of [0, -clockStepMs, clockStepMs]) expect(timeOf(at + off)).toBe(at)
+    expect(timeOf(from - 7_200_000)).toBe(from - 7_200_000)
+    const history = [
+      { type: 'step.started', at: from + 1000, key: 'k', step: 'test.step', attemptId: 'a', worker: 'w' },
+      { type: 'step.completed', at: from + 3000 + clockStepMs, key: 'k', attemptId: 'a' },
+    ] as const
+    expect(attemptsIn('s', history, timeOf)).toMatchObject([{ from: from + 1000, to: from + 3000 }])
+  })
+
+  it('of a kind that cannot be done here are in no plan, and none of them makes a run void', () => {
+    const kinds = faultKinds.filter((kind) => kind !== 'redis.clock' && !kind.startsWith('worker.'))
+    const plan = planOf({ seed: 1, minutes: 2, workers: 3, apis: 2, kinds })
+    expect(new Set(plan.map(({ kind }) => kind))).toEqual(new Set(kinds))
+    expect(voids(plan, [], 0).join()).not.toMatch(/worker/)
   })
 
   it('of an API hits when a request was cut there', () => {
@@ -308,7 +334,7 @@ describe('a fault', () => {
     const plan = planOf({ seed: 1, minutes: 2, workers: 3, apis: 2 })
     const done = plan.map((each): Injected => ({ ...each, at: 0, target: '', commands: 0 }))
     expect(voids(plan, done, plan.length)).toEqual([])
-    expect(voids(plan, [], Math.ceil(plan.length / 2))).toHaveLength(6)
+    expect(voids(plan, [], Math.ceil(plan.length / 2))).toHaveLength(7)
     expect(voids(plan, done.slice(0, 10), 11)).toContainEqual('10 faults hit live work, 11 were asked for')
     const withoutApis = done.filter(({ kind }) => !kind.startsWith('api.'))
     expect(voids(plan, withoutApis, 0)).toEqual([expect.stringContaining('0 faults of the kind api hit live work')])

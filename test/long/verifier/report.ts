@@ -2,6 +2,7 @@
 import { keys } from '../../../src/keys.ts'
 import type { Farm } from '../../support/farm.ts'
 import { faultKinds, tally, type Injected, type PlannedFault, type Ran } from './faults.ts'
+import { lacking } from './fleet.ts'
 import type { Evidence, Verdict } from './judge.ts'
 import { kinds } from './program.ts'
 
@@ -81,7 +82,12 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
     '',
     table(
       ['faults', 'planned', 'hit'],
-      [...faultKinds.map((kind) => [kind, counts.get(kind)?.planned ?? 0, counts.get(kind)?.hit ?? 0]), ['all', plan.length, hits.length]],
+      [
+        ...faultKinds.map((kind) =>
+          lacking.has(kind) ? [kind, 'not here', ''] : [kind, counts.get(kind)?.planned ?? 0, counts.get(kind)?.hit ?? 0],
+        ),
+        ['all', plan.length, hits.length],
+      ],
     ),
     '',
     `  ${wordsOf(figures)}`,

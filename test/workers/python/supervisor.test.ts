@@ -345,6 +345,131 @@ describe('a faulty child', () => {
   })
 })
 
+describe('a call that does not stop', () => {
+  const quick = { heartbeatMs: 2000, stepMs: 60_000, overrunMs: 400 }
+
+  it.each(['pause', 'cancel'] as const)('after a %s ends with its process, which is replaced at once', async (how) => {
+    const child = childOf(['--heartbeat-ms', '50', '--fault', 'hang@5', '--once', join(folder, 'once')], { stall: quick })
+    const { pid } = await child.ready()
+    let last: CheckpointMade | undefined
+    const call = denoise(child, work(), { checkpoint: (made) => (last = made) })
+    await until(() => last?.call === 5)
+    const asked = performance.now()
+    call[how]()
+    expect(await codeOf(call.outcome)).toBe('worker.overran')
+    expect(performance.now() - asked).toBeGreaterThan(400)
+    expect(gone(pid)).toBe(true)
+    const { bytes: _, ...checkpoint } = last!
+    expect(await denoise(child, work(checkpoint)).outcome).toMatchObject({ type: 'result', stats: { resumedFrom: 5 } })
+    expect(logged.flatMap(({ delayMs }) => (delayMs === undefined ? [] : [delayMs]))).toEqual([0])
+  })
+
+  it('has as long as its calls usually take, and longer', async () => {
+    const child = childOf(['--heartbeat-ms', '50', '--call-ms', '900'], { stall: quick })
+    const { pid } = await child.ready()
+    let calls = 0
+    const call = denoise(child, work(), { progress: (progress) => (calls = progress.call ?? 0) })
+    await until(() => calls === 2)
+    call.pause()
+    expect(await call.outcome).toMatchObject({ type: 'released', checkpoint: { call: 3 } })
+    expect(child.pid).toBe(pid)
+  })
+
+  it('is left alone while its model loads: the next one needs that too', async () => {
+    const child = childOf(['--heartbeat-ms', '50', '--load-ms', '1500'], { stall: quick })
+    const { pid } = await child.ready()
+    let stage = ''
+    const call = denoise(child, work(), { progress: (progress) => (stage = progress.stage) })
+    await until(() => stage === 'load')
+    call.cancel()
+    expect(await codeOf(call.outcome)).toBe('session.cancelled')
+    expect(child.pid).toBe(pid)
+    expect((await child.ping()).models).toMatchObject([{ id: 'fake', isIdle: true }])
+  })
+})
+
+describe('a spare', () => {
+  const slowImports = ['--import-ms', '1000', '--heartbeat-ms', '50']
+
+  /** A child with a spare whose imports are done. */
+  async function withSpare(setup: Setup = {}, args = slowImports): Promise<{ child: PythonChild; spare: number }> {
+    const child = childOf(args, setup)
+    child.keepSpare(true)
+    expect(child.spare).toBe(undefined)
+    await child.ready()
+    return { child, spare: await waiting(child) }
+  }
+
+  async function waiting(child: PythonChild): Promise<number> {
+    child.keepSpare(true)
+    await until(() => child.spare?.isWaiting === true)
+    return child.spare?.pid ?? 0
+  }
+
+  async function kill(child: PythonChild): Promise<{ ms: number; pid: number }> {
+    const killed = performance.now()
+    process.kill(child.pid!, 'SIGKILL')
+    await until(() => !child.isReady)
+    const { pid } = await child.ready()
+    return { ms: performance.now() - killed, pid }
+  }
+
+  it('takes the place of a process that dies, within a second; so does the next one', async () => {
+    const { child, spare } = await withSpare()
+    for (const expected of [spare, undefined]) {
+      const { ms, pid } = await kill(child)
+      expect(pid).toBe(expected ?? pid)
+      expect(ms).toBeLessThan(1000)
+      expect(latentsOf(await denoise(child).outcome)).toHaveLength(64)
+      if (expected !== undefined) await waiting(child)
+    }
+  })
+
+  it('is not there yet when a second one dies in a row: the imports are waited for, once', async () => {
+    const { child } = await withSpare()
+    await kill(child)
+    expect(child.spare).toBe(undefined)
+    const { ms } = await kill(child)
+    expect(ms).toBeGreaterThan(1000)
+    // One that is still at its imports is taken as it is.
+    child.keepSpare(true)
+    const pid = child.spare?.pid
+    expect((await kill(child)).pid).toBe(pid)
+    expect((await denoise(child).outcome).type).toBe('result')
+  })
+
+  it('goes when it is not wanted any more, and with its owner', async () => {
+    const { child, spare } = await withSpare()
+    child.keepSpare(false)
+    expect(child.spare).toBe(undefined)
+    await until(() => gone(spare))
+    const [next, main] = [await waiting(child), child.pid!]
+    await child.stop(5_000)
+    expect([next, main].map(gone)).toEqual([true, true])
+  })
+
+  it('that dies by itself costs nothing, and no second one is tried at once', async () => {
+    const { child, spare } = await withSpare()
+    process.kill(spare, 'SIGKILL')
+    await until(() => child.spare === undefined)
+    child.keepSpare(true)
+    expect(child.spare).toBe(undefined)
+    expect((await denoise(child).outcome).type).toBe('result')
+    expect((await kill(child)).pid).not.toBe(spare)
+  })
+
+  it('that is frozen when it is needed is given up', async () => {
+    const { child, spare } = await withSpare({ stall: { heartbeatMs: 400 } })
+    process.kill(spare, 'SIGSTOP')
+    process.kill(child.pid!, 'SIGKILL')
+    await until(() => !child.isReady)
+    const { pid } = await child.ready()
+    expect(pid).not.toBe(spare)
+    expect(gone(spare)).toBe(true)
+    expect((await denoise(child).outcome).type).toBe('result')
+  }, 10_000)
+})
+
 describe('splitLines', () => {
   it('cuts on the byte, keeps characters whole, and drops an endless line once', () => {
     const lines: string[] = []

@@ -1,4 +1,4 @@
-import { open, rm } from 'node:fs/promises'
+import { open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
@@ -52,6 +52,21 @@ describe('a checkpoint that cannot be used', () => {
     expect(call).toBe(checkpoints[1]?.call)
     expect(notes).toContainEqual(expect.stringContaining(`the checkpoint at call ${checkpoints[0]?.call} is not used`))
     expect((await farm.attempts(id, 'inference.denoise')).at(-1)?.resumedFrom?.call).toBe(checkpoints[1]?.call)
+  })
+
+  it('an attempt whose folder is removed under it is tried again from its checkpoint, as by a broken machine', async () => {
+    const open = await farm.gate(7, 5)
+    const id = await farm.submit()
+    await farm.untilCall(id, 5)
+    const place = join(farm.folder, 'attempts', 'worker-0')
+    const folders = (await readdir(place, { recursive: true })).filter(
+      (name) => /^[^/]+\/[^/]+$/.test(name) && !/\/home$|\.lock$/.test(name),
+    )
+    expect(folders).toHaveLength(1)
+    await rm(join(place, folders[0] ?? ''), { recursive: true })
+    await open()
+    expect(await farm.pictures(id)).toEqual(undisturbed)
+    expect(JSON.stringify(await farm.history(id))).toContain('worker.folder_gone')
   })
 
   it('one flipped, the other gone: the step begins at call 0, and the receipt says so', async () => {
