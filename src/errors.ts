@@ -193,6 +193,7 @@ export const artifactError = defineErrors('artifact', {
   index_lost: { class: 'permanent', remedy: 'Start the Redis with the data of the farm that these artifacts belong to.' },
   not_shared: { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
   unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, of an artifact that one of your sessions names.' },
+  range: { class: 'permanent', remedy: 'Ask for bytes that there are: `Content-Range` says how many.' },
 })
 
 export const redisError = defineErrors('redis', {
@@ -215,6 +216,9 @@ export const apiError = defineErrors('api', {
   invalid: { class: 'permanent', remedy: 'Correct the fields that `problems` names, then send it again.' },
   malformed: { class: 'permanent', remedy: 'Send well-formed HTTP/1.1, and as body one well-formed JSON document in UTF-8.' },
   too_large: { class: 'permanent', remedy: 'Send at most 1 MiB.' },
+  timed_out: { class: 'transient', remedy: 'Send the whole request at once, and again if the connection was slow.' },
+  headers_too_large: { class: 'permanent', remedy: 'Send at most 16 KiB of headers, the target included.' },
+  expectation_failed: { class: 'permanent', remedy: 'Send no `Expect` but `100-continue`.' },
   unsupported_media_type: { class: 'permanent', remedy: 'Send the body as `Content-Type: application/json`, not compressed.' },
   host_refused: {
     class: 'permanent',

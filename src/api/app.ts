@@ -7,6 +7,7 @@ import { apiError, fieldProblems, invalidFields } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
 import { artifactRoutes } from './artifacts/routes.ts'
 import { authenticate } from './auth.ts'
+import { readBody } from './body.ts'
 import { commandRoutes } from './commands.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { deviceEventRoutes } from './devices/events.ts'
@@ -17,6 +18,7 @@ import { healthRoutes } from './health/routes.ts'
 import { memoryRoutes } from './memory/routes.ts'
 import { modelRoutes } from './models/routes.ts'
 import { answerProblem } from './problem.ts'
+import { singleParameters } from './route.ts'
 import { eventRoutes } from './sessions/events.ts'
 import { sessionRoutes } from './sessions/routes.ts'
 import { workerRoutes } from './workers/routes.ts'
@@ -57,9 +59,13 @@ export function createApp(parts: ApiParts): App {
   })
   app.use(guard(config))
   if (config.allowedOrigins.length > 0) {
-    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag']
+    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag', 'Content-Range', 'Accept-Ranges']
     app.use(cors({ origin: config.allowedOrigins, exposeHeaders, maxAge: 600 }))
   }
+  const withKey = authenticate(keys)
+  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
+  app.use('/admin/*', withKey)
+  app.use('/v1/*', singleParameters)
   app.use(
     bodyLimit({
       maxSize: maxBodyBytes,
@@ -68,9 +74,7 @@ export function createApp(parts: ApiParts): App {
       },
     }),
   )
-  const withKey = authenticate(keys)
-  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
-  app.use('/admin/*', withKey)
+  app.use(readBody)
 
   // Redis answers the writes of the moment in which its disk fills up, and holds them in memory alone: a kill would
   // lose them. It refuses the next write, so none is acknowledged before another was taken.

@@ -6,6 +6,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
 import type { AppEnv } from './context.ts'
+import { forwardedBy } from './guard.ts'
 
 const local: Caller = { keyId: null, scopes: new Set(scopes) }
 
@@ -13,11 +14,14 @@ const local: Caller = { keyId: null, scopes: new Set(scopes) }
 export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const key = presentedKey(c.req.header('authorization'))
-    if (key === undefined) {
-      if (await keys.any()) throw apiError('unauthorized', 'the request carries no API key')
+    if (!(await keys.any())) {
+      const proxy = forwardedBy(c.req)
+      if (proxy !== undefined) throw apiError('unauthorized', `the request came through a proxy (${proxy}), and no API key is stored`)
       if (!isFromHere(c)) throw apiError('unauthorized', 'requests from other machines need an API key')
+      // Clients of other services must send a key, whatever it is: where none exists, it says nothing.
       c.set('caller', local)
-    } else {
+    } else if (key === undefined) throw apiError('unauthorized', 'the request carries no API key')
+    else {
       const record = await keys.find(key)
       if (!record) throw apiError('unauthorized', 'the API key is not valid')
       c.set('caller', { keyId: record.id, scopes: new Set(record.scopes) })

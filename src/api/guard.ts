@@ -36,7 +36,7 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
       throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
-    const forwarded = ['X-Forwarded-For', 'Forwarded'].find((header) => c.req.header(header) !== undefined)
+    const forwarded = forwardedBy(c.req)
     if (forwarded && c.req.header('authorization') === undefined) {
       throw apiError('forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
         field: forwarded,
@@ -47,6 +47,10 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
     await next()
   }
 }
+
+/** The header that tells of a proxy: one on this machine speaks for others. */
+export const forwardedBy = (request: { header(name: string): string | undefined }): string | undefined =>
+  ['X-Forwarded-For', 'Forwarded'].find((header) => request.header(header) !== undefined)
 
 /** Bodies are JSON: a page can send text/plain and forms without asking first, JSON it cannot. */
 function refuseForeignBody(request: { method: string; header(name: string): string | undefined }): void {

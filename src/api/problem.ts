@@ -33,9 +33,13 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'device.unavailable': 409,
   'artifact.missing': 410,
   'artifact.corrupt': 410,
+  'api.timed_out': 408,
   'api.too_large': 413,
   'api.unsupported_media_type': 415,
+  'artifact.range': 416,
+  'api.expectation_failed': 417,
   'api.host_refused': 421,
+  'api.headers_too_large': 431,
   'api.invalid': 422,
   'memory.quota': 429,
   'session.idempotency_mismatch': 422,
@@ -112,9 +116,34 @@ function translate(thrown: unknown): DarkroomError {
   return known instanceof DarkroomError ? known : apiError('failed', 'the request failed inside the API', { cause: thrown })
 }
 
+/** An answer to a request that never reaches the app: it has no context. */
+export interface BareAnswer {
+  status: number
+  headers: Record<string, string>
+  body: string
+}
+
+/** The problem document of an error as such an answer. */
+export function bareProblem(error: DarkroomError, requestId: string): BareAnswer {
+  const body = JSON.stringify(describe(error, requestId))
+  return {
+    status: statusOf(error),
+    headers: {
+      'Content-Type': 'application/problem+json',
+      'Content-Length': String(Buffer.byteLength(body)),
+      'Cache-Control': 'no-store',
+      'X-Content-Type-Options': 'nosniff',
+      'X-Request-Id': requestId,
+    },
+    body,
+  }
+}
+
 /** Answers a thrown value with its problem document. A defect is logged. */
 export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
-  const error = translate(thrown)
+  // Nobody hears it; and a body that was cut is no defect of ours.
+  const isCut = c.env.incoming?.readableAborted === true && !(thrown instanceof DarkroomError)
+  const error = isCut ? apiError('malformed', 'the connection ended before the request did', { cause: thrown }) : translate(thrown)
   const requestId = c.get('requestId')
   const status = statusOf(error)
   if (error.code === 'api.failed')

@@ -1,7 +1,7 @@
 /** The API as a process: connects Redis, builds the engine, listens, and closes without losing an answer. */
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
-import { createServer, type Server, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { getRequestListener, RequestError } from '@hono/node-server'
@@ -9,17 +9,34 @@ import { KeyStore } from '../api-keys.ts'
 import { checkStore } from '../artifacts/index-mark.ts'
 import { FileArtifactStore } from '../artifacts/store.ts'
 import type { Config } from '../config.ts'
-import { apiError, configError } from '../errors.ts'
+import { apiError, configError, type DarkroomError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { connect, untilReady } from '../redis.ts'
 import { Engine, type EngineOptions } from '../engine/engine.ts'
 import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
 import type { ApiParts } from './context.ts'
-import { describe } from './problem.ts'
+import { bareProblem } from './problem.ts'
+import { malformation } from './well-formed.ts'
 
 const redisWaitMs = 10_000
 const closeGraceMs = 5000
+
+/** Of connections and requests; those of Node's options in its units. */
+export const limits = {
+  /**
+   * Seconds that a connection may be idle, as clients are told: longer than usual ones keep it (Go's 90 s ask again by
+   * themselves). It is closed some seconds later, so that a request already on its way is still answered.
+   */
+  idleS: 75,
+  graceS: 5,
+  maxHeaderSize: 16 * 1024,
+  headersTimeout: 20_000,
+  requestTimeout: 60_000,
+  connectionsCheckingInterval: 2000,
+  // Refused with a problem, as everything that is malformed.
+  requireHostHeader: false,
+}
 
 export interface RunningApi {
   url: string
@@ -75,33 +92,49 @@ export async function startApi(
   }
 }
 
-/** Serves the app on a port of the configured host; 0 takes a free one. */
-export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Promise<RunningApi> {
+/** Serves the app on a port of the configured host; 0 takes a free one. Tests shorten the limits. */
+export async function listen(
+  parts: Omit<ApiParts, 'closing'>,
+  port: number,
+  { idleS, graceS, ...options }: typeof limits = limits,
+): Promise<RunningApi> {
   const closing = new AbortController()
   // Every open stream listens to it.
   setMaxListeners(0, closing.signal)
   const app = createApp({ ...parts, closing: closing.signal })
-  /**
-   * Answers a request that the app never gets, because its target or Host is no URL. Any other error here is a defect.
-   */
-  const errorHandler = (error: unknown): Response => {
-    const requestId = randomUUID()
-    const isMalformed = error instanceof RequestError
-    if (!isMalformed) parts.log.error({ requestId, err: error }, 'request failed outside the app')
-    const problem = describe(
-      isMalformed
-        ? apiError('malformed', `this is no valid request: ${error.message}`)
-        : apiError('failed', 'the request failed inside the API'),
-      requestId,
-    )
-    return new Response(JSON.stringify(problem), {
-      status: problem.status,
-      headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId },
+  const answer = getRequestListener(app.fetch, {
+    // Here comes what is well-formed and yet no address, as the Host `0x7f.1`; anything else is a defect.
+    errorHandler: (error: unknown): Response => {
+      const requestId = randomUUID()
+      const isAddress = !(error instanceof RequestError)
+      if (isAddress) parts.log.error({ requestId, err: error }, 'request failed outside the app')
+      const problem = isAddress
+        ? apiError('failed', 'the request failed inside the API')
+        : apiError('malformed', `this is no valid request: ${error.message}`)
+      const { status, headers, body } = bareProblem(problem, requestId)
+      return new Response(body, { status, headers })
+    },
+  })
+  const server = createServer(options, (request, response) => {
+    keepAlive(response, closing.signal.aborted ? undefined : idleS)
+    const error = malformation(request)
+    if (error) refuse(response, error)
+    else void answer(request, response)
+  })
+  server.keepAliveTimeout = (idleS + graceS) * 1000
+  // The size of the headers is limited; a count would drop those beyond it in silence.
+  server.maxHeadersCount = 0
+  const inFlight = watchRequests(server)
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => refuseBroken(error, socket, inFlight(socket)))
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    const message = `Expect: ${JSON.stringify(String(request.headers.expect).slice(0, 100))} cannot be met`
+    refuse(response, apiError('expectation_failed', message, { field: 'Expect' }))
+  })
+  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
+    writeProblem(socket, apiError('method_not_allowed', 'CONNECT is not possible: this is no proxy'), {
+      Allow: 'GET, HEAD, POST, PUT, DELETE',
     })
-  }
-  const answer = getRequestListener(app.fetch, { errorHandler })
-  const server = createServer((request, response) => void answer(request, response))
-  server.on('clientError', refuse)
+  })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const isTaken = error.code === 'EADDRINUSE'
@@ -114,28 +147,61 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing) }
 }
 
-/** Answers a request that Node's parser refuses: broken HTTP, headers too large, a request that never ends. */
-function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+/** Lets the connection stay open, and says how long it may be idle: a client that knows does not use it just then. */
+function keepAlive(response: ServerResponse, idleS: number | undefined): void {
+  if (!response.shouldKeepAlive) return
+  response.setHeader('Connection', idleS === undefined ? 'close' : 'keep-alive')
+  if (idleS !== undefined) response.setHeader('Keep-Alive', `timeout=${idleS}`)
+}
+
+interface Exchange {
+  request: IncomingMessage
+  response: ServerResponse
+}
+
+/** The requests of each connection whose responses have not ended. */
+function watchRequests(server: Server): (socket: Socket) => readonly Exchange[] {
+  const open = new WeakMap<Socket, Exchange[]>()
+  const watch = (request: IncomingMessage, response: ServerResponse): void => {
+    const { socket } = request
+    const exchange = { request, response }
+    open.set(socket, [...(open.get(socket) ?? []), exchange])
+    response.once('close', () => open.set(socket, open.get(socket)?.filter((each) => each !== exchange) ?? []))
+  }
+  server.prependListener('request', watch)
+  return (socket) => open.get(socket) ?? []
+}
+
+/** Answers a request that the app never gets. */
+function refuse(response: ServerResponse, error: DarkroomError): void {
+  const { status, headers, body } = bareProblem(error, randomUUID())
+  response.writeHead(status, headers).end(body)
+}
+
+const brokenAs: Record<string, 'headers_too_large' | 'timed_out'> = {
+  HPE_HEADER_OVERFLOW: 'headers_too_large',
+  ERR_HTTP_REQUEST_TIMEOUT: 'timed_out',
+}
+
+/**
+ * Answers what Node's parser refuses: broken HTTP, headers too large, a request that never ends. An earlier request of
+ * the connection that still waits for its answer would take this one for its own, so then the connection just ends.
+ */
+function refuseBroken(error: NodeJS.ErrnoException, socket: Socket, earlier: readonly Exchange[]): void {
+  const isItsOwn = earlier.every(({ request, response }) => !request.complete && !response.headersSent)
+  if (error.code === 'ECONNRESET' || !socket.writable || !isItsOwn) {
     socket.destroy()
     return
   }
-  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
-  const requestId = randomUUID()
-  const title = STATUS_CODES[status]
-  const body = JSON.stringify({
-    ...describe(apiError('malformed', `this is no valid HTTP: ${error.message}`), requestId),
-    status,
-    title,
-  })
-  const head = [
-    `HTTP/1.1 ${status} ${title}`,
-    'Content-Type: application/problem+json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    `X-Request-Id: ${requestId}`,
-    'Connection: close',
-  ]
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+  const reason = brokenAs[error.code ?? ''] ?? 'malformed'
+  writeProblem(socket, apiError(reason, `this is no valid HTTP request: ${error.message}`))
+}
+
+/** Writes a whole response to a connection that has no other, and ends it. */
+function writeProblem(socket: Socket, error: DarkroomError, more: Record<string, string> = {}): void {
+  const { status, headers, body } = bareProblem(error, randomUUID())
+  const lines = Object.entries({ ...headers, ...more, Connection: 'close' }).map(([name, value]) => `${name}: ${value}`)
+  socket.end([`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, '', body].join('\r\n'))
 }
 
 /** Ends streams and waits by the signal, then idle connections, then after the grace the remaining ones. */

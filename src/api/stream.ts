@@ -20,6 +20,10 @@ export const Position = z
   .transform(Number)
   .meta({ type: 'integer', minimum: 0 })
 
+/** Whether `Accept` (RFC 9110, 12.5.1) names the type of event streams, and not with a weight of 0. */
+export const asksForStream = (accept: string | undefined): boolean =>
+  /(?:^|,)\s*text\/event-stream\s*(?:;(?!\s*q=0(?:\.0{0,3})?\s*(?:[;,]|$))[^;,]*)*(?:,|$)/i.test(accept ?? '')
+
 export interface StreamedEvent {
   /** Left out where the event is not sent again to a listener that comes back. */
   id?: number

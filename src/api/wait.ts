@@ -8,11 +8,16 @@ import { tolerant } from './stream.ts'
 
 const maxWaitS = 60
 
+/** A bare word, or the string of a structured field (RFC 9651, 3.3.3): what stands between its quotes. */
 export const IdempotencyKey = z
   .string()
-  .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters')
+  .regex(
+    /^(?:(?!")[\x21-\x7e]{1,255}|"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}")$/,
+    'must be 1 to 255 visible ASCII characters, or a string of them in quotes',
+  )
+  .transform((text) => (text.startsWith('"') ? text.slice(1, -1).replaceAll(/\\(.)/g, '$1') : text))
   .optional()
-  .meta({ description: 'a repeat of the same request with the same key is answered with the same session' })
+  .meta({ type: 'string', description: 'a repeat of the same request with the same key is answered with the same session' })
 
 export const Prefer = z
   .string()
@@ -35,14 +40,20 @@ export async function afterWait(
   return { session: await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing), hasWaited: true }
 }
 
+const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+const word = `(?:${token}|"(?:[^"\\\\]|\\\\.)*")`
+/** Nothing, `name` or `name=word`, each with parameters behind semicolons, which no preference here has. */
+const preference = new RegExp(`\\s*(?:(${token})\\s*(?:=\\s*(${word})\\s*)?(?:;[^,"]*(?:"(?:[^"\\\\]|\\\\.)*"[^,"]*)*)?)?(?:,|$)`, 'gy')
+
 /**
- * Seconds to wait, at most 60; undefined without a wait in the header. An unreadable preference is ignored, as the RFC
- * says.
+ * Seconds to wait, at most 60; undefined without a wait in the header. The first `wait` counts, and an unreadable
+ * header is ignored, as RFC 7240 says.
  */
-function preferredWaitS(header: string | undefined): number | undefined {
-  for (const preference of header?.split(',') ?? []) {
-    const seconds = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?$/i.exec(preference)?.[1]
-    if (seconds !== undefined) return Math.min(Number(seconds), maxWaitS)
+export function preferredWaitS(header: string | undefined): number | undefined {
+  for (const [, name, value = ''] of (header ?? '').matchAll(preference)) {
+    if (name?.toLowerCase() !== 'wait') continue
+    const seconds = /^"?(\d+)"?$/.exec(value)?.[1]
+    return seconds === undefined ? undefined : Math.min(Number(seconds), maxWaitS)
   }
   return undefined
 }

@@ -5,6 +5,7 @@ import type * as Memory from '../api/memory/views.ts'
 import type * as Models from '../api/models/views.ts'
 import type * as Sessions from '../api/sessions/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
+import type { WorkflowView } from '../api/workflows/views.ts'
 import type { Operations, StepName } from '../domains/index.ts'
 import type { ImageRef } from '../domains/values.ts'
 import type { Status } from '../engine/session.ts'
@@ -34,6 +35,7 @@ export interface SessionEvent {
 export type Frame = SessionEvent | { kind: 'progress'; progress: Progress }
 
 export type Worker = z.infer<typeof WorkerView>
+export type Workflow = z.infer<typeof WorkflowView>
 export type Device = z.infer<typeof Devices.DeviceView>
 export type DeviceStatus = z.infer<typeof Devices.StatusView>
 export type DeviceEvent = z.infer<typeof Devices.EventView>

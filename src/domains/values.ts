@@ -50,6 +50,14 @@ export type Exactness = z.infer<typeof Exactness>
 export const samplers = ['Euler', 'Euler a', 'DPM++ 2M', 'DPM++ 2M Karras', 'DDIM', 'UniPC', 'Heun', 'LCM'] as const
 export const Sampler = z.enum(samplers)
 
+/**
+ * Where the noise of an image begins: any whole number that JSON and JavaScript hold exactly. PyTorch's generator on
+ * the CPU, which draws it on every device, starts from the low 32 bits: seeds that differ by a multiple of 2^32 draw
+ * one picture, as in diffusers and ComfyUI (`init_with_uint32` in ATen/core/MT19937RNGEngine.h).
+ */
+export const maxSeed = Number.MAX_SAFE_INTEGER
+export const Seed = z.int().min(0).max(maxSeed, `must be at most 2^53 - 1, which is ${maxSeed}`)
+
 /** Pixels of an image's side. */
 const Side = z.int().min(8).multipleOf(8)
 
@@ -62,7 +70,7 @@ export const ImageRequest = z.strictObject({
   height: Side,
   steps: z.int().min(1),
   guidance: z.number(),
-  seed: Count,
+  seed: Seed,
   sampler: Sampler,
 })
 export type ImageRequest = z.infer<typeof ImageRequest>
@@ -73,7 +81,7 @@ export const ImageRef = z.strictObject({
   mediaType: z.literal('image/png'),
   width: z.int(),
   height: z.int(),
-  seed: z.int(),
+  seed: Seed,
   bytes: z.int(),
 })
 export type ImageRef = z.infer<typeof ImageRef>

@@ -70,6 +70,8 @@ export interface Harness {
   artifacts: FileArtifactStore
   keys: KeyStore
   config: Config
+  /** For an API with limits of its own. */
+  parts: Parameters<typeof listen>[0]
   /** A client with a new key of these scopes. */
   withKey(...scopes: Scope[]): Promise<ApiClient & { keyId: string; key: string }>
   /** Another API on the same Redis, as after a restart or beside the first. */
@@ -138,6 +140,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
     artifacts,
     keys,
     config,
+    parts: { engine, artifacts, keys, config, log },
     withKey: async (...scopes) => {
       const { key, record } = await keys.add('test', scopes)
       return Object.assign(new ApiClient(api.url, { key }), { keyId: record.id, key })

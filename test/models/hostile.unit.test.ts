@@ -165,7 +165,8 @@ safetensorsCases[safetensorsCases.findIndex(([name]) => name === 'no UTF-8')] = 
 ]
 
 const { u32, u64 } = ggufBytes
-const list = (type: number, count: number | bigint, items: Buffer[] = []): Buffer => Buffer.concat([u32(9), u32(type), u64(count), ...items])
+const list = (type: number, count: number | bigint, items: Buffer[] = []): Buffer =>
+  Buffer.concat([u32(9), u32(type), u64(count), ...items])
 const row = (name: string, dimensions: (number | bigint)[], type: number, offset: number | bigint): Buffer =>
   Buffer.concat([text(name), u32(dimensions.length), ...dimensions.map(u64), u32(type), u64(offset)])
 const rows = (...all: Buffer[]): Image => {
@@ -375,7 +376,11 @@ describe('what looks hostile and is sound', () => {
   })
 
   it('a vocabulary of 150,000 words in the header of a GGUF', async () => {
-    const tokens = list(8, 150_000, Array.from({ length: 150_000 }, (_, i) => text(`token${i}`)))
+    const tokens = list(
+      8,
+      150_000,
+      Array.from({ length: 150_000 }, (_, i) => text(`token${i}`)),
+    )
     const verdict = await look(
       write(gguf({ metadata: { 'tokenizer.ggml.tokens': tokens, 'general.name': 'x' }, tensors: { 'a.b': ['F32', [8]] } }), '.gguf'),
     )

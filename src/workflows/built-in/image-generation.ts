@@ -2,7 +2,7 @@ import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
 import type { PictureLimits } from '../../domains/device/status.ts'
 import type { inference } from '../../domains/inference/index.ts'
-import { ImageRef, ImageRequest, ModelName, samplers, type ModelPin } from '../../domains/values.ts'
+import { ImageRef, ImageRequest, maxSeed, ModelName, samplers, Seed, type ModelPin } from '../../domains/values.ts'
 import { fieldProblems, invalidFields, type WireError } from '../../errors.ts'
 import { defineWorkflow } from '../define.ts'
 import { steps } from '../step.ts'
@@ -33,12 +33,9 @@ const Input = z
     height: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
     steps: z.int().min(1).max(200).optional().describe('denoise steps'),
     guidance: z.number().min(0).max(50).optional().describe('classifier-free guidance scale; 1 turns it off'),
-    seed: z
-      .int()
-      .min(0)
-      .max(2 ** 32 - 1)
-      .optional()
-      .describe('seed of the first image; image i has seed + i; drawn when left out'),
+    seed: Seed.optional().describe(
+      'seed of the first image; image i has seed + i; drawn when left out. PyTorch starts from its low 32 bits',
+    ),
     sampler: z.enum(samplers).optional().describe('sampler'),
     count: z.int().min(1).max(64).default(1).describe('how many images'),
     pin: z.enum(['class', 'strict']).default('class').describe('strict: never begin again on another hardware class'),
@@ -46,6 +43,10 @@ const Input = z
   .refine(({ width = 64, height = 64 }) => width * height <= maxPixels, {
     path: ['width'],
     message: `width · height must be at most ${maxPixels} pixels`,
+  })
+  .refine(({ seed = 0, count }) => seed <= maxSeed - (count - 1), {
+    path: ['seed'],
+    message: `the last image would have a seed beyond 2^53 - 1, which is ${maxSeed}`,
   })
 
 /**
@@ -103,7 +104,7 @@ const current = (context: Context): number => context.todo[0] ?? 0
 /** What the pixels of image number `image` depend on. */
 function requestOf(context: Context, image: number): ImageRequest {
   const { prompt, negativePrompt, width, height, steps, guidance, seed, sampler } = context.input
-  return { model: pinOf(context), prompt, negativePrompt, width, height, steps, guidance, seed: (seed + image) % 2 ** 32, sampler }
+  return { model: pinOf(context), prompt, negativePrompt, width, height, steps, guidance, seed: seed + image, sampler }
 }
 
 /** Saves are spawned as `save.<image>`. */
