@@ -3,6 +3,7 @@
  * Every process that has the folders has a keeper; the one that holds the lease works, the others stand by.
  */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Bell } from '../bell.ts'
 import type { Logger } from '../log.ts'
 import { deferred } from '../promises.ts'
@@ -20,6 +21,8 @@ const settleMs = 200
 /** How often it looks for hashes that are asked for, ms. */
 const turnMs = 300
 const publishMs = 10_000
+/** How long a model that changed while it was hashed is left alone, ms. */
+const changingMs = 2000
 /**
  * Models that draw are hashed unasked as long as they are no more bytes than this in all: it takes less than the start
  * of a worker, and spares their first session a step.
@@ -125,7 +128,7 @@ export class Keeper {
   async #turn(): Promise<void> {
     const scanner = (this.#scanner ??= await this.#open())
     if (!scanner) return
-    if (this.#wantsLook || performance.now() - this.#lookedAt > rescanMs) {
+    if (this.#wantsLook || performance.now() - this.#lookedAt > rescanMs || (await scanner.hasNewRoot())) {
       this.#wantsLook = false
       this.#watch.take()
       await this.#note(scanner, await scanner.scan())
@@ -134,7 +137,7 @@ export class Keeper {
       await this.#publish(scanner)
       this.#firstLook.resolve()
     } else if (this.#watch.hasChanges) {
-      await new Promise((resolve) => setTimeout(resolve, settleMs))
+      await delay(settleMs)
       await this.#note(scanner, await scanner.scanAgain(this.#watch.take()))
     }
     if (performance.now() - this.#publishedAt > publishMs) await this.#publish(scanner)
@@ -270,6 +273,8 @@ export class Keeper {
     const failure = outcomes.find((outcome) => outcome.status === 'rejected')?.reason as Error | undefined
     if (failure instanceof Changed || this.#isStopped) {
       this.lookAgain()
+      // One that is being written is not read again and again.
+      await delay(changingMs, undefined, { ref: false })
       return
     }
     const hashes = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))

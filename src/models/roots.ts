@@ -42,10 +42,13 @@ export const shelfId = (folders: readonly string[]): string =>
 
 /**
  * The folders to search, in their order. An `extra_model_paths.yaml` is one of the configured paths itself, or lies in
- * a configured folder. A configured folder that does not exist is passed over.
+ * a configured folder. A configured folder that does not exist is passed over; `absent` names what is not there.
  */
-export async function resolveRoots(folders: readonly string[]): Promise<{ roots: Root[]; problems: RootProblem[] }> {
+export async function resolveRoots(
+  folders: readonly string[],
+): Promise<{ roots: Root[]; problems: RootProblem[]; absent: string[] }> {
   const roots: Root[] = []
+  const absent: string[] = []
   const problems: RootProblem[] = []
   const add = async (path: string, kind: Kind | undefined, isOptional: boolean): Promise<void> => {
     const look = looker()
@@ -54,6 +57,7 @@ export async function resolveRoots(folders: readonly string[]): Promise<{ roots:
       if (!roots.some((root) => root.real === real && root.kind === kind)) roots.push({ path, real, ...(kind && { kind }) })
     } catch (error) {
       const isAbsent = (error as NodeJS.ErrnoException).code === 'ENOENT'
+      if (isAbsent) absent.push(path)
       if (!(isAbsent && isOptional)) problems.push({ path, problem: isAbsent ? 'there is no such folder' : (error as Error).message })
     }
   }
@@ -73,5 +77,5 @@ export async function resolveRoots(folders: readonly string[]): Promise<{ roots:
     await add(folder, undefined, true)
     await addExtra(join(folder, extraPathsFile), look)
   }
-  return { roots, problems }
+  return { roots, problems, absent }
 }

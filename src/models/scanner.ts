@@ -27,6 +27,7 @@ export class Scanner {
   readonly #tree: Tree
   #roots: readonly Root[] = []
   #problems: readonly RootProblem[] = []
+  #absent: readonly string[] = []
 
   /** `known`: what an earlier look has found; it is not looked at again unless it has changed. */
   constructor(folders: readonly string[], known: ReadonlyMap<string, Entry> = new Map(), lookMs?: number) {
@@ -44,6 +45,18 @@ export class Scanner {
     return this.#roots
   }
 
+  /** Whether a folder has come that was not there at the last look at everything. */
+  async hasNewRoot(): Promise<boolean> {
+    for (const path of this.#absent) {
+      const isThere = await looker(judgeMs)(path, () => realpath(path)).then(
+        () => true,
+        () => false,
+      )
+      if (isThere) return true
+    }
+    return false
+  }
+
   /** Folders whose changes concern this one, with the folder to look at again then. */
   get watched(): Iterable<{ path: string; folder: string }> {
     return this.#tree.watched()
@@ -51,8 +64,9 @@ export class Scanner {
 
   /** Looks at everything. */
   async scan(): Promise<Changes> {
-    const { roots, problems } = await resolveRoots(this.#folders)
+    const { roots, problems, absent } = await resolveRoots(this.#folders)
     this.#roots = roots
+    this.#absent = absent
     this.#problems = problems
     await this.#tree.walk(roots)
     return this.#compare()
@@ -74,7 +88,12 @@ export class Scanner {
       present.add(found.path)
       const known = this.entries.get(found.path)
       if (known?.state !== found.state) fresh.push(found)
-      else if (known.name !== found.name || known.root !== found.root || known.rank !== this.#rankOf(found) || known.folderKind !== found.folderKind)
+      else if (
+        known.name !== found.name ||
+        known.root !== found.root ||
+        known.rank !== this.#rankOf(found) ||
+        known.folderKind !== found.folderKind
+      )
         changed.push(this.#keep({ ...known, ...found, rank: this.#rankOf(found) }))
     }
     const removed = [...this.entries.keys()].filter((path) => !present.has(path))
@@ -82,7 +101,8 @@ export class Scanner {
     const look = looker(judgeMs)
     await eachOf(
       fresh,
-      async (found) => void changed.push(this.#keep(await entryOf(found, this.#rankOf(found), this.#follow, (act) => look(found.path, act)))),
+      async (found) =>
+        void changed.push(this.#keep(await entryOf(found, this.#rankOf(found), this.#follow, (act) => look(found.path, act)))),
       width,
     )
     return { changed, removed }

@@ -6,6 +6,7 @@
  */
 import { watch, type FSWatcher } from 'node:fs'
 import { statfs } from 'node:fs/promises'
+import { basename } from 'node:path'
 
 /** Magic numbers of file systems that are reached over a network or through another process (statfs(2)). */
 const remote = new Set([0x6969, 0x517b, 0xfe534d42, 0xff534d42, 0x65735546, 0x01021997, 0x00c36400, 0x5346414f, 0x0bd00bd0, 0x73757245])
@@ -47,25 +48,31 @@ export class FolderWatch {
     for (const path of this.#folderOf.keys()) {
       if (this.#watchers.has(path)) continue
       const watcher = await this.#start(path)
-      this.#watchers.set(path, watcher)
+      if (watcher !== undefined) this.#watchers.set(path, watcher)
       // What came between the look at it and the start of its watch.
       if (watcher) this.#note(path)
     }
   }
 
-  async #start(path: string): Promise<FSWatcher | null> {
+  /** null where nothing is to be watched; undefined when it failed, and is tried again. */
+  async #start(path: string): Promise<FSWatcher | null | undefined> {
     try {
       if (remote.has((await statfs(path)).type)) return null
-      const watcher = watch(path, { persistent: false }, () => this.#note(path))
-      watcher.on('error', () => {
+      const end = (): void => {
         watcher.close()
         this.#watchers.delete(path)
         this.#note(path)
+      }
+      const watcher = watch(path, { persistent: false }, (what, name) => {
+        // So Linux tells that the folder itself is gone: one that takes its place is another.
+        if (what === 'rename' && name === basename(path)) end()
+        else this.#note(path)
       })
+      watcher.on('error', end)
       return watcher
     } catch (error) {
-      this.#failed(error as Error)
-      return null
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#failed(error as Error)
+      return undefined
     }
   }
 

@@ -106,7 +106,8 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       workerId: owner,
       device: config.device,
       threads: config.threads,
-      roots: { models: roots.map(({ real }) => real), attempts },
+      // Those that are not there yet too: they may come while the worker runs.
+      roots: { models: [...new Set([...config.models, ...roots.map(({ real }) => real)])], attempts },
       checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
     },
     log,

@@ -85,6 +85,25 @@ describe('while the farm runs', () => {
     expect(await farm.pictures(await farm.submit({ model: 'new/late' }))).toHaveLength(1)
   })
 
+  it('one in a folder that was not there draws too, and is seen to change in place', async () => {
+    await writeModel(join(folder('a'), 'fresh'), 'first', 'one')
+    await hasIt('fresh/first', 'a')
+    const another = (before: string): Promise<string> =>
+      eventually(`its hash is not ${before}`, async () => {
+        const { bodyHash = null } = (await model('fresh/first')) ?? {}
+        return bodyHash !== null && bodyHash !== before ? bodyHash : undefined
+      })
+    const one = await another('')
+    await rm(join(folder('a'), 'fresh'), { recursive: true })
+    await writeModel(join(folder('a'), 'fresh'), 'first', 'two')
+    const two = await another(one)
+    const at = performance.now()
+    await writeFile(join(folder('a'), 'fresh/first/scheduler/scheduler_config.json'), '{"body":"three"}')
+    await another(two)
+    expect(performance.now() - at).toBeLessThan(10_000)
+    expect(await farm.pictures(await farm.submit({ model: 'fresh/first' }))).toHaveLength(1)
+  })
+
   it('one that is removed is waited for, and the session goes on when it is back', async () => {
     await writeModel(folder('a'), 'going', 'going')
     await hasIt('going', 'a')

@@ -1,4 +1,4 @@
-/** What people's model folders look like: layouts that are sound, broken, foreign or hostile, each in its own folder. */
+/** What people's model folders look like: sound, broken, foreign or hostile layouts, each in its own folder. */
 import { execFileSync } from 'node:child_process'
 import { chmod, link, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
@@ -202,11 +202,9 @@ export const oddModels: readonly OddModel[] = [
       m: { status: [...faulty, 'unsupported'] },
     },
   ),
-  files(
-    'immense-settings',
-    under('m', pipeline({ 'manifest.json': { recommended: { width: 65536, height: 65536, steps: 100_000 } } })),
-    { m: { status: 'usable' } },
-  ),
+  files('immense-settings', under('m', pipeline({ 'manifest.json': { recommended: { width: 65536, height: 65536, steps: 100_000 } } })), {
+    m: { status: 'usable' },
+  }),
   files('faulty-manifest', under('m', pipeline({ 'manifest.json': `${bom}{"recommended": 3,}` })), { m: { status: 'usable' } }),
   files(
     'foreign-recommendations',
