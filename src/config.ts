@@ -1,5 +1,5 @@
-import { availableParallelism } from 'node:os'
-import { join, resolve } from 'node:path'
+import { availableParallelism, homedir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { dataFolder, homeFolder, root } from '../host/home.mjs'
 import { bytesIn } from './disk.ts'
@@ -13,7 +13,8 @@ const positive = (high: number) => z.coerce.number().positive().max(high)
 const size = z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
 const folders = z.string().transform((text) =>
   text
-    .split(':')
+    .split(delimiter)
+    .map((folder) => folder.trim().replace(/^~(?=$|[/\\])/, homedir()))
     .filter(Boolean)
     .map((folder) => resolve(folder)),
 )
@@ -46,7 +47,9 @@ const Environment = z.object({
     .describe('data folder: Redis files, artifacts, logs; one `darkroom up` each'),
   DARKROOM_MODELS: folders
     .optional()
-    .describe('model folders, separated by `:`; default: models/ of the repository and of the data folder'),
+    .describe(
+      'model folders, separated by `:` (`;` on Windows); a path may be an `extra_model_paths.yaml`; default: models/ of the repository and of the data folder',
+    ),
   DARKROOM_HOST: z.string().default('127.0.0.1').describe('address the API binds; anything but loopback needs an API key'),
   DARKROOM_PORT: whole(0, 65_535).default(4780).describe('port of the API; 0 takes a free one'),
   DARKROOM_ALLOWED_HOSTS: names.default([]).describe('further Host names the browser guard accepts, separated by commas'),

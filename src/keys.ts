@@ -1,6 +1,7 @@
 /**
  * Every Redis key, channel and queue name. Keys that one script touches share a hash tag: `{s<n>}` for a shard's
- * sessions, `{device:<id>}` for a device's lease, and one tag for each BullMQ queue. No script crosses tags.
+ * sessions, `{device:<id>}` for a device's lease, `{host:<id>}` for a host's models, and one tag for each BullMQ queue.
+ * No script crosses tags.
  */
 import { createHash, randomBytes } from 'node:crypto'
 
@@ -101,7 +102,18 @@ export const keys = {
   serving: () => 'darkroom:{workers}:serving',
   /** Sessions whose attempts a worker lost in a row. */
   losses: (workerId: string) => `darkroom:{workers}:losses:${workerId}`,
-  models: () => 'darkroom:{models}:catalogue',
+  /** What the keeper of each shelf says of it, by the shelf's id. */
+  shelves: () => 'darkroom:{models}:shelves',
+  /** Entries of a shelf by path; `changes` is the version at which each path last changed. */
+  shelfModels: (id: string) => `darkroom:{host:${id}}:models`,
+  shelfChanges: (id: string) => `darkroom:{host:${id}}:changes`,
+  /** Hashes of files by path, with the state they were in. */
+  shelfHashes: (id: string) => `darkroom:{host:${id}}:hashes`,
+  /** Paths of models whose hashes are asked for; and how far they are. */
+  shelfWanted: (id: string) => `darkroom:{host:${id}}:wanted`,
+  shelfHashing: (id: string) => `darkroom:{host:${id}}:hashing`,
+  /** Held by the process that keeps the shelf. */
+  shelfKeeper: (id: string) => `darkroom:{host:${id}}:keeper`,
   /** The turn to collect artifacts. */
   collector: () => 'darkroom:{store}:collector',
   /** Turns that it has had. */
@@ -134,7 +146,11 @@ export const keys = {
 
 export const queues = {
   host: 'host',
+  /** Host steps that need a model which not every worker has: for those with this shelf. */
+  hostShelf: (shelf: string) => `host.${shelf}`,
   gpuClass: (exactnessKey: string) => `gpu.${exactnessKey}`,
+  /** Likewise of a class. */
+  gpuShelf: (exactnessKey: string, shelf: string) => `gpu.${exactnessKey}.${shelf}`,
   gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
   /** Commands to the worker that owns the device. */
   control: (deviceId: string) => `control.${deviceId}`,

@@ -17,6 +17,7 @@ import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
 import { guard } from './guard.ts'
 import { healthRoutes } from './health/routes.ts'
 import { memoryRoutes } from './memory/routes.ts'
+import { modelRoutes } from './models/routes.ts'
 import { answerProblem } from './problem.ts'
 import { singleParameters } from './route.ts'
 import { eventRoutes } from './sessions/events.ts'
@@ -112,6 +113,7 @@ export function createApp(parts: ApiParts): App {
     deviceEventRoutes,
     deviceRoutes,
     memoryRoutes,
+    modelRoutes,
     commandRoutes,
     healthRoutes,
   ]

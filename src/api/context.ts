@@ -26,6 +26,7 @@ export type EnginePort = Pick<
   | 'workflows'
   | 'workers'
   | 'devices'
+  | 'models'
   | 'submittedBy'
   | 'confirm'
   | 'queues'

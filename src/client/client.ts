@@ -24,6 +24,9 @@ import type {
   MemoryLeaks,
   MemoryPool,
   MemoryRecommendation,
+  Model,
+  ModelFilter,
+  ModelPage,
   Progress,
   Receipt,
   ResidentModels,
@@ -206,6 +209,22 @@ export class DarkroomClient {
 
   async memoryLeaks(filter: { device?: string } = {}): Promise<MemoryLeaks[]> {
     return (await this.#json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
+  }
+
+  // ---- models ----
+
+  /** A page of what lies in the model folders of all hosts, usable or not. */
+  models(filter: ModelFilter = {}): Promise<ModelPage> {
+    return this.#json('GET', `/v1/models${queryOf({ ...filter })}`)
+  }
+
+  model(id: string): Promise<Model> {
+    return this.#json('GET', `/v1/models/${encodeURIComponent(id)}`)
+  }
+
+  /** Has every host look at its folders again; returns the ids of their shelves. */
+  rescanModels(): Promise<{ shelves: string[] }> {
+    return this.#json('POST', '/v1/models/rescan')
   }
 
   // ---- commands ----

@@ -2,6 +2,7 @@
 import { Queue, type Job } from 'bullmq'
 import { claimDeserted, forgetQueue } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
+import type { Catalogue } from '../models/catalogue.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
 import type { Redis } from '../redis.ts'
 import { placementOf, type Placement, type Waiting } from './placement.ts'
@@ -29,6 +30,7 @@ export interface DispatcherParts {
   reads: Pick<Reads, 'turn'>
   /** Workers that live, as they published themselves. */
   workers: () => Promise<WorkerRecord[]>
+  models: Catalogue
   times: Pick<Times, 'leaseMs'>
   at: AtPoint | undefined
 }
@@ -42,7 +44,14 @@ export class Dispatcher {
   }
 
   async place(step: Waiting): Promise<Placement> {
-    return placementOf(step, await this.#parts.workers())
+    const { models, workers } = this.#parts
+    const ready = await workers()
+    if (step.models.length > 0) await models.read()
+    // Who has that name and not its hash finds it out, for this step or for the next one.
+    for (const model of step.models) {
+      if (model.bodyHash !== null && ready.some(({ shelf }) => models.holds(shelf, model) === 'unhashed')) await models.want(model)
+    }
+    return placementOf(step, ready, models)
   }
 
   /** Ensures that a job for this step lies in that queue. Changes nothing when another process was faster. */
@@ -115,7 +124,13 @@ export class Dispatcher {
     const records = await this.#parts.workers()
     const names = new Set([
       queues.host,
-      ...records.flatMap(({ exactnessKey, device: { id } }) => [queues.gpuClass(exactnessKey), queues.gpuDevice(id), queues.control(id)]),
+      ...records.flatMap(({ exactnessKey, shelf, device: { id } }) => [
+        queues.hostShelf(shelf),
+        queues.gpuClass(exactnessKey),
+        queues.gpuShelf(exactnessKey, shelf),
+        queues.gpuDevice(id),
+        queues.control(id),
+      ]),
     ])
     return [...names].map((name) => this.queue(name))
   }

@@ -18,8 +18,7 @@ import {
 } from '../errors.ts'
 import { counted, limitReached, mostOf } from '../limits.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
-import { modelError } from '../models/errors.ts'
-import { discoverModels, type Model } from '../models/scan.ts'
+import type { Catalogue as Models } from '../models/catalogue.ts'
 import { isCommand, workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
 import type { CommitsParts } from './commit.ts'
 import { failure, outcomeOf, type Outcome } from './outcome.ts'
@@ -85,20 +84,19 @@ export interface SubmissionsParts {
   reads: Reads
   registry: Registry
   devices: Devices
+  models: Models
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'shards' | 'models' | 'limits' | 'data' | 'minFreeDisk'>
+  config: Pick<Config, 'shards' | 'limits' | 'data' | 'minFreeDisk'>
   afterCommit: CommitsParts['afterCommit']
 }
 
 export class Submissions {
   readonly #parts: SubmissionsParts
-  readonly #models: () => Promise<Model[]>
   readonly #memory: () => Promise<{ left: number; promised: number }>
   readonly #room: () => Promise<void>
 
   constructor(parts: SubmissionsParts) {
     this.#parts = parts
-    this.#models = recent(10_000, () => discoverModels(parts.config.models))
     this.#memory = recent(1000, async () => ({ left: await parts.reads.memoryLeft(), promised: 0 }))
     const { data, minFreeDisk } = parts.config
     this.#room = recent(250, async () => {
@@ -109,8 +107,9 @@ export class Submissions {
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
-   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`,
-   * `session.idempotency_mismatch`, `limit.sessions`, `limit.commands`, `redis.full`, `disk.full`, `redis.unavailable`
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
+   * `device.unknown`, `session.idempotency_mismatch`, `limit.sessions`, `limit.commands`, `redis.full`, `disk.full`,
+   * `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -348,19 +347,19 @@ export class Submissions {
   ): Promise<Record<string, unknown>> {
     const parsed = workflow.input.safeParse(input)
     if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
-    const { devices, workers } = this.#parts
+    const { devices, models, workers } = this.#parts
     const catalogue: Catalogue = {
-      model: (name) => this.#model(name),
+      model: (name) => models.model(name),
       draw: (below) => randomInt(below),
       device: async (name, field) => {
         const { device, id, epoch } = await devices.commanded(name, keyId, field)
         return { device: device.id, worker: id, epoch }
       },
-      limits: async (bodyHash) => {
+      limits: async (model) => {
         const device = await chosen
         return smallestLimits(
           (await workers()).filter(
-            (each) => isHere(each) && each.models.includes(bodyHash) && (device === null || each.device.id === device),
+            (each) => isHere(each) && models.holds(each.shelf, model) === 'yes' && (device === null || each.device.id === device),
           ),
         )
       },
@@ -371,17 +370,6 @@ export class Submissions {
       mayOperate,
     }
     return workflow.resolveInput(parsed.data, catalogue)
-  }
-
-  /** A model by name. @throws DarkroomError `model.unknown` */
-  async #model(name: string): Promise<Model> {
-    const models = await this.#models()
-    const found = models.find((model) => model.id === name)
-    if (!found) {
-      const known = models.map((model) => model.id).join(', ') || 'none'
-      throw modelError('unknown', `there is no model ${JSON.stringify(name)}; found: ${known}`, { field: 'input.model' })
-    }
-    return found
   }
 
   /**

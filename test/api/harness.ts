@@ -17,7 +17,7 @@ import { Engine } from '../../src/engine/engine.ts'
 import { defineWorkflow, workflows } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 import { ApiClient } from '../support/http.ts'
-import { writeModel } from '../support/model.ts'
+import { untilHashed, writeModel } from '../support/model.ts'
 import { defaultShards, startTestRedis } from '../support/redis.ts'
 
 /** A workflow of one step that no worker runs: tests take it and deliver its result themselves. */
@@ -114,6 +114,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
     operations: { ...operations, 'test.draw': draw },
   })
   const port = new AttemptPort(engine, [])
+  await untilHashed(engine)
   const artifacts = new FileArtifactStore(join(folder, 'artifacts'))
   await artifacts.id()
   const keys = new KeyStore(redis)

@@ -73,7 +73,7 @@ export const workerRecord = (more: Partial<WorkerRecord> = {}): WorkerRecord => 
   build: { torch: '2' },
   settings: { dtype: 'float32' },
   status: 'ready',
-  models: [],
+  shelf: '0123abcd0000',
   resident: [],
   running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
   lanes: { gpu: 1, host: 4 },

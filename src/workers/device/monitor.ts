@@ -39,7 +39,7 @@ export interface MonitorOptions {
   ready: Ready
   child: PythonChild
   /** Families of models that are here. */
-  families: string[]
+  families: () => string[]
   /** What the device draws. */
   limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
@@ -166,7 +166,17 @@ export class DeviceMonitor {
     if (sample.usage.lost) this.#options.fail(deviceError('lost', `the driver has lost ${target.device}, and what was held of it`))
     const state = this.#alerts.isDegraded ? 'degraded' : this.#options.isBusy() ? 'busy' : 'online'
     const { pressure } = this.#relief
-    this.#report = reportOf(sample, { target, own: this.#own, ready, families, limits, leaks, state, alerts: this.#alerts.list, pressure })
+    this.#report = reportOf(sample, {
+      target,
+      own: this.#own,
+      ready,
+      families: families(),
+      limits,
+      leaks,
+      state,
+      alerts: this.#alerts.list,
+      pressure,
+    })
     return this.#report
   }
 

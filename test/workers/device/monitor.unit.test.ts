@@ -23,7 +23,7 @@ describe('a device that its driver has lost', () => {
       target: { device: 'd', worker: 'w', epoch: '01234567-0000' },
       ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
       child: {} as PythonChild,
-      families: [],
+      families: () => [],
       limits: { cells: 1, cellSteps: 1 },
       sessions: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       keyLimits: readConfig({}).limits,
