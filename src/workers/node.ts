@@ -112,7 +112,7 @@ export class WorkerNode {
       families: [...new Set(models.map((model) => model.family))],
       limits: pictureLimits(config),
       sessions: port.owners,
-      limits: config.limits,
+      keyLimits: config.limits,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       publish: () => this.#publish(),

@@ -79,6 +79,7 @@ export const workerRecord = (more: Partial<WorkerRecord> = {}): WorkerRecord => 
   lanes: { gpu: 1, host: 4 },
   childPid: null,
   logLinesDropped: 0,
+  sparePid: null,
   report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),

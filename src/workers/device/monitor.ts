@@ -42,7 +42,7 @@ export interface MonitorOptions {
   families: string[]
   limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
-  limits: Limits
+  keyLimits: Limits
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean
@@ -99,7 +99,7 @@ export class DeviceMonitor {
       relief: this.#relief,
       promised: this.#promised,
       analytics: this.#analytics,
-      quota: new Quota(own.memory, options.limits),
+      quota: new Quota(own.memory, options.keyLimits),
       reserve: (bytes) => options.reserve(bytes),
       sample: async () => (await this.#sample()).sampledAt,
       publish: () => options.publish(),

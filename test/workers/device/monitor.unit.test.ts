@@ -26,7 +26,7 @@ describe('a device that its driver has lost', () => {
       families: [],
       limits: { cells: 1, cellSteps: 1 },
       sessions: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
-      limits: readConfig({}).limits,
+      keyLimits: readConfig({}).limits,
       log: createLog('silent', 'test'),
       isBusy: () => false,
       reserve: () => Promise.reject(new Error('nothing is reserved here')),
