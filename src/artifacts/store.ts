@@ -188,9 +188,13 @@ export class FileArtifactStore implements ArtifactStore {
     const probe = join(this.#parts, `${randomUUID()}.part`)
     await mkdir(this.#parts, { recursive: true, mode: 0o700 })
     await onDisk(this.#folder, writeFile(probe, '', { mode: 0o600 }))
-    const { mtimeMs } = await stat(probe).finally(() => rm(probe, { force: true }))
-    this.#first ??= { time: mtimeMs, at: performance.now() }
-    return Math.min(mtimeMs, this.#first.time + performance.now() - this.#first.at)
+    try {
+      const { mtimeMs } = await stat(probe)
+      this.#first ??= { time: mtimeMs, at: performance.now() }
+      return Math.min(mtimeMs, this.#first.time + performance.now() - this.#first.at)
+    } finally {
+      await rm(probe, { force: true })
+    }
   }
 
   async collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number> {

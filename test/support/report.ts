@@ -78,6 +78,7 @@ export const workerRecord = (more: Partial<WorkerRecord> = {}): WorkerRecord => 
   running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  sparePid: null,
   logLinesDropped: 0,
   sparePid: null,
   report: report(),

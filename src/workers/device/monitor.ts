@@ -40,8 +40,10 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: string[]
+  /** What the device draws. */
   limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
+  /** Of the API keys. */
   keyLimits: Limits
   log: Logger
   /** Whether a step runs on the device. */
