@@ -80,7 +80,6 @@ export const workerRecord = (more: Partial<WorkerRecord> = {}): WorkerRecord => 
   childPid: null,
   sparePid: null,
   logLinesDropped: 0,
-  sparePid: null,
   report: report(),
   startedAt: Date.now(),
   seenAt: Date.now(),
