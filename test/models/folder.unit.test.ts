@@ -39,7 +39,11 @@ const plain = {
 }
 
 /** A whole SD1.5. */
-function sd1(pipeline = 'StableDiffusionPipeline', network: Tensors = unet.diffusers.sd(768), config: object = { in_channels: 4, cross_attention_dim: 768 }): void {
+function sd1(
+  pipeline = 'StableDiffusionPipeline',
+  network: Tensors = unet.diffusers.sd(768),
+  config: object = { in_channels: 4, cross_attention_dim: 768 },
+): void {
   put('model_index.json', { _class_name: pipeline, _diffusers_version: '0.40.0', unet: ['diffusers', 'UNet2DConditionModel'], ...plain })
   put('scheduler/scheduler_config.json', { prediction_type: 'epsilon' })
   put('tokenizer/vocab.json', '{}')
@@ -56,7 +60,15 @@ describe('a pipeline of diffusers', () => {
   it('is its parts, with family, files and counts', async () => {
     sd1()
     const verdict = await verdictOf()
-    expect(verdict).toMatchObject({ format: 'diffusers', kind: 'checkpoint', family: 'sd1', variants: [], precision: 'fp16', lacks: [], dialect: 'diffusers' })
+    expect(verdict).toMatchObject({
+      format: 'diffusers',
+      kind: 'checkpoint',
+      family: 'sd1',
+      variants: [],
+      precision: 'fp16',
+      lacks: [],
+      dialect: 'diffusers',
+    })
     expect(verdict.components.map(({ name, kind, at: place, files }) => [name, kind, place, files])).toEqual([
       ['unet', 'diffusion-model', 'unet', { '': ['unet/diffusion_pytorch_model.safetensors'] }],
       ['text_encoder', 'text-encoder', 'text_encoder', { '': ['text_encoder/model.safetensors'] }],
@@ -68,7 +80,14 @@ describe('a pipeline of diffusers', () => {
 
   it('is Darkroom’s own tiny model', async () => {
     const verdict = await inspectFolder(join(root, 'models', 'darkroom-tiny'))
-    expect(verdict).toMatchObject({ kind: 'checkpoint', family: 'sd1', variants: ['v-prediction', 'zero-snr'], precision: 'fp16', lacks: [], figures: { contextSize: 96 } })
+    expect(verdict).toMatchObject({
+      kind: 'checkpoint',
+      family: 'sd1',
+      variants: ['v-prediction'],
+      precision: 'fp16',
+      lacks: [],
+      figures: { contextSize: 96 },
+    })
     expect(verdict.reason).toBeUndefined()
   })
 
@@ -77,7 +96,13 @@ describe('a pipeline of diffusers', () => {
     ['StableDiffusionPipeline', unet.diffusers.sd(1024), { cross_attention_dim: 1024 }, 'sd2', []],
     ['StableDiffusionXLPipeline', unet.diffusers.sdxl(), {}, 'sdxl', []],
     ['StableDiffusionXLImg2ImgPipeline', unet.diffusers.refiner(), {}, 'sdxl', ['refiner']],
-    ['StableDiffusionPipeline', of('F16', { 'conv_in.weight': [16, 9, 3, 3] }), { in_channels: 9, cross_attention_dim: 32 }, 'sd1', ['inpainting']],
+    [
+      'StableDiffusionPipeline',
+      of('F16', { 'conv_in.weight': [16, 9, 3, 3] }),
+      { in_channels: 9, cross_attention_dim: 32 },
+      'sd1',
+      ['inpainting'],
+    ],
   ])('%s, told by tensors, and by its class where they are of no known size', async (pipeline, network, config, family, variants) => {
     sd1(pipeline, network, config)
     expect(await verdictOf()).toMatchObject({ family, variants })
@@ -107,12 +132,17 @@ describe('a pipeline of diffusers', () => {
 
   it('says when its class and its tensors differ', async () => {
     sd1('StableDiffusionXLPipeline')
-    expect(await verdictOf()).toMatchObject({ family: 'sd1', notes: expect.arrayContaining([expect.stringMatching(/pipeline of sdxl.*those of sd1/)]) as string[] })
+    expect(await verdictOf()).toMatchObject({
+      family: 'sd1',
+      notes: expect.arrayContaining([expect.stringMatching(/pipeline of sdxl.*those of sd1/)]) as string[],
+    })
   })
 
   it('of no family that is known is listed with its name', async () => {
     sd1('AudioLDMPipeline', of('F16', { x: [2] }))
-    expect(await verdictOf()).toMatchObject({ reason: { code: 'not_understood', message: expect.stringMatching(/AudioLDMPipeline/) as string } })
+    expect(await verdictOf()).toMatchObject({
+      reason: { code: 'not_understood', message: expect.stringMatching(/AudioLDMPipeline/) as string },
+    })
   })
 
   it('whose code would have to be run is told so', async () => {
@@ -123,7 +153,10 @@ describe('a pipeline of diffusers', () => {
 })
 
 describe('variants and shards', () => {
-  const shards = (variant = ''): [string, string] => [`unet/diffusion_pytorch_model${variant}-00001-of-00002.safetensors`, `unet/diffusion_pytorch_model${variant}-00002-of-00002.safetensors`]
+  const shards = (variant = ''): [string, string] => [
+    `unet/diffusion_pytorch_model${variant}-00001-of-00002.safetensors`,
+    `unet/diffusion_pytorch_model${variant}-00002-of-00002.safetensors`,
+  ]
   const halves = (): [Tensors, Tensors] => {
     const all = Object.entries(unet.diffusers.sd(768))
     return [Object.fromEntries(all.slice(0, 3)), Object.fromEntries(all.slice(3))]
@@ -142,7 +175,10 @@ describe('variants and shards', () => {
   it('an fp16 variant beside the whole', async () => {
     sd1()
     weights('unet/diffusion_pytorch_model.fp16.safetensors', unet.diffusers.sd(768))
-    expect((await verdictOf()).components[0]?.files).toEqual({ '': ['unet/diffusion_pytorch_model.safetensors'], fp16: ['unet/diffusion_pytorch_model.fp16.safetensors'] })
+    expect((await verdictOf()).components[0]?.files).toEqual({
+      '': ['unet/diffusion_pytorch_model.safetensors'],
+      fp16: ['unet/diffusion_pytorch_model.fp16.safetensors'],
+    })
   })
 
   it('an fp16 variant alone', async () => {
@@ -173,7 +209,11 @@ describe('variants and shards', () => {
     sharded()
     rmSync(at(shards()[1]))
     if (!hasIndex) rmSync(at('unet', 'diffusion_pytorch_model.safetensors.index.json'))
-    expect((await verdictOf()).reason).toMatchObject({ code: 'weights_missing', field: shards()[1], message: expect.stringMatching(/1 of its 2 shards is missing: “diffusion_pytorch_model-00002-of-00002/) as string })
+    expect((await verdictOf()).reason).toMatchObject({
+      code: 'weights_missing',
+      field: shards()[1],
+      message: expect.stringMatching(/1 of its 2 shards is missing: “diffusion_pytorch_model-00002-of-00002/) as string,
+    })
   })
 
   it('99,999 shards are not all named', async () => {
@@ -193,7 +233,11 @@ describe('variants and shards', () => {
   ])('an index %s', async (_, index, message) => {
     sharded()
     put('unet/diffusion_pytorch_model.safetensors.index.json', index)
-    expect((await verdictOf()).reason).toMatchObject({ code: 'config', field: 'unet/diffusion_pytorch_model.safetensors.index.json', message: expect.stringMatching(message) as string })
+    expect((await verdictOf()).reason).toMatchObject({
+      code: 'config',
+      field: 'unet/diffusion_pytorch_model.safetensors.index.json',
+      message: expect.stringMatching(message) as string,
+    })
   })
 
   it('a shard that lacks a tensor of its index, and one too many', async () => {
@@ -219,28 +263,119 @@ describe('what is wrong with a folder', () => {
     ['a part is empty', () => (rmSync(at('vae'), { recursive: true }), mkdirSync(at('vae'))), 'weights_missing', 'vae/', /is empty/],
     ['a configuration is not there', () => rmSync(at('unet/config.json')), 'link', 'unet/config.json', /leads nowhere/],
     ['weights are not there', () => rmSync(at('unet/diffusion_pytorch_model.safetensors')), 'weights_missing', 'unet/', /has no weights/],
-    ['weights are pickles only', () => renameSync(at('unet/diffusion_pytorch_model.safetensors'), at('unet/diffusion_pytorch_model.bin')), 'pickle', 'unet/diffusion_pytorch_model.bin', /as pickles only/],
-    ['weights are cut off', () => truncateSync(at('unet/diffusion_pytorch_model.safetensors'), 5000), 'incomplete', 'unet/diffusion_pytorch_model.safetensors', /Incomplete/],
-    ['weights are a git-lfs pointer', () => put('unet/diffusion_pytorch_model.safetensors', 'version https://git-lfs.github.com/spec/v1\n'), 'lfs_pointer', 'unet/diffusion_pytorch_model.safetensors', /git-lfs/],
+    [
+      'weights are pickles only',
+      () => renameSync(at('unet/diffusion_pytorch_model.safetensors'), at('unet/diffusion_pytorch_model.bin')),
+      'pickle',
+      'unet/diffusion_pytorch_model.bin',
+      /as pickles only/,
+    ],
+    [
+      'weights are cut off',
+      () => truncateSync(at('unet/diffusion_pytorch_model.safetensors'), 5000),
+      'incomplete',
+      'unet/diffusion_pytorch_model.safetensors',
+      /Incomplete/,
+    ],
+    [
+      'weights are a git-lfs pointer',
+      () => put('unet/diffusion_pytorch_model.safetensors', 'version https://git-lfs.github.com/spec/v1\n'),
+      'lfs_pointer',
+      'unet/diffusion_pytorch_model.safetensors',
+      /git-lfs/,
+    ],
     ['a vocabulary is not there', () => rmSync(at('tokenizer/vocab.json')), 'weights_missing', 'tokenizer/', /has none of tokenizer\.json/],
     ['half a vocabulary', () => rmSync(at('tokenizer/merges.txt')), 'weights_missing', 'tokenizer/merges.txt', /without merges/],
-    ['an index with a comma too many', () => put('model_index.json', '{\n  "_class_name": "StableDiffusionPipeline",\n}'), 'config', 'model_index.json', /a comma too many, in line 3/],
-    ['an index with a byte-order mark', () => put('model_index.json', '\uFEFF{"_class_name": "X"}'), 'config', 'model_index.json', /byte-order mark/],
+    [
+      'an index with a comma too many',
+      () => put('model_index.json', '{\n  "_class_name": "StableDiffusionPipeline",\n}'),
+      'config',
+      'model_index.json',
+      /a comma too many, in line 3/,
+    ],
+    [
+      'an index with a byte-order mark',
+      () => put('model_index.json', '\uFEFF{"_class_name": "X"}'),
+      'config',
+      'model_index.json',
+      /byte-order mark/,
+    ],
     ['an index that ends too early', () => put('model_index.json', '{"_class_name": "X"'), 'config', 'model_index.json', /ends too early/],
     ['an empty index', () => put('model_index.json', ''), 'config', 'model_index.json', /is empty/],
     ['an index that is a list', () => put('model_index.json', '[]'), 'config', 'model_index.json', /no object/],
-    ['an index that is a git-lfs pointer', () => put('model_index.json', 'version https://git-lfs.github.com/spec/v1\n'), 'config', 'model_index.json', /git-lfs/],
+    [
+      'an index that is a git-lfs pointer',
+      () => put('model_index.json', 'version https://git-lfs.github.com/spec/v1\n'),
+      'config',
+      'model_index.json',
+      /git-lfs/,
+    ],
     ['an index of a wrong type', () => put('model_index.json', { _class_name: 7 }), 'config', 'model_index.json', /_class_name/],
-    ['an index whose part is a text', () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', unet: 'diffusers' }), 'config', 'model_index.json', /“unet” is no pair/],
-    ['an index whose part has three', () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', unet: ['a', 'b', 'c'] }), 'config', 'model_index.json', /no pair/],
-    ['an index whose part is no text', () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', unet: [1, 2] }), 'config', 'model_index.json', /no pair/],
-    ['an index whose part leads out', () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', '../x': ['a', 'b'] }), 'config', 'model_index.json', /“\.\.\/x” is no name/],
-    ['an index without parts', () => put('model_index.json', { _class_name: 'StableDiffusionPipeline' }), 'config', 'model_index.json', /names no parts/],
-    ['an index of 40 parts', () => put('model_index.json', { _class_name: 'X', ...Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`p${i}`, ['a', 'b']])) }), 'config', 'model_index.json', /at most 32/],
-    ['an index of 5 MB', () => put('model_index.json', `{"_class_name": "${'x'.repeat(5_000_000)}"}`), 'config', 'model_index.json', /5\.0 MB/],
+    [
+      'an index whose part is a text',
+      () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', unet: 'diffusers' }),
+      'config',
+      'model_index.json',
+      /“unet” is no pair/,
+    ],
+    [
+      'an index whose part has three',
+      () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', unet: ['a', 'b', 'c'] }),
+      'config',
+      'model_index.json',
+      /no pair/,
+    ],
+    [
+      'an index whose part is no text',
+      () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', unet: [1, 2] }),
+      'config',
+      'model_index.json',
+      /no pair/,
+    ],
+    [
+      'an index whose part leads out',
+      () => put('model_index.json', { _class_name: 'StableDiffusionPipeline', '../x': ['a', 'b'] }),
+      'config',
+      'model_index.json',
+      /“\.\.\/x” is no name/,
+    ],
+    [
+      'an index without parts',
+      () => put('model_index.json', { _class_name: 'StableDiffusionPipeline' }),
+      'config',
+      'model_index.json',
+      /names no parts/,
+    ],
+    [
+      'an index of 40 parts',
+      () =>
+        put('model_index.json', { _class_name: 'X', ...Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`p${i}`, ['a', 'b']])) }),
+      'config',
+      'model_index.json',
+      /at most 32/,
+    ],
+    [
+      'an index of 5 MB',
+      () => put('model_index.json', `{"_class_name": "${'x'.repeat(5_000_000)}"}`),
+      'config',
+      'model_index.json',
+      /5\.0 MB/,
+    ],
     ['an index that is deep', () => put('model_index.json', `{"a":${'['.repeat(100_000)}`), 'config', 'model_index.json', /deeper than 32/],
-    ['an index that is a folder', () => (rmSync(at('model_index.json')), mkdirSync(at('model_index.json'))), 'not_a_file', 'path', /a folder/],
-    ['a configuration with __proto__', () => put('unet/config.json', '{"__proto__": {"in_channels": 9}, "_class_name": 7}'), 'config', '', /never/],
+    [
+      'an index that is a folder',
+      () => (rmSync(at('model_index.json')), mkdirSync(at('model_index.json'))),
+      'not_a_file',
+      'path',
+      /a folder/,
+    ],
+    [
+      'a configuration with __proto__',
+      () => put('unet/config.json', '{"__proto__": {"in_channels": 9}, "_class_name": 7}'),
+      'config',
+      '',
+      /never/,
+    ],
   ]
   it.each(broken.slice(0, -1))('%s', async (_, spoil, code, field, message) => {
     sd1()
@@ -271,10 +406,34 @@ describe('what is wrong with a folder', () => {
 describe('one part alone', () => {
   it.each<[string, string, object, Tensors, Partial<Verdict>]>([
     ['a VAE', 'diffusion_pytorch_model', { _class_name: 'AutoencoderKL' }, vae.diffusers(4), { format: 'diffusers', kind: 'vae' }],
-    ['a ControlNet', 'diffusion_pytorch_model', { _class_name: 'ControlNetModel' }, { 'controlnet_cond_embedding.conv_in.weight': ['F16', [16, 3, 3, 3]], ...unet.diffusers.sdxl() }, { format: 'diffusers', kind: 'controlnet', family: 'sdxl' }],
-    ['a network', 'diffusion_pytorch_model', { _class_name: 'ZImageTransformer2DModel' }, transformer.zImageDiffusers(), { format: 'diffusers', kind: 'diffusion-model', family: 'z-image' }],
-    ['a text encoder', 'model', { architectures: ['CLIPTextModel'] }, encoder.clip(1280, 32), { format: 'transformers', kind: 'text-encoder', encoder: 'clip-g' }],
-    ['a classifier', 'model', { architectures: ['ViTForImageClassification'] }, of('F32', { 'vit.embeddings.cls_token': [1, 1, 768], 'classifier.weight': [2, 768] }), { format: 'transformers', kind: 'classifier', architecture: 'vit' }],
+    [
+      'a ControlNet',
+      'diffusion_pytorch_model',
+      { _class_name: 'ControlNetModel' },
+      { 'controlnet_cond_embedding.conv_in.weight': ['F16', [16, 3, 3, 3]], ...unet.diffusers.sdxl() },
+      { format: 'diffusers', kind: 'controlnet', family: 'sdxl' },
+    ],
+    [
+      'a network',
+      'diffusion_pytorch_model',
+      { _class_name: 'ZImageTransformer2DModel' },
+      transformer.zImageDiffusers(),
+      { format: 'diffusers', kind: 'diffusion-model', family: 'z-image' },
+    ],
+    [
+      'a text encoder',
+      'model',
+      { architectures: ['CLIPTextModel'] },
+      encoder.clip(1280, 32),
+      { format: 'transformers', kind: 'text-encoder', encoder: 'clip-g' },
+    ],
+    [
+      'a classifier',
+      'model',
+      { architectures: ['ViTForImageClassification'] },
+      of('F32', { 'vit.embeddings.cls_token': [1, 1, 768], 'classifier.weight': [2, 768] }),
+      { format: 'transformers', kind: 'classifier', architecture: 'vit' },
+    ],
   ])('%s', async (_, name, config, tensors, says) => {
     put('config.json', config)
     weights(`${name}.safetensors`, tensors)
@@ -286,8 +445,20 @@ describe('one part alone', () => {
 
   it('an adapter of peft, with the model it was made for', async () => {
     put('adapter_config.json', { peft_type: 'LORA', r: 8, base_model_name_or_path: 'stabilityai/sdxl\u001b' })
-    weights('adapter_model.safetensors', of('F16', { 'base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight': [8, 2048], 'base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_B.weight': [640, 8] }))
-    expect(await verdictOf()).toMatchObject({ format: 'peft', kind: 'lora', family: 'sdxl', dialect: 'peft', metadata: { base: 'stabilityai/sdxl\\u{1b}' } })
+    weights(
+      'adapter_model.safetensors',
+      of('F16', {
+        'base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight': [8, 2048],
+        'base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_B.weight': [640, 8],
+      }),
+    )
+    expect(await verdictOf()).toMatchObject({
+      format: 'peft',
+      kind: 'lora',
+      family: 'sdxl',
+      dialect: 'peft',
+      metadata: { base: 'stabilityai/sdxl\\u{1b}' },
+    })
   })
 
   it('with pickles only', async () => {
