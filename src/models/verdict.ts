@@ -162,7 +162,7 @@ export const Figures = z
   .strictObject({
     /** Channels of the latent picture that a VAE makes, or a diffusion model draws. */
     latentChannels: z.int(),
-    /** Channels of a diffusion model's first layer: 9 with a mask and its picture, 8 with a picture beside the noise. */
+    /** Channels of a diffusion model's first layer: 9 with a mask and its picture, 8 with a picture beside noise. */
     inputChannels: z.int(),
     /** Size of the text vectors that a diffusion model, an adapter or a ControlNet listens to. */
     contextSize: z.int(),
