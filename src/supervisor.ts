@@ -8,12 +8,14 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
+import { Backoff } from './backoff.ts'
 import { takeDataFolder, type Told } from './data-folder.ts'
 import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { keepSmall, openLog } from './log-files.ts'
 import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
@@ -21,15 +23,11 @@ const supervisorError = defineErrors('supervisor', {
   role_died: { class: 'transient', remedy: '`darkroom up` starts it again; read the end of its log, named above.' },
 })
 
-const backoffMs = { first: 200, longest: 10_000 }
-/** A life is long when the process was ready for so long. */
-const longLifeMs = 2000
 /** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
-const maxLogBytes = 16 * 1024 * 1024
 
 export interface SupervisorEvent {
-  what: 'redis' | 'api' | `worker ${number}`
+  what: 'redis' | 'api' | `worker ${number}` | 'logs'
   /**
    * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk;
    * `unlogged`: it runs without its log.
@@ -99,11 +97,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const workers: KeptRole[] = []
   let api: KeptRole | undefined
   let stopping: Promise<void> | undefined
+  const logKeeper = keepSmall(config.data, ({ message }) => tell({ what: 'logs', is: 'failed', detail: message }))
   const stop = (): Promise<void> =>
     (stopping ??= (async () => {
       await Promise.all(workers.map((worker) => worker.stop()))
       await api?.stop()
       await redis?.stop()
+      await logKeeper.stop()
       await folder.release()
     })())
 
@@ -155,29 +155,6 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   } catch (error) {
     await stop()
     throw error
-  }
-}
-
-/**
- * Starts something again: at once after a long life, whatever ended it; after short ones, one after another, in 0.2 s,
- * then after twice as long each time, 10 s at most. So what is killed again and again is away no longer than its start
- * takes, and what cannot live does not keep the machine busy.
- */
-class Backoff {
-  #shortLives = 0
-  #timer: NodeJS.Timeout | undefined
-
-  /** `readyMs`: how long it was ready, 0 for never. Returns the milliseconds until `work` runs. */
-  again(readyMs: number, work: () => void): number {
-    const isLong = readyMs >= longLifeMs
-    this.#shortLives = isLong ? 0 : this.#shortLives + 1
-    const ms = isLong ? 0 : Math.min(backoffMs.longest, backoffMs.first * 2 ** (this.#shortLives - 1))
-    this.#timer = setTimeout(work, ms)
-    return ms
-  }
-
-  cancel(): void {
-    clearTimeout(this.#timer)
   }
 }
 
@@ -343,21 +320,5 @@ class KeptRole implements Role {
     const gone = this.#gone.then(() => true)
     if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
     await gone
-  }
-}
-
-/**
- * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on
- * a full disk for instance: the work goes on without.
- */
-function openLog(path: string): number | Error {
-  try {
-    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
-      rmSync(`${path}.1`, { force: true })
-      renameSync(path, `${path}.1`)
-    }
-    return openSync(path, 'a', 0o600)
-  } catch (error) {
-    return error as Error
   }
 }

@@ -14,6 +14,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { root } from '../config.ts'
 import { maxSeed } from '../domains/values.ts'
 import { statuses, type ControlVerb } from '../engine/session.ts'
+import { kinds, knownFamilies } from '../models/verdict.ts'
 import { parseSize } from './bars.ts'
 import { explain, lostOutput } from './terminal.ts'
 
@@ -193,6 +194,19 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
     .option('--limit <n>', 'how many', whole(1, 1000))
     .action(async (options) => (await import('./devices.ts')).events(options))
 
+  const models = client('models', 'list what lies in the model folders of all hosts, usable or not')
+    .enablePositionalOptions()
+    .argument('[words]', 'only those whose name, title, tags or trigger words hold these')
+    .addOption(new Option('--kind <kind>', 'only these').choices([...kinds]))
+    .addOption(new Option('--family <family>', 'only these').choices([...knownFamilies]))
+    .addOption(new Option('--status <status>', 'only these').choices(['usable', 'unsupported', 'unknown', 'refused', 'broken']))
+    .option('--limit <n>', 'how many', whole(1, 1_000_000))
+    .action(async (words: string | undefined, options) => (await import('./models.ts')).list(words, options))
+  client('show', 'show a model', models)
+    .argument('<model>')
+    .action(async (id: string, options) => (await import('./models.ts')).show(id, options))
+  client('rescan', 'look at the model folders again now', models).action(async (options) => (await import('./models.ts')).rescan(options))
+
   const memory = client('memory', 'show the memory of devices and hosts as bars')
     .enablePositionalOptions()
     .action(async (options) => (await import('./memory.ts')).show(options))
@@ -253,6 +267,10 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
     .description('revoke a key at once')
     .argument('<id>', 'its id, from `keys list`')
     .action(async (id: string) => (await import('./keys.ts')).revokeKey(id))
+  keys
+    .command('open')
+    .description('open a farm whose keys are all revoked: every user of this machine may then do everything, without a key')
+    .action(async () => (await import('./keys.ts')).openFarm())
 
   darkroom
     .command('doctor')

@@ -23,6 +23,10 @@ export const ModelName = z.string().min(1).max(200).describe('name of the model'
 export const ModelPin = z.strictObject({ id: z.string(), bodyHash: Sha256 })
 export type ModelPin = z.infer<typeof ModelPin>
 
+/** A model as it is asked for: its body hash is null until it has been hashed, and any body of that name will do. */
+export const WantedModel = z.strictObject({ id: z.string(), bodyHash: Sha256.nullable() })
+export type WantedModel = z.infer<typeof WantedModel>
+
 /** One worker of one device, in one epoch: whom a command is for. What it speaks of goes when the epoch ends. */
 export const Target = z.strictObject({ device: z.string(), worker: z.string(), epoch: z.string() })
 export type Target = z.infer<typeof Target>
