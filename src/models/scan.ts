@@ -109,8 +109,7 @@ async function headerLength(path: string): Promise<number> {
     const head = Buffer.alloc(8)
     await handle.read(head, 0, 8, 0)
     const header = size >= 8 ? head.readBigUInt64LE() : 0n
-    if (header === 0n || header > BigInt(size - 8) || header > 100_000_000n)
-      throw modelError('corrupt', `${path} is no safetensors file`)
+    if (header === 0n || header > BigInt(size - 8) || header > 100_000_000n) throw modelError('corrupt', `${path} is no safetensors file`)
     return 8 + Number(header)
   } finally {
     await handle.close()
