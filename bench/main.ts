@@ -11,10 +11,11 @@ import { growth } from './growth.ts'
 import { hop } from './hop.ts'
 import { list } from './list.ts'
 import { describeMachine, isBusy } from './machine.ts'
+import { models } from './models.ts'
 import { childRecovery, recovery } from './recovery.ts'
 import { submit } from './submit.ts'
 
-const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, growth, device, childRecovery]
+const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, models, growth, device, childRecovery]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 

@@ -58,7 +58,7 @@ export function isInstalled(root) {
 /** @param {string} text of a lock file @returns {Pin[]} */
 export const pinsIn = (text) =>
   text
-    .replaceAll(/\\\n\s*/g, ' ')
+    .replaceAll(/ *\\\n\s*/g, ' ')
     .split('\n')
     .map((line) => line.replace(/#.*/, '').trim())
     .filter(Boolean)

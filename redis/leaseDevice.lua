@@ -1,4 +1,4 @@
--- leaseDevice: takes, renews or gives back the lease of one device.
+-- leaseDevice: takes, renews or gives back the lease of one device, or of one shelf of models.
 -- KEYS[1] lease
 -- ARGV[1] owner   ARGV[2] lease, ms; 0 gives it back
 -- Returns {'ok'} | {'taken', owner}

@@ -1,9 +1,10 @@
-import { availableParallelism } from 'node:os'
-import { join, resolve } from 'node:path'
+import { availableParallelism, homedir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { dataFolder, homeFolder, root } from '../host/home.mjs'
 import { bytesIn } from './disk.ts'
 import { configError } from './errors.ts'
+import { limitNames, meaningOf, settingOf, usualOf, type Limits } from './limits.ts'
 
 export { root }
 
@@ -12,7 +13,8 @@ const positive = (high: number) => z.coerce.number().positive().max(high)
 const size = z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
 const folders = z.string().transform((text) =>
   text
-    .split(':')
+    .split(delimiter)
+    .map((folder) => folder.trim().replace(/^~(?=$|[/\\])/, homedir()))
     .filter(Boolean)
     .map((folder) => resolve(folder)),
 )
@@ -22,6 +24,11 @@ const names = z.string().transform((text) =>
     .map((name) => name.trim())
     .filter(Boolean),
 )
+
+/** Settings of the limits, by their variables. */
+const LimitSettings = Object.fromEntries(
+  limitNames.map((name) => [settingOf(name), whole(0, 1_000_000_000).default(usualOf(name)).describe(meaningOf(name))]),
+) as Record<ReturnType<typeof settingOf>, z.ZodDefault<z.ZodCoercedNumber>>
 
 /**
  * Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a
@@ -40,7 +47,9 @@ const Environment = z.object({
     .describe('data folder: Redis files, artifacts, logs; one `darkroom up` each'),
   DARKROOM_MODELS: folders
     .optional()
-    .describe('model folders, separated by `:`; default: models/ of the repository and of the data folder'),
+    .describe(
+      'model folders, separated by `:` (`;` on Windows); a path may be an `extra_model_paths.yaml`; default: models/ of the repository and of the data folder',
+    ),
   DARKROOM_HOST: z.string().default('127.0.0.1').describe('address the API binds; anything but loopback needs an API key'),
   DARKROOM_PORT: whole(0, 65_535).default(4780).describe('port of the API; 0 takes a free one'),
   DARKROOM_ALLOWED_HOSTS: names.default([]).describe('further Host names the browser guard accepts, separated by commas'),
@@ -74,6 +83,7 @@ const Environment = z.object({
   DARKROOM_KEEP_SESSIONS: whole(0, 100_000_000)
     .default(100_000)
     .describe('maximum number of ended sessions that are kept, in all shards together; 0 is no limit'),
+  ...LimitSettings,
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
@@ -135,6 +145,7 @@ export interface Config {
   shards: number
   keepS: number
   keepSessions: number
+  limits: Limits
   workers: number
   device: string
   threads: number
@@ -188,6 +199,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     shards: e.DARKROOM_SHARDS,
     keepS: e.DARKROOM_KEEP_S,
     keepSessions: e.DARKROOM_KEEP_SESSIONS,
+    limits: Object.fromEntries(limitNames.map((name) => [name, e[settingOf(name)] || Infinity])) as unknown as Limits,
     workers: e.DARKROOM_WORKERS,
     device: e.DARKROOM_DEVICE,
     threads: e.DARKROOM_THREADS,

@@ -1,6 +1,7 @@
 /**
  * Every Redis key, channel and queue name. Keys that one script touches share a hash tag: `{s<n>}` for a shard's
- * sessions, `{device:<id>}` for a device's lease, and one tag for each BullMQ queue. No script crosses tags.
+ * sessions, `{device:<id>}` for a device's lease, `{host:<id>}` for a host's models, and one tag for each BullMQ queue.
+ * No script crosses tags.
  */
 import { createHash, randomBytes } from 'node:crypto'
 
@@ -75,8 +76,11 @@ export const keys = {
   deviceClock: (deviceId: string) => `darkroom:{device:${deviceId}}:clock`,
   /** Bytes that the open sessions of a shard may still need. */
   reserved: (shard: number) => `${base(shard)}reserved`,
-  /** Scored by the time a session was made; `ended` by the time from which its retention counts, which is its end. */
-  index: (shard: number, kind: 'all' | 'ended' | 'status' | 'workflow' | 'tag' | 'key' | 'parent', value = '') =>
+  /**
+   * Scored by the time a session was made; `ended` by the time from which its retention counts, which is its end. Of
+   * `open:<sessions or commands>:<API key>` the limits count the members.
+   */
+  index: (shard: number, kind: 'all' | 'ended' | 'status' | 'workflow' | 'tag' | 'key' | 'parent' | 'open', value = '') =>
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
@@ -98,7 +102,18 @@ export const keys = {
   serving: () => 'darkroom:{workers}:serving',
   /** Sessions whose attempts a worker lost in a row. */
   losses: (workerId: string) => `darkroom:{workers}:losses:${workerId}`,
-  models: () => 'darkroom:{models}:catalogue',
+  /** What the keeper of each shelf says of it, by the shelf's id. */
+  shelves: () => 'darkroom:{models}:shelves',
+  /** Entries of a shelf by path; `changes` is the version at which each path last changed. */
+  shelfModels: (id: string) => `darkroom:{host:${id}}:models`,
+  shelfChanges: (id: string) => `darkroom:{host:${id}}:changes`,
+  /** Hashes of files by path, with the state they were in. */
+  shelfHashes: (id: string) => `darkroom:{host:${id}}:hashes`,
+  /** Paths of models whose hashes are asked for; and how far they are. */
+  shelfWanted: (id: string) => `darkroom:{host:${id}}:wanted`,
+  shelfHashing: (id: string) => `darkroom:{host:${id}}:hashing`,
+  /** Held by the process that keeps the shelf. */
+  shelfKeeper: (id: string) => `darkroom:{host:${id}}:keeper`,
   /** The turn to collect artifacts. */
   collector: () => 'darkroom:{store}:collector',
   /** Turns that it has had. */
@@ -106,10 +121,18 @@ export const keys = {
   /** The turn to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',
+  /** Written to see whether Redis takes writes. */
+  probe: () => 'darkroom:{store}:probe',
   /** Never there. Removing it is a write that changes nothing. */
   nothing: () => 'darkroom:{store}:nothing',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
+  /** There once was a key: without one, the farm stays closed until an operator opens it. */
+  closed: () => 'darkroom:{keys}:closed',
+  /** Leases of the streams or waits that an API key has open, by the time each ends. */
+  slots: (kind: string, keyId: string) => `darkroom:{keys}:slots:${kind}:${keyId}`,
+  /** In front of each key's count of requests. */
+  requests: () => 'darkroom:{keys}:requests',
   /** Default device by API key; `local` is this machine's user without keys. */
   defaultDevices: () => 'darkroom:{keys}:devices',
 
@@ -123,10 +146,15 @@ export const keys = {
 
 export const queues = {
   host: 'host',
+  /** Host steps that need a model which not every worker has: for those with this shelf. */
+  hostShelf: (shelf: string) => `host.${shelf}`,
   gpuClass: (exactnessKey: string) => `gpu.${exactnessKey}`,
+  /** Likewise of a class. */
+  gpuShelf: (exactnessKey: string, shelf: string) => `gpu.${exactnessKey}.${shelf}`,
   gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
   /** Commands to the worker that owns the device. */
   control: (deviceId: string) => `control.${deviceId}`,
+  isControl: (queue: string) => queue.startsWith('control.'),
   isGpu: (queue: string) => queue.startsWith('gpu.'),
   /** A device id holds dashes, an exactness key does not. */
   isDevice: (queue: string) => queue.startsWith('gpu.') && queue.includes('-'),

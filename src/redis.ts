@@ -69,13 +69,25 @@ export interface ConnectOptions {
   onError?: (error: Error) => void
 }
 
+/** Between two new connections to a Redis that is a replica, ms: what the old one was asked is answered by neither. */
+const failOverMs = 5000
+
+/** After a fail-over the address leads to the new master, but new connections only. */
+function afterFailOver(): (error: Error) => boolean {
+  let last = -Infinity
+  return ({ message }) => {
+    const isDue = message.includes('READONLY') && performance.now() - last > failOverMs
+    if (isDue) last = performance.now()
+    return isDue
+  }
+}
+
 /** `redis://…`, `rediss://…` or `unix:/path`. The caller closes it with `quit` or `disconnect`. */
 export function connect(url: string, options: ConnectOptions): Redis {
   const shared: RedisOptions & { replyMapping?: 'legacy' } = {
     retryStrategy: (times) => Math.min(50 * times, 1000),
     maxRetriesPerRequest: null,
-    // After a fail-over the address leads to the new master, but to new connections only.
-    reconnectOnError: ({ message }) => message.includes('READONLY'),
+    reconnectOnError: afterFailOver(),
     ...(options.patience === 'fail' && {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,

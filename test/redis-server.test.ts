@@ -127,8 +127,9 @@ const files = (): string[] =>
     .toSorted()
 
 it('refuses data that this Redis would pass over, or cannot read, and changes nothing', async () => {
-  const { version, stop } = await start()
-  await stop()
+  const first = await start()
+  await first.stop()
+  const { version } = first
   if (Number(version.split('.')[0]) < 7) {
     await rm(join(folder, 'redis', 'appendonly.aof'))
     await mkdir(join(folder, 'redis', 'appendonlydir'))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { asDiskError, DarkroomError, ensureError } from '../src/errors.ts'
+import { asDiskError, ensureError, type DarkroomError } from '../src/errors.ts'
 import { bytesIn } from '../src/disk.ts'
 import { asRedisError } from '../src/redis.ts'
 

@@ -104,6 +104,9 @@ class Models:
             if not os.path.isdir(os.path.join(folder, part)):
                 raise DarkroomError("model.corrupt", f"{folder} has no {part}/", field="model.path")
             for name in os.listdir(os.path.join(folder, part)):
+                # What file managers and tools leave is never read.
+                if name.startswith("."):
+                    continue
                 file = os.path.join(folder, part, name)
                 if inside(file, self._roots) is None:
                     raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")

@@ -1,12 +1,14 @@
 /** The HTTP edge: request id, guard, keys, then routes that parse, call the engine and present its answer. */
 import { randomUUID } from 'node:crypto'
 import { OpenAPIHono } from '@hono/zod-openapi'
+import type { MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
 import { apiError, fieldProblems, invalidFields } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
 import { artifactRoutes } from './artifacts/routes.ts'
 import { authenticate } from './auth.ts'
+import { readBody } from './body.ts'
 import { commandRoutes } from './commands.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { deviceEventRoutes } from './devices/events.ts'
@@ -15,9 +17,12 @@ import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
 import { guard } from './guard.ts'
 import { healthRoutes } from './health/routes.ts'
 import { memoryRoutes } from './memory/routes.ts'
+import { modelRoutes } from './models/routes.ts'
 import { answerProblem } from './problem.ts'
+import { singleParameters } from './route.ts'
 import { eventRoutes } from './sessions/events.ts'
 import { sessionRoutes } from './sessions/routes.ts'
+import { holdWait } from './wait.ts'
 import { workerRoutes } from './workers/routes.ts'
 import { workflowRoutes } from './workflows/routes.ts'
 
@@ -26,10 +31,23 @@ const maxBodyBytes = 1024 * 1024
 /** Fixed paths that ask for no key: probes have none. */
 const open = new Set(['/v1/health', '/v1/ready'])
 
+const limitBody = bodyLimit({
+  maxSize: maxBodyBytes,
+  onError: () => {
+    throw apiError('too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
+  },
+})
+
+/** Tells a sender that waits for it to go on, takes no more than there may be, and looks whether it is JSON. */
+const takeBody: MiddlewareHandler<AppEnv> = (c, next) => {
+  if (c.req.header('expect')?.toLowerCase() === '100-continue') c.env.outgoing?.writeContinue()
+  return limitBody(c, () => readBody(c, next) as Promise<void>)
+}
+
 const placeOf = { json: 'body', form: 'body', query: 'query', param: 'path', header: 'headers', cookie: 'cookies' } as const
 
 export function createApp(parts: ApiParts): App {
-  const { config, keys, log } = parts
+  const { config, log } = parts
   const app = new OpenAPIHono<AppEnv>({
     defaultHook: (result) => {
       if (!result.success) throw invalidFields(fieldProblems(result.error.issues, placeOf[result.target]))
@@ -56,20 +74,27 @@ export function createApp(parts: ApiParts): App {
   })
   app.use(guard(config))
   if (config.allowedOrigins.length > 0) {
-    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag']
+    const exposeHeaders = [
+      'Location',
+      'Preference-Applied',
+      'Retry-After',
+      'RateLimit',
+      'RateLimit-Policy',
+      'X-Request-Id',
+      'ETag',
+      'Content-Range',
+      'Accept-Ranges',
+    ]
     app.use(cors({ origin: config.allowedOrigins, exposeHeaders, maxAge: 600 }))
   }
-  app.use(
-    bodyLimit({
-      maxSize: maxBodyBytes,
-      onError: () => {
-        throw apiError('too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
-      },
-    }),
-  )
-  const withKey = authenticate(keys)
-  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
-  app.use('/admin/*', withKey)
+  const withKey = authenticate(parts)
+  const counting = holdWait(parts)
+  // No body is read, and none is asked for, before its sender is known.
+  const admit: MiddlewareHandler<AppEnv> = (c, next) =>
+    withKey(c, () => counting(c, () => takeBody(c, next) as Promise<void>) as Promise<void>)
+  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : admit(c, next)))
+  app.use('/admin/*', admit)
+  app.use('/v1/*', singleParameters)
 
   // Redis answers the writes of the moment in which its disk fills up, and holds them in memory alone: a kill would
   // lose them. It refuses the next write, so none is acknowledged before another was taken.
@@ -88,6 +113,7 @@ export function createApp(parts: ApiParts): App {
     deviceEventRoutes,
     deviceRoutes,
     memoryRoutes,
+    modelRoutes,
     commandRoutes,
     healthRoutes,
   ]

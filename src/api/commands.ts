@@ -106,7 +106,7 @@ function requestOf({ name: workflow, input }: WorkflowInfo, route: Route): { par
  */
 async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInfo, input: Fields) {
   const { keyId, scopes } = c.get('caller')
-  const idempotencyKey = c.req.header('idempotency-key')
+  const { 'idempotency-key': idempotencyKey } = c.req.valid('header' as never) as { 'idempotency-key'?: string }
   const { session: submitted } = await parts.engine.start({
     workflow: workflow.name,
     input,

@@ -7,6 +7,7 @@ import type { MiddlewareHandler } from 'hono'
 import type { Config } from '../config.ts'
 import { apiError } from '../errors.ts'
 import type { AppEnv } from './context.ts'
+import { proxyTrace } from './proxy.ts'
 
 const wildcards = new Set(['0.0.0.0', '::', '[::]'])
 const bracket = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
@@ -36,11 +37,9 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
       throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
-    const forwarded = ['X-Forwarded-For', 'Forwarded'].find((header) => c.req.header(header) !== undefined)
-    if (forwarded && c.req.header('authorization') === undefined) {
-      throw apiError('forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
-        field: forwarded,
-      })
+    const trace = c.req.header('authorization') === undefined ? proxyTrace(c) : undefined
+    if (trace !== undefined) {
+      throw apiError('forwarded_refused', `the request came through a proxy (${trace}) and carries no key`, { field: trace })
     }
 
     refuseForeignBody(c.req)

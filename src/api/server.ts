@@ -1,8 +1,8 @@
 /** The API as a process: connects Redis, builds the engine, listens, and closes without losing an answer. */
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
-import { createServer, type Server, STATUS_CODES } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import { KeyStore } from '../api-keys.ts'
@@ -16,7 +16,10 @@ import { Engine, type EngineOptions } from '../engine/engine.ts'
 import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
 import type { ApiParts } from './context.ts'
-import { describe } from './problem.ts'
+import { httpServer, limits } from './http-server.ts'
+import { bareProblem } from './problem.ts'
+import { RequestRate } from './request-rate.ts'
+import { Slots } from './slots.ts'
 
 const redisWaitMs = 10_000
 const closeGraceMs = 5000
@@ -50,13 +53,13 @@ export async function startApi(
   try {
     await untilReady(redis, redisWaitMs)
     const keys = new KeyStore(redis)
-    if (!isLoopback(config.host) && !(await keys.any())) {
+    if (!isLoopback(config.host) && (await keys.isOpen())) {
       throw apiError('key_required', `DARKROOM_HOST is ${config.host}, which other machines can reach, and there is no API key`)
     }
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
     await checkStore(redis, artifacts)
     const engine = new Engine({ redis, subscriber, config, log, ...further })
-    const api = await listen({ engine, artifacts, keys, config, log }, config.port).catch(async (error: unknown) => {
+    const api = await listen({ engine, artifacts, keys, redis, config, log }, config.port).catch(async (error: unknown) => {
       await engine.close()
       throw error
     })
@@ -75,33 +78,35 @@ export async function startApi(
   }
 }
 
-/** Serves the app on a port of the configured host; 0 takes a free one. */
-export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Promise<RunningApi> {
+/** Serves the app on a port of the configured host; 0 takes a free one. Tests shorten the limits. */
+export async function listen(
+  parts: Omit<ApiParts, 'closing' | 'rate' | 'slots'> & { config: Config },
+  port: number,
+  connections = limits,
+): Promise<RunningApi> {
   const closing = new AbortController()
   // Every open stream listens to it.
   setMaxListeners(0, closing.signal)
-  const app = createApp({ ...parts, closing: closing.signal })
-  /**
-   * Answers a request that the app never gets, because its target or Host is no URL. Any other error here is a defect.
-   */
-  const errorHandler = (error: unknown): Response => {
-    const requestId = randomUUID()
-    const isMalformed = error instanceof RequestError
-    if (!isMalformed) parts.log.error({ requestId, err: error }, 'request failed outside the app')
-    const problem = describe(
-      isMalformed
-        ? apiError('malformed', `this is no valid request: ${error.message}`)
-        : apiError('failed', 'the request failed inside the API'),
-      requestId,
-    )
-    return new Response(JSON.stringify(problem), {
-      status: problem.status,
-      headers: { 'Content-Type': 'application/problem+json', 'X-Request-Id': requestId },
-    })
-  }
-  const answer = getRequestListener(app.fetch, { errorHandler })
-  const server = createServer((request, response) => void answer(request, response))
-  server.on('clientError', refuse)
+  const { redis, keys, config, log } = parts
+  const slots = new Slots({ redis, keys, limits: config.limits, log })
+  const rate = new RequestRate(redis, config.limits)
+  const app = createApp({ ...parts, rate, slots, closing: closing.signal })
+  const answer = getRequestListener(app.fetch, {
+    // The listener's own cleanup would read what nobody asked for.
+    autoCleanupIncoming: false,
+    // Here comes what is well-formed and yet no address, as the Host `0x7f.1`; anything else is a defect.
+    errorHandler: (error: unknown): Response => {
+      const requestId = randomUUID()
+      const isDefect = !(error instanceof RequestError)
+      if (isDefect) log.error({ requestId, err: error }, 'request failed outside the app')
+      const problem = isDefect
+        ? apiError('failed', 'the request failed inside the API')
+        : apiError('malformed', `this is no valid request: ${error.message}`)
+      const { status, headers, body } = bareProblem(problem, requestId)
+      return new Response(body, { status, headers })
+    },
+  })
+  const server = httpServer((request, response) => void answer(request, response), connections)
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const isTaken = error.code === 'EADDRINUSE'
@@ -111,31 +116,14 @@ export async function listen(parts: Omit<ApiParts, 'closing'>, port: number): Pr
   })
   const { port: bound } = server.address() as AddressInfo
   const host = parts.config.host.includes(':') && !parts.config.host.startsWith('[') ? `[${parts.config.host}]` : parts.config.host
-  return { url: `http://${host}:${bound}`, port: bound, close: () => close(server, closing) }
-}
-
-/** Answers a request that Node's parser refuses: broken HTTP, headers too large, a request that never ends. */
-function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy()
-    return
+  return {
+    url: `http://${host}:${bound}`,
+    port: bound,
+    close: async () => {
+      await close(server, closing)
+      await slots.close()
+    },
   }
-  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
-  const requestId = randomUUID()
-  const title = STATUS_CODES[status]
-  const body = JSON.stringify({
-    ...describe(apiError('malformed', `this is no valid HTTP: ${error.message}`), requestId),
-    status,
-    title,
-  })
-  const head = [
-    `HTTP/1.1 ${status} ${title}`,
-    'Content-Type: application/problem+json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    `X-Request-Id: ${requestId}`,
-    'Connection: close',
-  ]
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }
 
 /** Ends streams and waits by the signal, then idle connections, then after the grace the remaining ones. */

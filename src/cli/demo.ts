@@ -9,7 +9,7 @@ import { join, relative } from 'node:path'
 import { DarkroomClient, Problem, type ImageRequest, type Receipt, type Session } from '../client/index.ts'
 import { root } from '../config.ts'
 import { defineErrors } from '../errors.ts'
-import { discoverModels } from '../models/scan.ts'
+import { Scanner } from '../models/scanner.ts'
 import type { Role, Supervisor, SupervisorEvent } from '../supervisor.ts'
 import { savePictures } from './pictures.ts'
 import { watch } from './sessions.ts'
@@ -95,10 +95,12 @@ Next:
   npx darkroom generate "a large green star on black"    draw something else, in another terminal
   npm run demo -- --kill                                 kill the worker in the middle; the picture is the same to the byte
 `)
-  const [model] = (await discoverModels([join(root, 'models')])).filter(({ vocabulary }) => Object.keys(vocabulary).length > 0)
-  if (!model) return
-  say(`The model ${model.id} knows these words:`)
-  for (const [kind, words] of Object.entries(model.vocabulary)) say(`  ${kind.padEnd(12)} ${words.join(', ')}`)
+  const scanner = new Scanner([join(root, 'models')])
+  await scanner.scan()
+  const model = [...scanner.entries.values()].find(({ drawing }) => Object.keys(drawing?.vocabulary ?? {}).length > 0)
+  if (!model?.drawing) return
+  say(`The model ${model.name} knows these words:`)
+  for (const [kind, words] of Object.entries(model.drawing.vocabulary)) say(`  ${kind.padEnd(12)} ${words.join(', ')}`)
 }
 
 async function drawTwice(supervisor: Supervisor, gpu: boolean): Promise<void> {

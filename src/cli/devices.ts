@@ -2,7 +2,7 @@
 import type { Device, DeviceEvent, DeviceStatus } from '../client/index.ts'
 import { gib, size } from './bars.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
-import { say, sayJson, table, whisper } from './terminal.ts'
+import { fields, inline, say, sayJson, table, whisper } from './terminal.ts'
 
 interface Output extends ConnectionOptions {
   json?: boolean
@@ -24,7 +24,7 @@ export async function list(options: Output): Promise<void> {
     `${isDefault ? '(default) ' : ''}${model}`,
   ])
   say(table(['DEVICE', 'NAME', 'STATE', 'MEMORY', ''], rows))
-  for (const { id, alerts } of devices) for (const { code, message } of alerts) whisper(`${id}: ${message} (${code})`)
+  for (const { id, alerts } of devices) for (const { code, message } of alerts) whisper(inline(`${id}: ${message} (${code})`))
 }
 
 export async function show(id: string, options: Output): Promise<void> {
@@ -64,7 +64,7 @@ function describe(device: Device, { vitals, running }: DeviceStatus): string {
     ['exactness', device.exactnessKey],
     ['measured', `${device.ageS.toFixed(1)} s ago`],
   ]
-  return lines.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(20)}${value}`])).join('\n')
+  return fields(lines, 20)
 }
 
 export async function events(options: Output & { device?: string; limit?: number }): Promise<void> {
@@ -87,7 +87,7 @@ export async function events(options: Output & { device?: string; limit?: number
 export async function optimize(id: string, { keepModels, ...options }: Output & { keepModels?: boolean }): Promise<void> {
   const { before, after, did } = await (await connectApi(options)).run('device-optimize', { device: id, idleModels: !keepModels })
   if (options.json) return sayJson({ before, after, did })
-  for (const each of did) say(each)
+  for (const each of did) say(inline(each))
   const rows = (['used', 'allocations', 'arenas', 'python'] as const).map((name) => [name, size(before[name]), size(after[name])])
   const models = ['models', before.models.join(', ') || 'none', after.models.join(', ') || 'none']
   say(table(['', 'BEFORE', 'AFTER'], [...rows, models]))

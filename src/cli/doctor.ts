@@ -9,7 +9,7 @@ import { builtAddon, findRedis, howToInstall, isInstalled, readyEnvironment } fr
 import { findCompiler, hasNvidiaDriver } from '../../host/programs.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig, root, type Config } from '../config.ts'
-import { discoverModels } from '../models/scan.ts'
+import { Scanner } from '../models/scanner.ts'
 import { checkSafety, connect, untilReady } from '../redis.ts'
 import { Exit, say, sayJson } from './terminal.ts'
 
@@ -160,22 +160,45 @@ async function data({ data: folder }: Config): Promise<Finding[]> {
   }
 }
 
+/** More than these are counted, not named. */
+const maxNamed = 10
+
 async function models({ models: folders }: Config): Promise<Finding[]> {
-  try {
-    const found = await discoverModels(folders)
-    if (found.length > 0)
-      return [{ what: 'models', ok: true, is: found.map(({ id, family, path }) => `${id} (${family}) in ${path}`).join('; ') }]
-    return [
-      {
-        what: 'models',
-        ok: false,
-        is: `none in ${folders.join(', ')}`,
-        remedy: 'Put a diffusers folder there, or name another folder with DARKROOM_MODELS.',
-      },
-    ]
-  } catch (error) {
-    return [{ what: 'models', ok: false, is: (error as Error).message, remedy: 'Repair or remove that model.' }]
-  }
+  const scanner = new Scanner(folders)
+  await scanner.scan()
+  const entries = [...scanner.entries.values()]
+  const usable = entries.filter(({ drawing }) => drawing)
+  const others = entries.filter(({ verdict, drawing }) => !drawing && !verdict.reason).length
+  const faulty = entries.filter(({ verdict }) => verdict.reason)
+  const searched = scanner.roots.map(({ path }) => path).join(', ') || 'no folder: none of the configured ones exists'
+  const named = usable.slice(0, maxNamed).map(({ name, drawing, path }) => `${name} (${drawing?.family}) in ${path}`)
+  const more = [usable.length > maxNamed && `${usable.length - maxNamed} more`, others > 0 && `${others} that do not draw by themselves`]
+  const is = [...named, ...more.filter((each) => each !== false)].join('; ')
+  return [
+    usable.length > 0
+      ? { what: 'models', ok: true, is: `${is}; searched ${searched}` }
+      : {
+          what: 'models',
+          ok: false,
+          is: `none that draws in ${folders.join(', ')}${is && `; ${is}`}`,
+          remedy: 'Put a diffusers folder there, or name another folder with DARKROOM_MODELS.',
+        },
+    ...scanner.problems.map(({ path, problem }) => ({
+      what: 'models',
+      ok: null,
+      is: `${path}: ${problem}`,
+      remedy: 'Correct DARKROOM_MODELS.',
+    })),
+    ...faulty.slice(0, maxNamed).map(({ path, verdict: { reason } }) => ({
+      what: 'models',
+      ok: null,
+      is: `${path}: ${reason?.message ?? ''}`,
+      ...(reason && { remedy: reason.remedy }),
+    })),
+    ...(faulty.length > maxNamed
+      ? [{ what: 'models', ok: null, is: `${faulty.length - maxNamed} more that are not understood: \`darkroom models\` lists them` }]
+      : []),
+  ]
 }
 
 async function running({ data: folder, port }: Config): Promise<Finding[]> {

@@ -5,8 +5,8 @@ import { AllocationView } from '../domains/memory/figures/report.ts'
 import { describePool, gib, legend, size } from './bars.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { duration } from './progress.ts'
-import { showFrame } from './sessions.ts'
-import { progressView, say, sayJson, table, whisper } from './terminal.ts'
+import { interruptible, showFrame } from './sessions.ts'
+import { fields, inline, inlined, progressView, say, sayJson, silentView, table, whisper } from './terminal.ts'
 
 interface Output extends ConnectionOptions {
   json?: boolean
@@ -23,9 +23,9 @@ export async function show(options: Output): Promise<void> {
   if (options.json) return sayJson(pools)
   if (pools.length === 0) return say('no devices: no worker is running')
   const width = Math.min(process.stdout.columns ?? 80, 80)
-  for (const pool of pools) say(`${describePool(pool, width)}\n`)
+  for (const pool of pools) say(`${describePool(inlined(pool), width)}\n`)
   say(legend)
-  for (const { device, message } of await client.memoryRecommendations()) say(`${device}: ${message}`)
+  for (const { device, message } of await client.memoryRecommendations()) say(inline(`${device}: ${message}`))
 }
 
 const left = ({ expiresAt }: Pick<Allocation, 'expiresAt'>): string =>
@@ -61,7 +61,7 @@ export async function allocate(bytes: number, options: MakeOptions): Promise<voi
   const allocation = shownAllocation(await (await connectApi(options)).run('memory-allocate', { bytes, ...made(options) }))
   if (options.json) return sayJson(allocation)
   say(allocation.id)
-  whisper(`${size(bytes)} on ${allocation.device}; expires ${left(allocation)} unless renewed`)
+  whisper(inline(`${size(bytes)} on ${allocation.device}; expires ${left(allocation)} unless renewed`))
 }
 
 export async function release(ids: string[], options: Output): Promise<void> {
@@ -70,7 +70,7 @@ export async function release(ids: string[], options: Output): Promise<void> {
   for (const id of ids) {
     const one = await client.run('memory-release', { id })
     released.push(one)
-    if (!options.json) say(`released ${id}, ${size(one.bytes)}`)
+    if (!options.json) say(inline(`released ${id}, ${size(one.bytes)}`))
   }
   if (options.json) sayJson(released)
 }
@@ -79,7 +79,7 @@ export async function renew(id: string, { ttl, ...options }: Output & { ttl?: nu
   const input = { id, ...(ttl !== undefined && { timeToLiveS: ttl }) }
   const allocation = shownAllocation(await (await connectApi(options)).run('memory-renew', input))
   if (options.json) sayJson(allocation)
-  else say(`${id} expires ${left(allocation)}`)
+  else say(inline(`${id} expires ${left(allocation)}`))
 }
 
 export interface RangeOptions extends Output {
@@ -94,12 +94,13 @@ const range = ({ fromAt, at, bytes }: RangeOptions) => ({
   ...(bytes !== undefined && { bytes }),
 })
 
-/** Runs a long command, and shows its progress. */
+/** Runs a long command, and shows its progress. @throws Exit 130 after Ctrl-C */
 async function watched<T>({ json }: Output, run: (options: RunOptions) => Promise<T>): Promise<T> {
-  if (json) return run({})
-  const view = progressView()
+  const view = json ? silentView : progressView()
   try {
-    return await run({ onFrame: (frame) => showFrame(view, frame) })
+    return await interruptible('the command goes on: `darkroom sessions` lists it', (signal) =>
+      run({ signal, ...(!json && { onFrame: (frame) => showFrame(view, frame) }) }),
+    )
   } finally {
     view.stop()
   }
@@ -123,7 +124,7 @@ export async function transfer(from: string, options: RangeOptions & MakeOptions
   const allocation = shownAllocation(output.allocation)
   if (options.json) return sayJson({ allocation, bytes, crc32 })
   say(allocation.id)
-  whisper(`transferred ${size(bytes)} to ${allocation.device}, CRC-32 ${crc32}; expires ${left(allocation)}`)
+  whisper(inline(`transferred ${size(bytes)} to ${allocation.device}, CRC-32 ${crc32}; expires ${left(allocation)}`))
 }
 
 export async function defragment(device: string, options: Output): Promise<void> {
@@ -172,16 +173,16 @@ function describeAnalytics({
     ['refused', String(refusals.count)],
     ...recommendations.map(({ message }): [string, string] => ['recommended', message]),
   ]
-  return lines.map(([name, value]) => `${name.padEnd(16)}${value}`).join('\n')
+  return fields(lines, 16)
 }
 
 export async function leaks(options: OfDevice): Promise<void> {
   const all = await (await connectApi(options)).memoryLeaks(ofDevice(options))
   if (options.json) return sayJson(all)
   for (const { device, count, bytes, byReason, newest, suspects } of all) {
-    say(`${device}: ${count} reclaimed, ${size(bytes)} (${byReason.expired.count} expired, ${byReason.orphaned.count} orphaned)`)
-    for (const { id, owner, reason, foundAt } of newest) say(`  ${foundAt}  ${id} of ${owner}, ${reason}`)
-    for (const { id, owner, unusedMs } of suspects) say(`  suspect: ${id} of ${owner}, unused for ${duration(unusedMs / 1000)}`)
+    say(inline(`${device}: ${count} reclaimed, ${size(bytes)} (${byReason.expired.count} expired, ${byReason.orphaned.count} orphaned)`))
+    for (const { id, owner, reason, foundAt } of newest) say(inline(`  ${foundAt}  ${id} of ${owner}, ${reason}`))
+    for (const { id, owner, unusedMs } of suspects) say(inline(`  suspect: ${id} of ${owner}, unused for ${duration(unusedMs / 1000)}`))
   }
   if (all.length === 0) say('no devices: no worker is running')
 }

@@ -1,11 +1,22 @@
-/** The command line: every command with its options. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted. */
+/**
+ * The command line: every command with its options.
+ *
+ * | exit status | means |
+ * | --- | --- |
+ * | 0 | done; also when whoever read the output had gone before |
+ * | 1 | refused or failed: stderr says why and what to do |
+ * | 2 | used wrongly |
+ * | 130 | interrupted: what was submitted goes on |
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { root } from '../config.ts'
+import { maxSeed } from '../domains/values.ts'
 import { statuses, type ControlVerb } from '../engine/session.ts'
+import { kinds, knownFamilies } from '../models/verdict.ts'
 import { parseSize } from './bars.ts'
-import { explain } from './terminal.ts'
+import { explain, lostOutput } from './terminal.ts'
 
 export interface Roles {
   api(): Promise<void>
@@ -16,7 +27,8 @@ export interface Roles {
 export async function commandLine(roles: Roles, argv: string[]): Promise<number> {
   try {
     await program(roles).parseAsync(argv)
-    return 0
+    const lost = await lostOutput()
+    return lost ? explain(lost) : 0
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     return explain(error)
@@ -56,15 +68,12 @@ const bytes = (text: string): number => {
   return value
 }
 
-/** `steps=20` is a number, `prompt=a red circle` is text, `cond={"a": 1}` is JSON. */
-const field = (text: string, before: Record<string, unknown> = {}): Record<string, unknown> => {
-  const [, name, value = ''] = /^(\w+)=(.*)$/s.exec(text) ?? []
+/** `steps=20`: the first `=` ends the name. */
+const field = (text: string, before: ReadonlyMap<string, string> = new Map()): ReadonlyMap<string, string> => {
+  const [, name, value = ''] = /^([^=\s]+)=(.*)$/s.exec(text) ?? []
   if (name === undefined) throw new InvalidArgumentError('must be like steps=20')
-  try {
-    return { ...before, [name]: JSON.parse(value) as unknown }
-  } catch {
-    return { ...before, [name]: value }
-  }
+  if (before.has(name)) throw new InvalidArgumentError(`${name} stands twice`)
+  return new Map([...before, [name, value]])
 }
 
 const collect = (value: string, before: string[] = []): string[] => [...before, value]
@@ -79,7 +88,12 @@ function program(roles: Roles): Command {
     // An option after a verb belongs to the verb, even where the command above it has the same option.
     .enablePositionalOptions()
     .configureHelp({ showGlobalOptions: true })
-    .addHelpText('after', '\nSettings are environment variables: see docs/operations.md. `darkroom doctor` shows those in use.')
+    .addHelpText(
+      'after',
+      `
+Settings are environment variables: see docs/operations.md. \`darkroom doctor\` shows those in use.
+Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what was submitted goes on).`,
+    )
 
   /** exitOverride is inherited by commands made with `command()`. */
   const client = (name: string, summary: string, under: Command = darkroom): Command =>
@@ -112,7 +126,7 @@ function program(roles: Roles): Command {
     .option('--size <WxH>', 'pixels, multiples of 8', size)
     .option('--steps <n>', 'denoise steps', whole(1, 200))
     .option('--guidance <x>', 'classifier-free guidance scale', decimal)
-    .option('--seed <n>', 'seed of the first image', whole(0, 2 ** 32 - 1))
+    .option('--seed <n>', 'seed of the first image', whole(0, maxSeed))
     .option('--sampler <name>', 'sampler, as in "DPM++ 2M Karras"')
     .option('--count <n>', 'how many images; image i has seed + i', whole(1, 64))
     .option('--out <path>', 'folder, or a file that ends in .png')
@@ -123,9 +137,9 @@ function program(roles: Roles): Command {
     .action(async (words: string[], options) => (await import('./sessions.ts')).generate(words.join(' '), options))
   client('run', 'run a workflow by its name, and print its output')
     .argument('<workflow>', 'as GET /v1/workflows lists it')
-    .argument('[field=value...]', 'its input: numbers, JSON, or text', field, {})
+    .argument('[field=value...]', 'its input: text, numbers or JSON, as the workflow has it', field, new Map())
     .option('--device <device>', 'run its steps on this device: its id, or cuda:0')
-    .action(async (workflow: string, input: Record<string, unknown>, options) => (await import('./run.ts')).run(workflow, input, options))
+    .action(async (workflow: string, input: Map<string, string>, options) => (await import('./run.ts')).run(workflow, input, options))
   client('sessions', 'list sessions, newest first')
     .addOption(new Option('--status <status>', 'only these').choices([...statuses]))
     .option('--workflow <name>', 'only of this workflow')
@@ -179,6 +193,19 @@ function program(roles: Roles): Command {
     .option('--device <id>', 'only of this device')
     .option('--limit <n>', 'how many', whole(1, 1000))
     .action(async (options) => (await import('./devices.ts')).events(options))
+
+  const models = client('models', 'list what lies in the model folders of all hosts, usable or not')
+    .enablePositionalOptions()
+    .argument('[words]', 'only those whose name, title, tags or trigger words hold these')
+    .addOption(new Option('--kind <kind>', 'only these').choices([...kinds]))
+    .addOption(new Option('--family <family>', 'only these').choices([...knownFamilies]))
+    .addOption(new Option('--status <status>', 'only these').choices(['usable', 'unsupported', 'unknown', 'refused', 'broken']))
+    .option('--limit <n>', 'how many', whole(1, 1_000_000))
+    .action(async (words: string | undefined, options) => (await import('./models.ts')).list(words, options))
+  client('show', 'show a model', models)
+    .argument('<model>')
+    .action(async (id: string, options) => (await import('./models.ts')).show(id, options))
+  client('rescan', 'look at the model folders again now', models).action(async (options) => (await import('./models.ts')).rescan(options))
 
   const memory = client('memory', 'show the memory of devices and hosts as bars')
     .enablePositionalOptions()
@@ -240,6 +267,10 @@ function program(roles: Roles): Command {
     .description('revoke a key at once')
     .argument('<id>', 'its id, from `keys list`')
     .action(async (id: string) => (await import('./keys.ts')).revokeKey(id))
+  keys
+    .command('open')
+    .description('open a farm whose keys are all revoked: every user of this machine may then do everything, without a key')
+    .action(async () => (await import('./keys.ts')).openFarm())
 
   darkroom
     .command('doctor')

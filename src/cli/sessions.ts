@@ -1,10 +1,18 @@
 /** `darkroom generate | sessions | show | pause | resume | cancel | retry`: clients of the API. */
-import type { DarkroomClient, Frame, ImageRequest, ListFilter, Receipt, Session } from '../client/index.ts'
+import {
+  Problem,
+  type DarkroomClient,
+  type Frame,
+  type ImageRequest,
+  type ListFilter,
+  type Receipt,
+  type Session,
+} from '../client/index.ts'
 import type { ControlVerb } from '../engine/session.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { savePictures } from './pictures.ts'
 import { describeProgress, duration, percent } from './progress.ts'
-import { Exit, progressView, say, sayJson, silentView, table, whisper, type ProgressView } from './terminal.ts'
+import { Exit, fields, inline, progressView, say, sayJson, silentView, table, whisper, type ProgressView } from './terminal.ts'
 
 export interface Output extends ConnectionOptions {
   json?: boolean
@@ -31,12 +39,12 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
     ...(tag && { tags: tag }),
   })
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
-  if (!json) whisper(`session ${submitted.id}`)
+  if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())
   const files = session.status === 'succeeded' ? await savePictures(client, session, out) : []
   if (json) sayJson({ ...session, files })
   else for (const file of files) say(`saved ${file}`)
-  if (session.status !== 'succeeded') throw failure(session, json)
+  if (session.status !== 'succeeded') throw json ? new Exit(1) : Problem.ofSession(session)
 }
 
 /** Shows a session's progress until it ends. */
@@ -49,15 +57,21 @@ export async function watch(client: DarkroomClient, id: string, view: ProgressVi
 }
 
 /** The same; Ctrl-C stops following, not the session. @throws Exit 130 after Ctrl-C */
-async function follow(client: DarkroomClient, id: string, view: ProgressView = progressView()): Promise<Session> {
+export function follow(client: DarkroomClient, id: string, view: ProgressView = progressView()): Promise<Session> {
+  const goesOn = `the session goes on: \`darkroom show ${id} --follow\` follows it again, \`darkroom cancel ${id}\` ends it`
+  return interruptible(goesOn, (signal) => watch(client, id, view, signal))
+}
+
+/** Waits for what goes on without it: Ctrl-C ends the waiting, and says so. @throws Exit 130 after Ctrl-C */
+export async function interruptible<T>(goesOn: string, wait: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const interrupt = new AbortController()
   const stop = (): void => interrupt.abort()
   process.once('SIGINT', stop)
   try {
-    return await watch(client, id, view, interrupt.signal)
+    return await wait(interrupt.signal)
   } catch (error) {
     if (!interrupt.signal.aborted) throw error
-    view.note(`the session goes on: \`darkroom show ${id} --follow\` follows it again, \`darkroom cancel ${id}\` ends it`)
+    whisper(goesOn)
     throw new Exit(130)
   } finally {
     process.off('SIGINT', stop)
@@ -75,13 +89,6 @@ export function showFrame(view: ProgressView, frame: Frame): void {
   if (frame.type === 'session.resumed') view.note('resumed')
 }
 
-/** Says why a session has no result. */
-function failure(session: Session, json = false): Exit {
-  if (!json && session.error) whisper(`error: ${session.error.message}\n${session.error.remedy}\n(${session.error.code})`)
-  else if (!json) whisper(`the session is ${session.status}`)
-  return new Exit(1)
-}
-
 export async function list(options: Output & ListFilter): Promise<void> {
   const { json, url, ...filter } = options
   const page = await (await connectApi(url === undefined ? {} : { url })).sessions(filter)
@@ -95,7 +102,7 @@ export async function list(options: Output & ListFilter): Promise<void> {
     session.waiting ?? (typeof session.input['prompt'] === 'string' ? session.input['prompt'] : session.workflow),
   ])
   say(table(['SESSION', 'STATUS', 'SUBMITTED', ''], rows))
-  if (page.next !== null) whisper(`more: darkroom sessions --cursor ${page.next}`)
+  if (page.next !== null) whisper(inline(`more: darkroom sessions --cursor ${page.next}`))
 }
 
 export async function show(id: string, options: Output & { receipt?: boolean; follow?: boolean }): Promise<void> {
@@ -111,26 +118,26 @@ export async function show(id: string, options: Output & { receipt?: boolean; fo
 export async function control(verb: ControlVerb, id: string, options: Output): Promise<void> {
   const session = await (await connectApi(options)).control(id, verb)
   if (options.json) sayJson(session)
-  else say(`${session.id} ${session.status}`)
+  else say(inline(`${session.id} ${session.status}`))
 }
 
 export async function signal(id: string, type: string, { data, ...options }: Output & { data?: unknown }): Promise<void> {
   const session = await (await connectApi(options)).signal(id, { type, ...(data !== undefined && { data }) })
   if (options.json) sayJson(session)
-  else say(`${session.id} ${session.status}`)
+  else say(inline(`${session.id} ${session.status}`))
 }
 
 export async function retry(id: string, options: Output): Promise<void> {
   const session = await (await connectApi(options)).retry(id)
   if (options.json) sayJson(session)
-  else say(`${session.id} ${session.status}, a retry of ${session.retryOf}`)
+  else say(inline(`${session.id} ${session.status}, a retry of ${session.retryOf}`))
 }
 
 function describeSession(session: Session, url: string): string {
   const { id, workflow, status, waiting, progress, error, output, createdAt, startedAt, endedAt, input, tags, retryOf, exactnessKey } =
     session
   const took = startedAt && endedAt ? `, took ${((Date.parse(endedAt) - Date.parse(startedAt)) / 1000).toFixed(1)} s` : ''
-  const lines: [string, string | null | undefined][] = [
+  const lines: [string, string | string[] | null | undefined][] = [
     ['session', id],
     ['workflow', workflow],
     ['status', `${status}${took}`],
@@ -146,10 +153,13 @@ function describeSession(session: Session, url: string): string {
       `  ${name}`,
       typeof value === 'string' ? value : JSON.stringify(value),
     ]),
-    ['error', error && `${error.message}\n${' '.repeat(14)}${error.remedy} (${error.code})`],
+    ['error', error && [error.message, `${error.remedy} (${error.code})`]],
     ...(output?.images ?? []).map((image, i): [string, string] => [`image ${i + 1}`, `${url}${image.url}`]),
   ]
-  return lines.flatMap(([name, value]) => (value ? [`${name.padEnd(14)}${value}`] : [])).join('\n')
+  return fields(
+    lines.filter(([, value]) => value),
+    14,
+  )
 }
 
 function describeReceipt(receipt: Receipt): string {
@@ -162,6 +172,6 @@ function describeReceipt(receipt: Receipt): string {
       resumedFrom ? `went on from call ${resumedFrom.call}` : '',
     ]),
   )
-  const notes = receipt.notes.map(({ at, note }) => `${at}  ${note}`)
+  const notes = receipt.notes.map(({ at, note }) => inline(`${at}  ${note}`))
   return [table(['STEP', 'WORKER', 'END', 'TOOK', ''], rows), ...(notes.length > 0 ? ['', ...notes] : [])].join('\n')
 }

@@ -4,6 +4,7 @@
  */
 import type { HealthView } from '../api/health/views.ts'
 import type { ControlVerb, Signal } from '../engine/session.ts'
+import { nothing, readHealth, readJson } from './answers.ts'
 import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type {
@@ -23,6 +24,9 @@ import type {
   MemoryLeaks,
   MemoryPool,
   MemoryRecommendation,
+  Model,
+  ModelFilter,
+  ModelPage,
   Progress,
   Receipt,
   ResidentModels,
@@ -32,6 +36,7 @@ import type {
   Status,
   Submission,
   Worker,
+  Workflow,
 } from './types.ts'
 
 export interface ClientOptions {
@@ -127,7 +132,12 @@ export class DarkroomClient {
   }
 
   async remove(id: string): Promise<void> {
-    await this.#request('DELETE', pathOf(id))
+    await this.#request('DELETE', pathOf(id), nothing)
+  }
+
+  /** A workflow by its name, `image-generation` or `image-generation@1`. @throws Problem `workflow.unknown` */
+  workflow(name: string): Promise<Workflow> {
+    return this.#json('GET', `/v1/workflows/${encodeURIComponent(name)}`)
   }
 
   async workers(): Promise<Worker[]> {
@@ -201,6 +211,22 @@ export class DarkroomClient {
     return (await this.#json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
   }
 
+  // ---- models ----
+
+  /** A page of what lies in the model folders of all hosts, usable or not. */
+  models(filter: ModelFilter = {}): Promise<ModelPage> {
+    return this.#json('GET', `/v1/models${queryOf({ ...filter })}`)
+  }
+
+  model(id: string): Promise<Model> {
+    return this.#json('GET', `/v1/models/${encodeURIComponent(id)}`)
+  }
+
+  /** Has every host look at its folders again; returns the ids of their shelves. */
+  rescanModels(): Promise<{ shelves: string[] }> {
+    return this.#json('POST', '/v1/models/rescan')
+  }
+
   // ---- commands ----
 
   /**
@@ -224,7 +250,7 @@ export class DarkroomClient {
   /** Why the farm is not ready; empty when it is. */
   async notReady(): Promise<string[]> {
     try {
-      await this.#request('GET', '/v1/ready', { again: false })
+      await this.#request('GET', '/v1/ready', nothing, { again: false })
       return []
     } catch (error) {
       if (error instanceof Problem && error.code === 'api.not_ready') return error.document.reasons ?? [error.message]
@@ -232,15 +258,18 @@ export class DarkroomClient {
     }
   }
 
-  /** Whether the process answers. */
+  /** Whether the process answers, and is Darkroom. @throws Problem `api.unreachable`, `api.not_darkroom` */
   async health(): Promise<HealthView> {
-    return this.#json('GET', '/v1/health', { again: false })
+    return this.#request('GET', '/v1/health', readHealth, { again: false, signal: AbortSignal.timeout(healthMs) })
   }
 
   /** Bytes of an artifact by its SHA-256. */
   async artifact(sha256: string): Promise<Uint8Array> {
-    const response = await this.#request('GET', `/v1/artifacts/${encodeURIComponent(sha256)}`)
-    return new Uint8Array(await response.arrayBuffer())
+    return this.#request(
+      'GET',
+      `/v1/artifacts/${encodeURIComponent(sha256)}`,
+      async (response) => new Uint8Array(await response.arrayBuffer()),
+    )
   }
 
   /**
@@ -253,6 +282,7 @@ export class DarkroomClient {
     let waitMs = 200
     let lostAt: number | undefined
     for (;;) {
+      let openedAt = Number.POSITIVE_INFINITY
       try {
         const response = await this.#fetch('GET', `${pathOf(id)}/events`, {
           headers: { Accept: 'text/event-stream', ...(last > 0 && { 'Last-Event-ID': String(last) }) },
@@ -260,6 +290,9 @@ export class DarkroomClient {
         })
         if (response.status === 204) return
         if (!response.ok) throw await Problem.of(response)
+        if (!response.headers.get('content-type')?.startsWith('text/event-stream'))
+          throw Problem.notDarkroom(response, 'what is no stream of events')
+        openedAt = performance.now()
         for await (const { id: number, event, data } of readEvents(response.body ?? new ReadableStream())) {
           waitMs = 200
           lostAt = undefined
@@ -272,8 +305,11 @@ export class DarkroomClient {
           yield entry
           if (terminal.has(entry.type)) return
         }
+        throw new Error('the stream of events ended before the session did')
       } catch (error) {
         if (signal?.aborted || (error instanceof Problem && !isPassing(error))) throw error
+        // One that stood for a while was a good one, whether or not anything happened meanwhile.
+        if (performance.now() - openedAt > steadyMs) lostAt = undefined
         lostAt ??= performance.now()
         if (performance.now() - lostAt >= this.#patienceMs) throw error instanceof Problem ? error : Problem.unreachable(this.url, error)
       }
@@ -288,25 +324,25 @@ export class DarkroomClient {
     return this.session(id)
   }
 
-  async #json<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    return (await (await this.#request(method, path, options)).json()) as T
+  #json<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
+    return this.#request(method, path, readJson<T>, options)
   }
 
   /**
    * Repeats a request while the API is away, if it may be sent twice: a read, an idempotent verb, a submit with its
-   * key.
+   * key. An answer that was cut is none.
    */
-  async #request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
+  async #request<T>(method: string, path: string, read: (response: Response) => Promise<T>, options: RequestOptions = {}): Promise<T> {
     const mayRepeat = options.again ?? !path.endsWith('/retry')
     const until = performance.now() + this.#patienceMs
     for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 2000)) {
       try {
         const response = await this.#fetch(method, path, options)
-        if (response.ok) return response
+        if (response.ok) return await read(response)
         throw await Problem.of(response)
       } catch (error) {
+        if (options.signal?.aborted && !isTimeout(options.signal)) throw error
         const problem = error instanceof Problem ? error : Problem.unreachable(this.url, error)
-        if (options.signal?.aborted) throw error
         if (!mayRepeat || !isPassing(problem) || performance.now() + waitMs > until) throw problem
       }
       await pause(waitMs, options.signal)
@@ -321,7 +357,8 @@ export class DarkroomClient {
         ...(body !== undefined && { 'Content-Type': 'application/json' }),
         ...headers,
       },
-      redirect: 'error',
+      // Refused with a problem: a key and a body are for this address alone.
+      redirect: 'manual',
       ...(body !== undefined && { body: JSON.stringify(body) }),
       ...(signal && { signal }),
     })
@@ -336,6 +373,11 @@ interface RequestOptions {
   again?: boolean
 }
 
+const steadyMs = 2000
+/** How long a process that lives may take to say so, ms. */
+const healthMs = 10_000
+const isTimeout = ({ reason }: AbortSignal): boolean => (reason as Error | undefined)?.name === 'TimeoutError'
+
 const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
 const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
 
@@ -346,9 +388,11 @@ function queryOf(fields: Record<string, string | number | undefined>): string {
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`
 
-/** Worth another try: no answer, or a transient refusal. A full Redis stays full for a while. */
+/**
+ * Worth another try: no answer, a limit that is reached, or a transient refusal. A full Redis stays full for a while.
+ */
 const isPassing = ({ document: { code, class: errorClass, status } }: Problem): boolean =>
-  (status === 0 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
+  (status === 0 || status === 429 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
 
 const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve, reject) => {

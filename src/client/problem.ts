@@ -56,23 +56,52 @@ export class Problem extends Error {
 
   /** Reads the problem of a response that is no success. */
   static async of(response: Response): Promise<Problem> {
-    const text = await response.text().catch(() => '')
-    try {
-      const document = JSON.parse(text) as ProblemDocument
-      if (typeof document.code === 'string') return new Problem(document)
-    } catch {
-      // Something between us and the API answered in its own words.
+    if (response.type === 'opaqueredirect' || (response.status >= 300 && response.status < 400)) {
+      const to = response.headers.get('location')
+      return Problem.notDarkroom(response, `a redirect${to === null ? '' : ` to ${to.slice(0, 200)}`}, which is not followed`)
     }
+    const text = await response.text().catch(() => '')
+    return readDocument(text) ?? Problem.notDarkroom(response, describeText(text))
+  }
+
+  /** Something between us and the API, or in its place, answered in its own words. */
+  static notDarkroom({ url, status, statusText }: Response, what: string): Problem {
     return new Problem({
-      title: response.statusText,
-      status: response.status,
-      detail: `${response.url} answered ${response.status} ${response.statusText}: ${text.slice(0, 200)}`,
+      title: statusText,
+      status,
+      detail: `${url} answered ${status} with ${what}`,
       code: 'api.not_darkroom',
-      class: response.status >= 500 ? 'transient' : 'permanent',
-      remedy: 'Check DARKROOM_URL: this does not look like Darkroom.',
+      class: status >= 500 ? 'transient' : 'permanent',
+      remedy: 'Set DARKROOM_URL (or --url) to the address of Darkroom itself: what answers there is something else.',
     })
   }
 }
+
+/** The document as far as it is one: what a program shows of it must be there. */
+function readDocument(text: string): Problem | undefined {
+  const document = parsed(text) as Partial<ProblemDocument> | undefined
+  const { title, status, detail, code, class: errorClass, remedy, problems } = document ?? {}
+  if (document === undefined || typeof status !== 'number') return undefined
+  if ([title, detail, code, errorClass, remedy].some((each) => typeof each !== 'string')) return undefined
+  const areFields =
+    Array.isArray(problems) && problems.every(({ field, message }) => typeof field === 'string' && typeof message === 'string')
+  const { problems: _, ...rest } = document as ProblemDocument
+  return new Problem({ ...rest, ...(areFields && { problems }) })
+}
+
+/** The JSON object of a text; undefined when it is none. */
+export function parsed(text: string): object | undefined {
+  try {
+    const value = JSON.parse(text) as unknown
+    return typeof value === 'object' && value !== null ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** What came in place of JSON, in few words. */
+export const describeText = (text: string): string =>
+  text === '' ? 'nothing' : `what is no answer of Darkroom: ${JSON.stringify(text.slice(0, 100))}`
 
 /** `fetch failed` says nothing; its cause does. */
 function reasonOf(cause: unknown): string {

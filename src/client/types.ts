@@ -2,8 +2,10 @@
 import type { z } from 'zod'
 import type * as Devices from '../api/devices/views.ts'
 import type * as Memory from '../api/memory/views.ts'
+import type * as Models from '../api/models/views.ts'
 import type * as Sessions from '../api/sessions/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
+import type { WorkflowView } from '../api/workflows/views.ts'
 import type { Operations, StepName } from '../domains/index.ts'
 import type { ImageRef } from '../domains/values.ts'
 import type { Status } from '../engine/session.ts'
@@ -33,6 +35,7 @@ export interface SessionEvent {
 export type Frame = SessionEvent | { kind: 'progress'; progress: Progress }
 
 export type Worker = z.infer<typeof WorkerView>
+export type Workflow = z.infer<typeof WorkflowView>
 export type Device = z.infer<typeof Devices.DeviceView>
 export type DeviceStatus = z.infer<typeof Devices.StatusView>
 export type DeviceEvent = z.infer<typeof Devices.EventView>
@@ -48,6 +51,18 @@ export type MemoryLeaks = z.infer<typeof Memory.LeaksView>
 /** Of one device; times are milliseconds since 1970. */
 export type MemoryAnalytics = z.infer<typeof Memory.AnalyticsView>
 export type MemoryRecommendation = z.infer<typeof Memory.RecommendationView>
+
+export type Model = z.infer<typeof Models.ModelView>
+export type ModelPage = z.infer<typeof Models.ModelPage>
+/** Several filters mean *and*; `text` is words. */
+export interface ModelFilter {
+  kind?: Model['kind'] | undefined
+  family?: (Model['family'] & string) | undefined
+  status?: Model['status'] | undefined
+  text?: string | undefined
+  cursor?: string | undefined
+  limit?: number | undefined
+}
 
 // ---- commands ----
 

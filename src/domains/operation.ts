@@ -1,11 +1,11 @@
 import type { z } from 'zod'
 import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
 import type { DarkroomError } from '../errors.ts'
-import type { Model } from '../models/scan.ts'
+import type { Model } from '../models/entry.ts'
 import type { AllocationInfo, AllocationRequest, DeviceMemory } from './device-memory.ts'
 import { deviceError } from './device/errors.ts'
 import type { PictureLimits } from './device/status.ts'
-import type { Exactness, ModelPin, Target } from './values.ts'
+import type { Exactness, ModelPin, Target, WantedModel } from './values.ts'
 
 /** What a command is for is gone: unlike the step of a picture it has no other place to go. */
 export const deviceLost = (message: string): DarkroomError =>
@@ -64,8 +64,16 @@ export interface Tools {
   readonly exactness: Exactness
   /** Keeps bytes; the commit of the step's result names them. Returns their SHA-256. */
   keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
-  /** The model of that name in this worker's folders. @throws DarkroomError `model.unknown`, `model.changed` */
-  model(id: string, bodyHash: string): Promise<Model>
+  /**
+   * The model in this worker's folders, as it lies there now.
+   * @throws DarkroomError `model.missing` when it is not there: the step goes to a worker that has it
+   */
+  model(wanted: WantedModel): Promise<Model>
+  /**
+   * The model with its body hash, which is computed when it is not known; progress tells how far that is.
+   * @throws DarkroomError `model.missing`, `model.unreadable`
+   */
+  hashedModel(id: string): Promise<Model & ModelPin>
   /**
    * Calls the operation of the same name in the Python child, with input artifacts by name. A file whose bytes are
    * missing or broken is left out: the child makes it again or refuses with `artifact.missing`. Goes on from the step's
@@ -92,8 +100,8 @@ export interface Tools {
  * of the step.
  */
 export interface Needs {
-  /** Models that its worker must have; they are loaded before it runs. */
-  models?: readonly ModelPin[]
+  /** Models that its worker's host must have; a step on the device has them loaded before it runs. */
+  models?: readonly WantedModel[]
   /** Room for the files that it writes before it has ended, bytes. */
   fileBytes?: number
   /** The one worker that a command is for. */
@@ -102,7 +110,11 @@ export interface Needs {
 
 /** What a request may look up while it is completed; never later. `field` is what a refusal names. */
 export interface Catalogue {
-  /** @throws DarkroomError `model.unknown` */
+  /**
+   * A model that pictures can be drawn with, by its headers and configurations. Its body hash is null until it has been
+   * hashed: a step does that (`model.hash`), never the submit.
+   * @throws DarkroomError `model.unknown`, `model.unusable`
+   */
   model(name: string): Promise<Model>
   /** A whole number below `below`, drawn by chance. */
   draw(below: number): number
@@ -116,7 +128,7 @@ export interface Catalogue {
    * The smallest limits of the workers that may draw with this model: on the session's device, or on any of them. Null
    * while none is here.
    */
-  limits(bodyHash: string): Promise<PictureLimits | null>
+  limits(model: WantedModel): Promise<PictureLimits | null>
   /** What there is in all of a device's memory and of its host's RAM, in bytes; null where unknown. */
   capacity(target: Target): Promise<{ device: number | null; ram: number | null }>
   /** Whether the caller may touch what others own. */
@@ -160,7 +172,7 @@ export interface Command<Given = unknown, Input = unknown> {
 export interface PythonPart {
   /**
    * What it is asked, besides its files: Python checks it with the schema that this one generates. A field `model` is a
-   * pin; the child is told the folder and the family as well.
+   * pin, or asks for one; the child is told the folder and the family as well.
    */
   input: z.ZodObject
   /** What it answers besides its files; nothing when left out. */

@@ -23,6 +23,10 @@ export const ModelName = z.string().min(1).max(200).describe('name of the model'
 export const ModelPin = z.strictObject({ id: z.string(), bodyHash: Sha256 })
 export type ModelPin = z.infer<typeof ModelPin>
 
+/** A model as it is asked for: its body hash is null until it has been hashed, and any body of that name will do. */
+export const WantedModel = z.strictObject({ id: z.string(), bodyHash: Sha256.nullable() })
+export type WantedModel = z.infer<typeof WantedModel>
+
 /** One worker of one device, in one epoch: whom a command is for. What it speaks of goes when the epoch ends. */
 export const Target = z.strictObject({ device: z.string(), worker: z.string(), epoch: z.string() })
 export type Target = z.infer<typeof Target>
@@ -46,6 +50,14 @@ export type Exactness = z.infer<typeof Exactness>
 export const samplers = ['Euler', 'Euler a', 'DPM++ 2M', 'DPM++ 2M Karras', 'DDIM', 'UniPC', 'Heun', 'LCM'] as const
 export const Sampler = z.enum(samplers)
 
+/**
+ * Where the noise of an image begins: any whole number that JSON and JavaScript hold exactly. PyTorch's generator on
+ * the CPU, which draws it on every device, starts from the low 32 bits: seeds that differ by a multiple of 2^32 draw
+ * one picture, as in diffusers and ComfyUI (`init_with_uint32` in ATen/core/MT19937RNGEngine.h).
+ */
+export const maxSeed = Number.MAX_SAFE_INTEGER
+export const Seed = z.int().min(0).max(maxSeed, `must be at most 2^53 - 1, which is ${maxSeed}`)
+
 /** Pixels of an image's side. */
 const Side = z.int().min(8).multipleOf(8)
 
@@ -58,7 +70,7 @@ export const ImageRequest = z.strictObject({
   height: Side,
   steps: z.int().min(1),
   guidance: z.number(),
-  seed: Count,
+  seed: Seed,
   sampler: Sampler,
 })
 export type ImageRequest = z.infer<typeof ImageRequest>
@@ -69,7 +81,7 @@ export const ImageRef = z.strictObject({
   mediaType: z.literal('image/png'),
   width: z.int(),
   height: z.int(),
-  seed: z.int(),
+  seed: Seed,
   bytes: z.int(),
 })
 export type ImageRef = z.infer<typeof ImageRef>

@@ -4,7 +4,8 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { StepProgress } from '../domains/operation.ts'
-import type { ModelPin } from '../domains/values.ts'
+import type { WantedModel } from '../domains/values.ts'
+import type { Catalogue } from '../models/catalogue.ts'
 import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
 import { connect, type Redis } from '../redis.ts'
@@ -36,7 +37,7 @@ export interface Attempt {
   invoke: string
   input: unknown
   /** Models that the step needs on its device. */
-  models: readonly ModelPin[]
+  models: readonly WantedModel[]
   epoch: number
   tries: number
   resourceTries: number
@@ -67,6 +68,7 @@ const maxDiskDelayMs = 30_000
 export class AttemptPort {
   readonly at: AtPoint | undefined
   readonly owners: SessionOwners
+  readonly models: Catalogue
   readonly times: Times
   readonly #engine: Engine
   readonly #connections: Redis[]
@@ -75,6 +77,7 @@ export class AttemptPort {
   constructor(engine: Engine, connections: Redis[]) {
     this.at = engine.at
     this.owners = engine.owners
+    this.models = engine.models
     this.times = engine.times
     this.#engine = engine
     this.#connections = connections
@@ -204,7 +207,7 @@ export class AttemptPort {
     }
   }
 
-  #modelsOf(step: string, input: unknown): readonly ModelPin[] {
+  #modelsOf(step: string, input: unknown): readonly WantedModel[] {
     return needsOf(this.#engine.registry.operations, step, input)?.models ?? []
   }
 
@@ -236,6 +239,8 @@ export class AttemptPort {
     const jitter = 0.8 + 0.4 * Math.random()
     if (error.class === 'transient' && attempt.tries + 1 < attempts)
       return { delayMs: Math.round(1000 * 2 ** attempt.tries * jitter), counter: 'tries' }
+    // The next placement knows who has it, if anybody has.
+    if (error.code === 'model.missing') return { delayMs: Math.round(this.#engine.times.missingMs * jitter), counter: 'resourceTries' }
     if (error.code === 'disk.full')
       return { delayMs: Math.round(Math.min(maxDiskDelayMs, 500 * 2 ** attempt.resourceTries) * jitter), counter: 'resourceTries' }
     const isForMachine = error.code.startsWith('artifact.')

@@ -156,7 +156,9 @@ export class Commits {
       const document = transition?.document ?? loaded.document
       const effects = transition ? plan(id, transition, { operations: registry.operations, shards, priority: 0 }) : noEffects
       const outcome = transition && outcomeOf(transition)
-      const next = lease && !outcome ? effects.steps.find(({ lane }) => lane === 'host') : undefined
+      // One that needs a model goes where that is.
+      const chains = ({ lane, step }: PlannedStep): boolean => lane === 'host' && !registry.operations[step]?.needs
+      const next = lease && !outcome ? effects.steps.find(chains) : undefined
       const commit: Commit = {
         ...base,
         snapshot: JSON.stringify(document),

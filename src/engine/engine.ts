@@ -9,12 +9,13 @@ import { ClockKeeper } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { operations as builtInOperations } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
-import { ensureError, sessionError, unknownSession } from '../errors.ts'
+import { sessionError, unknownSession } from '../errors.ts'
 import { Devices } from '../farm/devices.ts'
 import { countLoss, readWorkers } from '../farm/presence.ts'
 import type { HeardWorker } from '../farm/record.ts'
 import { keys, sessionIdPattern } from '../keys.ts'
 import type { Logger } from '../log.ts'
+import { Catalogue } from '../models/catalogue.ts'
 import type { Redis } from '../redis.ts'
 import { workflows as builtInWorkflows, type Workflow } from '../workflows/index.ts'
 import { Children } from './children.ts'
@@ -70,6 +71,8 @@ export class Engine {
   readonly retention: Retention
   readonly owners: SessionOwners
   readonly devices: Devices
+  /** The models of all hosts. */
+  readonly models: Catalogue
   /** Workers that live, as they published themselves; read again at most every 300 ms. */
   readonly workers: () => Promise<HeardWorker[]>
   /**
@@ -93,17 +96,18 @@ export class Engine {
     this.workers = recent(300, () => readWorkers(redis))
     this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
     this.devices = new Devices(redis, this.workers, log)
+    this.models = new Catalogue({ redis, folders: config.models, log })
 
     this.store = new Store({ redis, times, at })
     this.reads = new Reads(redis, shards)
     this.registry = new Registry(workflows, operations)
-    this.dispatcher = new Dispatcher({ redis, store: this.store, workers: this.workers, times, at })
+    this.dispatcher = new Dispatcher({ redis, store: this.store, reads: this.reads, workers: this.workers, models: this.models, times, at })
     // What a commit puts into the outbox is handled at once; the outbox itself commits.
     const afterCommit = (committed: Committed): Promise<void> => this.outbox.committed(committed)
-    const { store, reads, registry, dispatcher, devices } = this
+    const { store, reads, registry, dispatcher, devices, models } = this
     this.commits = new Commits({ store, reads, registry, shards, log, at, afterCommit })
     const { commits } = this
-    this.submissions = new Submissions({ store, reads, registry, devices, workers: this.workers, config, afterCommit })
+    this.submissions = new Submissions({ store, reads, registry, devices, models, workers: this.workers, config, afterCommit })
     this.children = new Children({ store, reads, commits, submissions: this.submissions, at })
     const { children } = this
     this.outbox = new Outbox({ store, reads, registry, commits, children, dispatcher, config, times, log, at })
@@ -116,12 +120,14 @@ export class Engine {
     const clock = new ClockKeeper(redis, clocks, log)
     this.#sweeps = sweeps ? [clock, new Sweep(this), this.retention, devices.watch, ...(collector ? [collector] : [])] : []
     for (const sweep of this.#sweeps) sweep.start()
+    this.models.start()
   }
 
   /**
    * Accepts a session. Its request is completed here and never changes again.
-   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `device.unknown`,
-   * `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
+   * `device.unknown`, `session.idempotency_mismatch`, `limit.sessions`, `limit.commands`, `redis.full`,
+   * `redis.unavailable`
    */
   start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     return this.submissions.start(submission)
@@ -233,17 +239,6 @@ export class Engine {
     return this.reads.confirm()
   }
 
-  /** Ready when Redis takes writes and no lane with waiting jobs is without a worker that takes them. */
-  async ready(): Promise<{ ready: boolean; reasons: string[] }> {
-    try {
-      await this.confirm()
-      const reasons = await this.reads.stranded()
-      return { ready: reasons.length === 0, reasons }
-    } catch (error) {
-      return { ready: false, reasons: [ensureError(error, 'redis.unavailable').message] }
-    }
-  }
-
   /** Queues for the operator's board: those of the lanes that workers have now. */
   queues(): ReturnType<Dispatcher['served']> {
     return this.dispatcher.served()
@@ -251,7 +246,7 @@ export class Engine {
 
   /** Stops the sweeps and lets go of queues; the connections belong to the caller. */
   async close(): Promise<void> {
-    await Promise.all(this.#sweeps.map((sweep) => sweep.stop()))
+    await Promise.all([this.models.stop(), ...this.#sweeps.map((sweep) => sweep.stop())])
     await this.dispatcher.close()
   }
 }

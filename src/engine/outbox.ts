@@ -118,8 +118,8 @@ export class Outbox {
     await Promise.all(
       steps.map(async ({ suffix, step: name, lane, priority, input }) => {
         const step = { ...fresh, stepKey: `${id}.${suffix}`, name, lane, priority }
-        // There is one queue for all of them.
-        if (lane === 'host') return dispatcher.add(step, queues.host)
+        // Every worker takes from one queue what needs nothing of it.
+        if (lane === 'host' && !registry.operations[name]?.needs) return dispatcher.add(step, queues.host)
         const needs = needsOf(registry.operations, name, input)
         if (!needs) return
         const waiting = { ...step, ...needs, ...session, avoid: null }
@@ -178,7 +178,7 @@ export class Outbox {
     const { reads, registry, commits, times } = this.#parts
     const { dispatch, name, lane, priority, queue, placedAt } = record
     const base = { stepKey, dispatch, name, lane, priority, queue, placedAt, ...anywhere, avoid: null, version: '', isStrict: true }
-    if (lane === 'host') return { ...base, models: [], target: null }
+    if (lane === 'host' && !registry.operations[name]?.needs) return { ...base, models: [], target: null }
     const { sessionId } = splitStepKey(stepKey)
     const at = await reads.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'device', 'strict')
     const { version, snapshot, workflow, exactnessKey, device } = at
@@ -187,7 +187,7 @@ export class Outbox {
     const effect = Object.values(effects).find((open) => `${sessionId}.${open.suffix}` === stepKey)
     const needs = effect && 'step' in effect ? needsOf(registry.operations, name, effect.input) : undefined
     if (!needs) return undefined
-    if (lane === 'control') return { ...base, ...needs }
+    if (lane !== 'gpu') return { ...base, ...needs }
     const mayWaitForWorker = queue === '' || (queues.isDevice(queue) && now - placedAt <= times.affinityMs)
     const [lastWorker, avoid] = mayWaitForWorker ? [at.lastWorker, record.avoid] : [null, null]
     return { ...base, ...needs, exactnessKey, device, lastWorker, avoid, version, isStrict: at.strict !== null }

@@ -2,10 +2,12 @@
 import { z } from 'zod'
 import { deviceError } from '../domains/device/errors.ts'
 import { deviceLost, type OperationTable } from '../domains/operation.ts'
-import { ModelPin, Target } from '../domains/values.ts'
+import { Target, WantedModel } from '../domains/values.ts'
 import { workflowError, type DarkroomError } from '../errors.ts'
 import { isHere, type WorkerRecord } from '../farm/record.ts'
 import { queues } from '../keys.ts'
+import { described as modelIn, type Holding } from '../models/catalogue.ts'
+import { modelError } from '../models/errors.ts'
 
 /** A step that waits for a worker, with what decides where it may run. */
 export interface Waiting {
@@ -19,7 +21,7 @@ export interface Waiting {
   /** 0 continues a session; first steps come behind, by the session's priority. */
   priority: number
   /** Models that its worker must have. */
-  models: readonly ModelPin[]
+  models: readonly WantedModel[]
   exactnessKey: string | null
   /** Worker of the session's last step on a device: its tensors and model are there. */
   lastWorker: string | null
@@ -31,10 +33,17 @@ export interface Waiting {
   target: Target | null
 }
 
-/** `over`: the worker that the step is for is gone, so it will never run. */
+/** Which models the hosts of the farm have. */
+export interface Shelves {
+  holds(shelf: string, model: WantedModel): Holding
+  /** Whether any host has it or may have it, one without a worker too. */
+  isSomewhere(model: WantedModel): boolean
+}
+
+/** `over`: the worker that the step is for is gone, or its model is another now, so it will never run. */
 export type Placement = { queue: string; isAffinity: boolean } | { nowhere: string; elsewhere: boolean } | { over: DarkroomError }
 
-const Needed = z.object({ models: z.array(ModelPin).default([]), target: Target.nullable().default(null) })
+const Needed = z.object({ models: z.array(WantedModel).default([]), target: Target.nullable().default(null) })
 
 /**
  * What a step needs, read off its own input; undefined in a process that does not have its operation.
@@ -62,62 +71,94 @@ function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): 
     : { over: deviceError('not_ready', `worker ${worker.id} of ${device} takes no more commands: it is ${worker.status}`) }
 }
 
+/** What a step can do with the models that the workers' hosts have. */
+type Reach = { able: WorkerRecord[] } | Exclude<Placement, { queue: string }>
+
+/** The workers whose hosts have all of its models; or why there is none. */
+function reachOf(models: readonly WantedModel[], ready: readonly WorkerRecord[], shelves: Shelves): Reach {
+  const able = ready.filter((worker) => models.every((model) => shelves.holds(worker.shelf, model) === 'yes'))
+  if (able.length > 0) return { able }
+  const isHeld = (model: WantedModel, ...as: Holding[]): boolean => ready.some(({ shelf }) => as.includes(shelves.holds(shelf, model)))
+  const lacking = models.filter((model) => !isHeld(model, 'yes'))
+  const unread = lacking.find((model) => isHeld(model, 'unhashed'))
+  if (unread) return { nowhere: `the hash of model ${unread.id}, which tells whether a worker has the pinned one`, elsewhere: false }
+  const changed = lacking.find((model) => isHeld(model, 'other') && !shelves.isSomewhere(model))
+  if (changed) {
+    const why = `model ${changed.id} is not the one with body ${changed.bodyHash?.slice(0, 10)} any more, on no host of the farm`
+    return { over: modelError('changed', why, { field: 'input.model' }) }
+  }
+  return { nowhere: `no worker has model ${(lacking.length > 0 ? lacking : models).map(modelIn).join(' and model ')}`, elsewhere: false }
+}
+
+/** The shelf with most of these workers; of equals the first by name, so that every process chooses the same. */
+function fullest(workers: readonly WorkerRecord[], of: (worker: WorkerRecord) => string): string {
+  const counts = new Map<string, number>()
+  for (const worker of workers) counts.set(of(worker), (counts.get(of(worker)) ?? 0) + 1)
+  const [best] = [...counts].toSorted(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+  return best?.[0] ?? ''
+}
+
 /**
  * Where a step may run now. `elsewhere` says that workers of another hardware class could run it.
- * Pure: workers are what they published.
+ * Pure: workers are what they published, shelves what their hosts did.
  */
 export function placementOf(
   step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
   workers: readonly WorkerRecord[],
+  shelves: Shelves,
 ): Placement {
   if (step.lane === 'control') return placeCommand(step.target, workers)
   const ready = workers.filter((worker) => worker.status === 'ready')
-  if (step.lane === 'host')
-    return ready.length === 0 ? { nowhere: noWorker(workers), elsewhere: false } : { queue: queues.host, isAffinity: false }
-  const { models, exactnessKey, device } = step
-  if (device !== null) return placeOn(device, step, ready)
-  const able = ready.filter((worker) => lacks(worker, models).length === 0)
-  if (able.length === 0) return { nowhere: ready.length === 0 ? noWorker(workers) : `no worker has ${described(models)}`, elsewhere: false }
-  const last = able.find((worker) => worker.id === step.lastWorker)
-  if (last && last.id !== step.avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
-    return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
-  if (exactnessKey === null) {
-    // The class with most workers; of equals the first by name, so that every process chooses the same.
-    const counts = new Map<string, number>()
-    for (const worker of able) counts.set(worker.exactnessKey, (counts.get(worker.exactnessKey) ?? 0) + 1)
-    const [best] = [...counts].toSorted(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-    return { queue: queues.gpuClass(best?.[0] ?? ''), isAffinity: false }
+  const { models, exactnessKey, device, avoid } = step
+  if (step.lane !== 'host' && device !== null) return placeOn(device, step, ready, shelves)
+  if (ready.length === 0) return { nowhere: noWorker(workers), elsewhere: false }
+  const reach = reachOf(models, ready, shelves)
+  if (!('able' in reach)) return reach
+  const { able } = reach
+  if (step.lane === 'host') {
+    if (able.length === ready.length) return { queue: queues.host, isAffinity: false }
+    return { queue: queues.hostShelf(fullest(able, ({ shelf }) => shelf)), isAffinity: false }
   }
-  const peers = able.filter((worker) => worker.exactnessKey === exactnessKey)
-  const others = step.avoid === null ? [] : peers.filter((worker) => worker.id !== step.avoid)
+  const last = able.find((worker) => worker.id === step.lastWorker)
+  if (last && last.id !== avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
+    return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
+  const key = exactnessKey ?? fullest(able, (worker) => worker.exactnessKey)
+  const peers = able.filter((worker) => worker.exactnessKey === key)
+  const others = exactnessKey === null || avoid === null ? [] : peers.filter((worker) => worker.id !== avoid)
   const [idlest] = others.toSorted((a, b) => a.running.length - b.running.length || (a.id < b.id ? -1 : 1))
   if (idlest) return { queue: queues.gpuDevice(idlest.device.id), isAffinity: true }
-  if (peers.length > 0) return { queue: queues.gpuClass(exactnessKey), isAffinity: false }
-  return { nowhere: `no worker of hardware class ${exactnessKey} is running`, elsewhere: true }
+  if (peers.length === 0) return { nowhere: `no worker of hardware class ${key} is running`, elsewhere: true }
+  // Every worker of the class takes from its queue: where only some have the model, they have a queue of their own.
+  const hasAll = peers.length === ready.filter((worker) => worker.exactnessKey === key).length
+  return {
+    queue: hasAll
+      ? queues.gpuClass(key)
+      : queues.gpuShelf(
+          key,
+          fullest(peers, ({ shelf }) => shelf),
+        ),
+    isAffinity: false,
+  }
 }
-
-const lacks = (worker: WorkerRecord, models: readonly ModelPin[]): ModelPin[] =>
-  models.filter(({ bodyHash }) => !worker.models.includes(bodyHash))
-
-const described = (models: readonly ModelPin[]): string =>
-  models.map(({ id, bodyHash }) => `model ${id} with body ${bodyHash.slice(0, 10)}`).join(' and ')
 
 /** On the one device that its session is for: at once, or when its worker can. */
 function placeOn(
   device: string,
   { models, exactnessKey }: Pick<Waiting, 'models' | 'exactnessKey'>,
   ready: readonly WorkerRecord[],
+  shelves: Shelves,
 ): Placement {
   const worker = ready.find((each) => each.device.id === device)
   if (!worker) return { nowhere: `device ${device}, which has no ready worker now`, elsewhere: false }
-  const lacking = lacks(worker, models)
-  if (lacking.length > 0) return { nowhere: `device ${device}, whose worker has no ${described(lacking)}`, elsewhere: false }
+  const reach = reachOf(models, [worker], shelves)
+  if ('nowhere' in reach) return { ...reach, nowhere: `device ${device}: ${reach.nowhere}` }
+  if ('over' in reach) return reach
   if (exactnessKey === null || worker.exactnessKey === exactnessKey) return { queue: queues.gpuDevice(device), isAffinity: true }
   return { nowhere: `device ${device}, which is of hardware class ${worker.exactnessKey} now, not ${exactnessKey}`, elsewhere: true }
 }
 
 /** Why no worker takes steps. */
-function noWorker(workers: readonly WorkerRecord[]): string {
+export function noWorker(workers: readonly WorkerRecord[]): string {
   const stalled = workers.filter(({ status }) => status === 'stalled').map(({ id }) => id)
   return stalled.length > 0 ? `stalled, taking nothing although jobs wait: ${stalled.join(', ')}` : 'no worker is running'
 }

@@ -27,6 +27,8 @@ export interface Times {
   affinityLookMs: number
   crowdedMs: number
   nowhereMs: number
+  /** When a step is placed again whose model its worker did not have after all. */
+  missingMs: number
   /** How often an attempt repeats what Redis did not take. */
   insistMs: number
 }
@@ -45,5 +47,6 @@ export const productTimes: Times = {
   affinityLookMs: 500,
   crowdedMs: 30_000,
   nowhereMs: 1000,
+  missingMs: 1000,
   insistMs: 500,
 }

@@ -21,7 +21,8 @@ export interface WorkerRecord {
   build: Record<string, unknown>
   settings: Record<string, unknown>
   status: (typeof workerStatuses)[number]
-  models: string[]
+  /** Id of the shelf that holds its models: of its host's model folders. */
+  shelf: string
   /** Ids of the models that are resident in the Python child. */
   resident: string[]
   /** The steps that run now. */

@@ -1,7 +1,6 @@
 /** Starts a worker: opens everything in order, and closes it in reverse order when the worker ends, or cannot start. */
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { checkStore } from '../artifacts/index-mark.ts'
 import { FileArtifactStore } from '../artifacts/store.ts'
@@ -13,7 +12,7 @@ import { openAttempts, type PortOptions } from '../engine/attempt.ts'
 import { DarkroomError } from '../errors.ts'
 import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
 import type { Logger } from '../log.ts'
-import { discoverModels } from '../models/scan.ts'
+import { hostId, resolveRoots } from '../models/roots.ts'
 import { deferred, within } from '../promises.ts'
 import { connect, untilReady, type Redis } from '../redis.ts'
 import { attemptRoots, openAttemptFolder } from './attempt-folder.ts'
@@ -30,6 +29,8 @@ import { PythonChild } from './python/supervisor.ts'
 const connectMs = 30_000
 /** How long the Python child may take to end by itself, ms. */
 const childGraceMs = 1000
+/** How long a worker that is ready otherwise waits for the first look at its model folders, ms. */
+const lookMs = 5000
 /** How long a leaving worker waits for Redis, ms: without it, leases end by themselves. */
 const farewellMs = 1000
 /** Workers that one CPU can have. */
@@ -82,7 +83,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
   await checkStore(redis, artifacts)
 
-  const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
+  const host = hostId()
   const epoch = randomUUID()
   const owner = `${host}-${epoch}`
   const folder = await openAttemptFolder(options.attempts === undefined ? attemptRoots() : [options.attempts], owner)
@@ -92,6 +93,11 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })
 
+  // Its catalogue looks at the models, and hashes those that are asked for, beside the child's imports.
+  const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
+  closers.push(() => farewell(port.close()))
+  const { roots } = await resolveRoots(config.models)
+
   const failure = deferred<DarkroomError>()
   const child = new PythonChild({
     command: options.command,
@@ -100,7 +106,8 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       workerId: owner,
       device: config.device,
       threads: config.threads,
-      roots: { models: config.models, attempts },
+      // Those that are not there yet too: they may come while the worker runs.
+      roots: { models: [...new Set([...config.models, ...roots.map(({ real }) => real)])], attempts },
       checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
     },
     log,
@@ -108,12 +115,9 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     onEnded: failure.resolve,
   })
   closers.push(() => child.stop(childGraceMs))
-  // Weights are read and hashed while Python imports.
-  const discovered = discoverModels(config.models)
-  const [ready, models] = await Promise.all([child.ready(), discovered])
+  const ready = await child.ready()
+  await port.models.looked(lookMs)
 
-  const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
-  closers.push(() => farewell(port.close()))
   const { device, lease } = await takeDevice(redis, host, ready, owner, log)
   closers.push(async () => {
     // The device is free only when the child does not use it any more; and what fails with the child is still told
@@ -136,7 +140,6 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     operations,
     ready,
     exactness: exactnessOf(ready.facts),
-    models,
     host,
     epoch,
     device,

@@ -25,7 +25,6 @@ import type { WorkerRecord } from '../farm/record.ts'
 import { reserve, type Need, type Reservation } from '../farm/reservations.ts'
 import { keys, queues } from '../keys.ts'
 import { logFile, type Logger } from '../log.ts'
-import type { Model } from '../models/scan.ts'
 import { within, type Deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
@@ -46,6 +45,8 @@ const suspectLimit = 3
 const spareWaitS = 60
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
+/** Of these, commands of one API key: others find a place while it runs long ones. */
+const maxCommandsOfKey = 6
 /** How long a step waits for its place on the device, ms: longer than a dead worker's reservation lasts. */
 const stepWaitMs = 10_000
 /** How long an allocation waits for its place, ms: shorter, for its caller waits too. */
@@ -66,7 +67,6 @@ export interface NodeParts {
   operations: OperationTable
   ready: Ready
   exactness: Exactness
-  models: Model[]
   host: string
   epoch: string
   /** Id of the device. */
@@ -100,16 +100,17 @@ export class WorkerNode {
   #draining: Promise<void> | undefined
 
   constructor(parts: NodeParts) {
-    const { child, config, device, epoch, exactness, log, models, operations, own, port, ready, redis } = parts
+    const { child, config, device, epoch, exactness, log, operations, own, port, ready, redis } = parts
     this.id = `${device}-${randomBytes(2).toString('hex')}`
     this.#parts = parts
     this.#monitor = new DeviceMonitor(own, {
       target: { device, worker: this.id, epoch },
       ready,
       child,
-      families: [...new Set(models.map((model) => model.family))],
+      families: () => [...new Set(port.models.own().flatMap(({ drawing }) => (drawing ? [drawing.family] : [])))],
       limits: pictureLimits(config),
       sessions: port.owners,
+      keyLimits: config.limits,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       publish: () => this.#publish(),
@@ -148,7 +149,7 @@ export class WorkerNode {
     )
     this.#watches = [
       { lane: 'gpu', size: 1, watch: new LaneWatch(redis, this.#deviceQueues) },
-      { lane: 'host', size: config.hostLane, watch: new LaneWatch(redis, [queues.host]) },
+      { lane: 'host', size: config.hostLane, watch: new LaneWatch(redis, this.#hostQueues) },
     ]
     this.ended = parts.failure.promise.then(async (reason) => {
       log.fatal({ worker: this.id, code: reason.code }, `this worker ends: ${reason.message}`)
@@ -168,8 +169,8 @@ export class WorkerNode {
     const lane = { redis, runner: this.#runner, log }
     this.#lanes = [
       new DeviceLane({ ...lane, queues: this.#deviceQueues, isOpen: () => child.isReady }),
-      openLane('host', queues.host, config.hostLane, lane),
-      openLane('control', queues.control(device), maxCommands, lane),
+      ...this.#hostQueues.map((queue) => openLane('host', queue, config.hostLane, lane)),
+      openLane('control', queues.control(device), maxCommands, { ...lane, ofOneKey: maxCommandsOfKey }),
     ]
     this.#publisher.start()
     log.info({ worker: this.id, device, exactness: exactness.key }, 'the worker takes steps')
@@ -218,14 +219,20 @@ export class WorkerNode {
 
   /** Queues of steps that this worker can run on its device, its own first. */
   get #deviceQueues(): string[] {
-    return [queues.gpuDevice(this.#parts.device), queues.gpuClass(this.#parts.exactness.key)]
+    const { device, exactness, port } = this.#parts
+    return [queues.gpuDevice(device), queues.gpuClass(exactness.key), queues.gpuShelf(exactness.key, port.models.shelf)]
+  }
+
+  /** Queues of host steps: of all, and of those that need a model of this host. */
+  get #hostQueues(): string[] {
+    return [queues.host, queues.hostShelf(this.#parts.port.models.shelf)]
   }
 
   #toolsOf(attempt: Attempt): ToolsOptions {
-    const { artifacts, attempts, child, exactness, log, models, operations, port } = this.#parts
+    const { artifacts, attempts, child, exactness, log, operations, port } = this.#parts
     const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}`)
     const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
-    return { attempt, port, artifacts, child, exactness, models, folder, fileBytes, log, device: this.#monitor.tools }
+    return { attempt, port, artifacts, child, exactness, models: port.models, folder, fileBytes, log, device: this.#monitor.tools }
   }
 
   /**
@@ -278,11 +285,15 @@ export class WorkerNode {
       this.#runner.drain()
       void Promise.all(this.#lanes.map((lane) => lane.close()))
     }
-    await publishWorker(redis, this.#record(), [...this.#deviceQueues, queues.control(device)])
+    await publishWorker(redis, this.#record(), [
+      ...this.#deviceQueues,
+      queues.hostShelf(this.#parts.port.models.shelf),
+      queues.control(device),
+    ])
   }
 
   #record(): WorkerRecord {
-    const { child, config, device, epoch, exactness, host, models, ready } = this.#parts
+    const { child, config, device, epoch, exactness, host, port, ready } = this.#parts
     const { kind, name, index, totalBytes, uuid: _uuid, ...hardware } = ready.hardware
     return {
       id: this.id,
@@ -295,7 +306,7 @@ export class WorkerNode {
       build: ready.build,
       settings: ready.settings,
       status: this.#status,
-      models: models.map((model) => model.bodyHash),
+      shelf: port.models.shelf,
       resident: child.heartbeat?.models.map((model) => model.id) ?? [],
       running: this.#runner.running,
       lanes: { gpu: 1, host: config.hostLane },

@@ -6,10 +6,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
 import { onDisk, requireRoom } from '../disk.ts'
 import { deviceLost, type DeviceTools, type PythonResult, type StepProgress, type Tools } from '../domains/operation.ts'
-import { ModelPin, type Exactness, type Target } from '../domains/values.ts'
+import { WantedModel, type Exactness, type ModelPin, type Target } from '../domains/values.ts'
 import { DarkroomError, ensureError, workerError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { Model } from '../models/scan.ts'
+import type { Catalogue } from '../models/catalogue.ts'
+import type { Entry, Model } from '../models/entry.ts'
 import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
 import {
   isPythonStep,
@@ -39,7 +40,7 @@ export interface ToolsOptions {
   child: PythonChild
   exactness: Exactness
   device: DeviceTools
-  models: readonly Model[]
+  models: Catalogue
   /** The attempt's own folder; made when the first file is written, removed by `close`. */
   folder: string
   /** Room that its files need there, and in the artifact store, bytes. */
@@ -50,6 +51,20 @@ export interface ToolsOptions {
 /** Why an attempt must end at once. */
 export type Stop = 'timeout' | 'lost' | 'cancel' | 'drain'
 
+/** More models than a child holds. */
+const everyModel = 1000
+
+const modelOf = (id: string, { path, identity, drawing }: Entry): Model => {
+  if (!drawing) throw modelError('missing', `model ${id} does not draw`)
+  return { ...drawing, id, path, bodyHash: identity?.bodyHash ?? null }
+}
+
+/** @throws DarkroomError `model.missing` when it has not been hashed */
+function pinned(id: string, entry: Entry): Model & ModelPin {
+  const { bodyHash, ...model } = modelOf(id, entry)
+  if (bodyHash === null) throw modelError('missing', `model ${id} has not been hashed`)
+  return { ...model, bodyHash }
+}
 /** How long the checkpoint of a pause or drain is tried to be kept, and how often, ms. */
 const keepLastMs = 5000
 const keepAgainMs = 500
@@ -140,13 +155,18 @@ export class AttemptTools implements Tools {
     return sha256
   }
 
-  async model(id: string, bodyHash: string): Promise<Model> {
-    const found = this.#options.models.filter((model) => model.id === id)
-    const model = found.find((candidate) => candidate.bodyHash === bodyHash)
-    if (model) return model
-    if (found.length > 0)
-      throw modelError('changed', `model ${id} here has body ${found[0]?.bodyHash.slice(0, 10)}, not ${bodyHash.slice(0, 10)}`)
-    throw modelError('unknown', `this worker has no model ${id}`, { field: 'input.model' })
+  async model(wanted: WantedModel): Promise<Model> {
+    return modelOf(wanted.id, await this.#options.models.here(wanted))
+  }
+
+  async hashedModel(id: string): Promise<Model & ModelPin> {
+    return this.#hashed(id).then((entry) => pinned(id, entry))
+  }
+
+  #hashed(id: string): Promise<Entry> {
+    const megabytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20)
+    const tell = (done: number, total: number): void => this.progress({ stage: 'hash', call: megabytes(done), calls: megabytes(total) })
+    return this.#options.models.hashed(id, tell, this.signal)
   }
 
   progress(progress: StepProgress): void {
@@ -165,13 +185,7 @@ export class AttemptTools implements Tools {
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
     const { attempt, folder } = this.#options
     if (!isPythonStep(attempt.step)) throw workerError('action_unknown', `${attempt.step} has no part in Python`)
-    const pin = ModelPin.parse(input['model'])
-    const { id, bodyHash, path, family } = await this.model(pin.id, pin.bodyHash)
-    const model = { id, bodyHash, path, family }
-    await this.#requireRoom()
-    await this.#finish(
-      this.#options.child.start('model.ensure', { model }, { progress: (progress) => this.progress({ ...progress, stage: 'load' }) }),
-    )
+    const model = await this.#ensure(WantedModel.parse(input['model']))
     if (this.#isPaused) throw new Released(undefined)
 
     this.#hasFolder = true
@@ -194,6 +208,22 @@ export class AttemptTools implements Tools {
     this.stats = outcome.stats
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
     return { output: outcome.output, files: Object.fromEntries(kept) }
+  }
+
+  /** Makes the model resident; the child then holds what the pin says, or nothing of that name. */
+  async #ensure(wanted: WantedModel): Promise<{ id: string; bodyHash: string; path: string; family: Model['family'] }> {
+    const { child, models } = this.#options
+    const entry = wanted.bodyHash === null ? await this.#hashed(wanted.id) : await models.here(wanted)
+    const { bodyHash, path, family } = pinned(wanted.id, entry)
+    const model = { id: wanted.id, bodyHash, path, family }
+    await this.#requireRoom()
+    const loading = { progress: (progress: StepProgress) => this.progress({ ...progress, stage: 'load' }) }
+    const outcome = await this.#finish(child.start('model.ensure', { model }, loading))
+    const wasResident = outcome.type === 'result' && (outcome.output as { resident: boolean }).resident
+    if (wasResident || outcome.type !== 'result' || (await models.isAsKnown(entry))) return model
+    // It has loaded other bytes under this name.
+    await child.start('memory.trim', { idleModels: everyModel }).outcome
+    throw modelError('missing', `the files of model ${model.id} changed while they were loaded, and are looked at again`)
   }
 
   /**

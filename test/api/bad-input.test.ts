@@ -71,7 +71,7 @@ describe('bodies', () => {
 describe('the input of image-generation', () => {
   it.each([
     [{ prompt: 'a\u0000b' }, 'input.prompt', /control characters/],
-    [{ prompt: 'half a pair \ud83d' }, 'input.prompt', /control characters/],
+    [{ prompt: 'half a pair \ud83d' }, 'input.prompt', /half of a surrogate pair/],
     [{ negativePrompt: '\u001b[31m' }, 'input.negativePrompt', /control characters/],
     [{ width: 63 }, 'input.width', /8/],
     [{ width: 100 }, 'input.width', /multiple of 8/],
@@ -85,7 +85,10 @@ describe('the input of image-generation', () => {
     [{ steps: 100_000 }, 'input.steps', /./],
     [{ guidance: -1 }, 'input.guidance', /./],
     [{ seed: -1 }, 'input.seed', /./],
-    [{ seed: 2 ** 32 }, 'input.seed', /./],
+    [{ seed: 2 ** 53 }, 'input.seed', /2\^53 - 1|integer/],
+    [{ seed: 2 ** 53 - 2, count: 3 }, 'input.seed', /last image .* 9007199254740991/],
+    [{ seed: 1.5 }, 'input.seed', /int/],
+    [{ seed: '7' }, 'input.seed', /number/],
     [{ count: 0 }, 'input.count', /./],
     [{ count: 1e9 }, 'input.count', /./],
     [{ sampler: 'Nonsense++' }, 'input.sampler', /Euler/],
@@ -139,7 +142,7 @@ describe('the submission', () => {
     expect(answer.json).toMatchObject({ status: 422, code, field })
   })
 
-  it.each(['', 'has space', 'x'.repeat(256), 'ümlaut'])('the Idempotency-Key %j', async (key) => {
+  it.each(['', 'has space', 'x'.repeat(256), '"open', '"one", "two"', `"${'x'.repeat(256)}"`])('the Idempotency-Key %j', async (key) => {
     const answer = await h.client.post('/v1/sessions', sketchOf('key'), { 'Idempotency-Key': key })
     expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'idempotency-key' })
   })
@@ -181,12 +184,10 @@ describe('queries and paths', () => {
     '0-zzzz',
     `0-${'0'.repeat(25)}u`,
     '99-00000000000000000000000000',
-    '%00',
     '%2e%2e',
     '{s0}',
     'a'.repeat(5000),
     '%F0%9F%8E%A8',
-    '%zz',
   ])('a session id %s', async (id) => {
     for (const path of [`/v1/sessions/${id}`, `/v1/sessions/${id}/receipt`, `/v1/sessions/${id}/events`]) {
       const answer = await h.client.get(path)

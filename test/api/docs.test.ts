@@ -40,6 +40,9 @@ describe('the OpenAPI document', () => {
       '/v1/memory/leaks',
       '/v1/memory/models',
       '/v1/memory/recommendations',
+      '/v1/models',
+      '/v1/models/rescan',
+      '/v1/models/{model}',
       '/v1/ready',
       '/v1/sessions',
       '/v1/sessions/{id}',
@@ -195,6 +198,7 @@ describe('the board', () => {
       code: 'api.forbidden',
     })
     for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+    await h.keys.open()
   })
 
   it('what it refuses itself is a problem, too', async () => {

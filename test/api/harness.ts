@@ -17,7 +17,7 @@ import { Engine } from '../../src/engine/engine.ts'
 import { defineWorkflow, workflows } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 import { ApiClient } from '../support/http.ts'
-import { writeModel } from '../support/model.ts'
+import { untilHashed, writeModel } from '../support/model.ts'
 import { defaultShards, startTestRedis } from '../support/redis.ts'
 
 /** A workflow of one step that no worker runs: tests take it and deliver its result themselves. */
@@ -70,6 +70,8 @@ export interface Harness {
   artifacts: FileArtifactStore
   keys: KeyStore
   config: Config
+  /** For an API with limits of its own. */
+  parts: Parameters<typeof listen>[0]
   /** A client with a new key of these scopes. */
   withKey(...scopes: Scope[]): Promise<ApiClient & { keyId: string; key: string }>
   /** Another API on the same Redis, as after a restart or beside the first. */
@@ -112,11 +114,13 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
     operations: { ...operations, 'test.draw': draw },
   })
   const port = new AttemptPort(engine, [])
+  await untilHashed(engine)
   const artifacts = new FileArtifactStore(join(folder, 'artifacts'))
+  await artifacts.id()
   const keys = new KeyStore(redis)
   const running: RunningApi[] = []
   const another = async (more: Partial<Config> = {}): Promise<RunningApi> => {
-    const api = await listen({ engine, artifacts, keys, config: { ...config, ...more }, log }, 0)
+    const api = await listen({ engine, artifacts, keys, redis, config: { ...config, ...more }, log }, 0)
     running.push(api)
     return api
   }
@@ -137,6 +141,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
     artifacts,
     keys,
     config,
+    parts: { engine, artifacts, keys, redis, config, log },
     withKey: async (...scopes) => {
       const { key, record } = await keys.add('test', scopes)
       return Object.assign(new ApiClient(api.url, { key }), { keyId: record.id, key })

@@ -1,6 +1,6 @@
 /** The commands that are clients of the API, as processes, on a farm with the fake child. */
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -8,13 +8,20 @@ import type { Session } from '../../src/client/index.ts'
 import { sha256Of } from '../../src/artifacts/store.ts'
 import { run, start, type Ended } from '../support/command.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
+import { writeModel } from '../support/model.ts'
+
+/** Names of models as people give them; `1.5` and `true` are JSON as well. */
+const oddNames = ['style, v1:2 (b)=final', '1.5', 'true']
 
 let farm: Farm
 let folder: string
 let env: Record<string, string>
 beforeAll(async () => {
-  farm = await startFarm({ workers: 1, fake: ['--call-ms', '100'] })
   folder = await mkdtemp(join(tmpdir(), 'darkroom-cli-'))
+  const models = join(folder, 'models')
+  await writeModel(models)
+  for (const name of oddNames) await cp(join(models, 'darkroom-tiny'), join(models, name), { recursive: true })
+  farm = await startFarm({ workers: 1, fake: ['--call-ms', '100'], settings: { DARKROOM_MODELS: models } })
   env = { DARKROOM_URL: farm.client.url, DARKROOM_DATA: folder }
 })
 afterAll(async () => {
@@ -57,12 +64,55 @@ describe('generate', () => {
     for (const [i, file] of files.entries()) expect(sha256Of(await readFile(file))).toBe(output?.images?.[i]?.sha256)
   })
 
+  it('saves it also when nobody reads what it prints, as with `| head`', async () => {
+    const out = join(folder, 'unread')
+    const { process: command, ended } = start(['generate', 'unread', '--seed', '9', '--steps', '4', '--out', out], env)
+    command.stdout?.destroy()
+    command.stderr?.destroy()
+    expect((await ended).code).toBe(0)
+    expect(await readdir(out)).toEqual([expect.stringMatching(/^darkroom-9-[0-9a-f]{8}\.png$/)])
+  })
+
+  it('takes a model of any name, and seeds up to 2^53 - 1', async () => {
+    const seed = '9007199254740991'
+    for (const model of oddNames) {
+      const out = join(folder, 'odd')
+      const drawn = await json<Session & { files: string[] }>(
+        'generate',
+        'odd',
+        '--model',
+        model,
+        '--steps',
+        '2',
+        '--seed',
+        seed,
+        '--out',
+        out,
+      )
+      expect(drawn.input['model']).toBe(model)
+      const [file = ''] = drawn.files
+      expect(file).toContain(`darkroom-${seed}-`)
+      expect((await readFile(file)).toString('latin1')).toContain(`Seed: ${seed}`)
+      const run = await json<{ images: { seed: number }[] }>(
+        'run',
+        'image-generation',
+        'prompt=7',
+        `model=${model}`,
+        'steps=2',
+        `seed=${seed}`,
+      )
+      expect(run.images[0]?.seed).toBe(Number(seed))
+    }
+    expect((await darkroom('generate', 'x', '--seed', '9007199254740992')).code).toBe(2)
+  })
+
   it('repeats what the API refuses, field by field, and leaves nothing', async () => {
     const before = await json<{ sessions: unknown[] }>('sessions')
     const { code, stderr } = await darkroom('generate', 'x', '--size', '65x64', '--sampler', 'Nonesuch')
     expect(code).toBe(1)
     expect(stderr).toMatch(/input\.width.*multiple of 8/)
     expect(stderr).toMatch(/input\.sampler/)
+    expect(stderr.match(/multiple of 8/g)).toHaveLength(1)
     expect((await json<{ sessions: unknown[] }>('sessions')).sessions).toHaveLength(before.sessions.length)
   })
 
@@ -168,9 +218,14 @@ describe('keys', () => {
     expect(listed.stdout).toMatch(/submit,read .* studio/)
     expect(listed.stdout).not.toContain(key.slice(12))
     const id = key.slice(3, 11)
-    expect(await run(['keys', 'revoke', id], own)).toMatchObject({ code: 0 })
+    expect((await run(['keys', 'open'], own)).stderr).toMatch(new RegExp(`there are keys: ${id} \\(studio\\)`))
+    const revoked = await run(['keys', 'revoke', id], own)
+    expect(revoked.code).toBe(0)
+    expect(revoked.stdout).toMatch(/the farm is closed.*keys add.*keys open/)
     expect((await run(['keys', 'revoke', id], own)).stderr).toContain('key.unknown')
-    expect((await run(['keys', 'list'], own)).stdout).toMatch(/^no keys/)
+    expect((await run(['keys', 'list'], own)).stdout).toMatch(/^no keys, and the farm is closed/)
+    expect((await run(['keys', 'open'], own)).stdout).toMatch(/every user of this machine may do everything/)
+    expect((await run(['keys', 'list'], own)).stdout).toMatch(/^no keys, and the farm is open/)
     expect((await run(['keys', 'add', 'x', '--scope', 'everything'], own)).code).toBe(2)
   })
 })

@@ -26,7 +26,7 @@ const fragile = defineWorkflow({
         invoke: {
           id: 'resolve',
           src: 'model.resolve',
-          input: { model: { id: 'm', bodyHash: '0' } },
+          input: { model: { id: 'm', bodyHash: '0'.repeat(64) } },
           onDone: {
             target: 'done',
             actions: assign({
@@ -46,7 +46,7 @@ const fragile = defineWorkflow({
   resources: { lanes: ['host'], note: 'nothing' },
 })
 
-const result = (family: string) => ({ output: { model: { id: 'm', bodyHash: '0' }, family }, artifacts: [], stats: {} })
+const result = (family: string) => ({ output: { model: { id: 'm', bodyHash: '0'.repeat(64) }, family }, artifacts: [], stats: {} })
 
 describe('a workflow that throws', () => {
   let t: TestEngine

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { operations } from '../../src/domains/index.ts'
-import { needsOf, placementOf, type Waiting } from '../../src/engine/placement.ts'
+import { needsOf, placementOf, type Shelves, type Waiting } from '../../src/engine/placement.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
 import { report } from '../support/report.ts'
 
@@ -15,7 +15,7 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   build: {},
   settings: {},
   status: 'ready',
-  models: ['body'],
+  shelf: 'body',
   resident: [],
   running: [],
   lanes: { gpu: 1, host: 4 },
@@ -27,6 +27,15 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   seenAt: 0,
   ...more,
 })
+/** A shelf is named by its bodies; `?name` has one of that name which nobody has hashed, `!name` another one. */
+const shelves: Shelves = {
+  holds: (shelf, { id, bodyHash }) => {
+    const has = new Set(shelf.split(' '))
+    if (bodyHash === null ? has.has(id) : has.has(bodyHash)) return 'yes'
+    return has.has(`?${id}`) ? 'unhashed' : has.has(`!${id}`) ? 'other' : 'no'
+  },
+  isSomewhere: ({ id }) => id === 'kept elsewhere',
+}
 const busy = { running: [{ key: 'k', step: 's', session: 'x', since: 0 }] }
 const [model, other] = [
   { id: 'model', bodyHash: 'body' },
@@ -79,26 +88,26 @@ describe('where a step may run', () => {
     [
       'nowhere without its model',
       {},
-      [worker('a', { models: [] })],
+      [worker('a', { shelf: '' })],
       { nowhere: 'no worker has model model with body body', elsewhere: false },
     ],
     [
       'a worker that has all of its models',
       { models: [model, other] },
-      [worker('a'), worker('b', { models: ['body', 'other'], exactnessKey: '2' })],
+      [worker('a'), worker('b', { shelf: 'body other', exactnessKey: '2' })],
       { nowhere: 'no worker of hardware class 11111111 is running', elsewhere: true },
     ],
     [
       'nowhere while no worker has all of its models',
       { models: [model, other] },
-      [worker('a'), worker('b', { models: ['other'] })],
+      [worker('a'), worker('b', { shelf: 'other' })],
       { nowhere: 'no worker has model model with body body and model other with body other', elsewhere: false },
     ],
     [
       'nowhere while its device lacks one of its models',
       { models: [model, other], device: id('a') },
-      [worker('a'), worker('b', { models: ['body', 'other'] })],
-      { nowhere: `device ${id('a')}, whose worker has no model other with body other`, elsewhere: false },
+      [worker('a'), worker('b', { shelf: 'body other' })],
+      { nowhere: `device ${id('a')}: no worker has model other with body other`, elsewhere: false },
     ],
     [
       'elsewhere only, when its class is gone',
@@ -118,8 +127,8 @@ describe('where a step may run', () => {
     [
       'nowhere while its device lacks the model',
       { device: id('a') },
-      [worker('a', { models: [] }), worker('b')],
-      { nowhere: `device ${id('a')}, whose worker has no model model with body body`, elsewhere: false },
+      [worker('a', { shelf: '' }), worker('b')],
+      { nowhere: `device ${id('a')}: no worker has model model with body body`, elsewhere: false },
     ],
     [
       'on its device again from the start, when that one is of another class now',
@@ -127,12 +136,71 @@ describe('where a step may run', () => {
       [worker('a', { exactnessKey: '2' }), worker('b')],
       { nowhere: `device ${id('a')}, which is of hardware class 2 now, not 11111111`, elsewhere: true },
     ],
-    ['the host lane, whatever its device', { lane: 'host', device: id('c') }, [worker('a')], { queue: 'host', isAffinity: false }],
+    [
+      'the host lane, whatever its device',
+      { lane: 'host', models: [], device: id('c') },
+      [worker('a')],
+      { queue: 'host', isAffinity: false },
+    ],
+    [
+      'a queue of those that have the model, where not all workers of the class do',
+      {},
+      [worker('a'), worker('b', { shelf: 'other' })],
+      { queue: 'gpu.11111111.body', isAffinity: false },
+    ],
+    [
+      'that of the class with most workers that have it',
+      { exactnessKey: null },
+      [worker('a', { shelf: 'other' }), worker('b', { shelf: 'other' }), worker('c', { exactnessKey: '2' })],
+      { queue: 'gpu.2', isAffinity: false },
+    ],
+    [
+      'a host that has the model, beside the device too',
+      { lane: 'host' },
+      [worker('a', { shelf: 'other' }), worker('b')],
+      { queue: 'host.body', isAffinity: false },
+    ],
+    [
+      'nowhere beside the device either, without the model',
+      { lane: 'host' },
+      [worker('a', { shelf: '' })],
+      { nowhere: 'no worker has model model with body body', elsewhere: false },
+    ],
+    [
+      'nowhere yet while the only worker with that name has not hashed it',
+      {},
+      [worker('a', { shelf: '?model' })],
+      { nowhere: 'the hash of model model, which tells whether a worker has the pinned one', elsewhere: false },
+    ],
+    [
+      'where it is known to be, not where it may be',
+      {},
+      [worker('a', { shelf: '?model' }), worker('b')],
+      { queue: 'gpu.11111111.body', isAffinity: false },
+    ],
+    [
+      'nowhere while one of its models is another here, and a host without a worker has it',
+      { models: [{ id: 'kept elsewhere', bodyHash: 'gone' }] },
+      [worker('a', { shelf: '!kept elsewhere' })],
+      { nowhere: 'no worker has model kept elsewhere with body gone', elsewhere: false },
+    ],
+    [
+      'no place any more, when its model is another everywhere',
+      {},
+      [worker('a', { shelf: '!model' })],
+      { over: expect.objectContaining({ code: 'model.changed', field: 'input.model' }) as unknown },
+    ],
+    [
+      'any that has the name, before it is pinned',
+      { models: [{ id: 'model', bodyHash: null }] },
+      [worker('a', { shelf: 'model' })],
+      classQueue,
+    ],
     ['the host lane', { lane: 'host' }, [worker('a')], { queue: 'host', isAffinity: false }],
     ['no host lane without a worker', { lane: 'host' }, [], { nowhere: 'no worker is running', elsewhere: false }],
   ])('%s', (_, over, workers, expected) => {
-    expect(placementOf({ ...step, ...over }, workers)).toEqual(expected)
-    expect(placementOf({ ...step, ...over }, workers.toReversed())).toEqual(expected)
+    expect(placementOf({ ...step, ...over }, workers, shelves)).toEqual(expected)
+    expect(placementOf({ ...step, ...over }, workers.toReversed(), shelves)).toEqual(expected)
   })
 })
 

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DarkroomError } from '../../src/errors.ts'
 import { keys, shardOf } from '../../src/keys.ts'
-import type { ModelPin } from '../../src/domains/values.ts'
+import type { WantedModel } from '../../src/domains/values.ts'
 import type { WorkerRecord } from '../../src/farm/record.ts'
 import { publishWorker } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
@@ -114,7 +114,7 @@ describe('a session', () => {
   afterAll(() => t[Symbol.asyncDispose]())
 
   /** Up to its first step on a device, which pinned it to a class and was given back. */
-  async function pinned(pin: 'class' | 'strict'): Promise<{ id: string; models: readonly ModelPin[] }> {
+  async function pinned(pin: 'class' | 'strict'): Promise<{ id: string; models: readonly WantedModel[] }> {
     const id = await t.submit({ input: { prompt: 'a red circle', seed: 7, pin } })
     const resolve = await t.take(id, '1.0')
     await t.port.deliver(resolve, { output: { ...(resolve.input as object), family: 'sd1' }, artifacts: [], stats: {} })
@@ -135,7 +135,7 @@ describe('a session', () => {
       device,
       exactnessKey: '76543210',
       status: 'ready',
-      models: lenient.models.map((pin) => pin.bodyHash),
+      shelf: t.engine.models.shelf,
     } as WorkerRecord
     const sweep = new Sweep(t.engine)
     sweep.start()

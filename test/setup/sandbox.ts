@@ -66,7 +66,7 @@ import json, os, sys, zipfile
 for name, files in json.load(sys.stdin).items():
     with zipfile.ZipFile(os.path.join(sys.argv[1], name), "w") as archive:
         for path, text in files.items():
-            archive.writestr(path, text)
+            archive.writestr(zipfile.ZipInfo(path), text)
 `
 
 export function writeWheels(python: string, folder: string, wheels: Wheels): void {

@@ -19,7 +19,7 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
     fields: ['steps', 'guidance', 'seed', 'sampler'],
     why: 'the form that clients send: what may be left out, and the limits',
   },
-  'src/models/scan.ts': {
+  'src/models/drawing.ts': {
     fields: ['width', 'height', 'steps', 'guidance', 'sampler'],
     why: 'what the manifest of a model recommends, as far as it does; a leaf knows no domain',
   },
@@ -36,13 +36,17 @@ const leaves = [
   'disk',
   'ticker',
   'bell',
+  'backoff',
   'clock',
   'promises',
   'append-only-file',
   'api-keys',
+  'data-folder',
   'held-file',
   'redis-data',
   'cards',
+  'limits',
+  'log-files',
 ]
 const roots = ['main', 'supervisor', 'redis-server']
 
@@ -78,9 +82,11 @@ const doors: Record<string, RegExp> = {
   commander: /^(cli\/.+|main)\.ts$/,
   'cli-progress': /^cli\//,
   'eventsource-parser': /^client\/stream\.ts$/,
-  'fastest-levenshtein': /^workflows\/check\.ts$/,
+  'fastest-levenshtein': /^(workflows\/check|models\/catalogue)\.ts$/,
   'fast-png': /^domains\/postprocessing\//,
   pino: /^log\.ts$/,
+  'rate-limiter-flexible': /^api\/request-rate\.ts$/,
+  yaml: /^models\/extra-paths\.ts$/,
   'fs-native-extensions': /^held-file\.ts$/,
   'node:child_process': /^(workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,
   // The client and the page run in a browser.

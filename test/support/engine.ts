@@ -12,7 +12,7 @@ import { operations } from '../../src/domains/index.ts'
 import type { OperationTable } from '../../src/domains/operation.ts'
 import { workflows, type Workflow } from '../../src/workflows/index.ts'
 import type { AtPoint } from '../../src/engine/points.ts'
-import { writeModel } from './model.ts'
+import { untilHashed, writeModel } from './model.ts'
 import type { Node } from './program.ts'
 import { defaultShards, startTestRedis } from './redis.ts'
 
@@ -62,6 +62,7 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
     at: further.at,
   })
   const port = new AttemptPort(engine, [])
+  await untilHashed(engine)
   return {
     engine,
     port,

@@ -23,7 +23,7 @@ async function holder(name: string, inside: string[] = []): Promise<ChildProcess
   const script = `const { openAttemptFolder } = await import(${JSON.stringify(join(repository, 'src/workers/attempt-folder.ts'))})
     await openAttemptFolder([${JSON.stringify(root)}], ${JSON.stringify(name)})
     console.log('open'); setInterval(() => {}, 1000)`
-  const [command = '', ...args] = [...inside, process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]
+  const [command, ...args] = [...inside, process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]
   const child = spawn(command, args, { cwd: repository, stdio: ['ignore', 'pipe', 'inherit'] })
   if (child.pid !== undefined) child.once('exit', started(child.pid))
   await once(child.stdout, 'data')

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <sstream>
 #ifdef _WIN32
 #define WIN32_LEAN_AND_MEAN
@@ -85,13 +86,27 @@ struct HostArena : Arena {
     bytes = held = size;
   }
   ~HostArena() override { std::free(memory); }
+
+  /** Whether nothing was placed there or further on: then it holds zeros still. */
+  bool isFresh(std::uint64_t offset, std::uint64_t size) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const bool fresh = offset >= usedUpTo_;
+    usedUpTo_ = std::max(usedUpTo_, offset + size);
+    return fresh;
+  }
+
+private:
+  std::mutex mutex_;
+  std::uint64_t usedUpTo_ = 0;
 };
 
 struct PlacedHostBuffer : Buffer {
   std::shared_ptr<Arena> arena;
   PlacedHostBuffer(const std::shared_ptr<Arena>& within, std::uint64_t offset, std::uint64_t size) : arena(within) {
     bytes = size;
-    mapped = static_cast<HostArena&>(*within).memory + offset;
+    auto& memory = static_cast<HostArena&>(*within);
+    mapped = memory.memory + offset;
+    isZeroed = memory.isFresh(offset, size);
   }
 };
 

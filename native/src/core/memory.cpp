@@ -233,11 +233,12 @@ std::uint64_t Memory::allocate(const Request& request) {
   made->expiresAt = expiresAt;
   reserve(of, request, *made, isPlaced);
   try {
-    made->buffer = guarded(of, [&] {
+    std::unique_ptr<Buffer> fresh = guarded(of, [&] {
       if (!isPlaced) return of.device->commit(request.bytes, request.kind);
       return of.device->place(made->slot->arena, made->offset, made->size);
     });
-    clear(of, *made->buffer);
+    clear(of, *fresh);
+    made->buffer = std::move(fresh);
   } catch (...) {
     destroy(made);
     throw;

@@ -7,9 +7,17 @@ import { artifactIdPattern } from '../../artifacts/store.ts'
 import { artifactError, type DarkroomError } from '../../errors.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
+import { sightOf } from '../policy.ts'
 import { keyed, noQuery, problems } from '../route.ts'
+import { isKnown, rangeOf, type ByteRange } from './conditional.ts'
 
 const bytes = z.string().meta({ type: 'string', format: 'binary' })
+const content = {
+  'image/png': { schema: bytes },
+  'image/jpeg': { schema: bytes },
+  'image/webp': { schema: bytes },
+  'image/avif': { schema: bytes },
+}
 
 const get = createRoute({
   method: 'get',
@@ -21,36 +29,33 @@ const get = createRoute({
   request: {
     params: z.object({ sha256: z.string().meta({ description: '64 hex digits' }) }),
     query: noQuery,
-    headers: z.object({ 'if-none-match': z.string().optional() }),
+    headers: z.object({
+      'if-none-match': z.string().optional(),
+      range: z
+        .string()
+        .optional()
+        .meta({ description: 'one range of bytes; several are answered with the whole', example: 'bytes=0-1023' }),
+      'if-range': z.string().optional(),
+    }),
   },
   responses: {
-    200: {
-      description: 'The bytes; they never change',
-      content: {
-        'image/png': { schema: bytes },
-        'image/jpeg': { schema: bytes },
-        'image/webp': { schema: bytes },
-        'image/avif': { schema: bytes },
-      },
-    },
+    200: { description: 'The bytes; they never change', content },
+    206: { description: 'The range of them that was asked for', content },
     304: { description: 'The caller has them already' },
-    ...problems(404, 410),
+    ...problems(404, 410, 416),
   },
 })
 
 export function artifactRoutes({ engine, artifacts }: ApiParts): App {
   return new OpenAPIHono<AppEnv>().openapi(get, async (c) => {
     const { sha256 } = c.req.valid('param')
-    const isNamed = artifactIdPattern.test(sha256) && (await engine.names(sha256, c.get('caller').keyId))
+    const isNamed = artifactIdPattern.test(sha256) && (await engine.names(sha256, sightOf(c.get('caller'))))
     if (!isNamed) throw unknownArtifact(sha256)
 
     const etag = `"${sha256}"`
-    const cached = { ETag: etag, 'Cache-Control': 'private, max-age=31536000, immutable' }
-    const known = c.req
-      .valid('header')
-      ['if-none-match']?.split(',')
-      .map((tag) => tag.trim().replace(/^W\//, ''))
-    if (known?.includes(etag)) return c.body(null, 304, cached)
+    const cached = { ETag: etag, 'Accept-Ranges': 'bytes', 'Cache-Control': 'private, max-age=31536000, immutable' }
+    const { range: asked, 'if-range': ifRange, 'if-none-match': ifNoneMatch } = c.req.valid('header')
+    if (isKnown(ifNoneMatch, etag)) return c.body(null, 304, cached)
 
     const artifact = await artifacts.open(sha256)
     if (!artifact) throw artifactError('missing', `artifact ${sha256} is not in the store`)
@@ -63,13 +68,25 @@ export function artifactRoutes({ engine, artifacts }: ApiParts): App {
     const headers = {
       ...cached,
       'Content-Type': type,
-      'Content-Length': String(artifact.size),
       'Content-Disposition': `inline; filename="${sha256.slice(0, 16)}.${type.slice('image/'.length)}"`,
       'Content-Security-Policy': "default-src 'none'; sandbox",
     }
-    if (c.req.raw.method !== 'HEAD') return c.body(whole, 200, headers)
-    await whole.cancel()
-    return c.body(null, 200, headers)
+    if (c.req.raw.method === 'HEAD') {
+      await whole.cancel()
+      return c.body(null, 200, { ...headers, 'Content-Length': String(artifact.size) })
+    }
+    const range = rangeOf({ range: asked, ifRange }, etag, artifact.size)
+    if (range === undefined) return c.body(whole, 200, { ...headers, 'Content-Length': String(artifact.size) })
+    if (range === 'unsatisfiable') {
+      await whole.cancel()
+      c.header('Content-Range', `bytes */${artifact.size}`)
+      throw artifactError('range', `the picture has ${artifact.size} bytes, none of which is in that range`, { field: 'Range' })
+    }
+    return c.body(part(whole, range), 206, {
+      ...headers,
+      'Content-Length': String(range.last - range.first + 1),
+      'Content-Range': `bytes ${range.first}-${range.last}/${artifact.size}`,
+    })
   })
 }
 
@@ -94,6 +111,20 @@ async function peek(stream: ReadableStream<Uint8Array>): Promise<{ head: Uint8Ar
     cancel: (reason) => reader.cancel(reason),
   })
   return { head: first.value ?? new Uint8Array(), whole }
+}
+
+function part(whole: ReadableStream<Uint8Array>, { first, last }: ByteRange): ReadableStream<Uint8Array> {
+  let at = 0
+  return whole.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        const bytesOf = chunk.subarray(Math.max(0, first - at), Math.max(0, last + 1 - at))
+        if (bytesOf.length > 0) controller.enqueue(bytesOf)
+        at += chunk.length
+        if (at > last) controller.terminate()
+      },
+    }),
+  )
 }
 
 /** By the bytes, not by a name: PNG, JPEG, WebP, AVIF. */

@@ -6,7 +6,7 @@ import { needs } from '../auth.ts'
 import { Bell } from '../../bell.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { keyed, pageLimit, problems } from '../route.ts'
-import { pollMs, Position, streamEvents, tolerant } from '../stream.ts'
+import { asksForStream, pollMs, Position, streamEvents, tolerant } from '../stream.ts'
 import { DeviceEventPage, presentEvent } from './views.ts'
 
 const events = createRoute({
@@ -45,12 +45,16 @@ export function deviceEventRoutes(parts: ApiParts): App {
     const { after, device, limit } = c.req.valid('query')
     const { accept, 'last-event-id': last } = c.req.valid('header')
     const isWanted = (event: DeviceEvent): boolean => device === undefined || event.device === device
-    if (!accept?.includes('text/event-stream')) {
-      const found = (await watch.events(after, device === undefined ? limit : maxEvents)).filter(isWanted)
-      const page = after === undefined ? found.slice(-limit) : found.slice(0, limit)
-      return c.json({ events: page.map(presentEvent), newest: page.at(-1)?.id ?? after ?? 0 }, 200)
+    const newest = (await watch.events(undefined, 1))[0]?.id ?? 0
+    // A number beyond the newest is of another farm, or of one before it was restored: it would hide all that comes.
+    const within = (position: number | undefined): number | undefined => (position === undefined ? undefined : Math.min(position, newest))
+    if (!asksForStream(accept)) {
+      const from = within(after)
+      const found = (await watch.events(from, device === undefined ? limit : maxEvents)).filter(isWanted)
+      const page = from === undefined ? found.slice(-limit) : found.slice(0, limit)
+      return c.json({ events: page.map(presentEvent), newest: page.at(-1)?.id ?? from ?? 0 }, 200)
     }
-    let seen = last ?? after ?? (await watch.events(undefined, 1))[0]?.id ?? 0
+    let seen = within(last ?? after) ?? newest
     return streamEvents(c, parts, async () => ({
       bell: new Bell(),
       next: async (send) => {

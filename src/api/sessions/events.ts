@@ -22,7 +22,8 @@ const events = createRoute({
   summary: 'Follow a session (server-sent events)',
   description:
     'Replays the history after `Last-Event-ID` (or `after`), then follows it. `id` numbers the history entries, `event` is their type, `data` the entry as ' +
-    'JSON. Frames of the type `progress` have no id: the latest progress, at most five a second. The stream ends after the terminal event; 204 says that there is nothing more.',
+    'JSON. Frames of the type `progress` have no id: the latest progress, at most five a second. The stream ends after the terminal event; 204 says that there is nothing more. ' +
+    'A position beyond the history counts as its end.',
   tags: ['sessions'],
   ...keyed,
   middleware: needs('read'),
@@ -45,8 +46,9 @@ export function eventRoutes(parts: ApiParts): App {
   routes.openAPIRegistry.register('SessionEvent', EventView)
   return routes.openapi(events, async (c) => {
     const { id, status, progress } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-    let after = c.req.valid('header')['last-event-id'] ?? c.req.valid('query').after ?? 0
-    if (ended.has(status) && (await engine.history(id, after, 1)).length === 0) return c.body(null, 204)
+    const received = c.req.valid('header')['last-event-id'] ?? c.req.valid('query').after ?? 0
+    if (ended.has(status) && (await engine.history(id, received, 1)).length === 0) return c.body(null, 204)
+    let after = await within(id, received)
     return streamEvents(c, parts, async () => {
       const bell = new Bell()
       let latest: Progress | undefined = progress ?? undefined
@@ -86,6 +88,19 @@ export function eventRoutes(parts: ApiParts): App {
       }
     })
   })
+
+  /**
+   * The position, no further than the history goes. One beyond it is of another history, as of a farm that was restored
+   * from a back-up: the listener goes on from the end there is, and gets the numbers that hold here.
+   */
+  async function within(id: string, received: number): Promise<number> {
+    if (received === 0 || (await engine.history(id, received - 1, 1)).length > 0) return received
+    for (let end = 0; ;) {
+      const page = await engine.history(id, end, pageSize)
+      if (page.length === 0) return end
+      end += page.length
+    }
+  }
 
   /** True when nothing more will come: the session is gone, or had ended before the listener's position. */
   async function isOver(id: string, after: number): Promise<boolean> {

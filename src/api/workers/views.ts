@@ -37,7 +37,7 @@ export const WorkerView = z
     build: Anything,
     settings: Anything,
     status: z.enum(workerStatuses),
-    models: z.array(z.string()),
+    shelf: z.string().meta({ description: 'the model folders of its host, as GET /v1/models names them' }),
     resident: z.array(z.string()),
     running: z.array(RunningView),
     native: z
@@ -70,7 +70,7 @@ export function presentWorker(worker: HeardWorker, caller: Caller): z.infer<type
     build: worker.build,
     settings: worker.settings,
     status: worker.status,
-    models: worker.models,
+    shelf: worker.shelf,
     resident: worker.resident,
     running: presentRunning(worker, caller),
     native: { implementation, backend, reason },

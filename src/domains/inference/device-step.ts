@@ -1,7 +1,7 @@
 /** What the steps of diffusion share. */
 import { workerError } from '../../errors.ts'
 import type { PythonResult } from '../operation.ts'
-import type { ModelPin } from '../values.ts'
+import type { WantedModel } from '../values.ts'
 
 /**
  * What the files of a picture take at most, bytes: pixels, latents and the checkpoints that are being written, by the
@@ -14,7 +14,7 @@ const bytesOfRest = 8 << 20
 export const onDevice = {
   lane: 'gpu',
   attempts: 3,
-  needs: ({ model, width = 0, height = 0 }: { model: ModelPin; width?: number; height?: number }) => ({
+  needs: ({ model, width = 0, height = 0 }: { model: WantedModel; width?: number; height?: number }) => ({
     models: [model],
     fileBytes: bytesOfRest + bytesOfPixel * width * height,
   }),

@@ -50,7 +50,7 @@ const words: ReadonlyMap<string, Said> = new Map<string, Said>([
   ['alpha', [undefined]],
   ['rescale', [undefined]],
 ])
-/** `to_q.lora.down`, `to_q_lora.down`, `to_q.lora_linear_layer.down`, `processor.qkv_lora1.down`, each with `.weight`. */
+/** `to_q.lora.down`, `to_q_lora.down`, `to_q.lora_linear_layer.down`, `processor.qkv_lora1.down`; then `.weight`. */
 const halves: ReadonlyMap<string, Role> = new Map([
   ['down', 'down'],
   ['up', 'up'],

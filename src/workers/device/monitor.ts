@@ -16,6 +16,7 @@ import type { SessionOwners } from '../../engine/owners.ts'
 import type { DarkroomError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
 import type { Reservation } from '../../farm/reservations.ts'
+import type { Limits } from '../../limits.ts'
 import type { Logger } from '../../log.ts'
 import { Ticker } from '../../ticker.ts'
 import type { Ready } from '../python/protocol.ts'
@@ -25,6 +26,7 @@ import type { OwnDevice } from './open.ts'
 import { Owners } from './owners.ts'
 import { PressureRelief } from './pressure.ts'
 import { PromisedMemory, type PromisedOptions } from './promised.ts'
+import { Quota } from './quota.ts'
 import { reportOf, takeSample, type Sample } from './report.ts'
 import { OwnDeviceTools } from './tools.ts'
 
@@ -37,9 +39,12 @@ export interface MonitorOptions {
   ready: Ready
   child: PythonChild
   /** Families of models that are here. */
-  families: string[]
+  families: () => string[]
+  /** What the device draws. */
   limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
+  /** Of the API keys. */
+  keyLimits: Limits
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean
@@ -96,6 +101,7 @@ export class DeviceMonitor {
       relief: this.#relief,
       promised: this.#promised,
       analytics: this.#analytics,
+      quota: new Quota(own.memory, options.keyLimits),
       reserve: (bytes) => options.reserve(bytes),
       sample: async () => (await this.#sample()).sampledAt,
       publish: () => options.publish(),
@@ -160,7 +166,17 @@ export class DeviceMonitor {
     if (sample.usage.lost) this.#options.fail(deviceError('lost', `the driver has lost ${target.device}, and what was held of it`))
     const state = this.#alerts.isDegraded ? 'degraded' : this.#options.isBusy() ? 'busy' : 'online'
     const { pressure } = this.#relief
-    this.#report = reportOf(sample, { target, own: this.#own, ready, families, limits, leaks, state, alerts: this.#alerts.list, pressure })
+    this.#report = reportOf(sample, {
+      target,
+      own: this.#own,
+      ready,
+      families: families(),
+      limits,
+      leaks,
+      state,
+      alerts: this.#alerts.list,
+      pressure,
+    })
     return this.#report
   }
 

@@ -46,7 +46,7 @@ function wireSchema(): Record<string, unknown> {
 /** Codes of the families that the child may raise, each with its class and remedy. */
 function childErrors(): Record<string, { class: string; remedy: string }> {
   const domains = Object.keys(operations).map((name) => name.split('.')[0])
-  const raised = new Set<string | undefined>(['artifact', 'session', 'worker', ...domains])
+  const raised = new Set<string | undefined>(['artifact', 'disk', 'session', 'worker', ...domains])
   const entries = [...errorCatalogue].filter(([code]) => raised.has(code.split('.')[0]))
   return Object.fromEntries(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }

@@ -2,8 +2,8 @@ import { assign, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
 import type { PictureLimits } from '../../domains/device/status.ts'
 import type { inference } from '../../domains/inference/index.ts'
-import { ImageRef, ImageRequest, ModelName, samplers, type ModelPin } from '../../domains/values.ts'
-import { invalidFields, type WireError } from '../../errors.ts'
+import { ImageRef, ImageRequest, maxSeed, ModelName, samplers, Seed, type ModelPin } from '../../domains/values.ts'
+import { fieldProblems, invalidFields, type WireError } from '../../errors.ts'
 import { defineWorkflow } from '../define.ts'
 import { steps } from '../step.ts'
 
@@ -33,12 +33,9 @@ const Input = z
     height: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
     steps: z.int().min(1).max(200).optional().describe('denoise steps'),
     guidance: z.number().min(0).max(50).optional().describe('classifier-free guidance scale; 1 turns it off'),
-    seed: z
-      .int()
-      .min(0)
-      .max(2 ** 32 - 1)
-      .optional()
-      .describe('seed of the first image; image i has seed + i; drawn when left out'),
+    seed: Seed.optional().describe(
+      'seed of the first image; image i has seed + i; drawn when left out. PyTorch starts from its low 32 bits',
+    ),
     sampler: z.enum(samplers).optional().describe('sampler'),
     count: z.int().min(1).max(64).default(1).describe('how many images'),
     pin: z.enum(['class', 'strict']).default('class').describe('strict: never begin again on another hardware class'),
@@ -46,6 +43,10 @@ const Input = z
   .refine(({ width = 64, height = 64 }) => width * height <= maxPixels, {
     path: ['width'],
     message: `width · height must be at most ${maxPixels} pixels`,
+  })
+  .refine(({ seed = 0, count }) => seed <= maxSeed - (count - 1), {
+    path: ['seed'],
+    message: `the last image would have a seed beyond 2^53 - 1, which is ${maxSeed}`,
   })
 
 /**
@@ -73,7 +74,8 @@ function checkSize({ model, steps, width, height }: ResolvedInput, scale: number
 /** The request with everything filled in: the session's input, which never changes. */
 const ResolvedInput = ImageRequest.extend({
   model: ModelName,
-  modelHash: z.string(),
+  /** null when nobody has hashed the model before: the session's first step does. */
+  modelHash: z.string().nullable(),
   count: z.int(),
   pin: z.enum(['class', 'strict']),
 })
@@ -83,6 +85,8 @@ const Output = z.strictObject({ images: z.array(ImageRef) })
 
 interface Context {
   input: ResolvedInput
+  /** What was found where the input does not say it. Absent in sessions that began under a version without it. */
+  modelHash?: string | null
   conditioning: string | null
   /** Images still to draw, by their number; the first is the one at work. */
   todo: number[]
@@ -93,13 +97,14 @@ interface Context {
 }
 
 const maxLost = 5
-const pinOf = ({ input }: Context): ModelPin => ({ id: input.model, bodyHash: input.modelHash })
+const hashOf = ({ input, modelHash }: Context): string | null => input.modelHash ?? modelHash ?? null
+const pinOf = (context: Context): ModelPin => ({ id: context.input.model, bodyHash: hashOf(context) ?? '' })
 const current = (context: Context): number => context.todo[0] ?? 0
 
 /** What the pixels of image number `image` depend on. */
 function requestOf(context: Context, image: number): ImageRequest {
   const { prompt, negativePrompt, width, height, steps, guidance, seed, sampler } = context.input
-  return { model: pinOf(context), prompt, negativePrompt, width, height, steps, guidance, seed: (seed + image) % 2 ** 32, sampler }
+  return { model: pinOf(context), prompt, negativePrompt, width, height, steps, guidance, seed: seed + image, sampler }
 }
 
 /** Saves are spawned as `save.<image>`. */
@@ -109,9 +114,9 @@ const isLost = (error: unknown): boolean =>
   ['artifact.missing', 'artifact.corrupt'].includes((error as Partial<WireError> | null)?.code ?? '')
 
 /**
- * resolve → encode → for each image: denoise → decode → save, where `save` is not waited for before the next image. A
- * tensor that one step leaves for the next is a hint: when it is gone, the machine goes back to `encode` for that
- * image. `class.lost` begins again from `encode`.
+ * [hash] → resolve → encode → for each image: denoise → decode → save, where `save` is not waited for before the next
+ * image. A tensor that one step leaves for the next is a hint: when it is gone, the machine goes back to `encode` for
+ * that image. `class.lost` begins again from `encode`.
  */
 const machine = setup({
   types: {
@@ -123,9 +128,10 @@ const machine = setup({
       | { type: `xstate.done.actor.save.${number}`; output: ImageRef; actorId: string }
       | { type: `xstate.error.actor.save.${number}`; error: WireError; actorId: string },
   },
-  actors: steps('model.resolve', 'inference.encode', 'inference.denoise', 'inference.decode', 'postprocessing.save'),
+  actors: steps('model.hash', 'model.resolve', 'inference.encode', 'inference.denoise', 'inference.decode', 'postprocessing.save'),
   guards: {
     mayDrawAgain: ({ context, event }) => context.lost < maxLost && isLost((event as unknown as { error: unknown }).error),
+    isPinned: ({ context }) => hashOf(context) !== null,
     hasMore: ({ context }) => context.todo.length > 0,
     isComplete: ({ context }) => Object.keys(context.images).length === context.input.count,
   },
@@ -133,13 +139,14 @@ const machine = setup({
   id: 'image-generation',
   context: ({ input }) => ({
     input,
+    modelHash: null,
     conditioning: null,
     todo: Array.from({ length: input?.count ?? 0 }, (_, image) => image),
     denoised: null,
     images: {},
     lost: 0,
   }),
-  initial: 'resolving',
+  initial: 'pinning',
   on: {
     'xstate.done.actor.save.*': {
       actions: assign({ images: ({ context, event }) => ({ ...context.images, [imageOf(event)]: event.output }) }),
@@ -150,6 +157,15 @@ const machine = setup({
     },
   },
   states: {
+    pinning: { always: [{ guard: 'isPinned', target: 'resolving' }, { target: 'hashing' }] },
+    hashing: {
+      invoke: {
+        id: 'hash',
+        src: 'model.hash',
+        input: ({ context }) => ({ model: { id: context.input.model, bodyHash: null } }),
+        onDone: { target: 'drawing', actions: assign({ modelHash: ({ event }) => event.output.model.bodyHash }) },
+      },
+    },
     resolving: {
       invoke: { id: 'resolve', src: 'model.resolve', input: ({ context }) => ({ model: pinOf(context) }), onDone: 'drawing' },
     },
@@ -226,6 +242,7 @@ const machine = setup({
 
 /** Share of one image's time that each step takes, roughly; the denoise step is nearly all of it. */
 const shares: Record<string, { from: number; to: number }> = {
+  'model.hash': { from: 0, to: 0.01 },
   'model.resolve': { from: 0, to: 0.01 },
   'inference.encode': { from: 0.01, to: 0.03 },
   'inference.denoise': { from: 0.03, to: 0.93 },
@@ -243,18 +260,24 @@ export const imageGeneration = defineWorkflow({
   async resolveInput(given, catalogue) {
     const model = await catalogue.model(given.model)
     const { width, height, steps: calls, guidance, sampler } = model.recommended
+    const own = { width, height, steps: calls, guidance, sampler }
+    const said = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+    const whole = Input.safeParse({ ...own, ...said })
+    if (!whole.success) {
+      // What the client sent is within the limits: these are the model's.
+      const problems = fieldProblems(whole.error.issues, 'input', 'input.').map(({ field, message }) => ({
+        field,
+        message: `${message}, and the own setting of model ${model.id} is ${own[field.slice('input.'.length) as keyof typeof own]}: say one`,
+      }))
+      throw invalidFields(problems)
+    }
     const input = ResolvedInput.parse({
-      width,
-      height,
-      steps: calls,
-      guidance,
-      sampler,
       seed: catalogue.draw(2 ** 32),
-      ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+      ...whole.data,
       model: model.id,
       modelHash: model.bodyHash,
     })
-    checkSize(input, model.scale, await catalogue.limits(model.bodyHash))
+    checkSize(input, model.scale, await catalogue.limits({ id: model.id, bodyHash: model.bodyHash }))
     return input
   },
   progress(context, step, fraction) {

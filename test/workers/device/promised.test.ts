@@ -1,4 +1,4 @@
-/** Memory over HTTP: never promised twice, never more than a key may hold, and never with the bytes of its last owner. */
+/** Memory over HTTP: not promised twice, no more than a key may hold, and without the bytes of its last owner. */
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { crc32 } from 'node:zlib'

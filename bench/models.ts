@@ -1,0 +1,75 @@
+/**
+ * `models.scanS`, `models.restartS`, `models.seenS`, `models.searchP99Ms`: a tree of 10,000 model files, from the start
+ * of an API's catalogue on an empty index and on a full one; a change until HTTP shows it; pages and searches over
+ * HTTP.
+ */
+import { copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { productTimes } from '../src/engine/times.ts'
+import { startFarm, type Farm } from '../test/support/farm.ts'
+import { writeTree } from '../test/support/model-tree.ts'
+import { eventually } from '../test/support/wait.ts'
+import { figure, type Benchmark } from './figure.ts'
+import { timed } from './http.ts'
+import { quantile, rounded } from './statistics.ts'
+
+const files = 10_000
+const requests = 300
+const queries = ['limit=100', 'limit=100&text=model-77', 'limit=50&kind=lora&text=7', 'limit=100&status=broken', 'limit=100&family=sd1']
+
+interface Page {
+  models: unknown[]
+  total: number
+}
+
+const total = async (farm: Farm, query = 'limit=1'): Promise<number> =>
+  (JSON.parse((await timed(`${farm.client.url}/v1/models?${query}`, 'GET', 200)).text) as Page).total
+
+/** Seconds from when an API is started until it lists so many; the process's own start is not in it. */
+async function listed(farm: Farm, count: number): Promise<number> {
+  await farm.addApi()
+  const from = performance.now()
+  const api = farm.apis.at(-1)
+  if (!api) throw new Error('void: no API')
+  const { url } = farm.clientOf(api)
+  await eventually(
+    `${count} models are listed`,
+    async () => (JSON.parse((await timed(`${url}/v1/models?limit=1`, 'GET', 200)).text) as Page).total >= count,
+    120_000,
+  )
+  return (performance.now() - from) / 1000
+}
+
+export const models: Benchmark = {
+  figures: ['models.scanS', 'models.restartS', 'models.seenS', 'models.searchP99Ms'],
+  async measure(say) {
+    const folder = await mkdtemp(join(tmpdir(), 'darkroom-tree-'))
+    try {
+      const first = await writeTree(folder, files)
+      await using farm = await startFarm({ times: productTimes, apis: 0, workers: 0, settings: { DARKROOM_MODELS: folder } })
+      const scanS = await listed(farm, files)
+      say(`${files} files of ${await total(farm)} models in ${rounded(scanS)} s`)
+      await farm.apis[0]?.stop(8000)
+      farm.apis.length = 0
+      const restartS = await listed(farm, files)
+      const from = performance.now()
+      await copyFile(first, join(folder, 'loras', 'seen-at-once.safetensors'))
+      await eventually('the new file is listed', async () => (await total(farm, 'text=seen-at-once')) === 1)
+      const seenS = (performance.now() - from) / 1000
+      const times: number[] = []
+      for (let i = -20; i < requests; i++) {
+        const { ms } = await timed(`${farm.client.url}/v1/models?${queries[Math.abs(i) % queries.length]}`, 'GET', 200)
+        if (i >= 0) times.push(ms)
+      }
+      return [
+        figure('models.scanS', scanS, 's', { atMost: 15 }),
+        figure('models.restartS', restartS, 's', { atMost: 1 }),
+        figure('models.seenS', seenS, 's', { atMost: 2 }),
+        figure('models.searchP99Ms', quantile(times, 0.99), 'ms', { atMost: 50 }),
+      ]
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
+  },
+}

@@ -1,0 +1,132 @@
+/** Models as HTTP shows them: what lies in the model folders of all hosts, whether it can be used or not. */
+import { z } from 'zod'
+import type { WorkerRecord } from '../../farm/record.ts'
+import type { Listed } from '../../models/listing.ts'
+import type { ShelfRecord } from '../../models/shelf.ts'
+import {
+  Component,
+  Figures,
+  formats,
+  kinds,
+  knownFamilies,
+  Metadata,
+  precisions,
+  Quantisation,
+  Reason,
+  stateOf,
+  variants,
+} from '../../models/verdict.ts'
+import { iso, isoOrNull, orNull, Time } from '../view.ts'
+
+export const modelStatuses = ['usable', 'unsupported', 'unknown', 'refused', 'broken'] as const
+
+const HolderView = z.strictObject({
+  shelf: z.string(),
+  path: z.string(),
+  root: z.string().meta({ description: 'the configured folder' }),
+  bytes: z.int(),
+  modifiedAt: Time,
+  bodyHash: z.string().nullable(),
+  workers: z.array(z.string()).meta({ description: 'workers that have it now' }),
+})
+
+export const ModelView = z
+  .strictObject({
+    id: z.string().meta({ description: 'what a request names it by; URL-encoded in a path' }),
+    name: z.string(),
+    kind: z.enum(kinds),
+    family: z.enum(knownFamilies).nullable(),
+    variants: z.array(z.enum(variants)),
+    format: z.enum(formats),
+    status: z.enum(modelStatuses).meta({
+      description:
+        '`usable`: pictures can be drawn with it; `unsupported`: it is understood, and no part of Darkroom uses it yet; else `reason` says what is wrong',
+    }),
+    why: z.string().nullable().meta({ description: 'what keeps it from being usable, in words' }),
+    reason: orNull(Reason),
+    precision: z.enum(precisions).nullable(),
+    quantisation: orNull(Quantisation),
+    parameters: z.int(),
+    components: z.array(Component),
+    figures: Figures,
+    metadata: Metadata,
+    notes: z.array(z.string()),
+    bytes: z.int(),
+    bodyHash: z.string().nullable().meta({ description: 'SHA-256 that sessions are pinned to; null until it has been hashed' }),
+    sha256: z.string().nullable().meta({ description: 'of the file, of a model that is one; null until it has been hashed' }),
+    autoV2: z.string().nullable(),
+    shortHash: z.string().nullable().meta({ description: 'the first hash that A1111 had' }),
+    where: z.array(HolderView),
+  })
+  .meta({ id: 'Model' })
+
+const ShelfView = z.strictObject({
+  id: z.string(),
+  host: z.string(),
+  folders: z.array(z.string()),
+  problems: z.array(z.strictObject({ path: z.string(), problem: z.string() })),
+  scannedAt: Time.nullable(),
+  isOwn: z.boolean().meta({ description: 'of the host of this API' }),
+})
+
+export const ModelPage = z.strictObject({
+  models: z.array(ModelView),
+  total: z.int().meta({ description: 'how many match, on all pages' }),
+  next: z.string().nullable().meta({ description: 'cursor of the next page; null on the last' }),
+  shelves: z.array(ShelfView),
+})
+
+export const RescanView = z.strictObject({ shelves: z.array(z.string()) })
+
+export const statusOf = ({ entry }: Listed): (typeof modelStatuses)[number] => {
+  if (entry.drawing) return 'usable'
+  const state = stateOf(entry.verdict)
+  return state === 'understood' ? 'unsupported' : state
+}
+
+export function presentModel(listed: Listed, workers: readonly WorkerRecord[]): z.infer<typeof ModelView> {
+  const { id, entry, bodyHash, holders } = listed
+  const { verdict, identity } = entry
+  const sha256 = identity?.sha256 ?? null
+  return {
+    id,
+    name: entry.name,
+    kind: verdict.kind,
+    family: verdict.family ?? null,
+    variants: verdict.variants,
+    format: verdict.format,
+    status: statusOf(listed),
+    why: entry.obstacle,
+    reason: verdict.reason ?? null,
+    precision: verdict.precision ?? null,
+    quantisation: verdict.quantisation ?? null,
+    parameters: verdict.parameters,
+    components: verdict.components,
+    figures: verdict.figures,
+    metadata: verdict.metadata,
+    notes: verdict.notes,
+    bytes: entry.bytes,
+    bodyHash,
+    sha256,
+    autoV2: sha256?.slice(0, 10) ?? null,
+    shortHash: identity?.shortHash ?? null,
+    where: holders.map(({ shelf, entry: held }) => ({
+      shelf,
+      path: held.path,
+      root: held.root,
+      bytes: held.bytes,
+      modifiedAt: iso(held.modifiedAt),
+      bodyHash: held.identity?.bodyHash ?? null,
+      workers: workers.filter((worker) => worker.shelf === shelf).map((worker) => worker.id),
+    })),
+  }
+}
+
+export const presentShelf = ({ id, host, folders, problems, scannedAt }: ShelfRecord, own: string): z.infer<typeof ShelfView> => ({
+  id,
+  host,
+  folders,
+  problems,
+  scannedAt: isoOrNull(scannedAt),
+  isOwn: id === own,
+})

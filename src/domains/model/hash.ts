@@ -1,0 +1,30 @@
+import { z } from 'zod'
+import { operation } from '../operation.ts'
+import { ModelName, ModelPin, WantedModel } from '../values.ts'
+
+/**
+ * Computes the body hash of a model, which pins it: beside the device, once for all who ask, with progress in bytes.
+ * @throws DarkroomError `model.missing`, `model.unreadable`
+ */
+export const hash = operation({
+  lane: 'host',
+  attempts: 3,
+  timeoutMs: 24 * 3_600_000,
+  needs: ({ model }) => ({ models: [model] }),
+  input: z.strictObject({ model: WantedModel }),
+  output: z.strictObject({ model: ModelPin }).meta({ id: 'ModelHashed' }),
+  async run({ model }, tools) {
+    const { id, bodyHash } = await tools.hashedModel(model.id)
+    return { model: { id, bodyHash } }
+  },
+  command: {
+    title: 'Hash a model',
+    description: 'Computes the body hash of a model ahead of the work, so that its first picture need not wait for it.',
+    input: z.strictObject({ model: ModelName }),
+    async resolve({ model }, catalogue) {
+      const { id, bodyHash } = await catalogue.model(model)
+      return { model: { id, bodyHash } }
+    },
+    route: { method: 'post', path: '/models/{model}/hash', answers: 'The pinned model' },
+  },
+})
