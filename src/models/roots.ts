@@ -44,9 +44,7 @@ export const shelfId = (folders: readonly string[]): string =>
  * The folders to search, in their order. An `extra_model_paths.yaml` is one of the configured paths itself, or lies in
  * a configured folder. A configured folder that does not exist is passed over; `absent` names what is not there.
  */
-export async function resolveRoots(
-  folders: readonly string[],
-): Promise<{ roots: Root[]; problems: RootProblem[]; absent: string[] }> {
+export async function resolveRoots(folders: readonly string[]): Promise<{ roots: Root[]; problems: RootProblem[]; absent: string[] }> {
   const roots: Root[] = []
   const absent: string[] = []
   const problems: RootProblem[] = []
