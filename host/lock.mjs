@@ -20,6 +20,9 @@ const answerMs = 2000
 /** Between two looks at another contender, ms. */
 const lookMs = 20
 
+/** A name for one contender; no other socket has a longer one. @param {string} place @param {string} purpose */
+const socketName = (place, purpose) => join(place, `${hashOf(purpose)}.${randomUUID().slice(0, 8)}`)
+
 /** @param {string} path @returns {string} without links, also where its last parts do not exist yet */
 function realPath(path) {
   try {
@@ -45,7 +48,7 @@ const hashOf = (folder) =>
 function socketFolders(folder) {
   const runtime = [process.env['XDG_RUNTIME_DIR'], `/run/user/${uid}`].filter((base) => base !== undefined && base !== '')
   const wished = [...new Set(runtime.map((base) => join(base ?? '', `darkroom-${hashOf(folder)}`)))]
-  const short = wished.filter((path) => Buffer.byteLength(join(path, `${randomUUID()}.sock`)) <= longestPath)
+  const short = wished.filter((path) => Buffer.byteLength(socketName(path, '')) <= longestPath)
   return [...short, join('/tmp', `darkroom-${uid}-${hashOf(folder)}`)]
 }
 
@@ -155,7 +158,7 @@ export async function askHolder(folder, purpose) {
  */
 export async function takeLock(folder, purpose, info = () => ({})) {
   const place = socketFolder(folder)
-  const own = join(place, `${hashOf(purpose)}.${randomUUID().slice(0, 8)}`)
+  const own = socketName(place, purpose)
   let holds = false
   const server = createServer((socket) => {
     socket.on('error', () => {})

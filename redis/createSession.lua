@@ -8,13 +8,17 @@
 -- ARGV[7] what it waits for ('' while a step of it is open)   ARGV[8] '' | succeeded | failed | cancelled: it has ended
 --   when it is made   ARGV[9] its output or error, JSON ('' for neither)
 -- ARGV[10] history entry of that end, without braces and time
--- ARGV[11] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
+-- ARGV[11] the count of open sessions that it is one of: `<sessions or commands>:<API key>` ('' for none)
+-- ARGV[12] how many there may be of them ('' for no limit)
+-- ARGV[13] n, then n index names (`workflow:…`, `tag:…`, `key:…`)   then m and m × (field, value) of the session hash
 --   then opened effects
 -- ARGV last  bytes that its history may need until it ends
 -- Returns {'created', when, 'parent' | ''}: it has ended, and a parent is to be told | {'exists', session id, SHA-256
---   of its body} | {'gone'}: the session to copy references from was deleted
+--   of its body} | {'gone'}: the session to copy references from was deleted | {'full'}: there are as many as there may
+--   be
 local idempotency, bodySha, ttl, deadline, entry, copied = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local parked, outcome, result, last = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local counted, most = ARGV[11], tonumber(ARGV[12])
 local status = parked == '' and 'queued' or 'running'
 if idempotency ~= '' then
   local known = redis.call('HMGET', idempotency, 'session', 'body')
@@ -22,12 +26,18 @@ if idempotency ~= '' then
 end
 if redis.call('EXISTS', S) == 1 then return { 'exists', sid, bodySha } end
 if copied ~= '' and redis.call('EXISTS', B .. 'session:' .. copied) == 0 then return { 'gone' } end
+if most and redis.call('ZCARD', B .. 'index:open:' .. counted) >= most then return { 'full' } end
 
 local set = { 'status', status, 'desired', 'run', 'version', 1, 'createdAt', wall, 'inboxed', 0 }
 redis.call('ZADD', B .. 'index:all', wall, sid)
 redis.call('ZADD', B .. 'index:status:' .. status, wall, sid)
-local i = 12
-for _ = 1, tonumber(ARGV[11]) do
+if counted ~= '' then
+  redis.call('ZADD', B .. 'index:open:' .. counted, wall, sid)
+  set[#set + 1] = 'counted'
+  set[#set + 1] = counted
+end
+local i = 14
+for _ = 1, tonumber(ARGV[13]) do
   redis.call('ZADD', B .. 'index:' .. ARGV[i], wall, sid)
   i = i + 1
 end

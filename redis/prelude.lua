@@ -10,6 +10,7 @@
 --   `parked` = what it waits for while no step is open
 --   `exact`, `strict` = 1 for what its workflow promises of it
 --   `wish` = the control revision, which counts pauses and resumes
+--   `counted` = the count of open sessions that it is one of
 --   `rests:<suffix>` = the control revision that a child has come to rest with
 -- Of a child: `parent` = step key of the effect it is, `parentWish` = its parent's last control revision it followed.
 --
@@ -73,10 +74,11 @@ local function finish(from, status, field, json, fragment)
     gone[#gone + 1] = 'open:' .. effect[1]
     gone[#gone + 1] = (isChild(effect[2]) and 'rests:' or 'left:') .. effect[1]
   end
-  local held = redis.call('HMGET', S, 'reserve', 'parent')
+  local held = redis.call('HMGET', S, 'reserve', 'parent', 'counted')
   local reserve = held[1]
   redis.call('HDEL', S, unpack(gone))
   if reserve then redis.call('DECRBY', B .. 'reserved', reserve) end
+  if held[3] then redis.call('ZREM', B .. 'index:open:' .. held[3], sid) end
   redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
   redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)
   redis.call('HSET', S, 'endedAt', wall, 'inboxed', 0)

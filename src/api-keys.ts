@@ -1,11 +1,13 @@
 /**
  * API keys: `dk_<id>_<secret>`, the secret 32 random bytes, shown once. Redis holds the SHA-256 of the whole key only.
+ * The first key closes the farm to requests without one; when the last is revoked it stays closed, until an operator
+ * opens it.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
-import { invalidFields } from './errors.ts'
+import { invalidFields, keyError } from './errors.ts'
 import { keys as redisKeys } from './keys.ts'
-import { translated, type Redis } from './redis.ts'
+import { translated, translatedAll, type Redis } from './redis.ts'
 
 export const scopes = ['submit', 'read', 'control', 'operate'] as const
 export type Scope = (typeof scopes)[number]
@@ -31,9 +33,9 @@ const pattern = /^dk_([0-9a-f]{8})_[\w-]{43}$/
 const digest = (key: string): Buffer => createHash('sha256').update(key).digest()
 
 export class KeyStore {
-  readonly #redis: Pick<Redis, 'hset' | 'hget' | 'hvals' | 'hdel' | 'hlen'>
+  readonly #redis: Redis
 
-  constructor(redis: Pick<Redis, 'hset' | 'hget' | 'hvals' | 'hdel' | 'hlen'>) {
+  constructor(redis: Redis) {
     this.#redis = redis
   }
 
@@ -51,7 +53,7 @@ export class KeyStore {
     const key = `dk_${id}_${randomBytes(32).toString('base64url')}`
     const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), createdAt: Date.now() }
     const stored = { ...record, sha256: digest(key).toString('hex') }
-    await translated(this.#redis.hset(redisKeys.apiKeys(), id, JSON.stringify(stored)))
+    await translatedAll(this.#redis.multi().set(redisKeys.closed(), '1').hset(redisKeys.apiKeys(), id, JSON.stringify(stored)))
     return { key, record }
   }
 
@@ -64,15 +66,42 @@ export class KeyStore {
       .toSorted((a, b) => a.createdAt - b.createdAt)
   }
 
-  /** False when there is no such key. The next request with it is refused. */
+  /**
+   * False when there is no such key. The next request with it is refused, and its streams and waits end. The farm stays
+   * closed, also when it was the last.
+   */
   async revoke(id: string): Promise<boolean> {
-    const isGone = (await translated(this.#redis.hdel(redisKeys.apiKeys(), id))) === 1
-    await translated(this.#redis.hdel(redisKeys.defaultDevices(), id))
-    return isGone
+    if ((await translated(this.#redis.hexists(redisKeys.apiKeys(), id))) === 0) return false
+    const gone = this.#redis.multi().set(redisKeys.closed(), '1').hdel(redisKeys.apiKeys(), id).hdel(redisKeys.defaultDevices(), id)
+    return (await translatedAll(gone))[1] === 1
   }
 
   async any(): Promise<boolean> {
     return (await translated(this.#redis.hlen(redisKeys.apiKeys()))) > 0
+  }
+
+  /** Whether the user of this machine needs no key: there is none, and since it was opened there was none. */
+  async isOpen(): Promise<boolean> {
+    return (await translated(this.#redis.exists(redisKeys.apiKeys(), redisKeys.closed()))) === 0
+  }
+
+  /**
+   * Opens a farm without keys to every user of its machine.
+   * @throws DarkroomError `key.left` while there are keys
+   */
+  async open(): Promise<void> {
+    const left = await this.list()
+    if (left.length > 0) throw keyError('left', `there are keys: ${left.map(({ id, name }) => `${id} (${name})`).join(', ')}`)
+    await translated(this.#redis.del(redisKeys.closed()))
+  }
+
+  /** Those of these callers who would be let in no more: their key is revoked, or the farm was closed. */
+  async shutOut(callers: readonly (string | null)[]): Promise<Set<string | null>> {
+    const [isOpen, ...known] = await Promise.all([
+      this.isOpen(),
+      ...callers.map((id) => (id === null ? 1 : translated(this.#redis.hexists(redisKeys.apiKeys(), id)))),
+    ])
+    return new Set(callers.filter((id, i) => (id === null ? !isOpen : known[i] === 0)))
   }
 
   /** The record of a key that a caller presents; undefined when the key is not valid. */

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { dataFolder, homeFolder, root } from '../host/home.mjs'
 import { bytesIn } from './disk.ts'
 import { configError } from './errors.ts'
+import { limitNames, meaningOf, settingOf, usualOf, type Limits } from './limits.ts'
 
 export { root }
 
@@ -23,6 +24,11 @@ const names = z.string().transform((text) =>
     .map((name) => name.trim())
     .filter(Boolean),
 )
+
+/** Settings of the limits, by their variables. */
+const LimitSettings = Object.fromEntries(
+  limitNames.map((name) => [settingOf(name), whole(0, 1_000_000_000).default(usualOf(name)).describe(meaningOf(name))]),
+) as Record<ReturnType<typeof settingOf>, z.ZodDefault<z.ZodCoercedNumber>>
 
 /**
  * Every setting, by the environment variable that sets it. The table in docs/operations.md is compared with it by a
@@ -77,6 +83,7 @@ const Environment = z.object({
   DARKROOM_KEEP_SESSIONS: whole(0, 100_000_000)
     .default(100_000)
     .describe('maximum number of ended sessions that are kept, in all shards together; 0 is no limit'),
+  ...LimitSettings,
   DARKROOM_WORKERS: whole(0, 64).default(1).describe('workers that `darkroom up` starts'),
   DARKROOM_DEVICE: z
     .string()
@@ -138,6 +145,7 @@ export interface Config {
   shards: number
   keepS: number
   keepSessions: number
+  limits: Limits
   workers: number
   device: string
   threads: number
@@ -191,6 +199,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     shards: e.DARKROOM_SHARDS,
     keepS: e.DARKROOM_KEEP_S,
     keepSessions: e.DARKROOM_KEEP_SESSIONS,
+    limits: Object.fromEntries(limitNames.map((name) => [name, e[settingOf(name)] || Infinity])) as unknown as Limits,
     workers: e.DARKROOM_WORKERS,
     device: e.DARKROOM_DEVICE,
     threads: e.DARKROOM_THREADS,

@@ -210,6 +210,7 @@ export const redisError = defineErrors('redis', {
 
 export const keyError = defineErrors('key', {
   unknown: { class: 'permanent', remedy: 'Use an id that `darkroom keys list` shows.' },
+  left: { class: 'permanent', remedy: 'Revoke them first (`darkroom keys revoke`): with a key, every request needs one.' },
 })
 
 export const apiError = defineErrors('api', {
@@ -228,7 +229,10 @@ export const apiError = defineErrors('api', {
     class: 'permanent',
     remedy: 'Only pages of this server may call it; others need to be in DARKROOM_ALLOWED_ORIGINS.',
   },
-  forwarded_refused: { class: 'permanent', remedy: 'Requests through a proxy need an API key: `darkroom keys add`.' },
+  forwarded_refused: {
+    class: 'permanent',
+    remedy: 'Requests through a proxy need an API key: `darkroom keys add`; docs/proxy.md shows how to set one up.',
+  },
   unauthorized: { class: 'permanent', remedy: 'Send `Authorization: Bearer KEY` with a key from `darkroom keys add`.' },
   forbidden: { class: 'permanent', remedy: 'Use a key that has the scope named above.' },
   not_found: { class: 'permanent', remedy: 'GET /openapi.json lists all paths.' },
@@ -236,7 +240,7 @@ export const apiError = defineErrors('api', {
   board_read_only: { class: 'permanent', remedy: 'Start the API with DARKROOM_BOARD_WRITE=1 to change queues by hand.' },
   board_refused: { class: 'permanent', remedy: 'Read the message of Bull Board; the queue may have changed meanwhile.' },
   key_required: { class: 'permanent', remedy: 'Add a key first (`darkroom keys add`), or bind DARKROOM_HOST to 127.0.0.1.' },
-  not_ready: { class: 'transient', remedy: 'Read the reasons; start a worker that can run the waiting sessions.' },
+  not_ready: { class: 'transient', remedy: 'Ask with an API key for the reasons; start a worker, free the disk, or see to Redis.' },
   closing: { class: 'transient', remedy: 'This process is shutting down; send the request again in a moment.' },
   port_taken: {
     class: 'transient',
@@ -266,9 +270,21 @@ export function fieldProblems(issues: readonly z.core.$ZodIssue[], whole: string
   })
 }
 
-/** `api.invalid` with every invalid field; `field` is the first. */
-export function invalidFields(problems: readonly FieldProblem[]): DarkroomError {
-  const message = problems.map((problem) => `${problem.field}: ${problem.message}`).join('; ')
+/** Most fields that a refusal lists, and most characters of a field's name and of what is wrong with it. */
+const maxListed = 20
+const maxFieldName = 100
+const maxFieldWords = 300
+
+/** A text of at most so many characters, with a mark where more of it was. */
+export const cut = (text: string, most: number): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
+
+/** `api.invalid` with the invalid fields: the first twenty, and how many more there are; `field` is the first. */
+export function invalidFields(all: readonly FieldProblem[]): DarkroomError {
+  const problems = all
+    .slice(0, maxListed)
+    .map(({ field, message }) => ({ field: cut(field, maxFieldName), message: cut(message, maxFieldWords) }))
+  const more = all.length > problems.length ? [`and ${all.length - problems.length} more`] : []
+  const message = [...problems.map((problem) => `${problem.field}: ${problem.message}`), ...more].join('; ')
   const [first] = problems
   return apiError('invalid', message, { details: { problems }, ...(first && { field: first.field }) })
 }

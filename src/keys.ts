@@ -76,8 +76,11 @@ export const keys = {
   deviceClock: (deviceId: string) => `darkroom:{device:${deviceId}}:clock`,
   /** Bytes that the open sessions of a shard may still need. */
   reserved: (shard: number) => `${base(shard)}reserved`,
-  /** Scored by the time a session was made; `ended` by the time from which its retention counts, which is its end. */
-  index: (shard: number, kind: 'all' | 'ended' | 'status' | 'workflow' | 'tag' | 'key' | 'parent', value = '') =>
+  /**
+   * Scored by the time a session was made; `ended` by the time from which its retention counts, which is its end. Of
+   * `open:<sessions or commands>:<API key>` the limits count the members.
+   */
+  index: (shard: number, kind: 'all' | 'ended' | 'status' | 'workflow' | 'tag' | 'key' | 'parent' | 'open', value = '') =>
     `${base(shard)}index:${kind}${value && `:${value}`}`,
 
   deviceLease: (deviceId: string) => `darkroom:{device:${deviceId}}:lease`,
@@ -118,10 +121,18 @@ export const keys = {
   /** The turn to remove sessions that are no longer kept. */
   retention: () => 'darkroom:{store}:retention',
   storeId: () => 'darkroom:{store}:id',
+  /** Written to see whether Redis takes writes. */
+  probe: () => 'darkroom:{store}:probe',
   /** Never there. Removing it is a write that changes nothing. */
   nothing: () => 'darkroom:{store}:nothing',
   shards: () => 'darkroom:{store}:shards',
   apiKeys: () => 'darkroom:{keys}:records',
+  /** There once was a key: without one, the farm stays closed until an operator opens it. */
+  closed: () => 'darkroom:{keys}:closed',
+  /** Leases of the streams or waits that an API key has open, by the time each ends. */
+  slots: (kind: string, keyId: string) => `darkroom:{keys}:slots:${kind}:${keyId}`,
+  /** In front of each key's count of requests. */
+  requests: () => 'darkroom:{keys}:requests',
   /** Default device by API key; `local` is this machine's user without keys. */
   defaultDevices: () => 'darkroom:{keys}:devices',
 
@@ -143,6 +154,7 @@ export const queues = {
   gpuDevice: (deviceId: string) => `gpu.${deviceId}`,
   /** Commands to the worker that owns the device. */
   control: (deviceId: string) => `control.${deviceId}`,
+  isControl: (queue: string) => queue.startsWith('control.'),
   isGpu: (queue: string) => queue.startsWith('gpu.'),
   /** A device id holds dashes, an exactness key does not. */
   isDevice: (queue: string) => queue.startsWith('gpu.') && queue.includes('-'),

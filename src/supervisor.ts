@@ -8,35 +8,26 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { closeSync } from 'node:fs'
 import { join } from 'node:path'
-import { askHolder, takeLock } from '../host/lock.mjs'
-import { checkChosen } from '../host/own-folder.mjs'
 import { devicesOf, listCards } from './cards.ts'
 import { readConfig, type Config } from './config.ts'
-import { configError, DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
-import { holdFile, type HeldFile } from './held-file.ts'
+import { Backoff } from './backoff.ts'
+import { takeDataFolder, type Told } from './data-folder.ts'
+import { DarkroomError, defineErrors, ensureError, type WireError } from './errors.ts'
+import { keepSmall, openLog } from './log-files.ts'
 import { deferred, within } from './promises.ts'
 import { startRedis, type RedisServer } from './redis-server.ts'
 
 const supervisorError = defineErrors('supervisor', {
-  taken: {
-    class: 'permanent',
-    remedy: 'Stop the other `darkroom up`, or give this one a data folder of its own (DARKROOM_DATA).',
-  },
   role_died: { class: 'transient', remedy: '`darkroom up` starts it again; read the end of its log, named above.' },
 })
 
-const backoffMs = { first: 200, longest: 10_000 }
-/** A life is long when the process was ready for so long. */
-const longLifeMs = 2000
 /** How long the start of a child may fail for reasons that pass, such as a port that the last run still holds. */
 const startMs = 15_000
-const maxLogBytes = 16 * 1024 * 1024
 
 export interface SupervisorEvent {
-  what: 'redis' | 'api' | `worker ${number}`
+  what: 'redis' | 'api' | `worker ${number}` | 'logs'
   /**
    * `failed`: it did not start; `ended`: it had been ready; `unsynced`: its file cannot be synced to the disk;
    * `unlogged`: it runs without its log.
@@ -99,35 +90,26 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const tell = options.on ?? (() => undefined)
   const count = options.workers ?? config.workers
   const devices = await devicesOf(config.device, count, () => listCards(config, env))
-  const held = await openData(config.data)
+  const told: Told = {}
+  const folder = await takeDataFolder(config.data, told)
   const logs = join(config.data, 'logs')
-
-  // Never the REDIS_URL of the user's own: it may hold a password.
-  const state: { url?: string; privateRedis?: string } = {}
-  const lock = await takeLock(config.data, 'up', () => state).catch((error: unknown) => {
-    held.close()
-    throw error
-  })
-  if ('heldBy' in lock) {
-    held.close()
-    throw taken(config.data, lock.heldBy)
-  }
   const redis = config.redisUrl === undefined ? new KeptRedis(config, tell) : undefined
   const workers: KeptRole[] = []
   let api: KeptRole | undefined
   let stopping: Promise<void> | undefined
+  const logKeeper = keepSmall(config.data, ({ message }) => tell({ what: 'logs', is: 'failed', detail: message }))
   const stop = (): Promise<void> =>
     (stopping ??= (async () => {
       await Promise.all(workers.map((worker) => worker.stop()))
       await api?.stop()
       await redis?.stop()
-      await lock.release()
-      held.close()
+      await logKeeper.stop()
+      await folder.release()
     })())
 
   try {
     const own = await redis?.start()
-    if (own !== undefined) state.privateRedis = own
+    if (own !== undefined) told.privateRedis = own
     const redisUrl = own ?? config.redisUrl ?? ''
     const childEnv: NodeJS.ProcessEnv = { ...env, REDIS_URL: redisUrl }
     const role = (name: 'api' | `worker ${number}`, more: NodeJS.ProcessEnv): KeptRole =>
@@ -154,7 +136,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     api.start()
     const { url } = (await api.ready) as { url: string }
     options.signal?.removeEventListener('abort', giveUp)
-    state.url = url
+    told.url = url
     // A restarted API listens where the first one did.
     api.env['DARKROOM_PORT'] = new URL(url).port
     for (let i = 0; i < count; i++) addWorker()
@@ -173,60 +155,6 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   } catch (error) {
     await stop()
     throw error
-  }
-}
-
-/**
- * Makes the data folder where it is not there yet, and takes it for this supervisor alone.
- * @throws DarkroomError `supervisor.taken`, `config.invalid` when it cannot be written; BadPlace
- */
-async function openData(data: string): Promise<HeldFile> {
-  let held: HeldFile | undefined
-  try {
-    await mkdir(data, { recursive: true, mode: 0o700 })
-    checkChosen(data, 'DARKROOM_DATA')
-    mkdirSync(join(data, 'logs'), { recursive: true, mode: 0o700 })
-    held = holdFile(join(data, 'up.lock'))
-  } catch (error) {
-    if (!(error instanceof Error) || !('code' in error)) throw error
-    const remedy = 'Give this user the folder, on a file system that has locks, or choose another one with DARKROOM_DATA.'
-    throw configError('invalid', `the data folder ${data} cannot be written: ${error.message}`, {
-      field: 'DARKROOM_DATA',
-      remedy,
-      cause: error,
-    })
-  }
-  if (!held) throw taken(data, await askHolder(data, 'up'))
-  return held
-}
-
-/** `holder`: what it says about itself; undefined where it is out of this process' sight. */
-const taken = (data: string, holder: Record<string, unknown> | undefined): DarkroomError =>
-  supervisorError(
-    'taken',
-    `the data folder ${data} is in use by another \`darkroom up\`, ${holder ? `pid ${String(holder['pid'])}` : 'in another container or of another user'}`,
-  )
-
-/**
- * Starts something again: at once after a long life, whatever ended it; after short ones, one after another, in 0.2 s,
- * then after twice as long each time, 10 s at most. So what is killed again and again is away no longer than its start
- * takes, and what cannot live does not keep the machine busy.
- */
-class Backoff {
-  #shortLives = 0
-  #timer: NodeJS.Timeout | undefined
-
-  /** `readyMs`: how long it was ready, 0 for never. Returns the milliseconds until `work` runs. */
-  again(readyMs: number, work: () => void): number {
-    const isLong = readyMs >= longLifeMs
-    this.#shortLives = isLong ? 0 : this.#shortLives + 1
-    const ms = isLong ? 0 : Math.min(backoffMs.longest, backoffMs.first * 2 ** (this.#shortLives - 1))
-    this.#timer = setTimeout(work, ms)
-    return ms
-  }
-
-  cancel(): void {
-    clearTimeout(this.#timer)
   }
 }
 
@@ -392,21 +320,5 @@ class KeptRole implements Role {
     const gone = this.#gone.then(() => true)
     if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
     await gone
-  }
-}
-
-/**
- * Opens a log to append to. A large one is renamed before; one old log is kept. The error where it cannot be opened, on
- * a full disk for instance: the work goes on without.
- */
-function openLog(path: string): number | Error {
-  try {
-    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > maxLogBytes) {
-      rmSync(`${path}.1`, { force: true })
-      renameSync(path, `${path}.1`)
-    }
-    return openSync(path, 'a', 0o600)
-  } catch (error) {
-    return error as Error
   }
 }

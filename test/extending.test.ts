@@ -74,7 +74,7 @@ const infos = new Registry(workflows, operations).infos()
 const log = { debug() {}, error() {} }
 const engine = { devices: {}, workflows: () => infos }
 const parts = { engine, config: { host: '127.0.0.1', allowedHosts: [], allowedOrigins: [] }, log, keys: {} }
-const answer = await createApp(parts as never).request('http://localhost/openapi.json', { headers: { Host: 'localhost' } })
+const answer = await createApp(parts as never).request('http://localhost/openapi.json', { headers: { Host: 'localhost' } }, {})
 const paths = Object.keys((await answer.json() as { paths: object }).paths)
 console.log(JSON.stringify({ operations: Object.keys(operations), workflows: workflows.map(workflowId), samplers, families, paths }))
 `

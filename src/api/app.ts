@@ -1,6 +1,7 @@
 /** The HTTP edge: request id, guard, keys, then routes that parse, call the engine and present its answer. */
 import { randomUUID } from 'node:crypto'
 import { OpenAPIHono } from '@hono/zod-openapi'
+import type { MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
 import { apiError, fieldProblems, invalidFields } from '../errors.ts'
@@ -21,6 +22,7 @@ import { answerProblem } from './problem.ts'
 import { singleParameters } from './route.ts'
 import { eventRoutes } from './sessions/events.ts'
 import { sessionRoutes } from './sessions/routes.ts'
+import { holdWait } from './wait.ts'
 import { workerRoutes } from './workers/routes.ts'
 import { workflowRoutes } from './workflows/routes.ts'
 
@@ -29,10 +31,23 @@ const maxBodyBytes = 1024 * 1024
 /** Fixed paths that ask for no key: probes have none. */
 const open = new Set(['/v1/health', '/v1/ready'])
 
+const limitBody = bodyLimit({
+  maxSize: maxBodyBytes,
+  onError: () => {
+    throw apiError('too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
+  },
+})
+
+/** Tells a sender that waits for it to go on, takes no more than there may be, and looks whether it is JSON. */
+const takeBody: MiddlewareHandler<AppEnv> = (c, next) => {
+  if (c.req.header('expect')?.toLowerCase() === '100-continue') c.env.outgoing?.writeContinue()
+  return limitBody(c, () => readBody(c, next) as Promise<void>)
+}
+
 const placeOf = { json: 'body', form: 'body', query: 'query', param: 'path', header: 'headers', cookie: 'cookies' } as const
 
 export function createApp(parts: ApiParts): App {
-  const { config, keys, log } = parts
+  const { config, log } = parts
   const app = new OpenAPIHono<AppEnv>({
     defaultHook: (result) => {
       if (!result.success) throw invalidFields(fieldProblems(result.error.issues, placeOf[result.target]))
@@ -59,22 +74,27 @@ export function createApp(parts: ApiParts): App {
   })
   app.use(guard(config))
   if (config.allowedOrigins.length > 0) {
-    const exposeHeaders = ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id', 'ETag', 'Content-Range', 'Accept-Ranges']
+    const exposeHeaders = [
+      'Location',
+      'Preference-Applied',
+      'Retry-After',
+      'RateLimit',
+      'RateLimit-Policy',
+      'X-Request-Id',
+      'ETag',
+      'Content-Range',
+      'Accept-Ranges',
+    ]
     app.use(cors({ origin: config.allowedOrigins, exposeHeaders, maxAge: 600 }))
   }
-  const withKey = authenticate(keys)
-  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : withKey(c, next)))
-  app.use('/admin/*', withKey)
+  const withKey = authenticate(parts)
+  const counting = holdWait(parts)
+  // No body is read, and none is asked for, before its sender is known.
+  const admit: MiddlewareHandler<AppEnv> = (c, next) =>
+    withKey(c, () => counting(c, () => takeBody(c, next) as Promise<void>) as Promise<void>)
+  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : admit(c, next)))
+  app.use('/admin/*', admit)
   app.use('/v1/*', singleParameters)
-  app.use(
-    bodyLimit({
-      maxSize: maxBodyBytes,
-      onError: () => {
-        throw apiError('too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
-      },
-    }),
-  )
-  app.use(readBody)
 
   // Redis answers the writes of the moment in which its disk fills up, and holds them in memory alone: a kill would
   // lose them. It refuses the next write, so none is acknowledged before another was taken.

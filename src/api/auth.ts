@@ -1,33 +1,51 @@
 /**
- * Middleware that finds the caller by the API key. While no key is stored, requests from this machine may do
- * everything.
+ * Middleware that finds the caller by the API key. On a farm that is open, which had no key since an operator opened
+ * it, requests from this machine may do everything and need none.
  */
 import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
-import type { AppEnv } from './context.ts'
-import { forwardedBy } from './guard.ts'
+import type { ApiParts, AppEnv } from './context.ts'
+import { proxyTrace } from './proxy.ts'
 
 const local: Caller = { keyId: null, scopes: new Set(scopes) }
 
-/** Finds out who is calling. @throws DarkroomError `api.unauthorized`. */
-export function authenticate(keys: KeyStore): MiddlewareHandler<AppEnv> {
+/** Finds out who is calling, and counts the request. @throws DarkroomError `api.unauthorized`, `limit.requests`. */
+export function authenticate({ keys, rate, log }: Pick<ApiParts, 'keys' | 'rate' | 'log'>): MiddlewareHandler<AppEnv> {
+  let wasClosed = false
   return async (c, next) => {
-    const key = presentedKey(c.req.header('authorization'))
-    if (!(await keys.any())) {
-      const proxy = forwardedBy(c.req)
-      if (proxy !== undefined) throw apiError('unauthorized', `the request came through a proxy (${proxy}), and no API key is stored`)
-      if (!isFromHere(c)) throw apiError('unauthorized', 'requests from other machines need an API key')
-      // Clients of other services must send a key, whatever it is: where none exists, it says nothing.
-      c.set('caller', local)
-    } else if (key === undefined) throw apiError('unauthorized', 'the request carries no API key')
-    else {
-      const record = await keys.find(key)
-      if (!record) throw apiError('unauthorized', 'the API key is not valid')
-      c.set('caller', { keyId: record.id, scopes: new Set(record.scopes) })
+    const caller = await callerOf(c, keys)
+    if (!caller) {
+      wasClosed = true
+      throw await refusal(c, keys)
     }
+    if (caller.keyId !== null) await rate.count(caller.keyId)
+    else if (wasClosed) {
+      wasClosed = false
+      log.warn('this farm was opened: without a key, every user of this machine may do everything now')
+    }
+    c.set('caller', caller)
     await next()
   }
+}
+
+/**
+ * Whose request it is, if anybody's. A key that a local program presents to an open farm is ignored: many a client must
+ * send one.
+ */
+export async function callerOf(c: Context<AppEnv>, keys: KeyStore): Promise<Caller | undefined> {
+  const key = presentedKey(c.req.header('authorization'))
+  const record = key === undefined ? undefined : await keys.find(key)
+  if (record) return { keyId: record.id, scopes: new Set(record.scopes) }
+  return isLocal(c) && (await keys.isOpen()) ? local : undefined
+}
+
+async function refusal(c: Context<AppEnv>, keys: KeyStore): Promise<Error> {
+  if (c.req.header('authorization') !== undefined) return apiError('unauthorized', 'the API key is not valid')
+  if (!isLocal(c)) return apiError('unauthorized', 'requests from other machines need an API key')
+  if (await keys.any()) return apiError('unauthorized', 'the request carries no API key')
+  const remedy = 'Make a key with `darkroom keys add`, or open the farm to every user of its machine with `darkroom keys open`.'
+  return apiError('unauthorized', 'the request carries no API key; all there were are revoked', { remedy })
 }
 
 /** Route middleware: the caller must have the scope. @throws DarkroomError `api.forbidden`. */
@@ -47,9 +65,10 @@ function presentedKey(header: string | undefined): string | undefined {
   return pair.slice(pair.indexOf(':') + 1)
 }
 
-function isFromHere(c: Context<AppEnv>): boolean {
+/** Whether a program on this machine sent the request itself. */
+export function isLocal(c: Context<AppEnv>): boolean {
   const address = c.env.incoming?.socket.remoteAddress ?? ''
-  return address === '::1' || /^(::ffff:)?127\./.test(address)
+  return (address === '::1' || /^(::ffff:)?127\./.test(address)) && proxyTrace(c) === undefined
 }
 
 /** True for addresses that only this machine can reach. */

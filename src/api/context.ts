@@ -1,10 +1,13 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import type { Caller, KeyStore } from '../api-keys.ts'
 import type { ArtifactStore } from '../artifacts/store.ts'
 import type { Config } from '../config.ts'
 import type { Logger } from '../log.ts'
 import type { Engine } from '../engine/engine.ts'
+import type { Redis } from '../redis.ts'
+import type { RequestRate } from './request-rate.ts'
+import type { Slot, Slots } from './slots.ts'
 
 /** The methods of the engine that the API calls. */
 export type EnginePort = Pick<
@@ -26,7 +29,6 @@ export type EnginePort = Pick<
   | 'models'
   | 'submittedBy'
   | 'confirm'
-  | 'ready'
   | 'queues'
 >
 
@@ -35,6 +37,9 @@ export interface ApiParts {
   engine: EnginePort
   artifacts: ArtifactStore
   keys: KeyStore
+  redis: Redis
+  rate: RequestRate
+  slots: Slots
   config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite'>
   log: Logger
   closing?: AbortSignal
@@ -42,8 +47,9 @@ export interface ApiParts {
 
 /** Values that the middleware hands to the routes. */
 export interface AppEnv {
-  Bindings: { incoming?: IncomingMessage }
-  Variables: { requestId: string; caller: Caller }
+  Bindings: { incoming?: IncomingMessage; outgoing?: ServerResponse }
+  /** `wait`: of a request that waits for its session. */
+  Variables: { requestId: string; caller: Caller; wait?: Slot }
 }
 
 export type App = OpenAPIHono<AppEnv>

@@ -7,6 +7,7 @@ import type { MiddlewareHandler } from 'hono'
 import type { Config } from '../config.ts'
 import { apiError } from '../errors.ts'
 import type { AppEnv } from './context.ts'
+import { proxyTrace } from './proxy.ts'
 
 const wildcards = new Set(['0.0.0.0', '::', '[::]'])
 const bracket = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
@@ -36,21 +37,15 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
       throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
-    const forwarded = forwardedBy(c.req)
-    if (forwarded && c.req.header('authorization') === undefined) {
-      throw apiError('forwarded_refused', `the request came through a proxy (${forwarded}) and carries no key`, {
-        field: forwarded,
-      })
+    const trace = c.req.header('authorization') === undefined ? proxyTrace(c) : undefined
+    if (trace !== undefined) {
+      throw apiError('forwarded_refused', `the request came through a proxy (${trace}) and carries no key`, { field: trace })
     }
 
     refuseForeignBody(c.req)
     await next()
   }
 }
-
-/** The header that tells of a proxy: one on this machine speaks for others. */
-export const forwardedBy = (request: { header(name: string): string | undefined }): string | undefined =>
-  ['X-Forwarded-For', 'Forwarded'].find((header) => request.header(header) !== undefined)
 
 /** Bodies are JSON: a page can send text/plain and forms without asking first, JSON it cannot. */
 function refuseForeignBody(request: { method: string; header(name: string): string | undefined }): void {

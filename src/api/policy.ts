@@ -1,6 +1,6 @@
 /**
  * Visibility: a key sees its own sessions and allocations, and the allocations of its sessions. An operator, and the
- * user of a machine without keys, see all.
+ * user of a machine without keys, see all: also what belongs to a key that is revoked, or is from before the first.
  */
 import type { Caller } from '../api-keys.ts'
 import type { AllocationView as Allocation } from '../domains/memory/figures/report.ts'
@@ -10,8 +10,11 @@ import { sessionIdPattern } from '../keys.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import type { EnginePort } from './context.ts'
 
-/** Whether the caller sees which session each piece of work belongs to. */
+/** Whether the caller sees what others have. */
 export const seesAll = (caller: Caller): boolean => caller.keyId === null || caller.scopes.has('operate')
+
+/** The key whose sessions and pictures the caller sees; null: all. */
+export const sightOf = (caller: Caller): string | null => (seesAll(caller) ? null : caller.keyId)
 
 /**
  * The session, if the caller may see it; of another key's session the caller does not even learn that it exists.
@@ -19,7 +22,7 @@ export const seesAll = (caller: Caller): boolean => caller.keyId === null || cal
  */
 export async function visibleSession(engine: Pick<EnginePort, 'get'>, id: string, caller: Caller): Promise<Session> {
   const session = sessionIdPattern.test(id) ? await engine.get(id) : undefined
-  if (!session || (caller.keyId !== null && session.keyId !== caller.keyId)) throw unknownSession(id)
+  if (!session || (!seesAll(caller) && session.keyId !== caller.keyId)) throw unknownSession(id)
   return session
 }
 

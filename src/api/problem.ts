@@ -4,7 +4,8 @@ import { z } from 'zod'
 import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { apiError, asDiskError, DarkroomError, type ErrorClass } from '../errors.ts'
+import { apiError, asDiskError, cut, DarkroomError, type ErrorClass } from '../errors.ts'
+import { limitNames, type Reached } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import type { AppEnv } from './context.ts'
 
@@ -40,6 +41,7 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'api.expectation_failed': 417,
   'api.host_refused': 421,
   'api.headers_too_large': 431,
+  ...Object.fromEntries(limitNames.map((name) => [`limit.${name}`, 429 as const])),
   'api.invalid': 422,
   'memory.quota': 429,
   'session.idempotency_mismatch': 422,
@@ -63,6 +65,9 @@ export function statusOf(error: DarkroomError): ContentfulStatusCode {
   return statusOfCode[error.code] ?? statusOfClass[error.class]
 }
 
+/** Most characters of a detail: a name of the request that it quotes may be long. */
+const maxDetail = 9000
+
 const FieldProblem = z.strictObject({ field: z.string(), message: z.string() })
 
 export const Problem = z
@@ -76,7 +81,10 @@ export const Problem = z
     field: z.string().optional().meta({ description: 'the first field at fault' }),
     remedy: z.string().meta({ description: 'what to do about it' }),
     requestId: z.string(),
-    problems: z.array(FieldProblem).optional().meta({ description: 'every field at fault' }),
+    problems: z
+      .array(FieldProblem)
+      .optional()
+      .meta({ description: 'the fields at fault, twenty at most; `detail` says how many more there are' }),
     reasons: z.array(z.string()).optional().meta({ description: 'why the farm is not ready' }),
   })
   .meta({ id: 'Problem' })
@@ -93,7 +101,7 @@ export function describe(error: DarkroomError, requestId: string): Problem {
     type: `urn:darkroom:${error.code}`,
     title: STATUS_CODES[status] ?? 'Error',
     status,
-    detail: error.message,
+    detail: cut(error.message, maxDetail),
     code: error.code,
     class: error.class,
     ...(field !== undefined && { field }),
@@ -139,16 +147,28 @@ export function bareProblem(error: DarkroomError, requestId: string): BareAnswer
   }
 }
 
+/** A limit that is reached, as draft-ietf-httpapi-ratelimit-headers says it; that of requests is for a minute. */
+function limitHeaders({ limit, most, retryAfterS }: Reached): Record<string, string> {
+  const window = limit === 'requests' ? ';w=60' : ''
+  return {
+    'Retry-After': String(retryAfterS),
+    'RateLimit-Policy': `"${limit}";q=${most}${window}`,
+    RateLimit: `"${limit}";r=0;t=${retryAfterS}`,
+  }
+}
+
 /** Answers a thrown value with its problem document. A defect is logged. */
 export function answerProblem(c: Context<AppEnv>, thrown: unknown, log: Logger): Response {
   // Nobody hears it; and a body that was cut is no defect of ours.
-  const isCut = c.env.incoming?.readableAborted === true && !(thrown instanceof DarkroomError)
+  const isCut = c.env.incoming?.complete === false && c.env.incoming.destroyed && !(thrown instanceof DarkroomError)
   const error = isCut ? apiError('malformed', 'the connection ended before the request did', { cause: thrown }) : translate(thrown)
   const requestId = c.get('requestId')
   const status = statusOf(error)
   if (error.code === 'api.failed')
     log.error({ requestId, method: c.req.method, path: c.req.path, err: error.cause ?? error }, 'request failed')
-  if (status === 503 || status === 429) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
+  if (error.code.startsWith('limit.'))
+    for (const [name, value] of Object.entries(limitHeaders(error.details as unknown as Reached))) c.header(name, value)
+  else if (status === 503 || status === 429) c.header('Retry-After', String(retryAfterS[error.code] ?? 1))
   if (status === 401)
     c.header('WWW-Authenticate', c.req.path.startsWith('/admin') ? 'Basic realm="darkroom", charset="UTF-8"' : 'Bearer realm="darkroom"')
   c.header('Cache-Control', 'no-store')

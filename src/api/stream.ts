@@ -12,6 +12,8 @@ import type { ApiParts, AppEnv } from './context.ts'
 /** A feed is asked for new events at least this often, ms. */
 export const pollMs = 1000
 const keepAliveMs = 15_000
+/** How long a stream that is shut may take to send its end: a listener may not read, ms. */
+const shutMs = 500
 
 /** The last event that a listener has received, as `Last-Event-ID` or `after` gives it. */
 export const Position = z
@@ -42,37 +44,50 @@ export interface Feed {
   close?(): void
 }
 
-/** Answers with the events of a feed, which is opened when there is a listener. */
+/**
+ * Answers with the events of a feed, which is opened when there is a listener.
+ * @throws DarkroomError `limit.streams`
+ */
 export async function streamEvents(
   c: Context<AppEnv>,
-  { log, closing }: Pick<ApiParts, 'log' | 'closing'>,
+  { log, slots, closing }: Pick<ApiParts, 'log' | 'slots' | 'closing'>,
   open: () => Promise<Feed>,
 ): Promise<Response> {
   // No listener reads the stream of a HEAD, so nothing would ever end it.
   if (c.req.raw.method === 'HEAD') return c.body(null, 200, { 'Content-Type': 'text/event-stream' })
-  const feed = await open()
+  const slot = await slots.take('streams', c.get('caller').keyId)
+  const feed = await open().catch((error: unknown) => {
+    slot.release()
+    throw error
+  })
   c.header('X-Accel-Buffering', 'no')
   return streamSSE(c, async (stream) => {
     const gone = new AbortController()
     stream.onAbort(() => gone.abort())
+    let late: NodeJS.Timeout | undefined
+    slot.shut.addEventListener('abort', () => {
+      late = setTimeout(() => c.env.incoming?.socket.destroy(), shutMs)
+    })
     let sentAt = performance.now()
     const send = async ({ id, event, data }: StreamedEvent): Promise<void> => {
       await stream.writeSSE({ event, data: JSON.stringify(data), ...(id !== undefined && { id: String(id) }) })
       sentAt = performance.now()
     }
     try {
-      while (!gone.signal.aborted && !closing?.aborted) {
+      while (!gone.signal.aborted && !slot.shut.aborted && !closing?.aborted) {
         const waitMs = await feed.next(send)
         if (waitMs === undefined) return
         if (performance.now() - sentAt >= keepAliveMs) {
           await stream.write(': still here\n\n')
           sentAt = performance.now()
         }
-        await feed.bell.wait(waitMs, gone.signal, closing)
+        await feed.bell.wait(waitMs, gone.signal, slot.shut, closing)
       }
     } catch (error) {
       log.error({ requestId: c.get('requestId'), path: c.req.path, err: error }, 'event stream failed')
     } finally {
+      clearTimeout(late)
+      slot.release()
       feed.close?.()
     }
   })

@@ -1,8 +1,9 @@
 /** Headers of requests that make a session: `Idempotency-Key`, and `Prefer: wait=SECONDS` (RFC 7240) with its wait. */
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import { z } from 'zod'
 import { ended, type Session } from '../engine/session.ts'
 import { Bell } from '../bell.ts'
+import { apiError } from '../errors.ts'
 import type { ApiParts, AppEnv, EnginePort } from './context.ts'
 import { tolerant } from './stream.ts'
 
@@ -25,8 +26,26 @@ export const Prefer = z
   .meta({ description: `\`wait=SECONDS\` (at most ${maxWaitS}) waits for the end of the session`, example: 'wait=30' })
 
 /**
+ * Counts a request that prefers to wait among those of its key, before it does anything.
+ * @throws DarkroomError `limit.waits`
+ */
+export function holdWait({ slots }: Pick<ApiParts, 'slots'>): MiddlewareHandler<AppEnv> {
+  return async (c, next) => {
+    if (c.req.method !== 'POST' || preferredWaitS(c.req.header('prefer')) === undefined) return next()
+    const slot = await slots.take('waits', c.get('caller').keyId)
+    c.set('wait', slot)
+    try {
+      await next()
+    } finally {
+      slot.release()
+    }
+  }
+}
+
+/**
  * Names the session in `Location`, and waits for its end as long as the caller prefers.
  * @returns the session as it is then; `hasWaited` is false for a caller that asked for no wait
+ * @throws DarkroomError `api.unauthorized` when the caller's key is revoked meanwhile; the session goes on
  */
 export async function afterWait(
   { engine, closing }: Pick<ApiParts, 'engine' | 'closing'>,
@@ -37,7 +56,10 @@ export async function afterWait(
   const waitS = preferredWaitS(c.req.header('prefer'))
   if (waitS === undefined) return { session, hasWaited: false }
   c.header('Preference-Applied', `wait=${waitS}`)
-  return { session: await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing), hasWaited: true }
+  const shut = c.get('wait')?.shut
+  const latest = await waitForEnd(engine, session, waitS * 1000, c.req.raw.signal, closing, shut)
+  if (shut?.aborted) throw apiError('unauthorized', `the API key was revoked while the request waited; session ${session.id} goes on`)
+  return { session: latest, hasWaited: true }
 }
 
 const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"

@@ -20,6 +20,8 @@ export type ArtifactKind = 'image' | 'scratch'
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
   id(): Promise<string>
+  /** Writes a file and removes it. Rejects with the reason when the store takes none. */
+  probe(): Promise<void>
   /** Which Redis has indexed it, and how far. */
   readonly mark: IndexMark
   /**
@@ -85,6 +87,15 @@ export class FileArtifactStore implements ArtifactStore {
       await rm(part)
     })
     return (await readFile(file, 'utf8')).trim()
+  }
+
+  async probe(): Promise<void> {
+    const file = join(this.#folder, `probe-${randomUUID()}`)
+    try {
+      await writeFile(file, 'x', { flag: 'wx', mode: 0o600 })
+    } finally {
+      await rm(file, { force: true })
+    }
   }
 
   #path(sha256: string): string {
@@ -177,9 +188,13 @@ export class FileArtifactStore implements ArtifactStore {
     const probe = join(this.#parts, `${randomUUID()}.part`)
     await mkdir(this.#parts, { recursive: true, mode: 0o700 })
     await onDisk(this.#folder, writeFile(probe, '', { mode: 0o600 }))
-    const { mtimeMs } = await stat(probe).finally(() => rm(probe, { force: true }))
-    this.#first ??= { time: mtimeMs, at: performance.now() }
-    return Math.min(mtimeMs, this.#first.time + performance.now() - this.#first.at)
+    try {
+      const { mtimeMs } = await stat(probe)
+      this.#first ??= { time: mtimeMs, at: performance.now() }
+      return Math.min(mtimeMs, this.#first.time + performance.now() - this.#first.at)
+    } finally {
+      await rm(probe, { force: true })
+    }
   }
 
   async collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number> {

@@ -1,4 +1,7 @@
-/** `darkroom keys add | list | revoke`. They work on Redis itself: a farm without a key gets its first one this way. */
+/**
+ * `darkroom keys add | list | revoke | open`. They work on Redis itself: a farm without a key gets its first one this
+ * way.
+ */
 import { join } from 'node:path'
 import { askHolder } from '../../host/lock.mjs'
 import { KeyStore, scopes, type Scope } from '../api-keys.ts'
@@ -42,16 +45,31 @@ export async function addKey(name: string, options: { scope?: Scope[]; json?: bo
 }
 
 export async function listKeys(options: { json?: boolean }): Promise<void> {
-  const records = await withKeys((keys) => keys.list())
+  const { records, isOpen } = await withKeys(async (keys) => ({ records: await keys.list(), isOpen: await keys.isOpen() }))
   if (options.json) return sayJson(records)
-  if (records.length === 0) return say('no keys: every user of this machine may do everything')
+  if (records.length === 0) return say(isOpen ? openWords : closedWords)
   const rows = records.map(({ id, name, scopes: granted, createdAt }) => [id, granted.join(','), new Date(createdAt).toISOString(), name])
   say(table(['KEY', 'SCOPES', 'ADDED', 'NAME'], rows))
 }
 
 /** @throws DarkroomError `key.unknown` */
 export async function revokeKey(id: string): Promise<void> {
-  const isRevoked = await withKeys((keys) => keys.revoke(id))
-  if (!isRevoked) throw keyError('unknown', `there is no key ${JSON.stringify(id)}`, { field: 'id' })
-  say(`key ${id} opens nothing any more`)
+  const left = await withKeys(async (keys) => ((await keys.revoke(id)) ? keys.list() : undefined))
+  if (!left) throw keyError('unknown', `there is no key ${JSON.stringify(id)}`, { field: 'id' })
+  say(`key ${id} opens nothing any more; its streams and waits end within two seconds`)
+  say('what it has submitted goes on; a key with the scope operate sees it and can cancel it')
+  if (left.length === 0) say(closedWords)
 }
+
+/**
+ * Opens a farm without keys to every user of its machine.
+ * @throws DarkroomError `key.left`
+ */
+export async function openFarm(): Promise<void> {
+  await withKeys((keys) => keys.open())
+  say(openWords)
+}
+
+const openWords = 'no keys, and the farm is open: every user of this machine may do everything, without a key'
+const closedWords =
+  'no keys, and the farm is closed: nobody gets in until you make a key (`darkroom keys add`) or open the farm (`darkroom keys open`)'

@@ -4,6 +4,7 @@ import { constants, copyFile, link, lstat, mkdir, readFile, rm, writeFile } from
 import { dirname, extname, join } from 'node:path'
 import type { DarkroomClient, Image, Session } from '../client/index.ts'
 import { sha256Of } from '../artifacts/store.ts'
+import { onDisk } from '../disk.ts'
 import { artifactError } from '../errors.ts'
 
 /**

@@ -267,6 +267,10 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
     .description('revoke a key at once')
     .argument('<id>', 'its id, from `keys list`')
     .action(async (id: string) => (await import('./keys.ts')).revokeKey(id))
+  keys
+    .command('open')
+    .description('open a farm whose keys are all revoked: every user of this machine may then do everything, without a key')
+    .action(async () => (await import('./keys.ts')).openFarm())
 
   darkroom
     .command('doctor')

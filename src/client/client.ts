@@ -4,7 +4,9 @@
  */
 import type { HealthView } from '../api/health/views.ts'
 import type { ControlVerb, Signal } from '../engine/session.ts'
-import { describeText, parsed, Problem } from './problem.ts'
+import { nothing, readHealth } from './answers.ts'
+import { Http, isPassing, pause, type ClientOptions } from './http.ts'
+import { Problem } from './problem.ts'
 import { readEvents } from './stream.ts'
 import type {
   Allocation,
@@ -38,15 +40,6 @@ import type {
   Workflow,
 } from './types.ts'
 
-export interface ClientOptions {
-  /** Default: http://127.0.0.1:4780 */
-  url?: string
-  /** API key; sent as a bearer token, never in an address. */
-  key?: string | undefined
-  /** How long an API that does not answer is waited for, ms; 0 gives up at once. */
-  patienceMs?: number
-}
-
 export interface SubmitOptions {
   idempotencyKey?: string
   /** Seconds to wait for the end, 60 at most. */
@@ -74,19 +67,19 @@ const terminal: ReadonlySet<string> = new Set(['session.succeeded', 'session.fai
 
 export class DarkroomClient {
   readonly url: string
-  readonly #key: string | undefined
+  readonly #http: Http
   readonly #patienceMs: number
 
   constructor({ url = 'http://127.0.0.1:4780', key, patienceMs = 30_000 }: ClientOptions = {}) {
     this.url = url.replace(/\/+$/, '')
-    this.#key = key
     this.#patienceMs = patienceMs
+    this.#http = new Http({ url: this.url, key, patienceMs })
   }
 
   /** Submits a session; sends it again under the same key when the answer got lost. @throws Problem */
   submit(submission: Submission, { idempotencyKey = crypto.randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
     const headers = { 'Idempotency-Key': idempotencyKey, ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) }
-    return this.#json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
+    return this.#http.json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
   }
 
   /** Submits an image generation. @throws Problem */
@@ -105,125 +98,125 @@ export class DarkroomClient {
   }
 
   session(id: string): Promise<Session> {
-    return this.#json('GET', pathOf(id))
+    return this.#http.json('GET', pathOf(id))
   }
 
   sessions(filter: ListFilter = {}): Promise<SessionPage> {
-    return this.#json('GET', `/v1/sessions${queryOf({ ...filter })}`)
+    return this.#http.json('GET', `/v1/sessions${queryOf({ ...filter })}`)
   }
 
   receipt(id: string): Promise<Receipt> {
-    return this.#json('GET', `${pathOf(id)}/receipt`)
+    return this.#http.json('GET', `${pathOf(id)}/receipt`)
   }
 
   control(id: string, verb: ControlVerb): Promise<Session> {
-    return this.#json('POST', `${pathOf(id)}/${verb}`)
+    return this.#http.json('POST', `${pathOf(id)}/${verb}`)
   }
 
   /** Sends a signal to a session; again under the same event id when the answer got lost. @throws Problem */
   signal(id: string, { type, data, eventId = crypto.randomUUID() }: Signal): Promise<Session> {
-    return this.#json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
+    return this.#http.json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
   }
 
   /** A new session from a failed or cancelled one. */
   retry(id: string): Promise<Session> {
-    return this.#json('POST', `${pathOf(id)}/retry`)
+    return this.#http.json('POST', `${pathOf(id)}/retry`)
   }
 
   async remove(id: string): Promise<void> {
-    await this.#request('DELETE', pathOf(id), nothing)
+    await this.#http.request('DELETE', pathOf(id), nothing)
   }
 
   /** A workflow by its name, `image-generation` or `image-generation@1`. @throws Problem `workflow.unknown` */
   workflow(name: string): Promise<Workflow> {
-    return this.#json('GET', `/v1/workflows/${encodeURIComponent(name)}`)
+    return this.#http.json('GET', `/v1/workflows/${encodeURIComponent(name)}`)
   }
 
   async workers(): Promise<Worker[]> {
-    return (await this.#json<{ workers: Worker[] }>('GET', '/v1/workers')).workers
+    return (await this.#http.json<{ workers: Worker[] }>('GET', '/v1/workers')).workers
   }
 
   // ---- devices ----
 
   /** Devices that have a worker now. */
   async devices(): Promise<Device[]> {
-    return (await this.#json<{ devices: Device[] }>('GET', '/v1/devices')).devices
+    return (await this.#http.json<{ devices: Device[] }>('GET', '/v1/devices')).devices
   }
 
   /** By its id, or `cuda:0` while that means one device only. @throws Problem `device.unknown` */
   device(id: string): Promise<Device> {
-    return this.#json('GET', deviceOf(id))
+    return this.#http.json('GET', deviceOf(id))
   }
 
   deviceStatus(id: string): Promise<DeviceStatus> {
-    return this.#json('GET', `${deviceOf(id)}/status`)
+    return this.#http.json('GET', `${deviceOf(id)}/status`)
   }
 
   deviceMemory(id: string): Promise<DeviceMemory> {
-    return this.#json('GET', `${deviceOf(id)}/memory`)
+    return this.#http.json('GET', `${deviceOf(id)}/memory`)
   }
 
   /** Events after the one numbered `after`, oldest first; without it the newest. Go on after `newest`. */
   deviceEvents(filter: { after?: number; device?: string; limit?: number } = {}): Promise<DeviceEventPage> {
-    return this.#json('GET', `/v1/devices/events${queryOf(filter)}`)
+    return this.#http.json('GET', `/v1/devices/events${queryOf(filter)}`)
   }
 
   defaultDevice(): Promise<DefaultDevice> {
-    return this.#json('GET', '/v1/devices/default')
+    return this.#http.json('GET', '/v1/devices/default')
   }
 
   /** null: any device. @throws Problem `device.unknown` */
   setDefaultDevice(device: string | null): Promise<DefaultDevice> {
-    return this.#json('PUT', '/v1/devices/default', { body: { device } })
+    return this.#http.json('PUT', '/v1/devices/default', { body: { device } })
   }
 
   // ---- memory ----
 
   /** Every device, and behind those of a host its RAM. */
   async memory(): Promise<MemoryPool[]> {
-    return (await this.#json<{ pools: MemoryPool[] }>('GET', '/v1/memory')).pools
+    return (await this.#http.json<{ pools: MemoryPool[] }>('GET', '/v1/memory')).pools
   }
 
   /** The caller's, and those of sessions it may see. */
   allocations(filter: { device?: string } = {}): Promise<AllocationList> {
-    return this.#json('GET', `/v1/memory/allocations${queryOf(filter)}`)
+    return this.#http.json('GET', `/v1/memory/allocations${queryOf(filter)}`)
   }
 
   allocation(id: string): Promise<Allocation> {
-    return this.#json('GET', allocationOf(id))
+    return this.#http.json('GET', allocationOf(id))
   }
 
   async residentModels(filter: { device?: string } = {}): Promise<ResidentModels[]> {
-    return (await this.#json<{ devices: ResidentModels[] }>('GET', `/v1/memory/models${queryOf(filter)}`)).devices
+    return (await this.#http.json<{ devices: ResidentModels[] }>('GET', `/v1/memory/models${queryOf(filter)}`)).devices
   }
 
   async memoryAnalytics(filter: { device?: string } = {}): Promise<MemoryAnalytics[]> {
-    return (await this.#json<{ devices: MemoryAnalytics[] }>('GET', `/v1/memory/analytics${queryOf(filter)}`)).devices
+    return (await this.#http.json<{ devices: MemoryAnalytics[] }>('GET', `/v1/memory/analytics${queryOf(filter)}`)).devices
   }
 
   async memoryRecommendations(filter: { device?: string } = {}): Promise<MemoryRecommendation[]> {
     const path = `/v1/memory/recommendations${queryOf(filter)}`
-    return (await this.#json<{ recommendations: MemoryRecommendation[] }>('GET', path)).recommendations
+    return (await this.#http.json<{ recommendations: MemoryRecommendation[] }>('GET', path)).recommendations
   }
 
   async memoryLeaks(filter: { device?: string } = {}): Promise<MemoryLeaks[]> {
-    return (await this.#json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
+    return (await this.#http.json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
   }
 
   // ---- models ----
 
   /** A page of what lies in the model folders of all hosts, usable or not. */
   models(filter: ModelFilter = {}): Promise<ModelPage> {
-    return this.#json('GET', `/v1/models${queryOf({ ...filter })}`)
+    return this.#http.json('GET', `/v1/models${queryOf({ ...filter })}`)
   }
 
   model(id: string): Promise<Model> {
-    return this.#json('GET', `/v1/models/${encodeURIComponent(id)}`)
+    return this.#http.json('GET', `/v1/models/${encodeURIComponent(id)}`)
   }
 
   /** Has every host look at its folders again; returns the ids of their shelves. */
   rescanModels(): Promise<{ shelves: string[] }> {
-    return this.#json('POST', '/v1/models/rescan')
+    return this.#http.json('POST', '/v1/models/rescan')
   }
 
   // ---- commands ----
@@ -249,7 +242,7 @@ export class DarkroomClient {
   /** Why the farm is not ready; empty when it is. */
   async notReady(): Promise<string[]> {
     try {
-      await this.#request('GET', '/v1/ready', nothing, { again: false })
+      await this.#http.request('GET', '/v1/ready', nothing, { again: false })
       return []
     } catch (error) {
       if (error instanceof Problem && error.code === 'api.not_ready') return error.document.reasons ?? [error.message]
@@ -259,12 +252,12 @@ export class DarkroomClient {
 
   /** Whether the process answers, and is Darkroom. @throws Problem `api.unreachable`, `api.not_darkroom` */
   async health(): Promise<HealthView> {
-    return this.#request('GET', '/v1/health', readHealth, { again: false, signal: AbortSignal.timeout(healthMs) })
+    return this.#http.request('GET', '/v1/health', readHealth, { again: false, signal: AbortSignal.timeout(healthMs) })
   }
 
   /** Bytes of an artifact by its SHA-256. */
   async artifact(sha256: string): Promise<Uint8Array> {
-    return this.#request(
+    return this.#http.request(
       'GET',
       `/v1/artifacts/${encodeURIComponent(sha256)}`,
       async (response) => new Uint8Array(await response.arrayBuffer()),
@@ -283,7 +276,7 @@ export class DarkroomClient {
     for (;;) {
       let openedAt = Number.POSITIVE_INFINITY
       try {
-        const response = await this.#fetch('GET', `${pathOf(id)}/events`, {
+        const response = await this.#http.fetch('GET', `${pathOf(id)}/events`, {
           headers: { Accept: 'text/event-stream', ...(last > 0 && { 'Last-Event-ID': String(last) }) },
           ...(signal && { signal }),
         })
@@ -322,75 +315,11 @@ export class DarkroomClient {
     for await (const frame of this.follow(id, signal ? { signal } : {})) onFrame(frame)
     return this.session(id)
   }
-
-  #json<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    return this.#request(method, path, readJson<T>, options)
-  }
-
-  /**
-   * Repeats a request while the API is away, if it may be sent twice: a read, an idempotent verb, a submit with its
-   * key. An answer that was cut is none.
-   */
-  async #request<T>(method: string, path: string, read: (response: Response) => Promise<T>, options: RequestOptions = {}): Promise<T> {
-    const mayRepeat = options.again ?? !path.endsWith('/retry')
-    const until = performance.now() + this.#patienceMs
-    for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 2000)) {
-      try {
-        const response = await this.#fetch(method, path, options)
-        if (response.ok) return await read(response)
-        throw await Problem.of(response)
-      } catch (error) {
-        if (options.signal?.aborted && !isTimeout(options.signal)) throw error
-        const problem = error instanceof Problem ? error : Problem.unreachable(this.url, error)
-        if (!mayRepeat || !isPassing(problem) || performance.now() + waitMs > until) throw problem
-      }
-      await pause(waitMs, options.signal)
-    }
-  }
-
-  #fetch(method: string, path: string, { headers, body, signal }: RequestOptions): Promise<Response> {
-    return fetch(`${this.url}${path}`, {
-      method,
-      headers: {
-        ...(this.#key !== undefined && { Authorization: `Bearer ${this.#key}` }),
-        ...(body !== undefined && { 'Content-Type': 'application/json' }),
-        ...headers,
-      },
-      // Refused with a problem: a key and a body are for this address alone.
-      redirect: 'manual',
-      ...(body !== undefined && { body: JSON.stringify(body) }),
-      ...(signal && { signal }),
-    })
-  }
-}
-
-interface RequestOptions {
-  headers?: Record<string, string>
-  body?: object
-  signal?: AbortSignal
-  /** false: the first answer counts. */
-  again?: boolean
 }
 
 const steadyMs = 2000
 /** How long a process that lives may take to say so, ms. */
 const healthMs = 10_000
-const isTimeout = ({ reason }: AbortSignal): boolean => (reason as Error | undefined)?.name === 'TimeoutError'
-
-async function readJson<T>(response: Response): Promise<T> {
-  const text = await response.text()
-  const value = parsed(text)
-  if (value === undefined) throw Problem.notDarkroom(response, describeText(text))
-  return value as T
-}
-
-async function readHealth(response: Response): Promise<HealthView> {
-  const health = await readJson<HealthView>(response)
-  if (health.status !== 'ok') throw Problem.notDarkroom(response, 'what is no answer of Darkroom')
-  return health
-}
-
-const nothing = async (response: Response): Promise<void> => void (await response.arrayBuffer())
 
 const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
 const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
@@ -401,19 +330,3 @@ function queryOf(fields: Record<string, string | number | undefined>): string {
 }
 
 const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`
-
-/** Worth another try: no answer, or a transient refusal. A full Redis stays full for a while. */
-const isPassing = ({ document: { code, class: errorClass, status } }: Problem): boolean =>
-  (status === 0 || status >= 500) && errorClass === 'transient' && code !== 'redis.full'
-
-const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
-  new Promise((resolve, reject) => {
-    const timer = setTimeout(done, ms)
-    signal?.addEventListener('abort', done)
-    function done(): void {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', done)
-      if (signal?.aborted) reject(signal.reason as Error)
-      else resolve()
-    }
-  })

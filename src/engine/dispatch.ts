@@ -6,16 +6,28 @@ import type { Catalogue } from '../models/catalogue.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
 import type { Redis } from '../redis.ts'
 import { placementOf, type Placement, type Waiting } from './placement.ts'
+import { mostUrgent } from './plan.ts'
 import type { AtPoint } from './points.ts'
+import type { Reads } from './reads.ts'
 import type { Store } from './store.ts'
 import type { Times } from './times.ts'
 
 /** Entries of its events that BullMQ keeps of each queue, about. */
 const eventsLength = 1000
 
+/** The last place that BullMQ knows. */
+const maxPriority = 2 ** 21 - 1
+
+/** What the job of a command says besides its step. */
+export interface CommandData {
+  /** The API key whose it is; none without keys. */
+  key?: string
+}
+
 export interface DispatcherParts {
   redis: Redis
   store: Pick<Store, 'place'>
+  reads: Pick<Reads, 'turn'>
   /** Workers that live, as they published themselves. */
   workers: () => Promise<WorkerRecord[]>
   models: Catalogue
@@ -61,9 +73,22 @@ export class Dispatcher {
     const { at, redis } = this.#parts
     const { stepKey, dispatch, name, priority } = step
     at?.('dispatch.before', splitStepKey(stepKey).sessionId)
-    await this.queue(queue).add(name, {}, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority }) })
+    const turn = queues.isControl(queue) && priority > 0 ? await this.#turn(stepKey, queue, priority) : { priority, data: {} }
+    await this.queue(queue).add(name, turn.data, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority: turn.priority }) })
     at?.('dispatch.after', splitStepKey(stepKey).sessionId)
     if (queues.isGpu(queue)) await redis.publish(keys.wake(queue), '')
+  }
+
+  /**
+   * The place of a command in its queue, so that API keys take turns: as many places behind the first that waits as its
+   * key has open commands before it. The data tells the lane whose it is. Programs without a key share one line.
+   */
+  async #turn(stepKey: string, queue: string, priority: number): Promise<{ priority: number; data: CommandData }> {
+    const own = await this.#parts.reads.turn(splitStepKey(stepKey).sessionId)
+    if (!own) return { priority, data: {} }
+    const [first] = await this.queue(queue).getPrioritized(0, 0)
+    const served = Math.max(0, (first?.priority ?? 0) - mostUrgent)
+    return { priority: Math.min(maxPriority, priority + served + own.before), data: { key: own.key } }
   }
 
   /**

@@ -9,7 +9,7 @@ import { ClockKeeper } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { operations as builtInOperations } from '../domains/index.ts'
 import type { OperationTable } from '../domains/operation.ts'
-import { ensureError, sessionError, unknownSession } from '../errors.ts'
+import { sessionError, unknownSession } from '../errors.ts'
 import { Devices } from '../farm/devices.ts'
 import { countLoss, readWorkers } from '../farm/presence.ts'
 import type { HeardWorker } from '../farm/record.ts'
@@ -101,7 +101,7 @@ export class Engine {
     this.store = new Store({ redis, times, at })
     this.reads = new Reads(redis, shards)
     this.registry = new Registry(workflows, operations)
-    this.dispatcher = new Dispatcher({ redis, store: this.store, workers: this.workers, models: this.models, times, at })
+    this.dispatcher = new Dispatcher({ redis, store: this.store, reads: this.reads, workers: this.workers, models: this.models, times, at })
     // What a commit puts into the outbox is handled at once; the outbox itself commits.
     const afterCommit = (committed: Committed): Promise<void> => this.outbox.committed(committed)
     const { store, reads, registry, dispatcher, devices, models } = this
@@ -126,7 +126,8 @@ export class Engine {
   /**
    * Accepts a session. Its request is completed here and never changes again.
    * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
-   * `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `redis.unavailable`
+   * `device.unknown`, `session.idempotency_mismatch`, `limit.sessions`, `limit.commands`, `redis.full`,
+   * `redis.unavailable`
    */
   start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     return this.submissions.start(submission)
@@ -236,17 +237,6 @@ export class Engine {
    */
   confirm(): Promise<void> {
     return this.reads.confirm()
-  }
-
-  /** Ready when Redis takes writes and no lane with waiting jobs is without a worker that takes them. */
-  async ready(): Promise<{ ready: boolean; reasons: string[] }> {
-    try {
-      await this.confirm()
-      const reasons = await this.reads.stranded()
-      return { ready: reasons.length === 0, reasons }
-    } catch (error) {
-      return { ready: false, reasons: [ensureError(error, 'redis.unavailable').message] }
-    }
   }
 
   /** Queues for the operator's board: those of the lanes that workers have now. */

@@ -158,7 +158,7 @@ function placeOn(
 }
 
 /** Why no worker takes steps. */
-function noWorker(workers: readonly WorkerRecord[]): string {
+export function noWorker(workers: readonly WorkerRecord[]): string {
   const stalled = workers.filter(({ status }) => status === 'stalled').map(({ id }) => id)
   return stalled.length > 0 ? `stalled, taking nothing although jobs wait: ${stalled.join(', ')}` : 'no worker is running'
 }

@@ -32,6 +32,9 @@ export const noEffects: Effects = { closed: [], steps: [], sessions: [], timers:
 /** What an open child's effect holds, and the outbox behind `child:<step key>:`. */
 export const childValue = ({ child, workflow }: { child: string; workflow: string }): string => `${child}:${workflow}`
 
+/** Priority of a session's first steps when it has the highest. */
+export const mostUrgent = 10
+
 export interface PlanOptions {
   operations: OperationTable
   shards: number

@@ -1,7 +1,7 @@
 /** What Redis knows of sessions and their steps: reads alone, none of them a search. */
 import { tellTime } from '../clock.ts'
 import { invalidFields, unknownSession, type WireError } from '../errors.ts'
-import { keys, sessionIdPattern, splitStepKey } from '../keys.ts'
+import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
 import { runScript, translated, translatedAll, type Redis } from '../redis.ts'
 import type { Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
 
@@ -187,18 +187,18 @@ export class Reads {
     return new Set(ids.filter((_, i) => owners[i]?.keyId === keyId))
   }
 
-  /** Why no worker can run the steps that are due first in the outboxes; empty when one can. */
-  async stranded(): Promise<string[]> {
-    const reasons = new Set<string>()
-    for (let shard = 0; shard < this.#shards; shard++) {
-      const due = await translated(this.#redis.zrange(keys.outbox(shard), '0', '199'))
-      const ids = new Set(
-        due.filter((member) => member.startsWith('step:')).map((member) => splitStepKey(member.slice('step:'.length)).sessionId),
-      )
-      const waiting = await Promise.all([...ids].map((id) => translated(this.#redis.hget(keys.session(id), 'waiting'))))
-      for (const reason of waiting) if (reason !== null) reasons.add(reason)
-    }
-    return [...reasons]
+  /** How many open sessions of a count are in other shards than this one. */
+  async openElsewhere(counted: string, shard: number): Promise<number> {
+    const others = Array.from({ length: this.#shards }, (_, i) => i).filter((i) => i !== shard)
+    const counts = await Promise.all(others.map((i) => translated(this.#redis.zcard(keys.index(i, 'open', counted)))))
+    return counts.reduce((sum, count) => sum + count, 0)
+  }
+
+  /** An open session's API key, and how many open ones of its count came before it; undefined without a key. */
+  async turn(id: string): Promise<{ key: string; before: number } | undefined> {
+    const { counted, keyId } = await this.fields(id, 'counted', 'keyId')
+    if (counted === null || keyId === null) return undefined
+    return { key: keyId, before: (await translated(this.#redis.zrank(keys.index(shardOf(id), 'open', counted), id))) ?? 0 }
   }
 
   /** The session that an idempotency record stands for, and the hash of the body it was sent with. */

@@ -29,6 +29,8 @@ export interface Creation {
   effects: Effects
   /** Bytes of Redis it may still need until it ends. */
   reserve: number
+  /** What it counts as until it ends, how many of these its shard may have, and the refusal of one more. */
+  counted?: { as: string; most: number; refusal: () => DarkroomError } | undefined
   /** One that has ended when it is made: its machine is final at its start, or it never begins. */
   end: Outcome | undefined
 }
@@ -167,12 +169,13 @@ export class Store {
 
   /**
    * Writes a session in one act, or answers which one the idempotency key stands for.
-   * @throws DarkroomError `session.unknown` when the one to copy references from is gone
+   * @throws DarkroomError `session.unknown` when the one to copy references from is gone; `limit.*` when there are as
+   * many as there may be
    */
   async create(
     creation: Creation,
   ): Promise<{ created: true; session: Session; tellsParent: boolean } | { created: false; id: string; bodySha256: string }> {
-    const { id, idempotency, fields, deadlineMs, end } = creation
+    const { id, idempotency, fields, deadlineMs, end, counted } = creation
     const { parked } = creation.effects
     const pairs = Object.entries(fields)
     const reply = await this.#run('createSession', id, [
@@ -186,6 +189,8 @@ export class Store {
       end?.status ?? '',
       end?.result ?? '',
       end ? inner(end.entry) : '',
+      counted?.as ?? '',
+      counted && counted.most !== Infinity ? counted.most : '',
       creation.indexes.length,
       ...creation.indexes,
       pairs.length,
@@ -205,6 +210,7 @@ export class Store {
       const record = { ...fields, ...deadline, ...begun, ...over, version: '1', createdAt: String(now) }
       return { created: true, session: toSession(id, record), tellsParent: reply[2] === 'parent' }
     }
+    if (reply[0] === 'full' && counted) throw counted.refusal()
     if (reply[0] === 'gone') throw sessionError('unknown', `session ${creation.copyReferencesOf} was deleted just now`, { field: 'id' })
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }

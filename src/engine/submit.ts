@@ -16,12 +16,13 @@ import {
   unknownSession,
   workflowError,
 } from '../errors.ts'
+import { counted, limitReached, mostOf } from '../limits.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
 import type { Catalogue as Models } from '../models/catalogue.ts'
-import { workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
+import { isCommand, workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
 import type { CommitsParts } from './commit.ts'
 import { failure, outcomeOf, type Outcome } from './outcome.ts'
-import { noEffects, plan, type Effects } from './plan.ts'
+import { mostUrgent, noEffects, plan, type Effects } from './plan.ts'
 import type { Reads } from './reads.ts'
 import { recent } from './recent.ts'
 import type { Registry } from './registry.ts'
@@ -85,7 +86,7 @@ export interface SubmissionsParts {
   devices: Devices
   models: Models
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'shards' | 'data' | 'minFreeDisk'>
+  config: Pick<Config, 'shards' | 'limits' | 'data' | 'minFreeDisk'>
   afterCommit: CommitsParts['afterCommit']
 }
 
@@ -107,7 +108,8 @@ export class Submissions {
   /**
    * Accepts a session. Its request is completed here and never changes again.
    * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
-   * `device.unknown`, `session.idempotency_mismatch`, `redis.full`, `disk.full`, `redis.unavailable`
+   * `device.unknown`, `session.idempotency_mismatch`, `limit.sessions`, `limit.commands`, `redis.full`, `disk.full`,
+   * `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -155,7 +157,11 @@ export class Submissions {
         fields: { idempotency: idempotency?.key, ...promises(workflow, input) },
         reserve,
       },
-      { idempotency, deadlineMs: deadlineS === undefined ? undefined : Math.round(deadlineS * 1000) },
+      {
+        idempotency,
+        deadlineMs: deadlineS === undefined ? undefined : Math.round(deadlineS * 1000),
+        counted: await this.#counted(workflow, keyId, shardOf(id)),
+      },
     )
     if (reply.created) void this.#opened(id, begun.effects)
     return reply
@@ -172,9 +178,9 @@ export class Submissions {
   }
 
   /** The one device that the session's steps run on; null: any, or the ones that its input names. */
-  async #device({ device, keyId }: Submission, { name, resources: { lanes } }: Workflow): Promise<string | null> {
-    const isCommand = lanes.length > 0 && lanes.every((lane) => lane === 'control')
-    if (!isCommand) return this.#parts.devices.choose(device, keyId)
+  async #device({ device, keyId }: Submission, workflow: Workflow): Promise<string | null> {
+    const { name } = workflow
+    if (!isCommand(workflow)) return this.#parts.devices.choose(device, keyId)
     if (device !== undefined) throw apiError('invalid', `${name} is for the device that its input names`, { field: 'device' })
     return null
   }
@@ -217,7 +223,7 @@ export class Submissions {
         fields: { retryOf: old.id, exact, strict },
         reserve,
       },
-      { copyReferencesOf: old.id },
+      { copyReferencesOf: old.id, counted: await this.#counted(workflow, keyId, shardOf(id)) },
     )
     void this.#opened(id, begun.effects)
     return id
@@ -288,7 +294,7 @@ export class Submissions {
 
   #create(
     draft: Draft,
-    more: Partial<Pick<Creation, 'idempotency' | 'deadlineMs' | 'copyReferencesOf'>> = {},
+    more: Partial<Pick<Creation, 'idempotency' | 'deadlineMs' | 'copyReferencesOf' | 'counted'>> = {},
   ): ReturnType<Store['create']> {
     const { id, workflow, input, document, effects, tags, priority, keyId, device, parent = null, about, fields, reserve, end } = draft
     const given = { keyId, device, ...fields }
@@ -312,6 +318,19 @@ export class Submissions {
       reserve,
       end,
     })
+  }
+
+  /**
+   * What a session that its caller submits counts as. Children count as their parent alone: what was accepted goes on.
+   * With several shards, those that come at the same moment may be a few too many.
+   */
+  async #counted(workflow: Workflow, keyId: string | null, shard: number): Promise<Creation['counted']> {
+    const { config, reads } = this.#parts
+    const name = isCommand(workflow) ? 'commands' : 'sessions'
+    const most = mostOf(config.limits, name, keyId)
+    const as = `${name}:${counted(keyId)}`
+    const elsewhere = most === Infinity ? 0 : await reads.openElsewhere(as, shard)
+    return { as, most: most - elsewhere, refusal: () => limitReached(name, keyId, most) }
   }
 
   #opened(id: string, effects: Effects, tellsParent = false): Promise<void> {
@@ -369,7 +388,7 @@ export class Submissions {
 }
 
 /** Of a session's first steps: behind those that continue one. */
-const firstPriority = (priority: number): number => 10 + (9 - priority)
+const firstPriority = (priority: number): number => mostUrgent + (9 - priority)
 
 const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + workflow.steps(input))
 

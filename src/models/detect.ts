@@ -69,7 +69,8 @@ function totals(unpacked: Unpacked): Pick<Verdict, 'parameters' | 'precision' | 
 
 function notUnderstood(header: Header): Reason {
   const names = [...header.tensors.keys()]
-  const other = otherKinds.find(([, pattern]) => names.some((name) => pattern.test(name)))
+  const looked = names.slice(0, 4096)
+  const other = otherKinds.find(([, pattern]) => looked.some((name) => pattern.test(name)))
   const what = other
     ? `It is ${other[0]}, which Darkroom has no use for`
     : `No rule fits its ${names.length} tensors; the first are ${names.slice(0, 3).map(quote).join(', ')}`
@@ -133,6 +134,7 @@ function embedding({ weights }: Unpacked): Found | undefined {
       figures: { vectors: (clipL ?? clipG)?.vectors, hiddenSize: (clipL ?? clipG)?.size } as Figures,
       notes: clipG ? [] : ['It is made for CLIP-L alone, which several families have.'],
     }
+  if (weights.size > 3) return undefined
   const alone = params ?? (weights.size === 1 ? vectorsOf(weights.values().next().value) : undefined)
   if (!alone) return undefined
   const family = widths.get(alone.size)
@@ -167,15 +169,21 @@ function model(unpacked: Unpacked): Found | undefined {
   const vae = locate(weights, vaePrefixes, vaeRows)
   const encoders = encoderParts(weights).flatMap((prefix) => locate(weights, [prefix], textEncoderRows) ?? [])
   if (!denoiser) {
-    const only = encoders[0] ?? vae
-    if (only) return said(only.row, only.part)
+    const parts = [...encoders, ...(vae ? [vae] : [])]
+    const [only, ...more] = parts
+    if (only && more.length === 0) return said(only.row, only.part)
+    if (only)
+      return {
+        ...said(only.row, only.part),
+        components: parts.map((part, i) => component(unpacked, part, part === vae ? 'vae' : encoderName(i))),
+      }
     return alone(weights, visionRows) ?? alone(weights, classifierRows)
   }
   const found = withVariants(said(denoiser.row, denoiser.part), denoiser.part, weights)
   const { family, variants = [], figures = {} } = found
   const order = family ? (needsOf(family, variants, figures.contextSize)?.encoders ?? []) : []
   const components = [
-    component(unpacked, denoiser, denoiserName(family, variants)),
+    component(unpacked, denoiser, denoiserName(family)),
     ...encoders.map((encoder, i) => {
       const at = order.findIndex((name) => name === encoder.row.encoder)
       return component(unpacked, encoder, encoderName(at === -1 ? i : at, variants.includes('refiner')))
@@ -190,7 +198,7 @@ function model(unpacked: Unpacked): Found | undefined {
   }
 }
 
-const denoiserName = (family: KnownFamily | undefined, _variants: readonly Variant[]): string =>
+const denoiserName = (family: KnownFamily | undefined): string =>
   family === 'sd1' || family === 'sd2' || family === 'sdxl' ? 'unet' : 'transformer'
 
 function alone(weights: Unpacked['weights'], rows: readonly Row[]): Found | undefined {
@@ -203,7 +211,7 @@ function encoderParts(weights: Unpacked['weights']): string[] {
   const named = new Set<string>()
   for (const name of weights.keys()) {
     const found = name.startsWith('text_encoders.') ? /^text_encoders\.[^.]+\.(?:transformer\.)?/.exec(name)?.[0] : undefined
-    if (found !== undefined && named.size < 16) named.add(found)
+    if (found !== undefined && named.size < 6) named.add(found)
   }
   return [...named, ...encoderPrefixes]
 }

@@ -25,7 +25,7 @@ export interface Header {
 /** Most bytes of a header; the largest of real models have 2 MB, with a preview picture 8. */
 export const maxHeaderBytes = 16 * 1024 * 1024
 /** Most tensors of a file; the largest of real models have 10,000. */
-export const maxTensors = 65_536
+export const maxTensors = 32_768
 /** Most entries of text beside the tensors. */
 export const maxTexts = 4_096
 /** Most characters of one such entry that are looked at. */

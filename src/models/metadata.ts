@@ -81,7 +81,7 @@ function tagsOf(text: ReadonlyMap<string, string>): string[] {
   const counts = new Map<string, number>()
   for (const folder of objectsIn(parsed(text.get('ss_tag_frequency'))))
     for (const [tag, count] of Object.entries(folder))
-      if (typeof count === 'number' && counts.size < 20_000) counts.set(tag.trim(), (counts.get(tag.trim()) ?? 0) + count)
+      if (typeof count === 'number' && counts.size < 8_192) counts.set(tag.trim(), (counts.get(tag.trim()) ?? 0) + count)
   const counted = [...counts]
     .toSorted((a, b) => b[1] - a[1])
     .slice(0, maxTags)

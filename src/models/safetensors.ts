@@ -226,8 +226,7 @@ class Parser {
 
   /** An entry's name, and the colon behind it. */
   #name(): string {
-    const name = this.#string(maxName)
-    if (name === undefined) throw this.#fault('header_limits', `A name has more than ${maxName} bytes.`)
+    const name = this.#string(maxName, true) ?? ''
     this.#expect(0x3a, '“:”')
     return name
   }
@@ -278,8 +277,8 @@ class Parser {
     return value
   }
 
-  /** The text of a string; undefined when it has more than `most` bytes. */
-  #string(most: number): string | undefined {
+  /** The text of a string; undefined when it has more than `most` bytes, which is a fault of a name. */
+  #string(most: number, isName = false): string | undefined {
     this.#expect(0x22, 'a text in quotes')
     const json = this.#json
     const from = this.#at
@@ -290,6 +289,7 @@ class Parser {
       const byte = json[at]
       if (byte === undefined) throw this.#fault('header_syntax', 'Its JSON ends in the middle of a text.')
       if (byte === 0x22) break
+      if (isName && at - from > most) throw this.#fault('header_limits', `A name has more than ${most} bytes.`)
       if (byte < 0x20) throw this.#fault('header_syntax', `A control character stands unescaped in a text, at byte ${at}.`)
       union |= byte
       if (byte === 0x5c) {

@@ -2,6 +2,7 @@
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { randomUUID } from 'node:crypto'
 import { Bell } from '../bell.ts'
+import type { CommandData } from '../engine/dispatch.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import type { Redis } from '../redis.ts'
@@ -36,13 +37,39 @@ const bull = {
 /** BullMQ counts by this process' clock. */
 const putOff = (job: Job, ms: number, token?: string): Promise<void> => job.moveToDelayed(Date.now() + ms, token)
 
-/** Opens a lane of host steps or commands: one queue, `concurrency` at a time. */
-export function openLane(lane: 'host' | 'control', queue: string, concurrency: number, options: LaneOptions): LaneHandle {
-  const { redis, runner, log } = options
+/** When a command is looked at again whose key runs as many as it may here, ms. */
+const otherTurnMs = 500
+
+/**
+ * Opens a lane of host steps or commands: one queue, `concurrency` at a time, and `ofOneKey` of the commands of an API
+ * key.
+ */
+export function openLane(
+  lane: 'host' | 'control',
+  queue: string,
+  concurrency: number,
+  options: LaneOptions & { ofOneKey?: number },
+): LaneHandle {
+  const { redis, runner, log, ofOneKey = Infinity } = options
+  const running = new Map<string, number>()
+  const run = async (job: Job<CommandData>): ReturnType<StepRunner['run']> => {
+    const { key } = job.data
+    const others = key === undefined ? 0 : (running.get(key) ?? 0)
+    if (others >= ofOneKey) return { againMs: otherTurnMs }
+    if (key === undefined) return runner.run(job.id ?? '', lane)
+    running.set(key, others + 1)
+    try {
+      return await runner.run(job.id ?? '', lane)
+    } finally {
+      const left = (running.get(key) ?? 1) - 1
+      if (left === 0) running.delete(key)
+      else running.set(key, left)
+    }
+  }
   const worker = new BullWorker(
     queue,
-    async (job: Job, token?: string) => {
-      const again = await runner.run(job.id ?? '', lane)
+    async (job: Job<CommandData>, token?: string) => {
+      const again = await run(job)
       if (!again) return
       await putOff(job, again.againMs, token)
       throw new DelayedError()

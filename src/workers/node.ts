@@ -45,6 +45,8 @@ const suspectLimit = 3
 const spareWaitS = 60
 /** Commands that a worker carries out at a time. */
 const maxCommands = 8
+/** Of these, commands of one API key: others find a place while it runs long ones. */
+const maxCommandsOfKey = 6
 /** How long a step waits for its place on the device, ms: longer than a dead worker's reservation lasts. */
 const stepWaitMs = 10_000
 /** How long an allocation waits for its place, ms: shorter, for its caller waits too. */
@@ -108,6 +110,7 @@ export class WorkerNode {
       families: () => [...new Set(port.models.own().flatMap(({ drawing }) => (drawing ? [drawing.family] : [])))],
       limits: pictureLimits(config),
       sessions: port.owners,
+      keyLimits: config.limits,
       log,
       isBusy: () => this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu'),
       publish: () => this.#publish(),
@@ -167,7 +170,7 @@ export class WorkerNode {
     this.#lanes = [
       new DeviceLane({ ...lane, queues: this.#deviceQueues, isOpen: () => child.isReady }),
       ...this.#hostQueues.map((queue) => openLane('host', queue, config.hostLane, lane)),
-      openLane('control', queues.control(device), maxCommands, lane),
+      openLane('control', queues.control(device), maxCommands, { ...lane, ofOneKey: maxCommandsOfKey }),
     ]
     this.#publisher.start()
     log.info({ worker: this.id, device, exactness: exactness.key }, 'the worker takes steps')

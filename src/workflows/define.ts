@@ -100,3 +100,7 @@ export function defineWorkflow<
 }
 
 export const workflowId = (workflow: Pick<Workflow, 'name' | 'version'>): string => `${workflow.name}@${workflow.version}`
+
+/** Whether it is nothing but a command to the worker of one device. */
+export const isCommand = ({ resources: { lanes } }: Pick<Workflow, 'resources'>): boolean =>
+  lanes.length > 0 && lanes.every((lane) => lane === 'control')

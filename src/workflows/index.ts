@@ -10,7 +10,7 @@ export { z } from 'zod'
 export { imageGeneration } from './built-in/image-generation.ts'
 export { checkWorkflows } from './check.ts'
 export { child } from './child-session.ts'
-export { defineWorkflow, workflowId, type Catalogue, type Workflow } from './define.ts'
+export { isCommand, defineWorkflow, workflowId, type Catalogue, type Workflow } from './define.ts'
 export { steps } from './step.ts'
 
 /** Workflows that come with Darkroom. */

@@ -128,6 +128,7 @@ describe('the device of a request', () => {
     expect((await client.get('/v1/devices/default')).json).toEqual({ device: null, isHere: false })
     expect((await client.request('PUT', '/v1/devices/default', { body: { device: one } })).json.device).toBe(one)
     await store.revoke(record.id)
+    await store.open()
     expect(await farm.eye.hexists(keys.defaultDevices(), record.id)).toBe(0)
     expect((await choose(null)).json).toEqual({ device: null, isHere: false })
   })
@@ -143,6 +144,8 @@ describe('the device of a request', () => {
     await eventually('it says what it waits for', async () =>
       (await farm.get(id)).waiting?.includes(`device ${two}, which has no ready worker now`),
     )
+    // What one session waits for is nothing that the farm lacks.
+    expect((await farm.client.get('/v1/ready')).status).toBe(200)
     // A default that is away takes no new work either.
     const refused = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'a' } })
     expect(problem(refused)).toEqual({ status: 422, code: 'device.unknown', field: 'device' })

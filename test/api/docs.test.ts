@@ -198,6 +198,7 @@ describe('the board', () => {
       code: 'api.forbidden',
     })
     for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+    await h.keys.open()
   })
 
   it('what it refuses itself is a problem, too', async () => {

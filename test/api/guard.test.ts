@@ -61,7 +61,7 @@ describe.each(everywhere)('%s %s', (method, path) => {
   it.each(['X-Forwarded-For', 'Forwarded'])('refuses a keyless request that carries %s', async (header) => {
     const answer = await h.client.request(method, path, { headers: { [header]: '203.0.113.7' } })
     expect(answer.status).toBe(403)
-    expect(answer.json).toMatchObject({ code: 'api.forwarded_refused', field: header })
+    expect(answer.json).toMatchObject({ code: 'api.forwarded_refused', field: header.toLowerCase() })
   })
 
   it.each([
@@ -75,6 +75,107 @@ describe.each(everywhere)('%s %s', (method, path) => {
     expect(answer.status).toBe(415)
     expect(answer.json).toMatchObject({ code: 'api.unsupported_media_type', field: 'Content-Type' })
   })
+})
+
+it.each([
+  'X-Real-IP',
+  'Via',
+  'Forwarded',
+  'X-Forwarded',
+  'X-Forwarded-Host',
+  'X-Forwarded-Proto',
+  'X-Forwarded-Server',
+  'X_Forwarded_For',
+  'Forwarded-For',
+  'X-Forward-For',
+  'CF-Connecting-IP',
+  'CF-Ray',
+  'CDN-Loop',
+  'True-Client-IP',
+  'X-Client-IP',
+  'X-Cluster-Client-IP',
+  'X-Remote-IP',
+  'X-Remote-Addr',
+  'X-Originating-IP',
+  'X-Original-URL',
+  'X-Original-Host',
+  'X-Rewrite-URL',
+  'X-Host',
+  'X-ProxyUser-IP',
+  'WL-Proxy-Client-IP',
+  'Proxy-Connection',
+  'Fly-Client-IP',
+  'Fastly-Client-IP',
+  'Fastly-FF',
+  'X-Envoy-External-Address',
+  'X-Envoy-Internal',
+  'X-Amzn-Trace-Id',
+  'X-Amz-Cf-Id',
+  'CloudFront-Viewer-Address',
+  'X-Cloud-Trace-Context',
+  'X-Appengine-User-IP',
+  'X-Azure-ClientIP',
+  'X-Azure-FDID',
+  'X-ARR-SSL',
+  'X-Vercel-Id',
+  'X-NF-Client-Connection-IP',
+  'Akamai-Origin-Hop',
+  'Incap-Client-IP',
+  'X-Sucuri-ClientIP',
+  'X-Varnish',
+  'X-Served-By',
+  'Early-Data',
+  'Max-Forwards',
+  'Front-End-Https',
+  'SSL-Client-Verify',
+])('a request without a key that carries %s came through a proxy', async (header) => {
+  const { key, record } = await h.keys.add('behind a proxy', ['read'])
+  for (const path of ['/v1/sessions', '/v1/health', '/docs']) {
+    const answer = await h.client.get(path, { headers: { [header]: '203.0.113.7' } })
+    expect(answer.json).toMatchObject({ status: 403, code: 'api.forwarded_refused', field: header.toLowerCase() })
+  }
+  expect((await new ApiClient(h.url, { key }).get('/v1/sessions', { headers: { [header]: '1' } })).status).toBe(200)
+  await h.keys.revoke(record.id)
+  await h.keys.open()
+})
+
+it('what local programs and browsers send is no trace of a proxy', async () => {
+  const names = [
+    'Accept',
+    'Accept-Language',
+    'Cache-Control',
+    'Cookie',
+    'DNT',
+    'Priority',
+    'Range',
+    'Referer',
+    'Traceparent',
+    'User-Agent',
+    'Idempotency-Key',
+  ]
+  const more = [
+    'X-Requested-With',
+    'X-Stainless-OS',
+    'X-Stainless-Retry-Count',
+    'Sec-CH-UA',
+    'Sec-Fetch-Mode',
+    'Upgrade-Insecure-Requests',
+    'X-Request-Id',
+  ]
+  for (const name of [...names, ...more]) expect((await h.client.get('/v1/health', { headers: { [name]: 'x' } })).status, name).toBe(200)
+})
+
+it('HTTP/1.0 without a key, as proxies speak it to what is behind them, is refused; with a key it is answered', async () => {
+  const refused = await raw('GET /v1/sessions HTTP/1.0\r\nHost: localhost\r\n\r\n')
+  expect(JSON.parse(refused.text)).toMatchObject({
+    status: 403,
+    code: 'api.forwarded_refused',
+    detail: expect.stringContaining('HTTP/1.0'),
+  })
+  const { key, record } = await h.keys.add('behind a proxy', ['read'])
+  expect(await raw(`GET /v1/sessions HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer ${key}\r\n\r\n`)).toMatchObject({ status: 200 })
+  await h.keys.revoke(record.id)
+  await h.keys.open()
 })
 
 it('a refused submission leaves nothing behind', async () => {

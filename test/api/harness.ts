@@ -116,10 +116,11 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
   const port = new AttemptPort(engine, [])
   await untilHashed(engine)
   const artifacts = new FileArtifactStore(join(folder, 'artifacts'))
+  await artifacts.id()
   const keys = new KeyStore(redis)
   const running: RunningApi[] = []
   const another = async (more: Partial<Config> = {}): Promise<RunningApi> => {
-    const api = await listen({ engine, artifacts, keys, config: { ...config, ...more }, log }, 0)
+    const api = await listen({ engine, artifacts, keys, redis, config: { ...config, ...more }, log }, 0)
     running.push(api)
     return api
   }
@@ -140,7 +141,7 @@ export async function startHarness(over: Partial<Config> = {}): Promise<Harness>
     artifacts,
     keys,
     config,
-    parts: { engine, artifacts, keys, config, log },
+    parts: { engine, artifacts, keys, redis, config, log },
     withKey: async (...scopes) => {
       const { key, record } = await keys.add('test', scopes)
       return Object.assign(new ApiClient(api.url, { key }), { keyId: record.id, key })

@@ -1,8 +1,9 @@
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { publishWorker, withdrawWorker } from '../../src/farm/presence.ts'
 import { scopes } from '../../src/api-keys.ts'
-import type { WorkerRecord } from '../../src/farm/record.ts'
-import { report } from '../support/report.ts'
+import { workerRecord } from '../support/report.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 
 let h: Harness
@@ -11,43 +12,54 @@ beforeAll(async () => {
 })
 afterAll(() => h.stop())
 
-const worker: WorkerRecord = {
-  id: 'w-1',
-  host: 'here',
-  pid: 1,
-  epoch: 'e1',
-  device: { id: '0123abcd-cpu-0', kind: 'cpu', name: 'a CPU', index: 0, totalBytes: null },
-  exactnessKey: '01234567',
-  hardware: { kind: 'cpu' },
-  build: { torch: '2' },
-  settings: { dtype: 'float32' },
-  status: 'ready',
-  shelf: '0123abcd0000',
-  resident: [],
-  running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
-  lanes: { gpu: 1, host: 4 },
-  childPid: null,
-  logLinesDropped: 0,
-  sparePid: null,
-  report: report(),
-  startedAt: Date.now(),
-  seenAt: Date.now(),
-}
+const worker = workerRecord()
 
 describe('readiness', () => {
-  it('nothing waits: ready, without any worker', async () => {
-    expect((await h.client.get('/v1/ready')).json).toEqual({ status: 'ready' })
+  const ready = async () => {
+    const { status, json, headers } = await h.client.get('/v1/ready')
+    return { status, reasons: json.reasons as string[] | undefined, mayRepeat: headers['retry-after'] !== undefined }
+  }
+  const isReady = { status: 200, reasons: undefined, mayRepeat: false }
+  const because = (...reasons: unknown[]) => ({ status: 503, reasons, mayRepeat: true })
+
+  it('is there while at least one worker takes steps', async () => {
+    expect(await ready()).toEqual(because('no worker is running'))
+    await publishWorker(h.redis, worker, [])
+    await expect.poll(ready).toEqual(isReady)
+    await publishWorker(h.redis, { ...worker, status: 'stalled' }, [])
+    await expect.poll(ready).toEqual(because('stalled, taking nothing although jobs wait: w-1'))
+    await publishWorker(h.redis, { ...worker, id: 'w-2' }, [])
+    await expect.poll(ready).toEqual(isReady)
   })
 
-  it('not while jobs wait and nobody takes them; again when they are gone', async () => {
-    const { id } = (await h.client.post('/v1/sessions', sketchOf('waits'))).json
-    await expect.poll(async () => (await h.client.get('/v1/ready')).status, { timeout: 10_000 }).toBe(503)
-    const { json, headers } = await h.client.get('/v1/ready')
-    expect(json).toMatchObject({ code: 'api.not_ready', class: 'transient', reasons: ['no worker is running'] })
-    expect(headers['retry-after']).toMatch(/^\d+$/)
-    expect((await h.client.get('/v1/health')).status).toBe(200)
-    await h.client.post(`/v1/sessions/${id}/cancel`)
-    await expect.poll(async () => (await h.client.get('/v1/ready')).status, { timeout: 10_000 }).toBe(200)
+  it('is not while the store takes no files, or Redis no writes', async () => {
+    await publishWorker(h.redis, worker, [])
+    await expect.poll(ready).toEqual(isReady)
+    const store = join(h.config.data, 'artifacts')
+    await rename(store, `${store}-away`)
+    await expect.poll(ready).toEqual(because(expect.stringMatching(/^the artifact store takes no files: /)))
+    await rename(`${store}-away`, store)
+    await expect.poll(ready).toEqual(isReady)
+    await h.redis.config('SET', 'maxmemory', '1')
+    await expect.poll(ready).toEqual(because(expect.stringMatching(/^Redis takes no writes: /)))
+    await h.redis.config('SET', 'maxmemory', '0')
+    await publishWorker(h.redis, worker, [])
+    await expect.poll(ready).toEqual(isReady)
+  })
+
+  it('tells why to callers with a key and on this machine, and to nobody through a proxy', async () => {
+    const { key, record } = await h.keys.add('watcher', ['read'])
+    await withdrawWorker(h.redis, worker.id)
+    await withdrawWorker(h.redis, 'w-2')
+    await expect.poll(async () => (await ready()).status).toBe(503)
+    const proxied = { 'X-Forwarded-For': '203.0.113.7' }
+    const told = await h.client.get('/v1/ready', { headers: { ...proxied, Authorization: `Bearer ${key}` } })
+    expect(told.json).toMatchObject({ status: 503, reasons: ['no worker is running'] })
+    const untold = await h.client.get('/v1/ready', { headers: { ...proxied, Authorization: `Bearer ${key}x` } })
+    expect(untold.json).toMatchObject({ status: 503, code: 'api.not_ready', detail: 'this farm is not ready' })
+    expect(untold.json.reasons).toBeUndefined()
+    await h.keys.revoke(record.id)
+    await h.keys.open()
   })
 })
 
@@ -70,6 +82,7 @@ it('workers as they describe themselves, with the age of what they said', async 
   const operator = await h.withKey(...scopes)
   expect((await operator.get('/v1/workers')).json.workers[0].running).toMatchObject([{ session: '0-x' }])
   for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+  await h.keys.open()
   await withdrawWorker(h.redis, worker.id)
 })
 

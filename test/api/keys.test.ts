@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { connect } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -7,7 +8,7 @@ import { startApi } from '../../src/api/server.ts'
 import { keys as redisKeys } from '../../src/keys.ts'
 import { createLog } from '../../src/log.ts'
 import { ApiClient } from '../support/http.ts'
-import { sketchOf, startHarness, type Harness } from './harness.ts'
+import { png, sketchOf, startHarness, type Harness } from './harness.ts'
 
 let h: Harness
 beforeAll(async () => {
@@ -16,6 +17,7 @@ beforeAll(async () => {
 afterAll(() => h.stop())
 beforeEach(async () => {
   for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+  await h.keys.open()
 })
 
 describe('the key store', () => {
@@ -72,15 +74,11 @@ describe('without a stored key', () => {
     expect((await h.client.get('/v1/sessions')).status).toBe(200)
   })
 
-  const address = Object.values(networkInterfaces())
-    .flat()
-    .find((each) => each?.family === 'IPv4' && !each.internal)?.address
-
-  it.skipIf(address === undefined)('other machines need one, also where the last key was revoked', async () => {
-    const { port } = await h.another({ host: '0.0.0.0', allowedHosts: [address ?? ''] })
-    const answer = await new ApiClient(`http://${address}:${port}`).get('/v1/sessions')
-    expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized', detail: expect.stringMatching('other machines') })
-    expect((await new ApiClient(`http://127.0.0.1:${port}`).get('/v1/sessions')).status).toBe(200)
+  it('one that a program of this machine presents is ignored, through a proxy it must be valid', async () => {
+    const client = new ApiClient(h.url, { key: 'anything' })
+    expect((await client.get('/v1/sessions')).status).toBe(200)
+    for (const trace of [{ 'X-Forwarded-For': '203.0.113.7' }, { Via: '1.1 proxy' }, { 'X-Real-IP': '203.0.113.7' }])
+      expect((await client.get('/v1/sessions', { headers: trace })).json).toMatchObject({ status: 401, code: 'api.unauthorized' })
   })
 
   it.each(['Bearer sk-anything', 'Bearer ', 'bearer', 'Basic Og==', 'Basic ', 'Negotiate x', ''])(
@@ -90,12 +88,21 @@ describe('without a stored key', () => {
       expect((await h.client.get('/v1/sessions', { headers })).status).toBe(200)
       expect((await h.client.get('/admin/queues', { headers })).status).toBe(200)
       // It is no way round the guard.
-      const proxied = { ...headers, 'X-Forwarded-For': '203.0.113.7' }
-      expect((await h.client.get('/v1/sessions', { headers: proxied })).json).toMatchObject({ status: 401, code: 'api.unauthorized' })
       const foreign = { ...headers, Origin: 'https://evil.example' }
       expect((await h.client.get('/v1/sessions', { headers: foreign })).json).toMatchObject({ status: 403, code: 'api.origin_refused' })
     },
   )
+
+  const address = Object.values(networkInterfaces())
+    .flat()
+    .find((each) => each?.family === 'IPv4' && !each.internal)?.address
+
+  it.skipIf(address === undefined)('other machines need one', async () => {
+    const { port } = await h.another({ host: '0.0.0.0', allowedHosts: [address ?? ''] })
+    const answer = await new ApiClient(`http://${address}:${port}`).get('/v1/sessions')
+    expect(answer.json).toMatchObject({ status: 401, code: 'api.unauthorized', detail: expect.stringMatching('other machines') })
+    expect((await new ApiClient(`http://127.0.0.1:${port}`).get('/v1/sessions')).status).toBe(200)
+  })
 
   it('binding beyond this machine is refused', async () => {
     const start = startApi({ ...h.config, host: '0.0.0.0' }, createLog('silent', 'api'))
@@ -139,7 +146,8 @@ describe('with a stored key', () => {
 
   it('health, readiness and the document ask for none', async () => {
     await h.keys.add('laptop', ['read'])
-    for (const path of ['/v1/health', '/v1/ready', '/openapi.json', '/docs']) expect((await h.client.get(path)).status).toBe(200)
+    for (const path of ['/v1/health', '/openapi.json', '/docs']) expect((await h.client.get(path)).status).toBe(200)
+    expect((await h.client.get('/v1/ready')).json.reasons).toEqual(['no worker is running'])
   })
 
   it('opens as Bearer, and as the password of Basic', async () => {
@@ -157,12 +165,133 @@ describe('with a stored key', () => {
     expect((await client.get('/v1/sessions', { headers: { 'X-Forwarded-For': '203.0.113.7' } })).status).toBe(200)
   })
 
+  it('a key with scope operate sees and controls what is nobody’s any more: of revoked keys, and from before the first', async () => {
+    const gone = await h.withKey(...scopes)
+    const ids = [(await gone.post('/v1/sessions', sketchOf('of a revoked key'))).json.id] as string[]
+    const drawn = (await gone.post('/v1/sessions', sketchOf('its picture'))).json.id as string
+    const sha256 = await h.finish(drawn, Buffer.from(`${png.toString('latin1')}of a revoked key`, 'latin1'))
+    await h.keys.revoke(gone.keyId)
+    await h.keys.open()
+    ids.push((await h.client.post('/v1/sessions', sketchOf('from before the first key'))).json.id)
+
+    const other = await h.withKey('submit', 'read', 'control')
+    const operator = await h.withKey('read', 'control', 'operate')
+    const listed = async (client: ApiClient): Promise<string[]> =>
+      (await client.get('/v1/sessions?limit=200')).json.sessions.map((session: { id: string }) => session.id)
+    expect(await listed(other)).toEqual([])
+    expect(await listed(operator)).toEqual(expect.arrayContaining([...ids, drawn]))
+    expect((await operator.get(`/v1/artifacts/${sha256}`)).status).toBe(200)
+    expect((await other.get(`/v1/artifacts/${sha256}`)).status).toBe(404)
+    for (const id of ids) {
+      expect((await other.post(`/v1/sessions/${id}/cancel`)).status).toBe(404)
+      expect((await operator.post(`/v1/sessions/${id}/pause`)).json.status).toBe('paused')
+      expect((await operator.get(`/v1/sessions/${id}`)).json.status).toBe('paused')
+      expect((await operator.post(`/v1/sessions/${id}/cancel`)).json.status).toBe('cancelled')
+      expect((await operator.delete(`/v1/sessions/${id}`)).status).toBe(204)
+    }
+    // Its other scopes are still what it may do.
+    const reader = await h.withKey('read', 'operate')
+    expect((await reader.post(`/v1/sessions/${drawn}/cancel`)).json).toMatchObject({ status: 403, code: 'api.forbidden' })
+  })
+
+  it('of a revoked one streams and waits end within two seconds, on every API; those of others go on', async () => {
+    const [gone, other] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const { url } = await h.another()
+    const open = [gone, new ApiClient(url, { key: gone.key })].map((client) => ({ client, text: client.url }))
+    const { id } = (await gone.post('/v1/sessions', sketchOf('followed'))).json
+    const { id: his } = (await other.post('/v1/sessions', sketchOf('his'))).json
+    const ended: string[] = []
+    const drain = async (client: ApiClient, path: string, name: string): Promise<void> => {
+      for await (const event of client.events(path, { headers: { Accept: 'text/event-stream' } })) void event
+      ended.push(name)
+    }
+    const streams = open.flatMap(({ client }, i) => [
+      drain(client, `/v1/sessions/${id}/events`, `session ${i}`),
+      drain(client, '/v1/devices/events', `devices ${i}`),
+    ])
+    void drain(other, `/v1/sessions/${his}/events`, 'his').catch(() => undefined)
+    const waits = open.map(({ client, text }) => client.post('/v1/sessions', sketchOf(text), { Prefer: 'wait=30' }))
+    await expect.poll(() => h.redis.zcard(redisKeys.slots('streams', gone.keyId))).toBe(4)
+    await expect.poll(() => h.redis.zcard(redisKeys.slots('waits', gone.keyId))).toBe(2)
+    await expect.poll(() => h.redis.zcard(redisKeys.slots('streams', other.keyId))).toBe(1)
+
+    const revokedAt = performance.now()
+    await h.keys.revoke(gone.keyId)
+    const answers = await Promise.all(waits)
+    await Promise.all(streams)
+    expect(performance.now() - revokedAt).toBeLessThan(2000)
+    for (const { json } of answers)
+      expect(json).toMatchObject({ status: 401, code: 'api.unauthorized', detail: expect.stringMatching(/revoked .* session \S+ goes on/) })
+    expect(ended).toHaveLength(4)
+    expect(await h.redis.zcard(redisKeys.slots('streams', other.keyId))).toBe(1)
+    await h.finish(his)
+    await expect.poll(() => ended).toContain('his')
+  })
+
+  it('a listener that does not read is cut off with its key', async () => {
+    const gone = await h.withKey(...scopes)
+    const { id } = (await gone.post('/v1/sessions', sketchOf('not read'))).json
+    const socket = connect(Number(new URL(h.url).port), '127.0.0.1')
+    socket.write(`GET /v1/sessions/${id}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${gone.key}\r\n\r\n`)
+    await expect.poll(() => h.redis.zcard(redisKeys.slots('streams', gone.keyId))).toBe(1)
+    socket.pause()
+    const revokedAt = performance.now()
+    await h.keys.revoke(gone.keyId)
+    await expect.poll(() => h.redis.zcard(redisKeys.slots('streams', gone.keyId)), { timeout: 3000 }).toBe(0)
+    expect(performance.now() - revokedAt).toBeLessThan(2500)
+    socket.destroy()
+  })
+
+  it('what was followed without a key ends with the first key', async () => {
+    const { id } = (await h.client.post('/v1/sessions', sketchOf('without a key'))).json
+    const followed = (async () => {
+      for await (const event of h.client.events(`/v1/sessions/${id}/events`)) void event
+    })()
+    await expect.poll(() => h.redis.zcard(redisKeys.slots('streams', 'local'))).toBe(1)
+    await h.withKey('read')
+    await followed
+    expect((await h.client.get(`/v1/sessions/${id}`)).status).toBe(401)
+  })
+
   it('a revoked one is worth nothing from the next request on', async () => {
     const client = await h.withKey('read')
     await h.withKey('read')
     expect((await client.get('/v1/sessions')).status).toBe(200)
     await h.keys.revoke(client.keyId)
     expect((await client.get('/v1/sessions')).status).toBe(401)
+  })
+
+  it('the last one closes the farm when it goes; an operator opens it', async () => {
+    const { url } = await h.another()
+    const last = await h.withKey(...scopes)
+    await h.keys.revoke(last.keyId)
+    for (const client of [h.client, new ApiClient(url), last])
+      expect((await client.get('/v1/sessions')).json).toMatchObject({ status: 401, code: 'api.unauthorized' })
+    const { json } = await h.client.get('/v1/sessions')
+    expect(json.detail).toMatch(/all there were are revoked/)
+    expect(json.remedy).toMatch(/keys add.*keys open/)
+    // It stays so over a restart, and for a key that is not there.
+    expect(await h.keys.revoke('01234567')).toBe(false)
+    const api = await startApi(h.config, createLog('silent', 'api'))
+    expect((await new ApiClient(api.url).get('/v1/sessions')).status).toBe(401)
+    await api.close()
+
+    const next = await h.withKey('read')
+    await expect(h.keys.open()).rejects.toMatchObject({ code: 'key.left', message: expect.stringContaining(next.keyId) })
+    await h.keys.revoke(next.keyId)
+    await h.keys.open()
+    expect((await h.client.get('/v1/sessions')).status).toBe(200)
+    // A key that is not there closes nothing.
+    expect(await h.keys.revoke('01234567')).toBe(false)
+    expect((await h.client.get('/v1/sessions')).status).toBe(200)
+  })
+
+  it('keys of a farm from before it could be closed close it too', async () => {
+    const old = await h.withKey(...scopes)
+    await h.redis.del(redisKeys.closed())
+    expect((await h.client.get('/v1/sessions')).status).toBe(401)
+    await h.keys.revoke(old.keyId)
+    expect((await h.client.get('/v1/sessions')).status).toBe(401)
   })
 
   it('the API may listen beyond this machine', async () => {
@@ -213,8 +342,10 @@ describe('scopes', () => {
 })
 
 describe('a key sees its own sessions', () => {
+  const own = ['submit', 'read', 'control'] as const
+
   it('and of others not even that they exist', async () => {
-    const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const [ann, bob] = [await h.withKey(...own), await h.withKey(...own)]
     const { id } = (await ann.post('/v1/sessions', sketchOf('hers'))).json
     expect((await ann.get(`/v1/sessions/${id}`)).json.keyId).toBe(ann.keyId)
 
@@ -239,7 +370,7 @@ describe('a key sees its own sessions', () => {
   })
 
   it('one idempotency key of two API keys means two sessions', async () => {
-    const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const [ann, bob] = [await h.withKey(...own), await h.withKey(...own)]
     const body = sketchOf('same')
     const hers = await ann.post('/v1/sessions', body, { 'Idempotency-Key': 'one' })
     const his = await bob.post('/v1/sessions', body, { 'Idempotency-Key': 'one' })
@@ -248,7 +379,7 @@ describe('a key sees its own sessions', () => {
   })
 
   it('and its own pictures', async () => {
-    const [ann, bob] = [await h.withKey(...scopes), await h.withKey(...scopes)]
+    const [ann, bob] = [await h.withKey(...own), await h.withKey(...own)]
     const { id } = (await ann.post('/v1/sessions', sketchOf('a picture'))).json
     const sha256 = await h.finish(id)
     expect((await ann.get(`/v1/artifacts/${sha256}`)).status).toBe(200)

@@ -28,10 +28,11 @@ afterAll(() => farm[Symbol.asyncDispose]())
 
 const withKey = async (...scopes: Scope[]): Promise<ApiClient> =>
   new ApiClient(farm.client.url, { key: (await new KeyStore(farm.eye).add('test', scopes)).key })
-/** With the last one gone, whoever is on this machine may do everything again. */
+/** Whoever is on this machine may do everything again. */
 const withoutKeys = async (): Promise<void> => {
   const store = new KeyStore(farm.eye)
   for (const { id } of await store.list()) await store.revoke(id)
+  await store.open()
 }
 const allocate = async (client: ApiClient, more: object = {}): Promise<string> => {
   const answer = await client.post('/v1/memory/allocations', { device: one, bytes: MiB, ...more }, wait)

@@ -321,8 +321,8 @@ it('every error code has a status of its own kind', () => {
   for (const [code, spec] of errorCatalogue) {
     const status = statusOf(new DarkroomError(code, 'x'))
     expect(status, code).toBeGreaterThanOrEqual(400)
-    // Both may be sent again as they were (RFC 9110, 15.5.9 and 15.6.4).
-    if (spec.class === 'transient') expect([408, 503], code).toContain(status)
+    // What may be sent again as it was (RFC 9110, 15.5.9 and 15.6.4; RFC 6585, 4).
+    if (spec.class === 'transient') expect(code.startsWith('limit.') ? [429] : [408, 503], code).toContain(status)
     if (code.endsWith('.unknown')) expect([404, 422], code).toContain(status)
   }
 })

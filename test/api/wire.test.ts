@@ -1,6 +1,7 @@
 /** The wire by hand: what HTTP, UTF-8, JSON and the headers' own grammars say, byte for byte. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { limits, listen } from '../../src/api/server.ts'
+import { limits } from '../../src/api/http-server.ts'
+import { listen } from '../../src/api/server.ts'
 import { createLog } from '../../src/log.ts'
 import { connection, message, raw, type RawAnswer } from '../support/raw.ts'
 import { png, picture, sketchOf, startHarness, type Harness } from './harness.ts'
@@ -188,8 +189,8 @@ describe('the body', () => {
     ['{"workflow":"sketch","input":{"text":"x"},"deadlineS":1e-400}', 'deadlineS', /too small/],
     ['{"workflow":"sketch","input":{"text":"x"},"priority":9007199254740993}', 'priority', /lose digits: it would become 9007199254740992/],
     ['{"workflow":"sketch","input":{"text":"x"},"priority":5.0000000000000000001}', 'priority', /more digits/],
-    [`{"workflow":"sketch","input":${'{"a":'.repeat(5000)}1${'}'.repeat(5000)}}`, /^input(\.a)+$/, /64 levels/],
-    [`{"workflow":"sketch","input":{"text":${'['.repeat(5000)}${']'.repeat(5000)}}}`, /^input\.text(\.0)+$/, /64 levels/],
+    [`{"workflow":"sketch","input":${'{"a":'.repeat(5000)}1${'}'.repeat(5000)}}`, /^input(\.a)+/, /64 levels/],
+    [`{"workflow":"sketch","input":{"text":${'['.repeat(5000)}${']'.repeat(5000)}}}`, /^input\.text(\.0)+/, /64 levels/],
   ])('case %#', async (text, field, words) => {
     const before = await sessions()
     const answer = await body(text)
@@ -404,7 +405,7 @@ describe('connections', () => {
     stream.socket.destroy()
   })
 
-  it('an API that closes says so', async () => {
+  it('an API that closes answers whoever waits', async () => {
     const api = await listen(h.parts, 0)
     const { send, next } = connection(api.port)
     send(message('POST', '/v1/sessions', ['Prefer: wait=30'], JSON.stringify(sketchOf('closing'))))

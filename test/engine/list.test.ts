@@ -16,7 +16,7 @@ for i = 1, count do
   end
 end`
 
-/** As many that have failed as were cancelled, in turns; tagged by their status, and with the half they are of as key. */
+/** As many failed as were cancelled, in turns; tagged by their status, with the half they are of as key. */
 const halves = `
 local base, from, count, at = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local fields = redis.call('HGETALL', base .. 'session:' .. from)

@@ -94,6 +94,7 @@ describe.each([
     const worker = farm.workersAlive()[0]
     await worker?.stop(12_000)
     await eventually('its end is recorded', async () => (await newest()) > before, 10_000)
+    expect(await newest()).toBeGreaterThan(before)
     await worker?.start()
     await farm.redis.setClock(0)
   })

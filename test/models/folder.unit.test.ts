@@ -83,7 +83,7 @@ describe('a pipeline of diffusers', () => {
     expect(verdict).toMatchObject({
       kind: 'checkpoint',
       family: 'sd1',
-      variants: ['v-prediction', 'zero-snr'],
+      variants: ['v-prediction'],
       precision: 'fp16',
       lacks: [],
       figures: { contextSize: 96 },

@@ -15,18 +15,22 @@ import { entry, framed, gguf, ggufBytes, safetensors, text, writeImage, type Ima
 const folder = mkdtempSync(join(tmpdir(), 'darkroom-hostile-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-/** What one look may take. On a machine that does other things beside, the quickest of some counts. */
-const maxMs = 50
+/**
+ * What one look may take of a processor, in ms; the hour does not count, since a machine does other things beside. The
+ * quickest of some looks counts, since the first compiles the code.
+ */
+const maxMs = 100
 
 async function look(path: string): Promise<Verdict> {
   const times: number[] = []
   let verdict: Verdict
   do {
-    const begun = performance.now()
+    const begun = process.cpuUsage()
     verdict = await inspectFile(path)
-    times.push(performance.now() - begun)
-  } while (Math.min(...times) >= maxMs && times.length < 5)
+    times.push(process.cpuUsage(begun).user / 1000)
+  } while (Math.min(...times) >= maxMs / 2 && times.length < 5)
   expect(Math.min(...times)).toBeLessThan(maxMs)
+  // oxlint-disable-next-line no-control-regex -- what must not be there
   expect(JSON.stringify(verdict)).not.toMatch(/[\u0000-\u001F\u007F-\u009F\u2028\u2029\u202A-\u202E]/)
   return verdict
 }
@@ -153,7 +157,7 @@ const safetensorsCases: Case[] = [
       0,
     ),
     'header_limits',
-    /more than 65536/,
+    /more than 32768/,
   ],
 ]
 // The case of broken UTF-8 needs bytes that no text has.

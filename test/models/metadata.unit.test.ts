@@ -111,12 +111,12 @@ describe('is never believed nor repeated as it is', () => {
     ['no object', '7'],
     ['names of an object’s own', '{"a": {"__proto__": 5, "constructor": 3}}'],
     ['depth', `${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}`],
-    ['100,000 tags', JSON.stringify({ a: Object.fromEntries(Array.from({ length: 30_000 }, (_, i) => [`t${i}`, i])) })],
+    ['30,000 tags', JSON.stringify({ a: Object.fromEntries(Array.from({ length: 30_000 }, (_, i) => [`t${i}`, i])) })],
   ])('captions that are %s harm nothing', (_, frequency) => {
-    const begun = performance.now()
+    const begun = process.cpuUsage()
     const { tags = [] } = of({ ss_tag_frequency: frequency })
     expect(tags.length).toBeLessThanOrEqual(64)
-    expect(performance.now() - begun).toBeLessThan(500)
+    expect(process.cpuUsage(begun).user / 1000).toBeLessThan(500)
     expect(Object.hasOwn(Object.prototype, '__proto__') && ({} as { a?: unknown }).a).toBeUndefined()
   })
 

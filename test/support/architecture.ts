@@ -36,13 +36,17 @@ const leaves = [
   'disk',
   'ticker',
   'bell',
+  'backoff',
   'clock',
   'promises',
   'append-only-file',
   'api-keys',
+  'data-folder',
   'held-file',
   'redis-data',
   'cards',
+  'limits',
+  'log-files',
 ]
 const roots = ['main', 'supervisor', 'redis-server']
 
@@ -81,6 +85,7 @@ const doors: Record<string, RegExp> = {
   'fastest-levenshtein': /^(workflows\/check|models\/catalogue)\.ts$/,
   'fast-png': /^domains\/postprocessing\//,
   pino: /^log\.ts$/,
+  'rate-limiter-flexible': /^api\/request-rate\.ts$/,
   yaml: /^models\/extra-paths\.ts$/,
   'fs-native-extensions': /^held-file\.ts$/,
   'node:child_process': /^(workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,

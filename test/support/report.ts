@@ -1,6 +1,6 @@
 /** What a worker on a CPU publishes of its device, for records that a test writes itself. */
 import { noVitals } from '../../src/domains/device-memory.ts'
-import type { DeviceReport } from '../../src/farm/record.ts'
+import type { DeviceReport, WorkerRecord } from '../../src/farm/record.ts'
 
 const GiB = 2 ** 30
 
@@ -58,5 +58,30 @@ export const report = (more: Partial<DeviceReport> = {}): DeviceReport => ({
     newest: [],
     suspects: [],
   },
+  ...more,
+})
+
+/** A ready worker on a CPU that publishes such a report, and does nothing. */
+export const workerRecord = (more: Partial<WorkerRecord> = {}): WorkerRecord => ({
+  id: 'w-1',
+  host: 'here',
+  pid: 1,
+  epoch: 'e1',
+  device: { id: '0123abcd-cpu-0', kind: 'cpu', name: 'a CPU', index: 0, totalBytes: null },
+  exactnessKey: '01234567',
+  hardware: { kind: 'cpu' },
+  build: { torch: '2' },
+  settings: { dtype: 'float32' },
+  status: 'ready',
+  shelf: '0123abcd0000',
+  resident: [],
+  running: [{ key: '0-x.1.0', step: 'inference.denoise', session: '0-x', since: Date.now() }],
+  lanes: { gpu: 1, host: 4 },
+  childPid: null,
+  sparePid: null,
+  logLinesDropped: 0,
+  report: report(),
+  startedAt: Date.now(),
+  seenAt: Date.now(),
   ...more,
 })

@@ -40,9 +40,9 @@ export async function wallClock(folder: string, redis: string): Promise<WallCloc
   const set = async (offsetMs: number): Promise<void> => {
     const bytes = Buffer.alloc(8)
     bytes.writeBigInt64LE(BigInt(offsetMs))
-    const shared = await open(file, 'r+')
+    await using shared = await open(file, 'r+')
     // In place: it is mapped by who reads it.
-    await shared.write(bytes, 0, 8, 0).finally(() => shared.close())
+    await shared.write(bytes, 0, 8, 0)
   }
   await writeFile(file, Buffer.alloc(8))
   await writeFile(program, `#!/bin/sh\nCLOCK_FILE='${file}' LD_PRELOAD='${library}' exec '${redis}' "$@"\n`)

@@ -7,6 +7,7 @@ import { artifactIdPattern } from '../../artifacts/store.ts'
 import { artifactError, type DarkroomError } from '../../errors.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
+import { sightOf } from '../policy.ts'
 import { keyed, noQuery, problems } from '../route.ts'
 import { isKnown, rangeOf, type ByteRange } from './conditional.ts'
 
@@ -48,7 +49,7 @@ const get = createRoute({
 export function artifactRoutes({ engine, artifacts }: ApiParts): App {
   return new OpenAPIHono<AppEnv>().openapi(get, async (c) => {
     const { sha256 } = c.req.valid('param')
-    const isNamed = artifactIdPattern.test(sha256) && (await engine.names(sha256, c.get('caller').keyId))
+    const isNamed = artifactIdPattern.test(sha256) && (await engine.names(sha256, sightOf(c.get('caller'))))
     if (!isNamed) throw unknownArtifact(sha256)
 
     const etag = `"${sha256}"`

@@ -8,7 +8,7 @@ import { sessionIdPattern } from '../../keys.ts'
 import { needs } from '../auth.ts'
 import { refuseBody } from '../body.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
-import { visibleSession } from '../policy.ts'
+import { sightOf, visibleSession } from '../policy.ts'
 import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
 import { afterWait, IdempotencyKey, Prefer } from '../wait.ts'
 import { presentReceipt, presentSession, ReceiptView, SessionPage, SessionView, SignalBody, SubmitSession } from './views.ts'
@@ -165,7 +165,7 @@ export function sessionRoutes(parts: ApiParts): App {
       return c.json(presentSession(latest), isAccepted ? 202 : 200)
     })
     .openapi(list, async (c) => {
-      const { sessions, next } = await engine.list({ ...c.req.valid('query'), keyId: c.get('caller').keyId })
+      const { sessions, next } = await engine.list({ ...c.req.valid('query'), keyId: sightOf(c.get('caller')) })
       return c.json({ sessions: sessions.map(presentSession), next }, 200)
     })
     .openapi(get, async (c) => c.json(presentSession(await visibleSession(engine, c.req.valid('param').id, c.get('caller'))), 200))

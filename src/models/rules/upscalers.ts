@@ -14,11 +14,11 @@ export interface Upscaler {
 /** Some files keep the weights, and the better averaged weights, under a name of their own. */
 export const upscalerPrefixes = ['params_ema.', 'params.', 'module.', ''] as const
 
-/** The rest of the names under a prefix that are `<before><number><after>`: the numbers, sorted. */
-function numbered(names: Iterable<string>, pattern: RegExp): number[] {
+/** Numbers that stand where `pattern` has its group, in names behind the part's prefix; sorted. */
+function numbered(part: Part, weights: ReadonlyMap<string, Weight>, pattern: RegExp): number[] {
   const numbers: number[] = []
-  for (const name of names) {
-    const found = pattern.exec(name)?.[1]
+  for (const name of weights.keys()) {
+    const found = name.startsWith(part.prefix) ? pattern.exec(name.slice(part.prefix.length))?.[1] : undefined
     if (found !== undefined) numbers.push(Number(found))
   }
   return numbers.toSorted((a, b) => a - b)
@@ -48,10 +48,10 @@ function esrgan(part: Part): Upscaler | undefined {
 }
 
 /** RRDB networks as ESRGAN named them first: one sequence, in which all but the last two convolutions double. */
-function esrganOld(part: Part, names: Iterable<string>): Upscaler | undefined {
+function esrganOld(part: Part, weights: ReadonlyMap<string, Weight>): Upscaler | undefined {
   const first = part.shape('model.0.weight')
   if (!part.has('model.1.sub.0.RDB1.conv1.0.weight') || first?.length !== 4) return undefined
-  const convolutions = numbered(names, /^model\.(\d{1,2})\.weight$/).filter((n) => n > 1)
+  const convolutions = numbered(part, weights, /^model\.(\d{1,2})\.weight$/).filter((n) => n > 1)
   const last = part.shape(`model.${convolutions.at(-1)}.weight`)
   if (convolutions.length < 2 || last?.length !== 4) return undefined
   const [channelsIn, channelsOut] = [first[1] ?? 0, last[0] ?? 0]
@@ -59,10 +59,10 @@ function esrganOld(part: Part, names: Iterable<string>): Upscaler | undefined {
 }
 
 /** Compact: convolutions and their PReLUs in one sequence, the last unfolded into the larger picture. */
-function compact(part: Part, names: Iterable<string>): Upscaler | undefined {
+function compact(part: Part, weights: ReadonlyMap<string, Weight>): Upscaler | undefined {
   const first = part.shape('body.0.weight')
   if (first?.length !== 4 || part.shape('body.1.weight')?.length !== 1) return undefined
-  const last = part.shape(`body.${numbered(names, /^body\.(\d{1,3})\.weight$/).at(-1)}.weight`)
+  const last = part.shape(`body.${numbered(part, weights, /^body\.(\d{1,3})\.weight$/).at(-1)}.weight`)
   if (last?.length !== 4) return undefined
   const [channels, unfolded] = [first[1] ?? 0, last[0] ?? 0]
   const factor = Math.sqrt(unfolded / channels)
@@ -78,7 +78,6 @@ const named: readonly [architecture: string, ...names: string[]][] = [
 ]
 
 export function upscalerOf(part: Part, weights: ReadonlyMap<string, Weight>): Upscaler | undefined {
-  const names = Array.from(weights.keys()).flatMap((name) => (name.startsWith(part.prefix) ? name.slice(part.prefix.length) : []))
   const other = named.find(([, ...all]) => all.every((name) => part.has(name)))
-  return esrgan(part) ?? esrganOld(part, names) ?? compact(part, names) ?? (other && { architecture: other[0] })
+  return esrgan(part) ?? esrganOld(part, weights) ?? compact(part, weights) ?? (other && { architecture: other[0] })
 }

@@ -16,6 +16,7 @@ import type { SessionOwners } from '../../engine/owners.ts'
 import type { DarkroomError } from '../../errors.ts'
 import type { DeviceReport } from '../../farm/record.ts'
 import type { Reservation } from '../../farm/reservations.ts'
+import type { Limits } from '../../limits.ts'
 import type { Logger } from '../../log.ts'
 import { Ticker } from '../../ticker.ts'
 import type { Ready } from '../python/protocol.ts'
@@ -25,6 +26,7 @@ import type { OwnDevice } from './open.ts'
 import { Owners } from './owners.ts'
 import { PressureRelief } from './pressure.ts'
 import { PromisedMemory, type PromisedOptions } from './promised.ts'
+import { Quota } from './quota.ts'
 import { reportOf, takeSample, type Sample } from './report.ts'
 import { OwnDeviceTools } from './tools.ts'
 
@@ -38,8 +40,11 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: () => string[]
+  /** What the device draws. */
   limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
+  /** Of the API keys. */
+  keyLimits: Limits
   log: Logger
   /** Whether a step runs on the device. */
   isBusy(): boolean
@@ -96,6 +101,7 @@ export class DeviceMonitor {
       relief: this.#relief,
       promised: this.#promised,
       analytics: this.#analytics,
+      quota: new Quota(own.memory, options.keyLimits),
       reserve: (bytes) => options.reserve(bytes),
       sample: async () => (await this.#sample()).sampledAt,
       publish: () => options.publish(),

@@ -11,6 +11,7 @@ import type { OwnDevice } from './open.ts'
 import type { Owners } from './owners.ts'
 import type { PressureRelief } from './pressure.ts'
 import type { PromisedMemory } from './promised.ts'
+import type { Quota } from './quota.ts'
 import { systemRam } from './ram.ts'
 
 export interface DeviceToolsOptions {
@@ -21,6 +22,7 @@ export interface DeviceToolsOptions {
   promised: PromisedMemory
   analytics: Analytics
   child: Pick<PythonChild, 'heartbeat'>
+  quota: Quota
   /**
    * Holds so many bytes of the device for an allocation.
    * @throws DarkroomError `memory.reserved`, `memory.exhausted`
@@ -57,6 +59,7 @@ export class OwnDeviceTools implements DeviceTools {
       const why = `the native addon does not reach ${this.device}, only system RAM: ${own.reason}`
       throw deviceError('unavailable', why, { field: 'kind' })
     }
+    using _one = this.#options.quota.another(request.owner)
     try {
       await using _place = kind === 'device' ? await this.#options.reserve(bytes) : null
       await this.#options.sample()

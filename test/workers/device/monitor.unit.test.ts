@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { DarkroomError } from '../../../src/errors.ts'
+import { readConfig } from '../../../src/config.ts'
 import { createLog } from '../../../src/log.ts'
 import { HostMemory } from '../../../src/workers/device/host-memory.ts'
 import { DeviceMonitor, type MonitorOptions } from '../../../src/workers/device/monitor.ts'
@@ -25,6 +26,7 @@ describe('a device that its driver has lost', () => {
       families: () => [],
       limits: { cells: 1, cellSteps: 1 },
       sessions: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
+      keyLimits: readConfig({}).limits,
       log: createLog('silent', 'test'),
       isBusy: () => false,
       reserve: () => Promise.reject(new Error('nothing is reserved here')),
