@@ -1,4 +1,4 @@
-/** How a row of the tables is compared with the tensors of a header: by names and shapes, never by a file's name. */
+/** How a row of the tables is compared with the tensors of a header: by their names and shapes alone. */
 import type { Tensor } from '../header.ts'
 import type { Algorithm, Dialect, Figures, Kind, KnownFamily, TextEncoder, Variant } from '../verdict.ts'
 
