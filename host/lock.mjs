@@ -21,7 +21,7 @@ const answerMs = 2000
 const lookMs = 20
 
 /** A name for one contender; no other socket has a longer one. @param {string} place @param {string} purpose */
-const socketName = (place, purpose) => join(place, `${hashOf(purpose)}.${randomUUID().slice(0, 8)}`)
+const socketName = (place, purpose) => join(place, `${digest(purpose)}.${randomUUID().slice(0, 8)}`)
 
 /** @param {string} path @returns {string} without links, also where its last parts do not exist yet */
 function realPath(path) {
@@ -33,12 +33,11 @@ function realPath(path) {
   }
 }
 
+/** @param {string} text */
+const digest = (text) => createHash('sha256').update(text).digest('hex').slice(0, 12)
+
 /** @param {string} folder @returns {string} the same for every path that leads to the folder */
-const hashOf = (folder) =>
-  createHash('sha256')
-    .update(realPath(resolve(folder)))
-    .digest('hex')
-    .slice(0, 12)
+const hashOf = (folder) => digest(realPath(resolve(folder)))
 
 /**
  * Where the sockets that belong to `folder` may be: `darkroom-<hash>` in the runtime folder, whether the environment
@@ -80,7 +79,7 @@ const contenders = (folder, purpose) =>
     .filter((place) => isThere(place))
     .flatMap((place) =>
       namesIn(place)
-        .filter((name) => name.startsWith(`${hashOf(purpose)}.`))
+        .filter((name) => name.startsWith(`${digest(purpose)}.`))
         .map((name) => join(place, name)),
     )
 
