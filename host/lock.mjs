@@ -8,7 +8,7 @@
  * first.
  */
 import { createHash, randomUUID } from 'node:crypto'
-import { existsSync, readdirSync, realpathSync, renameSync, rmSync, rmdirSync } from 'node:fs'
+import { readdirSync, realpathSync, renameSync, rmSync, rmdirSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { basename, dirname, join, resolve } from 'node:path'
 import { isOwnFolder, ownFolder, uid } from './own-folder.mjs'
@@ -152,10 +152,11 @@ export async function askHolder(folder, purpose) {
  * Takes the lock `purpose` of a folder, or says who has it. `info()` is what others are told; whoever may open the
  * socket hears it, so it names no secret.
  * @param {string} folder @param {string} purpose @param {() => Record<string, unknown>} [info]
+ * @param {number} [tries] how often it may find its folder gone
  * @returns {Promise<{ release: () => Promise<void> } | { heldBy: Record<string, unknown> }>}
  * @throws BadPlace
  */
-export async function takeLock(folder, purpose, info = () => ({})) {
+export async function takeLock(folder, purpose, info = () => ({}), tries = 50) {
   const place = socketFolder(folder)
   const own = socketName(place, purpose)
   let holds = false
@@ -174,8 +175,8 @@ export async function takeLock(folder, purpose, info = () => ({})) {
     renameSync(part, own)
   } catch (error) {
     server.close()
-    // The last user of the folder has just removed it.
-    if (!existsSync(place)) return takeLock(folder, purpose, info)
+    // The last user of the folder has just removed it, which `listen` tells as EACCES; maybe it is there again.
+    if (tries > 0 && /EACCES|ENOENT/.test(String(error))) return takeLock(folder, purpose, info, tries - 1)
     throw error
   }
   const release = () =>
