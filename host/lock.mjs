@@ -8,7 +8,7 @@
  * first.
  */
 import { createHash, randomUUID } from 'node:crypto'
-import { existsSync, readdirSync, realpathSync, renameSync, rmSync, rmdirSync } from 'node:fs'
+import { readdirSync, realpathSync, renameSync, rmSync, rmdirSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { basename, dirname, join, resolve } from 'node:path'
 import { isOwnFolder, ownFolder, uid } from './own-folder.mjs'
@@ -21,7 +21,7 @@ const answerMs = 2000
 const lookMs = 20
 
 /** A name for one contender; no other socket has a longer one. @param {string} place @param {string} purpose */
-const socketName = (place, purpose) => join(place, `${hashOf(purpose)}.${randomUUID().slice(0, 8)}`)
+const socketName = (place, purpose) => join(place, `${digest(purpose)}.${randomUUID().slice(0, 8)}`)
 
 /** @param {string} path @returns {string} without links, also where its last parts do not exist yet */
 function realPath(path) {
@@ -33,12 +33,11 @@ function realPath(path) {
   }
 }
 
+/** @param {string} text */
+const digest = (text) => createHash('sha256').update(text).digest('hex').slice(0, 12)
+
 /** @param {string} folder @returns {string} the same for every path that leads to the folder */
-const hashOf = (folder) =>
-  createHash('sha256')
-    .update(realPath(resolve(folder)))
-    .digest('hex')
-    .slice(0, 12)
+const hashOf = (folder) => digest(realPath(resolve(folder)))
 
 /**
  * Where the sockets that belong to `folder` may be: `darkroom-<hash>` in the runtime folder, whether the environment
@@ -80,7 +79,7 @@ const contenders = (folder, purpose) =>
     .filter((place) => isThere(place))
     .flatMap((place) =>
       namesIn(place)
-        .filter((name) => name.startsWith(`${hashOf(purpose)}.`))
+        .filter((name) => name.startsWith(`${digest(purpose)}.`))
         .map((name) => join(place, name)),
     )
 
@@ -153,10 +152,11 @@ export async function askHolder(folder, purpose) {
  * Takes the lock `purpose` of a folder, or says who has it. `info()` is what others are told; whoever may open the
  * socket hears it, so it names no secret.
  * @param {string} folder @param {string} purpose @param {() => Record<string, unknown>} [info]
+ * @param {number} [tries] how often it may find its folder gone
  * @returns {Promise<{ release: () => Promise<void> } | { heldBy: Record<string, unknown> }>}
  * @throws BadPlace
  */
-export async function takeLock(folder, purpose, info = () => ({})) {
+export async function takeLock(folder, purpose, info = () => ({}), tries = 50) {
   const place = socketFolder(folder)
   const own = socketName(place, purpose)
   let holds = false
@@ -175,8 +175,8 @@ export async function takeLock(folder, purpose, info = () => ({})) {
     renameSync(part, own)
   } catch (error) {
     server.close()
-    // The last user of the folder has just removed it.
-    if (!existsSync(place)) return takeLock(folder, purpose, info)
+    // The last user of the folder has just removed it, which `listen` tells as EACCES; maybe it is there again.
+    if (tries > 0 && /EACCES|ENOENT/.test(String(error))) return takeLock(folder, purpose, info, tries - 1)
     throw error
   }
   const release = () =>

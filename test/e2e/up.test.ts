@@ -141,14 +141,16 @@ describe('darkroom up', () => {
 
   it('tells nobody the address of a Redis of the user’s own, and a key goes to no stranger', { timeout: slow }, async () => {
     const redis = await startTestRedis()
-    const first = start(['up', '--workers', '0'], { ...env(), REDIS_URL: redis.url }, folder)
+    // Not the private Redis of the other tests: a store of artifacts has one index.
+    const data = join(folder, 'data')
+    const first = start(['up', '--workers', '0'], { ...env(), DARKROOM_DATA: data, REDIS_URL: redis.url }, folder)
     await urlOf(first)
-    const answer = JSON.stringify(await askHolder(folder, 'up'))
+    const answer = JSON.stringify(await askHolder(data, 'up'))
     expect(answer).toContain('http://127.0.0.1:')
     expect(answer).not.toContain(redis.url)
-    const keys = await run(['keys', 'list'], { DARKROOM_DATA: folder })
+    const keys = await run(['keys', 'list'], { DARKROOM_DATA: data })
     expect(keys).toMatchObject({ code: 1, stderr: expect.stringMatching(/has no Redis of its own.*\nSet REDIS_URL/) as string })
-    const worker = await run(['worker'], { DARKROOM_DATA: folder })
+    const worker = await run(['worker'], { DARKROOM_DATA: data })
     expect(worker).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/REDIS_URL is not set, and the `darkroom up` .* Redis of your own/) as string,
@@ -164,7 +166,7 @@ describe('darkroom up', () => {
     })
     await new Promise<void>((done) => void stranger.listen(0, '127.0.0.1', done))
     const port = String((stranger.address() as AddressInfo).port)
-    const { code, stderr } = await run(['sessions'], { DARKROOM_DATA: folder, DARKROOM_PORT: port, DARKROOM_KEY: 'secret' })
+    const { code, stderr } = await run(['sessions'], { DARKROOM_DATA: data, DARKROOM_PORT: port, DARKROOM_KEY: 'secret' })
     stranger.close()
     expect(heard).toEqual([])
     expect(code).toBe(1)

@@ -62,6 +62,11 @@ describe('the lock', () => {
     const lock = await take(() => ({ url: 'http://127.0.0.1:1' }))
     expect(await askHolder(folder, 'test')).toMatchObject({ pid: process.pid, url: 'http://127.0.0.1:1' })
     expect(await takeLock(folder, 'test')).toMatchObject({ heldBy: { pid: process.pid } })
+    // Whatever folder the asking process was started in.
+    const here = process.cwd()
+    process.chdir(runtime)
+    expect(await askHolder(folder, 'test')).toMatchObject({ pid: process.pid })
+    process.chdir(here)
     expect(await askHolder(folder, 'another')).toBeUndefined()
     expect(await askHolder(runtime, 'test')).toBeUndefined()
     await lock.release()
