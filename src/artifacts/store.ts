@@ -90,12 +90,7 @@ export class FileArtifactStore implements ArtifactStore {
   }
 
   async probe(): Promise<void> {
-    const file = join(this.#folder, `probe-${randomUUID()}`)
-    try {
-      await writeFile(file, 'x', { flag: 'wx', mode: 0o600 })
-    } finally {
-      await rm(file, { force: true })
-    }
+    await this.#write(Buffer.from('x'), false, (part) => rm(part))
   }
 
   #path(sha256: string): string {

@@ -243,26 +243,22 @@ describe('darkroom up', () => {
     expect(code).toBe(1)
   })
 
-  it.each(['SIGTERM', 'SIGKILL'] as const)(
-    '`npm start` and nothing of it is left after %s to npm',
-    { timeout: slow },
-    async (signal) => {
-      const [npm = ''] = onPath('npm')
-      const child = spawn(npm, ['start', '--silent', '--', '--workers', '0'], {
-        cwd: root,
-        env: { ...process.env, ...env(), DARKROOM_PYTHON: interpreter() },
-        stdio: ['ignore', 'pipe', 'pipe'],
-        detached: true,
-      })
-      let out = ''
-      child.stdout.on('data', (text: Buffer) => (out += text.toString()))
-      await eventually('it runs', () => Promise.resolve(out.includes('The API answers at')), 60_000)
-      process.kill(child.pid ?? 0, signal)
-      await once(child, 'exit')
-      await eventually('nothing of it is left', () => Promise.resolve(processesWith(folder).length === 0), 20_000)
-      expect(out).toContain('redis     stopped')
-    },
-  )
+  it.each(['SIGTERM', 'SIGKILL'] as const)('`npm start` and nothing of it is left after %s to npm', { timeout: slow }, async (signal) => {
+    const [npm = ''] = onPath('npm')
+    const child = spawn(npm, ['start', '--silent', '--', '--workers', '0'], {
+      cwd: root,
+      env: { ...process.env, ...env(), DARKROOM_PYTHON: interpreter() },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    })
+    let out = ''
+    child.stdout.on('data', (text: Buffer) => (out += text.toString()))
+    await eventually('it runs', () => Promise.resolve(out.includes('The API answers at')), 60_000)
+    process.kill(child.pid ?? 0, signal)
+    await once(child, 'exit')
+    await eventually('nothing of it is left', () => Promise.resolve(processesWith(folder).length === 0), 20_000)
+    expect(out).toContain('redis     stopped')
+  })
 
   it('refuses to listen beyond this machine without a key', { timeout: slow }, async () => {
     const { code, stderr } = await run(['up', '--workers', '0'], { ...env(), DARKROOM_HOST: '0.0.0.0' })
