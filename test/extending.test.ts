@@ -14,7 +14,7 @@ let seen: Record<string, string[]>
 
 beforeAll(async () => {
   copy = await mkdtemp(join(tmpdir(), 'darkroom-extending-'))
-  for (const each of ['src', 'host', 'redis', 'python/darkroom', 'package.json', 'tsconfig.json'])
+  for (const each of ['src', 'host', 'redis', 'python/darkroom', 'types', 'package.json', 'tsconfig.json'])
     await cp(join(root, each), join(copy, each), { recursive: true })
   await symlink(join(root, 'node_modules'), join(copy, 'node_modules'))
   for (const block of recipes(await readFile(join(root, 'docs/extending.md'), 'utf8'))) await apply(block)
@@ -90,7 +90,7 @@ describe('docs/extending.md', () => {
 
   it('makes sources whose types fit', async () => {
     await rm(join(copy, 'look.ts'))
-    const config = { extends: './tsconfig.json', include: ['src'] }
+    const config = { extends: './tsconfig.json', include: ['types', 'src'] }
     await writeFile(join(copy, 'tsconfig.recipes.json'), JSON.stringify(config))
     const tsc = run(join(root, 'node_modules/.bin/tsc'), ['-p', 'tsconfig.recipes.json'], { cwd: copy })
     expect(await tsc.catch((error: { stdout: string }) => error)).toMatchObject({ stdout: '' })

@@ -163,10 +163,9 @@ export interface ShelfCopy {
   entries: Map<string, Entry>
 }
 
-/** The shelves of hosts that are part of the farm. */
-export async function readShelves(redis: Redis): Promise<ShelfRecord[]> {
-  const [all, [seconds]] = await Promise.all([translated(redis.hgetall(keys.shelves())), translated(redis.time())])
-  const now = Number(seconds) * 1000
+/** The shelves of hosts that are part of the farm; `now` is Redis' time, milliseconds since 1970. */
+export async function readShelves(redis: Redis, now: number): Promise<ShelfRecord[]> {
+  const all = await translated(redis.hgetall(keys.shelves()))
   const records = Object.values(all).map((text) => JSON.parse(text) as ShelfRecord)
   const gone = records.filter(({ seenAt }) => now - seenAt > staysMs)
   if (gone.length > 0) await translated(redis.hdel(keys.shelves(), ...gone.map(({ id }) => id)))

@@ -141,7 +141,7 @@ export const Component = z.strictObject({
   /** How many weights; scales and lookup tables are not counted. */
   parameters: z.int(),
   bytes: z.int(),
-  /** Files of weights in a folder, relative to it, by variant: `{ '': [...], fp16: [...] }`. Absent in a single file. */
+  /** Files of weights in a folder, relative to it, by variant: `{ '': [...], fp16: [...] }`. Absent in one file. */
   files: z.record(z.string(), z.array(z.string())).optional(),
 })
 export type Component = z.infer<typeof Component>
@@ -162,7 +162,7 @@ export const Figures = z
   .strictObject({
     /** Channels of the latent picture that a VAE makes, or a diffusion model draws. */
     latentChannels: z.int(),
-    /** Channels of a diffusion model's first layer: 9 with mask and masked picture, 8 with a picture beside the noise. */
+    /** Channels of a diffusion model's first layer: 9 with mask and masked picture, 8 with a picture beside. */
     inputChannels: z.int(),
     /** Size of the text vectors that a diffusion model, an adapter or a ControlNet listens to. */
     contextSize: z.int(),
@@ -184,7 +184,7 @@ export const Figures = z
   .partial()
 export type Figures = z.infer<typeof Figures>
 
-/** What a model's author wrote about it. Text of a stranger: capped, control characters written as `\u{…}`, never believed. */
+/** What a model's author wrote about it. Text of a stranger: capped, controls written as `\u{…}`, never believed. */
 export const Metadata = z
   .strictObject({
     title: z.string(),

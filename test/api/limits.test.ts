@@ -75,6 +75,7 @@ describe('open commands', () => {
   it('are limited by a number of their own', async () => {
     await publishWorker(h.redis, workerRecord(), [])
     const ann = await h.withKey(...scopes)
+    await expect.poll(async () => (await ann.get('/v1/devices')).json.devices).toHaveLength(1)
     const refresh = (): Promise<Answer> => ann.post(`/v1/devices/${workerRecord().device.id}/refresh`)
     const ids = [(await refresh()).json.id, (await refresh()).json.id] as string[]
     expect(refused(await refresh())).toEqual(refusal('commands'))

@@ -114,6 +114,8 @@ describe('lists by filter', () => {
     many = await startEngine({ shards: 1 })
     await fill(few, 100)
     await fill(many, 100_000)
+    // Its looks at the model folders would be counted with the lists' commands.
+    await Promise.all([few, many].map((t) => t.engine.models.stop()))
   }, 120_000)
   afterAll(async () => {
     await few[Symbol.asyncDispose]()

@@ -30,7 +30,7 @@ async function look(path: string): Promise<Verdict> {
     times.push(process.cpuUsage(begun).user / 1000)
   } while (Math.min(...times) >= maxMs / 2 && times.length < 5)
   expect(Math.min(...times)).toBeLessThan(maxMs)
-  expect(JSON.stringify(verdict)).not.toMatch(/[\u0000-\u001F\u007F-\u009F\u2028\u2029\u202A-\u202E]/)
+  expect(JSON.stringify(verdict)).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u)
   return verdict
 }
 

@@ -1,4 +1,4 @@
-/** LoRA and its kin in the names of every trainer: the algorithm, the family by the sizes of modules, what is changed. */
+/** LoRA and its kin in the names of every trainer: algorithm, family by the sizes of modules, what is changed. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

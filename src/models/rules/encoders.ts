@@ -1,4 +1,4 @@
-/** What turns words and pictures into vectors, and latents into pictures: text encoders, CLIP vision, VAEs, classifiers. */
+/** What turns words and pictures into vectors, latents into pictures, pictures into labels. */
 import { any, type Row } from './match.ts'
 import type { TextEncoder } from '../verdict.ts'
 

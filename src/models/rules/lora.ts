@@ -50,7 +50,7 @@ const words: ReadonlyMap<string, Said> = new Map<string, Said>([
   ['alpha', [undefined]],
   ['rescale', [undefined]],
 ])
-/** `to_q.lora.down.weight`, `to_q_lora.down.weight`, `to_q.lora_linear_layer.down.weight`, `processor.qkv_lora1.down.weight`. */
+/** `to_q.lora.down`, `to_q_lora.down`, `to_q.lora_linear_layer.down`, `processor.qkv_lora1.down`; then `.weight`. */
 const halves: ReadonlyMap<string, Role> = new Map([
   ['down', 'down'],
   ['up', 'up'],
@@ -80,7 +80,7 @@ interface Sizes {
   out?: number
 }
 
-/** A module by its name, `_` for `.`, and what its sizes must be; the first row that fits any module names the family. */
+/** A module by its name, `_` for `.`, and its sizes; the first row that fits any module names the family. */
 const families: readonly { family: KnownFamily; module: RegExp; in?: number; out?: number }[] = [
   ...(
     [

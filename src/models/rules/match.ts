@@ -1,4 +1,4 @@
-/** How a row of the tables is compared with the tensors of a header: by names and shapes, never by what a file is called. */
+/** How a row of the tables is compared with the tensors of a header: by their names and shapes alone. */
 import type { Tensor } from '../header.ts'
 import type { Algorithm, Dialect, Figures, Kind, KnownFamily, TextEncoder, Variant } from '../verdict.ts'
 
@@ -6,8 +6,8 @@ import type { Algorithm, Dialect, Figures, Kind, KnownFamily, TextEncoder, Varia
 export const any = 0
 
 /**
- * Dimensions a tensor must have, `any` for those that do not matter. Ones at the tensor's end count as absent, because a
- * linear layer may be kept as a convolution of one pixel.
+ * Dimensions a tensor must have, `any` for those that do not matter. Ones at the tensor's end count as absent, because
+ * a linear layer may be kept as a convolution of one pixel.
  */
 export type Pattern = readonly number[]
 
