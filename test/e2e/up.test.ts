@@ -215,7 +215,7 @@ describe('darkroom up', () => {
     expect(processesWith(folder)).toEqual([])
   })
 
-  it.runIf(canBeUnknown)('runs, and draws, for a user whom no list of users knows', { timeout: slow }, async () => {
+  it.runIf(canBeUnknown)('runs, and draws, for a user whom no list of users knows', { timeout: 2 * slow }, async () => {
     const home = readConfig({}).home
     const inside = (args: string[], more: Record<string, string>) =>
       spawn('unshare', [...unknownUser, process.execPath, join(root, 'bin', 'darkroom.mjs'), ...args], {
@@ -225,7 +225,7 @@ describe('darkroom up', () => {
     const child = inside(['up', '--workers', '1'], env())
     let out = ''
     child.stdout.on('data', (text: Buffer) => (out += text.toString()))
-    await eventually('its worker is ready', () => Promise.resolve(/worker 1 +ready/.test(out)), 60_000)
+    await eventually('its worker is ready', () => Promise.resolve(/worker 1 +ready/.test(out)), 100_000)
     const url = /The API answers at (\S+)/.exec(out)?.[1] ?? ''
     const client = new DarkroomClient({ url })
     const { id } = await client.generate({ prompt: 'a red circle', steps: 2, seed: 1 })
