@@ -90,6 +90,8 @@ export class FileArtifactStore implements ArtifactStore {
   }
 
   async probe(): Promise<void> {
+    // A folder that is gone, or not mounted, is not made anew: the bytes that are named would be missing in it.
+    await stat(this.#folder)
     await this.#write(Buffer.from('x'), false, (part) => rm(part))
   }
 

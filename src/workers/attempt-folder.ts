@@ -7,7 +7,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { ownFolder, uid } from '../../host/own-folder.mjs'
 import { onDisk, roomIn } from '../disk.ts'
 import { holdFile, type HeldFile } from '../held-file.ts'
@@ -37,14 +37,14 @@ const lockOf = (folder: string): string => `${folder}.lock`
 export async function openAttemptFolder(roots: readonly string[], name: string): Promise<AttemptFolder> {
   const places: { root: string; free: number }[] = []
   for (const root of roots) {
-    const place = ownFolder(root)
-    await removeAbandoned(place)
-    places.push({ root: place, free: await roomIn(place) })
+    const isThere = existsSync(root)
+    if (isThere) await removeAbandoned(ownFolder(root))
+    places.push({ root, free: await roomIn(isThere ? root : dirname(root)) })
   }
   const [first = { root: '', free: 0 }] = places
   const place =
     places.find(({ free }) => free >= wantedBytes) ?? places.reduce((most, each) => (each.free > most.free ? each : most), first)
-  const path = join(place.root, name)
+  const path = join(ownFolder(place.root), name)
   const held = holdFile(lockOf(path))
   // Another worker that starts now may have looked at the file before it was locked; then it removes it.
   if (!held) return openAttemptFolder(roots, name)

@@ -42,7 +42,7 @@ beforeAll(async () => {
 afterAll(() => h.stop())
 
 it('holds its own files and the parser of event streams, nothing else', () => {
-  const own = ['answers', 'client', 'index', 'problem', 'stream'].map((name) => `src/client/${name}.ts`)
+  const own = ['answers', 'client', 'http', 'index', 'problem', 'stream'].map((name) => `src/client/${name}.ts`)
   expect(bundled.filter((file) => !file.startsWith('node_modules/eventsource-parser/'))).toEqual(own)
 })
 

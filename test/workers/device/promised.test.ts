@@ -98,6 +98,7 @@ it('a key holds no more than its quota, on all workers together, and another key
   for (const id of [small, again]) await release(alice, id)
   await release(bob, other)
   for (const { id } of await store.list()) await store.revoke(id)
+  await store.open()
 })
 
 const ways = [
