@@ -12,13 +12,13 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    ...['worker-death', 'drain', 'role', 'child-faults'].map((name) => `test/crash/${name}.test.ts`),
-    ...['checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
+    ...['drain', 'role', 'child-faults'].map((name) => `test/crash/${name}.test.ts`),
+    ...['worker-death', 'checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
   ],
-  'Commands to a device': ['test/long/commands.test.ts', 'test/crash/reservations.test.ts'],
+  'Commands to a device': ['test/long/commands.test.ts', 'test/long/device-memory.test.ts', 'test/crash/reservations.test.ts'],
   'Processes that die at a named place': ['test/long/points.test.ts'],
   'The picture itself, with real weights': ['test/long/exactness.test.ts', 'test/e2e/demo.test.ts', 'test/exact/samplers.test.ts'],
-  'Processes of `darkroom up`': ['test/e2e/up.test.ts', 'test/supervisor.test.ts'],
+  'Processes of `darkroom up`': ['test/long/up.test.ts', 'test/supervisor.test.ts'],
   'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
   'Redis, and the line to it': [
     ...['redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
@@ -30,16 +30,17 @@ const groups: Record<string, string[]> = {
   'The fence: late attempts': ['test/engine/race.test.ts', 'test/engine/sweep.test.ts', 'test/engine/fence.test.ts'],
   'A poisonous session': ['test/engine/quarantine.test.ts', 'test/long/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/crash/control.test.ts', 'test/crash/interrupts.test.ts'],
+  'The command line, and hostile servers': ['test/long/cli.test.ts', 'test/cli/hostile.test.ts'],
   'Everything at random': ['test/long/verifier.test.ts'],
   'Events, shards, bytes': [
     'test/crash/events.test.ts',
     'test/crash/shards.test.ts',
     'test/crash/cluster.test.ts',
     'test/engine/artifacts.test.ts',
-    'test/engine/retention.test.ts',
+    'test/long/retention.test.ts',
   ],
   'The set-up of Python': ['test/long/environment.test.ts'],
-  'The Python child alone': ['test/workers/python/supervisor.test.ts'],
+  'The Python child alone': ['test/long/child.test.ts'],
 }
 
 const page = join(root, 'docs', 'reliability.md')

@@ -33,7 +33,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'the Python child dies during a step; its worker lives',
     promised: 'the step is tried again in a new child; the broken one is never used again',
     proofs: [
-      ['workers/python/supervisor', 'that dies is replaced'],
+      ['long/child', 'that dies is replaced'],
       ['crash/child-faults', 'hangs with a heartbeat'],
     ],
   },
@@ -79,7 +79,7 @@ export const scenarios: readonly Scenario[] = [
     promised:
       'the step is released with a checkpoint at its next call, the worker takes no more steps, the process ends within its time limit',
     proofs: [
-      ['crash/worker-death', 'SIGTERM at call 5'],
+      ['long/worker-death', 'SIGTERM at call 5'],
       ['crash/role', 'SIGTERM: it drains'],
     ],
   },
@@ -108,7 +108,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'a worker freezes for longer than its lease, another takes over, and the first continues',
     promised: 'no late write of the first worker changes anything',
     proofs: [
-      ['crash/worker-death', 'SIGSTOP beyond its lease'],
+      ['long/worker-death', 'SIGSTOP beyond its lease'],
       ['engine/fence', '… changes nothing and tells nobody'],
     ],
   },
@@ -161,7 +161,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'one session',
     proofs: [
       ['long/lanes', 'fifty submissions at once'],
-      ['engine/retention', 'an idempotency key outlives its session'],
+      ['long/retention', 'an idempotency key outlives its session'],
     ],
   },
   {

@@ -5,13 +5,13 @@ import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { root } from '../../../src/config.ts'
-import { fakeChild } from '../../support/child.ts'
-import type { CallListeners, Outcome } from '../../../src/workers/python/call.ts'
-import { childEnvironment } from '../../../src/workers/python/environment.ts'
-import { splitLines } from '../../../src/workers/python/lines.ts'
-import type { CheckpointMade, Progress, RequestData } from '../../../src/workers/python/protocol.ts'
-import { PythonChild, type ChildOptions } from '../../../src/workers/python/supervisor.ts'
+import { root } from '../../src/config.ts'
+import { fakeChild } from '../support/child.ts'
+import type { CallListeners, Outcome } from '../../src/workers/python/call.ts'
+import { childEnvironment } from '../../src/workers/python/environment.ts'
+import { splitLines } from '../../src/workers/python/lines.ts'
+import type { CheckpointMade, Progress, RequestData } from '../../src/workers/python/protocol.ts'
+import { PythonChild, type ChildOptions } from '../../src/workers/python/supervisor.ts'
 
 const model = { id: 'fake', path: '/models/fake', bodyHash: 'a'.repeat(64), family: 'sd1' as const }
 const request = {
@@ -300,7 +300,7 @@ describe('a faulty child', () => {
 
   it('passes its own errors on with code and class', async () => {
     const child = childOf([...fast, '--fault', 'error:memory.exhausted@2'])
-    await import('../../../src/domains/memory/errors.ts')
+    await import('../../src/domains/memory/errors.ts')
     await expect(denoise(child).outcome).rejects.toMatchObject({ code: 'memory.exhausted', class: 'resource' })
     await expect(child.start('inference.decode', { ...work(), input: { model, width: 64, height: 48 } }).outcome).rejects.toMatchObject({
       code: 'artifact.missing',

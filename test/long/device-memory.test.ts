@@ -3,16 +3,16 @@
  * TypeScript.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readWorkers } from '../../../src/farm/presence.ts'
-import type { AllocationView } from '../../../src/domains/memory/figures/report.ts'
-import type { DeviceReport } from '../../../src/farm/record.ts'
-import { nativeStatus } from '../../../src/workers/device/native.ts'
-import { ended } from '../../../src/engine/session.ts'
-import { type WorkerRecord } from '../../../src/farm/record.ts'
-import type { Session } from '../../../src/client/index.ts'
-import { startFarm, type Farm } from '../../support/farm.ts'
-import { eventually } from '../../support/wait.ts'
-import type { GroupProcess } from '../../support/process.ts'
+import { readWorkers } from '../../src/farm/presence.ts'
+import type { AllocationView } from '../../src/domains/memory/figures/report.ts'
+import type { DeviceReport } from '../../src/farm/record.ts'
+import { nativeStatus } from '../../src/workers/device/native.ts'
+import { ended } from '../../src/engine/session.ts'
+import { type WorkerRecord } from '../../src/farm/record.ts'
+import type { Session } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
+import type { GroupProcess } from '../support/process.ts'
 
 const MiB = 2 ** 20
 const implementations = nativeStatus().addon === null ? (['typescript'] as const) : (['addon', 'typescript'] as const)
