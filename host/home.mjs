@@ -31,6 +31,18 @@ function standardFolder(env, base, below, setting) {
 }
 
 /**
+ * A path whose leading `~` is this user's own folder.
+ * @param {string} path
+ * @throws BadPlace when it has one, and the user has no folder
+ */
+export function expandUser(path) {
+  if (!/^~(?=$|[/\\])/.test(path)) return path
+  const user = process.env['HOME'] || userFolder()
+  if (user) return join(user, path.slice(1))
+  throw new BadPlace(`HOME is not set, and user ${uid} has no folder of its own for ${path}. Set HOME, or name the whole path.`)
+}
+
+/**
  * Where set-up keeps what it fetched: `DARKROOM_HOME`, else `darkroom` in the user's cache folder.
  * @param {NodeJS.ProcessEnv} [env]
  * @throws BadPlace

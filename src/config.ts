@@ -1,7 +1,7 @@
-import { availableParallelism, homedir } from 'node:os'
+import { availableParallelism } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { z } from 'zod'
-import { dataFolder, homeFolder, root } from '../host/home.mjs'
+import { dataFolder, expandUser, homeFolder, root } from '../host/home.mjs'
 import { bytesIn } from './disk.ts'
 import { configError } from './errors.ts'
 import { limitNames, meaningOf, settingOf, usualOf, type Limits } from './limits.ts'
@@ -14,7 +14,7 @@ const size = z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
 const folders = z.string().transform((text) =>
   text
     .split(delimiter)
-    .map((folder) => folder.trim().replace(/^~(?=$|[/\\])/, homedir()))
+    .map((folder) => expandUser(folder.trim()))
     .filter(Boolean)
     .map((folder) => resolve(folder)),
 )

@@ -1,8 +1,8 @@
 /** ComfyUI's `extra_model_paths.yaml`: further folders, each of one kind. */
-import { homedir } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import { expandUser } from '../../host/home.mjs'
 import { kindOfFolder } from './folder-names.ts'
 import type { Look } from './look.ts'
 import { readSmall } from './read-small.ts'
@@ -15,9 +15,10 @@ const Sections = z.record(z.string(), Section.nullable()).nullable()
 
 /** A leading `~` and variables, as ComfyUI's `os.path.expandvars(os.path.expanduser(…))`. */
 const expanded = (path: string): string =>
-  path
-    .replace(/^~(?=$|[/\\])/, homedir())
-    .replaceAll(/\$(\w+)|\$\{(\w+)\}/g, (whole, plain?: string, braced?: string) => process.env[plain ?? braced ?? ''] ?? whole)
+  expandUser(path).replaceAll(
+    /\$(\w+)|\$\{(\w+)\}/g,
+    (whole, plain?: string, braced?: string) => process.env[plain ?? braced ?? ''] ?? whole,
+  )
 
 /**
  * The folders that a file names, with their kinds; ComfyUI: `utils/extra_config.py`. A section has `base_path`, which
