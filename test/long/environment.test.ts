@@ -37,7 +37,7 @@ exec "${sandbox.python}" "$@"`,
   index = await startIndex(wheels)
   const lock = join(sandbox.folder, 'requirements.lock')
   // No index serves the GPU build.
-  writeFileSync(lock, `${lockOf(wheels)}torch==0.9.9 --hash=sha256:${'0'.repeat(64)}\n`)
+  writeFileSync(lock, `torch==0.9.9 --hash=sha256:${'0'.repeat(64)}\n${lockOf(wheels)}`)
   choice = { home: sandbox.home, lock, cpuIndex: nowhere }
 })
 afterAll(async () => {
@@ -98,6 +98,8 @@ describe('the Python environment', () => {
     symlinkSync(home, link)
     sandbox.program('nvidia-smi', 'exit 0')
     const before = index.served.length
+    const beside = (): string[][] => ['cwd', 'tmp', 'user'].map((folder) => readdirSync(join(sandbox.folder, folder)))
+    const found = beside()
     const both = [setUp(home), setUp(link)]
     const [one, two] = await Promise.all(both.map(result))
     expect({ ...one, interpreter: '' }).toEqual({ ...two, interpreter: '' })
@@ -109,7 +111,7 @@ describe('the Python environment', () => {
     expect(maker).toMatch(/^Fetching .* for the CPU: 310 MB \(1\.3 GB on disk\) into .*(second home|link).*two minutes/)
     expect(maker).toContain('`-- --gpu`')
 
-    for (const folder of ['cwd', 'tmp', 'user']) expect(readdirSync(join(sandbox.folder, folder)), folder).toEqual([])
+    expect(beside()).toEqual(found)
 
     const again = await setUp(home).ended
     expect(again).toMatchObject({ code: 0, stderr: '' })

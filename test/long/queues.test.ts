@@ -82,16 +82,17 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
   })
 
   it('a job whose worker died between fetching it and taking its step is dispatched again', async ({ expect }) => {
-    await using farm = await startFarm({ workers: 0 })
-    const id = await farm.submit()
+    await using farm = await startFarm({ module, workers: 0 })
+    const said = await Scripted.begin(farm, [{ say: 'taken' }])
     const connection = farm.eye.duplicate()
     const fetcher = new BullWorker('host', null, { connection, prefix: keys.queuePrefix('host'), autorun: false, lockDuration: 60_000 })
     const job = await eventually('a job', () => fetcher.getNextJob('of a worker that dies now', { block: false }))
-    expect(job.id).toContain(id)
+    expect(job.id).toContain(said.id)
     await fetcher.close()
     connection.disconnect()
     await farm.addWorker()
-    await farm.pictures(id, 25_000)
+    await said.said(25_000)
+    expect(said.runs).toEqual({ taken: 1 })
   })
 
   it('a worker whose clock is an hour ahead: no timer is early, no lease is stolen, nothing runs twice', async ({ expect }) => {
