@@ -279,7 +279,7 @@ export class Submissions {
       // It continues the work of its parent.
       return { input, ...this.#planned(child.id, this.#first(workflow, input), 0) }
     } catch (error) {
-      const broken = ensureError(error, 'workflow.broken')
+      const broken = this.#parts.models.ofAccepted(ensureError(error, 'workflow.broken'))
       if (broken.class === 'transient') throw broken
       return { end: failure(broken.toWire()) }
     }

@@ -2,6 +2,7 @@
  * The models of the farm: the shelves of all hosts in one, read from Redis. Each process has a catalogue, and keeps the
  * shelf of its own folders by turns with the others of its host.
  */
+import type { DarkroomError } from '../errors.ts'
 import { closest, distance } from 'fastest-levenshtein'
 import type { Logger } from '../log.ts'
 import { within } from '../promises.ts'
@@ -195,6 +196,15 @@ export class Catalogue {
     const model = { id: found.id, bodyHash, path: entry.path, ...entry.drawing }
     if (bodyHash === null) await this.want(model)
     return model
+  }
+
+  /**
+   * An error as it counts for what was accepted before: that no host has told of any model, at the start of a farm or
+   * after all of its hosts were away, is no answer yet, and passes.
+   */
+  ofAccepted(error: DarkroomError): DarkroomError {
+    if (error.code !== 'model.unknown' || this.#listing.listed.length > 0) return error
+    return modelError('unlisted', error.message, { field: 'input.model' })
   }
 
   /** The usable names nearest to one that is not, as the end of a sentence. */

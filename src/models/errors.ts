@@ -5,6 +5,7 @@ export const modelError = defineErrors('model', {
     class: 'permanent',
     remedy: 'Put the model into a model folder (DARKROOM_MODELS), or name one that GET /v1/models lists.',
   },
+  unlisted: { class: 'transient', remedy: 'Try again in a moment: no host has told yet which models it has.' },
   unusable: {
     class: 'permanent',
     remedy: 'Name a model that GET /v1/models lists as `usable`; what keeps this one from it stands there too.',
