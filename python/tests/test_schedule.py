@@ -88,6 +88,7 @@ def test_what_the_library_writes_of_a_scheduler_is_taken_by_most_samplers(schedu
     try:
         written = getattr(diffusers, name)().to_json_string()
     except ImportError as error:
+        # Some schedulers need packages that are no part of the environment; the message names which.
         pytest.skip(str(error))
     schedule = schedule_of(written)
     fit = [sampler for sampler in NAMES if not isinstance(attempt(schedule, sampler), DarkroomError)]

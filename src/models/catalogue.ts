@@ -2,11 +2,11 @@
  * The models of the farm: the shelves of all hosts in one, read from Redis. Each process has a catalogue, and keeps the
  * shelf of its own folders by turns with the others of its host.
  */
-import type { DarkroomError } from '../errors.ts'
 import { closest, distance } from 'fastest-levenshtein'
+import type { DarkroomError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { within } from '../promises.ts'
-import { translated, type Redis } from '../redis.ts'
+import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import type { Entry, Model } from './entry.ts'
 import { modelError } from './errors.ts'
@@ -21,7 +21,6 @@ const refreshMs = 500
 /** How long a request waits for the first look at the folders, ms. */
 const firstLookMs = 15_000
 const stopMs = 2000
-const clockMs = 60_000
 
 /** A model as somebody asks for it; without a body hash, whatever has the name. */
 export interface Wanted {
@@ -61,7 +60,6 @@ export class Catalogue {
   #listed: { listed: readonly Listed[]; byId: ReadonlyMap<string, Listed[]> } | undefined
   #refreshing: Promise<void> | undefined
   #hasRead: Promise<void> | undefined
-  #clock = { at: -Infinity, ms: 0 }
 
   constructor({ redis, folders, log }: CatalogueParts) {
     this.shelf = shelfId(folders)
@@ -117,7 +115,7 @@ export class Catalogue {
   async #refresh(): Promise<void> {
     const copies = new Map<string, ShelfCopy>()
     let isChanged = false
-    for (const record of await readShelves(this.#redis, await this.#now())) {
+    for (const record of await readShelves(this.#redis)) {
       const before = this.#copies.get(record.id)
       const copy = await readChanges(this.#redis, record, before)
       isChanged ||= copy.entries !== before?.entries
@@ -126,15 +124,6 @@ export class Catalogue {
     isChanged ||= copies.size !== this.#copies.size
     this.#copies = copies
     if (isChanged) this.#listed = undefined
-  }
-
-  /** Redis' time, asked for once a minute: no change of this machine's clock makes a host one that is gone. */
-  async #now(): Promise<number> {
-    if (performance.now() - this.#clock.at > clockMs) {
-      const [seconds] = await translated(this.#redis.time())
-      this.#clock = { at: performance.now(), ms: Number(seconds) * 1000 }
-    }
-    return this.#clock.ms + performance.now() - this.#clock.at
   }
 
   // ---- what there is ----

@@ -2,6 +2,7 @@
  * What a host has of models, as Redis keeps it: its shelf. One process of the host at a time keeps it, whoever holds
  * its lease; every process of the farm reads it.
  */
+import { tellTime } from '../clock.ts'
 import { keys } from '../keys.ts'
 import { runScript, translated, translatedAll, type Redis } from '../redis.ts'
 import { indexFormat, type Entry } from './entry.ts'
@@ -34,6 +35,7 @@ export interface ShelfRecord {
   problems: RootProblem[]
   /** When the last look at everything ended, milliseconds since 1970; null before the first. */
   scannedAt: number | null
+  /** By the farm's time. */
   seenAt: number
 }
 
@@ -88,8 +90,8 @@ export class Shelf {
 
   async publish(record: Omit<ShelfRecord, 'id' | 'seenAt' | 'format'>): Promise<void> {
     const { id } = this
-    const [seconds] = await translated(this.#redis.time())
-    const text = JSON.stringify({ ...record, id, format: indexFormat, seenAt: Number(seconds) * 1000 } satisfies ShelfRecord)
+    const { now } = await tellTime(this.#redis, keys.storeClock())
+    const text = JSON.stringify({ ...record, id, format: indexFormat, seenAt: now } satisfies ShelfRecord)
     await translatedAll(this.#redis.pipeline().hset(keys.shelves(), id, text).pexpire(keys.shelfHashes(id), staysMs))
   }
 
@@ -163,8 +165,9 @@ export interface ShelfCopy {
   entries: Map<string, Entry>
 }
 
-/** The shelves of hosts that are part of the farm; `now` is Redis' time, milliseconds since 1970. */
-export async function readShelves(redis: Redis, now: number): Promise<ShelfRecord[]> {
+/** The shelves of hosts that are part of the farm, by the farm's time: no setting of a clock makes one of them gone. */
+export async function readShelves(redis: Redis): Promise<ShelfRecord[]> {
+  const { now } = await tellTime(redis, keys.storeClock())
   const all = await translated(redis.hgetall(keys.shelves()))
   const records = Object.values(all).map((text) => JSON.parse(text) as ShelfRecord)
   const gone = records.filter(({ seenAt }) => now - seenAt > staysMs)
