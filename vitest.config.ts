@@ -12,14 +12,16 @@ const long = ['test/long/*.test.ts']
 /** Needs the addon and its programs: `npm run test:native` builds them first. */
 const native = ['test/native/**/*.test.ts']
 
-const whole = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const
+/** What farms run is built once, before the first test of a project. */
+const whole = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000, globalSetup: 'test/support/built.ts' } as const
 
 export default defineConfig({
   test: {
     // Real Redis, real processes: more files at once than cores only makes clocks late.
     maxWorkers: 2,
     projects: [
-      { test: { ...whole, name: 'unit', include: unit } },
+      // They share their modules: to load these again for each file takes as long as the tests.
+      { test: { ...whole, globalSetup: [], isolate: false, name: 'unit', include: unit } },
       { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...long, ...native] } },
       { test: { ...whole, name: 'exact', include: exact } },
       { test: { ...whole, name: 'long', include: long } },

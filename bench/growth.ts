@@ -117,11 +117,13 @@ async function fill(bench: Bench, size: number): Promise<Subject['bytes']> {
       idempotency: undefined,
       deadlineMs: undefined,
       entry: { type: 'session.created', workflow: session.workflow },
-      copyReferencesOf: undefined,
+      carried: undefined,
       indexes: [`workflow:${waiting.name}`],
+      pictures: [],
       fields,
-      effects: { closed: [], steps: [], sessions: [], timers, parked: record['parked'] ?? '' },
+      effects: { closed: [], steps: [], sessions: [], items: [], timers, parked: record['parked'] ?? '' },
       reserve: Number(record['reserve']),
+      items: [],
       end: undefined,
     })
     return id

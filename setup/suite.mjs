@@ -53,12 +53,16 @@ function vitest(title, ...args) {
   }
 }
 
-/** @param {string} python @returns {Part} */
-function pytest(python) {
+/**
+ * @param {string} python
+ * @param {string[]} args files, none: all that there are by their names; other arguments of pytest
+ * @returns {Part}
+ */
+function pytest(python, ...args) {
   const report = join(reports, 'pytest.xml')
   return {
     title: 'pytest',
-    command: [python, '-m', 'pytest', '--junitxml', report],
+    command: [python, '-m', 'pytest', '--junitxml', report, ...args],
     cwd: join(root, 'python'),
     count() {
       const text = readFileSync(report, 'utf8')
@@ -100,6 +104,7 @@ function quickParts() {
     { title: 'format', command: tool('oxfmt', '--check') },
     { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
     { title: 'types', command: tool('tsc', '-p', '.') },
+    { title: 'page', command: tool('tsc', '-p', 'src/web') },
   ]
   const ruff = { title: 'ruff', command: [python(), '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
   const pyrefly = {
@@ -117,7 +122,6 @@ const python = () => process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home:
  * @param {string} name @param {string[]} args @returns {Part}
  */
 function chosenPart(name, args) {
-  if (name === 'exact') return vitest('vitest', '--project', 'exact', ...args)
   if (name === 'crash') return vitest('vitest', '--project', 'long', ...args)
   const all = ['--project', 'unit', '--project', 'system', '--project', 'long']
   if (name !== 'cluster') return vitest('vitest', ...all, ...args)
@@ -218,36 +222,49 @@ const lines = []
 const failures = []
 
 /**
- * Runs a part, and another one aside: what that one said is shown when both have ended.
- * @param {Part} part
+ * Runs parts one after another, and another one aside: what that one said is shown when all have ended.
+ * @param {Part[]} parts
  * @param {Part} [aside]
  */
-async function perform(part, aside) {
-  process.stdout.write(`\n── ${part.title}${aside ? `, with ${aside.title} aside` : ''}\n`)
-  const [first, second] = await Promise.all([check(part, false), ...(aside ? [check(aside, true)] : [])])
-  if (aside) process.stdout.write(`\n── ${aside.title}\n${second?.words}`)
-  for (const { count, line } of [first, ...(second ? [second] : [])]) {
-    total.passed += count.passed
-    total.skipped += count.skipped
-    total.failed += count.failures.length
-    failures.push(...count.failures)
-    lines.push(line)
+async function perform(parts, aside) {
+  const beside = aside && check(aside, true)
+  for (const part of parts) {
+    process.stdout.write(`\n── ${part.title}${aside ? `, with ${aside.title} aside` : ''}\n`)
+    add(await check(part, false))
   }
+  if (!beside) return
+  const { words, ...done } = await beside
+  process.stdout.write(`\n── ${aside.title}\n${words}`)
+  add(done)
+}
+
+/** @param {{ count: Count, line: string }} done */
+function add({ count, line }) {
+  total.passed += count.passed
+  total.skipped += count.skipped
+  total.failed += count.failures.length
+  failures.push(...count.failures)
+  lines.push(line)
 }
 
 const [name = 'test', ...args] = process.argv.slice(2)
 /** @type {string[]} */
 const notes = []
-if (name === 'check') for (const part of quickParts()) await perform(part)
+if (name === 'check') await perform(quickParts())
 else if (name === 'test' && args.length === 0) {
-  for (const part of quickParts()) await perform(part)
+  await perform(quickParts())
   const native = await nativeParts()
   notes.push(...native.notes)
   failures.push(...native.failures)
   total.failed += native.failures.length
-  await perform(vitest('system', '--project', 'system'), pytest(python()))
-  for (const part of native.parts) await perform(part)
-} else await perform(chosenPart(name, args))
+  await perform([vitest('system', '--project', 'system'), ...native.parts], pytest(python(), '-m', 'not long and not judge'))
+} else if (name === 'exact') {
+  if (args.length === 0) await perform([pytest(python(), 'tests/every_pair.py')])
+  await perform([vitest('vitest', '--project', 'exact', ...args)])
+} else if (name === 'crash' && args.length === 0)
+  // Those that judge pictures are among the former, with more pictures.
+  await perform([chosenPart(name, args), pytest(python(), '-m', 'long and not judge')])
+else await perform([chosenPart(name, args)])
 rmSync(reports, { recursive: true, force: true })
 if (failures.length > 0) process.stdout.write(`\n── what failed\n${failures.map((failure) => `\n✗ ${failure}\n`).join('')}`)
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''

@@ -5,20 +5,35 @@
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
+import { audited } from './audit.ts'
 import { invalidFields, keyError } from './errors.ts'
 import { keys as redisKeys } from './keys.ts'
 import { translated, translatedAll, type Redis } from './redis.ts'
 
-export const scopes = ['submit', 'read', 'control', 'operate'] as const
+export const scopes = ['submit', 'read', 'control', 'operate', 'metrics'] as const
 export type Scope = (typeof scopes)[number]
+/** Those of a key that nobody says otherwise of. */
+export const usualScopes = ['submit', 'read', 'control'] as const satisfies Scope[]
 
-const Stored = z.object({ id: z.string(), name: z.string(), scopes: z.array(z.enum(scopes)), sha256: z.string(), createdAt: z.number() })
+/** A key's share of the devices beside that of others. */
+const Weight = z.number().min(0.01).max(100)
+
+const Stored = z.object({
+  id: z.string(),
+  name: z.string(),
+  scopes: z.array(z.enum(scopes)),
+  weight: Weight.default(1),
+  sha256: z.string(),
+  createdAt: z.number(),
+})
 
 /** A key as it may be shown: without its secret. */
 export interface ApiKey {
   id: string
   name: string
   scopes: Scope[]
+  /** Its share of the devices beside that of the others which wait. */
+  weight: number
   /** Milliseconds since 1970. */
   createdAt: number
 }
@@ -43,17 +58,19 @@ export class KeyStore {
    * Makes a key. `key` is its only copy: it cannot be shown again.
    * @throws DarkroomError `api.invalid`, `redis.unavailable`
    */
-  async add(name: string, granted: readonly Scope[]): Promise<{ key: string; record: ApiKey }> {
+  async add(name: string, granted: readonly Scope[], weight = 1): Promise<{ key: string; record: ApiKey }> {
     const problems = [
       ...(/^[^\p{C}]{1,64}$/u.test(name) ? [] : [{ field: 'name', message: 'must be 1 to 64 printable characters' }]),
       ...(granted.length > 0 ? [] : [{ field: 'scopes', message: `must be some of ${scopes.join(', ')}` }]),
+      ...(Weight.safeParse(weight).success ? [] : [{ field: 'weight', message: 'must be a number from 0.01 to 100' }]),
     ]
     if (problems.length > 0) throw invalidFields(problems)
     const id = randomBytes(4).toString('hex')
     const key = `dk_${id}_${randomBytes(32).toString('base64url')}`
-    const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), createdAt: Date.now() }
+    const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), weight, createdAt: Date.now() }
     const stored = { ...record, sha256: digest(key).toString('hex') }
-    await translatedAll(this.#redis.multi().set(redisKeys.closed(), '1').hset(redisKeys.apiKeys(), id, JSON.stringify(stored)))
+    const made = this.#redis.multi().set(redisKeys.closed(), '1').hset(redisKeys.apiKeys(), id, JSON.stringify(stored))
+    await translatedAll(audited(made, byHand(`add key ${id} (${record.scopes.join(' ')})`)))
     return { key, record }
   }
 
@@ -73,7 +90,12 @@ export class KeyStore {
   async revoke(id: string): Promise<boolean> {
     if ((await translated(this.#redis.hexists(redisKeys.apiKeys(), id))) === 0) return false
     const gone = this.#redis.multi().set(redisKeys.closed(), '1').hdel(redisKeys.apiKeys(), id).hdel(redisKeys.defaultDevices(), id)
-    return (await translatedAll(gone))[1] === 1
+    return (await translatedAll(audited(gone, byHand(`revoke key ${id}`))))[1] === 1
+  }
+
+  /** By the id of each key. */
+  async weights(): Promise<ReadonlyMap<string, number>> {
+    return new Map((await this.list()).map(({ id, weight }) => [id, weight]))
   }
 
   async any(): Promise<boolean> {
@@ -92,7 +114,7 @@ export class KeyStore {
   async open(): Promise<void> {
     const left = await this.list()
     if (left.length > 0) throw keyError('left', `there are keys: ${left.map(({ id, name }) => `${id} (${name})`).join(', ')}`)
-    await translated(this.#redis.del(redisKeys.closed()))
+    await translatedAll(audited(this.#redis.multi().del(redisKeys.closed()), byHand('open the farm')))
   }
 
   /** Those of these callers who would be let in no more: their key is revoked, or the farm was closed. */
@@ -115,5 +137,14 @@ export class KeyStore {
   }
 }
 
+/** An entry of the audit log: keys are changed by the command line of whoever reaches Redis. */
+const byHand = (action: string) => ({ keyId: null, action, requestId: null })
+
 const parse = (text: string): z.infer<typeof Stored> => Stored.parse(JSON.parse(text))
-const show = ({ id, name, scopes: granted, createdAt }: z.infer<typeof Stored>): ApiKey => ({ id, name, scopes: granted, createdAt })
+const show = ({ id, name, scopes: granted, weight, createdAt }: z.infer<typeof Stored>): ApiKey => ({
+  id,
+  name,
+  scopes: granted,
+  weight,
+  createdAt,
+})

@@ -11,6 +11,8 @@ export { root }
 const whole = (low: number, high: number) => z.coerce.number().int().min(low).max(high)
 const positive = (high: number) => z.coerce.number().positive().max(high)
 const size = z.string().regex(/^\d+(kb|mb|gb)?$/i, 'must be like 512mb or 4gb')
+/** Null: Darkroom finds it. */
+const sizeOrAuto = size.optional().transform((text) => (text === undefined ? null : bytesIn(text)))
 const folders = z.string().transform((text) =>
   text
     .split(delimiter)
@@ -24,6 +26,8 @@ const names = z.string().transform((text) =>
     .map((name) => name.trim())
     .filter(Boolean),
 )
+
+const networks = names.pipe(z.array(z.union([z.cidrv4(), z.cidrv6()], 'must be networks like 10.0.0.0/8')))
 
 /** Settings of the limits, by their variables. */
 const LimitSettings = Object.fromEntries(
@@ -50,6 +54,27 @@ const Environment = z.object({
     .describe(
       'model folders, separated by `:` (`;` on Windows); a path may be an `extra_model_paths.yaml`; default: models/ of the repository and of the data folder',
     ),
+  DARKROOM_WILDCARDS: z
+    .string()
+    .optional()
+    .transform((path) => (path === undefined ? null : resolve(expandUser(path))))
+    .describe('folder of wildcard files, which batches name as `__file__`; without it there are none'),
+  DARKROOM_WORKFLOWS: z
+    .string()
+    .transform((path) => resolve(expandUser(path)))
+    .optional()
+    .describe('folder of modules with workflows of your own; the same on every API and worker; default: none'),
+  DARKROOM_PICKLES: z
+    .enum(['refuse', 'convert'])
+    .default('refuse')
+    .describe(
+      'refuse: no pickle (`.ckpt`, `.pt`, `.pth`, `.bin`) is ever opened; convert: `model-convert` may make safetensors of one, in a closed-off process of its own (Linux)',
+    ),
+  DARKROOM_IDLE_HASH: size
+    .default('64mb')
+    .describe(
+      'how much of models that no session has asked for is hashed a second while the host runs no step (512kb, 64mb); 0 hashes none',
+    ),
   DARKROOM_HOST: z.string().default('127.0.0.1').describe('address the API binds; anything but loopback needs an API key'),
   DARKROOM_PORT: whole(0, 65_535).default(4780).describe('port of the API; 0 takes a free one'),
   DARKROOM_ALLOWED_HOSTS: names.default([]).describe('further Host names the browser guard accepts, separated by commas'),
@@ -59,6 +84,12 @@ const Environment = z.object({
     .default('0')
     .transform((flag) => flag === '1')
     .describe('1 lets keys with scope `operate` change queues in Bull Board'),
+  DARKROOM_WEBHOOK_HOSTS: names
+    .default([])
+    .describe('hosts that webhooks may go to, separated by commas: names, `*.example.org`, `*` for every one; empty turns webhooks off'),
+  DARKROOM_WEBHOOK_NETS: networks
+    .default([])
+    .describe('private networks that webhooks may go to, separated by commas (10.0.0.0/8); without them addresses must be public'),
   REDIS_URL: z
     .string()
     .optional()
@@ -76,6 +107,12 @@ const Environment = z.object({
   DARKROOM_KEY_MEMORY: size
     .default('16gb')
     .describe('maximum of all allocations that an API key holds at a time, in all of the farm (512mb, 4gb); 0 is no limit'),
+  DARKROOM_MODEL_CACHE: sizeOrAuto.describe(
+    'maximum of the model weights that a worker keeps in RAM (512mb, 4gb); 0 turns that off; default: half of what RAM is free',
+  ),
+  DARKROOM_MODEL_MEMORY: sizeOrAuto.describe(
+    'maximum of the models that stay on a device (512mb, 4gb); default: what a GPU has free beside a picture',
+  ),
   DARKROOM_SHARDS: whole(1, 64).default(1).describe('shards of the session store; may only grow'),
   DARKROOM_KEEP_S: whole(0, 10 * 365 * 86_400)
     .default(30 * 86_400)
@@ -99,6 +136,12 @@ const Environment = z.object({
     .describe(
       'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
     ),
+  DARKROOM_KEY_AT_ONCE: whole(0, 1_000_000)
+    .default(0)
+    .describe('maximum number of sessions of one API key that devices have at a time; others of it wait in line; 0 is no limit'),
+  DARKROOM_AGEING_S: positive(30 * 86_400)
+    .default(600)
+    .describe('seconds of waiting for a device that raise a session’s priority by one, so that none waits for ever'),
   DARKROOM_PYTHON: z
     .string()
     .transform((program) => (program.includes('/') ? resolve(program) : program))
@@ -117,8 +160,18 @@ const Environment = z.object({
     .describe(
       'free RAM, MiB, at which a worker starts a spare Python child, which replaces one that dies; it goes again below half of it; 0: none',
     ),
+  DARKROOM_STANDBY: z
+    .enum(['auto', 'always', 'never'])
+    .default('auto')
+    .describe(
+      'whether `darkroom up` keeps a second process for each worker, which takes its place when it dies; auto: for workers on a GPU',
+    ),
   DARKROOM_CHECKPOINT_S: z.coerce.number().min(0).max(3600).default(1).describe('seconds between checkpoints of a denoise step'),
   DARKROOM_CHECKPOINT_CALLS: whole(1, 10_000).optional().describe('calls between checkpoints, instead of seconds'),
+  DARKROOM_PREVIEW_S: z
+    .union([z.literal('0').transform(() => 0), z.coerce.number().min(1).max(3600)])
+    .default(1)
+    .describe('seconds between previews of a picture under way, at least 1; 0: no previews, and no drafts of paused pictures'),
   DARKROOM_CLASS_WAIT_S: positive(86_400)
     .default(60)
     .describe('how long an exact session waits for its hardware class before it begins again on another'),
@@ -130,11 +183,20 @@ export interface Config {
   home: string
   data: string
   models: string[]
+  /** Null: there are none. */
+  wildcards: string | null
+  /** Folder of workflows of one's own. */
+  workflows: string | undefined
+  pickles: 'refuse' | 'convert'
+  /** Bytes a second. */
+  idleHash: number
   host: string
   port: number
   allowedHosts: string[]
   allowedOrigins: string[]
   boardWrite: boolean
+  webhookHosts: string[]
+  webhookNets: string[]
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
   maxmemory: string
@@ -142,6 +204,9 @@ export interface Config {
   minFreeDisk: number
   /** Bytes; 0 is no limit. */
   keyMemory: number
+  /** Bytes; null: by what there is. */
+  modelCache: number | null
+  modelMemory: number | null
   shards: number
   keepS: number
   keepSessions: number
@@ -151,12 +216,16 @@ export interface Config {
   threads: number
   hostLane: number
   stepsInARow: number
+  ageingS: number
+  keyAtOnce: number
   python: string | undefined
   maxCells: number | undefined
   maxCellSteps: number | undefined
   spareMb: number
+  standby: 'auto' | 'always' | 'never'
   checkpointS: number
   checkpointCalls: number | undefined
+  previewS: number
   classWaitS: number
   drainS: number
   logLevel: string
@@ -186,16 +255,24 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     home: e.DARKROOM_HOME,
     data: e.DARKROOM_DATA,
     models: e.DARKROOM_MODELS ?? [join(root, 'models'), join(e.DARKROOM_DATA, 'models')],
+    wildcards: e.DARKROOM_WILDCARDS,
+    workflows: e.DARKROOM_WORKFLOWS,
+    pickles: e.DARKROOM_PICKLES,
+    idleHash: bytesIn(e.DARKROOM_IDLE_HASH),
     host: e.DARKROOM_HOST,
     port: e.DARKROOM_PORT,
     allowedHosts: e.DARKROOM_ALLOWED_HOSTS,
     allowedOrigins: e.DARKROOM_ALLOWED_ORIGINS,
     boardWrite: e.DARKROOM_BOARD_WRITE,
+    webhookHosts: e.DARKROOM_WEBHOOK_HOSTS,
+    webhookNets: e.DARKROOM_WEBHOOK_NETS,
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,
     minFreeDisk: bytesIn(e.DARKROOM_MIN_FREE_DISK),
     keyMemory: bytesIn(e.DARKROOM_KEY_MEMORY),
+    modelCache: e.DARKROOM_MODEL_CACHE,
+    modelMemory: e.DARKROOM_MODEL_MEMORY,
     shards: e.DARKROOM_SHARDS,
     keepS: e.DARKROOM_KEEP_S,
     keepSessions: e.DARKROOM_KEEP_SESSIONS,
@@ -205,12 +282,16 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     threads: e.DARKROOM_THREADS,
     hostLane: e.DARKROOM_HOST_LANE,
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
+    ageingS: e.DARKROOM_AGEING_S,
+    keyAtOnce: e.DARKROOM_KEY_AT_ONCE,
     python: e.DARKROOM_PYTHON,
     maxCells: e.DARKROOM_MAX_CELLS,
     maxCellSteps: e.DARKROOM_MAX_CELL_STEPS,
     spareMb: e.DARKROOM_SPARE_MB,
+    standby: e.DARKROOM_STANDBY,
     checkpointS: e.DARKROOM_CHECKPOINT_S,
     checkpointCalls: e.DARKROOM_CHECKPOINT_CALLS,
+    previewS: e.DARKROOM_PREVIEW_S,
     classWaitS: e.DARKROOM_CLASS_WAIT_S,
     drainS: e.DARKROOM_DRAIN_S,
     logLevel: e.DARKROOM_LOG,

@@ -133,9 +133,26 @@ export const sessionError = defineErrors('session', {
   unknown: { class: 'permanent', remedy: 'Check the id; a deleted session cannot be restored.' },
   ended: { class: 'permanent', remedy: 'The session has ended and never changes again; `retry` makes a new one from it.' },
   not_ended: { class: 'permanent', remedy: 'Cancel the session first, or wait for its end.' },
+  not_waiting: {
+    class: 'permanent',
+    remedy: 'Only a session that waits for its turn on a device has a place there; look at GET /v1/queue.',
+  },
   not_retryable: { class: 'permanent', remedy: 'Only a failed or cancelled session can be retried; submit a new one.' },
+  items_failed: {
+    class: 'permanent',
+    remedy:
+      'Read the errors of its items (`GET /v1/sessions/{id}/items?status=failed`); `retry` makes a new session of those that have not succeeded.',
+  },
+  no_items: { class: 'permanent', remedy: 'Ask for the items of a session that works some off, as those of `batch` do.' },
+  no_results: { class: 'permanent', remedy: 'Wait until the first picture of the session is there; its progress tells.' },
+  not_forkable: { class: 'permanent', remedy: 'Choose an entry that `GET /v1/sessions/{id}/states` lists, before the end.' },
+  checkpoint_gone: { class: 'permanent', remedy: 'Choose a call that `GET /v1/sessions/{id}/states` lists, or leave it out.' },
   child_cancelled: { class: 'cancelled', remedy: 'This child session was cancelled; the workflow of its parent decides what follows.' },
   signal_unknown: { class: 'permanent', remedy: 'Send a signal that the workflow accepts; the message names them.' },
+  no_preview: {
+    class: 'permanent',
+    remedy: 'Follow the events of the session: its progress says when there is a `preview`, and its output names the pictures.',
+  },
   idempotency_mismatch: { class: 'permanent', remedy: 'Send the same body again, or use another Idempotency-Key.' },
   deadline_exceeded: { class: 'permanent', remedy: 'Submit it again with a later deadline, or add workers.' },
   too_long: { class: 'permanent', remedy: 'Split the work over several sessions; one records at most 10,000 events.' },
@@ -149,6 +166,24 @@ export const workflowError = defineErrors('workflow', {
   unknown: { class: 'permanent', remedy: 'Choose a workflow that GET /v1/workflows lists.' },
   forbidden: { class: 'permanent', remedy: 'Use a key that has the scope `operate`.' },
   broken: { class: 'permanent', remedy: 'The workflow itself is faulty; its author must fix it and raise its version.' },
+  too_large: { class: 'permanent', remedy: 'Keep bytes as artifacts, and in the context their SHA-256 alone.' },
+  unloadable: {
+    class: 'permanent',
+    remedy: 'Correct what the message names, then have the folder read again (`darkroom workflows reload`).',
+  },
+  changed: {
+    class: 'permanent',
+    remedy: 'Give the changed workflow the next version, in a module of its own, and put back the one that sessions have used.',
+  },
+  no_folder: { class: 'permanent', remedy: 'Set DARKROOM_WORKFLOWS to the folder of your modules, and start the farm again.' },
+})
+
+export const approvalError = defineErrors('approval', {
+  unknown: { class: 'permanent', remedy: 'Check the URL; whoever may control the session can make a new one.' },
+  expired: { class: 'permanent', remedy: 'Ask whoever sent the URL; the session has gone on without the answer, or they make a new one.' },
+  used: { class: 'permanent', remedy: 'Nothing is left to do; whoever may control the session can make another.' },
+  late: { class: 'permanent', remedy: 'Look at the session: it has gone on, or does not wait yet.' },
+  too_many: { class: 'permanent', remedy: 'Use one that was made before; a session has at most 32.' },
 })
 
 export const workerError = defineErrors('worker', {
@@ -192,7 +227,17 @@ export const artifactError = defineErrors('artifact', {
   corrupt: { class: 'resource', remedy: 'The bytes do not match their name; the step that made them runs again.' },
   index_lost: { class: 'permanent', remedy: 'Start the Redis with the data of the farm that these artifacts belong to.' },
   not_shared: { class: 'permanent', remedy: 'Give every API and worker the same artifact folder (DARKROOM_DATA).' },
-  unknown: { class: 'permanent', remedy: 'Check the id: 64 hex digits, of an artifact that one of your sessions names.' },
+  unknown: {
+    class: 'permanent',
+    remedy: 'Check the id: 64 hex digits, of an artifact that one of your sessions names, or that you uploaded within the hour.',
+  },
+  format: { class: 'permanent', remedy: 'Send a PNG, JPEG, WebP or AVIF file.' },
+  animated: { class: 'permanent', remedy: 'Send one frame of it, as a picture of its own.' },
+  too_many_pixels: { class: 'permanent', remedy: 'Make the picture smaller, and send it again.' },
+  broken: { class: 'permanent', remedy: 'Send the whole file, as it opens elsewhere; or save it anew.' },
+  busy: { class: 'transient', remedy: 'Send it again in a moment.' },
+  no_thumbnail: { class: 'permanent', remedy: 'Fetch the picture itself, without `size`.' },
+  untold: { class: 'permanent', remedy: 'Say the request yourself; a picture that was saved anew has often lost its texts.' },
   range: { class: 'permanent', remedy: 'Ask for bytes that there are: `Content-Range` says how many.' },
 })
 
@@ -236,6 +281,7 @@ export const apiError = defineErrors('api', {
   unauthorized: { class: 'permanent', remedy: 'Send `Authorization: Bearer KEY` with a key from `darkroom keys add`.' },
   forbidden: { class: 'permanent', remedy: 'Use a key that has the scope named above.' },
   not_found: { class: 'permanent', remedy: 'GET /openapi.json lists all paths.' },
+  upgrade_required: { class: 'permanent', remedy: 'Open it as a WebSocket, version 13 (RFC 6455).' },
   method_not_allowed: { class: 'permanent', remedy: 'Use one of the methods in the `Allow` header.' },
   board_read_only: { class: 'permanent', remedy: 'Start the API with DARKROOM_BOARD_WRITE=1 to change queues by hand.' },
   board_refused: { class: 'permanent', remedy: 'Read the message of Bull Board; the queue may have changed meanwhile.' },

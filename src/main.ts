@@ -5,6 +5,7 @@
  * | --- | --- | --- |
  * | `up` | a person | SIGINT or SIGTERM: workers, API and Redis stop in this order |
  * | `api`, `worker` | `up`, or a person with `REDIS_URL` | the same signals, or when the channel to its `up` closes |
+ * | `worker --standby` | `up` | the same; it begins when `up` says that it is its turn |
  */
 import { askHolder } from '../host/lock.mjs'
 import { interpreterOf } from './cards.ts'
@@ -15,7 +16,7 @@ import { ensureError, configError } from './errors.ts'
 import { createLog } from './log.ts'
 import { checkSafety, connect, untilReady } from './redis.ts'
 import type { RoleMessage } from './supervisor.ts'
-import { checkShards } from './engine/store.ts'
+import { checkShards } from './engine/shards.ts'
 
 interface Role {
   /** Reported to `up`: its address or its id. */
@@ -31,28 +32,34 @@ async function api(config: Config): Promise<Role> {
   return { ready: { url: running.url }, stop: () => running.close() }
 }
 
-async function worker(config: Config): Promise<Role> {
+async function worker(config: Config, turn?: Promise<void>): Promise<Role> {
   const { startWorker } = await import('./workers/boot.ts')
   const log = createLog(config.logLevel, 'worker')
-  const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command: [interpreterOf(config), '-P', '-m', 'darkroom'] })
+  const command = [interpreterOf(config), '-P', '-m', 'darkroom']
+  const node = await startWorker({ config, log, redisUrl: config.redisUrl ?? '', command, turn })
   return { ready: { id: node.id }, stop: () => node.drain(), ended: node.ended }
 }
 
 /** Runs a role until a signal, or the end of its `up`, asks it to stop. */
-async function run(start: (config: Config) => Promise<Role>): Promise<void> {
+async function run(start: (config: Config, turn?: Promise<void>) => Promise<Role>, isStandby = false): Promise<void> {
   const asked = new Promise<void>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
     process.once('disconnect', () => resolve())
   })
+  const noTurn = new Error('it was asked to end before its turn came')
+  const taken = new Promise<void>((resolve) => void (isStandby && process.once('message', () => resolve())))
+  const turn = isStandby ? Promise.race([taken, asked.then(() => Promise.reject(noTurn))]) : undefined
+  turn?.catch(() => undefined)
   const tell = (message: RoleMessage): void => void process.send?.(message)
   try {
     const config = await withRedis(readConfig())
-    const role = await start(config)
+    const role = await start(config, turn)
     tell({ ready: role.ready })
     const reason = await Promise.race([asked, ...(role.ended ? [role.ended] : [])])
     await role.stop()
     if (reason) throw reason
   } catch (error) {
+    if (error === noTurn) return
     tell({ failed: ensureError(error, 'worker.start_failed').toWire() })
     throw error
   } finally {
@@ -83,6 +90,6 @@ async function withRedis(config: Config): Promise<Config> {
   return { ...config, redisUrl }
 }
 
-process.exitCode = await commandLine({ api: () => run(api), worker: () => run(worker) }, process.argv)
+process.exitCode = await commandLine({ api: () => run(api), worker: ({ standby }) => run(worker, standby) }, process.argv)
 // Connections that still wait for an absent Redis would keep the process alive for ever.
 setTimeout(() => process.exit(), 1000).unref()

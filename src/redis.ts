@@ -9,7 +9,7 @@ import { redisError } from './errors.ts'
 import { keys } from './keys.ts'
 import { within } from './promises.ts'
 
-export type { Redis } from 'ioredis'
+export type { ChainableCommander, Redis } from 'ioredis'
 export type ScriptReply = [string, ...(string | number)[]]
 type Argument = string | number
 

@@ -3,8 +3,10 @@
  *
  * Redis is a process of its own and outlives a killed supervisor; the next one adopts it. API and workers are children:
  * they drain and exit when the channel to their parent closes, are started again when they end by themselves (`Backoff`
- * says after how long), and are stopped in reverse order. One data folder has one supervisor: the lock is a file in it,
- * which holds in other containers as well; a listening socket tells this user's other commands where the API is.
+ * says after how long), and are stopped in reverse order. Beside a worker on a GPU another process stands by, whose
+ * start is done but for the device; it takes the place of one that ends. One data folder has one supervisor: the lock
+ * is a file in it, which holds in other containers as well; a listening socket tells this user's other commands where
+ * the API is.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -119,6 +121,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         env: { ...childEnv, ...more },
         logs,
         stopMs: config.drainS * 1000 + 10_000,
+        hasStandby: name !== 'api' && standsBy(config),
         tell,
       })
     const addWorker = (more: NodeJS.ProcessEnv = {}): Role => {
@@ -157,6 +160,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     throw error
   }
 }
+
+const standsBy = ({ standby, device }: Config): boolean => standby === 'always' || (standby === 'auto' && device.startsWith('cuda'))
 
 class KeptRedis {
   server: RedisServer | undefined
@@ -214,11 +219,21 @@ interface RoleOptions {
   env: NodeJS.ProcessEnv
   logs: string
   stopMs: number
+  hasStandby: boolean
   tell: (event: SupervisorEvent) => void
 }
 
 /** A child's message over its channel: that it is ready, or why it gives up. */
 export type RoleMessage = { ready: Record<string, unknown> } | { failed: WireError }
+
+/** How long after the end of one that stood by none is started. */
+const standbyBackoffMs = 60_000
+
+/** A child from its spawn on. `ended`: how it ended, in words. */
+interface Life {
+  child: ChildProcess
+  ended: Promise<string>
+}
 
 class KeptRole implements Role {
   readonly name: RoleOptions['name']
@@ -231,6 +246,8 @@ class KeptRole implements Role {
   readonly #bornAt = performance.now()
   #child: ChildProcess | undefined
   #gone: Promise<void> = Promise.resolve()
+  #standby: Life | undefined
+  #standbyTimer: NodeJS.Timeout | undefined
   #wasReady = false
   #isStopping = false
 
@@ -245,21 +262,18 @@ class KeptRole implements Role {
     return this.#child?.pid
   }
 
+  /** Starts it; one that stands by takes the place. */
   start(): void {
-    const { command, logs, tell } = this.#options
-    const [program = '', ...args] = command
-    const logFile = join(logs, `${this.name.replace(' ', '-')}.log`)
-    const log = openLog(logFile)
-    const output = typeof log === 'number' ? log : 'ignore'
-    let failure: DarkroomError | undefined
-    // A process group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the children in
-    // order.
-    const child = spawn(program, args, { env: this.env, stdio: ['ignore', output, output, 'ipc'], detached: true })
-    if (typeof log === 'number') closeSync(log)
-    else tell({ what: this.name, is: 'unlogged', detail: log.message })
+    const { tell } = this.#options
+    const standby = this.#standby?.child.connected ? this.#standby : undefined
+    this.#standby = undefined
+    const { child, ended } = standby ?? this.#spawn()
+    // One that ends just now is started again by its end.
+    standby?.child.send({ turn: true }, () => undefined)
     this.#child = child
     tell({ what: this.name, is: 'starting', ...(child.pid !== undefined && { pid: child.pid }) })
     let readyAt: number | undefined
+    let failure: DarkroomError | undefined
     child.on('message', (message: RoleMessage) => {
       if ('failed' in message) failure = DarkroomError.fromWire(message.failed)
       else {
@@ -272,14 +286,40 @@ class KeptRole implements Role {
           ...(child.pid !== undefined && { pid: child.pid }),
           detail: String(message.ready['url'] ?? message.ready['id']),
         })
+        this.#standBy()
       }
     })
-    const spawned = once(child, 'spawn').then(() => once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>)
-    this.#gone = spawned.then(
-      ([code, signal]) =>
-        this.#ended(failure ?? `${code === null ? `ended by ${signal}` : `exited with code ${code}`}; ${logFile}`, readyAt),
-      (error: Error) => this.#ended(`cannot be started: ${error.message}`, undefined),
+    this.#gone = ended.then((how) => this.#ended(failure ?? how, readyAt))
+  }
+
+  #spawn(...more: string[]): Life {
+    const { command, logs, tell } = this.#options
+    const [program = '', ...args] = command
+    const logFile = join(logs, `${this.name.replace(' ', '-')}.log`)
+    const log = openLog(logFile)
+    const output = typeof log === 'number' ? log : 'ignore'
+    // A process group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the children in
+    // order.
+    const child = spawn(program, [...args, ...more], { env: this.env, stdio: ['ignore', output, output, 'ipc'], detached: true })
+    if (typeof log === 'number') closeSync(log)
+    else tell({ what: this.name, is: 'unlogged', detail: log.message })
+    const exited = once(child, 'spawn').then(() => once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>)
+    const ended = exited.then(
+      ([code, signal]) => `${code === null ? `ended by ${signal}` : `exited with code ${code}`}; ${logFile}`,
+      (error: Error) => `cannot be started: ${error.message}`,
     )
+    return { child, ended }
+  }
+
+  /** Keeps one that stands by beside the one that is ready. One that ended by itself is not followed at once. */
+  #standBy(): void {
+    if (!this.#options.hasStandby || this.#standby || this.#isStopping) return
+    const life = (this.#standby = this.#spawn('--standby'))
+    void life.ended.then(() => {
+      if (this.#standby !== life) return
+      this.#standby = undefined
+      this.#standbyTimer = setTimeout(() => this.#child && this.#standBy(), standbyBackoffMs).unref()
+    })
   }
 
   #ended(why: DarkroomError | string, readyAt: number | undefined): void {
@@ -302,23 +342,32 @@ class KeptRole implements Role {
   }
 
   signal(signal: NodeJS.Signals): void {
-    this.#child?.kill(signal)
+    for (const child of [this.#child, this.#standby?.child]) child?.kill(signal)
   }
 
   async kill(): Promise<void> {
-    this.#isStopping = true
-    this.#backoff.cancel()
+    this.#rest()
     this.signal('SIGKILL')
-    await this.#gone
+    await this.#over()
   }
 
   async stop(): Promise<void> {
-    this.#isStopping = true
-    this.#backoff.cancel()
+    this.#rest()
     if (this.#child) this.#options.tell({ what: this.name, is: 'stopping' })
     this.signal('SIGTERM')
-    const gone = this.#gone.then(() => true)
+    const gone = this.#over().then(() => true)
     if (!(await within(this.#options.stopMs, gone, false))) this.signal('SIGKILL')
     await gone
+  }
+
+  /** Starts nothing from now on. */
+  #rest(): void {
+    this.#isStopping = true
+    this.#backoff.cancel()
+    clearTimeout(this.#standbyTimer)
+  }
+
+  async #over(): Promise<void> {
+    await Promise.all([this.#gone, this.#standby?.ended])
   }
 }

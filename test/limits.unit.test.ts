@@ -24,29 +24,65 @@ describe('a limit', () => {
 })
 
 describe('the allocations of an API key', () => {
-  const there: { owner: string }[] = []
+  const there: { id: number }[] = []
   const quota = new Quota({ list: () => there as AllocationInfo[] }, { ...readConfig({}).limits, allocations: 2 })
+  let last = 0
+  /** The memory lists it before who asked for it hears of it. */
+  const list = (): number => {
+    there.push({ id: ++last })
+    return last
+  }
+  const allocate = (owner: string): number => {
+    using counted = quota.another(owner)
+    const id = list()
+    counted.made(id)
+    return id
+  }
+  const refusal = (owner: string): unknown => {
+    try {
+      quota.another(owner)[Symbol.dispose]()
+      return null
+    } catch (error) {
+      return (error as { code: unknown }).code
+    }
+  }
 
   it('are counted while they are made and while they are there; a session’s are not', () => {
-    there.push({ owner: 'key:ann' })
+    const first = allocate('key:ann')
     {
-      using _making = quota.another('key:ann')
-      expect(() => quota.another('key:ann')).toThrow(expect.objectContaining({ code: 'limit.allocations' }))
-      quota.another('key:bob')[Symbol.dispose]()
+      using making = quota.another('key:ann')
+      expect(refusal('key:ann')).toBe('limit.allocations')
+      making.made(list())
+      expect(refusal('key:ann')).toBe('limit.allocations')
     }
-    quota.another('key:ann')[Symbol.dispose]()
-    there.push({ owner: 'key:ann' })
-    expect(() => quota.another('key:ann')).toThrow(expect.objectContaining({ code: 'limit.allocations' }))
-    for (let i = 0; i < 9; i++) there.push({ owner: '0-session' })
-    quota.another('0-session')[Symbol.dispose]()
-    there.splice(0, 1)
-    quota.another('key:ann')[Symbol.dispose]()
+    expect(refusal('key:ann')).toBe('limit.allocations')
+    allocate('key:bob')
+    for (let i = 0; i < 9; i++) allocate('0-session')
+    there.splice(
+      there.findIndex(({ id }) => id === first),
+      1,
+    )
+    allocate('key:ann')
+    expect(refusal('key:ann')).toBe('limit.allocations')
+  })
+
+  it('one that is listed and not told yet counts once, one that fails not at all', () => {
+    allocate('key:eve')
+    {
+      using making = quota.another('key:eve')
+      there.splice(0)
+      const id = list()
+      // The first is gone, the second listed and being made: there is room for one.
+      quota.another('key:eve')[Symbol.dispose]()
+      making.made(id)
+    }
+    quota.another('key:eve')[Symbol.dispose]()
+    allocate('key:eve')
+    expect(refusal('key:eve')).toBe('limit.allocations')
   })
 
   it('of the user of a machine without keys are many', () => {
-    for (let i = 0; i < 199; i++) there.push({ owner: 'key:local' })
-    quota.another('key:local')[Symbol.dispose]()
-    there.push({ owner: 'key:local' })
-    expect(() => quota.another('key:local')).toThrow(expect.objectContaining({ code: 'limit.allocations' }))
+    for (let i = 0; i < 200; i++) allocate('key:local')
+    expect(refusal('key:local')).toBe('limit.allocations')
   })
 })

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from darkroom import exactness, families, logs, registry, samplers
+from darkroom import exactness, families, logs, memory, registry, samplers
 from darkroom.device_loop import Operation, Prepared
 from darkroom.model import Models
 from darkroom.runtime import LiveTensors, Runtime
@@ -33,6 +33,13 @@ class TorchBackend:
 
     def open(self, hello: dict[str, Any], wanted: Callable[[], Collection[ModelKey]]) -> Prepared:
         """As `Backend.open`. Raises RuntimeError for a device that is not there."""
+        from darkroom.adapters import Adapters
+        from darkroom.classifiers import Classifiers
+        from darkroom.control import ControlNet
+        from darkroom.families.parts import ModelParts
+        from darkroom.upscalers import Upscaler
+        from darkroom.weight_files import WeightFiles
+
         exactness.configure(hello["threads"])
         device = exactness.device(hello["device"])
         described = {
@@ -42,12 +49,25 @@ class TorchBackend:
         }
         facts = exactness.facts(**described)
         described["facts"] = facts
+        weights, peaks = WeightFiles(device), memory.Peaks(device)
+        models = Models(
+            device,
+            hello["roots"]["models"],
+            {**families.families(), "controlnet": ControlNet, "upscaler": Upscaler},
+            lambda reference, fill, tools: ModelParts(reference, device, weights, fill, tools.advance),
+            weights,
+            partial(memory.room, device, peaks, hello["model_bytes"]),
+        )
         runtime = Runtime(
             device=device,
             roots=hello["roots"],
             checkpoint=hello["checkpoint"],
-            models=Models(device, hello["roots"]["models"], families.families()),
+            preview_s=hello["preview_s"],
+            models=models,
+            adapters=Adapters(hello["roots"]["models"], device),
+            classifiers=Classifiers(hello["roots"]["models"], device),
             live=LiveTensors(),
+            peaks=peaks,
             facts=facts,
             wanted=wanted,
         )

@@ -4,8 +4,9 @@
 | --- | --- |
 | `latents` | at their raw dtype |
 | `rng` | state of the request's generator |
-| `state.<n>` | tensors and arrays of the scheduler |
-| metadata `state` | every plain-data attribute of the scheduler, as JSON that names those tensors |
+| `draft` | how it looks, RGB8, [rows, columns, 3]; absent where previews are off, or nobody knows |
+| `state.<n>` | tensors and arrays of the scheduler that its steps have changed |
+| metadata `state` | its other plain-data attributes too, as JSON that names those tensors |
 | metadata `call` | how many calls are done |
 | metadata `request`, `model`, `scheduler`, `fingerprint` | what it belongs to |
 
@@ -16,15 +17,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy
 import torch
 
 from darkroom import tensors as files
+from darkroom.errors import DarkroomError
 
-FORMAT = "darkroom checkpoint 1"
+# Another number refuses what was begun with another meaning of the same request: 1 cut long prompts off.
+FORMAT = "darkroom checkpoint 2"
 
 
 class CheckpointRefused(Exception):
@@ -47,28 +50,48 @@ def describe_scheduler(scheduler: Any) -> str:
     return f"{type(scheduler).__name__} {digest(json.loads(json.dumps(config, default=str)))}"
 
 
-def snapshot(
-    latents: torch.Tensor, generator: torch.Generator, scheduler: Any, call: int, identity: Mapping[str, Any]
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """(tensors on the CPU, metadata), independent of everything that goes on changing; the same for the same state.
+class Recorder:
+    """Takes the checkpoints of one denoise loop, before whose first call it is made.
 
     `identity`: {model, request, fingerprint}, plain data.
     """
-    tensors = {"latents": _copy(latents), "rng": generator.get_state().clone()}
-    state = {}
-    # Attributes come to be in one order in a run, and in another in one that went on from a checkpoint.
-    for name, value in sorted(vars(scheduler).items()):
-        packed = None if name == "_internal_dict" else _pack(value, tensors)
-        if packed is not None:
-            state[name] = packed
-    metadata = {
-        "format": FORMAT,
-        "call": str(call),
-        "scheduler": describe_scheduler(scheduler),
-        "state": canonical(state),
-        **{key: canonical(value) for key, value in identity.items()},
-    }
-    return tensors, metadata
+
+    def __init__(self, scheduler: Any, generator: torch.Generator, identity: Mapping[str, Any]):
+        self._scheduler, self._generator = scheduler, generator
+        self._fixed = {
+            "format": FORMAT,
+            "scheduler": describe_scheduler(scheduler),
+            **{key: canonical(value) for key, value in identity.items()},
+        }
+        # Tables that a request's steps decide are made again by whoever goes on.
+        self._tables = {name: _table(value) for name, value in vars(scheduler).items() if _is_table(value)}
+
+    def take(self, latents: torch.Tensor, call: int, draft: torch.Tensor | None = None) -> Callable[[], bytes]:
+        """The state after `call` calls, with how it looks. Nothing waits for the device here; what is returned gives
+        the file's bytes, the same for the same state, on any thread and at any time later.
+
+        That raises `inference.diverged` rather than keep what no call can mend.
+        """
+        tensors = {"latents": latents.detach().clone(), "rng": self._generator.get_state().clone()}
+        if draft is not None:
+            tensors["draft"] = draft
+        state = {}
+        # Attributes come to be in one order in a run, and in another in one that went on from a checkpoint.
+        for name, value in sorted(vars(self._scheduler).items()):
+            if name == "_internal_dict" or (name in self._tables and _is_table(value) and _equal(_table(value), self._tables[name])):
+                continue
+            packed = _pack(value, tensors)
+            if packed is not None:
+                state[name] = packed
+        copied = files.leaving(tensors, latents.device)
+
+        def content() -> bytes:
+            on_host = copied()
+            if not bool(on_host["latents"].isfinite().all()):
+                raise DarkroomError("inference.diverged", f"the latents after call {call} hold a number that is not finite")
+            return files.save(on_host, {**self._fixed, "call": str(call), "state": canonical(state)})
+
+        return content
 
 
 def restore(
@@ -120,8 +143,19 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
         yield from tensors_of(list(value.values()))
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
+def _is_table(value: Any) -> bool:
+    """Numbers on the host, which can be looked at without waiting for a device."""
+    return isinstance(value, numpy.ndarray) or (isinstance(value, torch.Tensor) and value.device.type == "cpu")
+
+
+def _table(value: Any) -> torch.Tensor | numpy.ndarray:
+    return value.clone() if isinstance(value, torch.Tensor) else value.copy()
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if type(one) is not type(other) or one.dtype != other.dtype:
+        return False
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else numpy.array_equal(one, other)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> list[Any] | None:
@@ -130,7 +164,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> list[Any] | None:
         return ["plain", value]
     if isinstance(value, torch.Tensor):
         name = f"state.{len(tensors)}"
-        tensors[name] = _copy(value)
+        tensors[name] = value.detach().clone()
         # Which device it is may differ when it is read again; whether it is the host does not.
         return ["tensor", name, value.device.type == "cpu"]
     if isinstance(value, (numpy.ndarray, numpy.generic)):

@@ -224,7 +224,7 @@ class Child:
         """A thread that dies would leave a child that looks alive."""
         try:
             body(*arguments)
-        except Exception:
+        except BaseException:
             self._log.exception("an internal error ends the child")
             self._exit(EXIT_INTERNAL)
 

@@ -63,7 +63,7 @@ class DeviceLoop:
         better."""
         while (tools := self._requests.take()) is not None:
             tools.advance()
-            frame, code = self._answer(tools)
+            frame, code = self.answer(tools)
             tools.close()
             # After a result the pool stays for the next request. A device that is lost cannot be asked to do anything.
             if frame["type"] != "result" and code == 0:
@@ -74,10 +74,33 @@ class DeviceLoop:
                 return code
         return 0
 
-    def _answer(self, tools: Tools) -> tuple[dict[str, Any], int]:
-        """(terminal frame, exit code that it asks for)."""
+    def answer(self, tools: Tools) -> tuple[dict[str, Any], int]:
+        """Does what a request asks; one that runs out of memory begins again after each rung of `memory.ladder`.
+        (terminal frame, exit code that it asks for)."""
+        ladder = memory.ladder(self._runtime, tools)
+        while (answer := self._try(tools)) is None:
+            # What has failed is let go of by now, with all that it computed; the request begins again.
+            rung = next(ladder, None)
+            if rung is None:
+                self._runtime.models.clear()
+                self._memory_errors += 1
+                message = f"{tools.action} of request {tools.request_id}: out of memory, and nothing is left to let go of"
+                recycle = self._memory_errors >= MAX_MEMORY_ERRORS
+                return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
+            tools.note(f"out of memory: {rung}")
+        return answer
+
+    def _try(self, tools: Tools) -> tuple[dict[str, Any], int] | None:
+        """As `answer`; None when memory ran out."""
         try:
-            return self._backend.operation(tools.action)(tools), 0
+            self._runtime.peaks.begin()
+            frame = self._backend.operation(tools.action)(tools)
+            # Of one that drew with a model that was there: weights that came meanwhile are none of a picture's memory.
+            if frame["type"] == "result" and "load_s" in frame["stats"]:
+                frame["stats"]["memory"] = memory.used(tools)
+            if frame["type"] == "result" and frame["stats"].get("load_s") == 0:
+                frame["stats"]["peak_bytes"] = self._runtime.peaks.end(tools.held_bytes)
+            return frame, 0
         except Cancelled:
             return cancelled(tools), 0
         except Paused as paused:
@@ -87,10 +110,8 @@ class DeviceLoop:
         except Exception as error:
             message = f"{tools.action} of request {tools.request_id}: {type(error).__name__}: {error}"
             if faults.is_out_of_memory(error):
-                self._runtime.models.clear()
-                self._memory_errors += 1
-                recycle = self._memory_errors >= MAX_MEMORY_ERRORS
-                return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
+                self._log.warning(message)
+                return None
             if faults.is_disk_full(error):
                 return DarkroomError("disk.full", message).to_wire(), 0
             if faults.is_device_lost(error):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import re
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +57,23 @@ def configure(threads: int) -> None:
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)
     torch.backends.cuda.enable_math_sdp(True)
+
+
+@contextlib.contextmanager
+def for_autoencoder() -> Generator[None]:
+    """Within it convolutions and products of fp32 on a GPU run as TF32, which `settings` says of pictures there: an
+    autoencoder that needs fp32's range needs no more than TF32's digits. A CPU knows no TF32."""
+    import torch
+
+    def use(precision: str) -> None:
+        torch.backends.cudnn.conv.fp32_precision = precision  # pyrefly: ignore[missing-attribute]
+        torch.backends.cuda.matmul.fp32_precision = precision
+
+    use("tf32")
+    try:
+        yield
+    finally:
+        use("ieee")
 
 
 def device(name: str) -> torch.device:
@@ -136,20 +155,29 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
     return described
 
 
+def precisions(device: torch.device) -> dict[str, str]:
+    """In which type networks compute on a device: `dtype` the UNets, `transformer` those of flow matching and their
+    text encoders, whose range float16 is too small for; `vae` how the autoencoder does, whose weights are fp32, and so
+    are the UNets' text encoders. Only `dtype` where all are fp32."""
+    if device.type == "cpu":
+        return {"dtype": "float32"}
+    return {"dtype": "float16", "transformer": "bfloat16", "vae": "tf32"}
+
+
 def settings(device: torch.device) -> dict[str, Any]:
-    """What a user of the same hardware and build could have set otherwise. `dtype` is the denoiser's; text encoder and
-    VAE are fp32."""
+    """What a user of the same hardware and build could have set otherwise. `tiling`: of a picture whose autoencoder
+    computed in tiles the node says true; `offload` is none whatever a memory profile does, since it moves no bit."""
     import torch
 
-    precisions = (
+    of_fp32 = (
         torch.backends.cuda.matmul.fp32_precision,
         torch.backends.cudnn.conv.fp32_precision,  # pyrefly: ignore[missing-attribute]
     )
     return {
-        "dtype": "float32" if device.type == "cpu" else "float16",
+        **precisions(device),
         "attention": "sdpa",
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "tf32": "tf32" in precisions,
+        "tf32": "tf32" in of_fp32,
         "tiling": False,
         "offload": "none",
     }

@@ -13,7 +13,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    # The last three: of files that are mapped, C++ and oneDNN.
+    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Cannot allocate memory")
+    said += ("bad_alloc", "could not create a primitive")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 

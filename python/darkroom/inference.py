@@ -1,5 +1,5 @@
-"""Text to conditioning, noise to latents, latents to pixels: one image per forward, so that an image is the same alone
-or among others.
+"""Text to conditioning, pictures and noise to latents, latents to pixels: one image per forward, so that an image is
+the same alone or among others.
 
 What is computed is the model's family's; here are the loop, its checkpoints, its pace, and the files that steps hand
 on.
@@ -8,171 +8,159 @@ on.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from darkroom import checkpoint, frames, tensors
+from darkroom import adapters, checkpoint, control, enlarging, frames, graphs, memory, pictures, previews, tensors, training
+from darkroom import textual_inversion as inversion
+from darkroom.drawing import Drawing, check_finite
 from darkroom.errors import DarkroomError, Paused
-from darkroom.families import Conditioning, Family
-from darkroom.runtime import Runtime
-from darkroom.samplers import step_options
+from darkroom.families import Family, tiles
+from darkroom.guidance import Led
+from darkroom.pace import Pace
 from darkroom.tools import Tools
-
-# Calls that rate and time left are reckoned from.
-RECENT = 8
 
 
 def encode(tools: Tools) -> dict[str, Any]:
     """inference.encode: file `conditioning`, safetensors with the tensors of the family's `encode`, fp32.
 
-    Raises as `Models.get`; Cancelled, and Paused with nothing to go on from.
+    Raises as `Models.get` and `adapters.wear`; Cancelled, and Paused with nothing to go on from.
     """
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     tools.check_stop(can_pause=True)
     started = time.monotonic()
     tools.progress("run")
-    with torch.inference_mode():
-        conditioning, heard = model.encode(tools.input["prompt"], tools.input["negative_prompt"], tools)
+    for note in adapters.wear(tools, adapters.TEXT_ENCODERS):
+        tools.note(note)
+    with torch.inference_mode(), inversion.heard(model, tools):
+        conditioning, heard = model.encode(tools.input, tools)
     file = tools.write("conditioning.safetensors", tensors.save(conditioning, {"belongs": _conditioning_belongs(tools)}))
     stats = {"seconds": time.monotonic() - started, "load_s": load_s, "tokens": heard}
     return frames.result(files={"conditioning": file}, stats=stats)
 
 
+def encode_picture(tools: Tools) -> dict[str, Any]:
+    """inference.encode_picture: file `picture_latents`, safetensors fp32 with `latents`, [1, channels, rows, columns];
+    with a mask `mask`, [1, 1, rows, columns], 1 where it is drawn anew; for a network for inpainting `masked`, shaped
+    as `latents`, of the picture that is grey there.
+
+    Raises `inference.picture_unreadable`, `inference.mask_empty` and as `Models.get`; Cancelled, and Paused with
+    nothing to go on from.
+    """
+    model, load_s = tools.runtime.models.get(tools.input["model"], tools)
+    tools.check_stop(can_pause=True)
+    started = time.monotonic()
+    tools.progress("run")
+    with torch.inference_mode(), tiles.tiling(memory.in_tiles(tools), tools.advance) as tiling:
+        made = _picture_latents(model, pictures.canvas(tools), tools)
+    file = tools.write("picture_latents.safetensors", tensors.save(made, {"belongs": _picture_belongs(tools)}))
+    stats = {"seconds": time.monotonic() - started, "load_s": load_s, "tiles": tiling.count}
+    return frames.result(files={"picture_latents": file}, stats=stats)
+
+
+def preprocess(tools: Tools) -> dict[str, Any]:
+    """inference.preprocess: file `pixels`, RGB8 row by row, width · height · 3 bytes: what a ControlNet is shown.
+
+    Raises `inference.picture_unreadable`; Cancelled, and Paused with nothing to go on from.
+    """
+    tools.check_stop(can_pause=True)
+    started = time.monotonic()
+    tools.progress("run")
+    made = pictures.control(tools, "picture", tools.input, (tools.input["width"], tools.input["height"]))
+    file = tools.write("pixels.rgb", made.tobytes())
+    return frames.result(files={"pixels": file}, stats={"seconds": time.monotonic() - started})
+
+
 def denoise(tools: Tools) -> dict[str, Any]:
     """inference.denoise: file `latents`, safetensors with `latents`, [1, channels, rows, columns] fp32.
 
-    Raises `inference.diverged`, `inference.sampler_unknown`, `inference.schedule_unfit` and as `Models.get`; Cancelled,
-    and Paused with the checkpoint that holds all that was done.
+    Raises `inference.diverged`, `inference.sampler_unknown`, `inference.schedule_unfit`, `inference.request_unfit`,
+    `model.unusable` and as `Models.get` and `adapters.wear`; Cancelled, and Paused with the checkpoint that holds all
+    that was done. With a `picture`, `artifact.missing` when its latents cannot be used.
     """
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     started = time.monotonic()
     tools.progress("run")
+    adapters.wear(tools)
     with torch.inference_mode():
         latents, stats = _denoise(model, tools)
     file = tools.write("latents.safetensors", tensors.save({"latents": latents}, {"belongs": _latents_belong(tools)}))
     return frames.result(files={"latents": file}, stats={**stats, "load_s": load_s, "seconds": time.monotonic() - started})
 
 
-def decode(tools: Tools) -> dict[str, Any]:
-    """inference.decode: file `pixels`, RGB8 row by row, width · height · 3 bytes.
+def enlarge(tools: Tools) -> dict[str, Any]:
+    """inference.enlarge: file `picture_latents` as `encode_picture` makes it, of the latents of a smaller picture.
 
-    Raises `artifact.missing` when the latents are missing, broken or of another model, build or hardware class;
-    `inference.diverged`, and as `Models.get`; Cancelled, and Paused with nothing to go on from.
+    Raises `artifact.missing` as `decode`, `inference.diverged` and as `Models.get`; Cancelled, and Paused with nothing
+    to go on from.
     """
     latents = _given_latents(tools)
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     tools.check_stop(can_pause=True)
     started = time.monotonic()
     tools.progress("run")
-    width, height = tools.input["width"], tools.input["height"]
-    expected = model.latent_shape(width, height)
-    if tuple(latents.shape) != expected:
-        raise _unusable_latents(f"their shape is {list(latents.shape)}, not {list(expected)}")
-    with torch.inference_mode():
-        image = model.decode(latents, tools)
-        tools.hold([image])
-        _check_finite(image, "the decoded picture")
-        rgb = (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
-        content = rgb.contiguous().cpu().numpy().tobytes()
-    file = tools.write("pixels.rgb", content)
-    stats = {"seconds": time.monotonic() - started, "load_s": load_s}
-    return frames.result(files={"pixels": file}, stats=stats)
+    _check_shape(latents, model.latent_shape(**tools.input["from"]))
+    with torch.inference_mode(), tiles.tiling(memory.in_tiles(tools), tools.advance):
+        made = enlarging.enlarged(model, latents, tools)
+        check_finite(made, "the enlarged latents")
+    content = tensors.save({"latents": made.float().cpu()}, {"belongs": _enlarged_belong(tools)})
+    file = tools.write("picture_latents.safetensors", content)
+    return frames.result(files={"picture_latents": file}, stats={"seconds": time.monotonic() - started, "load_s": load_s})
 
 
-class Drawing:
-    """One image under way: what every call moves on, and what a checkpoint holds."""
+def decode(tools: Tools) -> dict[str, Any]:
+    """inference.decode: file `pixels`, RGB8 row by row, width · height · 3 bytes. With a `mask` they are pasted back
+    onto the files `picture` and `mask`: where the masked area alone is drawn, the pixels are as many as the picture's.
+    `tiles`: in how many pieces the autoencoder computed; 0 where it did in none, and the bits are the usual ones.
 
-    def __init__(self, model: Family, runtime: Runtime, request: Mapping[str, Any]):
-        self._device = runtime.device
-        self._generator = torch.Generator("cpu").manual_seed(request["seed"])
-        self._scheduler = model.schedule.scheduler(request["sampler"], request["steps"])
-        self._options = step_options(self._scheduler, self._generator)
-        self._identity = {
-            "model": request["model"]["body_hash"],
-            "request": {name: value for name, value in request.items() if name != "model"},
-            "fingerprint": runtime.facts,
-        }
-        self._shape = model.latent_shape(request["width"], request["height"])
-        self.latents: torch.Tensor = torch.empty(0)
-        self.call = 0
-        self.calls = len(self._scheduler.timesteps)
-
-    def begin(self) -> None:
-        """Noise: drawn on the CPU in fp32, so that a seed means the same on every device."""
-        noise = torch.randn(self._shape, generator=self._generator, dtype=torch.float32)
-        self.latents = (noise * float(self._scheduler.init_noise_sigma)).to(self._device)
-
-    def resume(self, content: bytes, given: Mapping[str, Any]) -> None:
-        """Raises checkpoint.CheckpointRefused; `begin` is then still possible."""
-        self.latents = checkpoint.restore(content, given, self._scheduler, self._generator, self._identity, self._device)
-        self.call = given["call"]
-
-    def advance(self, model: Family, conditioning: Conditioning) -> None:
-        """One call: latents [1, channels, rows, columns] fp32 to the next ones."""
-        t = self._scheduler.timesteps[self.call]
-        predicted = model.predict(self._scheduler.scale_model_input(self.latents, t), t, conditioning)
-        self.latents = self._scheduler.step(predicted, t, self.latents, **self._options, return_dict=False)[0]
-        self.call += 1
-
-    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        """What `tensors.save` takes. Raises `inference.diverged` rather than keep what no call can mend."""
-        self.check()
-        return checkpoint.snapshot(self.latents, self._generator, self._scheduler, self.call, self._identity)
-
-    def check(self) -> None:
-        """Raises `inference.diverged` when a latent is not finite."""
-        _check_finite(self.latents, f"the latents after call {self.call}")
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Everything it holds on the device and beside it."""
-        return [self.latents, *checkpoint.tensors_of(vars(self._scheduler))]
-
-
-class Pace:
-    """How fast it goes. Keeps the host at most one call ahead of the device, so that pause, progress and the watchdog
-    speak of what has happened.
+    Raises `artifact.missing` when the latents are missing, broken or of another model, build or hardware class;
+    `inference.diverged`, `inference.picture_unreadable` and as `Models.get`; Cancelled, and Paused with nothing to go
+    on from.
     """
+    latents = _given_latents(tools)
+    model, load_s = tools.runtime.models.get(tools.input["model"], tools)
+    tools.check_stop(can_pause=True)
+    started = time.monotonic()
+    tools.progress("run")
+    _check_shape(latents, model.latent_shape(tools.input["width"], tools.input["height"]))
+    with torch.inference_mode():
+        with tiles.tiling(memory.in_tiles(tools), tools.advance) as tiling:
+            image = model.decode(latents, tools)
+        tools.hold([image])
+        check_finite(image, "the decoded picture")
+        drawn = pictures.rgb(image)
+    mask = tools.input.get("mask")
+    content = (drawn if mask is None else pictures.canvas(tools).paste(drawn, mask["blur"])).tobytes()
+    file = tools.write("pixels.rgb", content)
+    stats = {"seconds": time.monotonic() - started, "load_s": load_s, "tiles": tiling.count}
+    return frames.result({"tiles": tiling.count}, files={"pixels": file}, stats=stats)
 
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._last: torch.cuda.Event | None = None
-        self._ends = deque([time.monotonic()], RECENT + 1)
 
-    def wait(self) -> None:
-        """After a call."""
-        if self._device.type == "cuda":
-            event = torch.cuda.Event()
-            event.record()
-            if self._last is not None:
-                self._last.synchronize()
-            self._last = event
-        self._ends.append(time.monotonic())
-
-    def figures(self, left: int) -> dict[str, float]:
-        """{rate, eta_s}: calls a second, and seconds that the `left` calls take, from the latest calls and what came
-        between them."""
-        rate = (len(self._ends) - 1) / max(self._ends[-1] - self._ends[0], 1e-6)
-        return {"rate": round(rate, 3), "eta_s": round(left / rate, 3)}
+def train(tools: Tools) -> dict[str, Any]:
+    """inference.train: as `training.train`."""
+    return training.train(tools)
 
 
 def _denoise(model: Family, tools: Tools) -> tuple[torch.Tensor, dict[str, Any]]:
     """(latents, stats). Raises Cancelled, or Paused with the checkpoint that holds all that was done."""
     runtime, request = tools.runtime, tools.input
-    drawing = Drawing(model, runtime, request)
+    picture = _given_picture(tools)
+    drawing = Drawing(model, runtime, request, picture)
     encoded, stats = _encoded(model, tools)
     stats["checkpoint_refused"] = _begin(drawing, tools)
     stats["resumed_from"] = first = drawing.call
-    conditioning = model.condition(encoded, request["guidance"])
+    led = Led(model, encoded, request, drawing.calls)
+    led.steer(control.of_request(model, tools))
+    if picture is not None and model.paints:
+        led.add(painting=torch.cat([picture["mask"], picture["masked"]], 1).to(runtime.device))
+    captures, replays = graphs.counts()
     pace = Pace(runtime.device)
 
     def save() -> None:
-        snapshot = drawing.snapshot()
-        tools.save_checkpoint(drawing.call, lambda: tensors.save(*snapshot))
+        tools.save_checkpoint(drawing.call, drawing.snapshot(previews.look(model, drawing.seen, tools)))
 
-    tools.hold([*encoded.values(), *conditioning.tensors.values(), *drawing.tensors()])
+    tools.hold([*encoded.values(), *led.tensors(), *drawing.tensors()])
     while drawing.call < drawing.calls:
         tools.check_stop()
         if tools.stop == "pause":
@@ -180,15 +168,19 @@ def _denoise(model: Family, tools: Tools) -> tuple[torch.Tensor, dict[str, Any]]
                 raise Paused
             save()
             raise Paused(tools.finish_checkpoints())
-        drawing.advance(model, conditioning)
+        drawing.advance(model, led.at(drawing.call))
         tools.hold(drawing.tensors())
         pace.wait()
         tools.progress("run", call=drawing.call, calls=drawing.calls, **pace.figures(drawing.calls - drawing.call))
-        if drawing.call < drawing.calls and tools.checkpoint_due(drawing.call):
-            save()
+        if drawing.call < drawing.calls:
+            previews.show(model, drawing.seen, drawing.call, tools)
+            if tools.checkpoint_due(drawing.call):
+                save()
     drawing.check()
     tools.finish_checkpoints()
-    return drawing.latents, {**stats, "calls": drawing.calls - first}
+    now = graphs.counts()
+    stats |= {"calls": drawing.calls - first, "graph_captures": now[0] - captures, "graph_replays": now[1] - replays}
+    return drawing.latents, stats
 
 
 def _begin(drawing: Drawing, tools: Tools) -> str | None:
@@ -219,36 +211,82 @@ def _encoded(model: Family, tools: Tools) -> tuple[dict[str, torch.Tensor], dict
         except tensors.Unreadable as error:
             problem = str(error)
     tools.log.info("the conditioning is made again: %s", problem, extra={"request_id": tools.request_id})
-    made, heard = model.encode(tools.input["prompt"], tools.input["negative_prompt"], tools)
+    with inversion.heard(model, tools):
+        made, heard = model.encode(tools.input, tools)
     return made, {"remade": ["conditioning"], "tokens": heard}
 
 
+def _picture_latents(model: Family, canvas: pictures.Canvas, tools: Tools) -> dict[str, torch.Tensor]:
+    mask = canvas.drawn()
+    fill = (tools.input.get("mask") or {}).get("fill", "original")
+    pixels = pictures.signed(canvas.pixels(fill), tools.runtime.device)
+    shape = model.latent_shape(tools.input["width"], tools.input["height"])
+    latents = model.encode_picture(pixels)
+    if latents.shape != shape:
+        latents = torch.nn.functional.interpolate(latents, shape[2:], mode="bilinear")
+    made = {"latents": latents}
+    if mask is not None:
+        made["mask"] = torch.from_numpy(pictures.cells(mask, *shape[2:])).float()[None, None]
+        if model.paints:
+            seen = pictures.signed(canvas.pixels(), tools.runtime.device) * torch.from_numpy(~mask).to(tools.runtime.device)
+            made["masked"] = model.encode_picture(seen)
+    tools.hold(made.values())
+    check_finite(latents, "the latents of the picture")
+    return {name: tensor.float().cpu() for name, tensor in made.items()}
+
+
+def _given_picture(tools: Tools) -> dict[str, torch.Tensor] | None:
+    """None for a request without a picture, and that draws over none of its own."""
+    if "enlarged" in tools.input:
+        return _given(tools, "picture_latents", _enlarged_belong(tools))
+    return _given(tools, "picture_latents", _picture_belongs(tools)) if "picture" in tools.input else None
+
+
 def _given_latents(tools: Tools) -> torch.Tensor:
-    content, problem = tools.read("latents")
+    return _given(tools, "latents", _latents_belong(tools))["latents"]
+
+
+def _given(tools: Tools, file: str, belongs: str) -> dict[str, torch.Tensor]:
+    """An input file, one of whose tensors is `latents`. Raises `artifact.missing`: the node has it made again."""
+    content, problem = tools.read(file)
     if content is None:
-        raise _unusable_latents(problem)
+        raise _unusable(file, problem)
     try:
         given, metadata = tensors.load(content)
     except tensors.Unreadable as error:
-        raise _unusable_latents(str(error)) from error
-    if "latents" not in given or metadata.get("belongs") != _latents_belong(tools):
-        raise _unusable_latents("they belong to another model, build or hardware class")
-    return given["latents"]
+        raise _unusable(file, str(error)) from error
+    if "latents" not in given or metadata.get("belongs") != belongs:
+        raise _unusable(file, "they belong to another model, build or hardware class, or to another request")
+    return given
 
 
-def _unusable_latents(problem: str | None) -> DarkroomError:
-    return DarkroomError("artifact.missing", f"the latents cannot be used: {problem}", field="files.latents")
+def _unusable(file: str, problem: str | None) -> DarkroomError:
+    return DarkroomError("artifact.missing", f"the {file.replace('_', ' ')} cannot be used: {problem}", field=f"files.{file}")
 
 
 def _conditioning_belongs(tools: Tools) -> str:
     request = tools.input
-    return checkpoint.digest([request["model"]["body_hash"], request["prompt"], request["negative_prompt"], tools.runtime.facts])
+    asked = {name: request.get(name) for name in ("prompt", "negative_prompt", "prompt_syntax", "clip_skip")}
+    beside = adapters.pinned(request)
+    return checkpoint.digest([request["model"]["body_hash"], asked, *beside.items(), tools.runtime.facts])
+
+
+def _picture_belongs(tools: Tools) -> str:
+    fields = {name: tools.input.get(name) for name in ("picture", "resize", "mask", "width", "height")}
+    if memory.in_tiles(tools):
+        fields["tiles"] = True
+    return checkpoint.digest([tools.input["model"]["body_hash"], fields, tools.runtime.facts])
+
+
+def _enlarged_belong(tools: Tools) -> str:
+    size = [tools.input["width"], tools.input["height"]]
+    return checkpoint.digest([tools.input["model"]["body_hash"], "enlarged", size, tools.runtime.facts])
 
 
 def _latents_belong(tools: Tools) -> str:
     return checkpoint.digest([tools.input["model"]["body_hash"], tools.runtime.facts])
 
 
-def _check_finite(tensor: torch.Tensor, name: str) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise DarkroomError("inference.diverged", f"{name} holds a number that is not finite")
+def _check_shape(latents: torch.Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(latents.shape) != expected:
+        raise _unusable("latents", f"their shape is {list(latents.shape)}, not {list(expected)}")

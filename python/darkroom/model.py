@@ -1,37 +1,100 @@
-"""Models on the device: which are resident, which go, and how one comes. What a model is made of is its family's
+"""Models on the device: which networks are there, which go, and how they come. What a model is made of is its family's
 business."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
-from darkroom import faults, frames
+from darkroom import faults, frames, memory
 from darkroom.errors import DarkroomError
 from darkroom.families import Family
+from darkroom.profiles import AUTO, PROFILES, Offload, Profile
 from darkroom.tools import ModelKey, Tools, inside
 
 if TYPE_CHECKING:
     import torch
 
-# Resident at a time; the one used longest ago goes first.
-MAX_RESIDENT = 2
+    from darkroom.families.parts import Parts
+    from darkroom.families.shell import Shell
+    from darkroom.weight_files import Figures
+
+# Models whose networks are kept made, without weights, so that these come back quickly.
+MAX_KNOWN = 16
+
+
+class Weights(Protocol):
+    """`weight_files.WeightFiles`, as far as models use it."""
+
+    advance: Callable[[], None]
+
+    def offer(self, files: Iterable[Mapping[str, Any]]) -> None: ...
+
+    def withdraw(self, inodes: Iterable[int]) -> None: ...
+
+    def measure(self) -> Figures: ...
+
+    def wait(self) -> None: ...
+
+
+Load = Callable[[Mapping[str, Any], "Callable[[Shell], None]", Tools], "Parts"]
+"""(reference, what fills each network with its weights, tools) → how the parts of the model are read."""
+
+
+@dataclass
+class Known:
+    """A model that was loaded: its networks, with weights or without."""
+
+    family: Family
+    shells: list[Shell]
+    used_at: float
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights that are on the device; what a family without networks says of itself."""
+        return sum(shell.held for shell in self.shells) if self.shells else self.family.bytes
+
+    @property
+    def is_resident(self) -> bool:
+        return not self.shells or any(shell.is_filled for shell in self.shells)
 
 
 class Models:
-    """Resident models by id and body hash, in order of use.
+    """Models by id and body hash, in order of use. Their networks go one by one, the one used longest ago first, those
+    of the model that computes last.
 
-    `roots`: folders that models may lie in. `families`: what loads them, by the name in a reference.
+    `roots`: folders that models may lie in. `families`: what loads them, by the name in a reference. `parts`: how the
+    parts of a reference are read. `room`: (bytes that models hold) → bytes that they may take beyond them, None where
+    nobody knows.
     """
 
-    def __init__(self, device: torch.device, roots: Iterable[str], families: Mapping[str, type[Family]]):
+    def __init__(
+        self,
+        device: torch.device,
+        roots: Iterable[str],
+        families: Mapping[str, type[Any]],
+        parts: Load,
+        weights: Weights,
+        room: Callable[[int], int | None],
+    ):
+        self.weights = weights
         self._device = device
         self._roots = list(roots)
         self._families = families
-        self._resident: dict[ModelKey, Family] = {}
-        self._used_at: dict[ModelKey, float] = {}
+        self._parts = parts
+        self._room = room
+        self._known: dict[ModelKey, Known] = {}
+        # The model that computes, its networks, and whose request it is.
+        self._key: ModelKey | None = None
+        self._own: list[Shell] = []
+        self._tools: Tools | None = None
+        self._profile: Profile = PROFILES[AUTO]
+        # Where its networks are now; further off than the profile begins with when they do not fit.
+        self.offload = Offload.NONE
 
     def describe(self, wanted: Collection[ModelKey]) -> list[dict[str, Any]]:
         """The resident models as a heartbeat tells them, the one used longest ago first.
@@ -44,82 +107,251 @@ class Models:
                 "id": key[0],
                 "bytes": model.bytes,
                 "is_idle": key not in wanted,
-                "used_s": round(max(0.0, now - self._used_at.get(key, now)), 3),
+                "used_s": round(max(0.0, now - model.used_at), 3),
+                "parts": [{"name": shell.part, "bytes": shell.held} for shell in model.shells if shell.is_filled],
             }
-            for key, model in list(self._resident.items())
+            for key, model in list(self._known.items())
+            if model.is_resident
         ]
 
     def drop(self, at_most: int, keep: Collection[ModelKey]) -> list[str]:
         """Lets go of so many models but those in `keep`, the one used longest ago first; returns their ids."""
-        gone = [key for key in self._resident if key not in keep][:at_most]
+        gone = [key for key, model in self._known.items() if key not in keep and model.is_resident][:at_most]
         for key in gone:
             self._forget(key)
         return [model_id for model_id, _ in gone]
 
+    def unload(self, model_id: str, keep: Collection[ModelKey]) -> list[dict[str, Any]]:
+        """Takes the weights of every body of that model off the device but those in `keep`; returns {id, bytes} of
+        each. Its networks stay made, without weights."""
+        found = [(key, model) for key, model in self._known.items() if key[0] == model_id and key not in keep and model.is_resident]
+        gone = [{"id": model_id, "bytes": model.bytes} for _, model in found]
+        for key, model in found:
+            if model.shells:
+                _strip(model.shells)
+            else:
+                self._forget(key)
+        return gone
+
+    def networks(self) -> Sequence[Shell]:
+        """Those of the model that computes."""
+        return self._own
+
     def clear(self) -> None:
         """Lets go of all of them."""
-        self._resident.clear()
-        self._used_at.clear()
+        for key in list(self._known):
+            self._forget(key)
+
+    def relieve(self) -> Iterator[str]:
+        """What goes when a request of the model that computes runs out of memory, one thing after another, in words."""
+        idle = [shell for shell in self._filled() if shell not in self._own]
+        if idle:
+            yield f"let go of idle models, {_strip(idle)} bytes"
+        if self._key is not None and self.offload < Offload.COMPONENT <= self._profile.most:
+            yield self._go_off(Offload.COMPONENT)
+
+    def cut(self) -> Iterator[str]:
+        """What goes after that, in words. On a CPU the blocks that wait are where those are that compute."""
+        blocks = [shell for shell in self._own if shell.has_blocks]
+        if blocks and self.offload < Offload.BLOCKS <= self._profile.most and self._device.type != "cpu":
+            yield self._go_off(Offload.BLOCKS)
 
     def get(self, reference: Mapping[str, Any], tools: Tools) -> tuple[Family, float]:
         """The model, and the seconds that its load took: 0 when it was resident. `reference`: {id, path, body_hash,
-        family}.
+        family, parts}.
 
         Raises `worker.path_refused`, `model.corrupt` and `model.load_failed`; whatever is the device's fault comes as
         it is.
         """
         key = (reference["id"], reference["body_hash"])
-        if key in self._resident:
-            self._resident[key] = self._resident.pop(key)
-            self._used_at[key] = time.monotonic()
-            return self._resident[key], 0.0
+        self._tools, self.weights.advance = tools, tools.advance
+        self._own = []
+        if (key, tools.profile) != (self._key, self._profile):
+            self._key, self._profile, self.offload = key, tools.profile, tools.profile.first
+            known = self._known.get(key)
+            own = known.shells if known else []
+            if self.offload > Offload.NONE or any(shell.is_in_blocks for shell in own):
+                _strip(own)
+        return self._take(key, reference, tools)
+
+    def beside(self, reference: Mapping[str, Any], tools: Tools) -> Any:
+        """What computes beside the model that came last, such as a ControlNet, and goes with its networks. Raises as
+        `get`."""
+        return self._take((reference["id"], reference["body_hash"]), reference, tools)[0]
+
+    def _take(self, key: ModelKey, reference: Mapping[str, Any], tools: Tools) -> tuple[Family, float]:
+        known = self._known.pop(key, None)
+        self._own += known.shells if known else []
         started = time.monotonic()
-        tools.progress("load")
-        folder = inside(reference["path"], self._roots)
-        if folder is None:
-            raise DarkroomError("worker.path_refused", f"{reference['path']} is in no model folder", field="model.path")
-        while len(self._resident) >= MAX_RESIDENT:
-            self._forget(next(iter(self._resident)))
+        is_there = known is not None and (self.offload > Offload.NONE or all(shell.is_filled for shell in known.shells))
+        if not is_there:
+            tools.progress("load")
+            known = self._load(known, reference, tools)
+        self._known[key] = known
+        known.used_at = time.monotonic()
+        while len(self._known) > MAX_KNOWN:
+            self._forget(next(iter(self._known)))
+        return known.family, 0.0 if is_there else known.used_at - started
+
+    def _load(self, known: Known | None, reference: Mapping[str, Any], tools: Tools) -> Known:
+        """All networks of a model, made where they are not `known`, with their weights."""
+        path = self._inside(reference["path"])
         family = self._families[reference["family"]]
         try:
-            self._check_files(folder, family)
-            model = family.load(folder, self._device, tools)
-        except DarkroomError:
-            raise
-        # Whatever a broken folder makes the libraries throw.
-        except Exception as error:
+            self._check_files(path, reference.get("parts") or (), family)
+            if known is None:
+                shells: list[Shell] = []
+                made = family.load(self._parts({**reference, "path": path}, partial(self._add, shells), tools), self._device)
+                known = Known(made, shells, time.monotonic())
+            for shell in known.shells if self.offload == Offload.NONE else []:
+                if not shell.is_filled:
+                    # As its files have it: what adapters made of it belonged to another request.
+                    shell.unpatch()
+                    self._fill(shell)
+            self.weights.wait()
+            return known
+        except BaseException as error:
+            # Half of a model is none.
+            _strip(self._own)
+            self._own = []
+            # Whatever a broken folder makes the libraries throw.
+            if isinstance(error, DarkroomError) or not isinstance(error, Exception):
+                raise
             if faults.is_out_of_memory(error) or faults.is_device_lost(error):
                 raise
-            raise DarkroomError("model.load_failed", f"{folder}: {type(error).__name__}: {error}", field="model.path") from error
-        self._resident[key], self._used_at[key] = model, time.monotonic()
-        return model, self._used_at[key] - started
+            raise DarkroomError("model.load_failed", f"{path}: {type(error).__name__}: {error}", field="model.path") from error
+
+    def _add(self, shells: list[Shell], shell: Shell) -> None:
+        """A network of the model that is being loaded."""
+        shells.append(shell)
+        self._own.append(shell)
+        shell.before_use(self._use)
+        self._fill(shell)
+
+    def _use(self, shell: Shell) -> None:
+        if not shell.is_filled:
+            self._fill(shell)
+
+    def _fill(self, shell: Shell) -> None:
+        """Brings its weights, after others have made room for them."""
+        for other in sorted((each for each in self._filled() if each not in self._own), key=lambda each: each.used_at):
+            if self._fits(shell):
+                break
+            other.strip()
+        if self.offload > Offload.NONE:
+            _strip(self._own)
+        elif not self._fits(shell) and self._profile.most > Offload.NONE and any(each.is_filled for each in self._own):
+            self._note(self._go_off(Offload.COMPONENT))
+        if not self._fits(shell):
+            if self._profile.most == Offload.NONE:
+                name = self._key and self._key[0]
+                problem = f"{shell.part} of {name} takes {shell.bytes} bytes, which are not free: ask for `balanced` or `auto`"
+                raise DarkroomError("memory.exhausted", problem, field="input.memoryProfile")
+            for said in self.cut():
+                self._note(said)
+        shell.fill(in_blocks=self.offload == Offload.BLOCKS)
+
+    def _fits(self, shell: Shell) -> bool:
+        room = self._room(sum(each.held for each in self._filled()))
+        return room is None or room >= shell.bytes
+
+    def _go_off(self, offload: Offload) -> str:
+        self.offload = offload
+        freed = _strip(self._own)
+        how = "block by block" if offload == Offload.BLOCKS else "one at a time"
+        return f"offloaded {self._key and self._key[0]}, {freed} bytes: its networks come when they are used, {how}"
+
+    def _note(self, text: str) -> None:
+        if self._tools is not None:
+            self._tools.note(f"memory: {text}")
+
+    def _filled(self) -> list[Shell]:
+        every = {id(shell): shell for model in self._known.values() for shell in model.shells}
+        every |= {id(shell): shell for shell in self._own}
+        return [shell for shell in every.values() if shell.is_filled]
 
     def _forget(self, key: ModelKey) -> None:
-        self._resident.pop(key)
-        self._used_at.pop(key, None)
+        _strip(self._known.pop(key).shells)
 
-    def _check_files(self, folder: str, family: type[Family]) -> None:
+    def _inside(self, path: str) -> str:
+        real = inside(path, self._roots)
+        if real is None:
+            raise DarkroomError("worker.path_refused", f"{path} is in no model folder", field="model.path")
+        return real
+
+    def _check_files(self, path: str, parts: Iterable[Mapping[str, Any]], family: type[Any]) -> None:
         """Nothing that the load would read may lie outside the roots."""
+        sources = {part["name"]: part for part in parts}
         for part in family.parts:
-            if not os.path.isdir(os.path.join(folder, part)):
-                raise DarkroomError("model.corrupt", f"{folder} has no {part}/", field="model.path")
-            for name in os.listdir(os.path.join(folder, part)):
+            source = sources.get(part)
+            folder = source["folder"] if source else os.path.join(path, part)
+            if not os.path.isdir(folder):
+                raise DarkroomError("model.corrupt", f"{path} has no {part}/", field="model.path")
+            if source and source["weights"]:
+                self._inside(source["weights"]["path"])
+            for name in os.listdir(folder):
                 # What file managers and tools leave is never read.
-                if name.startswith("."):
-                    continue
-                file = os.path.join(folder, part, name)
-                if inside(file, self._roots) is None:
-                    raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")
+                if not name.startswith("."):
+                    self._check_file(os.path.join(folder, name))
+        # What lies beside the parts: a pipeline's own configuration.
+        index = os.path.join(sources[""]["folder"] if "" in sources else path, "model_index.json")
+        if os.path.lexists(index):
+            self._check_file(index)
+
+    def _check_file(self, file: str) -> None:
+        if inside(file, self._roots) is None:
+            raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")
+
+
+def _strip(shells: Iterable[Shell]) -> int:
+    """Takes the weights that are there off the device; returns how many bytes."""
+    freed = 0
+    for shell in shells:
+        if shell.is_filled:
+            freed += shell.held
+            shell.strip()
+    return freed
 
 
 def ensure(tools: Tools) -> dict[str, Any]:
-    """model.ensure: makes a model resident ahead of the work; `bytes` of its weights, `seconds` that the load took.
+    """model.ensure: makes a model resident ahead of the work. `files`: what the worker's cache holds of it. `bytes` of
+    its weights; of a load the `seconds`, and how many bytes were read from RAM and from disk.
 
     Raises as `Models.get`.
     """
-    reference = tools.data["model"]
-    model, seconds = tools.runtime.models.get(reference, tools)
-    return frames.result({"id": reference["id"], "resident": seconds == 0, "bytes": model.bytes, "seconds": seconds})
+    models, reference = tools.runtime.models, tools.data["model"]
+    models.weights.offer(tools.data["files"])
+    models.weights.measure()
+    model, seconds = models.get(reference, tools)
+    read = models.weights.measure()
+    output = {"id": reference["id"], "resident": seconds == 0, "bytes": model.bytes, "seconds": seconds}
+    return frames.result({**output, "ram_bytes": read.ram, "disk_bytes": read.disk, "registered_bytes": read.registered})
+
+
+def drop(tools: Tools) -> dict[str, Any]:
+    """model.drop: lets go of a model that no request in the child uses or waits for; `models` says what went, and
+    `freed_bytes` what the device has again: None where there is no device but the CPU."""
+    runtime = tools.runtime
+    before = memory.reserved_bytes(runtime.device)
+    gone = runtime.models.unload(tools.data["id"], keep=runtime.wanted())
+    memory.empty_caches(runtime.device)
+    after = memory.reserved_bytes(runtime.device)
+    freed = None if before is None or after is None else max(0, before - after)
+    return frames.result({"models": gone, "freed_bytes": freed})
+
+
+def optimize(tools: Tools) -> dict[str, Any]:
+    """model.optimize: see `measure.optimize`."""
+    from darkroom import measure
+
+    return measure.optimize(tools)
+
+
+def benchmark(tools: Tools) -> dict[str, Any]:
+    """model.benchmark: see `measure.benchmark`."""
+    from darkroom import measure
+
+    return measure.benchmark(tools)
 
 
 def load(tools: Tools) -> dict[str, Any]:
@@ -127,3 +359,9 @@ def load(tools: Tools) -> dict[str, Any]:
     `Models.get`."""
     model, _ = tools.runtime.models.get(tools.input["model"], tools)
     return frames.result({"id": tools.input["model"]["id"], "bytes": model.bytes})
+
+
+def uncache(tools: Tools) -> dict[str, Any]:
+    """model.uncache: the worker's cache lets go of these files, which this process maps no longer."""
+    tools.runtime.models.weights.withdraw(tools.data["inodes"])
+    return frames.result()

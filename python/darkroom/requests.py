@@ -91,7 +91,7 @@ class Requests:
     def wanted_models(self) -> set[ModelKey]:
         """The models that a request uses or waits for."""
         with self._changed:
-            return {tools.model_key for tools in self._open.values() if tools.model_key is not None}
+            return {key for tools in self._open.values() for key in tools.model_keys}
 
 
 def cancelled(tools: Tools) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from darkroom.adapters import Adapters
+    from darkroom.classifiers import Classifiers
+    from darkroom.memory import Peaks
     from darkroom.model import Models
     from darkroom.tools import ModelKey
 
@@ -29,6 +32,10 @@ class LiveTensors:
         """These are the session's, for as long as they live."""
         with self._lock:
             self._sessions.setdefault(session_id, {}).update((id(tensor), weakref.ref(tensor)) for tensor in tensors)
+
+    def bytes_of(self, session_id: str) -> int:
+        """Bytes that the session holds."""
+        return self.bytes().get(session_id, 0)
 
     def bytes(self) -> dict[str, int]:
         """Session id → bytes, of sessions that hold any."""
@@ -51,8 +58,13 @@ class Runtime:
     """`models`: folders that models may lie in; `attempts`: the folder of all that steps read and write."""
     checkpoint: dict[str, Any]
     """`calls`: a checkpoint every so many calls, or None; then every `interval_s` seconds."""
+    preview_s: float
+    """Least seconds between two previews; 0 makes none."""
     models: Models
+    adapters: Adapters
+    classifiers: Classifiers
     live: LiveTensors
+    peaks: Peaks
     facts: dict[str, Any]
     """What another process must share to go on from a file of this one: `exactness.facts`."""
     wanted: Callable[[], Collection[ModelKey]]

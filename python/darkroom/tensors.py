@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import safetensors
 import safetensors.torch
@@ -25,6 +25,25 @@ def save(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes
     # The tensors begin at a multiple of 8 bytes, as they do in its own files.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def leaving(tensors: Mapping[str, torch.Tensor], device: torch.device) -> Callable[[], dict[str, torch.Tensor]]:
+    """What copies them to the CPU as they are now, on any thread and at any time later; nobody may write to them
+    meanwhile. Of a GPU by a stream of its own, so that whatever goes on there goes on beside it."""
+    if device.type != "cuda":
+        return lambda: {name: tensor.to("cpu") for name, tensor in tensors.items()}
+    made = torch.cuda.Event()
+    made.record()
+
+    def copied() -> dict[str, torch.Tensor]:
+        stream = torch.cuda.Stream(device)
+        with torch.cuda.stream(stream):
+            stream.wait_event(made)
+            on_host = {name: tensor.to("cpu") for name, tensor in tensors.items()}
+        stream.synchronize()
+        return on_host
+
+    return copied
 
 
 def load(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from darkroom.errors import Cancelled, DarkroomError, Paused
+from darkroom.profiles import AUTO, PROFILES, Profile
 from darkroom.runtime import Runtime
 
 PROGRESS_S = 0.2
@@ -51,13 +52,17 @@ class Tools:
         self.log = log
         # What was asked for, if anything.
         self.stop: Literal["pause", "cancel"] | None = None
-        # Denoise calls that are done, once there were any.
+        # Denoise calls, or tiles, that are done, once there were any.
         self.call: int | None = None
         self.advanced_at = time.monotonic()
+        # The most that the session held while the request ran, by what `hold` was told.
+        self.held_bytes = 0
         self._send = send
         self._stage: str | None = None
         self._told_at = 0.0
         self._saved_at = time.monotonic()
+        self._previewed_at = self._saved_at
+        self._previewing: Future[None] | None = None
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[dict[str, Any]] | None = None
         self._last_checkpoint: dict[str, Any] | None = None
@@ -70,10 +75,22 @@ class Tools:
         return self.data["input"]
 
     @property
-    def model_key(self) -> ModelKey | None:
-        """The model that the request uses; None when it uses none."""
-        reference = self.data.get("model") or self.data.get("input", {}).get("model")
-        return reference and (reference["id"], reference["body_hash"])
+    def model_keys(self) -> set[ModelKey]:
+        """The models that the request uses."""
+        asked = self.data.get("input", {})
+        found = [self.data.get("model"), asked.get("model"), asked.get("upscaler"), *(each["model"] for each in asked.get("control", ()))]
+        # An upscaler may be the name of a filter.
+        return {(reference["id"], reference["body_hash"]) for reference in found if isinstance(reference, dict)}
+
+    @property
+    def profile(self) -> Profile:
+        """The memory profile that the request asks for."""
+        return PROFILES[self.profile_name]
+
+    @property
+    def profile_name(self) -> str:
+        """As the request names it."""
+        return self.data.get("input", self.data).get("memory_profile", AUTO)
 
     # --- how it goes ---
 
@@ -93,9 +110,14 @@ class Tools:
         self._stage, self._told_at = stage, self.advanced_at
         self._send({"type": "progress", "stage": stage, **figures})
 
+    def note(self, text: str) -> None:
+        """A sentence for the session's history."""
+        self._send({"type": "note", "text": text})
+
     def hold(self, tensors: Iterable[Any]) -> None:
         """These tensors are the session's: the child reports them for as long as they live."""
         self.runtime.live.add(self.data["session_id"], tensors)
+        self.held_bytes = max(self.held_bytes, self.runtime.live.bytes_of(self.data["session_id"]))
 
     def check_stop(self, can_pause: bool = False) -> None:
         """Between two pieces of work. Raises Cancelled, or Paused where the caller has nothing to lose."""
@@ -131,7 +153,7 @@ class Tools:
         with open(self._inside_attempts(given["path"], "checkpoint.path"), "rb") as file:
             return file.read(), given
 
-    def write(self, name: str, content: bytes) -> dict[str, Any]:
+    def write(self, name: str, content: bytes | memoryview) -> dict[str, Any]:
         """Writes a file into the attempt's folder, visible only when it is whole; returns {path, sha256, bytes}.
 
         Raises OSError; then nothing of it is left.
@@ -153,7 +175,36 @@ class Tools:
             raise DarkroomError("worker.path_refused", f"{path} is not inside {self.runtime.roots['attempts']}", field=field)
         return real
 
+    # --- previews ---
+
+    def preview_due(self) -> bool:
+        """When the interval has passed, and the last one is on disk. Work that is over before makes none."""
+        every = self.runtime.preview_s
+        if every == 0 or (self._previewing is not None and not self._previewing.done()):
+            return False
+        return time.monotonic() - self._previewed_at >= every
+
+    def save_preview(self, call: int, width: int, height: int, content: Callable[[], bytes]) -> None:
+        """Writes `content()`, RGB8 row by row, off the device thread, then tells the node."""
+        self._previewed_at = time.monotonic()
+        self._previewing = self._beside().submit(self._write_preview, call, width, height, content)
+
+    def _write_preview(self, call: int, width: int, height: int, content: Callable[[], bytes]) -> None:
+        try:
+            made = self.write(f"preview-{call}.rgb", content())
+        except Exception as error:
+            # It is worth less than what it shows.
+            self.log.warning("a preview could not be written: %s", error, extra={"request_id": self.request_id})
+            return
+        self._send({"type": "preview", **made, "call": call, "width": width, "height": height})
+
     # --- checkpoints ---
+
+    def _beside(self) -> ThreadPoolExecutor:
+        """Writes what the device thread does not wait for, one file at a time."""
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, "writer")
+        return self._writer
 
     def checkpoint_due(self, call: int) -> bool:
         """Every `calls` calls where that is set, else when the interval has passed and the last one is on disk."""
@@ -173,20 +224,21 @@ class Tools:
         # The node may be reading it: a name is written once.
         if last is not None and last["call"] == call:
             return
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._saved_at = time.monotonic()
-        self._writing = self._writer.submit(self._write_checkpoint, call, serialize)
+        self._writing = self._beside().submit(self._write_checkpoint, call, serialize)
 
     def finish_checkpoints(self) -> dict[str, Any] | None:
         """Waits for the one that is being written; returns the last good one, or None.
 
-        One that fails costs the run nothing but itself.
+        One that fails costs the run nothing but itself. Raises `inference.diverged` when what it was to hold is past
+        mending.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
             try:
                 self._last_checkpoint = writing.result()
+            except DarkroomError:
+                raise
             except Exception as error:
                 self.log.warning("a checkpoint could not be written: %s", error, extra={"request_id": self.request_id})
         return self._last_checkpoint
@@ -194,7 +246,8 @@ class Tools:
     def close(self) -> None:
         """After this no further frame of the request comes from here."""
         if self._writer is not None:
-            self.finish_checkpoints()
+            with contextlib.suppress(DarkroomError):
+                self.finish_checkpoints()
             self._writer.shutdown()
 
     def _write_checkpoint(self, call: int, serialize: Callable[[], bytes]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import hashlib
 import json
@@ -6,11 +7,14 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked import ForkedProcess, Nursery
 
 PYTHON = Path(__file__).parents[1]
 ROOT = PYTHON.parent
@@ -28,13 +32,62 @@ REQUEST = {
     "seed": 7,
     "sampler": "Euler a",
 }
+# What a request may say besides, and what of it a denoise alone is told.
+OF_TEXT = ("prompt_syntax", "clip_skip", "adapters", "embeddings")
+OF_DENOISE = ("strength", "sizes", "variation", "guidance_rescale", "guidance_interval", "control", "enlarged", *OF_TEXT)
+MORE = ("picture", "resize", "mask", "drawn", *OF_DENOISE)
 SCHEMA = hashlib.sha256((PYTHON / "darkroom" / "schema.json").read_bytes()).hexdigest()
 EVERY_CALL = {"interval_s": 60, "calls": 1}
 NO_CHECKPOINTS = {"interval_s": 3600, "calls": None}
 TERMINAL = ("result", "released", "error")
 
 
+# Of the settings in `src/workers/python/environment.ts` those that change what the child does.
+AS_THE_NODE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+# Tests that go over families, samplers and more: `npm test` takes every so many of their cases, by numbers that step
+# through each of these in turn; `npm run test:crash` takes all others.
+OVER_ALL = {
+    "test_the_loop_draws_the_bits_of_diffusers_own_pipeline": 7,
+    "test_another_process_goes_on_from_a_checkpoint_to_the_same_bytes": 5,
+    "test_the_loop_draws_what_diffusers_own_pipeline_draws": 5,
+    "test_a_picture_goes_on_from_any_call_to_the_same_bytes": 4,
+    "test_one_draws_the_bits_of_diffusers_own_pipeline": 5,
+    "test_a_union_draws_the_bits_of_diffusers_own_pipeline": 3,
+    "test_where_the_networks_are_moves_no_bit": 3,
+    "test_guidance_in_some_calls_has_the_bits_of_diffusers_whose_scale_is_changed_on_the_way": 4,
+    "test_a_rescaled_guidance_has_the_bits_of_diffusers": 5,
+    "test_every_family_with_guidance_is_guided_in_some_calls": 3,
+    "test_a_run_that_went_on_from_any_checkpoint_draws_the_same": 2,
+    "test_the_prompt_decides_and_so_does_the_guidance": 3,
+    "test_the_picture_is_the_one_that_diffusers_own_pipeline_decodes": 3,
+    "test_every_checkpoint_of_a_run_leads_to_the_same_bytes": 2,
+    "test_a_paused_step_goes_on_in_another_process_to_the_same_bytes": 2,
+    "test_a_killed_step_goes_on_in_another_process_to_the_same_bytes": 2,
+    "test_a_gguf_draws_what_its_weights_draw": 3,
+    "test_the_librarys_own_loader_draws_the_same": 2,
+    "test_networks_and_text_encoders_are_changed_as_the_sum_says": 2,
+    "test_two_draw_the_bits_of_diffusers_own_pipeline": 2,
+    "test_an_esrgan_computes_as_it_was_published": 4,
+    "test_a_tile_of_any_size_that_holds_what_the_network_sees_makes_the_same_bytes": 2,
+    "test_bytes_follow_from_no_number_of_threads": 2,
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    met = Counter()
+    for item in items:
+        name = item.originalname
+        if name in OVER_ALL:
+            if met[name] % OVER_ALL[name] > 0:
+                item.add_marker(pytest.mark.long)
+            met[name] += 1
+
+
 def pytest_addoption(parser):
+    parser.addoption("--judged", default=6, type=int, help="how many pictures of a kind are judged")
     parser.addoption("--device", default="cpu", help="device that the children own: cpu, cuda, cuda:1")
 
 
@@ -43,17 +96,41 @@ def device(request):
     return request.config.getoption("--device")
 
 
+# Those that have not ended. A test that fails ends none, and the next one of the same child would wait for ever.
+STALLS = []
+
+
+@pytest.fixture(autouse=True)
+def stalls_end_with_their_test():
+    yield
+    for stall in STALLS:
+        with contextlib.suppress(OSError):
+            # Whoever waits for a reader goes on; what was killed has none that waits.
+            os.close(os.open(stall.pipe, os.O_RDONLY | os.O_NONBLOCK))
+    STALLS.clear()
+
+
 @dataclass
 class Stall:
     request_id: str
     pipe: Path
 
+    def __post_init__(self):
+        STALLS.append(self)
+
     def end(self):
+        STALLS.remove(self)
         self.pipe.read_bytes()
 
 
+def environment_of_children():
+    kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
+    python_path = os.pathsep.join([str(PYTHON), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**kept, **AS_THE_NODE, "PYTHONPATH": python_path}
+
+
 class Child:
-    """The real child over its pipes; keeps every frame. `attempts`: its attempt folder."""
+    """The real child over its pipes; keeps every frame. `attempts`: its attempt folder; `nursery`: forks it."""
 
     def __init__(
         self,
@@ -67,22 +144,22 @@ class Child:
         schema=SCHEMA,
         spare=False,
         environment=None,
+        model_bytes=None,
+        nursery=None,
+        preview_s=0,
     ):
         self.attempts = attempts
         self.errors = attempts / "stderr.log"
         self.last = 0
         self.frames = []
         self.pending = b""
-        kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
-        python_path = os.pathsep.join([str(PYTHON), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command, pipe = [sys.executable, "-m", "darkroom"], subprocess.PIPE
+        environment = {**environment_of_children(), "HOME": str(attempts), **(environment or {})}
         with open(self.errors, "ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "darkroom"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**kept, "HOME": str(attempts), "PYTHONPATH": python_path, "HF_HUB_OFFLINE": "1", **(environment or {})},
-            )
+            if nursery:
+                self.process = ForkedProcess(nursery, errors, attempts)
+            else:
+                self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment)
         self.greeting = {
             "protocol": {"min": protocol[0], "max": protocol[1]},
             "schema": schema,
@@ -92,6 +169,8 @@ class Child:
             "spare": spare,
             "roots": {"models": [str(ROOT / "models"), *map(str, models)], "attempts": str(attempts)},
             "checkpoint": checkpoint,
+            "preview_s": preview_s,
+            "model_bytes": model_bytes,
         }
 
     def greet(self):
@@ -120,9 +199,18 @@ class Child:
         folder.mkdir(exist_ok=True)
         names = {
             "encode": ("model", "prompt", "negative_prompt"),
-            "denoise": tuple(REQUEST),
+            "denoise": (*REQUEST, *({"schedule"} & set(changes))),
+            "encode_picture": ("model", "width", "height"),
+            "enlarge": ("model", "width", "height", "from", "upscaler"),
             "decode": ("model", "width", "height"),
         }[verb]
+        names += ("memory_profile",) if "memory_profile" in changes else ()
+        if verb == "encode":
+            names += tuple(name for name in OF_TEXT if name in changes)
+        elif verb == "denoise":
+            names += tuple(name for name in MORE if name in changes and name != "drawn")
+        elif verb in ("encode_picture", "decode"):
+            names += tuple(name for name in MORE if name in changes and name not in OF_DENOISE)
         given = copy.deepcopy({name: {**REQUEST, **changes}[name] for name in names})
         files = {name: self.given(file) for name, file in (files or {}).items()}
         checkpoint = checkpoint and self.given(checkpoint)
@@ -158,8 +246,11 @@ class Child:
     def until(self, request_id, *kinds, timeout_s=120):
         """The next frame of a request that is of one of the kinds; by default its terminal one."""
         while frame := self.next(timeout_s):
-            if frame["request_id"] == request_id and frame["data"].get("type") in (kinds or TERMINAL):
-                return frame["data"]
+            if frame["request_id"] == request_id:
+                kind = frame["data"].get("type")
+                if kind in (kinds or TERMINAL):
+                    return frame["data"]
+                assert kind not in TERMINAL, f"{frame['data']} came instead of {' or '.join(kinds)}"
         raise EOFError(f"the child ended with {self.process.wait(10)} before {request_id} was answered: {self.said()[-2000:]}")
 
     def stall(self, verb, call, **request):
@@ -217,20 +308,44 @@ class Child:
         self.process.stdout.close()
 
 
-@pytest.fixture
-def spawn(tmp_path, device):
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory, device):
+    """Where children are forked; None where each has to be started: what a driver has opened is not forked."""
+    if device != "cpu" or sys.platform != "linux":
+        yield None
+        return
+    made = Nursery({**environment_of_children(), "HOME": str(tmp_path_factory.mktemp("nursery"))})
+    yield made
+    made.close()
+
+
+@contextlib.contextmanager
+def starting(tmp_path, **usual):
     """Starts children that end with the test; they have been greeted unless told `greeted=False`."""
     children = []
 
     def start(greeted=True, **options):
-        folder = tmp_path / f"attempts-{len(children)}"
-        folder.mkdir()
-        children.append(Child(folder, **{"device": device, **options}))
+        folder = Path(tempfile.mkdtemp(prefix="attempts-", dir=tmp_path))
+        children.append(Child(folder, **{**usual, **options}))
         return children[-1].greet() if greeted else children[-1]
 
     yield start
     for child in children:
         child.close()
+
+
+@pytest.fixture
+def spawn(tmp_path, device):
+    """Starts children as a node does, each with its own imports: for what is tested of a start, or of a process."""
+    with starting(tmp_path, device=device) as start:
+        yield start
+
+
+@pytest.fixture
+def fork(tmp_path, device, nursery):
+    """Starts children whose imports are done."""
+    with starting(tmp_path, device=device, nursery=nursery) as start:
+        yield start
 
 
 def lasting(tmp_path_factory, name, **options):

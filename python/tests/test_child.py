@@ -1,6 +1,7 @@
 """The process: its handshake, its pipes, its ends, and what it refuses to read."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -41,9 +42,9 @@ def test_the_child_says_what_decides_the_bits(fresh, device):
     assert calls == sorted(set(calls))
 
 
-def test_a_spare_imports_and_opens_its_device_only_when_it_is_taken_into_use(spawn, shared, device):
+def test_a_spare_imports_and_opens_its_device_only_when_it_is_taken_into_use(spawn, fork, shared, device):
     # A device that is not there shows when it is opened.
-    spare, other = spawn(spare=True), spawn(spare=True, device="cuda:99")
+    spare, other = spawn(spare=True), fork(spare=True, device="cuda:99")
     for child in (spare, other):
         while child.until(child.hello, "progress", "result", "error") != {"type": "progress", "stage": "import", "call": 3, "calls": 3}:
             pass
@@ -62,8 +63,9 @@ def test_a_spare_imports_and_opens_its_device_only_when_it_is_taken_into_use(spa
 
 
 @pytest.mark.parametrize("how", ["end of the pipe", "shutdown", "open and shutdown"])
-def test_a_spare_that_is_not_wanted_ends(spawn, how):
-    child = spawn(spare=True)
+def test_a_spare_that_is_not_wanted_ends(spawn, fork, how):
+    # Shut down within its imports, or when they are done.
+    child = (fork if how.startswith("open") else spawn)(spare=True)
     child.until(child.hello, "progress")
     if how == "end of the pipe":
         child.process.stdin.close()
@@ -99,8 +101,8 @@ def test_a_handshake_that_is_none_is_refused_and_ends_the_child(spawn):
     assert child.ends() == 64
 
 
-def test_a_device_that_is_not_there_ends_the_child_with_the_reason(spawn):
-    child = spawn(device="mps")
+def test_a_device_that_is_not_there_ends_the_child_with_the_reason(fork):
+    child = fork(device="mps")
     answer = child.until(child.hello)
     assert answer["code"] == "worker.start_failed"
     assert "device 'mps' is not supported; use cpu or cuda:N" in answer["message"]
@@ -278,7 +280,7 @@ def changed(path, value):
         ("input.model.body_hash", "abc", "must match pattern"),
         ("input.model.path", "models/x", "must match pattern"),
         ("input.model.family", "sd99", "must be one of"),
-        ("input.sampler", "DPM++ 2M SDE", "must be one of"),
+        ("input.sampler", "DPM adaptive", "must be one of"),
     ],
 )
 def test_a_bad_field_is_refused_by_name(fresh, path, value, words):
@@ -336,3 +338,19 @@ def test_a_root_may_itself_be_reached_through_a_link(tmp_path):
     assert inside(tmp_path / "real" / "file", [tmp_path / "link"]) == str(tmp_path / "real" / "file")
     assert inside(tmp_path / "really", [tmp_path / "real"]) is None
     assert inside(tmp_path / "real", [tmp_path / "real"]) is None
+
+
+def test_a_thread_that_dies_of_what_is_no_exception_ends_the_child():
+    """Rust's panics come as such: a child that went on would look alive and answer nothing."""
+    from darkroom.child import EXIT_INTERNAL, Child
+
+    ended = []
+    child = object.__new__(Child)
+    child._log = logging.getLogger("a test")
+    child._exit = ended.append
+
+    def panic():
+        raise BaseException("a panic")
+
+    child._guard(panic)
+    assert ended == [EXIT_INTERNAL]

@@ -150,7 +150,7 @@ def test_a_decode_that_is_paused_before_it_has_begun_is_given_back(shared):
 def test_a_load_under_way_ends_and_the_model_stays(shared, micro_folder, tmp_path, how, action, end):
     model = make_model(micro_folder / f"{action} {how}", seed=20)
     pipe = piped({"path": f"{model['path']}/scheduler/scheduler_config.json"})
-    data = {"model": model} if action == "model.ensure" else shared.data(action.partition(".")[2], model=model)
+    data = {"model": model, "files": []} if action == "model.ensure" else shared.data(action.partition(".")[2], model=model)
     request_id = shared.send(action, data)
     while shared.until(request_id, "progress")["stage"] != "load":
         pass
@@ -197,8 +197,8 @@ def test_a_full_queue_refuses_the_next_request(shared):
     assert shared.until(stall.request_id)["type"] == "result"
 
 
-def test_shutdown_gives_back_what_runs_and_what_waits_then_ends(spawn, shared):
-    child = spawn(checkpoint=EVERY_CALL)
+def test_shutdown_gives_back_what_runs_and_what_waits_then_ends(fork, shared):
+    child = fork(checkpoint=EVERY_CALL)
     child.ready()
     stall = child.stall("denoise", 3)
     waiting = child.work("denoise", seed=8)
@@ -216,8 +216,8 @@ def test_shutdown_gives_back_what_runs_and_what_waits_then_ends(spawn, shared):
     assert resumed["stats"]["resumed_from"] == 4
 
 
-def test_out_of_memory_fails_the_request_clears_the_pool_and_after_three_recycles_the_process(spawn):
-    child = spawn()
+def test_out_of_memory_fails_the_request_clears_the_pool_and_after_three_recycles_the_process(fork):
+    child = fork()
     child.ready()
     # Sixteen thousand terabytes of latents.
     huge = {"width": 2**27, "height": 2**27}

@@ -5,10 +5,11 @@ import json
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-from conftest import MODEL
+from conftest import MODEL, REQUEST
 from micro import make_model
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -30,8 +31,8 @@ def copy(micro, micro_folder):
         shutil.rmtree(folder)
 
 
-def ensure(child, model):
-    return child.until(child.send("model.ensure", {"model": model}))
+def ensure(child, model, files=()):
+    return child.until(child.send("model.ensure", {"model": model, "files": list(files)}))
 
 
 def refused(child, model, code, words):
@@ -41,20 +42,120 @@ def refused(child, model, code, words):
     assert model["id"] not in child.models()
 
 
-def test_two_models_stay_resident_and_the_one_unused_longest_goes(fresh, micro, micro_folder):
-    other = make_model(micro_folder / "other", seed=2)
-    drawn = fresh.run("denoise")["files"]["latents"]["sha256"]
-    assert ensure(fresh, micro)["output"]["id"] == "micro"
-    assert fresh.run("denoise")["stats"]["load_s"] == 0
-    loaded = ensure(fresh, other)["output"]
-    assert (loaded["resident"], loaded["bytes"] > 100_000, loaded["seconds"] > 0) == (False, True, True)
-    assert fresh.models() == [MODEL["id"], "other"]
-    again = ensure(fresh, other)["output"]
-    assert (again["resident"], again["seconds"]) == (True, 0)
-    ensure(fresh, micro)
-    answer = fresh.run("denoise")
+def test_models_stay_together_as_long_as_their_bytes_fit(fork, fresh, micro, micro_folder):
+    other, third = make_model(micro_folder / "other", seed=2), make_model(micro_folder / "third", seed=3)
+    size = ensure(fresh, micro)["output"]["bytes"]
+    drawn = fresh.run("denoise", model=micro)["files"]["latents"]["sha256"]
+    child = fork(models=[micro_folder], model_bytes=2 * size)
+    child.ready()
+    loaded = [ensure(child, model)["output"] for model in (micro, other)]
+    assert [(each["resident"], each["bytes"], each["disk_bytes"] > 0) for each in loaded] == [(False, size, True)] * 2
+    for model in (micro, other) * 3:
+        assert (again := ensure(child, model)["output"])["resident"] and again["seconds"] == 0
+    ensure(child, third)
+    held = {model["id"]: model for model in child.vitals()["models"]}
+    assert list(held) == ["other", "third"]
+    assert sum(model["bytes"] for model in held.values()) == 2 * size
+    assert [part["name"] for part in held["third"]["parts"]] == ["unet", "vae", "text_encoder"]
+    answer = child.run("denoise", model=micro)
     assert answer["stats"]["load_s"] > 0
     assert answer["files"]["latents"]["sha256"] == drawn
+
+
+def test_a_model_larger_than_its_place_draws_the_same_one_network_at_a_time(fork, fresh, micro, micro_folder):
+    ensure(fresh, micro)
+    [model] = [model for model in fresh.vitals()["models"] if model["id"] == "micro"]
+    child = fork(models=[micro_folder], model_bytes=max(part["bytes"] for part in model["parts"]))
+    child.ready()
+    asked = child.send("model.ensure", {"model": micro, "files": []})
+    assert child.until(asked)["type"] == "result"
+    assert ["offloaded micro" in note["text"] for note in child.of(asked, "note")] == [True]
+    for _ in range(2):
+        assert pixels(child, micro) == pixels(fresh, micro)
+        assert [len(each["parts"]) for each in child.vitals()["models"]] == [1]
+
+
+def cached(folder, to):
+    """Copies of a model's weights elsewhere, as the worker's cache offers them."""
+    offers = []
+    for number, file in enumerate(sorted(folder.glob("*/*.safetensors"))):
+        copied = to / f"{number}"
+        shutil.copy(file, copied)
+        state = copied.stat()
+        offers.append({"path": str(file.resolve()), "mapping": str(copied), "bytes": state.st_size, "inode": state.st_ino})
+    return offers
+
+
+def test_a_model_is_read_from_the_cache_and_draws_the_same(fresh, micro, copy, tmp_path):
+    folder, model = copy("from the cache")
+    files = cached(folder, tmp_path)
+    # Only the headers are looked at on disk: nothing of the weights is there any more.
+    for file in folder.glob("*/*.safetensors"):
+        os.truncate(file, 8 + int.from_bytes(file.read_bytes()[:8], "little"))
+    read = ensure(fresh, model, files)["output"]
+    assert (read["ram_bytes"] > 100_000, read["disk_bytes"]) == (True, 0)
+    assert pixels(fresh, model) == pixels(fresh, micro)
+
+
+def test_what_is_not_what_the_cache_offered_is_not_believed(fresh, micro, copy, tmp_path):
+    folder, model = copy("offered and gone")
+    files = cached(folder, tmp_path)
+    other = tmp_path / "other"
+    other.write_bytes(b"x" * files[0]["bytes"])
+    files[0]["mapping"] = str(other)
+    os.truncate(files[1]["mapping"], 100)
+    os.remove(files[2]["mapping"])
+    read = ensure(fresh, model, files)["output"]
+    assert (read["ram_bytes"], read["disk_bytes"] > 100_000) == (0, True)
+    assert pixels(fresh, model) == pixels(fresh, micro)
+
+
+def test_the_disk_reads_ahead_while_a_network_is_made(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from darkroom.weight_files import WeightFiles
+
+    tensors = {f"{part}.{number}": torch.full((1 << 20,), float(number)) for part in ("unet", "vae") for number in range(5)}
+    path, size = str(tmp_path / "both.safetensors"), 5 * (4 << 20)
+    save_file(tensors, path)
+    weights = WeightFiles(torch.device("cpu"))
+    with weights.reading_ahead([path], lambda name: name.startswith("vae")):
+        time.sleep(0.5)
+    assert weights.measure().ahead == size
+    read = weights.read(path, None, lambda name: name.startswith("vae"))
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read.items())
+    assert (len(read), weights.measure().disk) == (5, size)
+    # Whoever needs it is told what has become of it.
+    with weights.reading_ahead([path]):
+        os.truncate(path, 100)
+    with pytest.raises(Exception, match="no whole safetensors file"):
+        weights.read(path)
+
+
+def test_nothing_is_read_ahead_that_the_cache_has(copy, tmp_path):
+    import torch
+
+    from darkroom.weight_files import WeightFiles
+
+    folder, _ = copy("in the cache already")
+    weights = WeightFiles(torch.device("cpu"))
+    weights.offer(cached(folder, tmp_path))
+    with weights.reading_ahead([str(folder / WEIGHTS)]):
+        time.sleep(0.1)
+    assert weights.measure().ahead == 0
+
+
+def test_a_benchmark_is_cold_although_the_cache_has_the_model(fresh, copy, tmp_path):
+    folder, model = copy("measured")
+    ensure(fresh, model, cached(folder, tmp_path))
+    names = ("prompt", "width", "height", "steps", "guidance", "seed", "sampler")
+    data = {**fresh.data("denoise", model=model), "input": {"model": model, **{name: REQUEST[name] for name in names}}}
+    asked = fresh.send("model.benchmark", data)
+    answer = fresh.until(asked)
+    told = answer["output"]
+    assert told["is_cold"] and min(told["cold_load_s"], told["warm_load_s"], told["call_s"]) > 0
+    assert [frame["call"] for frame in fresh.of(asked, "progress") if frame["stage"] == "load"][-1] == 3
 
 
 def test_the_same_name_with_another_body_is_another_model(fresh, micro, micro_folder):
@@ -278,7 +379,9 @@ def test_a_broken_model_is_refused(fresh, copy, name, spoil, code, words):
     ("name", "unet"),
     [
         ("cross_attention_dim", {"cross_attention_dim": 48}),
-        ("in_channels", {"in_channels": 9}),
+        ("in_channels", {"in_channels": 8}),
+        ("addition_embed_type", {"addition_embed_type": "text"}),
+        ("time_cond_proj_dim", {"time_cond_proj_dim": 16}),
         ("num_class_embeds", {"num_class_embeds": 7}),
     ],
 )
@@ -346,6 +449,7 @@ def test_trim_lets_idle_models_go_from_the_one_used_longest_ago_on(fresh, micro)
     def trim(models):
         return fresh.until(fresh.send("memory.trim", {"idle_models": models}))["output"]["models"]
 
+    trim(99)
     drawn = fresh.run("denoise")["files"]["latents"]["sha256"]
     ensure(fresh, micro)
     before = fresh.models()
@@ -358,6 +462,8 @@ def test_trim_lets_idle_models_go_from_the_one_used_longest_ago_on(fresh, micro)
 
 
 def test_trim_never_drops_a_model_that_a_request_uses_or_waits_for(shared, micro):
+    # What other tests have left there.
+    shared.until(shared.send("memory.trim", {"idle_models": 99}))
     ensure(shared, micro)
     stall = shared.stall("denoise", 3)
     trimmed = shared.send("memory.trim", {"idle_models": 9})
@@ -384,3 +490,37 @@ def test_trim_says_how_much_went_back_to_the_device(shared, device):
     assert freed > sum(model["bytes"] for model in before["models"]) / 2
     assert after["device_bytes"] == before["device_bytes"] - freed
     assert after["allocated_bytes"] < before["allocated_bytes"]
+
+
+def test_chunks_bring_every_byte_to_its_tensor(monkeypatch):
+    """What a GPU's upload does, without one: sizes and types, cut and gathered, skipped ones between, none aligned."""
+    import random
+
+    import torch
+
+    from darkroom import upload
+    from darkroom.weight_files import Stored
+
+    monkeypatch.setattr(upload, "CHUNK_BYTES", 256)
+    rng = random.Random(5)
+    for _ in range(30):
+        body = torch.randint(0, 120, (4000,), dtype=torch.uint8)
+        stored, at = [], 0
+        while at < 3000:
+            dtype = rng.choice([torch.float16, torch.float32, torch.int64, torch.uint8])
+            count = rng.choice([0, 1, 3, 40, 200])
+            at += rng.choice([0, 0, 0, 1, 30])
+            end = at + count * dtype.itemsize
+            if end <= len(body):
+                stored.append(Stored(f"t{at}-{len(stored)}", dtype, (count,), at, end))
+            at = end
+        made = {each.name: torch.empty(each.shape, dtype=each.dtype) for each in stored}
+        sizes = []
+        for chunk in upload.chunks_of(stored, lambda each, made=made: made[each.name]):
+            landed = torch.zeros(256, dtype=torch.uint8)
+            landed[: chunk.end - chunk.begin] = body[chunk.begin : chunk.end]
+            upload.spread(landed, chunk)
+            sizes.append(chunk.end - chunk.begin)
+        assert max(sizes) <= 256
+        for each in stored:
+            assert made[each.name].view(torch.uint8).tolist() == body[each.begin : each.end].tolist()

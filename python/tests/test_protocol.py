@@ -19,7 +19,8 @@ OPTIONAL = {
     "progress": {"call", "calls", "rate", "eta_s"},
     "error": {"field", "details"},
     "stats": set(schema.DOCUMENT["results"]["worker.ping"]["properties"]["stats"]["properties"]),
-    "files": {"conditioning", "latents"},
+    "files": {"conditioning", "control0", "latents", "picture", "picture0"},
+    "input": {"control", "memory_profile"},
 }
 # Their keys are names that others chose.
 OPAQUE = {"sessions", "details", "facts"}

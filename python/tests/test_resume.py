@@ -7,12 +7,15 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import EVERY_CALL, Child
+from conftest import EVERY_CALL
 
 from darkroom import tensors
-from darkroom.samplers import SAMPLERS
 
 STOP_AT = 4
+# One sampler of each kind of state: none, noise, what came before, two calls a step, and of our own both with noise and
+# with lists. test_samplers.py has the state of every pair, `npm run test:exact` every pair in a farm.
+STATES = ("DDIM", "Euler a", "DPM++ 2M Karras", "Heun", "DPM++ SDE", "DPM++ 3M SDE")
+KILLED = ("Euler a", "DPM++ 2M Karras", "DPM++ SDE")
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +39,10 @@ def digests(child, denoised):
     return latents["sha256"], pixels["files"]["pixels"]["sha256"]
 
 
-@pytest.fixture(scope="module")
-def victims(tmp_path_factory, device):
-    """Children to be killed, each started while the one before it is at work."""
-    started, taken = [], 0
-
-    def take():
-        nonlocal taken
-        while len(started) < min(taken + 2, len(SAMPLERS)):
-            started.append(Child(tmp_path_factory.mktemp("victim"), device=device, checkpoint=EVERY_CALL).greet())
-        taken += 1
-        started[taken - 1].ready()
-        return started[taken - 1]
-
-    yield take
-    for child in started:
-        child.close()
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_killed_step_goes_on_in_another_process_to_the_same_bytes(victims, undisturbed, fresh, sampler):
-    victim = victims()
+@pytest.mark.parametrize("sampler", KILLED)
+def test_a_killed_step_goes_on_in_another_process_to_the_same_bytes(fork, undisturbed, fresh, sampler):
+    victim = fork(checkpoint=EVERY_CALL)
+    victim.ready()
     stall = victim.stall("denoise", STOP_AT, sampler=sampler)
     victim.process.kill()
     assert victim.ends() == -signal.SIGKILL
@@ -70,7 +56,7 @@ def test_a_killed_step_goes_on_in_another_process_to_the_same_bytes(victims, und
     assert digests(fresh, resumed) == undisturbed(sampler)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", STATES)
 def test_a_paused_step_goes_on_in_another_process_to_the_same_bytes(shared, undisturbed, fresh, sampler):
     checkpoint = paused_at(shared, STOP_AT, sampler=sampler)
     assert checkpoint["call"] == STOP_AT + 1
@@ -89,7 +75,7 @@ def paused_at(child, call, **request):
     return released["checkpoint"]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", STATES)
 def test_every_checkpoint_of_a_run_leads_to_the_same_bytes(shared, undisturbed, fresh, sampler):
     """The first, the last and one between, of every solver's history."""
     request_id = shared.work("denoise", sampler=sampler)
@@ -103,7 +89,7 @@ def test_every_checkpoint_of_a_run_leads_to_the_same_bytes(shared, undisturbed, 
         assert resumed["files"]["latents"]["sha256"] == undisturbed(sampler)[0]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", STATES)
 def test_checkpoints_of_one_state_are_equal_bytes(shared, fresh_each_call, sampler):
     """Of two processes, and of one that went on from a checkpoint of the other."""
     first = shared.work("denoise", sampler=sampler)
@@ -120,10 +106,10 @@ def test_checkpoints_of_one_state_are_equal_bytes(shared, fresh_each_call, sampl
 
 
 @pytest.fixture(scope="module")
-def fresh_each_call(tmp_path_factory, device):
+def fresh_each_call(tmp_path_factory, device, nursery):
     from conftest import lasting
 
-    yield from lasting(tmp_path_factory, "each call", device=device, checkpoint=EVERY_CALL)
+    yield from lasting(tmp_path_factory, "each call", device=device, nursery=nursery, checkpoint=EVERY_CALL)
 
 
 def test_a_pause_right_after_a_checkpoint_writes_it_no_second_time(shared):

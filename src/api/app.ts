@@ -4,11 +4,16 @@ import { OpenAPIHono } from '@hono/zod-openapi'
 import type { MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
+import { routePath } from 'hono/route'
 import { apiError, fieldProblems, invalidFields } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
+import { approvalRoutes, isByToken } from './approvals/routes.ts'
+import { audited, auditRoutes } from './audit/routes.ts'
 import { artifactRoutes } from './artifacts/routes.ts'
+import { isUpload, mostUploadBytes } from './artifacts/upload.ts'
 import { authenticate } from './auth.ts'
 import { readBody } from './body.ts'
+import { bulkRoutes } from './bulk/routes.ts'
 import { commandRoutes } from './commands.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { deviceEventRoutes } from './devices/events.ts'
@@ -16,13 +21,25 @@ import { deviceRoutes } from './devices/routes.ts'
 import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
 import { guard } from './guard.ts'
 import { healthRoutes } from './health/routes.ts'
+import { itemRoutes } from './items/routes.ts'
+import { liveRoutes } from './live/routes.ts'
+import { loginRoutes } from './login/routes.ts'
 import { memoryRoutes } from './memory/routes.ts'
+import { compatibleRoutes } from './models/compatible.ts'
+import { Metrics } from './metrics/metrics.ts'
+import { metricsRoutes } from './metrics/routes.ts'
 import { modelRoutes } from './models/routes.ts'
+import { mayComeKeyless, pageRoutes } from './page.ts'
+import { policyRoutes } from './policies/routes.ts'
 import { answerProblem } from './problem.ts'
+import { queueRoutes } from './queue/routes.ts'
 import { singleParameters } from './route.ts'
 import { eventRoutes } from './sessions/events.ts'
+import { previewRoutes } from './sessions/preview.ts'
 import { sessionRoutes } from './sessions/routes.ts'
 import { holdWait } from './wait.ts'
+import { scheduleRoutes } from './schedules/routes.ts'
+import { webhookRoutes } from './webhooks/routes.ts'
 import { workerRoutes } from './workers/routes.ts'
 import { workflowRoutes } from './workflows/routes.ts'
 
@@ -31,17 +48,20 @@ const maxBodyBytes = 1024 * 1024
 /** Fixed paths that ask for no key: probes have none. */
 const open = new Set(['/v1/health', '/v1/ready'])
 
-const limitBody = bodyLimit({
-  maxSize: maxBodyBytes,
-  onError: () => {
-    throw apiError('too_large', `the body is larger than ${maxBodyBytes} bytes`, { field: 'body' })
-  },
-})
+const limitTo = (maxSize: number, remedy: string): MiddlewareHandler<AppEnv> =>
+  bodyLimit({
+    maxSize,
+    onError: () => {
+      throw apiError('too_large', `the body is larger than ${maxSize} bytes`, { field: 'body', remedy })
+    },
+  })
+const limitBody = limitTo(maxBodyBytes, 'Send at most 1 MiB.')
+const limitUpload = limitTo(mostUploadBytes, 'Send a file of at most 64 MiB.')
 
 /** Tells a sender that waits for it to go on, takes no more than there may be, and looks whether it is JSON. */
 const takeBody: MiddlewareHandler<AppEnv> = (c, next) => {
   if (c.req.header('expect')?.toLowerCase() === '100-continue') c.env.outgoing?.writeContinue()
-  return limitBody(c, () => readBody(c, next) as Promise<void>)
+  return isUpload(c.req) ? limitUpload(c, next) : limitBody(c, () => readBody(c, next) as Promise<void>)
 }
 
 const placeOf = { json: 'body', form: 'body', query: 'query', param: 'path', header: 'headers', cookie: 'cookies' } as const
@@ -53,6 +73,8 @@ export function createApp(parts: ApiParts): App {
       if (!result.success) throw invalidFields(fieldProblems(result.error.issues, placeOf[result.target]))
     },
   })
+
+  const metrics = new Metrics(parts.engine)
 
   app.onError((error, c) => answerProblem(c, error, log))
   app.use(async (c, next) => {
@@ -67,10 +89,9 @@ export function createApp(parts: ApiParts): App {
     c.header('Cross-Origin-Resource-Policy', 'same-origin')
     await next()
     if (!c.res.headers.has('Cache-Control')) c.header('Cache-Control', 'no-store')
-    log.debug(
-      { requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms: Math.round(performance.now() - startedAt) },
-      'answered',
-    )
+    const ms = performance.now() - startedAt
+    metrics.answered(c.req.method, routePath(c, -1), c.res.status, ms)
+    log.debug({ requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms: Math.round(ms) }, 'answered')
   })
   app.use(guard(config))
   if (config.allowedOrigins.length > 0) {
@@ -92,8 +113,15 @@ export function createApp(parts: ApiParts): App {
   // No body is read, and none is asked for, before its sender is known.
   const admit: MiddlewareHandler<AppEnv> = (c, next) =>
     withKey(c, () => counting(c, () => takeBody(c, next) as Promise<void>) as Promise<void>)
-  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : admit(c, next)))
+  app.use('/v1/*', (c, next) => {
+    if (open.has(c.req.path)) return next()
+    return mayComeKeyless(c.req) || isByToken(c.req.path) ? (takeBody(c, next) as Promise<void>) : admit(c, next)
+  })
   app.use('/admin/*', admit)
+  app.use('/metrics', admit)
+  const audit = audited(parts)
+  app.use('/v1/*', (c, next) => (open.has(c.req.path) ? next() : audit(c, next)))
+  app.use('/admin/*', audit)
   app.use('/v1/*', singleParameters)
 
   // Redis answers the writes of the moment in which its disk fills up, and holds them in memory alone: a kill would
@@ -105,21 +133,35 @@ export function createApp(parts: ApiParts): App {
 
   const resources = [
     sessionRoutes,
+    itemRoutes,
+    approvalRoutes,
     eventRoutes,
+    previewRoutes,
+    liveRoutes,
+    loginRoutes,
+    queueRoutes,
     workflowRoutes,
     artifactRoutes,
+    webhookRoutes,
+    scheduleRoutes,
+    bulkRoutes,
+    auditRoutes,
     workerRoutes,
     // Before devices, one of which would be called `events`.
     deviceEventRoutes,
     deviceRoutes,
     memoryRoutes,
     modelRoutes,
+    compatibleRoutes,
+    policyRoutes,
     commandRoutes,
     healthRoutes,
   ]
   for (const routes of resources) app.route('/v1', routes(parts))
+  app.route('/', metricsRoutes(metrics))
   const document = openApiDocument(app, parts.engine)
   app.route('/', docRoutes(document))
+  app.route('/', pageRoutes())
   app.route('/admin/queues', adminRoutes(parts))
 
   const methodsOf = methodTable(document)

@@ -5,6 +5,7 @@
 import type { Context, MiddlewareHandler } from 'hono'
 import { scopes, type Caller, type KeyStore, type Scope } from '../api-keys.ts'
 import { apiError } from '../errors.ts'
+import { keyOfPage } from './cookie.ts'
 import type { ApiParts, AppEnv } from './context.ts'
 import { proxyTrace } from './proxy.ts'
 
@@ -34,7 +35,7 @@ export function authenticate({ keys, rate, log }: Pick<ApiParts, 'keys' | 'rate'
  * send one.
  */
 export async function callerOf(c: Context<AppEnv>, keys: KeyStore): Promise<Caller | undefined> {
-  const key = presentedKey(c.req.header('authorization'))
+  const key = presentedKey(c.req.header('authorization')) ?? keyOfPage(c)
   const record = key === undefined ? undefined : await keys.find(key)
   if (record) return { keyId: record.id, scopes: new Set(record.scopes) }
   return isLocal(c) && (await keys.isOpen()) ? local : undefined
@@ -42,6 +43,7 @@ export async function callerOf(c: Context<AppEnv>, keys: KeyStore): Promise<Call
 
 async function refusal(c: Context<AppEnv>, keys: KeyStore): Promise<Error> {
   if (c.req.header('authorization') !== undefined) return apiError('unauthorized', 'the API key is not valid')
+  if (keyOfPage(c) !== undefined) return apiError('unauthorized', 'the API key that this page was opened with is not valid any more')
   if (!isLocal(c)) return apiError('unauthorized', 'requests from other machines need an API key')
   if (await keys.any()) return apiError('unauthorized', 'the request carries no API key')
   const remedy = 'Make a key with `darkroom keys add`, or open the farm to every user of its machine with `darkroom keys open`.'

@@ -15,7 +15,8 @@ import { needs } from './auth.ts'
 import { refuseBody } from './body.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
 import { json, keyed, noQuery, problems } from './route.ts'
-import { presentSession, SessionView } from './sessions/views.ts'
+import { shownSession } from './sessions/shown.ts'
+import { SessionView } from './sessions/views.ts'
 import { present, viewOf } from './view.ts'
 import { afterWait, IdempotencyKey, Prefer } from './wait.ts'
 
@@ -120,7 +121,7 @@ async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInf
     }),
   })
   const { session, hasWaited } = await afterWait(parts, c, submitted)
-  if (!hasWaited || !ended.has(session.status)) return c.json(presentSession(session), 202)
+  if (!hasWaited || !ended.has(session.status)) return c.json(await shownSession(parts.engine, session), 202)
   if (session.status === 'succeeded') return c.json(present(workflow.output, workflow.output.parse(session.output ?? {})), 200)
   throw session.error ? DarkroomError.fromWire(session.error) : sessionError('ended', `session ${session.id} was cancelled meanwhile`)
 }

@@ -6,6 +6,7 @@ import type { Config } from '../config.ts'
 import type { Logger } from '../log.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { Redis } from '../redis.ts'
+import type { Accept } from './live/accept.ts'
 import type { RequestRate } from './request-rate.ts'
 import type { Slot, Slots } from './slots.ts'
 
@@ -18,18 +19,39 @@ export type EnginePort = Pick<
   | 'history'
   | 'receipt'
   | 'control'
+  | 'change'
   | 'signal'
+  | 'grant'
+  | 'answer'
   | 'retry'
+  | 'fork'
+  | 'states'
+  | 'export'
   | 'remove'
   | 'watch'
-  | 'names'
+  | 'oversee'
+  | 'sees'
+  | 'upload'
   | 'workflows'
+  | 'reloadWorkflows'
   | 'workers'
   | 'devices'
   | 'models'
+  | 'policies'
+  | 'runs'
+  | 'bulk'
+  | 'schedules'
+  | 'counts'
+  | 'webhooks'
+  | 'deliveries'
+  | 'previews'
+  | 'items'
   | 'submittedBy'
   | 'confirm'
   | 'queues'
+  | 'waiting'
+  | 'pauseQueue'
+  | 'resumeQueue'
 >
 
 /** Parts that the routes use. `closing` aborts when the process shuts down: streams and waits end then. */
@@ -47,7 +69,8 @@ export interface ApiParts {
 
 /** Values that the middleware hands to the routes. */
 export interface AppEnv {
-  Bindings: { incoming?: IncomingMessage; outgoing?: ServerResponse }
+  /** `accept`: of a request that would become a WebSocket. */
+  Bindings: { incoming?: IncomingMessage; outgoing?: ServerResponse; accept?: Accept }
   /** `wait`: of a request that waits for its session. */
   Variables: { requestId: string; caller: Caller; wait?: Slot }
 }

@@ -6,7 +6,10 @@
 import type { MiddlewareHandler } from 'hono'
 import type { Config } from '../config.ts'
 import { apiError } from '../errors.ts'
+import { isUpload, problemOfUploadType } from './artifacts/upload.ts'
+import { hasPageKey } from './cookie.ts'
 import type { AppEnv } from './context.ts'
+import { mayComeKeyless } from './page.ts'
 import { proxyTrace } from './proxy.ts'
 
 const wildcards = new Set(['0.0.0.0', '::', '[::]'])
@@ -37,7 +40,7 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
       throw apiError('origin_refused', 'a page of another site sent this request', { field: 'Sec-Fetch-Site' })
     }
 
-    const trace = c.req.header('authorization') === undefined ? proxyTrace(c) : undefined
+    const trace = c.req.header('authorization') === undefined && !hasPageKey(c) && !mayComeKeyless(c.req) ? proxyTrace(c) : undefined
     if (trace !== undefined) {
       throw apiError('forwarded_refused', `the request came through a proxy (${trace}) and carries no key`, { field: trace })
     }
@@ -47,14 +50,21 @@ export function guard(config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOri
   }
 }
 
-/** Bodies are JSON: a page can send text/plain and forms without asking first, JSON it cannot. */
-function refuseForeignBody(request: { method: string; header(name: string): string | undefined }): void {
+/**
+ * Bodies are JSON: a page can send text/plain and forms without asking first, JSON it cannot. An upload may be a form;
+ * that it is from here follows from its `Origin` alone, and it starts nothing.
+ */
+function refuseForeignBody(request: { method: string; path: string; header(name: string): string | undefined }): void {
   const type = request.header('content-type')
   const length = request.header('content-length')
   const hasBody = request.header('transfer-encoding') !== undefined || (length !== undefined && length !== '0')
   if (!hasBody && (type === undefined || request.method === 'GET' || request.method === 'HEAD')) return
   const essence = type?.split(';')[0]?.trim().toLowerCase()
-  if (essence !== 'application/json') {
+  if (isUpload(request)) {
+    const problem = problemOfUploadType(essence)
+    const remedy = 'Send the file with its media type, not compressed, or a form with one field `file`.'
+    if (problem !== undefined) throw apiError('unsupported_media_type', problem, { field: 'Content-Type', remedy })
+  } else if (essence !== 'application/json') {
     const message = essence ? `a body of type ${JSON.stringify(essence)} is not accepted` : 'the body has no Content-Type'
     throw apiError('unsupported_media_type', message, { field: 'Content-Type' })
   }

@@ -63,7 +63,7 @@ export function httpServer(
   })
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     const error = apiError('method_not_allowed', 'CONNECT is not possible: this is no proxy')
-    writeProblem(socket, error, { Allow: 'GET, HEAD, POST, PUT, DELETE' })
+    writeProblem(socket, error, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE' })
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => refuseBroken(error, socket, exchangesOf(socket)))
   server.keepAliveTimeout = idleS * 1000

@@ -19,6 +19,7 @@ const meanings = {
   417: 'Expectation not met',
   421: 'Host not accepted',
   422: 'Fields at fault',
+  426: 'A WebSocket is asked for',
   429: 'A limit of the API key is reached: see Retry-After, RateLimit-Policy and RateLimit',
   431: 'Headers too large',
   500: 'Failed',

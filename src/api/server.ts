@@ -13,10 +13,12 @@ import { apiError, configError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { connect, untilReady } from '../redis.ts'
 import { Engine, type EngineOptions } from '../engine/engine.ts'
+import { WebhookSender } from '../webhooks/sender.ts'
 import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
 import type { ApiParts } from './context.ts'
 import { httpServer, limits } from './http-server.ts'
+import { upgrades } from './live/upgrade.ts'
 import { bareProblem } from './problem.ts'
 import { RequestRate } from './request-rate.ts'
 import { Slots } from './slots.ts'
@@ -59,15 +61,23 @@ export async function startApi(
     const artifacts = new FileArtifactStore(join(config.data, 'artifacts'))
     await checkStore(redis, artifacts)
     const engine = new Engine({ redis, subscriber, config, log, ...further })
+    await engine.openWorkflows().catch(async (error: unknown) => {
+      await engine.close()
+      throw error
+    })
     const api = await listen({ engine, artifacts, keys, redis, config, log }, config.port).catch(async (error: unknown) => {
       await engine.close()
       throw error
     })
+    const { webhooks, deliveries } = engine
+    const sender = new WebhookSender({ webhooks, deliveries, config, log, tryMs: engine.times.webhookTryMs, at: further.at })
+    if (further.sweeps !== false) sender.start()
     log.info({ url: api.url }, 'listening')
     return {
       ...api,
       close: async () => {
         await api.close()
+        await sender.stop()
         await engine.close()
         disconnect()
       },
@@ -107,6 +117,7 @@ export async function listen(
     },
   })
   const server = httpServer((request, response) => void answer(request, response), connections)
+  server.on('upgrade', upgrades(server, app, log))
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const isTaken = error.code === 'EADDRINUSE'

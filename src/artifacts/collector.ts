@@ -13,7 +13,7 @@ import type { ArtifactStore } from './store.ts'
 const collectMs = 600_000
 const sweepMs = 60_000
 /** Unnamed artifacts stay this long, ms: a session about to name them has put them within it. */
-const collectAgeMs = 3_600_000
+export const collectAgeMs = 3_600_000
 
 /** What is named, by whom does not matter here. */
 export interface Names {

@@ -5,11 +5,13 @@
  * | --- | --- | --- |
  * | `image` | pictures, uploads | fsync before its name is given out |
  * | `scratch` | step tensors, checkpoints | no: a lost one is made again |
+ *
+ * A picture's thumbnail has no name of its own: it lies beside the picture, and goes after it.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { link, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { onDisk, requireRoom } from '../disk.ts'
 import { artifactError } from '../errors.ts'
@@ -29,10 +31,18 @@ export interface ArtifactStore {
    * @throws DarkroomError `disk.full`; then nothing is left behind
    */
   put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
+  /** Makes present bytes young, so that the collector spares them. False when they are gone. */
+  refresh(sha256: string): Promise<boolean>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
   read(sha256: string): Promise<Buffer>
   open(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined>
   has(sha256: string): Promise<boolean>
+  /**
+   * Keeps the thumbnail of a picture, durably; one that is there is replaced.
+   * @throws DarkroomError `disk.full`; then nothing is left behind
+   */
+  putThumbnail(sha256: string, bytes: Uint8Array): Promise<void>
+  openThumbnail(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined>
   /** @throws DarkroomError `disk.full` where so many bytes would not fit; `why`: what they are for */
   requireRoom(bytes: number, why: string): Promise<void>
   /** Removes what writers that were killed have left behind, a minute later. Returns how many files went. */
@@ -44,6 +54,9 @@ export interface ArtifactStore {
 export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
+
+/** Behind a picture's name: its thumbnail. */
+const thumbnailEnding = '.thumbnail'
 
 /** Gives a file the time that it has now by its store's own clock. */
 async function rejuvenate(path: string, bytes: number): Promise<void> {
@@ -106,21 +119,35 @@ export class FileArtifactStore implements ArtifactStore {
     const known = await stat(path).catch(() => undefined)
     if (known?.size === bytes.byteLength) {
       const present = await readFile(path).catch(() => undefined)
-      if (present && sha256Of(present) === sha256) {
-        const isThere = await rejuvenate(path, bytes.byteLength).then(
-          () => true,
-          () => false, // collected just now
-        )
-        if (isThere) return sha256
-      }
+      if (present && sha256Of(present) === sha256 && (await this.refresh(sha256))) return sha256
     }
-    const shelf = join(this.#folder, sha256.slice(0, 2))
-    await this.#write(bytes, kind === 'image', async (part) => {
+    await this.#publish(path, bytes, kind === 'image')
+    return sha256
+  }
+
+  async putThumbnail(sha256: string, bytes: Uint8Array): Promise<void> {
+    await this.#publish(this.#path(sha256) + thumbnailEnding, bytes, true)
+  }
+
+  async #publish(path: string, bytes: Uint8Array, isDurable: boolean): Promise<void> {
+    const shelf = dirname(path)
+    await this.#write(bytes, isDurable, async (part) => {
       await mkdir(shelf, { recursive: true, mode: 0o700 })
       await rename(part, path)
-      if (kind === 'image') await syncFolder(shelf)
+      if (isDurable) await syncFolder(shelf)
     })
-    return sha256
+  }
+
+  async refresh(sha256: string): Promise<boolean> {
+    const path = this.#path(sha256)
+    const known = await stat(path).catch(() => undefined)
+    return (
+      known !== undefined &&
+      (await rejuvenate(path, known.size).then(
+        () => true,
+        () => false, // collected just now
+      ))
+    )
   }
 
   /** Writes a file that `publish` gives its place; whatever fails, no part of it stays. */
@@ -166,8 +193,15 @@ export class FileArtifactStore implements ArtifactStore {
     return bytes
   }
 
-  async open(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined> {
-    const path = this.#path(sha256)
+  open(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined> {
+    return this.#open(this.#path(sha256))
+  }
+
+  openThumbnail(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined> {
+    return this.#open(this.#path(sha256) + thumbnailEnding)
+  }
+
+  async #open(path: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined> {
     const known = await stat(path).catch(() => undefined)
     if (!known?.isFile()) return undefined
     return { size: known.size, stream: Readable.toWeb(createReadStream(path)) as ReadableStream<Uint8Array> }
@@ -203,10 +237,14 @@ export class FileArtifactStore implements ArtifactStore {
     let removed = 0
     for (const shelf of await readdir(this.#folder).catch(() => [])) {
       if (!/^[0-9a-f]{2}$/.test(shelf)) continue
-      for (const name of await readdir(join(this.#folder, shelf)).catch(() => [])) {
+      // In order, so that a picture is looked at before its thumbnail.
+      const names = await readdir(join(this.#folder, shelf)).catch((): string[] => [])
+      for (const name of names.toSorted()) {
         const path = join(this.#folder, shelf, name)
-        const isOurs = artifactIdPattern.test(name)
-        if ((!isOurs && !name.endsWith('.part')) || !(await isOld(path)) || (isOurs && (await isNamed(name)))) continue
+        const sha256 = name.endsWith(thumbnailEnding) ? name.slice(0, -thumbnailEnding.length) : name
+        const isOurs = artifactIdPattern.test(sha256)
+        if ((!isOurs && !name.endsWith('.part')) || !(await isOld(path))) continue
+        if (isOurs && (sha256 === name ? await isNamed(sha256) : await this.has(sha256))) continue
         // Out of the way first: a `put` of the same bytes either finds no file, and writes one, or has made this one
         // young again.
         const taken = isOurs ? `${path}.${randomUUID()}.part` : path

@@ -105,8 +105,8 @@ Next:
 
 async function drawTwice(supervisor: Supervisor, gpu: boolean): Promise<void> {
   const client = new DarkroomClient({ url: supervisor.url })
-  // A GPU needs more calls for the same time: the kill has to come in the middle.
-  const request: ImageRequest = { prompt, seed, steps: gpu ? 150 : 30 }
+  // A GPU draws the model's own size in less time than a kill takes: the kill has to come in the middle.
+  const request: ImageRequest = { prompt, seed, ...(gpu ? { steps: 200, width: 1024, height: 1024 } : { steps: 30 }) }
   say('\n1. Undisturbed.')
   const undisturbed = await draw(client, request)
   say(`\n2. The same request; its worker is killed (SIGKILL) when a checkpoint at call ${killCall} or later has been recorded.`)

@@ -35,7 +35,8 @@ export async function show(id: string, options: Output): Promise<void> {
 }
 
 function describe(device: Device, { vitals, running }: DeviceStatus): string {
-  const { computeCapability, featureLevel, driver, pci, unified, dtypes, attention, families, limits } = device.capabilities
+  const { computeCapability, featureLevel, driver, pci, unified, dtypes, attention, drawing, families, limits, measured } =
+    device.capabilities
   const power = vitals.power === null ? 'unknown' : `${Math.round(vitals.power)} W of ${orUnknown(vitals.powerLimit, 'W')}`
   const lines: [string, string | null][] = [
     ['device', device.id],
@@ -52,6 +53,11 @@ function describe(device: Device, { vitals, running }: DeviceStatus): string {
     ['clocks', `${orUnknown(vitals.clock, 'MHz')}, memory ${orUnknown(vitals.memoryClock, 'MHz')}`],
     ['runs', running.map(({ step, session }) => (session === null ? step : `${step} of ${session}`)).join('; ') || 'nothing'],
     ['draws', families.join(', ') || 'nothing: there is no model'],
+    ...drawing.map(({ family, dtype, graphs }): [string, string] => [family, `${dtype}${graphs ? ', by CUDA graphs' : ''}`]),
+    ...measured.map(({ model, width, height, callsPerS }): [string, string] => [
+      'has drawn',
+      `${model}, ${width} × ${height}: ${callsPerS} calls a second`,
+    ]),
     ['at most', `${limits.cells} latent cells a picture, ${limits.cellSteps} cells · steps`],
     ['computes in', `${dtypes.join(', ')}; attention: ${attention.join(', ')}`],
     ['compute capability', computeCapability],

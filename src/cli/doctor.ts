@@ -9,6 +9,8 @@ import { builtAddon, findRedis, howToInstall, isInstalled, readyEnvironment } fr
 import { findCompiler, hasNvidiaDriver } from '../../host/programs.mjs'
 import { DarkroomClient } from '../client/index.ts'
 import { readConfig, root, type Config } from '../config.ts'
+import { Composer } from '../models/composer.ts'
+import { configRoots } from '../models/configs.ts'
 import { Scanner } from '../models/scanner.ts'
 import { checkSafety, connect, untilReady } from '../redis.ts'
 import { Exit, say, sayJson } from './terminal.ts'
@@ -162,13 +164,20 @@ async function data({ data: folder }: Config): Promise<Finding[]> {
 
 /** More than these are counted, not named. */
 const maxNamed = 10
+/** Kinds of models that draw by themselves, when they lack nothing. */
+const drawsByKind: ReadonlySet<string> = new Set(['checkpoint', 'diffusion-model'])
 
-async function models({ models: folders }: Config): Promise<Finding[]> {
+async function models(config: Config): Promise<Finding[]> {
+  const { models: folders } = config
   const scanner = new Scanner(folders)
   await scanner.scan()
+  await new Composer(configRoots(config)).compose(scanner.entries)
   const entries = [...scanner.entries.values()]
   const usable = entries.filter(({ drawing }) => drawing)
-  const others = entries.filter(({ verdict, drawing }) => !drawing && !verdict.reason).length
+  const drawless = entries.filter(({ verdict, drawing }) => !drawing && !verdict.reason)
+  // What would draw if it were not for something that can be had.
+  const lacking = drawless.filter(({ verdict, obstacle }) => obstacle !== null && drawsByKind.has(verdict.kind))
+  const others = drawless.length - lacking.length
   const faulty = entries.filter(({ verdict }) => verdict.reason)
   const searched = scanner.roots.map(({ path }) => path).join(', ') || 'no folder: none of the configured ones exists'
   const named = usable.slice(0, maxNamed).map(({ name, drawing, path }) => `${name} (${drawing?.family}) in ${path}`)
@@ -189,6 +198,16 @@ async function models({ models: folders }: Config): Promise<Finding[]> {
       is: `${path}: ${problem}`,
       remedy: 'Correct DARKROOM_MODELS.',
     })),
+    ...lacking.slice(0, maxNamed).map(({ path, obstacle }) => ({ what: 'models', ok: null, is: `${path}: ${obstacle}` })),
+    ...(lacking.length > maxNamed
+      ? [
+          {
+            what: 'models',
+            ok: null,
+            is: `${lacking.length - maxNamed} more that cannot draw yet: \`darkroom models --status unsupported\``,
+          },
+        ]
+      : []),
     ...faulty.slice(0, maxNamed).map(({ path, verdict: { reason } }) => ({
       what: 'models',
       ok: null,

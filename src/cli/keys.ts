@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import { askHolder } from '../../host/lock.mjs'
-import { KeyStore, scopes, type Scope } from '../api-keys.ts'
+import { KeyStore, usualScopes, type Scope } from '../api-keys.ts'
 import { readConfig } from '../config.ts'
 import { configError, keyError } from '../errors.ts'
 import { startRedis } from '../redis-server.ts'
@@ -37,8 +37,8 @@ async function withKeys<T>(work: (keys: KeyStore) => Promise<T>): Promise<T> {
   }
 }
 
-export async function addKey(name: string, options: { scope?: Scope[]; json?: boolean }): Promise<void> {
-  const { key, record } = await withKeys((keys) => keys.add(name, options.scope ?? scopes.filter((scope) => scope !== 'operate')))
+export async function addKey(name: string, options: { scope?: Scope[]; weight?: number; json?: boolean }): Promise<void> {
+  const { key, record } = await withKeys((keys) => keys.add(name, options.scope ?? usualScopes, options.weight))
   if (options.json) return sayJson({ ...record, key })
   whisper(`Key ${record.id} (${record.name}) may ${record.scopes.join(', ')}. This is the only time it is shown:`)
   say(key)
@@ -48,8 +48,14 @@ export async function listKeys(options: { json?: boolean }): Promise<void> {
   const { records, isOpen } = await withKeys(async (keys) => ({ records: await keys.list(), isOpen: await keys.isOpen() }))
   if (options.json) return sayJson(records)
   if (records.length === 0) return say(isOpen ? openWords : closedWords)
-  const rows = records.map(({ id, name, scopes: granted, createdAt }) => [id, granted.join(','), new Date(createdAt).toISOString(), name])
-  say(table(['KEY', 'SCOPES', 'ADDED', 'NAME'], rows))
+  const rows = records.map(({ id, name, scopes: granted, weight, createdAt }) => [
+    id,
+    granted.join(','),
+    String(weight),
+    new Date(createdAt).toISOString(),
+    name,
+  ])
+  say(table(['KEY', 'SCOPES', 'WEIGHT', 'ADDED', 'NAME'], rows))
 }
 
 /** @throws DarkroomError `key.unknown` */

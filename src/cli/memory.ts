@@ -1,16 +1,13 @@
 /** `darkroom memory`: shows the memory of devices, and changes allocations by hand. */
 import { present } from '../api/view.ts'
-import type { Allocation, CommandOutput, MemoryAnalytics, RunOptions } from '../client/index.ts'
+import type { Allocation, CommandOutput, MemoryAnalytics } from '../client/index.ts'
 import { AllocationView } from '../domains/memory/figures/report.ts'
 import { describePool, gib, legend, size } from './bars.ts'
-import { connectApi, type ConnectionOptions } from './connection.ts'
+import { connectApi } from './connection.ts'
 import { duration } from './progress.ts'
-import { interruptible, showFrame } from './sessions.ts'
-import { fields, inline, inlined, progressView, say, sayJson, silentView, table, whisper } from './terminal.ts'
+import { watched, type Output } from './sessions.ts'
+import { fields, inline, inlined, say, sayJson, table, whisper } from './terminal.ts'
 
-interface Output extends ConnectionOptions {
-  json?: boolean
-}
 interface OfDevice extends Output {
   device?: string
 }
@@ -93,18 +90,6 @@ const range = ({ fromAt, at, bytes }: RangeOptions) => ({
   ...(at !== undefined && { at }),
   ...(bytes !== undefined && { bytes }),
 })
-
-/** Runs a long command, and shows its progress. @throws Exit 130 after Ctrl-C */
-async function watched<T>({ json }: Output, run: (options: RunOptions) => Promise<T>): Promise<T> {
-  const view = json ? silentView : progressView()
-  try {
-    return await interruptible('the command goes on: `darkroom sessions` lists it', (signal) =>
-      run({ signal, ...(!json && { onFrame: (frame) => showFrame(view, frame) }) }),
-    )
-  } finally {
-    view.stop()
-  }
-}
 
 export async function copy(from: string, to: string, options: RangeOptions): Promise<void> {
   const client = await connectApi(options)

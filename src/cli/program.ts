@@ -6,21 +6,30 @@
  * | 0 | done; also when whoever read the output had gone before |
  * | 1 | refused or failed: stderr says why and what to do |
  * | 2 | used wrongly |
+ * | 3 | `verify`: drawn again, and other bytes |
  * | 130 | interrupted: what was submitted goes on |
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { root } from '../config.ts'
-import { maxSeed } from '../domains/values.ts'
+import { preprocessors } from '../domains/preprocessors.ts'
+import { areas, controlModes, controlTasks, fills, maxSeed, promptSyntaxes, resizes } from '../domains/values.ts'
 import { statuses, type ControlVerb } from '../engine/session.ts'
 import { kinds, knownFamilies } from '../models/verdict.ts'
-import { parseSize } from './bars.ts'
+import { itemOrders } from '../workflows/orders.ts'
+import { adapter, boxes, collect, decimal, field, parsed, policy, seeds, size, whole } from './arguments.ts'
+import { addAutomation } from './automation.ts'
+import { addMemoryCommands } from './memory-commands.ts'
+import { addPolicyCommands } from './policy-commands.ts'
+import { addQueueCommands } from './queue-commands.ts'
+import { addPictureCommands, withPostprocessing } from './picture-commands.ts'
 import { explain, lostOutput } from './terminal.ts'
+import { addWorkflowCommands } from './workflow-commands.ts'
 
 export interface Roles {
   api(): Promise<void>
-  worker(): Promise<void>
+  worker(options: { standby?: boolean }): Promise<void>
 }
 
 /** Runs the command of `argv`, and prints errors on stderr. Returns the exit status. */
@@ -34,49 +43,6 @@ export async function commandLine(roles: Roles, argv: string[]): Promise<number>
     return explain(error)
   }
 }
-
-const whole =
-  (low: number, high: number) =>
-  (text: string): number => {
-    const value = Number(text)
-    if (!/^\d+$/.test(text) || value < low || value > high) throw new InvalidArgumentError(`must be a whole number from ${low} to ${high}`)
-    return value
-  }
-
-const decimal = (text: string): number => {
-  if (!/^\d+(\.\d+)?$/.test(text)) throw new InvalidArgumentError('must be a number')
-  return Number(text)
-}
-
-const size = (text: string): { width: number; height: number } => {
-  const [, width, height] = /^(\d+)[x×](\d+)$/.exec(text) ?? []
-  if (!width || !height) throw new InvalidArgumentError('must be like 128x192')
-  return { width: Number(width), height: Number(height) }
-}
-
-const parsed = (text: string): unknown => {
-  try {
-    return JSON.parse(text) as unknown
-  } catch {
-    throw new InvalidArgumentError('must be JSON, as in \'{"by": "Ada"}\'')
-  }
-}
-
-const bytes = (text: string): number => {
-  const value = parseSize(text)
-  if (value === undefined) throw new InvalidArgumentError('must be a size like 4096, 64MiB or 1.5GiB')
-  return value
-}
-
-/** `steps=20`: the first `=` ends the name. */
-const field = (text: string, before: ReadonlyMap<string, string> = new Map()): ReadonlyMap<string, string> => {
-  const [, name, value = ''] = /^([^=\s]+)=(.*)$/s.exec(text) ?? []
-  if (name === undefined) throw new InvalidArgumentError('must be like steps=20')
-  if (before.has(name)) throw new InvalidArgumentError(`${name} stands twice`)
-  return new Map([...before, [name, value]])
-}
-
-const collect = (value: string, before: string[] = []): string[] => [...before, value]
 
 /** Commands that are clients of the API load nothing of the engine. */
 function program(roles: Roles): Command {
@@ -92,7 +58,7 @@ function program(roles: Roles): Command {
       'after',
       `
 Settings are environment variables: see docs/operations.md. \`darkroom doctor\` shows those in use.
-Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what was submitted goes on).`,
+Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (verify), 130 interrupted (what was submitted goes on).`,
     )
 
   /** exitOverride is inherited by commands made with `command()`. */
@@ -117,9 +83,10 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
   darkroom
     .command('worker')
     .description('run one worker on the Redis of REDIS_URL')
-    .action(() => roles.worker())
+    .addOption(new Option('--standby', 'stand by until `up` gives it its turn').hideHelp())
+    .action((options) => roles.worker(options))
 
-  client('generate', 'draw a picture and save it')
+  withPostprocessing(client('generate', 'draw a picture and save it'))
     .argument('<prompt...>', 'description of the picture')
     .option('--negative <text>', 'negative prompt: keep this out of the picture')
     .option('--model <name>', 'model; default: darkroom-tiny')
@@ -128,18 +95,108 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
     .option('--guidance <x>', 'classifier-free guidance scale', decimal)
     .option('--seed <n>', 'seed of the first image', whole(0, maxSeed))
     .option('--sampler <name>', 'sampler, as in "DPM++ 2M Karras"')
+    .option('--schedule <name>', 'how its steps are spread, as in "SGM Uniform"')
+    .addOption(new Option('--prompt-syntax <how>', 'how brackets are read; default: a1111').choices([...promptSyntaxes]))
+    .option('--clip-skip <n>', 'layer of the text encoder that is heard, from the end', whole(1, 12))
+    .option('--variation-strength <x>', 'how far the first noise lies towards that of another seed, 0 to 1', decimal)
+    .option('--variation-seed <n>', 'that seed', whole(0, maxSeed))
+    .option('--guidance-rescale <x>', 'how much guidance is kept from overexposing, 0 to 1', decimal)
+    .option('--guidance-start <x>', 'share of the steps before guidance begins, 0 to 1', decimal)
+    .option('--guidance-end <x>', 'share of them after which it ends', decimal)
+    .option('--lora <name[:weight]>', 'change the model by a LoRA or its kin, as in pastel:0.8; may be given several times', adapter)
+    .option('--embedding <name>', 'hear this word of the prompts as a textual inversion; may be given several times', collect)
+    .option('--prompt-adapters', '<lora:name:0.8> and embedding:name in the prompt are no words')
+    .option('--picture <file>', 'draw over this picture: a file, or the id of one')
+    .option('--strength <x>', 'how much is drawn over it, 0 to 1; default: 0.75', decimal)
+    .addOption(new Option('--resize <how>', 'how it comes to the size; default: crop').choices([...resizes]))
+    .option('--mask <file>', 'draw only where this picture is white: a file or an id; or `alpha`, or `border`')
+    .option('--invert-mask', 'draw only where it is black')
+    .option('--grow-mask <n>', 'pixels to grow it by', whole(0, 512))
+    .option('--blur-mask <n>', 'softness of its edge; default: 4', whole(0, 64))
+    .addOption(new Option('--fill <what>', 'what lies under the noise of the mask; default: original').choices([...fills]))
+    .addOption(new Option('--area <what>', 'masked: the masked region alone, at the size').choices([...areas]))
+    .option('--padding <n>', 'pixels around such a region; default: 32', whole(0, 1024))
+    .option('--hires [scale]', 'a second pass, so many times larger; default: 2', decimal)
+    .option('--upscaler <how>', 'how it is enlarged: latent, lanczos …, or the name of an upscaler; default: latent')
+    .option('--hires-steps <n>', 'steps that are drawn over it; default: those of the first pass', whole(1, 200))
+    .option('--hires-strength <x>', 'how much is drawn over, 0 to 1; default: 0.6', decimal)
+    .option('--detail <box>', 'draw a region again, at full size: 64x64+32+16 (pixels+left+top); may be given several times', boxes)
+    .option('--detail-strength <x>', 'how much is drawn over it, 0 to 1; default: 0.5', decimal)
+    .option('--detail-prompt <text>', 'what to draw there; default: the same')
+    .option('--control <file>', 'steer it by this picture: a file or an id; with the preprocessor pose OpenPose’s JSON of joints')
+    .option('--control-model <name>', 'ControlNet that does so')
+    .addOption(new Option('--preprocessor <name>', 'what is made of the picture before').choices([...preprocessors]))
+    .option('--control-weight <x>', '0 to 2; default: 1', decimal)
+    .option('--control-start <x>', 'share of the steps after which it acts; default: 0', decimal)
+    .option('--control-end <x>', 'share of the steps until which it acts; default: 1', decimal)
+    .addOption(new Option('--control-mode <mode>', 'which counts more; default: balanced').choices([...controlModes]))
+    .addOption(new Option('--control-task <task>', 'what a ControlNet that knows several is shown').choices([...controlTasks]))
+    .option('--policy <name>', 'a policy that judges it too, besides those that apply anyway')
+    .option('--redraws <n>', 'how often a blocked picture is drawn again, with another seed', whole(0, 8))
     .option('--count <n>', 'how many images; image i has seed + i', whole(1, 64))
-    .option('--out <path>', 'folder, or a file that ends in .png')
+    .option('--out <path>', 'folder, or a file with the ending of its format, as .png')
     .option('--priority <n>', '0 to 9', whole(0, 9))
     .option('--device <device>', 'draw on this device: its id, or cuda:0; default: your default device, else any')
     .option('--tag <tag>', 'tag; may be given several times', collect)
     .option('--detach', 'print the session id and do not wait')
     .action(async (words: string[], options) => (await import('./sessions.ts')).generate(words.join(' '), options))
+  client('batch', 'draw many pictures: from a list, a grid, wildcards, seeds')
+    .argument('[file]', 'a batch or a list of items as JSON, or a prompt a line; - reads them from stdin')
+    .option('--workflow <name>', 'which each item is a session of; default: image-generation')
+    .option('--set <field=value>', 'what all items have, as in prompt="a red circle"; may be given several times', field)
+    .option('--grid <field=values>', 'values of a field, as in steps=10,20 or a JSON array; may be given several times', field)
+    .option('--seeds <n>', 'so many seeds each, or those of 100-119', seeds)
+    .addOption(new Option('--wildcards <how>', 'choices in prompts; default: each').choices(['off', 'each', 'all']))
+    .option('--window <n>', 'how many are under way at a time; default: 16', whole(1, 128))
+    .addOption(new Option('--order <order>', 'in which they begin; default: listed').choices([...itemOrders]))
+    .option('--on-failure <policy>', 'continue, stop, or how many may fail; default: continue', policy)
+    .option('--zip <file>', 'save the pictures as this ZIP')
+    .option('--sheet <file>', 'save a contact sheet of them, a PNG')
+    .option('--priority <n>', '0 to 9', whole(0, 9))
+    .option('--device <device>', 'draw on this device: its id, or cuda:0; default: your default device, else any')
+    .option('--tag <tag>', 'tag; may be given several times', collect)
+    .option('--detach', 'print the session id and do not wait')
+    .action(async (file: string | undefined, options) => (await import('./batch.ts')).batch(file, options))
+  client('upscale', 'make a picture larger and save it')
+    .argument('<file>', 'a PNG, JPEG, WebP or AVIF, or the id of a picture')
+    .option('--upscaler <name>', 'lanczos, bicubic or nearest, or the name of an upscaler; default: lanczos')
+    .option('--factor <x>', 'how many times larger; default: as the upscaler is made for, else 2', decimal)
+    .option('--size <WxH>', 'pixels, in place of a factor', size)
+    .option('--tile <n>', 'side of the tiles that an upscaler computes', whole(64, 1024))
+    .option('--out <path>', 'folder, or a file that ends in .png')
+    .option('--device <device>', 'on this device: its id, or cuda:0; default: your default device, else any')
+    .option('--detach', 'print the session id and do not wait')
+    .action(async (file: string, options) => (await import('./upscale.ts')).upscale(file, options))
+  client('train', 'learn a LoRA from a folder of pictures, each beside a text that says what is to be seen')
+    .argument('<folder>', 'pictures NAME.png, with texts NAME.txt')
+    .requiredOption('--name <name>', 'name of the LoRA')
+    .option('--model <name>', 'model that it is for; default: darkroom-tiny')
+    .option('--size <WxH>', 'pixels that pictures are brought to; default: the model’s own', size)
+    .option('--steps <n>', 'training steps; default: 500', whole(1, 100_000))
+    .option('--rank <n>', 'of the difference that is learned; default: 8', whole(1, 256))
+    .option('--alpha <x>', 'alpha / rank is how much of it is added; default: the rank', decimal)
+    .option('--learning-rate <x>', 'default: 0.0001', decimal)
+    .option('--batch <n>', 'pictures a step; default: 1', whole(1, 64))
+    .option('--seed <n>', 'whatever is random follows from it', whole(0, maxSeed))
+    .option('--sample <prompt>', 'what is drawn on the way; default: the first caption')
+    .option('--out <path>', 'where the last sample is saved: a folder, or a file that ends in .png')
+    .action(async (folder: string, options) => (await import('./train.ts')).train(folder, options))
   client('run', 'run a workflow by its name, and print its output')
     .argument('<workflow>', 'as GET /v1/workflows lists it')
     .argument('[field=value...]', 'its input: text, numbers or JSON, as the workflow has it', field, new Map())
     .option('--device <device>', 'run its steps on this device: its id, or cuda:0')
     .action(async (workflow: string, input: Map<string, string>, options) => (await import('./run.ts')).run(workflow, input, options))
+  addPictureCommands(client)
+  darkroom
+    .command('request')
+    .description('show the request of a picture, by the texts in its file: of Darkroom, A1111, ComfyUI or InvokeAI')
+    .argument('<file>', 'a PNG, JPEG, WebP or AVIF')
+    .option('--json', 'print one JSON document')
+    .action(async (file: string, options) => (await import('./request.ts')).request(file, options))
+  client('verify', 'draw a picture again from its own receipt, and compare the bytes')
+    .argument('<file>', 'a picture that Darkroom made, and nobody has changed')
+    .option('--device <device>', 'draw on this device: its id, or cuda:0; default: one of the same exactness key, else any')
+    .action(async (file: string, options) => (await import('./verify.ts')).verify(file, options))
   client('sessions', 'list sessions, newest first')
     .addOption(new Option('--status <status>', 'only these').choices([...statuses]))
     .option('--workflow <name>', 'only of this workflow')
@@ -163,12 +220,20 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
       .argument('<session>')
       .action(async (id: string, options) => (await import('./sessions.ts')).control(verb, id, options))
   }
+  addQueueCommands(client)
+  client('change', 'give a session other tags, or another deadline')
+    .argument('<session>')
+    .option('--tag <tag>', 'tag; may be given several times, and replaces those before', collect)
+    .option('--no-tags', 'no tags any more')
+    .option('--deadline <seconds>', 'from now', whole(1, 30 * 86_400))
+    .option('--no-deadline', 'no deadline any more')
+    .action(async (id: string, options) => (await import('./sessions.ts')).change(id, options))
   client('signal', 'send a signal to a session')
     .argument('<session>')
     .argument('<type>', 'as the workflow names it')
     .option('--data <json>', 'data of the signal, as JSON', parsed)
     .action(async (id: string, type: string, options) => (await import('./sessions.ts')).signal(id, type, options))
-  client('retry', 'make a new session from a failed or cancelled one')
+  client('retry', 'make a new session from a failed or cancelled one; of a batch, from what has not succeeded')
     .argument('<session>')
     .action(async (id: string, options) => (await import('./sessions.ts')).retry(id, options))
 
@@ -194,67 +259,82 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 130 interrupted (what 
     .option('--limit <n>', 'how many', whole(1, 1000))
     .action(async (options) => (await import('./devices.ts')).events(options))
 
-  const models = client('models', 'list what lies in the model folders of all hosts, usable or not')
-    .enablePositionalOptions()
-    .argument('[words]', 'only those whose name, title, tags or trigger words hold these')
-    .addOption(new Option('--kind <kind>', 'only these').choices([...kinds]))
-    .addOption(new Option('--family <family>', 'only these').choices([...knownFamilies]))
-    .addOption(new Option('--status <status>', 'only these').choices(['usable', 'unsupported', 'unknown', 'refused', 'broken']))
-    .option('--limit <n>', 'how many', whole(1, 1_000_000))
-    .action(async (words: string | undefined, options) => (await import('./models.ts')).list(words, options))
-  client('show', 'show a model', models)
-    .argument('<model>')
-    .action(async (id: string, options) => (await import('./models.ts')).show(id, options))
+  const finding = (command: Command): Command =>
+    command
+      .addOption(new Option('--kind <kind>', 'only these').choices([...kinds]))
+      .addOption(new Option('--family <family>', 'only these').choices([...knownFamilies]))
+      .addOption(new Option('--status <status>', 'only these').choices(['usable', 'unsupported', 'unknown', 'refused', 'broken']))
+      .option('--tag <tag>', 'only those with this tag')
+      .option('--limit <n>', 'how many', whole(1, 1_000_000))
+      .action(async (words: string | undefined, options) => (await import('./models.ts')).list(words, options))
+  const models = finding(
+    client('models', 'list what lies in the model folders of all hosts, usable or not')
+      .enablePositionalOptions()
+      .argument('[words]', 'only those whose name, title, tags, notes or trigger words hold these'),
+  )
+  finding(client('list', 'the same', models).argument('[words]', 'only those that hold these'))
+  finding(
+    client('search', 'list those that hold some words', models).argument('<words>', 'as in name, title, tags, notes or trigger words'),
+  )
+  const ofModel = (name: string, summary: string): Command => client(name, summary, models).argument('<model>')
+  const byModel = (name: 'inspect' | 'components' | 'validate' | 'hash' | 'status' | 'convert', summary: string): Command =>
+    ofModel(name, summary).action(async (id: string, options) => (await import('./model-verbs.ts'))[name](id, options))
+  ofModel('show', 'show a model').action(async (id: string, options) => (await import('./models.ts')).show(id, options))
+  byModel('status', 'show where a model lies, where it is resident, and how fast it was')
+  byModel('inspect', 'read the headers of a model anew')
+  byModel('components', 'list the parts of a model')
+  byModel('validate', 'read a model whole, and say by tensor what is wrong; exits 1 when something is')
+  byModel('hash', 'compute the body hash of a model')
+  byModel('convert', 'make safetensors of a pickle, where the operator allows it')
+  const onDevice = (name: 'load' | 'unload', summary: string): Command =>
+    ofModel(name, summary)
+      .option('--device <device>', 'where: its id, or cuda:0; default: your default device, else any to load, the only one to unload')
+      .action(async (id: string, options) => (await import('./model-verbs.ts'))[name](id, options))
+  onDevice('load', 'load a model from disk to a device')
+  onDevice('unload', 'unload a model from a device')
+  const measuring = (name: 'benchmark' | 'optimize', summary: string): Command =>
+    ofModel(name, summary)
+      .option('--device <device>', 'on this device: its id, or cuda:0')
+      .option('--size <WxH>', 'pixels of the picture, multiples of 8; default: the model’s own', size)
+      .option('--calls <n>', 'denoise steps of the picture', whole(2, 50))
+      .action(async (id: string, options) => (await import('./model-verbs.ts'))[name](id, options))
+  measuring('benchmark', 'measure a model: its loads, its steps, its decode, its memory')
+  measuring('optimize', 'warm a model up on a device')
+  ofModel('annotate', 'say of a model a title, tags, notes, settings and a VAE that you like; what no option names stays')
+    .option('--title <text>', 'title')
+    .option('--tag <tag>', 'tag; may be given several times, and replaces those before', collect)
+    .option('--notes <text>', 'notes')
+    .option('--set <setting=value>', 'steps, guidance, sampler, width or height that requests leave out; may be given several times', field)
+    .option('--vae <vae>', 'VAE that decodes in place of its own, by id or body hash; own: its own again')
+    .option('--clear', 'say nothing of it any more')
+    .action(async (id: string, options) => (await import('./model-verbs.ts')).annotate(id, options))
+  const inRam = (name: 'cache' | 'evict', summary: string): Command =>
+    ofModel(name, summary)
+      .option('--device <device>', 'whose worker: its id, or cuda:0; default: your default device, else the only one')
+      .action(async (id: string, options) => (await import('./models.ts'))[name](id, options))
+  inRam('cache', 'read a model into the RAM of a worker')
+  inRam('evict', 'let go of a model in the RAM of a worker')
+  client('import-config', 'take configurations and vocabularies for single files from a diffusers folder', models)
+    .argument('<folder>')
+    .option('--name <name>', 'name of the set; default: that of the folder')
+    .action(async (folder: string, options) => (await import('./models.ts')).importConfig(folder, options))
   client('rescan', 'look at the model folders again now', models).action(async (options) => (await import('./models.ts')).rescan(options))
 
-  const memory = client('memory', 'show the memory of devices and hosts as bars')
-    .enablePositionalOptions()
-    .action(async (options) => (await import('./memory.ts')).show(options))
-  const ofDevice = (name: string, summary: string): Command =>
-    client(name, summary, memory).option('--device <device>', 'only of this device')
-  ofDevice('allocations', 'list allocations').action(async (options) => (await import('./memory.ts')).allocations(options))
-  ofDevice('analytics', 'show memory over time, and recommendations').action(async (options) =>
-    (await import('./memory.ts')).analytics(options),
-  )
-  ofDevice('leaks', 'allocations that outlived their owners').action(async (options) => (await import('./memory.ts')).leaks(options))
-  const making = (command: Command): Command =>
-    command
-      .option('--device <device>', 'where; default: your default device, else the only one')
-      .addOption(new Option('--kind <kind>', 'default: device').choices(['device', 'upload', 'readback']))
-      .addOption(new Option('--placement <placement>', 'default: automatic').choices(['automatic', 'committed', 'placed']))
-      .option('--ttl <seconds>', 'time to live; default: 600', whole(1, 86_400))
-  const ranging = (command: Command): Command =>
-    command
-      .option('--from-at <size>', 'offset in the source', bytes)
-      .option('--at <size>', 'offset in the target', bytes)
-      .option('--bytes <size>', 'how much; default: as much as there is', bytes)
-  making(client('allocate', 'allocate memory; prints its id', memory).argument('<size>', 'as in 64MiB', bytes)).action(
-    async (amount: number, options) => (await import('./memory.ts')).allocate(amount, options),
-  )
-  client('release', 'release allocations', memory)
-    .argument('<allocation...>')
-    .action(async (ids: string[], options) => (await import('./memory.ts')).release(ids, options))
-  client('renew', 'renew the time to live of an allocation', memory)
-    .argument('<allocation>')
-    .option('--ttl <seconds>', 'default: 600', whole(1, 86_400))
-    .action(async (id: string, options) => (await import('./memory.ts')).renew(id, options))
-  ranging(client('copy', 'copy within one device', memory).argument('<from>').argument('<to>'))
-    .option('--verify', 'compare checksums afterwards')
-    .action(async (from: string, to: string, options) => (await import('./memory.ts')).copy(from, to, options))
-  ranging(making(client('transfer', 'transfer to another device; prints the id of the allocation there', memory).argument('<from>')))
-    .option('--to <allocation>', 'into this one, not a new one')
-    .option('--no-verify', 'do not compare checksums')
-    .action(async (from: string, options) => (await import('./memory.ts')).transfer(from, options))
-  client('defragment', 'move placed allocations together', memory)
-    .argument('<device>')
-    .action(async (id: string, options) => (await import('./memory.ts')).defragment(id, options))
+  addWorkflowCommands(client)
+
+  addMemoryCommands(client)
+  addAutomation(client)
+  addPolicyCommands(client)
 
   const keys = darkroom.command('keys').description('API keys: with the first one, every request needs one')
   keys
     .command('add')
     .description('make a key; it is shown once')
     .argument('<name>', 'a name to know it by')
-    .addOption(new Option('--scope <scope...>', 'scopes; default: submit read control').choices(['submit', 'read', 'control', 'operate']))
+    .addOption(
+      new Option('--scope <scope...>', 'scopes; default: submit read control').choices(['submit', 'read', 'control', 'operate', 'metrics']),
+    )
+    .option('--weight <number>', 'its share of the devices beside that of the other keys that wait; default: 1', decimal)
     .option('--json', 'print one JSON document')
     .action(async (name: string, options) => (await import('./keys.ts')).addKey(name, options))
   keys

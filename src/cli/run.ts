@@ -17,8 +17,7 @@ export interface RunOptions extends ConnectionOptions {
  */
 export async function run(workflow: string, given: ReadonlyMap<string, string>, { json, device, url }: RunOptions): Promise<void> {
   const client = await connectApi(url === undefined ? {} : { url })
-  const isText = await textFields(client, workflow)
-  const input = Object.fromEntries([...given].map(([name, value]) => [name, isText(name) ? value : readValue(value)]))
+  const input = await readInput(client, workflow, given)
   const submitted = await client.submit({ workflow, input, ...(device !== undefined && { device }) })
   if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())
@@ -26,8 +25,18 @@ export async function run(workflow: string, given: ReadonlyMap<string, string>, 
   sayJson(session.output)
 }
 
+/** The input of a workflow, of values as they were typed. */
+export async function readInput(
+  client: DarkroomClient,
+  workflow: string,
+  given: ReadonlyMap<string, string>,
+): Promise<Record<string, unknown>> {
+  const isText = await textFields(client, workflow)
+  return Object.fromEntries([...given].map(([name, value]) => [name, isText(name) ? value : readValue(value)]))
+}
+
 /** Which fields are text, whatever their value looks like: a model may be called `1.5`. */
-async function textFields(client: DarkroomClient, workflow: string): Promise<(name: string) => boolean> {
+export async function textFields(client: DarkroomClient, workflow: string): Promise<(name: string) => boolean> {
   try {
     const { properties = {} } = (await client.workflow(workflow)).inputSchema as { properties?: Record<string, { type?: unknown }> }
     return (name) => Object.hasOwn(properties, name) && properties[name]?.type === 'string'

@@ -1,16 +1,24 @@
 /** `darkroom generate | sessions | show | pause | resume | cancel | retry`: clients of the API. */
 import {
   Problem,
+  type BlockedImage,
   type DarkroomClient,
   type Frame,
+  type Image,
   type ImageRequest,
   type ListFilter,
   type Receipt,
+  type RunOptions,
   type Session,
 } from '../client/index.ts'
+import type { Format, Quality } from '../domains/postprocessing/settings.ts'
+import { ownMasks, type Box } from '../domains/values.ts'
 import type { ControlVerb } from '../engine/session.ts'
+import { invalidFields } from '../errors.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
-import { savePictures } from './pictures.ts'
+import { controlOf, type ControlOptions } from './control.ts'
+import { savePictures, uploaded } from './pictures.ts'
+import { postprocessOf } from './postprocess.ts'
 import { describeProgress, duration, percent } from './progress.ts'
 import { Exit, fields, inline, progressView, say, sayJson, silentView, table, whisper, type ProgressView } from './terminal.ts'
 
@@ -18,7 +26,52 @@ export interface Output extends ConnectionOptions {
   json?: boolean
 }
 
-export interface GenerateOptions extends Output, Omit<ImageRequest, 'prompt' | 'negativePrompt' | 'width' | 'height'> {
+type Mask = NonNullable<ImageRequest['mask']>
+/** Fields that no option has as they are. */
+type NotOptions =
+  | 'control'
+  | 'adapters'
+  | 'embeddings'
+  | 'prompt'
+  | 'negativePrompt'
+  | 'width'
+  | 'height'
+  | 'mask'
+  | 'variation'
+  | 'guidanceInterval'
+  | 'postprocess'
+  | 'safety'
+
+type Hires = NonNullable<ImageRequest['hires']>
+
+export interface GenerateOptions extends Output, ControlOptions, Omit<ImageRequest, NotOptions | 'hires' | 'detail'> {
+  lora?: NonNullable<ImageRequest['adapters']>
+  embedding?: string[]
+  /** A file, the id of a picture, `alpha` or `border`. */
+  mask?: string
+  invertMask?: boolean
+  growMask?: number
+  blurMask?: number
+  fill?: Mask['fill']
+  area?: Mask['area']
+  padding?: number
+  /** How many times larger; true for the usual. */
+  hires?: number | true
+  upscaler?: Hires['upscaler']
+  hiresSteps?: number
+  hiresStrength?: number
+  detail?: Box[]
+  detailStrength?: number
+  detailPrompt?: string
+  enhance?: Quality
+  format?: Format
+  maxBytes?: number
+  policy?: string
+  redraws?: number
+  variationSeed?: number
+  variationStrength?: number
+  guidanceStart?: number
+  guidanceEnd?: number
   negative?: string
   size?: { width: number; height: number }
   out?: string
@@ -28,11 +81,66 @@ export interface GenerateOptions extends Output, Omit<ImageRequest, 'prompt' | '
   detach?: boolean
 }
 
+const isOwnMask = (mask: string): mask is (typeof ownMasks)[number] => (ownMasks as readonly string[]).includes(mask)
+
+/**
+ * The options that were given of a part of the request.
+ * @throws DarkroomError `api.invalid` where there is no such part
+ */
+function saidOf<Options extends object>(part: string, option: string, isThere: boolean, options: Options): Partial<Options> {
+  const said = Object.entries(options).filter(([, value]) => value !== undefined)
+  if (isThere || said.length === 0) return Object.fromEntries(said) as Partial<Options>
+  throw invalidFields(said.map(([field]) => ({ field, message: `is said of ${part}, and there is none: add ${option}` })))
+}
+
 /** Submits a picture, shows its progress, saves it. */
 export async function generate(prompt: string, options: GenerateOptions): Promise<void> {
-  const { json, url, out, detach, priority, device, tag, negative, size, ...request } = options
+  const { json, url, out, detach, priority, device, tag, negative, size, ...more } = options
+  const { picture, mask, invertMask: invert, growMask: grow, blurMask: blur, fill, area, padding, ...others } = more
+  const {
+    variationSeed,
+    variationStrength,
+    guidanceStart: start,
+    guidanceEnd: end,
+    lora: adapters,
+    embedding: embeddings,
+    policy,
+    redraws,
+    ...rest
+  } = others
+  const { hires, upscaler, hiresSteps, hiresStrength, detail, detailStrength, detailPrompt, ...besides } = rest
+  const { control, controlModel, preprocessor, controlWeight, controlStart, controlEnd, controlMode, controlTask, ...last } = besides
+  const { enhance, format, maxBytes, ...request } = last
+  const ofControl = { control, controlModel, preprocessor, controlWeight, controlStart, controlEnd, controlMode, controlTask }
   const client = await connectApi(url === undefined ? {} : { url })
-  const input = { ...request, prompt, ...size, ...(negative !== undefined && { negativePrompt: negative }) }
+  const ofMask = saidOf('a mask', '--mask', mask !== undefined, { invert, grow, blur, fill, area, padding })
+  const ofHires = saidOf('a second pass', '--hires', hires !== undefined, { upscaler, steps: hiresSteps, strength: hiresStrength })
+  const ofDetail = saidOf('a region', '--detail', detail !== undefined, { strength: detailStrength, prompt: detailPrompt })
+  if (variationStrength === undefined && variationSeed !== undefined)
+    throw invalidFields([{ field: 'variationSeed', message: 'is said of a variation, and there is none: add --variation-strength' }])
+  const input = {
+    ...request,
+    prompt,
+    ...(adapters && { adapters }),
+    ...(embeddings && { embeddings }),
+    ...(variationStrength !== undefined && {
+      variation: { strength: variationStrength, ...(variationSeed !== undefined && { seed: variationSeed }) },
+    }),
+    ...((start !== undefined || end !== undefined) && {
+      guidanceInterval: { ...(start !== undefined && { start }), ...(end !== undefined && { end }) },
+    }),
+    ...size,
+    ...(negative !== undefined && { negativePrompt: negative }),
+    ...(picture !== undefined && { picture: await uploaded(client, picture) }),
+    ...(mask !== undefined && { mask: { ...ofMask, source: isOwnMask(mask) ? mask : await uploaded(client, mask) } }),
+    ...(hires !== undefined && { hires: { ...ofHires, ...(hires !== true && { scale: hires }) } }),
+    ...(detail && { detail: detail.map((box) => ({ box, ...ofDetail })) }),
+    ...(await controlOf(client, ofControl)),
+    ...postprocessOf({ enhance, format, maxBytes }),
+    ...((policy !== undefined || redraws !== undefined) && {
+      safety: { ...(policy !== undefined && { policy }), ...(redraws !== undefined && { redraws }) },
+    }),
+  }
   const submitted = await client.generate(input, {
     ...(priority !== undefined && { priority }),
     ...(device !== undefined && { device }),
@@ -43,8 +151,23 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
   const session = await follow(client, submitted.id, json ? silentView : progressView())
   const files = session.status === 'succeeded' ? await savePictures(client, session, out) : []
   if (json) sayJson({ ...session, files })
-  else for (const file of files) say(`saved ${file}`)
+  else {
+    for (const file of files) say(`saved ${file}`)
+    for (const words of judgements(session)) whisper(words)
+  }
   if (session.status !== 'succeeded') throw json ? new Exit(1) : Problem.ofSession(session)
+}
+
+/** What policies did with its pictures, where they did anything, in words. */
+function judgements({ output }: Session): string[] {
+  const passed = ((output?.images ?? []) as Image[]).flatMap(({ seed, safety }) => (safety ? [{ seed, safety }] : []))
+  return [...passed, ...((output?.['blocked'] ?? []) as BlockedImage[])].flatMap(({ seed, safety }) => {
+    const unchecked = safety?.unchecked === undefined ? [] : [inline(`the picture with seed ${seed} was not checked: ${safety.unchecked}`)]
+    if (!safety || safety.action === 'allow') return unchecked
+    const { action, policy, rule, score, passes } = safety
+    const by = `${rule} of policy ${policy.name}, version ${policy.version}${score === null ? '' : `, score ${score.toFixed(3)}`}`
+    return [...unchecked, inline(`${action}: the picture with seed ${seed}, by ${by}; what would pass: ${passes}`)]
+  })
 }
 
 /** Shows a session's progress until it ends. */
@@ -78,7 +201,19 @@ export async function interruptible<T>(goesOn: string, wait: (signal: AbortSigna
   }
 }
 
-export function showFrame(view: ProgressView, frame: Frame): void {
+/** Runs a long command, and shows its progress. @throws Exit 130 after Ctrl-C */
+export async function watched<T>({ json }: Output, run: (options: RunOptions) => Promise<T>): Promise<T> {
+  const view = json ? silentView : progressView()
+  try {
+    return await interruptible('the command goes on: `darkroom sessions` lists it', (signal) =>
+      run({ signal, ...(!json && { onFrame: (frame) => showFrame(view, frame) }) }),
+    )
+  } finally {
+    view.stop()
+  }
+}
+
+function showFrame(view: ProgressView, frame: Frame): void {
   if (frame.kind === 'progress') return view.show(frame.progress)
   if (frame.type === 'session.succeeded') return view.done()
   const { step, worker, reason } = frame.data as { step?: string; worker?: string; reason?: string }
@@ -121,6 +256,20 @@ export async function control(verb: ControlVerb, id: string, options: Output): P
   else say(inline(`${session.id} ${session.status}`))
 }
 
+export async function change(
+  id: string,
+  { tag, tags, deadline, ...options }: Output & { tag?: string[]; tags?: false; deadline?: number | false },
+): Promise<void> {
+  const session = await (
+    await connectApi(options)
+  ).change(id, {
+    ...((tag || tags === false) && { tags: tag ?? [] }),
+    ...(deadline !== undefined && { deadlineS: deadline === false ? null : deadline }),
+  })
+  if (options.json) sayJson(session)
+  else say(inline(`${session.id} tags: ${session.tags.join(' ') || 'none'}; deadline: ${session.deadlineAt ?? 'none'}`))
+}
+
 export async function signal(id: string, type: string, { data, ...options }: Output & { data?: unknown }): Promise<void> {
   const session = await (await connectApi(options)).signal(id, { type, ...(data !== undefined && { data }) })
   if (options.json) sayJson(session)
@@ -143,6 +292,7 @@ function describeSession(session: Session, url: string): string {
     ['status', `${status}${took}`],
     ['waits for', waiting],
     ['progress', progress && endedAt === null ? `${percent(progress.fraction).trim()}  ${describeProgress(progress)}` : null],
+    ['items', progress?.items && endedAt !== null ? describeProgress(progress) : null],
     ['submitted', createdAt],
     ['device', session.device],
     ['exactness', exactnessKey],

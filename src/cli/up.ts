@@ -60,7 +60,7 @@ export async function up({ workers, port, gpu }: { workers?: number; port?: numb
   const on = (event: SupervisorEvent): void => say(describeEvent(event))
   const { supervisor, asked } = await superviseHere({ env, on, ...(workers !== undefined && { workers }) })
   const { url, config } = supervisor
-  say(`\nThe API answers at ${url} (reference: ${url}/docs, queues: ${url}/admin/queues).`)
+  say(`\nThe API answers at ${url} (in a browser: the light table; reference: ${url}/docs, queues: ${url}/admin/queues).`)
   say(`Logs are in ${join(config.data, 'logs')}. Try: npx darkroom generate "a red circle left of a blue square on yellow"`)
   say('Ctrl-C stops it; accepted sessions go on with the next start.\n')
   await asked

@@ -3,41 +3,43 @@
  * idempotency key, and streams go on where they were cut.
  */
 import type { HealthView } from '../api/health/views.ts'
-import type { ControlVerb, Signal } from '../engine/session.ts'
+import type { Change, ControlVerb, Signal } from '../engine/session.ts'
+import { BulkClient } from './bulk.ts'
+import { FarmClient } from './farm.ts'
 import { nothing, readHealth } from './answers.ts'
 import { Http, isPassing, pause, type ClientOptions } from './http.ts'
+import { pathOf, queryOf } from './paths.ts'
+import { PolicyClient } from './policies.ts'
 import { Problem } from './problem.ts'
+import { SchedulesClient } from './schedules.ts'
 import { readEvents } from './stream.ts'
+import { WebhooksClient } from './webhooks.ts'
 import type {
-  Allocation,
-  AllocationList,
+  AuditEntry,
   CommandInput,
   CommandName,
   CommandOutput,
-  DefaultDevice,
-  Device,
-  DeviceEventPage,
-  DeviceMemory,
-  DeviceStatus,
+  Fork,
   Frame,
   ImageRequest,
-  MemoryAnalytics,
-  MemoryLeaks,
-  MemoryPool,
-  MemoryRecommendation,
-  Model,
-  ModelFilter,
-  ModelPage,
+  Item,
+  ItemPage,
+  PictureRequest,
   Progress,
+  Queue,
+  QueuePart,
   Receipt,
-  ResidentModels,
   Session,
   SessionEvent,
+  SessionExport,
   SessionPage,
+  SessionState,
   Status,
   Submission,
+  UploadedPicture,
   Worker,
   Workflow,
+  WorkflowReload,
 } from './types.ts'
 
 export interface SubmitOptions {
@@ -52,6 +54,8 @@ export interface RunOptions {
   /** Sees the history and progress of the command on the way. */
   onFrame?: (frame: Frame) => void
   signal?: AbortSignal
+  /** Where its steps run, of a command that names no device itself. */
+  device?: string
 }
 
 export interface ListFilter {
@@ -65,21 +69,30 @@ export interface ListFilter {
 
 const terminal: ReadonlySet<string> = new Set(['session.succeeded', 'session.failed', 'session.cancelled'])
 
-export class DarkroomClient {
+export class DarkroomClient extends FarmClient {
   readonly url: string
-  readonly #http: Http
+  readonly webhooks: WebhooksClient
+  readonly schedules: SchedulesClient
+  readonly bulk: BulkClient
+  /** Policies of content safety. */
+  readonly policies: PolicyClient
   readonly #patienceMs: number
 
   constructor({ url = 'http://127.0.0.1:4780', key, patienceMs = 30_000 }: ClientOptions = {}) {
-    this.url = url.replace(/\/+$/, '')
+    const base = url.replace(/\/+$/, '')
+    super(new Http({ url: base, key, patienceMs }))
+    this.url = base
     this.#patienceMs = patienceMs
-    this.#http = new Http({ url: this.url, key, patienceMs })
+    this.webhooks = new WebhooksClient(this.http)
+    this.schedules = new SchedulesClient(this.http)
+    this.bulk = new BulkClient(this.http)
+    this.policies = new PolicyClient(this.http)
   }
 
   /** Submits a session; sends it again under the same key when the answer got lost. @throws Problem */
   submit(submission: Submission, { idempotencyKey = crypto.randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
     const headers = { 'Idempotency-Key': idempotencyKey, ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) }
-    return this.#http.json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
+    return this.http.json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
   }
 
   /** Submits an image generation. @throws Problem */
@@ -98,125 +111,108 @@ export class DarkroomClient {
   }
 
   session(id: string): Promise<Session> {
-    return this.#http.json('GET', pathOf(id))
+    return this.http.json('GET', pathOf(id))
   }
 
   sessions(filter: ListFilter = {}): Promise<SessionPage> {
-    return this.#http.json('GET', `/v1/sessions${queryOf({ ...filter })}`)
+    return this.http.json('GET', `/v1/sessions${queryOf({ ...filter })}`)
+  }
+
+  /** A page of the items of a session, in their order. @throws Problem `session.no_items` */
+  items(id: string, filter: { status?: Item['status']; cursor?: string; limit?: number } = {}): Promise<ItemPage> {
+    return this.http.json('GET', `${pathOf(id)}/items${queryOf({ ...filter })}`)
+  }
+
+  /**
+   * The pictures of a session as a ZIP, as they come; one that is cut off fails while it is read.
+   * @throws Problem `session.no_results`
+   */
+  results(id: string): Promise<ReadableStream<Uint8Array>> {
+    return this.http.request('GET', `${pathOf(id)}/results.zip`, (response) => Promise.resolve(response.body ?? new ReadableStream()))
   }
 
   receipt(id: string): Promise<Receipt> {
-    return this.#http.json('GET', `${pathOf(id)}/receipt`)
+    return this.http.json('GET', `${pathOf(id)}/receipt`)
+  }
+
+  /** Its request, history, receipt and result, for another farm to replay. */
+  export(id: string): Promise<SessionExport> {
+    return this.http.json('GET', `${pathOf(id)}/export`)
   }
 
   control(id: string, verb: ControlVerb): Promise<Session> {
-    return this.#http.json('POST', `${pathOf(id)}/${verb}`)
+    return this.http.json('POST', `${pathOf(id)}/${verb}`)
+  }
+
+  /** Gives a session other tags, or another deadline; what is left out stays. @throws Problem `session.ended` */
+  change(id: string, change: Change): Promise<Session> {
+    return this.http.json('PATCH', pathOf(id), { body: change })
   }
 
   /** Sends a signal to a session; again under the same event id when the answer got lost. @throws Problem */
   signal(id: string, { type, data, eventId = crypto.randomUUID() }: Signal): Promise<Session> {
-    return this.#http.json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
+    return this.http.json('POST', `${pathOf(id)}/signal`, { body: { type, eventId, ...(data !== undefined && { data }) } })
   }
 
-  /** A new session from a failed or cancelled one. */
-  retry(id: string): Promise<Session> {
-    return this.#http.json('POST', `${pathOf(id)}/retry`)
+  /** First or last of those of its API key that wait for a device. @throws Problem `session.not_waiting` */
+  move(id: string, to: 'front' | 'back'): Promise<Session> {
+    return this.http.json('POST', `${pathOf(id)}/${to}`)
+  }
+
+  prioritize(id: string, priority: number): Promise<Session> {
+    return this.http.json('POST', `${pathOf(id)}/priority`, { body: { priority } })
+  }
+
+  /** Who waits for a device, in the order in which they are let in. */
+  queue(filter: { limit?: number } = {}): Promise<Queue> {
+    return this.http.json('GET', `/v1/queue${queryOf(filter)}`)
+  }
+
+  /** Lets nobody in, or somebody again: to a device, to those of a class, or, without either, to any. */
+  switchQueue(verb: 'pause' | 'resume', of: QueuePart = {}): Promise<Queue> {
+    return this.http.json('POST', `/v1/queue/${verb}`, { body: of })
+  }
+
+  /** A new session from a failed or cancelled one; sent again under the same key when the answer got lost. */
+  retry(id: string, { idempotencyKey = crypto.randomUUID() }: Pick<SubmitOptions, 'idempotencyKey'> = {}): Promise<Session> {
+    return this.http.json('POST', `${pathOf(id)}/retry`, { headers: { 'Idempotency-Key': idempotencyKey } })
+  }
+
+  /** The states that a session can be forked from, oldest first. @throws Problem `session.not_forkable` */
+  async states(id: string): Promise<SessionState[]> {
+    return (await this.http.json<{ states: SessionState[] }>('GET', `${pathOf(id)}/states`)).states
+  }
+
+  /** One that goes on from a state of this one. @throws Problem `session.not_forkable`, `session.checkpoint_gone` */
+  fork(
+    id: string,
+    fork: Fork = {},
+    { idempotencyKey = crypto.randomUUID() }: Pick<SubmitOptions, 'idempotencyKey'> = {},
+  ): Promise<Session> {
+    return this.http.json('POST', `${pathOf(id)}/fork`, { headers: { 'Idempotency-Key': idempotencyKey }, body: fork })
   }
 
   async remove(id: string): Promise<void> {
-    await this.#http.request('DELETE', pathOf(id), nothing)
+    await this.http.request('DELETE', pathOf(id), nothing)
   }
 
   /** A workflow by its name, `image-generation` or `image-generation@1`. @throws Problem `workflow.unknown` */
   workflow(name: string): Promise<Workflow> {
-    return this.#http.json('GET', `/v1/workflows/${encodeURIComponent(name)}`)
+    return this.http.json('GET', `/v1/workflows/${encodeURIComponent(name)}`)
+  }
+
+  /** The newest and all other versions of the workflows that there are. */
+  async workflows(): Promise<Workflow[]> {
+    return (await this.http.json<{ workflows: Workflow[] }>('GET', '/v1/workflows')).workflows
+  }
+
+  /** Has every process read the folder of workflows again. @throws Problem `workflow.no_folder` */
+  reloadWorkflows(): Promise<WorkflowReload> {
+    return this.http.json('POST', '/v1/workflows/reload')
   }
 
   async workers(): Promise<Worker[]> {
-    return (await this.#http.json<{ workers: Worker[] }>('GET', '/v1/workers')).workers
-  }
-
-  // ---- devices ----
-
-  /** Devices that have a worker now. */
-  async devices(): Promise<Device[]> {
-    return (await this.#http.json<{ devices: Device[] }>('GET', '/v1/devices')).devices
-  }
-
-  /** By its id, or `cuda:0` while that means one device only. @throws Problem `device.unknown` */
-  device(id: string): Promise<Device> {
-    return this.#http.json('GET', deviceOf(id))
-  }
-
-  deviceStatus(id: string): Promise<DeviceStatus> {
-    return this.#http.json('GET', `${deviceOf(id)}/status`)
-  }
-
-  deviceMemory(id: string): Promise<DeviceMemory> {
-    return this.#http.json('GET', `${deviceOf(id)}/memory`)
-  }
-
-  /** Events after the one numbered `after`, oldest first; without it the newest. Go on after `newest`. */
-  deviceEvents(filter: { after?: number; device?: string; limit?: number } = {}): Promise<DeviceEventPage> {
-    return this.#http.json('GET', `/v1/devices/events${queryOf(filter)}`)
-  }
-
-  defaultDevice(): Promise<DefaultDevice> {
-    return this.#http.json('GET', '/v1/devices/default')
-  }
-
-  /** null: any device. @throws Problem `device.unknown` */
-  setDefaultDevice(device: string | null): Promise<DefaultDevice> {
-    return this.#http.json('PUT', '/v1/devices/default', { body: { device } })
-  }
-
-  // ---- memory ----
-
-  /** Every device, and behind those of a host its RAM. */
-  async memory(): Promise<MemoryPool[]> {
-    return (await this.#http.json<{ pools: MemoryPool[] }>('GET', '/v1/memory')).pools
-  }
-
-  /** The caller's, and those of sessions it may see. */
-  allocations(filter: { device?: string } = {}): Promise<AllocationList> {
-    return this.#http.json('GET', `/v1/memory/allocations${queryOf(filter)}`)
-  }
-
-  allocation(id: string): Promise<Allocation> {
-    return this.#http.json('GET', allocationOf(id))
-  }
-
-  async residentModels(filter: { device?: string } = {}): Promise<ResidentModels[]> {
-    return (await this.#http.json<{ devices: ResidentModels[] }>('GET', `/v1/memory/models${queryOf(filter)}`)).devices
-  }
-
-  async memoryAnalytics(filter: { device?: string } = {}): Promise<MemoryAnalytics[]> {
-    return (await this.#http.json<{ devices: MemoryAnalytics[] }>('GET', `/v1/memory/analytics${queryOf(filter)}`)).devices
-  }
-
-  async memoryRecommendations(filter: { device?: string } = {}): Promise<MemoryRecommendation[]> {
-    const path = `/v1/memory/recommendations${queryOf(filter)}`
-    return (await this.#http.json<{ recommendations: MemoryRecommendation[] }>('GET', path)).recommendations
-  }
-
-  async memoryLeaks(filter: { device?: string } = {}): Promise<MemoryLeaks[]> {
-    return (await this.#http.json<{ devices: MemoryLeaks[] }>('GET', `/v1/memory/leaks${queryOf(filter)}`)).devices
-  }
-
-  // ---- models ----
-
-  /** A page of what lies in the model folders of all hosts, usable or not. */
-  models(filter: ModelFilter = {}): Promise<ModelPage> {
-    return this.#http.json('GET', `/v1/models${queryOf({ ...filter })}`)
-  }
-
-  model(id: string): Promise<Model> {
-    return this.#http.json('GET', `/v1/models/${encodeURIComponent(id)}`)
-  }
-
-  /** Has every host look at its folders again; returns the ids of their shelves. */
-  rescanModels(): Promise<{ shelves: string[] }> {
-    return this.#http.json('POST', '/v1/models/rescan')
+    return (await this.http.json<{ workers: Worker[] }>('GET', '/v1/workers')).workers
   }
 
   // ---- commands ----
@@ -228,9 +224,9 @@ export class DarkroomClient {
   async run<Name extends CommandName>(
     name: Name,
     input: CommandInput<Name>,
-    { onFrame, ...options }: RunOptions = {},
+    { onFrame, device, ...options }: RunOptions = {},
   ): Promise<CommandOutput<Name>> {
-    const submission = { workflow: name, input: input as Record<string, unknown> }
+    const submission = { workflow: name, input: input as Record<string, unknown>, ...(device !== undefined && { device }) }
     const submitted = await this.submit(submission, { ...options, ...(!onFrame && { waitS: 60 }) })
     const session = submitted.endedAt === null ? await this.untilEnd(submitted.id, onFrame, options.signal) : submitted
     if (session.status === 'succeeded') return session.output as CommandOutput<Name>
@@ -239,10 +235,15 @@ export class DarkroomClient {
 
   // ---- the farm ----
 
+  /** What callers with the scope `operate` have changed, the newest first. */
+  async audit(limit = 100): Promise<AuditEntry[]> {
+    return (await this.http.json<{ entries: AuditEntry[] }>('GET', `/v1/audit?limit=${limit}`)).entries
+  }
+
   /** Why the farm is not ready; empty when it is. */
   async notReady(): Promise<string[]> {
     try {
-      await this.#http.request('GET', '/v1/ready', nothing, { again: false })
+      await this.http.request('GET', '/v1/ready', nothing, { again: false })
       return []
     } catch (error) {
       if (error instanceof Problem && error.code === 'api.not_ready') return error.document.reasons ?? [error.message]
@@ -252,16 +253,27 @@ export class DarkroomClient {
 
   /** Whether the process answers, and is Darkroom. @throws Problem `api.unreachable`, `api.not_darkroom` */
   async health(): Promise<HealthView> {
-    return this.#http.request('GET', '/v1/health', readHealth, { again: false, signal: AbortSignal.timeout(healthMs) })
+    return this.http.request('GET', '/v1/health', readHealth, { again: false, signal: AbortSignal.timeout(healthMs) })
   }
 
-  /** Bytes of an artifact by its SHA-256. */
-  async artifact(sha256: string): Promise<Uint8Array> {
-    return this.#http.request(
-      'GET',
-      `/v1/artifacts/${encodeURIComponent(sha256)}`,
-      async (response) => new Uint8Array(await response.arrayBuffer()),
-    )
+  /** Bytes of an artifact by its SHA-256; with a size, its thumbnail: at most so many pixels a side. @throws Problem */
+  artifact(sha256: string, { size }: { size?: 256 } = {}): Promise<Uint8Array> {
+    const path = `/v1/artifacts/${encodeURIComponent(sha256)}${size === undefined ? '' : `?size=${size}`}`
+    return this.http.request('GET', path, async (response) => new Uint8Array(await response.arrayBuffer()))
+  }
+
+  /**
+   * Uploads a picture: PNG, JPEG, WebP or AVIF. Its `sha256` is what a request names; it is kept for an hour, and as
+   * long as a session names it.
+   * @throws Problem
+   */
+  upload(file: Uint8Array, signal?: AbortSignal): Promise<UploadedPicture> {
+    return this.http.json('POST', '/v1/artifacts', { body: file, ...(signal && { signal }) })
+  }
+
+  /** The request of a picture, as its own texts tell it. @throws Problem `artifact.untold` where they tell none */
+  pictureRequest(sha256: string): Promise<PictureRequest> {
+    return this.http.json('GET', `/v1/artifacts/${encodeURIComponent(sha256)}/request`)
   }
 
   /**
@@ -276,7 +288,7 @@ export class DarkroomClient {
     for (;;) {
       let openedAt = Number.POSITIVE_INFINITY
       try {
-        const response = await this.#http.fetch('GET', `${pathOf(id)}/events`, {
+        const response = await this.http.fetch('GET', `${pathOf(id)}/events`, {
           headers: { Accept: 'text/event-stream', ...(last > 0 && { 'Last-Event-ID': String(last) }) },
           ...(signal && { signal }),
         })
@@ -320,13 +332,3 @@ export class DarkroomClient {
 const steadyMs = 2000
 /** How long a process that lives may take to say so, ms. */
 const healthMs = 10_000
-
-const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
-const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
-
-function queryOf(fields: Record<string, string | number | undefined>): string {
-  const given = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)] as [string, string]]))
-  return given.length === 0 ? '' : `?${new URLSearchParams(given).toString()}`
-}
-
-const pathOf = (id: string): string => `/v1/sessions/${encodeURIComponent(id)}`

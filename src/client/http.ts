@@ -15,6 +15,7 @@ type HttpOptions = Required<Omit<ClientOptions, 'key'>> & Pick<ClientOptions, 'k
 
 export interface RequestOptions {
   headers?: Record<string, string>
+  /** JSON, or the bytes of a file. */
   body?: object
   signal?: AbortSignal
   /** false: the first answer counts. */
@@ -59,16 +60,17 @@ export class Http {
 
   /** One request, once. @throws what `fetch` throws */
   fetch(method: string, path: string, { headers, body, signal }: RequestOptions): Promise<Response> {
+    const isFile = body instanceof Uint8Array
     return globalThis.fetch(`${this.#options.url}${path}`, {
       method,
       headers: {
         ...(this.#options.key !== undefined && { Authorization: `Bearer ${this.#options.key}` }),
-        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+        ...(body !== undefined && { 'Content-Type': isFile ? 'application/octet-stream' : 'application/json' }),
         ...headers,
       },
       // Refused with a problem: a key and a body are for this address alone.
       redirect: 'manual',
-      ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...(body !== undefined && { body: isFile ? new Uint8Array(body) : JSON.stringify(body) }),
       ...(signal && { signal }),
     })
   }
@@ -91,3 +93,9 @@ export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
       else resolve()
     }
   })
+
+/** The fields that are given, as a query of an address; nothing for none. */
+export function queryOf(fields: Record<string, string | number | undefined>): string {
+  const given = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)] as [string, string]]))
+  return given.length === 0 ? '' : `?${new URLSearchParams(given).toString()}`
+}

@@ -1,11 +1,18 @@
 import type { z } from 'zod'
 import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
 import type { DarkroomError } from '../errors.ts'
-import type { Model } from '../models/entry.ts'
+import type { Entry, Model } from '../models/entry.ts'
+import type { Listed } from '../models/listing.ts'
+import type { Kind } from '../models/verdict.ts'
+import type { Conversion } from '../models/conversion.ts'
+import type { Stored } from '../models/storing.ts'
+import type { Validation } from '../models/validate.ts'
 import type { AllocationInfo, AllocationRequest, DeviceMemory } from './device-memory.ts'
 import { deviceError } from './device/errors.ts'
+import type { Policy, PolicyRef } from './postprocessing/safety/policy.ts'
 import type { PictureLimits } from './device/status.ts'
-import type { Exactness, ModelPin, Target, WantedModel } from './values.ts'
+import type { Exactness, ModelPin, PicturePin, ShelvedModel, Target, WantedModel } from './values.ts'
+import type { CachedModel } from './model/cached.ts'
 
 /** What a command is for is gone: unlike the step of a picture it has no other place to go. */
 export const deviceLost = (message: string): DarkroomError =>
@@ -26,6 +33,10 @@ export interface PythonResult {
   output: unknown
   /** SHA-256 of each file the child made, kept as scratch artifacts. */
   files: Record<string, string>
+  /** Body hash of the model that it used; null where it needs none. */
+  bodyHash: string | null
+  /** How its models came to the device before; 0 seconds when it was there. */
+  load: { wasResident: boolean; seconds: number }
 }
 
 /** What an operation of lane `control` gets: the worker's device and what it holds of it. */
@@ -49,10 +60,53 @@ export interface DeviceTools extends Target {
    * without a child, and when a step keeps the child from it for some seconds: it is done when that step ends.
    */
   trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null>
+  /**
+   * Lets go of a model in Python, in every body that no step uses or waits for.
+   * @throws DarkroomError `model.in_use`; `device.not_ready` without a child
+   */
+  dropModel(id: string): Promise<{ models: { id: string; bytes: number }[]; freedBytes: number | null }>
+  /** Lets go of a model in the worker's RAM, in every body. Returns what went. */
+  evictCached(id: string): CachedModel[]
   /** What the Python child holds now; null without one. */
   python(): Promise<{ reservedBytes: number | null; models: string[] } | null>
   /** Takes the figures and publishes them now; answers when they were taken. */
   publish(): Promise<number>
+}
+
+/** What an operation may do with models as they lie in the folders of the worker's host. */
+export interface ShelfTools {
+  /**
+   * A model with a verdict that is read anew off its headers.
+   * @throws DarkroomError `model.missing` when it is not there: the step goes to a worker that has it
+   */
+  lying(wanted: ShelvedModel): Promise<Entry>
+  /**
+   * The pin of a model, whose body hash is computed when it is not known; progress tells how far that is.
+   * @throws DarkroomError `model.missing`, `model.unreadable`
+   */
+  hashed(wanted: ShelvedModel): Promise<ModelPin>
+  /**
+   * A model, read whole, with progress in bytes.
+   * @throws DarkroomError `model.missing`, `model.unreadable`
+   */
+  validated(wanted: ShelvedModel): Promise<Validation>
+  /**
+   * Makes safetensors of a pickle, in a process of its own that is closed off.
+   * @throws DarkroomError `model.pickle_refused`, `model.not_converted`, `model.exists`, `model.unusable`
+   */
+  converted(wanted: ShelvedModel): Promise<Conversion>
+  /**
+   * Puts a LoRA that was made here into a model folder of this host.
+   * @throws DarkroomError `model.exists`, `model.not_stored`
+   */
+  stored(name: string, content: Uint8Array): Promise<Stored>
+  /**
+   * Reads a model into the worker's RAM, with progress in MiB.
+   * @throws DarkroomError `memory.exhausted`, `model.changed`, and as `hashedModel`
+   */
+  cached(id: string): Promise<CachedModel>
+  /** Keeps the figures of a model on this worker's hardware class; those before go. */
+  recordBenchmark(bodyHash: string, figures: unknown): Promise<void>
 }
 
 /** What an operation gets from the worker that runs it. */
@@ -62,13 +116,22 @@ export interface Tools {
   readonly signal: AbortSignal
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
+  /** The same with settings of this piece of work alone, which move bits. */
+  exactnessWith(settings: Record<string, boolean>): Exactness
   /** Keeps bytes; the commit of the step's result names them. Returns their SHA-256. */
   keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
+  /**
+   * Keeps a picture that no session names: only operators see it, for so many seconds, an hour at most. At 0 nothing is
+   * kept. Returns its SHA-256.
+   */
+  withhold(png: Uint8Array, seconds: number): Promise<string>
   /**
    * The model in this worker's folders, as it lies there now.
    * @throws DarkroomError `model.missing` when it is not there: the step goes to a worker that has it
    */
   model(wanted: WantedModel): Promise<Model>
+  /** What lies in this worker's folders, whether it draws or not. */
+  readonly shelf: ShelfTools
   /**
    * The model with its body hash, which is computed when it is not known; progress tells how far that is.
    * @throws DarkroomError `model.missing`, `model.unreadable`
@@ -77,7 +140,7 @@ export interface Tools {
   /**
    * Calls the operation of the same name in the Python child, with input artifacts by name. A file whose bytes are
    * missing or broken is left out: the child makes it again or refuses with `artifact.missing`. Goes on from the step's
-   * last good checkpoint.
+   * last good checkpoint. The models that the step `needs` are made resident before.
    */
   python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult>
   progress(progress: StepProgress): void
@@ -116,6 +179,29 @@ export interface Catalogue {
    * @throws DarkroomError `model.unknown`, `model.unusable`
    */
   model(name: string): Promise<Model>
+  /**
+   * A picture that the caller may see: one that it has uploaded, or one of a session. The new session names it from its
+   * beginning.
+   * @throws DarkroomError `artifact.unknown`
+   */
+  picture(sha256: string, field: string): Promise<PicturePin & { hasAlpha: boolean }>
+  /**
+   * A model of any kind, whether it draws or not.
+   * @throws DarkroomError `model.unknown`
+   */
+  named(name: string): Promise<Listed>
+  /**
+   * A model of one kind, that was understood. Its hash is asked for when it is not known.
+   * @throws DarkroomError `model.unknown` with the nearest names, `model.unusable`; `model.unlisted` while a host has
+   * not told what it has
+   */
+  ofKind(kind: Kind, name: string, field: string): Promise<Listed>
+  /**
+   * Pictures of a session that the caller may see, in the order of its items: null for an item that has none.
+   * `columns`: how many stand in a row where the items are a grid, else null.
+   * @throws DarkroomError `session.unknown`
+   */
+  results(session: string, field: string): Promise<{ pictures: (string | null)[]; columns: number | null }>
   /** A whole number below `below`, drawn by chance. */
   draw(below: number): number
   /**
@@ -131,6 +217,13 @@ export interface Catalogue {
   limits(model: WantedModel): Promise<PictureLimits | null>
   /** What there is in all of a device's memory and of its host's RAM, in bytes; null where unknown. */
   capacity(target: Target): Promise<{ device: number | null; ram: number | null }>
+  /**
+   * The policies that judge the caller's pictures now: its own or everybody's, and the one that it names.
+   * @throws DarkroomError `safety.policy_unknown`, `safety.policy_inactive`
+   */
+  policies(named: string | undefined, field: string): Promise<(PolicyRef & { policy: Policy })[]>
+  /** The caller's API key; null for this machine's user. */
+  readonly keyId: string | null
   /** Whether the caller may touch what others own. */
   readonly mayOperate: boolean
 }
@@ -172,13 +265,13 @@ export interface Command<Given = unknown, Input = unknown> {
 export interface PythonPart {
   /**
    * What it is asked, besides its files: Python checks it with the schema that this one generates. A field `model` is a
-   * pin, or asks for one; the child is told the folder and the family as well.
+   * pin, or asks for one; the child is told the folder and the family as well, and of a ControlNet in `control`.
    */
   input: z.ZodObject
   /** What it answers besides its files; nothing when left out. */
   output?: z.ZodType
-  /** Files it may be given, by name. */
-  files?: readonly string[]
+  /** Files it may be given, by name; or as many as there are, by one name and their number: `picture0`, `picture1` … */
+  files?: readonly string[] | { numbered: string }
   /** Files it makes. */
   makes?: readonly string[]
   /** Whether it checkpoints: a paused or lost one goes on where it was. */

@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto'
 import type { StepProgress } from '../domains/operation.ts'
 import type { WantedModel } from '../domains/values.ts'
+import type { WorkerRecord } from '../farm/record.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
@@ -15,11 +16,14 @@ import { needsOf } from './placement.ts'
 import type { AtPoint } from './points.ts'
 import type { State } from './reads.ts'
 import type { Progress } from './session.ts'
-import type { Cause, Checkpoint } from './store.ts'
+import type { Cause, Checkpoint, Desired } from './store.ts'
 import type { Times } from './times.ts'
 import { doneEvent, errorEvent, idOf } from './transition.ts'
 
 export type { Checkpoint } from './store.ts'
+
+/** Why a step is given back; `preempt`: for an urgent session. */
+export type ReleaseReason = 'pause' | 'drain' | 'preempt'
 
 /** Who asks: a worker with its device, and its exactness key for steps on the device. */
 export interface Taker {
@@ -62,6 +66,8 @@ export interface Delivered {
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
 
 const maxResourceTries = 3
+/** Of the steps that wait, a worker prepares for so many. */
+const lookAhead = 2
 /** Between two tries of a step whose worker found a full disk, at most, ms. */
 const maxDiskDelayMs = 30_000
 
@@ -88,9 +94,12 @@ export class AttemptPort {
     const { stepKey, dispatch } = splitJobId(jobId)
     const { sessionId, suffix } = splitStepKey(stepKey)
     const id = randomUUID()
-    const reply = await this.#engine.store.take(stepKey, dispatch, { id, ...taker })
+    // An answer that was lost may have been a lease: left alone it would end as one that this worker has lost.
+    const reply = await this.#insist(() => this.#engine.store.take(stepKey, dispatch, { id, ...taker }))
     if (reply.is === 'leased' || reply.is === 'early') return reply
     if (reply.is !== 'taken') return { is: 'gone' }
+    // Another one may come next.
+    if (taker.exactnessKey !== '') this.#engine.admission.nudge()
     const state = { version: reply.version, snapshot: reply.snapshot, workflow: reply.workflow }
     const document = this.#engine.commits.document(sessionId, state)
     const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
@@ -118,8 +127,34 @@ export class AttemptPort {
     }
   }
 
-  /** Prolongs the lease; answers what is desired of the session, or `lost`. */
-  renew(attempt: Attempt): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
+  /** Models of the steps that wait in these queues, of each queue the first few. */
+  async waitingModels(names: readonly string[]): Promise<WantedModel[]> {
+    const { commits, dispatcher, reads } = this.#engine
+    const jobs = await Promise.all(names.map((name) => dispatcher.queue(name).getJobs(['prioritized', 'waiting'], 0, lookAhead - 1, true)))
+    const found = jobs.flat().map(async ({ id }): Promise<readonly WantedModel[]> => {
+      const { sessionId, suffix } = splitStepKey(splitJobId(id ?? '').stepKey)
+      const { version, snapshot, workflow } = await reads.fields(sessionId, 'version', 'snapshot', 'workflow')
+      if (version === null || snapshot === null || workflow === null) return []
+      const effect = Object.values(commits.document(sessionId, { version, snapshot, workflow }).effects).find(
+        (open) => open.suffix === suffix,
+      )
+      return effect && 'step' in effect ? this.#modelsOf(effect.step, effect.input) : []
+    })
+    return (await Promise.all(found)).flat()
+  }
+
+  /** The workers of the farm, as they last published themselves. */
+  workers(): Promise<readonly WorkerRecord[]> {
+    return this.#engine.workers()
+  }
+
+  /** Whether the device is to begin no session now. */
+  isPaused(device: string, exactnessKey: string): Promise<boolean> {
+    return this.#engine.pauses.holds(device, exactnessKey)
+  }
+
+  /** Prolongs the lease; answers what is desired of the session, `yield`, or `lost`. */
+  renew(attempt: Attempt): Promise<Desired> {
     return this.#engine.store.renew(attempt.stepKey, attempt.id)
   }
 
@@ -128,7 +163,17 @@ export class AttemptPort {
     return this.#engine.store.checkpoint(attempt.stepKey, attempt.id, checkpoint)
   }
 
-  progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint'>): Promise<boolean> {
+  /** How the picture looks after so many calls, as a JPEG, in place of what was shown. False for an older attempt. */
+  preview({ stepKey, id }: Attempt, call: number, jpeg: Uint8Array): Promise<boolean> {
+    return this.#engine.previews.show({ stepKey, attemptId: id, call }, jpeg)
+  }
+
+  /** Lets operators alone see a picture that no session names, for so many seconds. */
+  withhold(sha256: string, seconds: number): Promise<void> {
+    return this.#insist(() => this.#engine.pictures.withhold(sha256, seconds))
+  }
+
+  progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint' | 'preview'>): Promise<boolean> {
     const { call, calls } = progress
     const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
     const whole = this.#engine.registry.workflow(attempt.state.workflow)?.progress(attempt.context, attempt.step, fraction) ?? {
@@ -143,8 +188,10 @@ export class AttemptPort {
   }
 
   /** Gives the step back without a result; nothing is counted against the session. */
-  release(attempt: Attempt, reason: 'pause' | 'drain', checkpoint: Checkpoint | undefined): Promise<boolean> {
-    return this.#insist(() => this.#engine.store.release(attempt.stepKey, attempt.id, reason, checkpoint))
+  async release(attempt: Attempt, reason: ReleaseReason, checkpoint: Checkpoint | undefined): Promise<boolean> {
+    const isReleased = await this.#insist(() => this.#engine.store.release(attempt.stepKey, attempt.id, reason, checkpoint))
+    this.#freed(attempt)
+    return isReleased
   }
 
   /**
@@ -153,6 +200,12 @@ export class AttemptPort {
    * job and no other worker comes between.
    */
   async deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
+    const delivered = await this.#deliver(attempt, delivery, taker)
+    this.#freed(attempt)
+    return delivered
+  }
+
+  async #deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
     const { stepKey, sessionId, step, invoke } = attempt
     this.at?.('deliver.before', sessionId)
     if ('error' in delivery) {
@@ -166,6 +219,10 @@ export class AttemptPort {
     const { output, artifacts, stats } = delivery
     const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
     const delivered = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts, taker)
+    if (delivered.isRecorded && step === 'inference.denoise')
+      this.#engine.runs
+        .note({ input: attempt.input, output, stats })
+        .catch((error: unknown) => this.#engine.log.debug({ err: error }, 'how long a picture took was not noted'))
     if (!delivered.isRecorded)
       this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
     return delivered
@@ -205,6 +262,11 @@ export class AttemptPort {
         ...fresh,
       },
     }
+  }
+
+  /** A slot may be free. */
+  #freed({ step }: Attempt): void {
+    if (this.#engine.registry.operations[step]?.lane === 'gpu') this.#engine.admission.nudge()
   }
 
   #modelsOf(step: string, input: unknown): readonly WantedModel[] {
@@ -247,6 +309,11 @@ export class AttemptPort {
     if (error.class === 'resource' && !isForMachine && attempt.resourceTries < maxResourceTries)
       return { delayMs: Math.round(500 * jitter), counter: 'resourceTries' }
     return undefined
+  }
+
+  /** @throws DarkroomError `workflow.unloadable` when the folder of workflows is not there */
+  openWorkflows(): Promise<void> {
+    return this.#engine.openWorkflows()
   }
 
   async close(): Promise<void> {

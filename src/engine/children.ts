@@ -5,7 +5,8 @@
  * | entry | of | what happens |
  * | --- | --- | --- |
  * | `child:<step key>:<id>:<workflow>` | the parent | the child is made if it is not there, and follows: runs, pauses, or is cancelled when its effect is closed |
- * | `parent:<id>` | a child that has ended | its parent's machine is told, once; a parent that has ended or is gone does not listen |
+ * | `child:<step key>:items` | the parent | its items are worked off: each is a child, `<step key>.<index>` (`items.ts`) |
+ * | `parent:<id>` | a child that has ended | its parent's machine is told, or its item counted, once; a parent that has ended or is gone does not listen |
  *
  * A parent's pauses and resumes are numbered, and a child follows no older number, so a process that was frozen in
  * between changes nothing. A child that is to be cancelled before it is there is made as cancelled: no late process can
@@ -14,7 +15,9 @@
 import { type WireError, sessionError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
 import type { Commits } from './commit.ts'
-import { childValue } from './plan.ts'
+import type { ItemReads } from './item-reads.ts'
+import { Items, itemOf } from './items.ts'
+import { childValue, itemsValue } from './plan.ts'
 import { cancelled } from './outcome.ts'
 import type { AtPoint } from './points.ts'
 import type { Reads } from './reads.ts'
@@ -28,14 +31,18 @@ export interface ChildrenParts {
   reads: Reads
   commits: Commits
   submissions: Submissions
+  items: ItemReads
+  shards: number
   at: AtPoint | undefined
 }
 
 export class Children {
   readonly #parts: ChildrenParts
+  readonly #items: Items
 
   constructor(parts: ChildrenParts) {
     this.#parts = parts
+    this.#items = new Items({ ...parts, follow: (stepKey, value) => this.follow(stepKey, value) })
   }
 
   /**
@@ -44,12 +51,25 @@ export class Children {
    * @throws DarkroomError `workflow.unknown` in a process that cannot make it
    */
   async follow(stepKey: string, value: string): Promise<boolean> {
+    if (value === itemsValue) return this.#items.work(stepKey)
     const { store, reads, submissions } = this.#parts
     const [child, workflow] = value.split(/:(.*)/s) as [string, string]
     const { sessionId, suffix } = splitStepKey(stepKey)
     const open = `open:${suffix}` as const
     for (;;) {
-      const parent = await reads.fields(sessionId, 'status', open, 'desired', 'wish', 'snapshot', 'keyId', 'device', 'priority', 'depth')
+      const parent = await reads.fields(
+        sessionId,
+        'status',
+        open,
+        'desired',
+        'wish',
+        'snapshot',
+        'keyId',
+        'device',
+        'priority',
+        'group',
+        'depth',
+      )
       const isWanted = typeof parent[open] === 'string'
       // In the record under the name that versions before this one know.
       const revision = isWanted ? (parent.wish ?? '0') : ''
@@ -59,13 +79,14 @@ export class Children {
       if (status === null && parent.status === null) return store.settleChild(stepKey, value, revision, false)
       if (status === null) {
         await submissions.startChild({
-          ...asked(parent.snapshot, suffix),
+          ...((await this.#items.asked(stepKey)) ?? asked(parent.snapshot, suffix)),
           id: child,
           stepKey,
           workflow,
           keyId: parent.keyId,
           device: parent.device,
           priority: parent.priority ?? '5',
+          group: parent.group,
           depth: Number(parent.depth ?? 0) + 1,
           runs: !pauses,
           ...(!isWanted && { end: cancelled }),
@@ -97,16 +118,28 @@ export class Children {
     )
     if (parent === null || !isEnded(status)) return
     const { sessionId, suffix } = splitStepKey(parent)
+    const references = status === 'succeeded' ? await reads.references(child) : []
+    if (itemOf(suffix)) {
+      await this.#items.end(parent, { value: childValue({ child, workflow: workflow ?? '' }), status, references })
+      at?.('parent.told', child)
+      return store.forget('outbox', `parent:${child}`)
+    }
     const cancelled = sessionError('child_cancelled', `child session ${child} was cancelled`)
     const told = status === 'failed' && error !== null ? (JSON.parse(error) as WireError) : cancelled.toWire()
     const result = JSON.parse(output ?? '{}') as unknown
-    const references = status === 'succeeded' ? await reads.references(child) : []
     await commits.apply(sessionId, {
       kind: 'child',
       name: suffix,
       attemptId: '',
       event: status === 'succeeded' ? doneEvent(invoke ?? '', result) : errorEvent(invoke ?? '', told),
-      entry: { type: 'child.ended', key: parent, session: child, workflow, status, ...(status !== 'succeeded' && { error: told }) },
+      entry: {
+        type: 'child.ended',
+        key: parent,
+        session: child,
+        workflow,
+        status,
+        ...(status === 'succeeded' ? { output: result } : { error: told }),
+      },
       // What the child has drawn, its parent names too: it may outlive the child.
       artifacts: references.map((sha256) => ({ group: 'references', sha256 })),
       unpin: false,
@@ -135,7 +168,7 @@ export class Children {
   }
 }
 
-const isEnded = (status: string | null): boolean => ended.has(status as Status)
+const isEnded = (status: string | null): status is Status => ended.has(status as Status)
 
 /** What a parent's document asks of the child of this effect; nothing when it is closed. */
 function asked(snapshot: string | null, suffix: string): { invoke: string; input: unknown } {

@@ -9,14 +9,16 @@ import { failure, outcomeOf } from './outcome.ts'
 import { noEffects, plan, type Effects, type PlannedStep } from './plan.ts'
 import type { AtPoint } from './points.ts'
 import type { Reads, State, StepRecord } from './reads.ts'
+import type { OwnWorkflows } from './own-workflows.ts'
 import type { Registry } from './registry.ts'
 import type { Cause, Commit, Lease, Store } from './store.ts'
+import { undoneBy } from './undone.ts'
 import { errorEvent, type Document, type Loaded, type PureMachine, type Transition } from './transition.ts'
 
 /** What a commit has put into the outbox. */
 export interface Committed {
   id: string
-  effects: Pick<Effects, 'steps' | 'sessions'>
+  effects: Pick<Effects, 'steps' | 'sessions' | 'items'>
   /** It has ended, and its parent is to be told. */
   tellsParent: boolean
 }
@@ -34,6 +36,7 @@ export interface CommitsParts {
   store: Store
   reads: Reads
   registry: Registry
+  ownWorkflows: OwnWorkflows
   shards: number
   log: Logger
   at: AtPoint | undefined
@@ -83,9 +86,9 @@ export class Commits {
    * without its machine, which leaves it to others.
    */
   async drainInbox(id: string): Promise<boolean> {
-    const { reads, registry, at } = this.#parts
+    const { reads, registry, ownWorkflows, at } = this.#parts
     const { workflow } = await reads.fields(id, 'workflow')
-    if (workflow !== null && !registry.machine(workflow)) return false
+    if (workflow !== null && !((await ownWorkflows.agrees(workflow)) && registry.machine(workflow))) return false
     for (;;) {
       const head = await reads.inboxHead(id)
       if (head === null) return true
@@ -112,8 +115,10 @@ export class Commits {
   }
 
   async #apply(id: string, cause: Cause, state: State | undefined, pending: string, lease: Lease | undefined): Promise<Applied> {
-    const { store, reads, afterCommit } = this.#parts
+    const { store, reads, ownWorkflows, afterCommit } = this.#parts
     let at = state ?? (await reads.state(id))
+    // Of one that this process has in another content, it computes nothing: the event waits for a process that may.
+    if (at) await ownWorkflows.agrees(at.workflow)
     while (at) {
       const { commit, transition, next } = this.#commitFor(id, cause, at, pending, lease)
       const reply = await store.commit(commit)
@@ -128,7 +133,7 @@ export class Commits {
       if (transition.document.status === undefined) this.#remember(id, snapshot, transition)
       const steps = taken ? effects.steps.filter((step) => step !== taken) : effects.steps
       // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
-      await afterCommit({ id, effects: { steps, sessions: effects.sessions }, tellsParent: reply.parent })
+      await afterCommit({ id, effects: { ...effects, steps }, tellsParent: reply.parent })
       if (!taken) return { is: 'ok' }
       const { context } = transition.snapshot as { context: unknown }
       return { is: 'ok', next: { step: taken, state: { ...at, version: String(Number(at.version) + 1), snapshot }, context } }
@@ -148,8 +153,11 @@ export class Commits {
     const mode: Commit['mode'] = pending ? 'inbox' : 'direct'
     const base = { id, version: at.version, cause, pending, mode, next: undefined }
     if (!machine) return { commit: { ...base, mode: 'park', snapshot: '', outcome: undefined, effects: noEffects } }
+    let before = at.snapshot
     try {
-      const loaded = this.#load(id, machine, at.snapshot)
+      const loaded = this.#withUndo(at.workflow, this.#load(id, machine, at.snapshot), cause)
+      // What was done is undone, also when the machine throws at it.
+      if (loaded.document.undo) before = JSON.stringify(loaded.document)
       const event = cause.event ?? timerEvent(loaded.document, cause.name)
       // The effect is not open any more: the script finds the same and changes nothing.
       const transition = event && machine.next(loaded, event, cause.kind === 'event' ? undefined : cause.name, Number(at.version) + 1)
@@ -159,9 +167,11 @@ export class Commits {
       // One that needs a model goes where that is.
       const chains = ({ lane, step }: PlannedStep): boolean => lane === 'host' && !registry.operations[step]?.needs
       const next = lease && !outcome ? effects.steps.find(chains) : undefined
+      const snapshot = JSON.stringify(document)
+      checkSize(at.workflow, snapshot)
       const commit: Commit = {
         ...base,
-        snapshot: JSON.stringify(document),
+        snapshot,
         outcome,
         effects,
         next: lease && next && { ...lease, suffix: next.suffix },
@@ -174,8 +184,14 @@ export class Commits {
           ? error
           : workflowError('broken', `${at.workflow} threw: ${(error as Error).message}`, { cause: error })
       // A commit like any other, so that only what may change the session may break it.
-      return { commit: { ...base, snapshot: at.snapshot, outcome: failure(broken.toWire()), effects: noEffects } }
+      return { commit: { ...base, snapshot: before, outcome: failure(broken.toWire()), effects: noEffects } }
     }
+  }
+
+  /** The state, with what undoes the step that has just ended. */
+  #withUndo(workflow: string, { document, snapshot }: Loaded, cause: Cause): Loaded {
+    const undone = undoneBy(this.#parts.registry, workflow, document, cause)
+    return { document: undone.length === 0 ? document : { ...document, undo: [...(document.undo ?? []), ...undone] }, snapshot }
   }
 
   #load(id: string, machine: PureMachine, text: string): Loaded {
@@ -188,6 +204,15 @@ export class Commits {
     this.#remembered.set(id, { text, loaded })
     if (this.#remembered.size > maxRemembered) this.#remembered.delete(this.#remembered.keys().next().value ?? '')
   }
+}
+
+/** Characters that a session's state may have: each commit writes it whole. */
+const maxState = 4 * 2 ** 20
+
+/** @throws DarkroomError `workflow.too_large` */
+export function checkSize(workflow: string, snapshot: string): void {
+  if (snapshot.length > maxState)
+    throw workflowError('too_large', `a state of ${workflow} would have ${snapshot.length} characters; ${maxState} are the most`)
 }
 
 const timerEvent = ({ effects }: Document, suffix: string): Cause['event'] => {

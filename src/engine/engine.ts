@@ -1,126 +1,78 @@
 /**
- * The durable engine, put together: it starts sessions, applies what happened to them, and answers what is known. Each
- * part is a file of its own; here stands what clients and workers ask of all of them.
+ * The durable engine: it starts sessions, applies what happened to them, and answers what is known. Here stands what
+ * clients and workers ask of all its parts, and what goes on by itself.
  */
-import { randomUUID } from 'node:crypto'
 import { Collector } from '../artifacts/collector.ts'
-import type { ArtifactStore } from '../artifacts/store.ts'
 import { ClockKeeper } from '../clock.ts'
-import type { Config } from '../config.ts'
-import { operations as builtInOperations } from '../domains/index.ts'
-import type { OperationTable } from '../domains/operation.ts'
 import { sessionError, unknownSession } from '../errors.ts'
-import { Devices } from '../farm/devices.ts'
-import { countLoss, readWorkers } from '../farm/presence.ts'
-import type { HeardWorker } from '../farm/record.ts'
+import { findDevice } from '../farm/devices.ts'
 import { keys, sessionIdPattern } from '../keys.ts'
-import type { Logger } from '../log.ts'
-import { Catalogue } from '../models/catalogue.ts'
-import type { Redis } from '../redis.ts'
-import { workflows as builtInWorkflows, type Workflow } from '../workflows/index.ts'
-import { Children } from './children.ts'
-import { Commits, type Committed } from './commit.ts'
-import { Dispatcher } from './dispatch.ts'
-import { Feed, type Watcher } from './feed.ts'
-import { Outbox } from './outbox.ts'
-import { SessionOwners } from './owners.ts'
-import type { AtPoint } from './points.ts'
-import { Reads } from './reads.ts'
+import { type StateInfo } from './again.ts'
+import { Bulk } from './bulk.ts'
+import type { Dispatcher } from './dispatch.ts'
+import type { Overseer, Watcher } from './feed.ts'
+import { type OwnReport } from './own-workflows.ts'
+import { EngineParts, type EngineOptions } from './parts.ts'
+import type { Paused } from './pauses.ts'
+import { type SentPicture } from './pictures.ts'
 import { receiptOf } from './receipt.ts'
-import { recent } from './recent.ts'
-import { Registry, type WorkflowInfo } from './registry.ts'
-import { Retention } from './retention.ts'
-import type { ControlVerb, Receipt, Session, SessionEvent, SessionFilter, SessionPage, Signal, Submission } from './session.ts'
-import { Store } from './store.ts'
-import { Submissions } from './submit.ts'
+import { type WorkflowInfo } from './registry.ts'
+import type {
+  Approval,
+  ApprovalAnswer,
+  Asker,
+  Change,
+  ControlVerb,
+  Export,
+  ForkRequest,
+  Receipt,
+  Session,
+  SessionEvent,
+  SessionFilter,
+  SessionPage,
+  Signal,
+  Submission,
+} from './session.ts'
+import { type Granted } from './signals.ts'
 import { Sweep } from './sweep.ts'
-import { productTimes, type Times } from './times.ts'
 
-export interface EngineOptions {
-  redis: Redis
-  /** For subscriptions; a connection of its own, because a subscriber can do nothing else. */
-  subscriber: Redis
-  config: Config
-  log: Logger
-  workflows?: readonly Workflow[] | undefined
-  operations?: OperationTable | undefined
-  /** Runs the sweeps; false only for a process that starts and reads sessions in tests of the others. */
-  sweeps?: boolean | undefined
-  /** Where it can reach the artifacts: its sweeps then remove those that no session names. */
-  artifacts?: ArtifactStore | undefined
-  /** Those of the product when left out. */
-  times?: Times | undefined
-  /** Called at every crash point. */
-  at?: AtPoint | undefined
-}
+export type { EngineOptions } from './parts.ts'
 
-export class Engine {
-  readonly config: Config
-  readonly log: Logger
-  readonly times: Times
-  readonly at: AtPoint | undefined
-  readonly shards: number
-  readonly store: Store
-  readonly reads: Reads
-  readonly registry: Registry
-  readonly dispatcher: Dispatcher
-  readonly commits: Commits
-  readonly submissions: Submissions
-  readonly children: Children
-  readonly outbox: Outbox
-  readonly retention: Retention
-  readonly owners: SessionOwners
-  readonly devices: Devices
-  /** The models of all hosts. */
-  readonly models: Catalogue
-  /** Workers that live, as they published themselves; read again at most every 300 ms. */
-  readonly workers: () => Promise<HeardWorker[]>
-  /**
-   * Counts an attempt of this session that the worker has lost; the worker reads the count and drains itself when it is
-   * too high.
-   */
-  readonly countLoss: (worker: string, sessionId: string) => Promise<void>
-  readonly #feed: Feed
+export class Engine extends EngineParts {
+  /** Actions over many sessions. */
+  readonly bulk: Bulk
   /** What goes on by itself while the engine is open. */
   readonly #sweeps: readonly { start(): void; stop(): Promise<void> }[]
 
   constructor(options: EngineOptions) {
-    const { redis, subscriber, config, log, at, times = productTimes } = options
-    const { workflows = builtInWorkflows, operations = builtInOperations, artifacts, sweeps = true } = options
-    const { shards } = config
-    this.config = config
-    this.log = log
-    this.at = at
-    this.times = times
-    this.shards = shards
-    this.workers = recent(300, () => readWorkers(redis))
-    this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
-    this.devices = new Devices(redis, this.workers, log)
-    this.models = new Catalogue({ redis, folders: config.models, log })
-
-    this.store = new Store({ redis, times, at })
-    this.reads = new Reads(redis, shards)
-    this.registry = new Registry(workflows, operations)
-    this.dispatcher = new Dispatcher({ redis, store: this.store, reads: this.reads, workers: this.workers, models: this.models, times, at })
-    // What a commit puts into the outbox is handled at once; the outbox itself commits.
-    const afterCommit = (committed: Committed): Promise<void> => this.outbox.committed(committed)
-    const { store, reads, registry, dispatcher, devices, models } = this
-    this.commits = new Commits({ store, reads, registry, shards, log, at, afterCommit })
-    const { commits } = this
-    this.submissions = new Submissions({ store, reads, registry, devices, models, workers: this.workers, config, afterCommit })
-    this.children = new Children({ store, reads, commits, submissions: this.submissions, at })
-    const { children } = this
-    this.outbox = new Outbox({ store, reads, registry, commits, children, dispatcher, config, times, log, at })
-    this.retention = new Retention({ redis, store, reads, commits, children, config, log })
-    this.owners = new SessionOwners(redis, reads)
-    this.#feed = new Feed(subscriber, log)
-
+    super(options)
+    const { redis, artifacts, sweeps = true } = options
+    const { reads, keyStore, times, log, at, shards, devices } = this
+    this.bulk = new Bulk({ redis, reads, keyStore, act: this, times, log, at })
     const collector = artifacts && new Collector({ redis, artifacts, names: reads, log })
     const clocks = [...Array.from({ length: shards }, (_, shard) => keys.clock(shard)), keys.workersClock(), keys.storeClock()]
     const clock = new ClockKeeper(redis, clocks, log)
-    this.#sweeps = sweeps ? [clock, new Sweep(this), this.retention, devices.watch, ...(collector ? [collector] : [])] : []
+    this.#sweeps = sweeps
+      ? [clock, new Sweep(this), this.retention, this.schedules, this.bulk, devices.watch, ...(collector ? [collector] : [])]
+      : []
     for (const sweep of this.#sweeps) sweep.start()
     this.models.start()
+  }
+
+  /**
+   * Makes workflows of one's own known, before anything is asked of them.
+   * @throws DarkroomError `workflow.unloadable` when their folder is not there; `redis.unavailable`
+   */
+  openWorkflows(): Promise<void> {
+    return this.ownWorkflows.open()
+  }
+
+  /**
+   * Reads the folder of workflows again, here and in every other process.
+   * @throws DarkroomError `workflow.no_folder`, `workflow.unloadable` when it is gone
+   */
+  reloadWorkflows(): Promise<OwnReport> {
+    return this.ownWorkflows.reload()
   }
 
   /**
@@ -135,43 +87,49 @@ export class Engine {
 
   /**
    * A new session that goes on from the last recorded state of a failed or cancelled one.
-   * @throws DarkroomError `session.unknown`, `session.not_retryable`, `workflow.unknown`, `redis.full`
+   * @throws DarkroomError `session.unknown`, `session.not_retryable`, `session.idempotency_mismatch`,
+   * `workflow.unknown`, `redis.full`
    */
-  async retry(id: string, keyId: string | null): Promise<Session> {
-    return this.reads.mustGet(await this.submissions.retry(await this.reads.mustGet(id), keyId))
+  async retry(id: string, asker: Asker): Promise<Session> {
+    return this.reads.mustGet(await this.again.retry(await this.reads.mustGet(id), asker))
+  }
+
+  /**
+   * A new session that goes on from any recorded state of another, with the same input or a changed one.
+   * @throws DarkroomError `session.unknown`, `session.not_forkable`, `session.checkpoint_gone`,
+   * `session.idempotency_mismatch`, `workflow.unknown`, `redis.full`; what a changed input is refused with
+   */
+  async fork(id: string, request: ForkRequest, asker: Asker): Promise<Session> {
+    return this.reads.mustGet(await this.again.fork(await this.reads.mustGet(id), request, asker))
+  }
+
+  /**
+   * The states that a session can be forked from, oldest first.
+   * @throws DarkroomError `session.unknown`, `session.not_forkable`
+   */
+  async states(id: string): Promise<StateInfo[]> {
+    return this.again.states(await this.reads.mustGet(id))
   }
 
   /**
    * Tells a session's machine something from outside. The event id makes a repeat the same signal.
    * @throws DarkroomError `session.unknown`, `session.ended`, `session.signal_unknown`
    */
-  async signal(id: string, { type, data, eventId = randomUUID() }: Signal): Promise<Session> {
-    const session = await this.reads.mustGet(id)
-    const taken = this.registry.machine(session.workflow)?.signals
-    if (
-      taken &&
-      !taken.some((pattern) => pattern === type || pattern === '*' || (pattern.endsWith('.*') && type.startsWith(pattern.slice(0, -1))))
-    )
-      throw sessionError(
-        'signal_unknown',
-        `${session.workflow} takes no signal ${type}; it takes ${taken.length > 0 ? taken.join(', ') : 'none'}`,
-        { field: 'type' },
-      )
-    const name = `signal:${eventId}`
-    const outcome = await this.commits.apply(id, {
-      kind: 'event',
-      name,
-      attemptId: '',
-      event: { type: `signal.${type}`, ...(data !== undefined && { data }) },
-      entry: { type: 'signal.received', signal: type, eventId, ...(data !== undefined && { data }) },
-      artifacts: [],
-      unpin: false,
-    })
-    const now = await this.reads.mustGet(id)
-    // A duplicate of an event that was applied before the end is not an error.
-    if (outcome === 'ended' && (await this.reads.fields(id, `seen:${name}`))[`seen:${name}`] === null)
-      throw sessionError('ended', `session ${id} has ${now.status}`, { details: { status: now.status } })
-    return now
+  signal(id: string, signal: Signal): Promise<Session> {
+    return this.signals.send(id, signal)
+  }
+
+  /**
+   * Lets whoever has the token send one signal, once.
+   * @throws DarkroomError `session.unknown`, `session.ended`, `session.signal_unknown`, `approval.too_many`
+   */
+  grant(id: string, approval: Approval): Promise<Granted> {
+    return this.signals.grant(id, approval)
+  }
+
+  /** @throws DarkroomError `approval.*`, `session.ended`, `api.invalid` */
+  answer(token: string, answer: ApprovalAnswer): Promise<{ session: string; signal: string }> {
+    return this.signals.answer(token, answer)
   }
 
   /** @throws DarkroomError `session.unknown`, `session.ended` */
@@ -179,6 +137,20 @@ export class Engine {
     const reply = sessionIdPattern.test(id) ? await this.store.control(id, verb) : ({ is: 'missing' } as const)
     if (reply.is === 'missing') throw unknownSession(id)
     if (reply.is === 'ended') throw sessionError('ended', `session ${id} has ${reply.status}`, { details: { status: reply.status } })
+    return this.reads.mustGet(id)
+  }
+
+  /**
+   * Gives a session other tags; an open one another deadline, counted from now, or none.
+   * @throws DarkroomError `session.unknown`, `session.ended`
+   */
+  async change(id: string, { tags, deadlineS }: Change): Promise<Session> {
+    const deadlineMs = typeof deadlineS === 'number' ? Math.round(deadlineS * 1000) : deadlineS
+    const entry = { type: 'session.changed' as const, ...(tags && { tags }), ...(deadlineS !== undefined && { deadlineS }) }
+    const reply = sessionIdPattern.test(id) ? await this.store.change(id, { tags, deadlineMs }, entry) : ({ is: 'missing' } as const)
+    if (reply.is === 'missing') throw unknownSession(id)
+    if (reply.is === 'ended')
+      throw sessionError('ended', `session ${id} has ${reply.status}`, { field: 'deadlineS', details: { status: reply.status } })
     return this.reads.mustGet(id)
   }
 
@@ -212,14 +184,40 @@ export class Engine {
     )
   }
 
-  /** Calls back at each new history entry and progress frame. A lost wake is the caller's own poll's to make up for. */
-  watch(id: string, watcher: Watcher): Promise<() => void> {
-    return this.#feed.watch(id, watcher)
+  /** @throws DarkroomError `session.unknown`; `workflow.unknown` when this process does not have its workflow */
+  async export(id: string): Promise<Export> {
+    const session = await this.reads.mustGet(id)
+    const { workflow } = this.registry.known(session.workflow)
+    const history = await this.reads.history(id, 0, 10_000)
+    const receipt = receiptOf(
+      session,
+      history.map(({ event }) => event),
+    )
+    const request = { workflow: session.workflow, input: workflow.asked(session.input) }
+    return { request, content: this.registry.source(session.workflow)?.sha256 ?? null, session, history, receipt }
   }
 
-  /** Whether a session names the artifact; with a key, one of that key's sessions. */
-  names(sha256: string, keyId: string | null): Promise<boolean> {
-    return this.reads.names(sha256, keyId)
+  /** Calls back at each new history entry and progress frame. A lost wake is the caller's own poll's to make up for. */
+  watch(id: string, watcher: Watcher): Promise<() => void> {
+    return this.feed.watch(id, watcher)
+  }
+
+  /** Calls back at each change of any session. */
+  oversee(overseer: Overseer): Promise<() => void> {
+    return this.feed.oversee(overseer)
+  }
+
+  /** Whether it may be fetched and drawn over: a session names it, or it was uploaded; with a key, by that key. */
+  sees(sha256: string, keyId: string | null): Promise<boolean> {
+    return this.pictures.sees(sha256, keyId)
+  }
+
+  /**
+   * Keeps a picture that the key has sent; returns its SHA-256.
+   * @throws DarkroomError `disk.full`, `redis.unavailable`
+   */
+  upload(picture: SentPicture, keyId: string | null): Promise<string> {
+    return this.pictures.keep(picture, keyId)
   }
 
   /** Those of these sessions that the API key has submitted. */
@@ -239,6 +237,23 @@ export class Engine {
     return this.reads.confirm()
   }
 
+  /**
+   * Lets nobody in: to a device by its name, to those of a class, or to any. What runs goes on.
+   * @throws DarkroomError `device.unknown` for a device that is not here now
+   */
+  async pauseQueue({ device, class: exactnessKey }: Paused): Promise<void> {
+    const id = device === undefined ? undefined : findDevice(device, await this.workers(), 'device').device.id
+    await this.pauses.pause({ device: id, class: exactnessKey })
+    await this.admission.wake()
+  }
+
+  /** Lets sessions in again. A device is named by its id; one that is here by its other names, too. */
+  async resumeQueue({ device, class: exactnessKey }: Paused): Promise<void> {
+    const here = (await this.workers()).map((worker) => worker.device).find(({ kind, index }) => `${kind}:${index}` === device)
+    await this.pauses.resume({ device: here?.id ?? device, class: exactnessKey })
+    await this.admission.wake()
+  }
+
   /** Queues for the operator's board: those of the lanes that workers have now. */
   queues(): ReturnType<Dispatcher['served']> {
     return this.dispatcher.served()
@@ -246,7 +261,7 @@ export class Engine {
 
   /** Stops the sweeps and lets go of queues; the connections belong to the caller. */
   async close(): Promise<void> {
-    await Promise.all([this.models.stop(), ...this.#sweeps.map((sweep) => sweep.stop())])
+    await Promise.all([this.models.stop(), this.ownWorkflows.stop(), ...this.#sweeps.map((sweep) => sweep.stop())])
     await this.dispatcher.close()
   }
 }

@@ -5,8 +5,10 @@
  * | entry | what is done | leaves the outbox |
  * | --- | --- | --- |
  * | `step:<step key>` | the step is placed, its job lies in a queue | when the step is taken or closed |
+ * | `undo:<session>` | what its steps have done is undone, by a session of its own | when that session is made |
  * | `inbox:<session>` | the events that had to wait are applied | with the last of them |
  * | `child:<step key>:<id>:<workflow>` | the child is made, and follows its parent (`children.ts`) | when it has followed |
+ * | `child:<step key>:items` | its items are worked off (`items.ts`) | when as many are open as may be |
  * | `parent:<id>` | the parent is told of the end | when it was told |
  *
  * Right after a commit its process does this at once; the sweep of any process does what is still there when it falls
@@ -17,16 +19,19 @@ import { deviceError } from '../domains/device/errors.ts'
 import { DarkroomError } from '../errors.ts'
 import { queues, shardOf, shardOfMember, splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
+import type { Admission } from './admission.ts'
 import type { Children } from './children.ts'
 import type { Commits, Committed } from './commit.ts'
 import type { Dispatcher } from './dispatch.ts'
+import type { Lines } from './lines.ts'
 import { needsOf, type Waiting } from './placement.ts'
-import { childValue, type PlannedStep } from './plan.ts'
+import { childValue, itemsValue, type PlannedStep } from './plan.ts'
 import type { AtPoint } from './points.ts'
 import type { Reads, StepRecord } from './reads.ts'
 import type { Registry } from './registry.ts'
 import type { Store } from './store.ts'
 import type { Times } from './times.ts'
+import type { Undoings } from './undoing.ts'
 
 export interface OutboxParts {
   store: Store
@@ -34,7 +39,10 @@ export interface OutboxParts {
   registry: Registry
   commits: Commits
   children: Children
+  undoings: Undoings
   dispatcher: Dispatcher
+  lines: Lines
+  admission: Admission
   config: Pick<Config, 'classWaitS'>
   times: Times
   log: Logger
@@ -63,6 +71,7 @@ export class Outbox {
       await Promise.all([
         this.#opened(id, effects.steps),
         ...effects.sessions.map((planned) => children.follow(`${id}.${planned.suffix}`, childValue(planned))),
+        ...effects.items.map(({ suffix }) => children.follow(`${id}.${suffix}`, itemsValue)),
       ])
     } catch (error) {
       log.warn({ session: id, err: error }, 'dispatch left to the sweep')
@@ -81,11 +90,14 @@ export class Outbox {
 
   /** False where another process has to look, or this one again soon. */
   async #handle(kind: string, name: string, member: string, look: Look): Promise<boolean> {
-    const { commits, children } = this.#parts
+    const { commits, children, undoings } = this.#parts
     switch (kind) {
       case 'inbox':
         // The commit that empties the inbox, or ends the session, takes the member out.
         return commits.drainInbox(name)
+      case 'undo':
+        await undoings.begin(name)
+        return true
       case 'parent':
         await children.tell(name)
         return true
@@ -112,9 +124,10 @@ export class Outbox {
   /** Steps that a commit has just opened. */
   async #opened(id: string, steps: readonly PlannedStep[]): Promise<void> {
     if (steps.length === 0) return
-    const { reads, registry, dispatcher } = this.#parts
+    const { admission, reads, registry, dispatcher } = this.#parts
     const isOnDevice = steps.some((step) => step.lane === 'gpu')
-    const session = isOnDevice ? await reads.fields(id, 'exactnessKey', 'lastWorker', 'device') : anywhere
+    const session = isOnDevice ? await reads.fields(id, 'exactnessKey', 'lastWorker', 'device', 'admitted') : anywhere
+    let waits = false
     await Promise.all(
       steps.map(async ({ suffix, step: name, lane, priority, input }) => {
         const step = { ...fresh, stepKey: `${id}.${suffix}`, name, lane, priority }
@@ -122,11 +135,12 @@ export class Outbox {
         if (lane === 'host' && !registry.operations[name]?.needs) return dispatcher.add(step, queues.host)
         const needs = needsOf(registry.operations, name, input)
         if (!needs) return
-        const waiting = { ...step, ...needs, ...session, avoid: null }
+        const waiting = { ...step, ...needs, ...session, waitsInLine: session.admitted === null, avoid: null }
         const placement = await dispatcher.place(waiting)
-        if ('queue' in placement) await dispatcher.enqueue(waiting, placement.queue, 0)
+        if ('queue' in placement) waits = (await this.#enter(waiting, placement.queue, 0, session.admitted)) || waits
       }),
     )
+    if (waits) await admission.wake()
   }
 
   /** A step that waits, perhaps for long. False in a process that does not have its operation. */
@@ -162,26 +176,44 @@ export class Outbox {
       if (placement.elsewhere && nowhereMs > config.classWaitS * 1000 && !step.isStrict) await this.#move(step)
       return again(times.nowhereMs)
     }
-    await dispatcher.enqueue(step, placement.queue, now)
+    await this.#enter(step, placement.queue, now, step.admitted)
     return again(placement.isAffinity ? times.affinityLookMs : look.againMs)
+  }
+
+  /**
+   * Its job goes to the queue; on a device, that of a session which was not let in waits in line. Returns whether it
+   * does.
+   */
+  async #enter(step: Waiting, queue: string, now: number, admitted: string | null): Promise<boolean> {
+    const { dispatcher, lines } = this.#parts
+    const waits = step.lane === 'gpu' && admitted === null
+    const is = waits ? await lines.join(step.stepKey, step.dispatch, queue) : 'admitted'
+    if (is === 'admitted') await dispatcher.enqueue(step, queue, now)
+    return is === 'ok'
   }
 
   /**
    * An open step with what decides where it may run; undefined in a process that does not have its operation. @throws
    * `workflow.broken`
    */
-  async #described(
-    stepKey: string,
-    record: StepRecord,
-    now: number,
-  ): Promise<(Waiting & { version: string; isStrict: boolean }) | undefined> {
+  async #described(stepKey: string, record: StepRecord, now: number): Promise<Described | undefined> {
     const { reads, registry, commits, times } = this.#parts
     const { dispatch, name, lane, priority, queue, placedAt } = record
     const base = { stepKey, dispatch, name, lane, priority, queue, placedAt, ...anywhere, avoid: null, version: '', isStrict: true }
     if (lane === 'host' && !registry.operations[name]?.needs) return { ...base, models: [], target: null }
     const { sessionId } = splitStepKey(stepKey)
-    const at = await reads.fields(sessionId, 'version', 'snapshot', 'workflow', 'exactnessKey', 'lastWorker', 'device', 'strict')
-    const { version, snapshot, workflow, exactnessKey, device } = at
+    const at = await reads.fields(
+      sessionId,
+      'version',
+      'snapshot',
+      'workflow',
+      'exactnessKey',
+      'lastWorker',
+      'device',
+      'strict',
+      'admitted',
+    )
+    const { version, snapshot, workflow, exactnessKey, device, admitted } = at
     if (version === null || snapshot === null || workflow === null) return undefined
     const { effects } = commits.document(sessionId, { version, snapshot, workflow })
     const effect = Object.values(effects).find((open) => `${sessionId}.${open.suffix}` === stepKey)
@@ -189,8 +221,20 @@ export class Outbox {
     if (!needs) return undefined
     if (lane !== 'gpu') return { ...base, ...needs }
     const mayWaitForWorker = queue === '' || (queues.isDevice(queue) && now - placedAt <= times.affinityMs)
-    const [lastWorker, avoid] = mayWaitForWorker ? [at.lastWorker, record.avoid] : [null, null]
-    return { ...base, ...needs, exactnessKey, device, lastWorker, avoid, version, isStrict: at.strict !== null }
+    const lastWorker = mayWaitForWorker ? at.lastWorker : null
+    const avoid = mayWaitForWorker && admitted !== null ? record.avoid : null
+    return {
+      ...base,
+      ...needs,
+      exactnessKey,
+      device,
+      lastWorker,
+      avoid,
+      admitted,
+      waitsInLine: admitted === null,
+      version,
+      isStrict: at.strict !== null,
+    }
   }
 
   /** No worker of the pinned class came: the session begins again, from encode, on another. */
@@ -213,7 +257,10 @@ export class Outbox {
 }
 
 /** What a session's earlier steps say of the place of the next one, where they say nothing. */
-const anywhere = { exactnessKey: null, lastWorker: null, device: null }
+const anywhere = { exactnessKey: null, lastWorker: null, device: null, admitted: null }
+
+/** A step with what decides where it may run, and the queue that its session was let in to. */
+type Described = Waiting & { version: string; isStrict: boolean; admitted: string | null }
 
 /** A step before its first job. */
 const fresh = { dispatch: 1, queue: '', placedAt: 0 }

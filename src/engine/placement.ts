@@ -6,8 +6,8 @@ import { Target, WantedModel } from '../domains/values.ts'
 import { workflowError, type DarkroomError } from '../errors.ts'
 import { isHere, type WorkerRecord } from '../farm/record.ts'
 import { queues } from '../keys.ts'
-import { described as modelIn, type Holding } from '../models/catalogue.ts'
 import { modelError } from '../models/errors.ts'
+import { described as modelIn, type Holding } from '../models/wanted.ts'
 
 /** A step that waits for a worker, with what decides where it may run. */
 export interface Waiting {
@@ -25,6 +25,8 @@ export interface Waiting {
   exactnessKey: string | null
   /** Worker of the session's last step on a device: its tensors and model are there. */
   lastWorker: string | null
+  /** It was not let in to a device yet: it goes back to that worker only while that one is idle. */
+  waitsInLine?: boolean
   /** The one device on which the session's steps run; null: any. */
   device: string | null
   /** Worker on which the step's last attempt failed or was lost: another is asked first. */
@@ -103,7 +105,7 @@ function fullest(workers: readonly WorkerRecord[], of: (worker: WorkerRecord) =>
  * Pure: workers are what they published, shelves what their hosts did.
  */
 export function placementOf(
-  step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'>,
+  step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'waitsInLine' | 'device' | 'avoid' | 'target'>,
   workers: readonly WorkerRecord[],
   shelves: Shelves,
 ): Placement {
@@ -120,7 +122,8 @@ export function placementOf(
     return { queue: queues.hostShelf(fullest(able, ({ shelf }) => shelf)), isAffinity: false }
   }
   const last = able.find((worker) => worker.id === step.lastWorker)
-  if (last && last.id !== avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
+  const isFree = step.waitsInLine !== true || last?.running.length === 0
+  if (last && isFree && last.id !== avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }
   const key = exactnessKey ?? fullest(able, (worker) => worker.exactnessKey)
   const peers = able.filter((worker) => worker.exactnessKey === key)

@@ -5,7 +5,7 @@
 import type { OperationTable } from '../domains/operation.ts'
 import { workflowError } from '../errors.ts'
 import { childSessionId } from '../keys.ts'
-import type { OpenedSession, OpenedStep, OpenedTimer, Transition } from './transition.ts'
+import type { OpenedItems, OpenedSession, OpenedStep, OpenedTimer, OpenEffect, Transition } from './transition.ts'
 
 /** A step as its session asked for it, with the lane and priority its dispatch needs. */
 export interface PlannedStep extends OpenedStep {
@@ -22,18 +22,34 @@ export interface Effects {
   closed: { suffix: string; child: string }[]
   steps: PlannedStep[]
   sessions: PlannedSession[]
+  items: OpenedItems[]
   timers: OpenedTimer[]
   /** What the session waits for when no step of it is open; empty otherwise. */
   parked: string
 }
 
-export const noEffects: Effects = { closed: [], steps: [], sessions: [], timers: [], parked: '' }
+export const noEffects: Effects = { closed: [], steps: [], sessions: [], items: [], timers: [], parked: '' }
 
 /** What an open child's effect holds, and the outbox behind `child:<step key>:`. */
 export const childValue = ({ child, workflow }: { child: string; workflow: string }): string => `${child}:${workflow}`
 
+/** Likewise of the effect that works off a session's items. */
+export const itemsValue = 'items'
+
 /** Priority of a session's first steps when it has the highest. */
 export const mostUrgent = 10
+
+/** Of a session's first steps, by its own priority: behind those that continue one. */
+export const firstPriority = (priority: number): number => mostUrgent + (9 - priority)
+
+/** Places that a level of priority has in a queue of BullMQ, which knows two millions. */
+const ofLevel = 100_000
+
+/**
+ * Place of the job of one that was let in as the n-th, by its level: two processes that let in one after the other may
+ * add their jobs in any order.
+ */
+export const placeInQueue = (level: number, n: number): number => mostUrgent + (9 - level) * ofLevel + (n % ofLevel)
 
 export interface PlanOptions {
   operations: OperationTable
@@ -62,9 +78,15 @@ export function plan(id: string, transition: Transition, { operations, shards, p
   })
   const closed = transition.closed.map((effect) => ({
     suffix: effect.suffix,
-    child: 'session' in effect && effect.child !== undefined ? childValue({ child: effect.child, workflow: effect.session }) : '',
+    child: valueOf(effect),
   }))
-  return { closed, steps, sessions, timers: transition.timers, parked: parkedOn(transition) }
+  return { closed, steps, sessions, items: transition.items, timers: transition.timers, parked: parkedOn(transition) }
+}
+
+/** What an effect holds that is followed as a child; empty for steps and timers. */
+function valueOf(effect: OpenEffect): string {
+  if ('items' in effect) return itemsValue
+  return 'session' in effect && effect.child !== undefined ? childValue({ child: effect.child, workflow: effect.session }) : ''
 }
 
 /** What a session waits for while no step of it is open, in words; empty while one is. A final state has begun, too. */
@@ -74,5 +96,6 @@ function parkedOn({ document }: Transition): string {
   if (effects.some((effect) => 'step' in effect)) return ''
   const children = effects.flatMap((effect) => ('session' in effect ? [effect.session] : []))
   if (children.length > 0) return `child sessions: ${children.join(', ')}`
+  if (effects.some((effect) => 'items' in effect)) return 'its items'
   return effects.length > 0 ? 'a timer' : 'a signal'
 }

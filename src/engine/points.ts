@@ -10,9 +10,12 @@ export const acts = {
   createSession: 'create',
   commitTransition: 'commit',
   controlSession: 'control',
+  grantApproval: 'grant',
+  changeSession: 'change',
   endSession: 'end',
   deleteSession: 'delete',
   settleChild: 'settle',
+  moveItems: 'items',
   takeStep: 'take',
   renewLease: 'renew',
   reportProgress: 'progress',
@@ -23,6 +26,11 @@ export const acts = {
   expireLease: 'expire',
   placeStep: 'place',
   markWaiting: 'wait',
+  joinLine: 'join',
+  admitStep: 'admit',
+  withdrawStep: 'withdraw',
+  moveInLine: 'move',
+  askYield: 'yield',
 } as const
 
 const effects = [
@@ -40,6 +48,17 @@ const effects = [
   'outbox.before',
   'timer.before',
   'inbox.before',
+  // A webhook is about to be told of an end; it was told, and that is not recorded.
+  'webhook.before',
+  'webhook.after',
+  // A schedule that is due is claimed, and nothing decided; its session is made, and that is not recorded. Both name
+  // the schedule in place of a session.
+  'schedule.before',
+  'schedule.started',
+  // An action over many sessions is about to be applied to some of them; it was, and that is not recorded. Both name
+  // the action in place of a session.
+  'bulk.before',
+  'bulk.after',
   // A child's end is in its parent, and still to be told by the outbox.
   'parent.told',
 ] as const

@@ -1,9 +1,20 @@
 /** What Redis knows of sessions and their steps: reads alone, none of them a search. */
 import { tellTime } from '../clock.ts'
 import { invalidFields, unknownSession, type WireError } from '../errors.ts'
-import { keys, sessionIdPattern, shardOf, splitStepKey } from '../keys.ts'
+import { keys, sessionIdPattern, shardOf, splitStepKey, undoSessionId } from '../keys.ts'
 import { runScript, translated, translatedAll, type Redis } from '../redis.ts'
-import type { Progress, Session, SessionEvent, SessionFilter, SessionPage, Status } from './session.ts'
+import {
+  ended,
+  type ForkedFrom,
+  type Progress,
+  type Session,
+  type SessionEvent,
+  type SessionFilter,
+  type SessionPage,
+  type Status,
+} from './session.ts'
+import type { Document } from './transition.ts'
+import { groupOf } from './turns.ts'
 
 /** A step's record while it is open. */
 export interface StepRecord {
@@ -113,12 +124,17 @@ export class Reads {
     }
   }
 
+  /** Kept checkpoints of an open step as they were recorded, newest first. */
+  async checkpoints(stepKey: string): Promise<string[]> {
+    return (await translated(this.#redis.hmget(keys.step(stepKey), 'checkpoint', 'checkpointBefore'))).filter((text) => text !== null)
+  }
+
   async fields<const Names extends readonly string[]>(id: string, ...names: Names): Promise<Record<Names[number], string | null>> {
     const values = await translated(this.#redis.hmget(keys.session(id), ...names))
     return Object.fromEntries(names.map((name, i) => [name, values[i] ?? null])) as Record<Names[number], string | null>
   }
 
-  /** Artifacts that a session names as its results. */
+  /** Artifacts that a session names: its results, and the pictures of its input. */
   references(id: string): Promise<string[]> {
     return translated(this.#redis.smembers(keys.references(id)))
   }
@@ -149,14 +165,7 @@ export class Reads {
   }
 
   async #listShard(shard: number, filter: SessionFilter): Promise<{ found: Session[]; stoppedAt: Place | undefined }> {
-    const asked = [
-      filter.status && keys.index(shard, 'status', filter.status),
-      filter.workflow && keys.index(shard, 'workflow', filter.workflow.split('@')[0]),
-      filter.tag && keys.index(shard, 'tag', filter.tag),
-      filter.parent && keys.index(shard, 'parent', filter.parent),
-      filter.keyId && keys.index(shard, 'key', filter.keyId),
-    ].filter((index): index is string => Boolean(index))
-    const [index = keys.index(shard, 'all'), ...others] = asked
+    const [index = '', ...others] = this.#indexesOf(shard, filter)
     let { at, afterId = '' } = readCursor(filter.cursor)
     const found: Session[] = []
     for (let turn = 0; ; turn++) {
@@ -169,6 +178,37 @@ export class Reads {
       // Of what the indexes gave, only a version of a workflow is told by the records themselves.
       if (isFull || ids.length < wanted || turn === maxTurns) return { found, stoppedAt: { createdAt: Number(at), id: afterId } }
     }
+  }
+
+  /** Ids of the sessions that a filter finds, of one shard after another, in pages, each newest first. */
+  async *ids(filter: Omit<SessionFilter, 'limit' | 'cursor'>): AsyncGenerator<string[]> {
+    for (let shard = 0; shard < this.#shards; shard++) {
+      const [index = '', ...others] = this.#indexesOf(shard, filter)
+      for (let [at, afterId, isMore] = ['+inf', '', true]; isMore;) {
+        const [is, score, last, ...found] = await runScript(this.#redis, 'listSessions', index, [
+          at,
+          afterId,
+          lookedAt,
+          lookedAt,
+          ...others,
+        ])
+        ;[at, afterId, isMore] = [String(score), String(last), is !== 'all']
+        const ids = found.map(String)
+        yield filter.workflow?.includes('@') ? (await this.#records(ids)).filter((each) => matches(each, filter)).map(({ id }) => id) : ids
+      }
+    }
+  }
+
+  /** The indexes in all of which a session must stand; that of all sessions when the filter says nothing. */
+  #indexesOf(shard: number, filter: Omit<SessionFilter, 'limit' | 'cursor'>): string[] {
+    const asked = [
+      filter.status && keys.index(shard, 'status', filter.status),
+      filter.workflow && keys.index(shard, 'workflow', filter.workflow.split('@')[0]),
+      filter.tag && keys.index(shard, 'tag', filter.tag),
+      filter.parent && keys.index(shard, 'parent', filter.parent),
+      filter.keyId && keys.index(shard, 'key', filter.keyId),
+    ].filter((index): index is string => Boolean(index))
+    return asked.length > 0 ? asked : [keys.index(shard, 'all')]
   }
 
   /** The sessions of these ids that are there. */
@@ -224,7 +264,7 @@ export class Reads {
 
   // ---- artifacts ----
 
-  /** Whether a session names the artifact as a result; with a key, one of that key's sessions. */
+  /** Whether a session names the artifact, as a result or in its input; with a key, one of that key's sessions. */
   async names(sha256: string, keyId: string | null): Promise<boolean> {
     for (let shard = 0; shard < this.#shards; shard++) {
       const ids = await translated(this.#redis.smembers(keys.named(shard, sha256)))
@@ -233,7 +273,7 @@ export class Reads {
     return false
   }
 
-  /** Whether a session names this artifact as a result now. */
+  /** Whether a session names this artifact now. */
   isNamed(sha256: string): Promise<boolean> {
     return this.names(sha256, null)
   }
@@ -264,7 +304,8 @@ export class Reads {
   }
 }
 
-function matches(session: Session, filter: SessionFilter): boolean {
+/** Whether a session is one of those that a filter asks for. */
+export function matches(session: Session, filter: Omit<SessionFilter, 'limit' | 'cursor'>): boolean {
   return (
     (!filter.status || session.status === filter.status) &&
     (!filter.workflow || session.workflow === filter.workflow || session.workflow.split('@')[0] === filter.workflow) &&
@@ -273,6 +314,12 @@ function matches(session: Session, filter: SessionFilter): boolean {
     (filter.keyId === null || session.keyId === filter.keyId)
   )
 }
+
+/** Whether something is to be undone of it; only of few sessions the state is looked into. */
+const isUndone = ({ undoes, status, snapshot }: Record<string, string>): boolean =>
+  undoes !== undefined &&
+  (status === 'failed' || status === 'cancelled') &&
+  (JSON.parse(snapshot ?? '{}') as Partial<Document>).undo !== undefined
 
 /** What a pause leaves of the deadline, in the record. */
 const leftOfDeadline = 'left:deadline'
@@ -291,12 +338,16 @@ export function toSession(id: string, record: Record<string, string>): Session {
     input: json<Record<string, unknown>>('input') ?? {},
     output: json<Record<string, unknown>>('output'),
     error: json<WireError>('error'),
-    progress: progress && status === 'succeeded' ? { ...progress, fraction: 1 } : progress,
+    progress: progress && ended.has(status) ? lastOf(progress, status) : progress,
     priority: Number(record['priority'] ?? 5),
     tags: json<string[]>('tags') ?? [],
     keyId: record['keyId'] ?? null,
     device: record['device'] ?? null,
+    concurrency: groupOf(record['group'] ?? '-'),
     retryOf: record['retryOf'] ?? null,
+    forkOf: json<ForkedFrom>('forkOf'),
+    undo: isUndone(record) ? undoSessionId(id) : null,
+    webhook: record['webhook'] ?? null,
     parent: record['parent'] === undefined ? null : splitStepKey(record['parent']).sessionId,
     exactnessKey: record['exactnessKey'] ?? null,
     createdAt: number('createdAt') ?? 0,
@@ -305,6 +356,15 @@ export function toSession(id: string, record: Record<string, string>): Session {
     deadlineAt: record[leftOfDeadline] === undefined ? number('deadlineAt') : null,
     deadlineLeftMs: number(leftOfDeadline),
     version: Number(record['version'] ?? 0),
+  }
+}
+
+/** The progress of a session that has ended: nothing of it waits or runs any more. */
+function lastOf({ items, fraction, ...progress }: Progress, status: Status): Progress {
+  return {
+    ...progress,
+    fraction: status === 'succeeded' ? 1 : fraction,
+    ...(items && { items: { ...items, waiting: 0, running: 0, cancelled: items.total - items.succeeded - items.failed } }),
   }
 }
 

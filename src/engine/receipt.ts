@@ -88,11 +88,14 @@ export function receiptOf(session: Session, history: SessionEvent[]): Receipt {
       case 'session.pausing':
       case 'session.paused':
       case 'session.resumed':
+      case 'session.reordered':
+      case 'session.changed':
       case 'session.succeeded':
       case 'session.failed':
       case 'session.cancelled':
       case 'timer.fired':
       case 'child.ended':
+      case 'items.ended':
       case 'signal.received':
         break
     }

@@ -25,6 +25,7 @@ import type { Children } from './children.ts'
 import type { Commits } from './commit.ts'
 import { Ends } from './ends.ts'
 import type { Reads } from './reads.ts'
+import type { Undoings } from './undoing.ts'
 import { ended, type Session } from './session.ts'
 import { indexesOf, type Store } from './store.ts'
 
@@ -43,6 +44,7 @@ export interface RetentionParts {
   reads: Reads
   commits: Commits
   children: Children
+  undoings: Undoings
   config: Pick<Config, 'keepS' | 'keepSessions' | 'shards'>
   log: Logger
 }
@@ -132,7 +134,7 @@ export class Retention {
   }
 
   async #removeTree(session: Session, max: number, keepsKey: boolean): Promise<number> {
-    const { store, reads, commits, children } = this.#parts
+    const { store, reads, commits, children, undoings } = this.#parts
     const { id, parent, status } = session
     if (!ended.has(status)) throw sessionError('not_ended', `session ${id} is ${status}`)
     if (parent !== null && !(await children.part(id)))
@@ -151,6 +153,7 @@ export class Retention {
     let reply = await store.remove(id, indexes, keepsKey)
     while (reply === 'untold') {
       await children.tell(id)
+      await undoings.begin(id)
       reply = await store.remove(id, indexes, keepsKey)
     }
     commits.forget(id)

@@ -29,9 +29,33 @@ export interface Progress {
   etaS?: number | undefined
   /** Call of the last recorded checkpoint: what another worker would go on from. */
   checkpoint?: number | undefined
+  /** Call of the latest preview. */
+  preview?: number | undefined
   /** Which of how many images. */
   image?: number | undefined
   images?: number | undefined
+  /** Of a session that works off items, how many there are, and how they are. */
+  items?: ItemCounts | undefined
+}
+
+export interface ItemCounts {
+  total: number
+  waiting: number
+  running: number
+  succeeded: number
+  failed: number
+  cancelled: number
+}
+
+/** Where a session has parted from another. */
+export interface ForkedFrom {
+  session: string
+  /** The last entry of that one's history that is true of both. */
+  entry: number
+  /** Call of the denoise step that it goes on from; null: it begins the step anew. */
+  call: number | null
+  /** The first step or child session that it runs itself; null where it waits for a signal or a timer. */
+  step: string | null
 }
 
 export interface Session {
@@ -50,10 +74,18 @@ export interface Session {
   /** Id of the API key that submitted it; null without keys. */
   keyId: string | null
   retryOf: string | null
+  /** Where it has parted from another. */
+  forkOf: ForkedFrom | null
+  /** The session that undoes what this one has done, once it has failed or was cancelled; null: nothing is undone. */
+  undo: string | null
+  /** Id of the webhook that is told of its end; null: none. */
+  webhook: string | null
   /** The session whose child it is. */
   parent: string | null
   /** Id of the device on which all its steps on a device run, and its children's; null: any. */
   device: string | null
+  /** How many sessions of its API key with this concurrency key may be on devices at once; null without one. */
+  concurrency: { key: string; limit: number } | null
   /** Exactness key its first GPU step pinned (8 hex), null before. */
   exactnessKey: string | null
   /** All times are milliseconds since 1970 by Redis' clock. */
@@ -75,6 +107,8 @@ export const eventTypes = [
   'session.paused',
   'session.resumed',
   'session.moved',
+  'session.reordered',
+  'session.changed',
   'session.succeeded',
   'session.failed',
   'session.cancelled',
@@ -87,6 +121,7 @@ export const eventTypes = [
   'step.noted',
   'timer.fired',
   'child.ended',
+  'items.ended',
   'signal.received',
 ] as const
 export type EventType = (typeof eventTypes)[number]
@@ -119,8 +154,23 @@ export const SubmitOptions = z.object({
     .max(30 * 86_400)
     .optional(),
   device: z.string().min(1).max(200).optional(),
+  /** Of the caller's sessions with this key so many may be on devices at once. */
+  concurrency: z
+    .strictObject({
+      key: z.string().regex(/^[\w.:-]{1,64}$/, 'letters, digits, `_ . : -`, at most 64'),
+      limit: z.int().min(1).max(10_000),
+    })
+    .optional(),
+  webhook: z.string().min(1).max(64).optional(),
 })
 export type SubmitOptions = z.infer<typeof SubmitOptions>
+
+/** What of a session can be changed: what is left out stays. */
+export const Change = z.strictObject({
+  tags: SubmitOptions.shape.tags.unwrap().optional(),
+  deadlineS: SubmitOptions.shape.deadlineS.unwrap().nullable().optional(),
+})
+export type Change = z.infer<typeof Change>
 
 export interface Submission extends SubmitOptions {
   /** Workflow name, `image-generation` (newest version) or `image-generation@1`. */
@@ -132,6 +182,14 @@ export interface Submission extends SubmitOptions {
   keyId: string | null
   /** Whether the caller may touch what others own. */
   mayOperate?: boolean
+}
+
+/** Who asks for a session that goes on from another. */
+export interface Asker {
+  keyId: string | null
+  mayOperate?: boolean
+  /** With the SHA-256 of what was asked: a repeat is answered with the same session. */
+  idempotency?: { key: string; bodySha256: string } | undefined
 }
 
 export interface SessionFilter {
@@ -162,6 +220,45 @@ export const Signal = z.strictObject({
     .optional(),
 })
 export type Signal = z.infer<typeof Signal>
+
+/** What `POST /v1/sessions/{id}/approvals` may say. */
+export const Approval = z.strictObject({
+  signals: z.array(Signal.shape.type).min(1).max(8).describe('signals of which one may be sent'),
+  expiresInS: z
+    .int()
+    .min(1)
+    .max(30 * 86_400)
+    .default(86_400)
+    .describe('seconds in which it may be'),
+})
+export type Approval = z.infer<typeof Approval>
+
+/** What `POST /v1/approvals/{token}` may say. */
+export const ApprovalAnswer = z.strictObject({ signal: z.string().min(1).max(300), data: z.unknown().optional() })
+export type ApprovalAnswer = z.infer<typeof ApprovalAnswer>
+
+/** What `POST /v1/sessions/{id}/fork` may say. */
+export const ForkRequest = z.strictObject({
+  from: z
+    .strictObject({
+      entry: z.int().min(1).optional().describe('a history entry, by its number: the state after it; default: the latest state'),
+      call: z.int().min(1).optional().describe('of the latest state: a denoise call whose checkpoint is kept'),
+    })
+    .optional(),
+  input: z.record(z.string(), z.unknown()).optional().describe('fields of the request that are to be others'),
+})
+export type ForkRequest = z.infer<typeof ForkRequest>
+
+/** A session with all that is known of it. */
+export interface Export {
+  /** What a client would send for it. */
+  request: { workflow: string; input: Record<string, unknown> }
+  /** SHA-256 of its workflow's module; null of a workflow that comes with Darkroom. */
+  content: string | null
+  session: Session
+  history: { id: number; event: SessionEvent }[]
+  receipt: Receipt
+}
 
 export type ControlVerb = 'pause' | 'resume' | 'cancel'
 

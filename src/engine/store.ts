@@ -1,38 +1,30 @@
 /** The durable acts on sessions, typed: each is one script under `redis/`. Nothing else writes a session. */
-import { configError, type DarkroomError, sessionError, workerError, type WireError } from '../errors.ts'
+import { approvalError, sessionError, workerError, type WireError } from '../errors.ts'
 import { keys, shardOfMember, splitStepKey } from '../keys.ts'
 import { translated, runScript, type Redis, type ScriptReply } from '../redis.ts'
+import { act, type ActParts } from './act.ts'
+import type { Creation } from './creation.ts'
+import type { EndedItem, MovedItems } from './item-record.ts'
 import type { Outcome } from './outcome.ts'
-import { childValue, type Effects } from './plan.ts'
-import { acts, type AtPoint, type Script } from './points.ts'
+import { flat, inner, told } from './script-arguments.ts'
+import { type Effects } from './plan.ts'
+import type { Script } from './points.ts'
 import { toSession } from './reads.ts'
 import type { ControlVerb, Entry, Progress, Session, Status } from './session.ts'
 import type { Times } from './times.ts'
 
+/** Approvals that a session may have: each takes some bytes of its record. */
+const maxApprovals = 32
 /** Seconds an idempotency key is remembered. */
 const idempotencyTtlS = 7 * 86_400
+
+/** What an attempt hears with its lease. */
+export type Desired = 'run' | 'pause' | 'cancel' | 'yield' | 'lost'
 
 export interface Checkpoint {
   sha256: string
   bytes: number
   call: number
-}
-
-export interface Creation {
-  id: string
-  idempotency: { key: string; bodySha256: string } | undefined
-  deadlineMs: number | undefined
-  entry: Entry
-  copyReferencesOf: string | undefined
-  indexes: string[]
-  fields: Record<string, string>
-  effects: Effects
-  /** Bytes of Redis it may still need until it ends. */
-  reserve: number
-  /** What it counts as until it ends, how many of these its shard may have, and the refusal of one more. */
-  counted?: { as: string; most: number; refusal: () => DarkroomError } | undefined
-  /** One that has ended when it is made: its machine is final at its start, or it never begins. */
-  end: Outcome | undefined
 }
 
 /** Why a transition happens; the inbox keeps it when it cannot happen now. */
@@ -104,60 +96,26 @@ export const indexesOf = ({ workflow, tags, keyId, parent }: Pick<Session, 'work
   ...(parent === null ? [] : [`parent:${parent}`]),
 ]
 
-/** JSON of an entry without its braces, as the scripts put it behind the time. */
-const inner = (entry: object): string => JSON.stringify(entry).slice(1, -1)
-
-/** What the catalogue says of an error that a script finds: it adds the message. */
-const told = ({ code, class: errorClass, remedy }: DarkroomError): string => inner({ code, class: errorClass, remedy })
 const tooLong = told(sessionError('too_long', ''))
 const poisoned = told(workerError('poisoned', ''))
 
-const flat = (effects: Effects, withClosed: boolean): (string | number)[] => [
-  ...(withClosed ? [effects.closed.length, ...effects.closed.flatMap(({ suffix, child }) => [suffix, child])] : []),
-  effects.steps.length,
-  ...effects.steps.flatMap((step) => [step.suffix, step.step, step.invoke, step.lane, step.priority]),
-  effects.timers.length,
-  ...effects.timers.flatMap((timer) => [timer.suffix, timer.delayMs]),
-  effects.sessions.length,
-  ...effects.sessions.flatMap((planned) => [planned.suffix, childValue(planned)]),
-]
-
-/**
- * The number of shards may only grow: a process with fewer would not see what lies in the others.
- * @throws DarkroomError `config.invalid`
- */
-export async function checkShards(redis: Redis, shards: number): Promise<void> {
-  const known = Number((await translated(redis.get(keys.shards()))) ?? 0)
-  if (known > shards) {
-    const problem = `DARKROOM_SHARDS is ${shards}, but this farm has ${known} shards`
-    throw configError('invalid', problem, {
-      remedy: `Set DARKROOM_SHARDS=${known} for every API and worker; it may only grow.`,
-    })
-  }
-  if (known < shards) await translated(redis.set(keys.shards(), shards))
-}
-
-export interface StoreParts {
-  redis: Redis
+export interface StoreParts extends ActParts {
   times: Pick<Times, 'leaseMs'>
-  at: AtPoint | undefined
 }
 
 export class Store {
+  readonly #parts: StoreParts
   readonly #redis: Redis
   readonly #leaseMs: number
-  readonly #at: AtPoint | undefined
 
-  constructor({ redis, times, at }: StoreParts) {
-    this.#redis = redis
-    this.#leaseMs = times.leaseMs
-    this.#at = at
+  constructor(parts: StoreParts) {
+    this.#parts = parts
+    this.#redis = parts.redis
+    this.#leaseMs = parts.times.leaseMs
   }
 
   #run(name: Script, id: string, args: (string | number)[]): Promise<ScriptReply> {
-    this.#at?.(`${acts[name]}.before`, id)
-    const reply = runScript(this.#redis, name, keys.session(id), args)
-    return this.#at ? reply.then((answer) => (this.#at?.(`${acts[name]}.after`, id), answer)) : reply
+    return act(this.#parts, name, id, args)
   }
 
   #runStep(name: Script, stepKey: string, args: (string | number)[]): Promise<ScriptReply> {
@@ -169,13 +127,13 @@ export class Store {
 
   /**
    * Writes a session in one act, or answers which one the idempotency key stands for.
-   * @throws DarkroomError `session.unknown` when the one to copy references from is gone; `limit.*` when there are as
-   * many as there may be
+   * @throws DarkroomError `session.unknown`, `session.checkpoint_gone` when what it takes over is gone; `limit.*` when
+   * there are as many as there may be
    */
   async create(
     creation: Creation,
   ): Promise<{ created: true; session: Session; tellsParent: boolean } | { created: false; id: string; bodySha256: string }> {
-    const { id, idempotency, fields, deadlineMs, end, counted } = creation
+    const { id, idempotency, fields, deadlineMs, end, counted, carried } = creation
     const { parked } = creation.effects
     const pairs = Object.entries(fields)
     const reply = await this.#run('createSession', id, [
@@ -184,7 +142,11 @@ export class Store {
       idempotencyTtlS,
       deadlineMs ?? '',
       inner(creation.entry),
-      creation.copyReferencesOf ?? '',
+      carried?.from ?? '',
+      carried?.as ?? '',
+      carried?.checkpoint?.suffix ?? '',
+      carried?.checkpoint?.ofSuffix ?? '',
+      carried?.checkpoint?.json ?? '',
       parked,
       end?.status ?? '',
       end?.result ?? '',
@@ -193,10 +155,15 @@ export class Store {
       counted && counted.most !== Infinity ? counted.most : '',
       creation.indexes.length,
       ...creation.indexes,
+      creation.pictures.length,
+      ...creation.pictures,
+      carried?.scratch.length ?? 0,
+      ...(carried?.scratch ?? []),
       pairs.length,
       ...pairs.flat(),
       ...flat(creation.effects, false),
       creation.reserve,
+      ...creation.items,
     ])
     if (reply[0] === 'created') {
       const now = Number(reply[1])
@@ -211,7 +178,9 @@ export class Store {
       return { created: true, session: toSession(id, record), tellsParent: reply[2] === 'parent' }
     }
     if (reply[0] === 'full' && counted) throw counted.refusal()
-    if (reply[0] === 'gone') throw sessionError('unknown', `session ${creation.copyReferencesOf} was deleted just now`, { field: 'id' })
+    if (reply[0] === 'gone') throw sessionError('unknown', `session ${carried?.from} was deleted just now`, { field: 'id' })
+    if (reply[0] === 'moved')
+      throw sessionError('checkpoint_gone', `session ${carried?.from} has gone on, and keeps that call no longer`, { field: 'from.call' })
     return { created: false, id: String(reply[1]), bodySha256: String(reply[2]) }
   }
 
@@ -263,6 +232,29 @@ export class Store {
     return is === 'missing' ? { is } : { is: is as 'ok' | 'ended', status: status as Status }
   }
 
+  /** Keeps the hash of a token that may send one of these signals. @throws DarkroomError `approval.too_many` */
+  async grant(
+    id: string,
+    sha256: string,
+    signals: readonly string[],
+    ttlMs: number,
+  ): Promise<{ is: 'ok'; expiresAt: number } | { is: 'missing' } | { is: 'ended' }> {
+    const [is, expiresAt] = await this.#run('grantApproval', id, [sha256, JSON.stringify(signals), ttlMs, maxApprovals])
+    if (is === 'full') throw approvalError('too_many', `session ${id} has ${maxApprovals} approvals`)
+    return is === 'ok' ? { is, expiresAt: Number(expiresAt) } : ({ is } as { is: 'missing' } | { is: 'ended' })
+  }
+
+  /** `deadlineMs` from now; null: none any more. */
+  async change(
+    id: string,
+    { tags, deadlineMs }: { tags?: readonly string[] | undefined; deadlineMs?: number | null | undefined },
+    entry: Entry,
+  ): Promise<{ is: 'ok' | 'missing' } | { is: 'ended'; status: Status }> {
+    const args = [tags ? JSON.stringify(tags) : '', deadlineMs === null ? 'none' : (deadlineMs ?? ''), inner(entry)]
+    const [is, status] = await this.#run('changeSession', id, args)
+    return is === 'ended' ? { is, status: status as Status } : { is: is as 'ok' | 'missing' }
+  }
+
   /** Ends a session from outside its machine. With `timer`, only while that timer is open and in its due list. */
   async end(id: string, error: WireError, timer: string): Promise<boolean> {
     return (await this.#run('endSession', id, [JSON.stringify(error), timer]))[0] === 'ok'
@@ -279,6 +271,29 @@ export class Store {
    */
   async settleChild(stepKey: string, value: string, controlRevision: string, rests: boolean): Promise<boolean> {
     return (await this.#runStep('settleChild', stepKey, [value, controlRevision, rests ? '1' : '']))[0] === 'ok'
+  }
+
+  /**
+   * Works off the items of a session: counts `ended`, and opens as many as its window has room for, under some of these
+   * ids.
+   * @returns those opened, and whether that was the last of them; undefined when nobody works them off any more
+   */
+  async moveItems(stepKey: string, ids: readonly string[], ended: EndedItem | undefined): Promise<MovedItems | undefined> {
+    const { suffix = '', value = '', status = '', references = [] } = ended ?? {}
+    const [is, state, ...opened] = await this.#runStep('moveItems', stepKey, [
+      suffix,
+      value,
+      status,
+      references.length,
+      ...references,
+      ...ids,
+    ])
+    if (is !== 'ok') return undefined
+    const pairs = opened.map(String)
+    return {
+      is: state as MovedItems['is'],
+      opened: pairs.flatMap((each, i) => (i % 2 === 0 ? [{ suffix: each, value: pairs[i + 1] ?? '' }] : [])),
+    }
   }
 
   // ---- attempts ----
@@ -315,10 +330,12 @@ export class Store {
     return { is: is as 'paused' | 'closed' | 'stale' | 'elsewhere' }
   }
 
-  /** What is desired of the session, or `lost` when another attempt has the step. */
-  async renew(stepKey: string, attemptId: string): Promise<'run' | 'pause' | 'cancel' | 'lost'> {
+  /**
+   * What is desired of the session; `yield`: it is to make way for an urgent one; `lost`: another attempt has the step.
+   */
+  async renew(stepKey: string, attemptId: string): Promise<Desired> {
     const [is, desired] = await this.#runStep('renewLease', stepKey, [attemptId, this.#leaseMs])
-    return is === 'ok' ? (desired as 'run' | 'pause' | 'cancel') : 'lost'
+    return is === 'ok' ? (desired as Desired) : 'lost'
   }
 
   async checkpoint(stepKey: string, attemptId: string, checkpoint: Checkpoint): Promise<boolean> {

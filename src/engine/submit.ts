@@ -1,33 +1,26 @@
 /** How a session comes to be: admitted, its request completed once and for all, and written in one act. */
-import { randomInt } from 'node:crypto'
 import { join } from 'node:path'
 import type { Config } from '../config.ts'
 import { requireRoom } from '../disk.ts'
-import type { Devices } from '../farm/devices.ts'
-import { isHere, smallestLimits, type WorkerRecord } from '../farm/record.ts'
-import {
-  apiError,
-  DarkroomError,
-  ensureError,
-  fieldProblems,
-  invalidFields,
-  redisError,
-  sessionError,
-  unknownSession,
-  workflowError,
-} from '../errors.ts'
+import { apiError, DarkroomError, ensureError, redisError, sessionError, workflowError } from '../errors.ts'
 import { counted, limitReached, mostOf } from '../limits.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
-import type { Catalogue as Models } from '../models/catalogue.ts'
-import { isCommand, workflowId, type Catalogue, type Workflow } from '../workflows/index.ts'
-import type { CommitsParts } from './commit.ts'
+import type { Webhooks } from '../webhooks/webhooks.ts'
+import { isCommand, workflowId, type Items, type Workflow } from '../workflows/index.ts'
+import { checkSize, type CommitsParts } from './commit.ts'
+import { completed, type Completed, type CompletionParts } from './completion.ts'
+import type { Carried, Creation } from './creation.ts'
+import { creationOf, goingOnKey, groupText, mismatch, promises, type CreationMore, type Draft } from './draft.ts'
 import { failure, outcomeOf, type Outcome } from './outcome.ts'
-import { mostUrgent, noEffects, plan, type Effects } from './plan.ts'
+import type { OwnWorkflows } from './own-workflows.ts'
+import { firstPriority, noEffects, plan, type Effects } from './plan.ts'
 import type { Reads } from './reads.ts'
 import { recent } from './recent.ts'
 import type { Registry } from './registry.ts'
-import type { Session, Submission } from './session.ts'
-import { indexesOf, type Creation, type Store } from './store.ts'
+import type { ItemReads } from './item-reads.ts'
+import { reserveOf, reserveOfItems, sessionBytes } from './reserve.ts'
+import type { Asker, Session, Submission } from './session.ts'
+import { type Store } from './store.ts'
 import type { Document, Transition } from './transition.ts'
 
 /** A child session as its parent's effect asks for it. */
@@ -40,6 +33,8 @@ export interface Child {
   keyId: string | null
   device: string | null
   priority: string
+  /** As its record has it. */
+  group: string | null
   depth: number
   /** Whether its first steps may be dispatched at once. */
   runs: boolean
@@ -47,46 +42,30 @@ export interface Child {
   end?: Outcome
 }
 
-/** A session about to be written, whatever asked for it. */
-interface Draft {
-  id: string
-  /** `name@version`. */
-  workflow: string
+/** A session that goes on from a state of another. */
+export interface GoingOn {
+  /** The state with its open effects anew. */
+  again: Transition
   input: Record<string, unknown>
-  document: Document | null
-  effects: Effects
-  tags: string[]
-  priority: string
-  keyId: string | null
-  device: string | null
-  /** The session whose child it is. */
-  parent?: string
-  /** More of its first history entry. */
-  about?: Record<string, unknown>
-  /** Further fields of its record; null: none. */
+  pictures: readonly string[]
+  /** Of a retry of a session that works some off: those that have not succeeded. */
+  items?: Items | undefined
+  about: Record<string, unknown>
   fields: Record<string, string | null | undefined>
-  reserve: number
-  end: Outcome | undefined
+  carried: Carried
 }
 
 /** How deep children of children may go: a workflow that names itself would go on for ever. */
 const maxDepth = 8
 
-/**
- * What a session and its first job take in Redis, and what each step adds to that until the session ends, bytes:
- * measured, and a little more.
- */
-const sessionBytes = 6000
-const stepBytes = 2000
-
-export interface SubmissionsParts {
+export interface SubmissionsParts extends CompletionParts {
   store: Store
   reads: Reads
+  items: ItemReads
   registry: Registry
-  devices: Devices
-  models: Models
-  workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'shards' | 'limits' | 'data' | 'minFreeDisk'>
+  ownWorkflows: OwnWorkflows
+  webhooks: Webhooks
+  config: Pick<Config, 'shards' | 'limits' | 'data' | 'minFreeDisk' | 'wildcards'>
   afterCommit: CommitsParts['afterCommit']
 }
 
@@ -108,8 +87,8 @@ export class Submissions {
   /**
    * Accepts a session. Its request is completed here and never changes again.
    * @throws DarkroomError `workflow.unknown`, `workflow.forbidden`, `api.invalid`, `model.unknown`, `model.unusable`,
-   * `device.unknown`, `session.idempotency_mismatch`, `limit.sessions`, `limit.commands`, `redis.full`, `disk.full`,
-   * `redis.unavailable`
+   * `device.unknown`, `webhook.unknown`, `workflow.changed`, `workflow.too_large`, `session.idempotency_mismatch`,
+   * `limit.sessions`, `limit.commands`, `redis.full`, `disk.full`, `redis.unavailable`
    */
   async start(submission: Submission): Promise<{ session: Session; created: boolean }> {
     const { config, reads } = this.#parts
@@ -124,38 +103,53 @@ export class Submissions {
       return known
     })
     if (reply.created) return reply
-    if (reply.id !== id && reply.bodySha256 !== bodySha256) {
-      throw sessionError('idempotency_mismatch', `Idempotency-Key ${idempotencyKey} was used for another body, session ${reply.id}`, {
-        field: 'Idempotency-Key',
-      })
-    }
+    if (reply.id !== id && reply.bodySha256 !== bodySha256) throw mismatch(idempotencyKey ?? '', reply.id)
     const session = await reads.get(reply.id)
     if (!session) throw sessionError('unknown', `session ${reply.id} was deleted`)
     return { session, created: false }
   }
 
-  async #accept(submission: Submission, id: string, idempotency: Creation['idempotency']): ReturnType<Store['create']> {
+  /**
+   * Whether a submission would be accepted now, as far as that is its own matter.
+   * @throws DarkroomError as `start`, but for a limit, a full Redis or a full disk
+   */
+  async check(submission: Submission): Promise<void> {
+    await this.#whole(submission)
+  }
+
+  async #whole(submission: Submission) {
     const workflow = this.#parts.registry.newest(submission.workflow)
+    await this.#parts.ownWorkflows.use(workflowId(workflow))
     if (workflow.scope === 'operate' && !submission.mayOperate)
       throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
-    const { keyId, tags, priority, deadlineS, mayOperate } = submission
+    const { keyId, mayOperate, webhook } = submission
+    if (webhook !== undefined) await this.#parts.webhooks.named(webhook, keyId)
     const chosen = this.#device(submission, workflow)
-    const [input, device] = await Promise.all([this.#resolveInput(workflow, submission.input, keyId, chosen, mayOperate), chosen])
-    const begun = this.#planned(id, this.#first(workflow, input), firstPriority(priority))
-    const reserve = reserveOf(workflow, input)
+    const requester = { keyId, device: chosen, mayOperate }
+    const [{ input, pictures, items }, device] = await Promise.all([completed(this.#parts, workflow, submission.input, requester), chosen])
+    return { workflow, input, pictures, items, device }
+  }
+
+  async #accept(submission: Submission, id: string, idempotency: Creation['idempotency']): ReturnType<Store['create']> {
+    const { keyId, tags, priority, deadlineS, concurrency, webhook } = submission
+    const { workflow, input, pictures, items, device } = await this.#whole(submission)
+    const begun = this.#planned(id, workflowId(workflow), this.first(workflow, input), firstPriority(priority))
+    const reserve = reserveOf(workflow, input) + reserveOfItems(items)
     await this.#admit(reserve)
     const reply = await this.#create(
       {
         id,
         workflow: workflowId(workflow),
         input,
+        pictures,
         ...begun,
         tags,
         priority: String(priority),
         keyId,
         device,
-        fields: { idempotency: idempotency?.key, ...promises(workflow, input) },
+        fields: { idempotency: idempotency?.key, group: groupText(concurrency), webhook, ...promises(workflow, input) },
         reserve,
+        items,
       },
       {
         idempotency,
@@ -168,7 +162,7 @@ export class Submissions {
   }
 
   /** @throws DarkroomError `workflow.broken` when the machine cannot start on this input */
-  #first(workflow: Workflow, input: Record<string, unknown>): Transition {
+  first(workflow: Workflow, input: Record<string, unknown>): Transition {
     try {
       return this.#parts.registry.known(workflowId(workflow)).machine.start(input, 1)
     } catch (error) {
@@ -186,47 +180,61 @@ export class Submissions {
   }
 
   /**
-   * A new session that goes on from the last recorded state of a failed or cancelled one. Returns its id.
-   * @throws DarkroomError `session.not_retryable`, `session.unknown`, `workflow.unknown`, `redis.full`, `disk.full`
+   * Writes a session that goes on from a state of another, on the same shard. Returns its id, or that of the one which
+   * the idempotency key stands for.
+   * @throws DarkroomError `session.unknown`, `session.checkpoint_gone`, `session.idempotency_mismatch`, `limit.*`,
+   * `redis.full`, `disk.full`
    */
-  async retry(old: Session, keyId: string | null): Promise<string> {
-    if (old.status !== 'failed' && old.status !== 'cancelled') throw sessionError('not_retryable', `session ${old.id} is ${old.status}`)
-    const { status, before, snapshot, exact, strict } = await this.#parts.reads.fields(
-      old.id,
-      'status',
-      'before',
-      'snapshot',
-      'exact',
-      'strict',
-    )
-    if (status === null) throw unknownSession(old.id)
-    const { workflow, machine } = this.#parts.registry.known(old.workflow)
-    const document = JSON.parse(before ?? snapshot ?? 'null') as Document | null
-    if (!document) throw sessionError('not_retryable', `session ${old.id} never began`)
-    // Of one that was final at its start there is no state to go on from.
-    const again = document.status === undefined ? machine.restart(document, 1) : this.#first(workflow, old.input)
+  async goOn(
+    old: Session,
+    { keyId, idempotency }: Asker,
+    { again, input, pictures, items, about, fields, carried }: GoingOn,
+  ): Promise<string> {
+    const { workflow } = this.#parts.registry.known(old.workflow)
     const id = newSessionId(shardOf(old.id), Date.now())
-    const begun = this.#planned(id, again, firstPriority(old.priority))
-    const reserve = reserveOf(workflow, old.input)
+    const begun = this.#planned(id, old.workflow, again, firstPriority(old.priority))
+    const reserve = reserveOf(workflow, input) + reserveOfItems(items)
     await this.#admit(reserve)
-    await this.#create(
+    const known = idempotency && { key: goingOnKey(old, keyId, idempotency.key), bodySha256: idempotency.bodySha256 }
+    const reply = await this.#create(
       {
         id,
         workflow: old.workflow,
-        input: old.input,
+        input,
+        pictures,
         ...begun,
         tags: old.tags,
         priority: String(old.priority),
         keyId,
         device: old.device,
-        about: { retryOf: old.id },
-        fields: { retryOf: old.id, exact, strict },
+        about,
+        fields: {
+          begun: JSON.stringify(again.document),
+          group: groupText(old.concurrency),
+          webhook: old.webhook,
+          ...promises(workflow, input),
+          idempotency: known?.key,
+          ...fields,
+        },
         reserve,
+        items,
       },
-      { copyReferencesOf: old.id, counted: await this.#counted(workflow, keyId, shardOf(id)) },
+      { carried, idempotency: known, counted: await this.#counted(workflow, keyId, shardOf(id)) },
     )
+    if (!reply.created && reply.bodySha256 !== idempotency?.bodySha256) throw mismatch(idempotency?.key ?? '', reply.id)
+    if (!reply.created) return reply.id
     void this.#opened(id, begun.effects)
     return id
+  }
+
+  /**
+   * The session that goes on from `old` and that this request has made before.
+   * @throws DarkroomError `session.idempotency_mismatch`
+   */
+  async madeBefore(old: Session, { keyId, idempotency }: Asker): Promise<string | undefined> {
+    const known = idempotency && (await this.#parts.reads.known(goingOnKey(old, keyId, idempotency.key)))
+    if (known && known.bodySha256 !== idempotency.bodySha256) throw mismatch(idempotency.key, known.id)
+    return known?.id
   }
 
   /**
@@ -240,13 +248,21 @@ export class Submissions {
     const { id, keyId, device, priority } = child
     // One that never begins needs no workflow.
     const begun = child.end ? { end: child.end } : await this.#begin(child)
-    const { input, document, effects, end } = { input: {}, document: null, effects: noEffects, ...begun }
+    const { input, pictures, items, document, effects, end } = {
+      input: {},
+      pictures: [],
+      items: undefined,
+      document: null,
+      effects: noEffects,
+      ...begun,
+    }
     const workflow = registry.workflow(child.workflow)
     const { sessionId: parent } = splitStepKey(child.stepKey)
     const reply = await this.#create({
       id,
       workflow: child.workflow,
       input,
+      pictures,
       document,
       effects,
       tags: [],
@@ -258,66 +274,51 @@ export class Submissions {
       fields: {
         parent: child.stepKey,
         invoke: child.invoke,
+        group: child.group,
         depth: String(child.depth),
         ...(workflow && !end && promises(workflow, input)),
       },
-      reserve: workflow && !end ? reserveOf(workflow, input) : 0,
+      reserve: workflow && !end ? reserveOf(workflow, input) + reserveOfItems(items) : 0,
+      items,
       end,
     })
     if (reply.created) await this.#opened(id, child.runs ? effects : noEffects, reply.tellsParent)
   }
 
   /** A child's first state, or the end of one whose request is refused. */
-  async #begin(
-    child: Child,
-  ): Promise<{ input: Record<string, unknown>; document: Document; effects: Effects; end: Outcome | undefined } | { end: Outcome }> {
-    const { workflow } = this.#parts.registry.known(child.workflow)
+  async #begin(child: Child): Promise<(Completed & { document: Document; effects: Effects; end: Outcome | undefined }) | { end: Outcome }> {
+    const { registry, ownWorkflows } = this.#parts
+    // Another process may have it in the content that is used.
+    await ownWorkflows.agrees(child.workflow)
+    const { workflow } = registry.known(child.workflow)
     try {
       if (child.depth > maxDepth)
         throw workflowError('broken', `session ${child.id} would be a child ${child.depth} levels deep; ${maxDepth} are the most`)
-      const input = await this.#resolveInput(workflow, child.input, child.keyId, child.device)
+      const whole = await completed(this.#parts, workflow, child.input, child)
       // It continues the work of its parent.
-      return { input, ...this.#planned(child.id, this.#first(workflow, input), 0) }
+      return { ...whole, ...this.#planned(child.id, child.workflow, this.first(workflow, whole.input), 0) }
     } catch (error) {
-      const broken = this.#parts.models.ofAccepted(ensureError(error, 'workflow.broken'))
+      const broken = ensureError(error, 'workflow.broken')
       if (broken.class === 'transient') throw broken
       return { end: failure(broken.toWire()) }
     }
   }
 
   /** What a session begins with; `end` when that is its end already. */
-  #planned(id: string, transition: Transition, priority: number): { document: Document; effects: Effects; end: Outcome | undefined } {
+  #planned(
+    id: string,
+    workflow: string,
+    transition: Transition,
+    priority: number,
+  ): { document: Document; effects: Effects; end: Outcome | undefined } {
     const { registry, config } = this.#parts
     const effects = plan(id, transition, { operations: registry.operations, shards: config.shards, priority })
+    checkSize(workflow, JSON.stringify(transition.document))
     return { document: transition.document, effects, end: outcomeOf(transition) }
   }
 
-  #create(
-    draft: Draft,
-    more: Partial<Pick<Creation, 'idempotency' | 'deadlineMs' | 'copyReferencesOf' | 'counted'>> = {},
-  ): ReturnType<Store['create']> {
-    const { id, workflow, input, document, effects, tags, priority, keyId, device, parent = null, about, fields, reserve, end } = draft
-    const given = { keyId, device, ...fields }
-    return this.#parts.store.create({
-      idempotency: undefined,
-      deadlineMs: undefined,
-      copyReferencesOf: undefined,
-      ...more,
-      id,
-      entry: { type: 'session.created', workflow, ...about },
-      indexes: indexesOf({ workflow, tags, keyId, parent }),
-      fields: {
-        workflow,
-        input: JSON.stringify(input),
-        snapshot: JSON.stringify(document),
-        tags: JSON.stringify(tags),
-        priority,
-        ...(Object.fromEntries(Object.entries(given).filter(([, value]) => typeof value === 'string')) as Record<string, string>),
-      },
-      effects,
-      reserve,
-      end,
-    })
+  #create(draft: Draft, more: CreationMore = {}): ReturnType<Store['create']> {
+    return this.#parts.store.create(creationOf(draft, more))
   }
 
   /**
@@ -337,41 +338,6 @@ export class Submissions {
     return this.#parts.afterCommit({ id, effects, tellsParent })
   }
 
-  /** What the client sent, completed. @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
-  async #resolveInput(
-    workflow: Workflow,
-    input: unknown,
-    keyId: string | null,
-    chosen: Promise<string | null> | string | null,
-    mayOperate = false,
-  ): Promise<Record<string, unknown>> {
-    const parsed = workflow.input.safeParse(input)
-    if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
-    const { devices, models, workers } = this.#parts
-    const catalogue: Catalogue = {
-      model: (name) => models.model(name),
-      draw: (below) => randomInt(below),
-      device: async (name, field) => {
-        const { device, id, epoch } = await devices.commanded(name, keyId, field)
-        return { device: device.id, worker: id, epoch }
-      },
-      limits: async (model) => {
-        const device = await chosen
-        return smallestLimits(
-          (await workers()).filter(
-            (each) => isHere(each) && models.holds(each.shelf, model) === 'yes' && (device === null || each.device.id === device),
-          ),
-        )
-      },
-      capacity: async (target) => {
-        const worker = (await workers()).find(({ id, epoch }) => id === target.worker && epoch === target.epoch)
-        return { device: worker?.report.figures.total ?? null, ram: worker?.report.ram.total ?? null }
-      },
-      mayOperate,
-    }
-    return workflow.resolveInput(parsed.data, catalogue)
-  }
-
   /**
    * Nothing new is accepted above 80 % of maxmemory, counting what open sessions may still need: what was accepted can
    * always end. Nor when the disk of artifacts or of the private Redis has less room than the floor.
@@ -386,14 +352,3 @@ export class Submissions {
     memory.promised += bytes
   }
 }
-
-/** Of a session's first steps: behind those that continue one. */
-const firstPriority = (priority: number): number => mostUrgent + (9 - priority)
-
-const reserveOf = (workflow: Workflow, input: Record<string, unknown>): number => stepBytes * (1 + workflow.steps(input))
-
-/** What the session is promised, as fields of its record. */
-const promises = (workflow: Workflow, input: Record<string, unknown>): Record<string, string> => ({
-  ...(workflow.exact && { exact: '1' }),
-  ...(workflow.isStrict(input) && { strict: '1' }),
-})

@@ -17,6 +17,7 @@ import { sessionError } from '../errors.ts'
 import { shardOf, splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { Ticker } from '../ticker.ts'
+import type { Admission } from './admission.ts'
 import type { Commits } from './commit.ts'
 import type { Dispatcher } from './dispatch.ts'
 import type { Outbox } from './outbox.ts'
@@ -36,6 +37,7 @@ export interface SweepParts {
   reads: Reads
   commits: Commits
   outbox: Outbox
+  admission: Pick<Admission, 'wake'>
   dispatcher: Dispatcher
   shards: number
   times: Times
@@ -73,23 +75,24 @@ export class Sweep {
   }
 
   async #sweep(): Promise<void> {
-    const { store, reads, outbox, dispatcher, shards, times } = this.#parts
+    const { admission, store, reads, outbox, dispatcher, shards, times } = this.#parts
     await this.#hear(reads.now(0))
     if (performance.now() - this.#sweptAt > times.outageMs + times.sweepMs) this.#beginGrace()
     const sweepsLeases = performance.now() - this.#leasesSweptAt >= times.leaseSweepMs
     if (sweepsLeases) this.#leasesSweptAt = performance.now()
     if (sweepsLeases && !this.#isInGrace()) await dispatcher.clearDeserted()
     for (let shard = 0; shard < shards && !this.#ticker.isStopped; shard++) {
-      await this.#each(await store.claim('timers', shard, batch, times.timerClaimMs), (member) => this.#fire(member))
+      await this.#each(await this.#hear(store.claim('timers', shard, batch, times.timerClaimMs)), (member) => this.#fire(member))
       if (sweepsLeases && !this.#isInGrace()) {
         const expired = await this.#hear(store.claim('leases', shard, batch, times.claimMs))
         // Redis may have been away just now: then it counted this time against the leases.
         if (!this.#isInGrace()) await this.#each(expired, (member) => this.#expire(member))
       }
-      const due = await store.claim('outbox', shard, outboxBatch, times.claimMs)
+      const due = await this.#hear(store.claim('outbox', shard, outboxBatch, times.claimMs))
       const look = { againMs: due.length < outboxBatch ? times.queuedMs : times.crowdedMs, isInGrace: () => this.#isInGrace() }
       await this.#each(due, (member) => outbox.due(member, look))
     }
+    await this.#hear(admission.wake())
     this.#sweptAt = performance.now()
   }
 

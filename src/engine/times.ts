@@ -31,6 +31,8 @@ export interface Times {
   missingMs: number
   /** How often an attempt repeats what Redis did not take. */
   insistMs: number
+  /** How long a try to tell a webhook takes at most; its delivery is nobody else's for twice as long. */
+  webhookTryMs: number
 }
 
 export const productTimes: Times = {
@@ -49,4 +51,5 @@ export const productTimes: Times = {
   nowhereMs: 1000,
   missingMs: 1000,
   insistMs: 500,
+  webhookTryMs: 15_000,
 }

@@ -17,10 +17,12 @@ import {
 } from 'xstate'
 import { workflowError } from '../errors.ts'
 import { isSession } from '../workflows/child-session.ts'
+import { isItems } from '../workflows/items.ts'
 
 /**
- * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`, `session/<id>`) and
- * timers (`timer/<id>`): the suffix of their key, and what a child was asked to do or a timer will send.
+ * What is persisted of a machine between two events. `effects` are the open children (`step/<id>`, `session/<id>`,
+ * `items/<id>`) and timers (`timer/<id>`): the suffix of their key, and what a child was asked to do or a timer will
+ * send.
  */
 export interface Document {
   value: unknown
@@ -30,11 +32,14 @@ export interface Document {
   error?: unknown
   history?: Record<string, { id: string }[]>
   effects: Record<string, OpenEffect>
+  /** Steps that undo what was done so far, in the order of what they undo. */
+  undo?: { step: string; input: unknown }[]
 }
 
 export type OpenEffect =
   | { suffix: string; step: string; input: unknown }
   | { suffix: string; session: string; input: unknown; child?: string }
+  | { suffix: string; items: string }
   | { suffix: string; event: AnyEventObject; delayMs: number }
 
 export interface OpenedStep {
@@ -52,6 +57,12 @@ export interface OpenedSession {
   input: unknown
 }
 
+/** Works off the items of the session. */
+export interface OpenedItems {
+  suffix: string
+  items: string
+}
+
 export interface OpenedTimer {
   suffix: string
   delayMs: number
@@ -64,8 +75,11 @@ export interface Transition {
   closed: OpenEffect[]
   steps: OpenedStep[]
   sessions: OpenedSession[]
+  items: OpenedItems[]
   timers: OpenedTimer[]
 }
+
+type Kind = 'step' | 'session' | 'items'
 
 interface Action {
   type: string
@@ -94,14 +108,15 @@ export const errorEvent = (invoke: string, error: unknown): AnyEventObject => ({
 export class PureMachine {
   readonly #machine: AnyStateMachine
   /** Actor sources by kind. */
-  readonly #sources: ReadonlyMap<string, 'step' | 'session'>
+  readonly #sources: ReadonlyMap<string, Kind>
   readonly #scope: AnyActorScope
   #actions: Action[] = []
 
   constructor(machine: AnyStateMachine) {
     const sources = Object.entries(machine.implementations.actors as Record<string, unknown>)
-    this.#sources = new Map(sources.map(([source, logic]) => [source, isSession(logic) ? 'session' : 'step']))
+    this.#sources = new Map(sources.map(([source, logic]) => [source, kindOf(logic)]))
     this.#machine = machine.provide({ actors: Object.fromEntries(sources.map(([source]) => [source, standIn])) })
+    this.#machine.options = { ...this.#machine.options, maxIterations: maxMicrosteps }
     this.#scope = inertScope()
     this.#scope.actionExecutor = (action) => void this.#actions.push(action as Action)
   }
@@ -118,7 +133,7 @@ export class PureMachine {
   load(document: Document): Loaded {
     const children: Record<string, unknown> = {}
     for (const [name, effect] of Object.entries(document.effects)) {
-      const [kind, src] = 'step' in effect ? ['step', effect.step] : 'session' in effect ? ['session', effect.session] : []
+      const [kind, src] = sourceOf(effect)
       if (src === undefined) continue
       // XState drops a child whose source was renamed without a word.
       if (this.#sources.get(src) !== kind) throw workflowError('broken', `the machine has no ${kind} ${src} any more`)
@@ -139,7 +154,14 @@ export class PureMachine {
       closed.push(effect)
       delete effects[name]
     }
-    return this.#plan(snapshot, effects, closed, version)
+    const next = this.#plan(snapshot, effects, closed, version)
+    if (from.document.undo) next.document.undo = from.document.undo
+    return next
+  }
+
+  /** Whether the machine does something about an event of this type in this state. */
+  takes(document: Document, type: string): boolean {
+    return this.load(document).snapshot.can({ type } as never)
   }
 
   /** Signals that some state of the machine takes, without their `signal.`; `*` stands for any. */
@@ -154,23 +176,24 @@ export class PureMachine {
    */
   restart(document: Document, version: number): Transition {
     const effects: Record<string, OpenEffect> = {}
-    const [steps, sessions, timers]: [OpenedStep[], OpenedSession[], OpenedTimer[]] = [[], [], []]
+    const [steps, sessions, items, timers]: [OpenedStep[], OpenedSession[], OpenedItems[], OpenedTimer[]] = [[], [], [], []]
     for (const [i, [name, effect]] of Object.entries(document.effects).entries()) {
       const suffix = `${version}.${i}`
       const invoke = idOf(name)
       effects[name] = { ...effect, suffix }
       if ('step' in effect) steps.push({ suffix, step: effect.step, invoke, input: effect.input })
       else if ('session' in effect) sessions.push({ suffix, workflow: effect.session, invoke, input: effect.input })
+      else if ('items' in effect) items.push({ suffix, items: effect.items })
       else timers.push({ suffix, delayMs: effect.delayMs })
     }
     const restarted = { ...document, effects }
-    return { ...this.load(restarted), closed: [], steps, sessions, timers }
+    return { ...this.load(restarted), closed: [], steps, sessions, items, timers }
   }
 
   #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: OpenEffect[], version: number): Transition {
-    const opened = new Map<string, OpenedStep | OpenedSession | OpenedTimer>()
+    const opened = new Map<string, Opened>()
     let n = 0
-    const open = (name: string, effect: OpenEffect, record: OpenedStep | OpenedSession | OpenedTimer): void => {
+    const open = (name: string, effect: OpenEffect, record: Opened): void => {
       drop(name)
       effects[name] = effect
       opened.set(name, record)
@@ -188,14 +211,16 @@ export class PureMachine {
         const { actorRef, src, input } = params as { actorRef: { id: string }; src: string; input: unknown }
         const { id } = actorRef
         const suffix = `${version}.${n++}`
-        if (this.#sources.get(src) === 'session')
-          open(`session/${id}`, { suffix, session: src, input }, { suffix, workflow: src, invoke: id, input })
+        const kind = this.#sources.get(src)
+        if (kind === 'items') open(`items/${id}`, { suffix, items: src }, { suffix, items: src })
+        else if (kind === 'session') open(`session/${id}`, { suffix, session: src, input }, { suffix, workflow: src, invoke: id, input })
         else open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
       } else if (type === 'xstate.stopChild') {
         const stopped = params as { id?: string } | string | undefined
         const id = typeof stopped === 'string' ? stopped : stopped?.id
         drop(`step/${id}`)
         drop(`session/${id}`)
+        drop(`items/${id}`)
       } else if (type === 'xstate.raise') {
         const { event, id, delay } = params as { event: AnyEventObject; id?: string; delay?: number }
         if (delay === undefined) continue // raised without a delay: XState has already applied it
@@ -219,6 +244,7 @@ export class PureMachine {
       closed,
       steps: records.filter((record): record is OpenedStep => 'step' in record),
       sessions: records.filter((record): record is OpenedSession => 'workflow' in record),
+      items: records.filter((record): record is OpenedItems => 'items' in record),
       timers: records.filter((record): record is OpenedTimer => 'delayMs' in record),
     }
   }
@@ -236,10 +262,24 @@ export class PureMachine {
   }
 }
 
+type Opened = OpenedStep | OpenedSession | OpenedItems | OpenedTimer
+
+const kindOf = (logic: unknown): Kind => (isSession(logic) ? 'session' : isItems(logic) ? 'items' : 'step')
+
+/** What an open child is, and its actor source; nothing for a timer. */
+function sourceOf(effect: OpenEffect): [Kind, string] | [] {
+  if ('step' in effect) return ['step', effect.step]
+  if ('session' in effect) return ['session', effect.session]
+  return 'items' in effect ? ['items', effect.items] : []
+}
+
 /** The id that a child has in its machine. */
 export const idOf = (effect: string): string => effect.slice(effect.indexOf('/') + 1)
 
 const active = { status: 'active' }
+
+/** Most states that one event may lead through; a circle of `always` would never end. */
+const maxMicrosteps = 1000
 
 /** Children are steps that run elsewhere: a stand-in computes nothing. */
 const standIn = {

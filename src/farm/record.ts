@@ -1,13 +1,29 @@
 /** The record that a worker publishes about itself and its device: all that the rest of the farm knows of it. */
 import { z } from 'zod'
 import { DeviceStatus, type PictureLimits } from '../domains/device/status.ts'
+import { ModelCacheReport } from '../domains/model/cached.ts'
+import type { MemoryProfile } from '../domains/values.ts'
 import { MemoryReport } from '../domains/memory/figures/report.ts'
 
-/** A worker's device and what it holds of it: the parts of the domains `device` and `memory` in one. */
-export const DeviceReport = z.strictObject({ ...DeviceStatus.shape, ...MemoryReport.shape })
+/** A worker's device and what it holds of it: the parts of the domains `device`, `memory` and `model` in one. */
+export const DeviceReport = z.strictObject({
+  ...DeviceStatus.shape,
+  ...MemoryReport.shape,
+  /** Of model weights, in the worker's RAM. */
+  modelCache: ModelCacheReport,
+})
 export type DeviceReport = z.infer<typeof DeviceReport>
 
 export const workerStatuses = ['starting', 'ready', 'stalled', 'draining', 'suspect'] as const
+
+/** The most that a step has taken, bytes, by what that follows from; `model` is its id. */
+export interface PicturePeak {
+  step: string
+  model: string
+  pixels: number
+  profile: MemoryProfile
+  bytes: number
+}
 
 /** Written by its worker alone, with a time to live. Times are those of its worker's clock. */
 export interface WorkerRecord {
@@ -33,6 +49,8 @@ export interface WorkerRecord {
   sparePid: number | null
   /** Its device and what it holds of it. */
   report: DeviceReport
+  /** What pictures took of its device at most, beside the weights: those that were drawn last. */
+  pictures: PicturePeak[]
   /** Log lines that it could not write. */
   logLinesDropped: number
   startedAt: number

@@ -2,19 +2,26 @@
  * The models of the farm: the shelves of all hosts in one, read from Redis. Each process has a catalogue, and keeps the
  * shelf of its own folders by turns with the others of its host.
  */
-import { closest, distance } from 'fastest-levenshtein'
 import type { DarkroomError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { within } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
-import type { Entry, Model } from './entry.ts'
+import { Annotations, type Annotation } from './annotations.ts'
+import { Benchmarks } from './benchmarks.ts'
+import type { Entry, Model, VaePin } from './entry.ts'
 import { modelError } from './errors.ts'
-import { Keeper } from './keeper.ts'
-import { inOrder, listing, type Listed } from './listing.ts'
-import { hostId, shelfId } from './roots.ts'
+import { judge } from './judge.ts'
+import { Keeper, type Written } from './keeper.ts'
+import { listing, type Listed } from './listing.ts'
+import { hostId, isOnThisHost, resolveRoots, shelfId } from './roots.ts'
 import { everything, readChanges, readShelves, Shelf, type ShelfCopy, type ShelfRecord } from './shelf.ts'
-import { lookAgain } from './found.ts'
+import { isUnchanged } from './made.ts'
+import { vaeFor } from './own-vae.ts'
+import { unknown, usable } from './usable.ts'
+import { validate, type Validation } from './validate.ts'
+import type { Kind } from './verdict.ts'
+import { described, holdingOf, indexed, isOf, kindAndName, nameOf, type Holding, type Wanted } from './wanted.ts'
 
 /** Between two looks at what has changed, ms. */
 const refreshMs = 500
@@ -22,51 +29,61 @@ const refreshMs = 500
 const firstLookMs = 15_000
 const stopMs = 2000
 
-/** A model as somebody asks for it; without a body hash, whatever has the name. */
-export interface Wanted {
-  id: string
-  bodyHash: string | null
-}
-
-/**
- * Whether a shelf has a model: `unhashed`, it may, for it has one of that name whose hash is not known; `other`, it has
- * one of that name, and that is another.
- */
-export type Holding = 'yes' | 'unhashed' | 'other' | 'no'
-
-/** Entries of a shelf by what is asked for. */
-interface Indexed {
-  byHash: Map<string, Entry>
-  byName: Map<string, Entry[]>
-}
-
 export interface CatalogueParts {
   redis: Redis
   /** Model folders of this process. */
   folders: readonly string[]
+  /** Folders of configurations for models that are files. */
+  configs: readonly string[]
   log: Logger
+  /** Bytes a second of models that nobody asked for that are hashed while no worker of this host runs a step. */
+  idleHash: number
+  /** Workers that live. */
+  workers: () => Promise<readonly { shelf: string; running: readonly unknown[] }[]>
 }
+
+type Tell = (done: number, total: number) => void
 
 export class Catalogue {
   /** Id of this process's shelf. */
   readonly shelf: string
+  /** What models did where, when it was measured. */
+  readonly benchmarks: Benchmarks
+  readonly #annotations: Annotations
   readonly #redis: Redis
   readonly #log: Logger
+  readonly #workers: CatalogueParts['workers']
   readonly #own: Shelf
+  readonly #folders: readonly string[]
   readonly #keeper: Keeper
   readonly #ticker: Ticker
   #copies = new Map<string, ShelfCopy>()
-  readonly #indexed = new WeakMap<ReadonlyMap<string, Entry>, Indexed>()
   #listed: { listed: readonly Listed[]; byId: ReadonlyMap<string, Listed[]> } | undefined
   #refreshing: Promise<void> | undefined
   #hasRead: Promise<void> | undefined
 
-  constructor({ redis, folders, log }: CatalogueParts) {
-    this.shelf = shelfId(folders)
+  constructor({ redis, folders, configs, log, idleHash, workers }: CatalogueParts) {
+    this.shelf = shelfId([...folders, ...configs])
     this.#redis = redis
+    this.benchmarks = new Benchmarks(redis)
+    this.#annotations = new Annotations(redis)
     this.#log = log
+    this.#folders = folders
+    this.#workers = workers
     this.#own = new Shelf(redis, this.shelf)
-    this.#keeper = new Keeper({ shelf: this.#own, host: hostId(), folders, log, onWritten: () => void this.#refreshSoon() })
+    this.#keeper = new Keeper({
+      shelf: this.#own,
+      host: hostId(),
+      folders,
+      configs,
+      log,
+      idle: {
+        pace: idleHash,
+        isBusy: async () => (await workers()).some(({ shelf, running }) => isOnThisHost(shelf) && running.length > 0),
+      },
+      copy: () => this.read().then(() => this.#copies.get(this.shelf)),
+      onWritten: (written) => this.#apply(written),
+    })
     this.#ticker = new Ticker(
       refreshMs,
       () => this.refresh(),
@@ -107,6 +124,21 @@ export class Catalogue {
     return this.#hasRead
   }
 
+  /** What this process has written needs not be read again. */
+  #apply({ record, since, changed, removed }: Written): void {
+    const copy = this.#copies.get(record.id)
+    if (copy?.record.series !== record.series || copy.version !== since) return void this.#refreshSoon()
+    if (changed.length === 0 && removed.length === 0) {
+      this.#copies.set(record.id, { ...copy, record })
+      return
+    }
+    const entries = new Map(copy.entries)
+    for (const entry of changed) entries.set(entry.path, entry)
+    for (const path of removed) entries.delete(path)
+    this.#copies.set(record.id, { record, version: record.version, entries })
+    this.#listed = undefined
+  }
+
   async #refreshSoon(): Promise<void> {
     await this.#refreshing?.catch(() => undefined)
     await this.refresh().catch((error: unknown) => this.#log.debug({ err: error }, 'the shelves were not read'))
@@ -114,13 +146,16 @@ export class Catalogue {
 
   async #refresh(): Promise<void> {
     const copies = new Map<string, ShelfCopy>()
-    let isChanged = false
+    let isChanged = await this.#annotations.refresh()
     for (const record of await readShelves(this.#redis)) {
       const before = this.#copies.get(record.id)
       const copy = await readChanges(this.#redis, record, before)
       isChanged ||= copy.entries !== before?.entries
       copies.set(record.id, copy)
     }
+    // Written meanwhile by this process.
+    const [own, read] = [this.#copies.get(this.shelf), copies.get(this.shelf)]
+    if (own && read?.record.series === own.record.series && own.version > read.version) copies.set(this.shelf, own)
     isChanged ||= copies.size !== this.#copies.size
     this.#copies = copies
     if (isChanged) this.#listed = undefined
@@ -145,7 +180,10 @@ export class Catalogue {
   }
 
   get #listing(): { listed: readonly Listed[]; byId: ReadonlyMap<string, Listed[]> } {
-    this.#listed ??= listing(this.shelves.flatMap(({ id }) => this.#copies.get(id) ?? []))
+    this.#listed ??= listing(
+      this.shelves.flatMap(({ id }) => this.#copies.get(id) ?? []),
+      (bodyHash) => this.#annotations.of(bodyHash),
+    )
     return this.#listed
   }
 
@@ -163,45 +201,42 @@ export class Catalogue {
 
   /**
    * The model that a request names, for pictures. Its hash is asked for when it is not known.
-   * @throws DarkroomError `model.unknown`, `model.unusable`
+   * @throws DarkroomError `model.unknown`, `model.unusable`; `model.unlisted` while a host has not told what it has
    */
   async model(id: string, field = 'input.model'): Promise<Model> {
     const [found] = await this.find(id)
-    if (!found) throw modelError('unknown', `there is no model ${JSON.stringify(id)}${this.#nearest(id)}`, { field })
-    const { entry, bodyHash } = found
-    if (!entry.drawing) {
-      const { reason } = entry.verdict
-      const why = entry.obstacle ?? 'it does not draw'
-      throw modelError('unusable', `model ${JSON.stringify(id)} cannot be used: ${why}${this.#nearest(id)}`, {
-        field,
-        ...(reason && { remedy: reason.remedy }),
-      })
-    }
-    if (bodyHash === null && found.id !== entry.name)
-      throw modelError('unusable', `model ${JSON.stringify(id)} has the name of another one, and has not been hashed yet`, {
-        field,
-        remedy: 'Try again in a moment, by the name with the hash that GET /v1/models then shows.',
-      })
-    const model = { id: found.id, bodyHash, path: entry.path, ...entry.drawing }
-    if (bodyHash === null) await this.want(model)
+    if (!found && !(await this.#isWhole())) throw unlisted(id, field)
+    if (!found) throw unknown(id, this.list(), field)
+    const model = usable(found, this.list(), id, field)
+    if (model.bodyHash === null) await this.want(model)
     return model
   }
 
   /**
-   * An error as it counts for what was accepted before: that no host has told of any model, at the start of a farm or
-   * after all of its hosts were away, is no answer yet, and passes.
+   * A model of any kind that a request names, whether it draws or not.
+   * @throws DarkroomError `model.unknown`
    */
-  ofAccepted(error: DarkroomError): DarkroomError {
-    if (error.code !== 'model.unknown' || this.#listing.listed.length > 0) return error
-    return modelError('unlisted', error.message, { field: 'input.model' })
+  async named(id: string, field = 'input.model'): Promise<Listed> {
+    const [found] = await this.find(id)
+    if (found) return found
+    if (!(await this.#isWhole())) throw unlisted(id, field)
+    throw modelError('unknown', `there is no model ${JSON.stringify(id.slice(0, 200))}`, {
+      field,
+      remedy: 'Name one that GET /v1/models lists; `darkroom models WORDS` searches them.',
+    })
   }
 
-  /** The usable names nearest to one that is not, as the end of a sentence. */
-  #nearest(id: string): string {
-    const usable = this.#listing.listed.filter(({ entry }) => entry.drawing).map((listed) => listed.id)
-    if (usable.length === 0) return '; none can be used here'
-    const near = usable.length > maxNear ? [closest(id, usable)] : usable.toSorted((a, b) => distance(id, a) - distance(id, b)).slice(0, 5)
-    return usable.length <= 5 ? `; usable are: ${usable.join(', ')}` : `; usable are, among ${usable.length}: ${near.join(', ')}`
+  /**
+   * Whether all hosts have looked at their folders and told of it: those of the workers, and this one. An empty list of
+   * a farm without workers is that of hosts which are away.
+   */
+  async #isWhole(): Promise<boolean> {
+    const workers = await this.#workers()
+    if (workers.length === 0 && this.#listing.listed.length === 0) return false
+    return [this.shelf, ...workers.map(({ shelf }) => shelf)].every((shelf) => {
+      const scannedAt = this.#copies.get(shelf)?.record.scannedAt
+      return scannedAt !== null && scannedAt !== undefined
+    })
   }
 
   // ---- who has what ----
@@ -210,12 +245,7 @@ export class Catalogue {
   holds(shelf: string, wanted: Wanted): Holding {
     const copy = this.#copies.get(shelf)
     if (!copy) return 'no'
-    const { byHash, byName } = this.#index(copy.entries)
-    const named = byName.get(nameOf(wanted.id)) ?? []
-    if (wanted.bodyHash === null) return named.length > 0 ? 'yes' : 'no'
-    if (byHash.has(wanted.bodyHash)) return 'yes'
-    if (named.some(({ identity, unhashable }) => identity === null && unhashable === null)) return 'unhashed'
-    return named.length > 0 ? 'other' : 'no'
+    return holdingOf(copy.entries, wanted)
   }
 
   /** Whether any shelf of the farm has it, or may have it. */
@@ -224,13 +254,40 @@ export class Catalogue {
   }
 
   /** Asks every host that may have the model to hash it. */
-  async want({ id }: Pick<Wanted, 'id'>): Promise<void> {
+  async want({ id, kind }: Pick<Wanted, 'id' | 'kind'>): Promise<void> {
     for (const [shelf, { entries }] of this.#copies) {
-      const named = this.#index(entries).byName.get(nameOf(id)) ?? []
+      const { byName, ofKind } = indexed(entries)
+      const named = (kind ? ofKind.get(kindAndName(kind, id)) : byName.get(nameOf(id))) ?? []
       const open = named.filter(({ identity, unhashable }) => identity === null && unhashable === null)
       await new Shelf(this.#redis, shelf).want(open.map(({ path }) => path))
     }
     this.#keeper.ring()
+  }
+
+  /**
+   * Says this of a model from now on, for every one of that body; null: nothing any more.
+   * @throws DarkroomError `model.unhashed`, `model.annotations_full`
+   */
+  async annotate({ id, bodyHash, entry }: Listed, annotation: Annotation | null): Promise<void> {
+    if (bodyHash === null) {
+      if (entry.drawing) await this.want({ id })
+      throw modelError('unhashed', `model ${JSON.stringify(id)} has not been hashed, and what is said of a model follows its bytes`)
+    }
+    await this.#annotations.write(bodyHash, annotation)
+    this.#listed = undefined
+  }
+
+  /**
+   * The VAE that somebody means for a model, by its id or body hash.
+   * @throws DarkroomError `model.unknown`, `model.unusable`, `model.unhashed`
+   */
+  async vaeOf(model: Listed, said: string, field: string): Promise<VaePin> {
+    const { id, bodyHash, holders } = vaeFor(model, said, this.list(), field)
+    if (bodyHash !== null) return { id, bodyHash }
+    for (const { shelf, entry } of holders) await new Shelf(this.#redis, shelf).want([entry.path])
+    this.#keeper.ring()
+    const remedy = 'Try again in a moment: it is being hashed.'
+    throw modelError('unhashed', `the VAE ${JSON.stringify(id)} has not been hashed yet`, { field, remedy })
   }
 
   /** Asks every host to look at its folders again; returns the ids of their shelves. */
@@ -240,20 +297,6 @@ export class Catalogue {
     await Promise.all(ids.map((id) => new Shelf(this.#redis, id).want([everything])))
     this.#keeper.ring()
     return ids
-  }
-
-  #index(entries: ReadonlyMap<string, Entry>): Indexed {
-    const known = this.#indexed.get(entries)
-    if (known) return known
-    const byHash = new Map<string, Entry>()
-    const byName = new Map<string, Entry[]>()
-    for (const entry of inOrder(entries)) {
-      if (!entry.drawing) continue
-      if (entry.identity && !byHash.has(entry.identity.bodyHash)) byHash.set(entry.identity.bodyHash, entry)
-      byName.set(entry.name, [...(byName.get(entry.name) ?? []), entry])
-    }
-    this.#indexed.set(entries, { byHash, byName })
-    return { byHash, byName }
   }
 
   // ---- this host's own ----
@@ -268,18 +311,56 @@ export class Catalogue {
    * @throws DarkroomError `model.missing` when it is not there, or not in the state that the shelf knows
    */
   async here(wanted: Wanted): Promise<Entry & { drawing: NonNullable<Entry['drawing']> }> {
-    await this.read()
-    const copy = this.#copies.get(this.shelf)
-    const { byHash, byName } = this.#index(copy?.entries ?? new Map())
+    const { byHash, byName } = await this.#indexed()
     const entry = wanted.bodyHash === null ? byName.get(nameOf(wanted.id))?.[0] : byHash.get(wanted.bodyHash)
-    if (!entry?.drawing) throw modelError('missing', `the folders of this worker have no model ${described(wanted)} now`)
-    if (!(await this.isAsKnown(entry))) throw modelError('missing', `the files of model ${wanted.id} have changed, and are looked at again`)
-    return entry as Entry & { drawing: NonNullable<Entry['drawing']> }
+    return (await this.#unchanged(entry?.drawing ? entry : undefined, wanted)) as Entry & { drawing: NonNullable<Entry['drawing']> }
+  }
+
+  /** What this host has of that kind and name, whether it draws or not. @throws DarkroomError `model.missing` */
+  async shelved(wanted: Wanted & { kind: Kind }): Promise<Entry> {
+    const named = (await this.#indexed()).ofKind.get(kindAndName(wanted.kind, wanted.id))
+    const entry = named?.find((each) => isOf(each, wanted))
+    return this.#unchanged(entry, wanted)
+  }
+
+  async #indexed(): Promise<ReturnType<typeof indexed>> {
+    await this.read()
+    return indexed(this.#copies.get(this.shelf)?.entries ?? new Map<string, Entry>())
+  }
+
+  /** @throws DarkroomError `model.missing` */
+  async #unchanged(entry: Entry | undefined, wanted: Wanted): Promise<Entry> {
+    if (!entry) throw modelError('missing', `the folders of this worker have no ${wanted.kind ?? 'model'} ${described(wanted)} now`)
+    if (await this.isAsKnown(entry)) return entry
+    throw modelError('missing', `the files of ${wanted.kind ?? 'model'} ${wanted.id} have changed, and are looked at again`)
+  }
+
+  /** The same with its verdict read anew off its headers. */
+  async lying(wanted: Wanted & { kind: Kind }): Promise<Entry> {
+    const entry = await this.shelved(wanted)
+    const [anew] = await judge([entry], (await resolveRoots(this.#folders)).roots)
+    return { ...entry, verdict: anew?.verdict ?? entry.verdict }
+  }
+
+  /**
+   * A model of this host, read whole.
+   * @throws DarkroomError `model.missing`, `model.unreadable`; what `signal` aborts with
+   */
+  async validated(wanted: Wanted & { kind: Kind }, progress: Tell, signal: AbortSignal): Promise<Validation> {
+    const entry = await this.lying(wanted)
+    const found = await validate(entry, this.#own, progress, signal)
+    if (await this.isAsKnown(entry)) return found
+    throw modelError('missing', `the files of ${wanted.id} changed while they were read`)
+  }
+
+  /** Has the folders of this host looked at again soon. */
+  lookAgain(): void {
+    this.#keeper.lookAgain()
   }
 
   /** Whether the files are still those that the entry is of; when not, they are looked at again. */
-  async isAsKnown({ path, files, state }: Entry): Promise<boolean> {
-    if ((await lookAgain(path, files)) === state) return true
+  async isAsKnown(entry: Entry): Promise<boolean> {
+    if (await isUnchanged(entry)) return true
     this.#keeper.lookAgain()
     return false
   }
@@ -289,11 +370,11 @@ export class Catalogue {
    * @param progress told how many bytes are done, of how many
    * @throws DarkroomError `model.missing`, `model.unreadable`; what `signal` aborts with
    */
-  async hashed(id: string, progress: (done: number, total: number) => void, signal: AbortSignal): Promise<Entry> {
+  async hashed({ id, kind }: Omit<Wanted, 'bodyHash'>, progress: Tell, signal: AbortSignal): Promise<Entry> {
     const look = 150
     for (;;) {
       signal.throwIfAborted()
-      const entry = await this.here({ id, bodyHash: null })
+      const entry = await (kind ? this.shelved({ id, kind, bodyHash: null }) : this.here({ id, bodyHash: null }))
       if (entry.identity) return entry
       if (entry.unhashable !== null)
         throw modelError('unreadable', `model ${id} cannot be read: ${entry.unhashable}`, { field: 'input.model' })
@@ -307,10 +388,5 @@ export class Catalogue {
   }
 }
 
-/** More names than this are not put in order for a message. */
-const maxNear = 2000
-
-/** Name of a model whose id tells it apart from others of that name. */
-const nameOf = (id: string): string => id.replace(/ \[[0-9a-f]{10}\]$/, '')
-
-export const described = ({ id, bodyHash }: Wanted): string => (bodyHash === null ? id : `${id} with body ${bodyHash.slice(0, 10)}`)
+const unlisted = (id: string, field: string): DarkroomError =>
+  modelError('unlisted', `no host that has told of its models has ${JSON.stringify(id.slice(0, 200))}, and not all have told`, { field })

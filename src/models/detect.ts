@@ -223,6 +223,7 @@ function component(unpacked: Unpacked, { row, part }: Located, name: string): Co
     kind,
     at: part.prefix,
     ...unpacked.sum(part.prefix),
+    figures: part.figures(row),
     ...(encoder && { encoder }),
     ...(dialect && { dialect }),
   }

@@ -1,7 +1,8 @@
 /** Whether pictures can be drawn with a model, and with which settings when a request leaves them out. */
 import { join } from 'node:path'
 import { z } from 'zod'
-import { drawnBy, families, familyNames, type Family } from './families.ts'
+import { drawnBy, families, familyNames, usual, type Family } from './families.ts'
+import { flowScale, isFlow, readFlow, type Limits } from './flow.ts'
 import { readSmall } from './read-small.ts'
 import type { Variant, Verdict } from './verdict.ts'
 
@@ -10,65 +11,116 @@ export interface Drawing {
   family: Family
   /** Pixels of one latent cell's side. */
   scale: number
+  /** What a request must bring beside its prompt; absent where that is nothing. A mask comes with its picture. */
+  needs?: 'picture' | 'mask'
   /** Settings it draws well with, for requests that leave them out. */
   recommended: { width: number; height: number; steps: number; guidance: number; sampler: string }
   /** Words it was trained on, where its manifest lists them. */
   vocabulary: Record<string, string[]>
+  /** What a request cannot ask of it; absent where it may say all that a request knows. */
+  limits?: Limits
 }
 
 /** A model that draws, or why it does not, in words; notes say which of its own settings are not used. */
 export type Drawable = ({ drawing: Drawing; obstacle: null } | { drawing: null; obstacle: string }) & { notes: string[] }
 
-/** Variants that need a picture, a mask or a first model beside the prompt, which a request cannot bring yet. */
-const needMore: readonly Variant[] = ['inpainting', 'instruct', 'edit', 'fill', 'control', 'redux', 'refiner', 'upscaling']
+/** What a request must bring for a model of a variant. */
+const needs: readonly [Variant, Drawing['needs']][] = [
+  ['inpainting', 'mask'],
+  ['refiner', 'picture'],
+]
+
+/** Variants that need more than a request can bring yet, or another noise than the samplers have. */
+const needMore: readonly Variant[] = ['instruct', 'edit', 'fill', 'control', 'redux', 'upscaling', 'edm', 'layered', 'dev']
 
 const Side = z.int().min(1)
 const Recommended = { width: Side, height: Side, steps: z.int().min(1), guidance: z.number(), sampler: z.string() }
 const Vocabulary = z.record(z.string(), z.array(z.string()))
 const Vae = z.looseObject({ block_out_channels: z.array(z.int().min(1)).min(1).max(12) })
-/** diffusers allows both; without it the pipeline's own default of 64 cells counts. */
+/** diffusers allows both; without it what is usual for the family counts. */
+const Scheduler = z.looseObject({ num_train_timesteps: z.int().min(1) })
 const Unet = z.looseObject({ sample_size: z.union([Side, z.tuple([Side, Side])]).nullish() })
+
+/** By which class a model is drawn, as far as its headers say; undefined where that is none. */
+export const drawnFamily = ({ family, variants }: Verdict): Family | undefined =>
+  family === 'sdxl' && variants.includes('refiner') ? 'sdxl-refiner' : family && drawnBy[family]
 
 const cannot = (obstacle: string): Drawable => ({ drawing: null, obstacle, notes: [] })
 
 /**
- * Reads the configurations of a pipeline's folder. Whatever is missing in them or of another type is an obstacle, or a
- * note where the model draws without it.
+ * Reads the configurations of a model. Whatever is missing in them or of another type is an obstacle, or a note where
+ * the model draws without it. `made`: where a file of a pipeline's folder lies for a model that is made of files.
  */
-export async function readDrawing(path: string, verdict: Verdict): Promise<Drawable> {
+export async function readDrawing(path: string, verdict: Verdict, made?: (file: string) => string): Promise<Drawable> {
   const notes: string[] = []
-  const manifest = await readManifest(path, verdict, notes)
-  const family =
-    manifest['family'] === undefined ? verdict.family && drawnBy[verdict.family] : families.find((name) => name === manifest['family'])
-  const obstacle = family ? obstacleOf(verdict, manifest['family'] !== undefined) : unknownFamily(verdict, manifest['family'])
+  const at = made ?? ((file: string) => join(path, file))
+  const manifest = made || verdict.format === 'diffusers' ? await readManifest(at('manifest.json'), notes) : {}
+  const family = manifest['family'] === undefined ? drawnFamily(verdict) : families.find((name) => name === manifest['family'])
+  const obstacle = family
+    ? obstacleOf(verdict, manifest['family'] !== undefined, made !== undefined)
+    : unknownFamily(verdict, manifest['family'])
   if (obstacle !== undefined || !family) return cannot(obstacle ?? '')
-  const [unet, vae] = await Promise.all([readConfig(join(path, 'unet/config.json'), Unet), readConfig(join(path, 'vae/config.json'), Vae)])
+  const vocabulary = Vocabulary.safeParse(manifest['vocabulary'] ?? {})
+  if (!vocabulary.success) notes.push('manifest.json: `vocabulary` is not used: it must be lists of words by kind')
+  const said = { recommended: recommendedBy(manifest, notes), vocabulary: vocabulary.data ?? {} }
+  if (isFlow(family)) return { drawing: await flowDrawing(path, at, family, verdict, said), obstacle: null, notes }
+  const [unet, vae, scheduler] = await Promise.all([
+    readConfig(at('unet/config.json'), Unet),
+    readConfig(at('vae/config.json'), Vae),
+    readConfig(at('scheduler/scheduler_config.json'), Scheduler),
+  ])
   if ('problem' in unet) return cannot(`unet/config.json ${unet.problem}`)
   if ('problem' in vae) return cannot(`vae/config.json ${vae.problem}`)
   const scale = 2 ** (vae.value.block_out_channels.length - 1)
-  const size = unet.value.sample_size ?? 64
+  const { cells, ...settings } = usual[family]
+  const size = unet.value.sample_size ?? cells
   const [rows, columns] = typeof size === 'number' ? [size, size] : size
   const recommended = {
     width: columns * scale,
     height: rows * scale,
-    steps: 20,
-    guidance: rows * scale <= 128 ? 3 : 7,
-    sampler: 'DDIM',
-    ...recommendedBy(manifest, notes),
+    ...settings,
+    // Models of so small pictures have little to be guided to.
+    ...(rows * scale <= 128 && { guidance: 3 }),
+    ...said.recommended,
   }
-  const vocabulary = Vocabulary.safeParse(manifest['vocabulary'] ?? {})
-  if (!vocabulary.success) notes.push('manifest.json: `vocabulary` is not used: it must be lists of words by kind')
-  return { drawing: { family, scale, recommended, vocabulary: vocabulary.data ?? {} }, obstacle: null, notes }
+  const [, needed] = needs.find(([variant]) => verdict.variants.includes(variant)) ?? []
+  // A broken schedule is told when the model is loaded, with the field.
+  const limits = 'value' in scheduler && { limits: { steps: scheduler.value.num_train_timesteps } }
+  const drawing = { family, scale, ...(needed && { needs: needed }), recommended, vocabulary: said.vocabulary, ...limits }
+  return { drawing, obstacle: null, notes }
+}
+
+/** Of a family with flow matching; `at`: where a file of its pipeline's folder lies; `said`: by its manifest. */
+async function flowDrawing(
+  path: string,
+  at: (file: string) => string,
+  family: Parameters<typeof readFlow>[2],
+  { variants }: Verdict,
+  said: { recommended: Partial<Drawing['recommended']>; vocabulary: Drawing['vocabulary'] },
+): Promise<Drawing> {
+  const { limits, settings } = await readFlow(path, at, family, variants)
+  const { cells, ...others } = usual[family]
+  const side = cells * flowScale
+  const recommended = { width: side, height: side, ...others, ...settings, ...said.recommended }
+  return { family, scale: flowScale, recommended, vocabulary: said.vocabulary, limits }
 }
 
 /** What keeps a model that was understood from drawing. */
-function obstacleOf(verdict: Verdict, isDeclared: boolean): string | undefined {
-  const { kind, format, variants } = verdict
-  if (kind !== 'checkpoint' && !isDeclared) return `it is ${kindNames[kind]}, which does not draw by itself`
-  if (format !== 'diffusers') return `it is one ${format} file; Darkroom draws with diffusers folders so far`
+function obstacleOf(verdict: Verdict, isDeclared: boolean, isMade = false): string | undefined {
+  const { kind, format } = verdict
+  const isFile = kind === 'diffusion-model' && (format === 'safetensors' || format === 'gguf')
+  if (kind !== 'checkpoint' && !isFile && !isDeclared) return `it is ${kindNames[kind]}, which does not draw by itself`
+  const more = asksMore(verdict)
+  if (more !== undefined || isMade) return more
+  if (format !== 'diffusers') return `it is one ${format} file; Darkroom draws with diffusers folders, safetensors and GGUF files`
   const lacking = verdict.lacks.map(({ name, encoder }) => (encoder ? `${name} (${encoder})` : name))
-  if (lacking.length > 0) return `it lacks ${lacking.join(' and ')}`
-  const more = variants.find((variant) => needMore.includes(variant))
+  return lacking.length > 0 ? `it lacks ${lacking.join(' and ')}` : undefined
+}
+
+/** Why a model cannot draw of a prompt alone. */
+export function asksMore({ family, variants }: Verdict): string | undefined {
+  // Every FLUX.2 takes pictures beside the prompt, and needs none.
+  const more = variants.find((variant) => needMore.includes(variant) && !(variant === 'edit' && family === 'flux2'))
   return more && `it is a model for ${more}, which Darkroom does not draw with yet`
 }
 
@@ -97,9 +149,8 @@ export const kindNames: Record<Verdict['kind'], string> = {
   unknown: 'nothing that Darkroom knows',
 }
 
-async function readManifest(path: string, verdict: Verdict, notes: string[]): Promise<Record<string, unknown>> {
-  if (verdict.format !== 'diffusers') return {}
-  const text = await readSmall(join(path, 'manifest.json')).catch((error: NodeJS.ErrnoException) => {
+async function readManifest(path: string, notes: string[]): Promise<Record<string, unknown>> {
+  const text = await readSmall(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') notes.push(`manifest.json is not used: ${error.message}`)
   })
   if (!text) return {}

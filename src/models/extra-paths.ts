@@ -35,7 +35,7 @@ export async function readExtraPaths(file: string, look: Look): Promise<{ path: 
     const { base_path: given, is_default: _order, ...kinds } = section
     const base = resolve(dirname(file), typeof given === 'string' ? expanded(given) : '.')
     for (const [name, lines] of Object.entries(kinds)) {
-      const kind = kindOfFolder[name.toLowerCase()]
+      const kind = kindOfFolder(name)
       if (!kind || typeof lines !== 'string') continue
       const paths = lines.split('\n').map((line) => line.trim())
       found.push(...paths.filter(Boolean).map((path) => ({ path: resolve(base, expanded(path)), kind })))

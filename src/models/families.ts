@@ -1,11 +1,48 @@
 /** Families of models: each is loaded and computed by one class of `python/darkroom/families/`, under this name. */
-import type { KnownFamily } from './verdict.ts'
+import type { Kind, KnownFamily } from './verdict.ts'
 
-export const families = ['sd1'] as const
-export type Family = (typeof families)[number]
+/** What draws well with a model that says nothing of its own; `cells`: latent cells of a side. */
+interface Usual {
+  cells: number
+  steps: number
+  guidance: number
+  sampler: string
+}
+
+export const usual = {
+  sd1: { cells: 64, steps: 20, guidance: 7, sampler: 'DDIM' },
+  sdxl: { cells: 128, steps: 30, guidance: 5, sampler: 'Euler a' },
+  'sdxl-refiner': { cells: 128, steps: 30, guidance: 5, sampler: 'Euler a' },
+  flux1: { cells: 128, steps: 28, guidance: 3.5, sampler: 'Euler' },
+  flux2: { cells: 128, steps: 50, guidance: 4, sampler: 'Euler' },
+  'qwen-image': { cells: 166, steps: 50, guidance: 4, sampler: 'Euler' },
+  sd3: { cells: 128, steps: 28, guidance: 4.5, sampler: 'Euler' },
+  'z-image': { cells: 128, steps: 50, guidance: 5, sampler: 'Euler' },
+} as const satisfies Record<string, Usual>
+export type Family = keyof typeof usual
+export const families = Object.keys(usual) as [Family, ...Family[]]
+
+/** Kinds of models that are loaded beside one that draws, or alone; Python's table has them by these names. */
+export const besides = ['controlnet', 'upscaler'] as const
+export const isBeside = (kind: Kind | undefined): kind is (typeof besides)[number] =>
+  (besides as readonly (Kind | undefined)[]).includes(kind)
+/** Families whose networks ControlNets steer here. */
+export const steered: readonly KnownFamily[] = ['sd1', 'sd2', 'sdxl']
+
+/** Samplers that families with flow matching draw with; Python's table is compared with this one by a test. */
+export const flowSamplers = ['Euler', 'Heun', 'LCM'] as const
 
 /** By which class a family that detection knows is drawn; what is not here cannot be drawn yet. */
-export const drawnBy: Partial<Record<KnownFamily, Family>> = { sd1: 'sd1', sd2: 'sd1' }
+export const drawnBy: Partial<Record<KnownFamily, Family>> = {
+  sd1: 'sd1',
+  sd2: 'sd1',
+  sdxl: 'sdxl',
+  flux1: 'flux1',
+  flux2: 'flux2',
+  'qwen-image': 'qwen-image',
+  sd3: 'sd3',
+  'z-image': 'z-image',
+}
 
 /** Families by the names that people use. */
 export const familyNames: Record<KnownFamily, string> = {

@@ -2,7 +2,7 @@
 import type { Kind } from './verdict.ts'
 
 /** Folder names, in lower case, that hold models of one kind in ComfyUI, A1111 and their relatives. */
-export const kindOfFolder: Readonly<Record<string, Kind>> = {
+const kinds: Readonly<Record<string, Kind>> = {
   checkpoints: 'checkpoint',
   'stable-diffusion': 'checkpoint',
   diffusers: 'checkpoint',
@@ -31,6 +31,9 @@ export const kindOfFolder: Readonly<Record<string, Kind>> = {
   'ip-adapter': 'ip-adapter',
   classifiers: 'classifier',
 }
+const kindsByName = new Map(Object.entries(kinds))
+/** The kind that a folder of that name is for, if it is for one. */
+export const kindOfFolder = (name: string): Kind | undefined => kindsByName.get(name.toLowerCase())
 
 /** Parts of a diffusers pipeline: they belong to the folder above and are no models of their own. */
 export const isPart = (name: string): boolean =>
@@ -49,8 +52,12 @@ export const isPartial = (name: string): boolean =>
 export const isLibraryWeights = (name: string): boolean =>
   /^(diffusion_pytorch_model|pytorch_model|model|adapter_model)[.-]/.test(name) && isWeights(name)
 
-/** Names that no one means as models: hidden ones, which file managers and tools leave, and folders of programs. */
-export const isIgnored = (name: string): boolean => name.startsWith('.') || ['__pycache__', 'node_modules', '__MACOSX'].includes(name)
+/**
+ * Names that no one means as models: hidden ones, which file managers and tools leave, folders of programs, and of
+ * configurations that belong to a file beside them.
+ */
+export const isIgnored = (name: string): boolean =>
+  name.startsWith('.') || name.endsWith('.configs') || ['__pycache__', 'node_modules', '__MACOSX'].includes(name)
 
 /** A repository in the cache of the Hugging Face hub. */
 export const hubName = (name: string): string | undefined => {

@@ -70,6 +70,14 @@ const odd = {
 const oddOf = (entry: Dirent | Stats): string =>
   Object.entries(odd).find(([is]) => entry[is as keyof typeof odd]())?.[1] ?? 'no regular file'
 
+interface ReaderParts {
+  look: Look
+  roots: readonly Root[]
+  node: Node
+  /** Called before a part of a model is read, with the model's folder. */
+  arrive: (path: string, folder: string) => Promise<void>
+}
+
 /** Reads the entries of one folder. */
 export class FolderReader {
   readonly #folder: Folder
@@ -77,24 +85,27 @@ export class FolderReader {
   readonly #look: Look
   readonly #roots: readonly Root[]
   readonly #node: Node
+  readonly #arrive: (path: string, folder: string) => Promise<void>
   readonly #below: Folder[] = []
 
-  constructor(folder: Folder, entries: readonly Dirent[], look: Look, roots: readonly Root[], node: Node) {
+  constructor(folder: Folder, entries: readonly Dirent[], { look, roots, node, arrive }: ReaderParts) {
     this.#folder = folder
     // Links last: what they lead to is found where it is.
     this.#entries = entries.toSorted((a, b) => Number(a.isSymbolicLink()) - Number(b.isSymbolicLink()) || (a.name < b.name ? -1 : 1))
     this.#look = look
     this.#roots = roots
     this.#node = node
+    this.#arrive = arrive
   }
 
   async read(): Promise<Folder[]> {
     const { path, name, depth } = this.#folder
     const names = new Set(this.#entries.map((entry) => entry.name))
     if (depth > 0 && hubName(basename(path)) !== undefined && names.has('snapshots')) return this.#readHub()
-    const isPipeline =
-      names.has('model_index.json') ||
-      ((names.has('unet') || names.has('transformer')) && ['vae', 'text_encoder', 'scheduler'].some((part) => names.has(part)))
+    const denoiser = ['unet', 'transformer'].find((part) => names.has(part))
+    const hasParts = denoiser !== undefined && ['vae', 'text_encoder', 'scheduler'].some((part) => names.has(part))
+    // ComfyUI's folder of all models has unet/ and vae/ too.
+    const isPipeline = names.has('model_index.json') || (hasParts && (await this.#isThere(join(path, denoiser, 'config.json'))))
     const hasConfig = depth > 0 && name !== '' && (names.has('config.json') || names.has('adapter_config.json'))
     const isModel = isPipeline || (hasConfig && this.#entries.some((entry) => isLibraryWeights(entry.name)))
     if (isModel) await this.#addModel(isPipeline)
@@ -105,6 +116,13 @@ export class FolderReader {
       (entry) => this.#add(entry),
     )
     return this.#below
+  }
+
+  #isThere(path: string): Promise<boolean> {
+    return this.#look(path, () => stat(path)).then(
+      () => true,
+      () => false,
+    )
   }
 
   #fault(path: string, file: string, fault: Reason, isFolder: boolean): void {
@@ -134,7 +152,7 @@ export class FolderReader {
       this.#fault(path, file, reasonOf('unreadable', '', `${path} lies more than ${maxDepth} folders deep`), true)
       return
     }
-    const own = kind === null ? kindOfFolder[file.toLowerCase()] : undefined
+    const own = kind === null ? kindOfFolder(file) : undefined
     this.#below.push({ path, root, depth: depth + 1, ...(own ? { name: '', kind: own } : { name: name ? `${name}/${file}` : file, kind }) })
   }
 
@@ -214,6 +232,7 @@ export class FolderReader {
         if (entry.isSymbolicLink() && !isInside(await this.#look(part, () => realpath(part)), this.#roots))
           fault ??= reasonOf('link', entry.name, `${part} leads outside of the model folders`)
         this.#node.watched.push(part)
+        await this.#look(part, () => this.#arrive(part, path))
         await addFiles(part, entry.name, () => true)
       }
     } catch (error) {
@@ -230,6 +249,7 @@ export class FolderReader {
     const { path, root, name, kind, depth } = this.#folder
     const snapshots = join(path, 'snapshots')
     this.#node.watched.push(snapshots)
+    await this.#look(snapshots, () => this.#arrive(snapshots, path))
     const main = await this.#look(path, () => readSmall(join(path, 'refs', 'main'))).then(
       (text) => text.toString('utf8').trim(),
       () => undefined,

@@ -198,6 +198,8 @@ async function pipeline(folder: Folder): Promise<Verdict> {
   const scheduler = parts.get('scheduler')?.config ?? {}
   const family = familyOf(denoiser, said?.family)
   const variants = variantsOf(denoiser, said?.variants ?? [], scheduler)
+  // Of no other model is it asked how much its picture is to be liked.
+  if (family === 'sdxl' && index['requires_aesthetics_score'] === true && !variants.includes('refiner')) variants.push('refiner')
   const { figures = {}, dialect } = denoiser?.verdict ?? {}
   const notes = [
     ...all.flatMap(({ notes: found }) => found ?? []),
@@ -257,12 +259,11 @@ async function readPart(folder: Folder, name: string, type: string, library: str
     const weights = await folder.weights()
     const header = preferred(weights)?.header
     const kind = kindOfClass(type)
-    if (!header)
-      return {
-        config,
-        reason: whyNone(weights, folder.at) ?? reasonOf('weights_missing', folder.at, `${folder.at} has no weights.`),
-        ...isOf(kind, name),
-      }
+    if (!header) {
+      const reason = whyNone(weights, folder.at) ?? reasonOf('weights_missing', folder.at, `${folder.at} has no weights.`)
+      if (name === 'safety_checker') return { notes: [`Its safety checker cannot be used: ${reason.message}`] }
+      return { config, reason, ...isOf(kind, name) }
+    }
     const verdict = detect(header, 'diffusers')
     const component = componentOf(verdict, weights, { name, at: name })
     const notes = brokenVariants(weights)

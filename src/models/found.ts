@@ -1,7 +1,7 @@
 /** What the walk finds: models by their names and places, and the state of their files. */
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { resolve } from 'node:path'
 import { looker, type Look } from './look.ts'
 import type { Kind, Reason } from './verdict.ts'
 
@@ -45,7 +45,7 @@ export async function lookAgain(path: string, files: readonly FileState[], look:
   const now: FileState[] = []
   try {
     for (const file of files) {
-      const at = file.path === '' ? path : join(path, file.path)
+      const at = resolve(path, file.path)
       const { size, mtimeMs, ino } = await look(at, () => stat(at))
       now.push({ path: file.path, size, modifiedMs: mtimeMs, inode: ino })
     }

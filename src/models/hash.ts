@@ -1,12 +1,15 @@
 /**
  * What a model is, by its bytes. The body hash decides a picture and is what sessions are pinned to: of one file, the
- * SHA-256 of its tensors, without header and metadata; of a pipeline's folder, that of its files' names and hashes.
+ * SHA-256 of its tensors, without header and metadata; of a pipeline's folder, that of its files' names and hashes; of
+ * a model that is made of several files, that of their roles and hashes.
  */
 import { createHash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import { resolve as resolvePath } from 'node:path'
+import { MessageChannel, type MessagePort } from 'node:worker_threads'
+import { Piscina } from 'piscina'
 import { isIgnored } from './folder-names.ts'
+import type { Made, MadeOf } from './made.ts'
 import type { FileState, Found } from './found.ts'
 
 /** Of one file: of its body, of all of it (AutoV2 is its first ten digits), and A1111's first, short one. */
@@ -24,118 +27,119 @@ export interface Identity {
 }
 
 const pipelineParts = ['unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler']
+/** Parts of larger pipelines; they come last, so that smaller ones keep the hashes that sessions are pinned to. */
+const moreParts = ['transformer', 'text_encoder_2', 'text_encoder_3', 'tokenizer_2', 'tokenizer_3']
+/** What the pipeline itself is told; those of several encoders read there what an empty prompt is. */
+const pipelineIndex = 'model_index.json'
 
 /** Files that decide pictures: what loaders read, and nothing that tools leave beside it. */
 const decides = (path: string): boolean => {
   const name = path.slice(path.lastIndexOf('/') + 1)
-  return !isIgnored(name) && /\.(safetensors|json|txt|model)$/.test(name)
+  return !isIgnored(name) && /\.(safetensors|json|txt|model|jinja)$/.test(name)
 }
 
 /** The files of a model that its identity is made of, in their order. */
-export function identityFiles({ isFolder, files }: Pick<Found, 'isFolder' | 'files'>): FileState[] {
+export function identityFiles({ isFolder, files, made }: Pick<Found, 'isFolder' | 'files'> & { made?: Made | null }): FileState[] {
+  if (made) return made.files
   if (!isFolder) return files.slice(0, 1)
-  const inParts = pipelineParts.flatMap((part) => files.filter(({ path }) => path.startsWith(`${part}/`) && decides(path)))
+  const inParts = (parts: readonly string[]): FileState[] =>
+    parts.flatMap((part) => files.filter(({ path }) => path.startsWith(`${part}/`) && decides(path)))
+  const more = inParts(moreParts)
+  const index = more.length > 0 ? files.filter(({ path }) => path === pipelineIndex) : []
+  const all = [...inParts(pipelineParts), ...more, ...index]
   // Weights with their configuration, which are no pipeline.
-  return inParts.length > 0 ? inParts : files.filter(({ path }) => decides(path))
+  return all.length > 0 ? all : files.filter(({ path }) => decides(path))
 }
 
 /** The identity of a model whose files have these hashes, in the order of `identityFiles`. */
-export function identityOf(isFolder: boolean, files: readonly FileState[], hashes: readonly FileHashes[]): Identity {
-  if (!isFolder) {
-    const [{ body, sha256, short } = { body: '', sha256: '', short: '' }] = hashes
-    return { bodyHash: body, sha256, shortHash: short }
-  }
+export function identityOf(isFolder: boolean, files: readonly (FileState | MadeOf)[], hashes: readonly FileHashes[]): Identity {
+  const [{ body, sha256, short } = { body: '', sha256: '', short: '' }] = hashes
+  const isMade = files.some((file) => 'role' in file)
+  if (!isFolder && !isMade) return { bodyHash: body, sha256, shortHash: short }
   const whole = createHash('sha256')
-  for (const [i, { path }] of files.entries()) whole.update(`${path} ${hashes[i]?.body}\n`)
-  return { bodyHash: whole.digest('hex'), sha256: null, shortHash: null }
+  for (const [i, file] of files.entries()) whole.update(`${'role' in file ? file.role : file.path} ${hashes[i]?.body}\n`)
+  const bodyHash = whole.digest('hex')
+  return isMade ? { bodyHash, sha256, shortHash: short } : { bodyHash, sha256: null, shortHash: null }
 }
 
-interface Asked {
+/** What was read of a file; `odd`: how many numbers of each place are infinite or none. */
+export interface Hashed {
+  hashes: FileHashes
+  state: Omit<FileState, 'path'>
+  odd: readonly number[]
+}
+
+/** Where numbers of one type lie in a file, as safetensors names types. */
+export interface Floats {
+  type: string
+  begin: number
+  end: number
+}
+
+interface Question {
   path: string
-  progress: (done: number) => void
-  resolve: (answer: { hashes: FileHashes; state: Omit<FileState, 'path'> }) => void
-  reject: (error: Error) => void
-}
-
-type Answer = { id: number } & ({ done: number } | { hashes: FileHashes; state: Omit<FileState, 'path'> } | { problem: string })
-
-interface Thread {
-  worker: Worker
-  /** What it reads now. */
-  asked: number | undefined
+  /** It is safetensors, whose body begins behind the header. */
+  hasHeader: boolean
+  floats: readonly Floats[]
 }
 
 /** How many files are read at once: more would only make a disk seek. */
 const width = Math.min(4, availableParallelism())
+/** Paces of a hasher, in KiB a second: as fast as it goes, and not at all. */
+const [unlimited, halted] = [0, -1]
 
 /** Hashes files in threads of their own, which are started when they are needed. */
 export class Hasher {
-  readonly #threads: Thread[] = []
-  readonly #asked = new Map<number, Asked>()
-  readonly #queue: number[] = []
-  #last = 0
-  #isClosed = false
+  readonly #threads: Piscina<Question & { port: MessagePort }, Hashed>
+  /** The pace, which the threads read after each piece. */
+  readonly #pace = new Int32Array(new SharedArrayBuffer(4))
 
-  /**
-   * Reads the file whole. `progress` is told how many bytes are done.
-   * @throws Error when it cannot be read, is no regular file, or changes meanwhile
-   */
-  hash(path: string, progress: (done: number) => void = () => undefined): Promise<{ hashes: FileHashes; state: Omit<FileState, 'path'> }> {
-    if (this.#isClosed) return Promise.reject(new Error('nothing is hashed any more: this process ends'))
-    return new Promise((resolve, reject) => {
-      const id = ++this.#last
-      this.#asked.set(id, { path, progress, resolve, reject })
-      this.#queue.push(id)
-      this.#next()
+  /** `most`: files that are read at once. */
+  constructor(most = width) {
+    this.#threads = new Piscina({
+      filename: new URL('./hash-thread.mjs', import.meta.url).href,
+      // Its own flags: the thread needs no compiler, and loads faster without.
+      execArgv: [],
+      workerData: { pace: this.#pace },
+      minThreads: 0,
+      maxThreads: most,
+      idleTimeout: 5000,
+      closeTimeout: 1000,
     })
   }
 
-  #next(): void {
-    while (this.#queue.length > 0) {
-      const thread = this.#threads.find(({ asked }) => asked === undefined) ?? (this.#threads.length < width ? this.#start() : undefined)
-      if (!thread) return
-      const id = this.#queue.shift() as number
-      const asked = this.#asked.get(id)
-      if (!asked) continue
-      thread.asked = id
-      thread.worker.postMessage({ id, path: asked.path, hasHeader: /\.(safetensors|sft)$/i.test(asked.path) })
+  /** Bytes a second of each thread from now on; 0 halts it, Infinity is as fast as it goes. */
+  set pace(bytes: number) {
+    const pace = bytes === 0 ? halted : bytes === Infinity ? unlimited : Math.max(1, Math.min(2 ** 30, Math.round(bytes / 1024)))
+    if (Atomics.exchange(this.#pace, 0, pace) !== pace) Atomics.notify(this.#pace, 0)
+  }
+
+  /**
+   * Reads the file whole. `progress` is told how many bytes are done; `floats`, in the order of the file, are looked
+   * through for numbers that are none. `isWhole`: a file whose ending promises a header and that has none.
+   * @throws Error when it cannot be read, is no regular file, or changes meanwhile; when `close` is called
+   */
+  async hash(
+    path: string,
+    progress: (done: number) => void = () => undefined,
+    floats: readonly Floats[] = [],
+    isWhole = false,
+  ): Promise<Hashed> {
+    const { port1, port2 } = new MessageChannel()
+    port1.on('message', progress).unref()
+    try {
+      const hasHeader = !isWhole && /\.(safetensors|sft)$/i.test(path)
+      return await this.#threads.run({ path, hasHeader, floats, port: port2 }, { transferList: [port2] })
+    } finally {
+      port1.close()
     }
   }
 
-  #start(): Thread {
-    // Its own flags: the thread needs no compiler, and loads faster without.
-    const thread: Thread = { worker: new Worker(new URL('./hash-thread.mjs', import.meta.url), { execArgv: [] }), asked: undefined }
-    thread.worker.unref()
-    thread.worker.on('message', (answer: Answer) => {
-      const asked = this.#asked.get(answer.id)
-      if ('done' in answer) {
-        asked?.progress(answer.done)
-        return
-      }
-      this.#asked.delete(answer.id)
-      thread.asked = undefined
-      if ('hashes' in answer) asked?.resolve(answer)
-      else asked?.reject(new Error(answer.problem))
-      this.#next()
-    })
-    thread.worker.on('error', (error) => {
-      this.#threads.splice(this.#threads.indexOf(thread), 1)
-      if (thread.asked === undefined) return
-      this.#asked.get(thread.asked)?.reject(error)
-      this.#asked.delete(thread.asked)
-    })
-    this.#threads.push(thread)
-    return thread
-  }
-
   /** Ends the threads; what is asked is rejected. */
-  async close(): Promise<void> {
-    this.#isClosed = true
-    for (const { reject } of this.#asked.values()) reject(new Error('this process ends'))
-    this.#asked.clear()
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()))
+  close(): Promise<void> {
+    return this.#threads.destroy()
   }
 }
 
-/** Where a file of a model is. */
-export const pathOf = (model: string, file: FileState): string => (file.path === '' ? model : join(model, file.path))
+/** Where a file of a model is; one that it is made of may lie anywhere. */
+export const pathOf = (model: string, file: FileState): string => resolvePath(model, file.path)

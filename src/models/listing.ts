@@ -1,6 +1,7 @@
 /**
  * The models of several shelves in one list: what is the same model is one row, what is another has a name of its own.
  */
+import type { Annotation } from './annotations.ts'
 import type { Entry } from './entry.ts'
 import type { ShelfCopy } from './shelf.ts'
 
@@ -15,13 +16,18 @@ export interface Listed {
   holders: { shelf: string; entry: Entry }[]
   /** What a search looks through, in lower case. */
   text: string
+  /** What people say of it. */
+  annotation: Annotation | undefined
 }
 
 /** Such as draw before such as are understood before the others. */
 const rank = ({ drawing, verdict }: Entry): number => (drawing ? 0 : verdict.reason ? 2 : 1)
 
-/** `copies` in the order in which their names count. */
-export function listing(copies: readonly ShelfCopy[]): { listed: readonly Listed[]; byId: ReadonlyMap<string, Listed[]> } {
+/** `copies` in the order in which their names count; `annotationOf` by body hash. */
+export function listing(
+  copies: readonly ShelfCopy[],
+  annotationOf: (bodyHash: string | null) => Annotation | undefined = () => undefined,
+): { listed: readonly Listed[]; byId: ReadonlyMap<string, Listed[]> } {
   const byName = new Map<string, Listed[]>()
   for (const { record, entries } of copies) {
     for (const entry of inOrder(entries)) {
@@ -34,6 +40,7 @@ export function listing(copies: readonly ShelfCopy[]): { listed: readonly Listed
   const listed = [...byName.values()].flatMap((same) => {
     const ranked = same.toSorted((a, b) => rank(a.entry) - rank(b.entry))
     for (const [i, each] of ranked.entries()) if (i > 0) each.id = `${each.entry.name} [${each.bodyHash?.slice(0, 10) ?? 'not hashed'}]`
+    for (const each of ranked) annotate(each, annotationOf(each.bodyHash))
     return ranked
   })
   listed.sort((a, b) => (a.id === b.id ? order(a.entry.verdict.kind, b.entry.verdict.kind) : order(a.id, b.id)))
@@ -63,9 +70,15 @@ function add(same: Listed[], shelf: string, entry: Entry): void {
   if (!known) {
     const { title, tags = [], triggerWords = [] } = entry.verdict.metadata
     const text = [entry.name, title ?? '', ...tags, ...triggerWords].join('\n').toLowerCase()
-    same.push({ id: entry.name, entry, bodyHash, holders: [{ shelf, entry }], text })
+    same.push({ id: entry.name, entry, bodyHash, holders: [{ shelf, entry }], text, annotation: undefined })
     return
   }
   known.holders.push({ shelf, entry })
   known.bodyHash ??= bodyHash
+}
+
+function annotate(listed: Listed, annotation: Annotation | undefined): void {
+  if (!annotation) return
+  listed.annotation = annotation
+  listed.text = [listed.text, annotation.title, ...annotation.tags, annotation.notes].join('\n').toLowerCase()
 }

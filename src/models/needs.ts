@@ -5,12 +5,14 @@ interface Needs {
   /** In the order in which diffusers numbers them. */
   encoders: readonly TextEncoder[]
   latentChannels: number
+  /** What its pipeline's `model_index.json` says decides pictures. */
+  readsIndex?: true
 }
 
 const needs: Partial<Record<KnownFamily, Needs>> = {
   sd1: { encoders: ['clip-l'], latentChannels: 4 },
   sd2: { encoders: ['clip-h'], latentChannels: 4 },
-  sdxl: { encoders: ['clip-l', 'clip-g'], latentChannels: 4 },
+  sdxl: { encoders: ['clip-l', 'clip-g'], latentChannels: 4, readsIndex: true },
   sd3: { encoders: ['clip-l', 'clip-g', 't5-xxl'], latentChannels: 16 },
   flux1: { encoders: ['clip-l', 't5-xxl'], latentChannels: 16 },
   chroma: { encoders: ['t5-xxl'], latentChannels: 16 },
@@ -32,7 +34,7 @@ export function needsOf(family: KnownFamily, variants: readonly Variant[], conte
     const encoder = flux2.find(([variant]) => variants.includes(variant))?.[1]
     return encoder && { encoders: [encoder], latentChannels: 32 }
   }
-  if (family === 'sdxl' && variants.includes('refiner')) return { encoders: ['clip-g'], latentChannels: 4 }
+  if (family === 'sdxl' && variants.includes('refiner')) return { encoders: ['clip-g'], latentChannels: 4, readsIndex: true }
   if (family === 'sd1' && contextSize === 96) return { encoders: ['darkroom-tiny'], latentChannels: 4 }
   return needs[family]
 }

@@ -4,7 +4,7 @@
  */
 import type { Header, Tensor } from './header.ts'
 import type { Weight } from './rules/match.ts'
-import type { Precision, Quantisation } from './verdict.ts'
+import type { Precision, Quantisation, Verdict } from './verdict.ts'
 
 const precisionsByType: ReadonlyMap<string, Precision> = new Map(
   Object.entries({
@@ -17,6 +17,35 @@ const precisionsByType: ReadonlyMap<string, Precision> = new Map(
     I8: 'int8',
   }),
 )
+/** Types of GGUF's blocks that are made numbers of (`python/darkroom/ggml_blocks.py`). */
+export const unpackable: readonly string[] = [
+  'Q4_0',
+  'Q4_1',
+  'Q5_0',
+  'Q5_1',
+  'Q8_0',
+  'Q2_K',
+  'Q3_K',
+  'Q4_K',
+  'Q5_K',
+  'Q6_K',
+  'IQ4_NL',
+  'IQ4_XS',
+]
+
+/** Types that are numbers as they lie there. */
+export const plainTypes: readonly string[] = ['F64', 'F32', 'F16', 'BF16']
+
+/** A packing as people name it: `gguf Q4_K`, `bnb-nf4`, `fp8-scaled float8_e4m3fn`. */
+export const packingName = ({ scheme, type }: Quantisation): string => (scheme.endsWith(type) ? scheme : `${scheme} ${type}`)
+
+/** Of a model's files, with the packing of the network that draws: `diffusers`, `gguf Q4_K`, `safetensors bnb-nf4`. */
+export function formatName({ format, components, quantisation }: Pick<Verdict, 'format' | 'components' | 'quantisation'>): string {
+  const packed = components.find(({ kind }) => kind === 'diffusion-model')?.quantisation ?? quantisation
+  if (!packed) return format
+  return packed.scheme === format ? packingName(packed) : `${format} ${packingName(packed)}`
+}
+
 const types8 = new Map([
   ['F8_E4M3', 'float8_e4m3fn'],
   ['F8_E5M2', 'float8_e5m2'],
@@ -91,7 +120,7 @@ export function unpack(header: Header, isGguf: boolean): Unpacked {
     if (known) known.set(companion, tensor)
     else owned.set(owner, new Map([[companion, tensor]]))
   }
-  const weights = owned.size === 0 && !isGguf ? header.tensors : unpacked(header, owned)
+  const weights = owned.size === 0 && !isGguf ? header.tensors : weightsOf(header, owned)
   return {
     weights,
     sum: (prefix) => ({
@@ -109,7 +138,7 @@ function bytesOf({ tensors }: Header, prefix: string): number {
 }
 
 /** The tensors without the companions, in the shapes that they stand for. */
-function unpacked({ tensors, metadata }: Header, owned: ReadonlyMap<string, Companions>): Map<string, Weight> {
+function weightsOf({ tensors, metadata }: Header, owned: ReadonlyMap<string, Companions>): Map<string, Weight> {
   const weights = new Map<string, Weight>()
   for (const [name, tensor] of tensors) {
     if (owned.size > 0 && companionOf(name)) continue
@@ -158,7 +187,9 @@ function summed(
     else schemes.set(key, { bytes: tensor.bytes, quantisation })
   }
   const type = greatest(byType, (value) => value)?.[0]
-  const scheme = greatest(schemes, (value) => value.bytes)?.[1].quantisation
+  // Of GGUF what is packed is told, however many convolutions and norms are not.
+  const packed = new Map([...schemes].filter(([, { quantisation }]) => !plainTypes.includes(quantisation.type)))
+  const scheme = greatest(packed.size > 0 ? packed : schemes, (value) => value.bytes)?.[1].quantisation
   const precision =
     type === undefined ? undefined : (packedPrecision(scheme, type) ?? precisionsByType.get(type) ?? (isGguf ? undefined : 'other'))
   return { parameters, ...(precision && { precision }), ...(scheme && { quantisation: scheme }) }

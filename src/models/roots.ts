@@ -40,6 +40,9 @@ export const hostId = (): string => createHash('sha256').update(hostname()).dige
 export const shelfId = (folders: readonly string[]): string =>
   `${hostId()}${createHash('sha256').update(folders.join('\n')).digest('hex').slice(0, 4)}`
 
+/** Whether a shelf is one of this host's. */
+export const isOnThisHost = (shelf: string): boolean => shelf.startsWith(hostId())
+
 /**
  * The folders to search, in their order. An `extra_model_paths.yaml` is one of the configured paths itself, or lies in
  * a configured folder. A configured folder that does not exist is passed over; `absent` names what is not there.

@@ -65,6 +65,45 @@ export function claimedHeader(head: Buffer): number | undefined {
  * @throws HeaderFault with what is wrong
  */
 export async function readSafetensors(file: OpenFile): Promise<Header> {
+  const { json, bodyFrom } = await headerOf(file)
+  return parseSafetensors(json, file.size - bodyFrom)
+}
+
+/** Where a tensor lies, counted from the first byte behind the header. */
+export interface Place {
+  name: string
+  begin: number
+  end: number
+}
+
+/** Tensors with their places, in the order in which they lie; and what of the file they do not fit. */
+export interface Layout {
+  bodyFrom: number
+  tensors: Header['tensors']
+  places: Place[]
+  faults: HeaderFault[]
+}
+
+/**
+ * As `readSafetensors`, for who wants to know of every tensor that does not lie as it should.
+ * @throws HeaderFault when the header itself is none
+ */
+export async function readLayout(file: OpenFile): Promise<Layout> {
+  const { json, bodyFrom } = await headerOf(file)
+  if (!isUtf8(json)) throw new HeaderFault('header_syntax', 'header', 'Its header is no UTF-8 text.')
+  const { tensors, places } = new Parser(json).header()
+  places.sort(inPlace)
+  const bodyBytes = file.size - bodyFrom
+  const cut = places
+    .filter(({ end }) => end > bodyBytes)
+    .map(({ name, begin, end }) => {
+      const left = sizeText(Math.max(0, bodyBytes - begin))
+      return new HeaderFault('incomplete', quote(name), `Tensor ${quote(name)} is cut: ${left} of its ${sizeText(end - begin)} are there.`)
+    })
+  return { bodyFrom, tensors, places, faults: [...tilingFaults(places, bodyBytes), ...cut] }
+}
+
+async function headerOf(file: OpenFile): Promise<{ json: Buffer; bodyFrom: number }> {
   const head = await file.read(0, lengthBytes + 1)
   if (head.length <= lengthBytes) throw new HeaderFault('incomplete', 'header', `It ends after ${file.size} bytes, before its header.`)
   const length = head.readBigUInt64LE()
@@ -83,7 +122,7 @@ export async function readSafetensors(file: OpenFile): Promise<Header> {
     )
   const json = await file.read(lengthBytes, size)
   if (json.length < size) throw new HeaderFault('incomplete', 'header', 'It became shorter while it was read.')
-  return parseSafetensors(json, file.size - lengthBytes - size)
+  return { json, bodyFrom: lengthBytes + size }
 }
 
 const notJson = (byte: number | undefined): string =>
@@ -97,30 +136,30 @@ export function parseSafetensors(json: Buffer, bodyBytes: number): Header {
   return { tensors, metadata }
 }
 
-interface Place {
-  name: string
-  begin: number
-  end: number
+const inPlace = (a: Place, b: Place): number => a.begin - b.begin || a.end - b.end
+
+function checkTiling(places: Place[], bodyBytes: number): void {
+  if (places.some(({ begin }, i) => i > 0 && begin < (places[i - 1]?.end ?? 0))) places.sort(inPlace)
+  for (const fault of tilingFaults(places, bodyBytes)) throw fault
 }
 
 /** Tensors lie one behind the other from the first byte to the last, in whatever order they are named. */
-function checkTiling(places: Place[], bodyBytes: number): void {
-  if (places.length === 0) throw new HeaderFault('empty', 'header', 'It holds no tensors.')
-  if (places.some(({ begin }, i) => i > 0 && begin < (places[i - 1]?.end ?? 0))) places.sort((a, b) => a.begin - b.begin || a.end - b.end)
+function* tilingFaults(places: readonly Place[], bodyBytes: number): Generator<HeaderFault> {
+  if (places.length === 0) yield new HeaderFault('empty', 'header', 'It holds no tensors.')
   let end = 0
   let last = ''
   for (const place of places) {
     if (place.begin !== end) {
       const where = last === '' ? 'the beginning' : quote(last)
       const what = place.begin < end ? `overlaps ${where}` : `leaves a gap of ${sizeText(place.begin - end)} behind ${where}`
-      throw new HeaderFault('layout', `${quote(place.name)}.data_offsets`, `Tensor ${quote(place.name)} ${what}.`)
+      yield new HeaderFault('layout', `${quote(place.name)}.data_offsets`, `Tensor ${quote(place.name)} ${what}.`)
     }
-    end = place.end
+    end = Math.max(end, place.end)
     last = place.name
   }
-  if (end > bodyBytes) throw new HeaderFault('incomplete', 'size', `Incomplete: ${sizeText(bodyBytes)} of ${sizeText(end)}.`)
+  if (end > bodyBytes) yield new HeaderFault('incomplete', 'size', `Incomplete: ${sizeText(bodyBytes)} of ${sizeText(end)}.`)
   if (end < bodyBytes)
-    throw new HeaderFault('trailing_bytes', 'size', `${sizeText(bodyBytes - end)} follow behind the last tensor, which no tensor owns.`)
+    yield new HeaderFault('trailing_bytes', 'size', `${sizeText(bodyBytes - end)} follow behind the last tensor, which no tensor owns.`)
 }
 
 /** A parser of one header; `#at` is the byte that comes next. */

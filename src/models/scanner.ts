@@ -1,19 +1,16 @@
-/** From folders to entries: walks them, and looks at the headers of what is new or has changed. Knows no Redis. */
+/** From folders to entries: walks them, and has the headers looked at of what is new or has changed. Knows no Redis. */
 import { realpath } from 'node:fs/promises'
-import { readDrawing } from './drawing.ts'
 import type { Entry } from './entry.ts'
-import type { FollowLinks } from './folder.ts'
-import { judge } from './judge.ts'
-import { eachOf, looker } from './look.ts'
-import { isInside, resolveRoots, type Root, type RootProblem } from './roots.ts'
-import { failed, reasonOf, type Verdict } from './verdict.ts'
+import { judge, unjudgedState, type Judge, type Ranked } from './judge.ts'
+import { looker } from './look.ts'
+import { resolveRoots, type Root, type RootProblem } from './roots.ts'
 import type { Found } from './found.ts'
-import { Tree } from './walk.ts'
+import { Tree, type Arrive } from './walk.ts'
 
-/** How long the headers of one model may take, ms. */
-const judgeMs = 15_000
-/** How many models are looked at at once. */
-const width = 3
+/** How long a folder that was not there may take to answer, ms. */
+const newRootMs = 15_000
+/** How many models are looked at before they are told. */
+const batch = 256
 
 export interface Changes {
   changed: Entry[]
@@ -21,19 +18,33 @@ export interface Changes {
   removed: string[]
 }
 
+export interface ScannerOptions {
+  /** What an earlier look has found; it is not looked at again unless it has changed. */
+  known?: ReadonlyMap<string, Entry>
+  /** How long a folder may take to answer, ms. */
+  lookMs?: number
+  /** Who looks at headers; default: this thread. */
+  judge?: Judge
+  /** Told of each folder before it is read. */
+  arrive?: Arrive
+}
+
+type Note = (changes: Changes) => Promise<void>
+
 export class Scanner {
   readonly entries: Map<string, Entry>
+  readonly #judge: Judge
   readonly #folders: readonly string[]
   readonly #tree: Tree
   #roots: readonly Root[] = []
   #problems: readonly RootProblem[] = []
   #absent: readonly string[] = []
 
-  /** `known`: what an earlier look has found; it is not looked at again unless it has changed. */
-  constructor(folders: readonly string[], known: ReadonlyMap<string, Entry> = new Map(), lookMs?: number) {
+  constructor(folders: readonly string[], { known, lookMs, judge: judged = judge, arrive }: ScannerOptions = {}) {
     this.#folders = folders
     this.entries = new Map(known)
-    this.#tree = new Tree(lookMs)
+    this.#judge = judged
+    this.#tree = new Tree({ ...(lookMs !== undefined && { lookMs }), ...(arrive && { arrive }) })
   }
 
   /** Configured folders that cannot be searched. */
@@ -48,7 +59,7 @@ export class Scanner {
   /** Whether a folder has come that was not there at the last look at everything. */
   async hasNewRoot(): Promise<boolean> {
     for (const path of this.#absent) {
-      const isThere = await looker(judgeMs)(path, () => realpath(path)).then(
+      const isThere = await looker(newRootMs)(path, () => realpath(path)).then(
         () => true,
         () => false,
       )
@@ -62,86 +73,63 @@ export class Scanner {
     return this.#tree.watched()
   }
 
-  /** Looks at everything. */
-  async scan(): Promise<Changes> {
+  /** Looks at everything. `note` is told what has changed as it is found; returned is all of it. */
+  async scan(note?: Note): Promise<Changes> {
     const { roots, problems, absent } = await resolveRoots(this.#folders)
     this.#roots = roots
     this.#absent = absent
     this.#problems = problems
     await this.#tree.walk(roots)
-    return this.#compare()
+    return this.#compare(note, false)
   }
 
   /** Looks at these folders, as `watched` names them. */
-  async scanAgain(folders: Iterable<string>): Promise<Changes> {
+  async scanAgain(folders: Iterable<string>, note?: Note): Promise<Changes> {
     await this.#tree.walkAgain(folders)
-    return this.#compare()
+    return this.#compare(note, true)
   }
 
-  async #compare(): Promise<Changes> {
+  /** `isPart`: what could not be looked at before waits for the next look at everything. */
+  async #compare(note: Note | undefined, isPart: boolean): Promise<Changes> {
     const changed: Entry[] = []
-    const fresh: Found[] = []
+    const fresh: Ranked[] = []
     const present = new Set<string>()
     for (const found of this.#tree.found()) {
       // The first root's, where two show the same.
       if (present.has(found.path)) continue
       present.add(found.path)
       const known = this.entries.get(found.path)
-      if (known?.state !== found.state) fresh.push(found)
+      const ranked = { ...found, rank: this.#rankOf(found) }
+      const isKnown = known?.state === found.state || (isPart && known?.state === unjudgedState(found.state))
+      if (!known || !isKnown) fresh.push(ranked)
       else if (
         known.name !== found.name ||
         known.root !== found.root ||
-        known.rank !== this.#rankOf(found) ||
+        known.rank !== ranked.rank ||
         known.folderKind !== found.folderKind
       )
-        changed.push(this.#keep({ ...known, ...found, rank: this.#rankOf(found) }))
+        changed.push(this.keep({ ...known, ...ranked, state: known.state }))
     }
     const removed = [...this.entries.keys()].filter((path) => !present.has(path))
     for (const path of removed) this.entries.delete(path)
-    const look = looker(judgeMs)
-    await eachOf(
-      fresh,
-      async (found) =>
-        void changed.push(this.#keep(await entryOf(found, this.#rankOf(found), this.#follow, (act) => look(found.path, act)))),
-      width,
-    )
+    const tell: Note = note ?? (() => Promise.resolve())
+    let noted = tell({ changed: [...changed], removed })
+    for (let i = 0; i < fresh.length; i += batch) {
+      const entries = await this.#judge(fresh.slice(i, i + batch), this.#roots)
+      for (const entry of entries) changed.push(this.keep(entry))
+      await noted
+      noted = tell({ changed: entries, removed: [] })
+    }
+    await noted
     return { changed, removed }
-  }
-
-  /** Links may lead to anywhere in the model folders. */
-  readonly #follow: FollowLinks = async (path) => {
-    const real = await realpath(path).catch(() => undefined)
-    return real !== undefined && isInside(real, this.#roots) ? real : undefined
   }
 
   #rankOf({ root }: Found): number {
     return this.#roots.findIndex(({ path }) => path === root)
   }
 
-  #keep(entry: Entry): Entry {
+  keep(entry: Entry): Entry {
     this.entries.set(entry.path, entry)
     return entry
-  }
-}
-
-/** What the headers of a model say. Never throws: what goes wrong is what the entry says. */
-async function entryOf(found: Found, rank: number, follow: FollowLinks, look: <T>(act: () => Promise<T>) => Promise<T>): Promise<Entry> {
-  const verdict = await look(() => judge(found, follow)).catch((error: Error): Verdict =>
-    failed(found.isFolder ? 'diffusers' : 'safetensors', reasonOf('unreadable', '', error.message)),
-  )
-  const base = {
-    ...found,
-    rank,
-    bytes: found.files.reduce((sum, { size }) => sum + size, 0),
-    modifiedAt: Math.round(Math.max(0, ...found.files.map(({ modifiedMs }) => modifiedMs))),
-    identity: null,
-    unhashable: null,
-  }
-  if (verdict.reason) return { ...base, verdict, drawing: null, obstacle: verdict.reason.message }
-  try {
-    const { drawing, obstacle, notes } = await look(() => readDrawing(found.path, verdict))
-    return { ...base, verdict: { ...verdict, notes: [...verdict.notes, ...notes] }, drawing, obstacle }
-  } catch (error) {
-    return { ...base, verdict, drawing: null, obstacle: (error as Error).message }
   }
 }

@@ -61,15 +61,20 @@ export class Shelf {
     await runScript(this.#redis, 'leaseDevice', keys.shelfKeeper(this.id), [token, 0])
   }
 
-  /** What was found up to now; empty when it was another version of Darkroom's. */
-  async load(): Promise<{ record: ShelfRecord | undefined; entries: Map<string, Entry> }> {
-    const record = await this.record()
-    if (record?.format !== indexFormat) return { record: undefined, entries: new Map() }
-    const all = await translated(this.#redis.hgetall(keys.shelfModels(this.id)))
-    return { record, entries: new Map(Object.entries(all).flatMap(([path, text]) => parsed(path, text))) }
+  /** All that was found up to now; a part at a time, since it may be many megabytes. */
+  async load(): Promise<Map<string, Entry>> {
+    const entries = new Map<string, Entry>()
+    let cursor = '0'
+    do {
+      const [next, pairs] = await translated(this.#redis.hscan(keys.shelfModels(this.id), cursor, 'COUNT', batch))
+      cursor = next
+      for (let i = 0; i < pairs.length; i += 2)
+        for (const [path, entry] of parsed(pairs[i] ?? '', pairs[i + 1] ?? '')) entries.set(path, entry)
+    } while (cursor !== '0')
+    return entries
   }
 
-  /** Writes what has changed. False when this process is not its keeper any more. */
+  /** Returns the version of the index with what has changed; undefined when this process is not its keeper any more. */
   async write(token: string, changed: readonly Entry[], removed: readonly string[]): Promise<number | undefined> {
     const pairs = [...changed.map((entry) => [entry.path, JSON.stringify(entry)] as const), ...removed.map((path) => [path, ''] as const)]
     let version: number | undefined
@@ -88,11 +93,12 @@ export class Shelf {
     await translatedAll(this.#redis.pipeline().del(keys.shelfModels(id)).del(keys.shelfChanges(id)))
   }
 
-  async publish(record: Omit<ShelfRecord, 'id' | 'seenAt' | 'format'>): Promise<void> {
+  async publish(record: Omit<ShelfRecord, 'id' | 'seenAt' | 'format'>): Promise<ShelfRecord> {
     const { id } = this
     const { now } = await tellTime(this.#redis, keys.storeClock())
-    const text = JSON.stringify({ ...record, id, format: indexFormat, seenAt: now } satisfies ShelfRecord)
-    await translatedAll(this.#redis.pipeline().hset(keys.shelves(), id, text).pexpire(keys.shelfHashes(id), staysMs))
+    const whole: ShelfRecord = { ...record, id, format: indexFormat, seenAt: now }
+    await translatedAll(this.#redis.pipeline().hset(keys.shelves(), id, JSON.stringify(whole)).pexpire(keys.shelfHashes(id), staysMs))
+    return whole
   }
 
   async record(): Promise<ShelfRecord | undefined> {
@@ -152,7 +158,10 @@ export class Shelf {
 /** An entry that cannot be read any more is looked at again. */
 function parsed(path: string, text: string): [string, Entry][] {
   try {
-    return [[path, JSON.parse(text) as Entry]]
+    const entry = JSON.parse(text) as Entry
+    // One text for what is the same: there may be ten thousand of them.
+    const real = entry.real === path ? path : entry.real
+    return [[path, { ...entry, path, real }]]
   } catch {
     return []
   }
@@ -179,8 +188,7 @@ export async function readShelves(redis: Redis): Promise<ShelfRecord[]> {
 export async function readChanges(redis: Redis, record: ShelfRecord, copy: ShelfCopy | undefined): Promise<ShelfCopy> {
   const { id, series, version } = record
   if (copy?.record.series !== series) {
-    const { entries } = await new Shelf(redis, id).load()
-    return { record, version, entries }
+    return { record, version, entries: await new Shelf(redis, id).load() }
   }
   if (copy.version === version) return { ...copy, record }
   const paths = await translated(redis.zrangebyscore(keys.shelfChanges(id), `(${copy.version}`, '+inf'))

@@ -127,6 +127,35 @@ export const Quantisation = z.strictObject({
 })
 export type Quantisation = z.infer<typeof Quantisation>
 
+/** What decides where a model fits, as far as its kind has it; each a count unless it says otherwise. */
+export const Figures = z
+  .strictObject({
+    /** Channels of the latent picture that a VAE makes, or a diffusion model draws. */
+    latentChannels: z.int(),
+    /** Channels of a diffusion model's first layer: 9 with mask and masked picture, 8 with a picture beside. */
+    inputChannels: z.int(),
+    /** Size of the text vectors that a diffusion model, an adapter or a ControlNet listens to. */
+    contextSize: z.int(),
+    /** Size of the vectors inside a text encoder or CLIP vision model. */
+    hiddenSize: z.int(),
+    layers: z.int(),
+    /** Channels inside the first layer of a UNet, or the first of a VAE's decoder. */
+    channels: z.int(),
+    /** How many times larger an upscaler makes a picture. */
+    factor: z.int(),
+    imageChannels: z.int(),
+    /** How many words' places an embedding takes. */
+    vectors: z.int(),
+    /** The greatest rank of a LoRA's matrices. */
+    rank: z.int(),
+    /** How many modes a union ControlNet has. */
+    modes: z.int(),
+    /** How many labels a classifier knows. */
+    labels: z.int(),
+  })
+  .partial()
+export type Figures = z.infer<typeof Figures>
+
 /** A part of a model that is loaded by itself. */
 export const Component = z.strictObject({
   /** As diffusers names it: `unet`, `transformer`, `vae`, `text_encoder`, `text_encoder_2`, `image_encoder` … */
@@ -141,6 +170,8 @@ export const Component = z.strictObject({
   /** How many weights; scales and lookup tables are not counted. */
   parameters: z.int(),
   bytes: z.int(),
+  /** Of a part in one file: what its tensors' shapes say. */
+  figures: Figures.optional(),
   /** Files of weights in a folder, relative to it, by variant: `{ '': [...], fp16: [...] }`. Absent in one file. */
   files: z.record(z.string(), z.array(z.string())).optional(),
 })
@@ -156,33 +187,6 @@ export const Lack = z.strictObject({
   latentChannels: z.int().optional(),
 })
 export type Lack = z.infer<typeof Lack>
-
-/** What decides where a model fits, as far as its kind has it; each a count unless it says otherwise. */
-export const Figures = z
-  .strictObject({
-    /** Channels of the latent picture that a VAE makes, or a diffusion model draws. */
-    latentChannels: z.int(),
-    /** Channels of a diffusion model's first layer: 9 with mask and masked picture, 8 with a picture beside. */
-    inputChannels: z.int(),
-    /** Size of the text vectors that a diffusion model, an adapter or a ControlNet listens to. */
-    contextSize: z.int(),
-    /** Size of the vectors inside a text encoder or CLIP vision model. */
-    hiddenSize: z.int(),
-    layers: z.int(),
-    /** How many times larger an upscaler makes a picture. */
-    factor: z.int(),
-    imageChannels: z.int(),
-    /** How many words' places an embedding takes. */
-    vectors: z.int(),
-    /** The greatest rank of a LoRA's matrices. */
-    rank: z.int(),
-    /** How many modes a union ControlNet has. */
-    modes: z.int(),
-    /** How many labels a classifier knows. */
-    labels: z.int(),
-  })
-  .partial()
-export type Figures = z.infer<typeof Figures>
 
 /** What a model's author wrote about it. Text of a stranger: capped, controls written as `\u{…}`, never believed. */
 export const Metadata = z

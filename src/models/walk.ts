@@ -12,6 +12,9 @@ import type { Root } from './roots.ts'
 /** Entries of all roots together; more is no collection of models. */
 const maxFound = 200_000
 
+/** A folder that is about to be read: `path` itself, or a part of the model in `folder`. */
+export type Arrive = (path: string, folder: string) => Promise<void>
+
 /** The model folders as they were at the last look. */
 export class Tree {
   #roots: readonly Root[] = []
@@ -21,10 +24,12 @@ export class Tree {
   #looks = new Map<string, Look>()
   #count = 0
   readonly #lookMs: number | undefined
+  readonly #arrive: Arrive
 
-  /** `lookMs`: how long a folder may take to answer. */
-  constructor(lookMs?: number) {
+  /** `lookMs`: how long a folder may take to answer. `arrive` is called before a folder is read. */
+  constructor({ lookMs, arrive = () => Promise.resolve() }: { lookMs?: number; arrive?: Arrive } = {}) {
     this.#lookMs = lookMs
+    this.#arrive = arrive
   }
 
   /** Everything that was found, folder by folder. */
@@ -107,8 +112,9 @@ export class Tree {
         return []
       }
       this.#reals.set(real, path)
+      await look(path, () => this.#arrive(path, path))
       const entries = await look(path, () => readdir(path, { withFileTypes: true }))
-      const below = await new FolderReader(folder, entries, look, this.#roots, node).read()
+      const below = await new FolderReader(folder, entries, { look, roots: this.#roots, node, arrive: this.#arrive }).read()
       node.below = below.map((each) => each.path)
       return below
     } catch (error) {

@@ -16,7 +16,7 @@ export class FolderWatch {
   readonly #failed: (error: Error) => void
   /** By path; null where it is not watched. */
   readonly #watchers = new Map<string, FSWatcher | null>()
-  #folderOf = new Map<string, string>()
+  readonly #folderOf = new Map<string, string>()
   readonly #dirty = new Set<string>()
 
   /** `changed` is called at each change, often many times in a row. */
@@ -37,20 +37,28 @@ export class FolderWatch {
     return folders
   }
 
+  /** Begins to watch a folder, before it is read: nothing is missed that comes after. Its changes concern `folder`. */
+  async arrive(path: string, folder: string): Promise<void> {
+    this.#folderOf.set(path, folder)
+    if (this.#watchers.has(path)) return
+    const watcher = await this.#start(path)
+    if (watcher !== undefined) this.#watchers.set(path, watcher)
+  }
+
   /** From now on these and no others. */
   async update(watched: Iterable<{ path: string; folder: string }>): Promise<void> {
-    this.#folderOf = new Map(Array.from(watched, ({ path, folder }) => [path, folder]))
-    for (const [path, watcher] of this.#watchers) {
-      if (this.#folderOf.has(path)) continue
-      watcher?.close()
+    const now = new Map(Array.from(watched, ({ path, folder }) => [path, folder]))
+    for (const path of this.#folderOf.keys()) {
+      if (now.has(path)) continue
+      this.#folderOf.delete(path)
+      this.#watchers.get(path)?.close()
       this.#watchers.delete(path)
     }
-    for (const path of this.#folderOf.keys()) {
+    for (const [path, folder] of now) {
       if (this.#watchers.has(path)) continue
-      const watcher = await this.#start(path)
-      if (watcher !== undefined) this.#watchers.set(path, watcher)
+      await this.arrive(path, folder)
       // What came between the look at it and the start of its watch.
-      if (watcher) this.#note(path)
+      if (this.#watchers.get(path)) this.#note(path)
     }
   }
 
@@ -86,6 +94,7 @@ export class FolderWatch {
   close(): void {
     for (const watcher of this.#watchers.values()) watcher?.close()
     this.#watchers.clear()
+    this.#folderOf.clear()
     this.#dirty.clear()
   }
 }

@@ -2,6 +2,9 @@
  * The weights in one folder, as diffusers, transformers and peft save them: one file or several shards, each in one or
  * more variants such as `fp16`. A variant is sound when all its shards are there and hold what their index says.
  */
+import { basename, dirname } from 'node:path'
+import type { Entry } from './entry.ts'
+import type { FileState } from './found.ts'
 import { readGguf } from './gguf.ts'
 import { HeaderFault, quote, withFile, type Header, type Tensor } from './header.ts'
 import { readJsonFile } from './json-file.ts'
@@ -35,6 +38,16 @@ export interface Weights {
 }
 
 export const isWeights = (name: string): boolean => names.test(name)
+
+/**
+ * Of a pickle among the weights of a folder: the name under which its tensors are looked for in safetensors
+ * (transformers has two, `pytorch_model.bin` and `model.safetensors`), and its variant. Undefined for what is none.
+ */
+export function asSafetensors(name: string): { name: string; variant: string } | undefined {
+  const [, , early, , , late, ending] = names.exec(name) ?? []
+  if (ending !== 'bin') return undefined
+  return { name: name.replace(/^pytorch_model/, 'model').replace(/bin$/, 'safetensors'), variant: early ?? late ?? '' }
+}
 
 /** Whatever is wrong is in a variant's `reason`; `at` is the folder's path within the model, `unet/` or empty. */
 export async function readWeights(entries: readonly string[], resolve: Resolve, at: string): Promise<Weights> {
@@ -167,6 +180,30 @@ export async function opened(name: string, resolve: Resolve, at: string): Promis
 /** The variant that is loaded where none is named: the one without a name, else the first that is sound. */
 export const preferred = (weights: Weights): Variant | undefined =>
   weights.variants.find(({ name, header }) => name === '' && header) ?? weights.variants.find(({ header }) => header)
+
+/**
+ * Of a model's files those with the weights that are drawn with: of one file that one, and others that it is made of;
+ * of a folder, in each of its parts, the variant that is loaded.
+ */
+export function drawnFiles({ isFolder, files, made }: Pick<Entry, 'isFolder' | 'files' | 'made'>): FileState[] {
+  if (made) return made.files.filter(({ path }) => made.parts.some(({ weights }) => weights?.path === path))
+  if (!isFolder) return files.slice(0, 1)
+  const parts = new Map<string, { variant: string; isWhole: boolean; file: FileState }[]>()
+  for (const file of files) {
+    const folder = dirname(file.path)
+    const [, , early, shard, , late, ending] = names.exec(basename(file.path)) ?? []
+    if (folder === '.' || ending !== 'safetensors') continue
+    const part = parts.get(folder) ?? []
+    part.push({ variant: early ?? late ?? '', isWhole: shard === undefined, file })
+    parts.set(folder, part)
+  }
+  return [...parts.values()].flatMap((part) => {
+    const variant = part.some((each) => each.variant === '') ? '' : part.map((each) => each.variant).toSorted()[0]
+    const chosen = part.filter((each) => each.variant === variant)
+    const whole = chosen.find(({ isWhole }) => isWhole)
+    return (whole ? [whole] : chosen).map(({ file }) => file)
+  })
+}
 
 /** Why there is nothing to load; undefined when there is. */
 export function whyNone(weights: Weights, at: string): Reason | undefined {

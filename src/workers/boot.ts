@@ -12,6 +12,7 @@ import { openAttempts, type PortOptions } from '../engine/attempt.ts'
 import { DarkroomError } from '../errors.ts'
 import { leaseDevice, type DeviceLease } from '../farm/device-lease.ts'
 import type { Logger } from '../log.ts'
+import { configRoots } from '../models/configs.ts'
 import { hostId, resolveRoots } from '../models/roots.ts'
 import { deferred, within } from '../promises.ts'
 import { connect, untilReady, type Redis } from '../redis.ts'
@@ -20,6 +21,8 @@ import type { OpenOptions } from './device/native.ts'
 import { openOwnDevice } from './device/open.ts'
 import { exactnessOf } from './exactness.ts'
 import { WorkerNode } from './node.ts'
+import { standBy } from './standby.ts'
+import { converter } from './python/convert.ts'
 import { childEnvironment } from './python/environment.ts'
 import type { Stall } from './python/stall.ts'
 import type { Ready } from './python/protocol.ts'
@@ -46,12 +49,14 @@ export interface WorkerOptions extends Pick<PortOptions, 'workflows' | 'sweeps' 
   attempts?: string
   operations?: OperationTable
   stall?: Partial<Stall>
+  /** Where it stands by until its turn comes: resolves then; rejects when it will not come. */
+  turn?: Promise<void> | undefined
   /** How its device's memory is opened. */
   native?: OpenOptions | undefined
 }
 
 /**
- * Starts a worker and resolves when its lanes take steps.
+ * Starts a worker and resolves when its lanes take steps. One that stands by takes part in nothing before its turn.
  * @throws DarkroomError `device.taken`, `artifact.not_shared`, `worker.start_failed`, `redis.unavailable`
  */
 export async function startWorker(options: WorkerOptions): Promise<WorkerNode> {
@@ -93,11 +98,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
   const home = join(attempts, 'home')
   await mkdir(home, { mode: 0o700 })
 
-  // Its catalogue looks at the models, and hashes those that are asked for, beside the child's imports.
-  const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
-  closers.push(() => farewell(port.close()))
   const { roots } = await resolveRoots(config.models)
-
   const failure = deferred<DarkroomError>()
   const child = new PythonChild({
     command: options.command,
@@ -107,14 +108,22 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       device: config.device,
       threads: config.threads,
       // Those that are not there yet too: they may come while the worker runs.
-      roots: { models: [...new Set([...config.models, ...roots.map(({ real }) => real)])], attempts },
+      roots: { models: [...new Set([...config.models, ...roots.map(({ real }) => real), ...configRoots(config)])], attempts },
       checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
+      previewS: config.previewS,
+      modelBytes: config.modelMemory,
     },
     log,
     ...(stall && { stall }),
+    isStandby: options.turn !== undefined,
     onEnded: failure.resolve,
   })
   closers.push(() => child.stop(childGraceMs))
+  if (options.turn) await standBy(config, child, options.turn, log)
+
+  // Its catalogue looks at the models, and hashes those that are asked for, beside the child's imports.
+  const port = openAttempts({ config, log, redisUrl, operations, workflows, sweeps, artifacts, times, at })
+  closers.push(() => farewell(port.close()))
   const ready = await child.ready()
   await port.models.looked(lookMs)
 
@@ -136,6 +145,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
     artifacts,
     attempts,
     child,
+    convert: converter(options.command[0] ?? '', config.pickles === 'convert'),
     port,
     operations,
     ready,

@@ -12,7 +12,16 @@ import type { Ready } from './python/protocol.ts'
  * SHA-256.
  */
 export function exactnessOf(facts: Ready['facts']): Exactness {
-  const text = canonical({ ...facts, build: { ...facts.build, png: pngEncoder } })
+  return keyed({ ...facts, build: { ...facts.build, png: pngEncoder } })
+}
+
+/** With other settings: of a picture whose autoencoder computed in tiles, `tiling`. */
+export function exactnessWith({ facts }: Exactness, settings: Record<string, boolean>): Exactness {
+  return keyed({ ...facts, settings: { ...(facts['settings'] as object), ...settings } })
+}
+
+function keyed(facts: Record<string, unknown>): Exactness {
+  const text = canonical(facts)
   return { key: createHash('sha256').update(text).digest('hex').slice(0, 8), facts: JSON.parse(text) as Record<string, unknown> }
 }
 

@@ -84,6 +84,8 @@ export interface DeviceLaneOptions extends LaneOptions {
   queues: string[]
   /** Whether the device can be used now: a step taken without it would only fail. */
   isOpen(): boolean
+  /** Whether the device begins no session now. What it has begun comes by its own queue, the first of `queues`. */
+  isPaused(): Promise<boolean>
 }
 
 /**
@@ -131,7 +133,8 @@ export class DeviceLane implements LaneHandle {
   async #runOne(): Promise<boolean> {
     if (!this.#options.isOpen()) return false
     const token = randomUUID()
-    for (const worker of this.#workers) {
+    const workers = (await this.#options.isPaused()) ? this.#workers.slice(0, 1) : this.#workers
+    for (const worker of workers) {
       const job = await worker.getNextJob(token, { block: false })
       if (!job) continue
       const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)

@@ -31,11 +31,15 @@ import { Ticker } from '../ticker.ts'
 import { pictureLimits } from './device/limits.ts'
 import { DeviceMonitor } from './device/monitor.ts'
 import type { OwnDevice } from './device/open.ts'
+import { PictureMemory, shapeOf } from './device/picture-memory.ts'
 import { LaneWatch } from './lane-watch.ts'
 import { DeviceLane, openLane, type LaneHandle } from './lanes.ts'
+import { prefetch } from './prefetch.ts'
+import type { Convert } from './python/convert.ts'
 import type { Heartbeat, Ready } from './python/protocol.ts'
 import type { PythonChild } from './python/supervisor.ts'
 import { StepRunner } from './runner.ts'
+import { allowsSpare } from './standby.ts'
 import type { ToolsOptions } from './tools.ts'
 
 const publishMs = 1000
@@ -63,6 +67,7 @@ export interface NodeParts {
   /** Folder for attempt files. */
   attempts: string
   child: PythonChild
+  convert: Convert
   port: AttemptPort
   operations: OperationTable
   ready: Ready
@@ -96,7 +101,10 @@ export class WorkerNode {
   #lanes: LaneHandle[] = []
   /** The step that reserved the device last. */
   #reserving: Attempt | undefined
+  /** What pictures take of the device. */
+  readonly #pictures = new PictureMemory()
   #hasCompleted = true
+  #isPrefetching = false
   #draining: Promise<void> | undefined
 
   constructor(parts: NodeParts) {
@@ -108,6 +116,7 @@ export class WorkerNode {
       ready,
       child,
       families: () => [...new Set(port.models.own().flatMap(({ drawing }) => (drawing ? [drawing.family] : [])))],
+      cacheBytes: config.modelCache,
       limits: pictureLimits(config),
       sessions: port.owners,
       keyLimits: config.limits,
@@ -143,6 +152,7 @@ export class WorkerNode {
       async () => {
         await this.#watchLanes()
         this.#keepSpare()
+        this.#prefetch()
         await this.#publish()
       },
       (error) => log.warn({ err: error }, 'the worker could not publish itself'),
@@ -168,7 +178,7 @@ export class WorkerNode {
     await this.#publish()
     const lane = { redis, runner: this.#runner, log }
     this.#lanes = [
-      new DeviceLane({ ...lane, queues: this.#deviceQueues, isOpen: () => child.isReady }),
+      new DeviceLane({ ...lane, queues: this.#deviceQueues, isOpen: () => child.isReady, isPaused: () => this.#isPaused() }),
       ...this.#hostQueues.map((queue) => openLane('host', queue, config.hostLane, lane)),
       openLane('control', queues.control(device), maxCommands, { ...lane, ofOneKey: maxCommandsOfKey }),
     ]
@@ -229,10 +239,33 @@ export class WorkerNode {
   }
 
   #toolsOf(attempt: Attempt): ToolsOptions {
-    const { artifacts, attempts, child, exactness, log, operations, port } = this.#parts
+    const { artifacts, attempts, child, config, convert, exactness, log, operations, port } = this.#parts
+    const { cache, tools: device } = this.#monitor
     const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}`)
     const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
-    return { attempt, port, artifacts, child, exactness, models: port.models, folder, fileBytes, log, device: this.#monitor.tools }
+    const shape = shapeOf(attempt.step, attempt.input)
+    const onStats: ToolsOptions['onStats'] = (stats, { id: model, family }) => {
+      if (shape && stats.peakBytes !== undefined) this.#pictures.measured(shape, stats.peakBytes)
+      if (attempt.step === 'inference.denoise') this.#monitor.speeds.note({ model, family, input: attempt.input, stats })
+    }
+    // Those of the user come after those that the product brings.
+    const storesIn = config.models.at(-1) ?? config.data
+    return {
+      attempt,
+      port,
+      artifacts,
+      child,
+      convert,
+      storesIn,
+      exactness,
+      models: port.models,
+      folder,
+      fileBytes,
+      log,
+      device,
+      cache,
+      onStats,
+    }
   }
 
   /**
@@ -241,18 +274,31 @@ export class WorkerNode {
    */
   #keepSpare(): void {
     const { child, config, operations, ready } = this.#parts
-    const needed = config.spareMb * 2 ** 20 * (child.spare ? 0.5 : 1)
-    const isWanted = needed > 0 && this.#takes && (this.#monitor.report.ram.available ?? 0) >= needed
+    const isWanted = this.#takes && allowsSpare(config, child, this.#monitor.report.ram.available ?? 0)
     const isDrawing = this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu')
     const waits = isDrawing && ready.hardware.kind === 'cpu' && (child.heartbeat?.uptimeS ?? 0) < spareWaitS
     if (child.spare || !isWanted || !waits) child.keepSpare(isWanted)
   }
 
+  /** Not awaited: reading what waits holds up no sign of life. */
+  #prefetch(): void {
+    const { child, exactness, log, operations, port } = this.#parts
+    if (this.#isPrefetching || !this.#runner.running.some(({ step }) => operations[step]?.lane === 'gpu')) return
+    const parts = { port, cache: this.#monitor.cache, worker: this.id, exactnessKey: exactness.key, queues: this.#deviceQueues }
+    this.#isPrefetching = true
+    prefetch(parts, child.heartbeat?.models.map(({ id }) => id) ?? [])
+      .catch((error: unknown) => log.debug({ err: error }, 'what waits was not looked at'))
+      .finally(() => (this.#isPrefetching = false))
+  }
+
   /** What a step reserves of the device. */
-  #needOf({ models, priority }: Attempt): Need {
-    const ids = models.map(({ id }) => id)
+  #needOf({ input, models, priority, step }: Attempt): Need {
+    // What is no network of its own, such as an adapter, is never resident.
+    const ids = models.filter(({ kind }) => kind === undefined).map(({ id }) => id)
     const modelBytes = ids.reduce((sum, id) => sum + this.#monitor.bytesOf(id), 0)
-    return { slots: 1, bytes: 0, model: ids.toSorted().join(' + ') || null, modelBytes, priority }
+    const shape = shapeOf(step, input)
+    const bytes = shape ? this.#pictures.bytesOf(shape, (this.#monitor.capacity ?? 0) - modelBytes) : 0
+    return { slots: 1, bytes, model: ids.toSorted().join(' + ') || null, modelBytes, priority }
   }
 
   /** Bytes of RAM that the step on the device has reserved for its models and that these have not taken yet. */
@@ -313,10 +359,17 @@ export class WorkerNode {
       childPid: child.pid,
       sparePid: child.spare?.isWaiting ? child.spare.pid : null,
       report: this.#monitor.report,
+      pictures: this.#pictures.told,
       logLinesDropped: logFile.dropped,
       startedAt: this.#startedAt,
       seenAt: Date.now(),
     }
+  }
+
+  /** An operator lets no session begin on its device. */
+  #isPaused(): Promise<boolean> {
+    const { device, exactness, port } = this.#parts
+    return port.isPaused(device, exactness.key)
   }
 
   get #takes(): boolean {
@@ -329,7 +382,9 @@ export class WorkerNode {
     const stalled: Lane[] = []
     for (const { lane, size, watch } of this.#watches) {
       const running = this.#runner.running.filter(({ step }) => operations[step]?.lane === lane).length
-      if (await watch.isStalled(this.#runner.taken[lane], running < size)) stalled.push(lane)
+      // What waits in the queues of a paused device's class is for the others of it.
+      const mayTake = running < size && !(lane === 'gpu' && (await this.#isPaused()))
+      if (await watch.isStalled(this.#runner.taken[lane], mayTake)) stalled.push(lane)
     }
     if (!this.#takes) return
     const status = stalled.length > 0 ? 'stalled' : 'ready'

@@ -6,8 +6,9 @@ import { deviceLost, type Lane, type Operation, type OperationTable } from '../d
 import { DarkroomError, ensureError, sessionError, workerError, workflowError } from '../errors.ts'
 import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
-import type { Attempt, AttemptPort, Delivery, Taker } from '../engine/attempt.ts'
-import { AttemptTools, Released, type ToolsOptions } from './tools.ts'
+import type { Attempt, AttemptPort, Delivery, ReleaseReason, Taker } from '../engine/attempt.ts'
+import { Released } from './released.ts'
+import { AttemptTools, type ToolsOptions } from './tools.ts'
 
 /** A step under way. */
 interface Running {
@@ -16,7 +17,7 @@ interface Running {
   readonly tools: AttemptTools
   /** Of the device; held while the operation runs. */
   reservation: Reservation | undefined
-  reason: 'pause' | 'drain'
+  reason: ReleaseReason
   /** When the lease was last renewed, by `performance.now()`: no change of the wall clock may cost a lease. */
   renewedAt: number
   /** When the operation times out, by the same clock; Infinity before it begins and after its end. */
@@ -89,7 +90,10 @@ export class StepRunner {
     port.renew(running.attempt).then(
       (desired) => {
         if (desired === 'lost' || desired === 'cancel') running.tools.stop(desired)
-        else if (desired === 'pause') running.tools.pause()
+        else if (desired === 'pause' || desired === 'yield') {
+          if (!this.#isDraining) running.reason = desired === 'pause' ? 'pause' : 'preempt'
+          running.tools.pause()
+        }
       },
       (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
     )
@@ -209,7 +213,11 @@ export class StepRunner {
       return tools.isAbandoned ? undefined : { output, artifacts: tools.kept, stats: tools.stats }
     } catch (thrown) {
       if (thrown instanceof Released) return thrown
-      if (thrown instanceof Unreserved) throw thrown.cause
+      if (thrown instanceof Unreserved) {
+        if (!isAway(thrown.cause)) throw thrown.cause
+        running.reason = 'drain'
+        return new Released(undefined)
+      }
       if (tools.isAbandoned) return undefined
       const error =
         tools.stopped === 'drain'
@@ -225,8 +233,10 @@ export class StepRunner {
   }
 }
 
+const isAway = (error: unknown): boolean => error instanceof DarkroomError && error.code === 'redis.unavailable'
+
 /**
- * Redis did not answer to a reservation. That is no failure of the step: nothing is delivered, and the sweep dispatches
- * it again.
+ * A reservation failed, which is no failure of the step. Where Redis did not answer the step is handed over once it
+ * does; else nothing is delivered, and the sweep dispatches it again.
  */
 class Unreserved extends Error {}

@@ -3,14 +3,16 @@ import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
+import { pictureType } from '../artifacts/picture.ts'
+import { sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
+import { keepThumbnail } from '../artifacts/thumbnail.ts'
 import { onDisk, requireRoom } from '../disk.ts'
-import { deviceLost, type DeviceTools, type PythonResult, type StepProgress, type Tools } from '../domains/operation.ts'
-import { WantedModel, type Exactness, type ModelPin, type Target } from '../domains/values.ts'
+import { deviceLost, type DeviceTools, type PythonResult, type ShelfTools, type StepProgress, type Tools } from '../domains/operation.ts'
+import { MemoryProfile, type Exactness, type ModelPin, type Target, type WantedModel } from '../domains/values.ts'
 import { DarkroomError, ensureError, workerError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Catalogue } from '../models/catalogue.ts'
-import type { Entry, Model } from '../models/entry.ts'
+import { modelOf, pinned, type Entry, type Model } from '../models/entry.ts'
 import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
 import {
   isPythonStep,
@@ -18,20 +20,20 @@ import {
   type CheckpointMade,
   type FileGiven,
   type FileMade,
+  type ModelRef,
+  type Stats,
   type WorkAction,
 } from './python/protocol.ts'
 import type { Call, Outcome } from './python/call.ts'
+import { exactnessWith } from './exactness.ts'
+import type { ModelCache } from './device/model-cache.ts'
+import type { Convert } from './python/convert.ts'
+import { besideHere } from './beside.ts'
+import { Previews } from './previews.ts'
+import { Released } from './released.ts'
+import { makeResident, withRefs } from './residency.ts'
+import { inBytes, shelfTools } from './shelf-tools.ts'
 import type { PythonChild } from './python/supervisor.ts'
-import { modelError } from '../models/errors.ts'
-
-/** Thrown through the operation when the attempt was asked to stop and gives its step back; it is no failure. */
-export class Released extends Error {
-  readonly checkpoint: Checkpoint | undefined
-  constructor(checkpoint: Checkpoint | undefined) {
-    super('the attempt gave its step back')
-    this.checkpoint = checkpoint
-  }
-}
 
 export interface ToolsOptions {
   attempt: Attempt
@@ -40,7 +42,13 @@ export interface ToolsOptions {
   child: PythonChild
   exactness: Exactness
   device: DeviceTools
+  cache: ModelCache
+  /** Model folder that gets what is made here. */
+  storesIn: string
+  /** Told how the work in Python went, and with which model. */
+  onStats(stats: Stats, model: ModelRef): void
   models: Catalogue
+  convert: Convert
   /** The attempt's own folder; made when the first file is written, removed by `close`. */
   folder: string
   /** Room that its files need there, and in the artifact store, bytes. */
@@ -51,20 +59,6 @@ export interface ToolsOptions {
 /** Why an attempt must end at once. */
 export type Stop = 'timeout' | 'lost' | 'cancel' | 'drain'
 
-/** More models than a child holds. */
-const everyModel = 1000
-
-const modelOf = (id: string, { path, identity, drawing }: Entry): Model => {
-  if (!drawing) throw modelError('missing', `model ${id} does not draw`)
-  return { ...drawing, id, path, bodyHash: identity?.bodyHash ?? null }
-}
-
-/** @throws DarkroomError `model.missing` when it has not been hashed */
-function pinned(id: string, entry: Entry): Model & ModelPin {
-  const { bodyHash, ...model } = modelOf(id, entry)
-  if (bodyHash === null) throw modelError('missing', `model ${id} has not been hashed`)
-  return { ...model, bodyHash }
-}
 /** How long the checkpoint of a pause or drain is tried to be kept, and how often, ms. */
 const keepLastMs = 5000
 const keepAgainMs = 500
@@ -75,6 +69,8 @@ const minProgressMs = 200
 export class AttemptTools implements Tools {
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
+  readonly exactnessWith = (settings: Record<string, boolean>): Exactness => exactnessWith(this.exactness, settings)
+  readonly shelf: ShelfTools
   /** Artifacts that the commit of the result will name. */
   readonly kept: { group: 'references' | 'scratch'; sha256: string }[] = []
   stats: Record<string, unknown> = {}
@@ -89,6 +85,7 @@ export class AttemptTools implements Tools {
   #lastProgress = -Infinity
   /** Call of the last checkpoint that counts. */
   #safe: number | undefined
+  readonly #previews: Previews
   /** Checkpoints are recorded one after another, beside the work. */
   #recording: Promise<void> = Promise.resolve()
 
@@ -96,6 +93,13 @@ export class AttemptTools implements Tools {
     this.#options = options
     this.artifacts = options.artifacts
     this.exactness = options.exactness
+    this.#previews = new Previews(options)
+    this.shelf = shelfTools({
+      ...options,
+      signal: () => this.signal,
+      progress: (progress) => this.progress(progress),
+      makeFolder: () => this.#makeFolder(),
+    })
   }
 
   get signal(): AbortSignal {
@@ -151,7 +155,22 @@ export class AttemptTools implements Tools {
 
   async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
     const sha256 = await this.#put(bytes, kind)
+    if (kind === 'image' && pictureType(bytes)) await this.#keepThumbnail(sha256, bytes)
     this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256 })
+    return sha256
+  }
+
+  /** Costs no picture when it fails: that one is whole, and can be seen without. */
+  async #keepThumbnail(sha256: string, picture: Uint8Array): Promise<void> {
+    await keepThumbnail(this.artifacts, sha256, picture).catch((error: unknown) =>
+      this.note(`picture ${sha256} has no thumbnail: ${(error as Error).message}`),
+    )
+  }
+
+  async withhold(png: Uint8Array, seconds: number): Promise<string> {
+    if (seconds === 0) return sha256Of(png)
+    const sha256 = await this.#put(png, 'image')
+    await this.#options.port.withhold(sha256, seconds)
     return sha256
   }
 
@@ -160,13 +179,19 @@ export class AttemptTools implements Tools {
   }
 
   async hashedModel(id: string): Promise<Model & ModelPin> {
-    return this.#hashed(id).then((entry) => pinned(id, entry))
+    return this.#hashed({ id }).then((entry) => pinned(id, entry))
   }
 
-  #hashed(id: string): Promise<Entry> {
-    const megabytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20)
-    const tell = (done: number, total: number): void => this.progress({ stage: 'hash', call: megabytes(done), calls: megabytes(total) })
-    return this.#options.models.hashed(id, tell, this.signal)
+  #hashed({ id, kind }: Pick<WantedModel, 'id' | 'kind'>): Promise<Entry> {
+    const inMegabytes = inBytes('hash', (progress) => this.progress(progress))
+    return this.#options.models.hashed({ id, kind }, inMegabytes, this.signal)
+  }
+
+  async #makeFolder(): Promise<string> {
+    const { folder } = this.#options
+    this.#hasFolder = true
+    await onDisk(folder, mkdir(folder, { recursive: true, mode: 0o700 }))
+    return folder
   }
 
   progress(progress: StepProgress): void {
@@ -174,7 +199,7 @@ export class AttemptTools implements Tools {
     if (now - this.#lastProgress < minProgressMs && progress.call !== progress.calls) return
     this.#lastProgress = now
     this.#options.port
-      .progress(this.#options.attempt, { ...progress, checkpoint: this.#safe })
+      .progress(this.#options.attempt, { ...progress, checkpoint: this.#safe, preview: this.#previews.call })
       .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress was not published'))
   }
 
@@ -182,48 +207,49 @@ export class AttemptTools implements Tools {
     await this.#options.port.log(this.#options.attempt, text)
   }
 
+  #tell(text: string): void {
+    this.note(text).catch((error: unknown) => this.#options.log.debug({ err: error }, 'a note was not written'))
+  }
+
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
     const { attempt, folder } = this.#options
     if (!isPythonStep(attempt.step)) throw workerError('action_unknown', `${attempt.step} has no part in Python`)
-    const model = await this.#ensure(WantedModel.parse(input['model']))
+    const memoryProfile = MemoryProfile.optional().parse(input['memoryProfile'])
+    const resident = await makeResident(attempt.models, {
+      ...this.#options,
+      memoryProfile,
+      hashed: (wanted) => this.#hashed(wanted),
+      requireRoom: () => this.#requireRoom(),
+      finish: (ensuring) => this.#finish(ensuring),
+      progress: (progress) => this.progress(progress),
+      note: (text) => this.#tell(text),
+    })
     if (this.#isPaused) throw new Released(undefined)
 
-    this.#hasFolder = true
-    await onDisk(folder, mkdir(folder, { recursive: true, mode: 0o700 }))
+    await this.#makeFolder()
     const data = {
       sessionId: attempt.sessionId,
       dir: folder,
-      input: { ...input, model },
+      input: { ...withRefs(input, resident), ...(await besideHere(input, this.#options.models)) },
       files: await this.#lay(files),
       checkpoint: await this.#layCheckpoint(),
     }
     const call = this.#options.child.start(attempt.step, data, {
       progress: (progress) => this.progress(progress),
+      note: (text) => this.#tell(text),
+      preview: (made) => this.#previews.take(made),
       checkpoint: (made) => {
         this.#recording = this.#recording.then(() => this.#record(made))
       },
     })
     const outcome = await this.#finish(call)
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
-    this.stats = outcome.stats
+    const { models, ...load } = resident
+    const [model] = models
+    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format }) }
+    if (model) this.#options.onStats(outcome.stats, model.ref)
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
-    return { output: outcome.output, files: Object.fromEntries(kept) }
-  }
-
-  /** Makes the model resident; the child then holds what the pin says, or nothing of that name. */
-  async #ensure(wanted: WantedModel): Promise<{ id: string; bodyHash: string; path: string; family: Model['family'] }> {
-    const { child, models } = this.#options
-    const entry = wanted.bodyHash === null ? await this.#hashed(wanted.id) : await models.here(wanted)
-    const { bodyHash, path, family } = pinned(wanted.id, entry)
-    const model = { id: wanted.id, bodyHash, path, family }
-    await this.#requireRoom()
-    const loading = { progress: (progress: StepProgress) => this.progress({ ...progress, stage: 'load' }) }
-    const outcome = await this.#finish(child.start('model.ensure', { model }, loading))
-    const wasResident = outcome.type === 'result' && (outcome.output as { resident: boolean }).resident
-    if (wasResident || outcome.type !== 'result' || (await models.isAsKnown(entry))) return model
-    // It has loaded other bytes under this name.
-    await child.start('memory.trim', { idleModels: everyModel }).outcome
-    throw modelError('missing', `the files of model ${model.id} changed while they were loaded, and are looked at again`)
+    return { output: outcome.output, files: Object.fromEntries(kept), bodyHash: model?.bodyHash ?? null, load }
   }
 
   /**
@@ -237,7 +263,7 @@ export class AttemptTools implements Tools {
     await artifacts.requireRoom(fileBytes, why)
   }
 
-  async #finish(call: Call<WorkAction>): Promise<Outcome<WorkAction>> {
+  async #finish<A extends WorkAction>(call: Call<A>): Promise<Outcome<A>> {
     this.#call = call
     if (this.#stopped) call.cancel()
     else if (this.#isPaused) call.pause()
@@ -361,9 +387,9 @@ export class AttemptTools implements Tools {
     return workerError('folder_gone', `the folder ${this.#options.folder} of this attempt was removed while it ran`)
   }
 
-  /** Waits for checkpoints that are being recorded, and removes the attempt's folder. */
+  /** Waits for checkpoints and previews under way, and removes the attempt's folder. */
   async close(): Promise<void> {
-    await this.#recording
+    await Promise.all([this.#recording, this.#previews.shown])
     if (this.#hasFolder) await rm(this.#options.folder, { recursive: true, force: true })
   }
 }

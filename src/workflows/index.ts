@@ -1,17 +1,33 @@
 /** Everything that a workflow is written with, and the workflows that come with Darkroom. */
 import { operations } from '../domains/index.ts'
+import { batch } from './built-in/batch.ts'
 import { imageGeneration } from './built-in/image-generation.ts'
+import { imagePreprocess } from './built-in/image-preprocess.ts'
+import { imageUpscale } from './built-in/image-upscale.ts'
+import { loraTraining } from './built-in/lora-training.ts'
 import { memoryTransfer } from './built-in/memory-transfer.ts'
+import { modelLoading } from './built-in/model-loading.ts'
 import type { Workflow } from './define.ts'
 import { commandWorkflows } from './one-step.ts'
 
 export { assign, setup, spawnChild } from 'xstate'
 export { z } from 'zod'
+export { batch } from './built-in/batch.ts'
 export { imageGeneration } from './built-in/image-generation.ts'
 export { checkWorkflows } from './check.ts'
 export { child } from './child-session.ts'
-export { isCommand, defineWorkflow, workflowId, type Catalogue, type Workflow } from './define.ts'
+export { isCommand, defineWorkflow, workflowId, type Catalogue, type ItemCatalogue, type Workflow } from './define.ts'
+export type { Items } from './items.ts'
 export { steps } from './step.ts'
 
 /** Workflows that come with Darkroom. */
-export const workflows: readonly Workflow[] = [imageGeneration, ...commandWorkflows(operations), memoryTransfer]
+export const workflows: readonly Workflow[] = [
+  imageGeneration,
+  imagePreprocess,
+  imageUpscale,
+  loraTraining,
+  ...commandWorkflows(operations),
+  memoryTransfer,
+  modelLoading,
+  batch,
+]

@@ -43,6 +43,11 @@ export function oneStep(name: string, { input, output, lane }: Operation, comman
 export const commandWorkflows = (operations: OperationTable): Workflow[] =>
   Object.entries(operations).flatMap(([name, operation]) => (operation.command ? [oneStep(name, operation, operation.command)] : []))
 
-/** `memory.copy` → `memory-copy`. */
-export const workflowName = <const Name extends string>(name: Name): CommandName<Name> => name.replace('.', '-') as CommandName<Name>
-export type CommandName<Name extends string> = Name extends `${infer Domain}.${infer Verb}` ? `${Domain}-${Verb}` : never
+/** `memory.copy` → `memory-copy`; `postprocessing.convert` → `image-convert`, as workflows of pictures are called. */
+export const workflowName = <const Name extends string>(name: Name): CommandName<Name> =>
+  name.replace('postprocessing.', 'image.').replace('.', '-') as CommandName<Name>
+export type CommandName<Name extends string> = Name extends `postprocessing.${infer Verb}`
+  ? `image-${Verb}`
+  : Name extends `${infer Domain}.${infer Verb}`
+    ? `${Domain}-${Verb}`
+    : never

@@ -2,8 +2,8 @@ import { fromPromise, type PromiseActorLogic } from 'xstate'
 import type { Operations, StepName } from '../domains/index.ts'
 import type { Operation } from '../domains/operation.ts'
 
-type InputOf<Name extends StepName> = Operations[Name] extends Operation<infer Input, unknown> ? Input : never
-type OutputOf<Name extends StepName> = Operations[Name] extends Operation<infer _Input, infer Output> ? Output : never
+export type InputOf<Name extends StepName> = Operations[Name] extends Operation<infer Input, unknown> ? Input : never
+export type OutputOf<Name extends StepName> = Operations[Name] extends Operation<infer _Input, infer Output> ? Output : never
 
 /** A step as an actor source of a machine. */
 export type Step<Name extends StepName> = PromiseActorLogic<OutputOf<Name>, InputOf<Name>>

@@ -32,8 +32,8 @@ describe('bodies', () => {
   })
 
   it('an unknown field beside and inside the input', async () => {
-    const beside = await h.client.post('/v1/sessions', { ...picture(), webhook: 'https://x.example' })
-    expect(beside.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'webhook', problems: [{ field: 'webhook' }] })
+    const beside = await h.client.post('/v1/sessions', { ...picture(), callback: 'https://x.example' })
+    expect(beside.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'callback', problems: [{ field: 'callback' }] })
     const inside = await h.client.post('/v1/sessions', picture({ stepz: 3, cfg: 1 }))
     expect(inside.json).toMatchObject({ status: 422, code: 'api.invalid', problems: [{ field: 'input.stepz' }, { field: 'input.cfg' }] })
   })
@@ -91,8 +91,27 @@ describe('the input of image-generation', () => {
     [{ seed: '7' }, 'input.seed', /number/],
     [{ count: 0 }, 'input.count', /./],
     [{ count: 1e9 }, 'input.count', /./],
-    [{ sampler: 'Nonsense++' }, 'input.sampler', /Euler/],
+    [{ sampler: 'Eular' }, 'input.sampler', /there is no sampler "Eular"; the nearest is Euler; GET .v1.workflows.image-generation/],
+    [{ sampler: 'DPM fast' }, 'input.sampler', /there is no sampler "DPM fast"; the nearest is/],
+    [{ sampler: 7 }, 'input.sampler', /./],
+    [{ schedule: 'kl_optimal' }, 'input.schedule', /there is no schedule "kl_optimal"; the nearest is .*; offered are Automatic, Karras, /],
+    [{ sampler: 'DDIM', schedule: 'karras' }, 'input.schedule', /^DDIM counts .* no schedule but Automatic; .* takes Karras is Euler$/],
+    [{ schedule: 'Karras' }, 'input.schedule', /^DDIM counts .* is Euler, and the own sampler of model darkroom-tiny is DDIM: say one$/],
+    [{ sampler: 'DPM++ 2M SDE Karras', schedule: 'Beta' }, 'input.schedule', /name of the sampler says Karras, .* cannot be Beta/],
     [{ pin: 'loose' }, 'input.pin', /strict/],
+    [{ promptSyntax: 'compel' }, 'input.promptSyntax', /a1111/],
+    [{ prompt: 'a (16:900) picture' }, 'input.prompt', /weight 900; it must be from -10 to 10/],
+    [{ clipSkip: 0 }, 'input.clipSkip', /at least 1/],
+    [{ clipSkip: 13 }, 'input.clipSkip', /at most 12/],
+    [{ clipSkip: 1.5 }, 'input.clipSkip', /int/],
+    [{ variation: 0.2 }, 'input.variation', /object/],
+    [{ variation: {} }, 'input.variation.strength', /./],
+    [{ variation: { strength: 1.1 } }, 'input.variation.strength', /./],
+    [{ variation: { strength: 0.1, seed: -1 } }, 'input.variation.seed', /./],
+    [{ guidanceRescale: 2 }, 'input.guidanceRescale', /./],
+    [{ guidanceRescale: 0.5, guidance: 1 }, 'input.guidanceRescale', /guidance 1 is none/],
+    [{ guidanceInterval: { start: -0.1 } }, 'input.guidanceInterval.start', /./],
+    [{ guidanceInterval: { start: 0.5, end: 0.4 } }, 'input.guidanceInterval.end', /more than start, 0\.5/],
     [{ prompt: undefined }, 'input.prompt', /./],
     [{ prompt: 7 }, 'input.prompt', /string/],
     [{ prompt: ['x'] }, 'input.prompt', /string/],

@@ -48,6 +48,21 @@ describe('a device', () => {
     expect((await farm.client.get(`/v1/devices/${one}/memory`)).json).toMatchObject({ device: one, allocations: [] })
   })
 
+  it('says how each family is drawn there', async () => {
+    const { json } = await farm.client.get(`/v1/devices/${one}`)
+    // How fast it draws is told by who draws: test/long/previews.test.ts.
+    expect(json.capabilities).toMatchObject({ measured: [] })
+    expect(json.capabilities.drawing).toEqual([
+      {
+        family: 'sd1',
+        dtype: 'float32',
+        samplers: expect.arrayContaining(['Euler', 'DPM++ 3M SDE']) as string[],
+        schedules: expect.arrayContaining(['Automatic', 'AYS']) as string[],
+        graphs: false,
+      },
+    ])
+  })
+
   it('is unknown by a name that nobody has, or two have', async () => {
     for (const name of ['cuda:0', 'cpu:0', 'x'.repeat(300)])
       for (const path of ['', '/status', '/memory'])
@@ -146,7 +161,11 @@ describe('the device of a request', () => {
     )
     // What one session waits for is nothing that the farm lacks.
     expect((await farm.client.get('/v1/ready')).status).toBe(200)
-    // A default that is away takes no new work either.
+    // A default that is away takes no new work either, once the API has looked who is there.
+    await eventually('the device is away', async () => {
+      const { json } = await farm.client.get('/v1/devices')
+      return !(json.devices as { id: string }[]).some(({ id: each }) => each === two)
+    })
     const refused = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'a' } })
     expect(problem(refused)).toEqual({ status: 422, code: 'device.unknown', field: 'device' })
     expect(refused.json.remedy).toMatch(/default/)

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { samplers, schedules } from '../../src/domains/samplers.ts'
 import { workflows as builtIn } from '../../src/workflows/index.ts'
 import { ApiClient, ResponseValidator } from '../support/http.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
@@ -25,7 +26,16 @@ describe('the OpenAPI document', () => {
     const commands = builtIn.flatMap(({ route }) => (route ? [`/v1${route.path}`] : []))
     expect(commands).toContain('/v1/memory/copy')
     const reads = [
+      '/v1/approvals/{token}',
+      '/metrics',
+      '/v1/artifacts',
       '/v1/artifacts/{sha256}',
+      '/v1/artifacts/{sha256}/request',
+      '/v1/audit',
+      '/v1/bulk',
+      '/v1/bulk/count',
+      '/v1/bulk/{id}',
+      '/v1/bulk/{id}/stop',
       '/v1/devices',
       '/v1/devices/default',
       '/v1/devices/events',
@@ -33,6 +43,8 @@ describe('the OpenAPI document', () => {
       '/v1/devices/{id}/memory',
       '/v1/devices/{id}/status',
       '/v1/health',
+      '/v1/live',
+      '/v1/login',
       '/v1/memory',
       '/v1/memory/allocations',
       '/v1/memory/allocations/{id}',
@@ -43,24 +55,58 @@ describe('the OpenAPI document', () => {
       '/v1/models',
       '/v1/models/rescan',
       '/v1/models/{model}',
+      '/v1/models/{model}/annotation',
+      '/v1/models/{model}/compatible',
+      '/v1/models/{model}/status',
+      '/v1/queue',
+      '/v1/queue/pause',
+      '/v1/queue/resume',
+      '/v1/policies',
+      '/v1/policies/applied/{who}',
+      '/v1/policies/{name}',
+      '/v1/policies/{name}/activate',
+      '/v1/policies/{name}/differences',
+      '/v1/policies/{name}/rollback',
+      '/v1/policies/{name}/try',
+      '/v1/policies/{name}/versions/{version}',
       '/v1/ready',
+      '/v1/schedules',
+      '/v1/schedules/{id}',
+      '/v1/schedules/{id}/pause',
+      '/v1/schedules/{id}/resume',
       '/v1/sessions',
       '/v1/sessions/{id}',
+      '/v1/sessions/{id}/approvals',
+      '/v1/sessions/{id}/back',
       '/v1/sessions/{id}/cancel',
       '/v1/sessions/{id}/events',
+      '/v1/sessions/{id}/items',
+      '/v1/sessions/{id}/export',
+      '/v1/sessions/{id}/fork',
+      '/v1/sessions/{id}/preview',
+      '/v1/sessions/{id}/front',
       '/v1/sessions/{id}/pause',
+      '/v1/sessions/{id}/priority',
       '/v1/sessions/{id}/receipt',
       '/v1/sessions/{id}/resume',
+      '/v1/sessions/{id}/results.zip',
       '/v1/sessions/{id}/retry',
       '/v1/sessions/{id}/signal',
+      '/v1/sessions/{id}/states',
+      '/v1/webhooks',
+      '/v1/webhooks/{id}',
+      '/v1/webhooks/{id}/deliveries',
+      '/v1/webhooks/{id}/rotate',
+      '/v1/webhooks/{id}/send',
       '/v1/workers',
       '/v1/workflows',
+      '/v1/workflows/reload',
       '/v1/workflows/{name}',
     ]
     expect(Object.keys(json.paths).toSorted()).toEqual([...new Set([...reads, ...commands])].toSorted())
   })
 
-  it('every operation has a summary, a tag, problems; all but the probes ask for a key', async () => {
+  it('every operation has a summary, a tag, problems; all but the probes and the login ask for a key', async () => {
     const { json } = await h.client.get('/openapi.json')
     for (const [path, methods] of Object.entries<Record<string, Operation>>(json.paths)) {
       for (const [method, operation] of Object.entries(methods)) {
@@ -72,7 +118,8 @@ describe('the OpenAPI document', () => {
             'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
           })
         }
-        expect(operation.security, where).toEqual(['/v1/health', '/v1/ready'].includes(path) ? undefined : [{ key: [] }])
+        const isOpen = ['/v1/approvals/{token}', '/v1/health', '/v1/ready'].includes(path) || where === 'post /v1/login'
+        expect(operation.security, where).toEqual(isOpen ? undefined : [{ key: [] }])
       }
     }
   })
@@ -102,7 +149,10 @@ describe('the OpenAPI document', () => {
     )
     expect(json.components.schemas['image-generation.1.input'].properties.width.multipleOf).toBe(8)
     const [generation] = workflows
-    expect(generation.inputSchema.properties.sampler.enum).toContain('DPM++ 2M Karras')
+    const { sampler, schedule } = generation.inputSchema.properties
+    expect(sampler.anyOf).toEqual([{ type: 'string', enum: [...samplers] }, { type: 'string' }])
+    expect(schedule.anyOf).toEqual([{ type: 'string', enum: [...schedules] }, { type: 'string' }])
+    expect(schedule.description).toMatch(/DDIM, LCM, DDPM, PLMS, TCD take Automatic alone/)
     expect(generation.diagram).toMatch(/stateDiagram/)
     expect((await h.client.get('/v1/workflows/image-generation')).json).toEqual(generation)
     expect((await h.client.get('/v1/workflows/image-generation@1')).json).toEqual(generation)

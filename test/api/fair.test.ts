@@ -2,10 +2,10 @@
 import { Queue } from 'bullmq'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { KeyStore } from '../../src/api-keys.ts'
-import { productTimes } from '../../src/engine/times.ts'
 import { keys, queues } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { ApiClient } from '../support/http.ts'
+import { quickTimes } from '../support/times.ts'
 import { eventually } from '../support/wait.ts'
 
 const many = 300
@@ -13,8 +13,8 @@ let farm: Farm
 let device = ''
 let control: Queue
 beforeAll(async () => {
-  // A command is valid for as long as in the product, however busy this machine is.
-  farm = await startFarm({ times: productTimes, settings: { DARKROOM_LIMIT_ALLOCATIONS: '3' } })
+  // A command is valid for long, however busy this machine is.
+  farm = await startFarm({ times: { ...quickTimes, commandMs: 10_000 }, settings: { DARKROOM_LIMIT_ALLOCATIONS: '3' } })
   device = await eventually('the device', async () => (await farm.client.get('/v1/devices')).json.devices[0]?.id)
   const name = queues.control(device)
   control = new Queue(name, { connection: farm.eye.duplicate(), prefix: keys.queuePrefix(name) })

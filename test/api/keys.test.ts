@@ -67,6 +67,19 @@ describe('the key store', () => {
   ] as const)('refuses the name %j with scopes %j', async (name, granted, field) => {
     await expect(h.keys.add(name, granted)).rejects.toMatchObject({ code: 'api.invalid', details: { problems: [{ field }] } })
   })
+
+  it('knows the weight of each key, and refuses one that is none', async () => {
+    const { record } = await h.keys.add('heavy', ['read'], 3)
+    const { record: usual } = await h.keys.add('usual', ['read'])
+    expect(await h.keys.weights()).toEqual(
+      new Map([
+        [record.id, 3],
+        [usual.id, 1],
+      ]),
+    )
+    for (const weight of [0, -1, 101, Number.NaN])
+      await expect(h.keys.add('odd', ['read'], weight)).rejects.toMatchObject({ details: { problems: [{ field: 'weight' }] } })
+  })
 })
 
 describe('without a stored key', () => {

@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { scopes } from '../../src/api-keys.ts'
@@ -10,6 +9,7 @@ import { root } from '../../src/config.ts'
 import { publishWorker } from '../../src/farm/presence.ts'
 import type { LimitName } from '../../src/limits.ts'
 import { ApiClient, type Answer } from '../support/http.ts'
+import { nodeArguments } from '../support/program-file.ts'
 import { workerRecord } from '../support/report.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 
@@ -116,7 +116,7 @@ describe('open streams', () => {
   it('of a killed API are free again after a lease', async () => {
     const ann = await h.withKey(...scopes)
     const { id } = (await ann.post('/v1/sessions', sketchOf('followed'))).json
-    const api = spawn(process.execPath, ['--import', 'tsx', join(root, 'test/api/api_process.ts')], {
+    const api = spawn(process.execPath, nodeArguments('test/api/api_process.ts'), {
       cwd: root,
       env: {
         PATH: process.env['PATH'],

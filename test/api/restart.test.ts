@@ -1,11 +1,11 @@
 /** Real API processes on one Redis: what a client sees when one is killed and another takes its place. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
 import { root } from '../../src/config.ts'
 import { ApiClient, type ServerSentEvent } from '../support/http.ts'
+import { nodeArguments } from '../support/program-file.ts'
 import { picture, startHarness, type Harness } from './harness.ts'
 
 let h: Harness
@@ -28,7 +28,7 @@ async function spawnApi(): Promise<{ client: ApiClient; child: ChildProcess; exi
     DARKROOM_LOG: 'error',
     REDIS_URL: h.config.redisUrl,
   }
-  const child = spawn(process.execPath, ['--import', 'tsx', join(root, 'test/api/api_process.ts')], {
+  const child = spawn(process.execPath, nodeArguments('test/api/api_process.ts'), {
     cwd: root,
     env,
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { sleep } from '../support/wait.ts'
+import { eventually, sleep } from '../support/wait.ts'
 import { errorCatalogue, DarkroomError } from '../../src/errors.ts'
 import { statusOf } from '../../src/api/problem.ts'
 import { ApiClient } from '../support/http.ts'
@@ -31,6 +31,22 @@ describe('POST /v1/sessions', () => {
     })
     expect(answer.json.input).toMatchObject({ model: 'darkroom-tiny', seed: expect.any(Number), sampler: expect.any(String), count: 1 })
     expect((await h.client.get(answer.headers['location'] ?? '')).json).toEqual(answer.json)
+  })
+
+  it.each([
+    [
+      { sampler: 'dpmpp_2m_sde', schedule: 'sgm_uniform' },
+      { sampler: 'DPM++ 2M SDE', schedule: 'SGM Uniform' },
+    ],
+    [{ sampler: 'k_euler_ancestral', schedule: 'automatic' }, { sampler: 'Euler a' }],
+    [{ sampler: 'DPM++ 3M SDE Exponential' }, { sampler: 'DPM++ 3M SDE', schedule: 'Exponential' }],
+    [{ sampler: 'DPM++ 2M', schedule: 'karras' }, { sampler: 'DPM++ 2M Karras' }],
+    [{ sampler: 'DPM++ 2M Karras' }, { sampler: 'DPM++ 2M Karras' }],
+  ])('keeps %j as %j', async (input, kept) => {
+    const { json } = await h.client.post('/v1/sessions', picture(input))
+    const { sampler, schedule } = json.input
+    expect({ sampler, ...(schedule !== undefined && { schedule }) }).toEqual(kept)
+    await h.client.post(`/v1/sessions/${json.id}/cancel`)
   })
 
   it('keeps priority, tags and deadline', async () => {
@@ -325,4 +341,66 @@ it('every error code has a status of its own kind', () => {
     if (spec.class === 'transient') expect(code.startsWith('limit.') ? [429] : [408, 503], code).toContain(status)
     if (code.endsWith('.unknown')) expect([404, 422], code).toContain(status)
   }
+})
+
+describe('PATCH /v1/sessions/{id}', () => {
+  const listed = async (tag: string): Promise<string[]> =>
+    ((await h.client.get(`/v1/sessions?tag=${tag}`)).json.sessions as { id: string }[]).map(({ id }) => id)
+
+  it('changes tags, of an ended session too: lists follow, and nothing is left of them when it is deleted', async () => {
+    const { id } = (await h.client.post('/v1/sessions', sketchOf('x', { tags: ['first', 'kept'] }))).json
+    expect((await h.client.request('PATCH', `/v1/sessions/${id}`, { body: { tags: ['kept', 'second'] } })).json.tags).toEqual([
+      'kept',
+      'second',
+    ])
+    expect([await listed('first'), await listed('kept'), await listed('second')]).toEqual([[], [id], [id]])
+    const events = (await h.engine.history(id, 0, 10)).map(({ event }) => event)
+    expect(events.at(-1)).toMatchObject({ type: 'session.changed', tags: ['kept', 'second'] })
+    await h.client.post(`/v1/sessions/${id}/cancel`)
+    expect((await h.client.request('PATCH', `/v1/sessions/${id}`, { body: { tags: ['third'] } })).json).toMatchObject({
+      status: 'cancelled',
+      tags: ['third'],
+    })
+    expect((await h.engine.history(id, 0, 10)).at(-1)?.event.type).toBe('session.cancelled')
+    // As by somebody who has read it before the change.
+    await h.engine.store.remove(id, ['workflow:sketch', 'tag:second'], false)
+    expect(await h.redis.keys('*index:tag:third')).toEqual([])
+  })
+
+  it('extends, shortens and takes away the deadline of an open session, a paused one’s too', async () => {
+    const { id } = (await h.client.post('/v1/sessions', sketchOf('x', { deadlineS: 2 }))).json
+    const patch = async (deadlineS: number | null) => (await h.client.request('PATCH', `/v1/sessions/${id}`, { body: { deadlineS } })).json
+    const { deadlineAt, createdAt } = await patch(1000)
+    expect(Date.parse(deadlineAt) - Date.parse(createdAt)).toBeGreaterThanOrEqual(1000_000)
+    await sleep(2300)
+    expect((await h.client.get(`/v1/sessions/${id}`)).json.status).toBe('queued')
+    await h.client.post(`/v1/sessions/${id}/pause`)
+    expect(await patch(50)).toMatchObject({ status: 'paused', deadlineAt: null, deadlineLeftS: 50 })
+    await h.client.post(`/v1/sessions/${id}/resume`)
+    expect(await patch(null)).toMatchObject({ deadlineAt: null, deadlineLeftS: null })
+    await patch(0.1)
+    await eventually('its end', async () => (await h.client.get(`/v1/sessions/${id}`)).json.error?.code === 'session.deadline_exceeded')
+    expect(await patch(60)).toMatchObject({ status: 409, code: 'session.ended', field: 'deadlineS' })
+  })
+
+  it('a deadline that a sweep has just found to be over, and that was put off meanwhile, ends nothing', async () => {
+    const { id } = (await h.client.post('/v1/sessions', sketchOf('x', { deadlineS: 100 }))).json
+    const error = { code: 'session.deadline_exceeded', class: 'permanent', message: 'x', remedy: 'x' } as const
+    expect(await h.engine.store.end(id, error, 'deadline')).toBe(false)
+    expect((await h.client.get(`/v1/sessions/${id}`)).json.status).toBe('queued')
+    await h.client.post(`/v1/sessions/${id}/cancel`)
+  })
+
+  it.each([
+    [{}, 'body'],
+    [{ tags: 'x' }, 'tags'],
+    [{ tags: ['no blanks'] }, 'tags.0'],
+    [{ deadlineS: -1 }, 'deadlineS'],
+    [{ priority: 3 }, 'priority'],
+  ])('refuses %j', async (body, field) => {
+    const { id } = (await h.client.post('/v1/sessions', sketchOf('x'))).json
+    const { status, json } = await h.client.request('PATCH', `/v1/sessions/${id}`, { body })
+    expect([status, json.field]).toEqual([422, field])
+    await h.client.post(`/v1/sessions/${id}/cancel`)
+  })
 })

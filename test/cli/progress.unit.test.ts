@@ -10,6 +10,17 @@ describe('progress in words', () => {
     [{ ...denoise, call: 3, calls: 30, rate: 0.25, etaS: 108 }, 'denoise 3/30  4.0 s/it  1:48 left'],
     [{ ...denoise, call: 1, calls: 8, image: 2, images: 4 }, 'image 2/4  denoise 1/8'],
     [{ fraction: 0, step: 'inference.encode', stage: 'load' }, 'load model'],
+    [{ fraction: 0.5, step: 'model.validate', stage: 'validate', call: 1536, calls: 4096 }, 'validate 1.5 GiB/4 GiB'],
+    [
+      {
+        fraction: 0.24,
+        step: 'items',
+        stage: 'run',
+        etaS: 42,
+        items: { total: 500, waiting: 364, running: 16, succeeded: 118, failed: 2, cancelled: 0 },
+      },
+      '120/500 items  16 under way  2 failed  0:42 left',
+    ],
     [{ fraction: 0.97, step: 'postprocessing.save', stage: 'run', image: 1, images: 1 }, 'save'],
   ])('%j', (progress, words) => expect(describeProgress(progress)).toBe(words))
 

@@ -10,6 +10,7 @@ import { readWorkers } from '../../src/farm/presence.ts'
 import { connect } from '../../src/redis.ts'
 import { fakeChild } from '../support/child.ts'
 import { writeModel } from '../support/model.ts'
+import { nodeArguments } from '../support/program-file.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 
 let folder: string
@@ -41,7 +42,7 @@ async function startWorker(...fake: string[]): Promise<{ exited: Promise<unknown
     DARKROOM_LOG: 'silent',
     REDIS_URL: redis.url,
   }
-  child = spawn(process.execPath, ['--import', 'tsx', join(root, 'src/main.ts'), 'worker'], {
+  child = spawn(process.execPath, [...nodeArguments('src/main.ts'), 'worker'], {
     cwd: root,
     env,
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],

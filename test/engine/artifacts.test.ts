@@ -118,7 +118,7 @@ describe('artifacts and the sessions that name them', () => {
     const [first, second] = [await naming({ group: 'references', sha256: picture }), await naming({ group: 'references', sha256: picture })]
     await t.engine.control(first, 'cancel')
     await t.engine.control(second, 'cancel')
-    const again = await t.engine.retry(second, null)
+    const again = await t.engine.retry(second, { keyId: null })
     await grow(picture, 2 * hourMs)
     await t.engine.remove(first)
     await t.engine.remove(second)
@@ -226,6 +226,47 @@ describe('artifacts and the sessions that name them', () => {
     expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
     await deleting
     expect(await store.has(picture)).toBe(true)
+  })
+
+  it('a thumbnail lies as long as its picture, and goes after it in the same turn', async () => {
+    const [named, gone] = [await put(), await put()]
+    await naming({ group: 'references', sha256: named })
+    const files = [named, gone].flatMap((sha256) => [sha256, `${sha256}.thumbnail`])
+    const present = (): Promise<boolean[]> =>
+      Promise.all(files.map(async (name) => (await readdir(join(t.folder, 'artifacts', name.slice(0, 2)))).includes(name)))
+    for (const sha256 of [named, gone]) await store.putThumbnail(sha256, Buffer.from(`small ${sha256}`))
+    for (const name of files) await grow(name, 2 * hourMs)
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(2)
+    expect(await present()).toEqual([true, true, false, false])
+    expect(await store.openThumbnail(gone)).toBeUndefined()
+    expect((await store.openThumbnail(named))?.size).toBe(70)
+  })
+
+  it('a thumbnail whose picture was removed by a collector that died goes an hour later, unless the picture is put again', async () => {
+    const lost = await put()
+    const bytes = await store.read(lost)
+    await store.putThumbnail(lost, Buffer.from('small'))
+    await rm(join(t.folder, 'artifacts', lost.slice(0, 2), lost))
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
+    await grow(`${lost}.thumbnail`, 2 * hourMs)
+    await store.put(bytes, 'image')
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(0)
+    await rm(join(t.folder, 'artifacts', lost.slice(0, 2), lost))
+    expect(await collectArtifacts(t.redis, store, t.engine.reads)).toBe(1)
+    expect(await store.openThumbnail(lost)).toBeUndefined()
+  })
+
+  it('a thumbnail that is put again while an old one is collected is there afterwards', async () => {
+    for (let i = 0; i < 10; i++) {
+      const sha256 = await put()
+      const bytes = await store.read(sha256)
+      await store.putThumbnail(sha256, Buffer.from('old'))
+      await rm(join(t.folder, 'artifacts', sha256.slice(0, 2), sha256))
+      await grow(`${sha256}.thumbnail`, 2 * hourMs)
+      const again = store.put(bytes, 'image').then(() => store.putThumbnail(sha256, Buffer.from('again')))
+      await Promise.all([collectArtifacts(t.redis, store, t.engine.reads), again])
+      expect((await store.openThumbnail(sha256))?.size).toBe(5)
+    }
   })
 
   it('what is broken or gone is said, never handed out', async () => {

@@ -66,7 +66,7 @@ describe('a workflow that throws', () => {
     expect(history).toEqual(['session.created', 'step.started', 'step.completed', 'session.failed'])
     expect(await t.redis.keys(`${keys.step(id)}*`)).toEqual([])
     // The state before the fault is kept: a retry runs the step again.
-    const again = await t.engine.retry(id, null)
+    const again = await t.engine.retry(id, { keyId: null })
     expect((await t.port.deliver(await t.take(again.id, '1.0'), result('good'))).isRecorded).toBe(true)
     expect(await t.engine.get(again.id)).toMatchObject({ status: 'succeeded', output: { family: 'good' } })
   })

@@ -96,7 +96,7 @@ describe('child sessions, over three shards, step by step', () => {
       const child = childSessionId(3, effect)
       expect(await t.engine.children.follow(effect, `${child}:${workflow}`)).toBe(true)
       expect((await get(child)).status).toBe('cancelled')
-      await expect(t.engine.retry(child, null)).rejects.toThrow(/never began/)
+      await expect(t.engine.retry(child, { keyId: null })).rejects.toThrow(/never began/)
     }
     await settle()
   })
@@ -155,7 +155,7 @@ describe('child sessions, over three shards, step by step', () => {
     )
     await t.engine.control(id, 'cancel')
     await settle()
-    const again = await t.engine.retry(id, null)
+    const again = await t.engine.retry(id, { keyId: null })
     await settle()
     const children = (await t.engine.list({ parent: again.id, keyId: null, limit: 10 })).sessions
     expect(children.map((child) => child.input['path'])).toEqual([treeChildren.good])

@@ -16,6 +16,7 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
   renew: { renew: (port, attempt) => port.renew(attempt) },
   progress: { progress: (port, attempt) => port.progress(attempt, { stage: 'run', call: 9, calls: 10 }) },
   checkpoint: { checkpoint: (port, attempt) => port.checkpoint(attempt, { sha256: 'c'.repeat(64), bytes: 1, call: 9 }) },
+  preview: { preview: (port, attempt) => port.preview(attempt, 9, Buffer.from('no picture')) },
   log: { log: (port, attempt) => port.log(attempt, 'a note of somebody who is late') },
   release: {
     'release for a pause': (port, attempt) => port.release(attempt, 'pause', undefined),
@@ -35,7 +36,8 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
       port.deliver(attempt, { error: new DarkroomError('worker.failed', 'late') }),
   },
 }
-const reads = ['close']
+/** Of no session: `withhold` keeps a picture that none of them names. */
+const reads = ['close', 'isPaused', 'openWorkflows', 'waitingModels', 'withhold', 'workers']
 
 const resolved = { output: { model: { id: 'm', bodyHash: '0' }, family: 'sd' }, artifacts: [], stats: {} }
 
@@ -157,6 +159,7 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
         keyId: null,
         device: null,
         priority: '5',
+        group: null,
         depth: 1,
         runs: true,
       }
@@ -238,6 +241,13 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
       const head = (await t.engine.reads.inboxHead(id)) ?? ''
       await t.engine.commits.drainInbox(id)
       return () => t.engine.commits.apply(id, JSON.parse(head) as Cause, undefined, head)
+    },
+  },
+  grant: {
+    'an approval of a session that has ended': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      return () => engine.store.grant(id, 'f'.repeat(64), ['go'], 1000)
     },
   },
   control: {
@@ -375,6 +385,127 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
       return () => engine.store.place(`${id}.1.0`, 1, 'gpu.late', true)
     },
   },
+  join: {
+    'a step that was taken': async (t) => {
+      const { stepKey } = await t.take(await t.submit(), '1.0')
+      return () => t.engine.lines.join(stepKey, 1, 'gpu.late')
+    },
+    'an older dispatch': async (t) => {
+      const { stepKey } = await t.take(await t.submit(), '1.0')
+      await t.redis.hset(keys.step(stepKey), 'leaseUntil', 0)
+      await t.engine.store.expire(stepKey, 5)
+      return () => t.engine.lines.join(stepKey, 1, 'gpu.late')
+    },
+    'a step of a session that is paused': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'pause')
+      return () => engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+    },
+    'a step of a session that was cancelled': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      return () => engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+    },
+  },
+  change: {
+    'the deadline of a session that has ended': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      return () => engine.store.change(id, { deadlineMs: 1000 }, { type: 'session.changed' })
+    },
+    'the tags of a session that was deleted': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      await engine.remove(id)
+      return () => engine.store.change(id, { tags: ['late'] }, { type: 'session.changed' })
+    },
+  },
+  items: {
+    'an item of a session that has ended': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      return () => engine.store.moveItems(`${id}.1.0`, [], { suffix: '1.0.0', value: 'late', status: 'succeeded', references: [] })
+    },
+    'an item of a session that works none off': async ({ engine, submit }) => {
+      const id = await submit()
+      return () => engine.store.moveItems(`${id}.1.0`, [], { suffix: '1.0.0', value: 'late', status: 'succeeded', references: [] })
+    },
+  },
+  admit: {
+    'a step that was taken': async (t) => {
+      const id = await t.submit()
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.take(id, '1.0')
+      return () => admit(t, id)
+    },
+    'a step of a session that was paused': async (t) => {
+      const id = await t.submit()
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.control(id, 'pause')
+      return () => admit(t, id)
+    },
+    'a step of a session that was cancelled': async (t) => {
+      const id = await t.submit()
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.control(id, 'cancel')
+      return () => admit(t, id)
+    },
+    'when another process has let one in since': async (t) => {
+      const [first, id] = [await t.submit(), await t.submit()]
+      for (const each of [first, id]) await t.engine.lines.join(`${each}.1.0`, 1, 'gpu.late')
+      await admit(t, first)
+      return () => admit(t, id, 0)
+    },
+  },
+  withdraw: {
+    'a step that was taken': async (t) => {
+      const id = await t.submit()
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await admit(t, id)
+      await t.take(id, '1.0')
+      return () => withdrawn(t, id)
+    },
+    'a step that waits in line': async (t) => {
+      const id = await t.submit()
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      return () => withdrawn(t, id)
+    },
+    'a step of a session that was cancelled': async (t) => {
+      const id = await t.submit()
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await admit(t, id)
+      await t.engine.control(id, 'cancel')
+      return () => withdrawn(t, id)
+    },
+  },
+  yield: {
+    'a step that was given back': async (t) => {
+      const { stepKey, ...attempt } = await t.take(await t.submit(), '1.0')
+      await t.port.release({ stepKey, ...attempt }, 'drain', undefined)
+      return () => yields(t, stepKey, 'w')
+    },
+    'a step that another worker runs': async (t) => {
+      const { stepKey } = await t.take(await t.submit(), '1.0')
+      return () => yields(t, stepKey, 'late')
+    },
+    'a step beside the device': async (t) => {
+      const { stepKey } = await t.take(await t.submit(), '1.0')
+      return () => yields(t, stepKey, 'w')
+    },
+  },
+  move: {
+    'of a session that has ended': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      return async () => (await engine.lines.move(id, 9, 0)).is
+    },
+    'of a session that was deleted': async ({ engine, submit }) => {
+      const id = await submit()
+      await engine.control(id, 'cancel')
+      await engine.remove(id)
+      return async () => (await engine.lines.move(id, 9, 0)).is
+    },
+  },
   wait: {
     'a step that was taken': async (t) => {
       const { stepKey } = await t.take(await t.submit(), '1.0')
@@ -391,6 +522,21 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
       return () => engine.store.waits(`${id}.1.0`, 'nobody is there')
     },
   },
+}
+
+const withdrawn = async ({ engine }: TestEngine, id: string): Promise<string> =>
+  (await engine.lines.withdraw(`${id}.1.0`, 'gpu.late')) ? 'ok' : 'stale'
+
+const yields = async ({ engine }: TestEngine, stepKey: string, worker: string): Promise<string> =>
+  (await engine.lines.askYield(stepKey, worker)) ? 'ok' : 'stale'
+
+/** Lets a session in to the queue `gpu.late`, as the one after so many that its shard had let in. */
+async function admit({ engine }: TestEngine, id: string, number?: number): Promise<unknown> {
+  const { numbers } = await engine.lines.read(0)
+  const shard = shardOf(id)
+  const line = { name: 'gpu.late 5 local -', shard, queue: 'gpu.late', priority: 5, key: 'local', group: null, length: 1, head: [] }
+  const choice = { line, waiter: { stepKey: `${id}.1.0`, order: 0, waitedMs: 0 }, level: 5, share: 1, floor: 0, overtaken: [] }
+  return engine.lines.admit(choice, number ?? numbers[shard] ?? 0)
 }
 
 describe('the fence', () => {

@@ -101,7 +101,7 @@ describe('a workflow that is final at its start', () => {
   it('has failed with what its final state says; a retry begins again, and fails alike', async () => {
     const { session } = await start('at-once', { way: 'failed' })
     expect(session).toMatchObject({ status: 'failed', error: told, output: null })
-    const again = await t.engine.retry(session.id, null)
+    const again = await t.engine.retry(session.id, { keyId: null })
     expect(again).toMatchObject({ status: 'failed', error: told, retryOf: session.id })
     expect(await types(again.id)).toEqual(['session.created', 'session.failed'])
   })

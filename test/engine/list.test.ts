@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
-import type { SessionFilter } from '../../src/engine/session.ts'
+import type { SessionFilter, SessionPage } from '../../src/engine/session.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
 /** Copies a finished session into `ARGV[1]` more, in all its indexes, without a round trip each. */
@@ -31,62 +31,64 @@ for i = 1, count do
   end
 end`
 
+/** How many commands Redis ran for a page, those inside scripts too. */
+async function cost(t: TestEngine, filter: SessionFilter): Promise<{ commands: number; page: SessionPage }> {
+  const commands = async (): Promise<number> => Number(/total_commands_processed:(\d+)/.exec(await t.redis.info('stats'))?.[1])
+  const before = await commands()
+  const page = await t.engine.list(filter)
+  return { commands: (await commands()) - before, page }
+}
+
 describe('lists by two large filters', () => {
   const count = 100_000
   const limit = 20
-  const one: SessionFilter = { keyId: null, limit, status: 'failed' }
   let t: TestEngine
   beforeAll(async () => {
     t = await startEngine({ shards: 1 })
     const id = await t.submit()
     await t.engine.control(id, 'cancel')
     await t.redis.eval(halves, 1, keys.session('0-').replace(/session:.*/, ''), id, count, await t.engine.reads.now(0))
+    // Its looks at the model folders would be counted with the lists' commands.
+    await t.engine.models.stop()
   }, 120_000)
   afterAll(() => t[Symbol.asyncDispose]())
 
-  /** All pages: their sessions, and how long each took, ms. */
-  async function pages(filter: SessionFilter): Promise<{ ids: string[]; times: number[] }> {
-    const [ids, times]: [string[], number[]] = [[], []]
+  /** All pages: their sessions, and what each cost. */
+  async function pages(filter: SessionFilter): Promise<{ ids: string[]; costs: number[] }> {
+    const [ids, costs]: [string[], number[]] = [[], []]
     let cursor: string | undefined
     do {
-      const from = performance.now()
-      const { sessions, next } = await t.engine.list({ ...filter, cursor })
-      times.push(performance.now() - from)
-      expect(sessions.length).toBeLessThanOrEqual(filter.limit)
-      ids.push(...sessions.map(({ id }) => id))
-      cursor = next ?? undefined
+      const { commands, page } = await cost(t, { ...filter, cursor })
+      costs.push(commands)
+      expect(page.sessions.length).toBeLessThanOrEqual(filter.limit)
+      ids.push(...page.sessions.map(({ id }) => id))
+      cursor = page.next ?? undefined
     } while (cursor !== undefined)
-    return { ids, times }
+    return { ids, costs }
   }
-  const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0
 
-  it('share a few, far between: each is found once, newest first, and no page takes longer than one by one filter', async () => {
-    const single: number[] = []
-    for (let i = 0; i < 50; i++) {
-      const from = performance.now()
-      expect((await t.engine.list(one)).sessions).toHaveLength(limit)
-      single.push(performance.now() - from)
-    }
-    const { ids, times } = await pages({ ...one, tag: 'was-cancelled' })
+  it('share a few, far between: each is found once, newest first, and each page costs a bounded number of commands', async () => {
+    const { ids, costs } = await pages({ keyId: null, limit, status: 'failed', tag: 'was-cancelled' })
     expect(ids).toEqual(Array.from({ length: 10 }, (_, i) => `0-${String(((i + 1) * count) / 10).padStart(26, '0')}`))
-    expect(median(times)).toBeLessThan(1.5 * median(single))
+    // A page looks at some 500 entries, however many there are, and asks the other index for each.
+    expect(Math.max(...costs)).toBeLessThan(600)
   })
 
   it('share none, because one ends before the other begins: that is seen at once', async () => {
     await t.redis.zrem(keys.index(0, 'tag', 'was-cancelled'), `0-${String(count).padStart(26, '0')}`)
     const old = { keyId: 'old', limit, tag: 'new-only' }
     await t.redis.zunionstore(keys.index(0, 'tag', 'new-only'), 1, keys.index(0, 'key', 'new'))
-    const { ids, times } = await pages(old)
+    const { ids, costs } = await pages(old)
     expect(ids).toEqual([])
-    expect(times.length).toBeLessThanOrEqual(2)
+    expect(costs.length).toBeLessThanOrEqual(2)
   })
 
   it('share half of each: full pages, all of them', async () => {
-    const { ids, times } = await pages({ keyId: 'new', limit: 200, status: 'failed' })
+    const { ids, costs } = await pages({ keyId: 'new', limit: 200, status: 'failed' })
     expect(ids).toHaveLength(count / 4)
     expect(new Set(ids).size).toBe(count / 4)
     expect(ids).toEqual(ids.toSorted())
-    expect(times.length).toBeLessThanOrEqual(count / 4 / 200 + 1)
+    expect(costs.length).toBeLessThanOrEqual(count / 4 / 200 + 1)
   })
 
   it('a session that goes between two pages takes none of the others with it', async () => {
@@ -135,34 +137,12 @@ describe('lists by filter', () => {
     'a key that has none': { ...base, keyId: 'nobody' },
   }
 
-  /** How many commands Redis ran for it. */
-  async function cost(t: TestEngine, filter: SessionFilter): Promise<{ commands: number; found: number }> {
-    const commands = async (): Promise<number> => Number(/total_commands_processed:(\d+)/.exec(await t.redis.info('stats'))?.[1])
-    const before = await commands()
-    const { sessions } = await t.engine.list(filter)
-    return { commands: (await commands()) - before, found: sessions.length }
-  }
-
   it.each(Object.entries(filters))('%s: as many commands with 100,000 finished sessions as with 100', async (_, filter) => {
     const small = await cost(few, filter)
     const large = await cost(many, filter)
-    expect(large).toEqual(small)
+    expect(large.page.sessions).toHaveLength(small.page.sessions.length)
+    expect(large.commands).toBe(small.commands)
     expect(large.commands).toBeLessThan(80)
-  })
-
-  it('takes no longer with 100,000 than with 100, measured side by side', async () => {
-    const once = async (t: TestEngine): Promise<number> => {
-      const startedAt = performance.now()
-      for (const filter of Object.values(filters)) await t.engine.list(filter)
-      return performance.now() - startedAt
-    }
-    const rounds = { few: [] as number[], many: [] as number[] }
-    for (let i = 0; i < 15; i++) {
-      rounds.few.push(await once(few))
-      rounds.many.push(await once(many))
-    }
-    const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0
-    expect(median(rounds.many)).toBeLessThan(3 * median(rounds.few))
   })
 
   it('pages through all of them, each once, newest first', async () => {

@@ -20,6 +20,7 @@ const worker = (id: string, more: Partial<WorkerRecord> = {}): WorkerRecord => (
   running: [],
   lanes: { gpu: 1, host: 4 },
   childPid: null,
+  pictures: [],
   logLinesDropped: 0,
   sparePid: null,
   report: report(),
@@ -41,7 +42,7 @@ const [model, other] = [
   { id: 'model', bodyHash: 'body' },
   { id: 'other', bodyHash: 'other' },
 ]
-const step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'device' | 'avoid' | 'target'> = {
+const step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'waitsInLine' | 'device' | 'avoid' | 'target'> = {
   lane: 'gpu',
   models: [model],
   exactnessKey: '11111111',
@@ -58,6 +59,13 @@ describe('where a step may run', () => {
   it.each<[string, Partial<typeof step>, WorkerRecord[], unknown]>([
     ['its class', {}, [worker('a'), worker('b')], classQueue],
     ['the worker that has its tensors', { lastWorker: 'b' }, [worker('a'), worker('b')], own('b')],
+    [
+      'that worker, of a session that was not let in, while it is idle',
+      { lastWorker: 'b', waitsInLine: true },
+      [worker('a'), worker('b')],
+      own('b'),
+    ],
+    ['its class, when that one is busy', { lastWorker: 'b', waitsInLine: true }, [worker('a'), worker('b', busy)], classQueue],
     ['its class, when that worker is gone', { lastWorker: 'c' }, [worker('a'), worker('b')], classQueue],
     ['its class, when that worker drains', { lastWorker: 'b' }, [worker('a'), worker('b', { status: 'draining' })], classQueue],
     ['its class, when that worker is of another now', { lastWorker: 'b' }, [worker('a'), worker('b', { exactnessKey: '2' })], classQueue],
@@ -206,10 +214,23 @@ describe('where a step may run', () => {
 
 describe('what a step needs', () => {
   const pin = { id: 'model', bodyHash: 'a'.repeat(64) }
+  const vae = { id: 'a VAE', bodyHash: 'b'.repeat(64) }
   const target = { device: 'd', worker: 'w', epoch: 'e' }
 
   it.each([
     ['the model of its own input', 'inference.decode', { model: pin }, { models: [pin], target: null }],
+    [
+      'the VAE that decodes in place of its own, too',
+      'inference.decode',
+      { model: { ...pin, vae } },
+      {
+        models: [
+          { ...pin, vae },
+          { ...vae, kind: 'vae' },
+        ],
+        target: null,
+      },
+    ],
     ['the worker that a command names', 'memory.release', { target, id: 'd.01234567.1' }, { models: [], target }],
     ['nothing beside the device', 'postprocessing.save', {}, { models: [], target: null }],
     ['what a process without the operation cannot say', 'upscaling.dream', {}, undefined],

@@ -39,7 +39,7 @@ describe('a step whose leases end one after the other', () => {
     expect(history.filter((event) => event.type === 'step.recovered')).toHaveLength(limit)
     expect((await t.engine.get(neighbour))?.status).toBe('queued')
     // It can be looked into and tried again from where it was.
-    expect((await t.engine.retry(id, null)).status).toBe('queued')
+    expect((await t.engine.retry(id, { keyId: null })).status).toBe('queued')
   })
 
   it('with a checkpoint on the way: counted from there', async () => {

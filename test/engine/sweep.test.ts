@@ -152,7 +152,7 @@ describe('a session', () => {
       await sweep.stop()
     }
     await t.engine.control(strict.id, 'cancel')
-    const again = await t.engine.retry(strict.id, null)
+    const again = await t.engine.retry(strict.id, { keyId: null })
     expect(await t.redis.hmget(keys.session(again.id), 'strict', 'exact')).toEqual(['1', '1'])
     expect(await t.redis.hmget(keys.session(lenient.id), 'strict', 'exact')).toEqual([null, '1'])
   })

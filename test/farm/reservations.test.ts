@@ -1,12 +1,11 @@
 import fc from 'fast-check'
 import { spawn } from 'node:child_process'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { root } from '../../src/config.ts'
 import { keys } from '../../src/keys.ts'
 import { reserve, type Capacity, type Need, type Reservation } from '../../src/farm/reservations.ts'
 import { connect, runScript, type Redis } from '../../src/redis.ts'
+import { nodeArguments } from '../support/program-file.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 
 const device = 'abcd1234-cuda-0'
@@ -165,7 +164,7 @@ describe('reservations of a device', () => {
   })
 
   it('are free again some seconds after their holder was killed', async () => {
-    const holder = spawn(process.execPath, ['--import', 'tsx', join(root, 'test/support/reserver.ts'), server.url, device], {
+    const holder = spawn(process.execPath, [...nodeArguments('test/support/reserver.ts'), server.url, device], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     await new Promise((resolve) => holder.stdout.once('data', resolve))

@@ -66,6 +66,8 @@ function childOf(args: string[], { stall = {}, calls = 1, env = {}, options = {}
       threads: 1,
       roots: { models: ['/models'], attempts: folder },
       checkpoint: { intervalS: 1, calls },
+      previewS: 0,
+      modelBytes: null,
     },
     log,
     stall: { termMs: 500, ...stall },

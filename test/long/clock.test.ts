@@ -12,6 +12,7 @@ import { createLog } from '../../src/log.ts'
 import { connect } from '../../src/redis.ts'
 import type { Node } from '../support/program.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
+import { writeModel } from '../support/model.ts'
 import { startTestRedis } from '../support/redis.ts'
 import { graceMs } from '../support/times.ts'
 import { eventually, sleep } from '../support/wait.ts'
@@ -85,6 +86,24 @@ describe.each([
     expect(passed()).toBeLessThan(8000)
     expect((await farm.until(late, 'failed')).error?.code).toBe('session.deadline_exceeded')
     expect(passed()).toBeLessThan(9000)
+  })
+
+  it('the models of every host stay listed, and sessions draw with them', async () => {
+    const folder = join(farm.folder, 'models-of-another')
+    await writeModel(folder, 'elsewhere', 'elsewhere')
+    const other = await farm.addWorker({ env: { DARKROOM_MODELS: folder } })
+    const listed = async (): Promise<string[]> => {
+      const { models } = (await farm.client.get('/v1/models')).json as { models: { id: string }[] }
+      return models.map(({ id }) => id)
+    }
+    const both = ['darkroom-tiny', 'elsewhere']
+    await eventually('both are listed', async () => (await listed()).join() === both.join())
+    for (const offset of [offsetMs, 0]) {
+      await farm.redis.setClock(offset)
+      for (const from = performance.now(); performance.now() - from < 3000; await sleep(100)) expect(await listed()).toEqual(both)
+      for (const model of both) expect(await farm.pictures(await farm.submit({ model }))).toHaveLength(1)
+    }
+    await other.stop(12_000)
   })
 
   it('who looks at the devices goes on looking', async () => {

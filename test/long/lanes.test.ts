@@ -113,7 +113,8 @@ describe('a session of many steps', { timeout: 60_000 }, () => {
 describe('while a queue is halted', { timeout: 60_000 }, () => {
   it('a worker that takes nothing although jobs wait is stalled: readiness and the session say so, and it goes on when its queue does', async () => {
     const statusOf = async (): Promise<string | undefined> => (await farm.records())[0]?.status
-    expect((await farm.client.get('/v1/ready')).status).toBe(200)
+    // A machine that stands still for longer than a worker's record lasts has no worker for a moment.
+    await eventually('ready', async () => (await farm.client.get('/v1/ready')).status === 200)
     const connection = farm.eye.duplicate()
     const queue = new Queue('host', { ...host, connection })
     await queue.pause()

@@ -111,6 +111,31 @@ describe('the line to Redis', { timeout: 120_000 }, () => {
     expect(walk.met).toHaveLength(chosen.length)
     expect(farm.proxy.hits() - before).toBeGreaterThanOrEqual(0.9 * chosen.length)
   })
+
+  it('the answer to each take lost: the same attempts ask again, and no lease is left to end by itself', async () => {
+    const takes = new Map<string, number>()
+    let lost = 0
+    // Every other take of a session: one is lost, and what is sent again for it is answered.
+    farm.proxy.rule = ({ name, sessions }) => {
+      if (name !== 'takeStep') return undefined
+      const count = takes.get(sessions.join(' ')) ?? 0
+      takes.set(sessions.join(' '), count + 1)
+      if (count % 2 === 1) return undefined
+      lost++
+      return 'lose'
+    }
+    const ids = await inTurn(6, (i) => farm.submit(input(i)))
+    for (const id of ids) expect((await untilEnded(id, 60_000)).status).toBe('succeeded')
+    farm.proxy.rule = undefined
+    expect(lost).toBeGreaterThan(6)
+    for (const id of ids) {
+      const { steps } = await farm.receipt(id)
+      expect(steps.flatMap(({ attempts }) => attempts.map(({ end }) => end))).toEqual(steps.map(() => 'completed'))
+    }
+    const { workers } = (await farm.client.get('/v1/workers')).json as { workers: { status: string }[] }
+    expect(workers.map(({ status }) => status)).toEqual(['ready', 'ready'])
+  })
+
   it('a submission is 503 when nobody knows; the same key tells whether it was accepted, and it is accepted once', async () => {
     const body = { workflow: 'image-generation', input: { prompt: 'x', ...input(1) }, tags: ['unknown'] }
     const send = async (key: string): Promise<{ status: number; id?: string; code?: string }> => {

@@ -12,9 +12,10 @@ import type { Session } from '../../src/client/index.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
 import type { Answer } from '../support/http.ts'
-import { picture as pictureOf, readLedger, type Node, type Output } from '../support/program.ts'
+import { picture as pictureOf, readLedger, step, type Node, type Output } from '../support/program.ts'
 import { journey as journeyOf, journeySteps } from '../support/programs.ts'
 import { anySession, type Kind } from '../support/points.ts'
+import { startReceiver } from '../support/receiver.ts'
 import { inputOf, module } from '../support/scripted.ts'
 import type { GroupProcess } from '../support/process.ts'
 
@@ -254,6 +255,49 @@ const inbox = (points: Point[], control: Point[]): Scenario => ({
   },
 })
 
+/** Checks that each item of a batch was opened once, and that each has succeeded. */
+async function expectItems(world: World, id: string, count: number): Promise<void> {
+  expect(await world.output(id)).toEqual({ total: count, succeeded: count, failed: 0, cancelled: 0 })
+  const states = Object.values(await world.farm.eye.hgetall(keys.itemStates(id)))
+  expect(states.map((state) => state.split(':')[0])).toEqual(Array<string>(count).fill('succeeded'))
+  // A session that no item knows would be one that ran twice.
+  const children = await world.farm.members((shard) => keys.index(shard, 'parent', id))
+  expect(children.toSorted()).toEqual(states.flatMap((state) => state.split(':')[1] ?? []).toSorted())
+}
+
+/** A batch whose processes die as they open its items, and as they count one. */
+const batch: Scenario = {
+  points: ['items.before', 'items.after'],
+  play: async (world) => {
+    for (const point of ['items.before', 'items.after'] as const) {
+      const { ledger } = inputOf(world.farm, step())
+      // Whoever dies first is the one that opens the first items, or one that counts the end of one.
+      world.arm(anySession, point)
+      const items = Array.from({ length: 8 }, (_, n) => ({ program: step({ n, ms: 100 }), key: crypto.randomUUID() }))
+      const id = await world.submit('batch', { workflow: 'program', input: { ledger }, items, window: 2 })
+      await world.dead(anySession, point)
+      await expectItems(world, id, items.length)
+    }
+  },
+}
+
+const approval: Scenario = {
+  points: ['grant.before', 'grant.after'],
+  play: async (world) => {
+    const session = await world.run(journeyOf())
+    const { id } = session
+    for (const point of ['grant.before', 'grant.after'] as const) {
+      world.arm(id, point)
+      await world.ask('POST', `/v1/sessions/${id}/approvals`, { signals: ['go'] })
+      await world.dead(id, point)
+    }
+    const { json } = await world.ask('POST', `/v1/sessions/${id}/approvals`, { signals: ['go'] })
+    const { status } = await world.ask('POST', json.url, { signal: 'go' })
+    expect([200, 409]).toContain(status)
+    await expectJourney(world, session)
+  },
+}
+
 const deadline: Scenario = {
   points: ['end.before', 'end.after'],
   play: async (world) => {
@@ -270,6 +314,45 @@ const deadline: Scenario = {
   },
 }
 
+/** A slot on every worker is taken by a picture that is held, and another one comes next while `disturb` goes on. */
+function crowded(points: Point[], disturb: (world: World, held: string, next: string) => Promise<void>): Scenario {
+  return {
+    points,
+    play: async (world) => {
+      const held: { id: string; open: () => Promise<void> }[] = []
+      for (const _ of world.farm.workers) {
+        const seed = 1000 + number++
+        const open = await world.farm.gate(seed, 3)
+        // The first is the least urgent one.
+        const id = await world.submit('image-generation', pictureOf(seed), { priority: held.length })
+        await untilHeld(world, id, 1)
+        held.push({ id, open })
+      }
+      const next = await world.submit('image-generation', pictureOf(1000 + number++))
+      const holders = async (): Promise<Record<string, string>> => world.farm.eye.hgetall(keys.admissionSlots(0))
+      const comesNext = async (): Promise<boolean> =>
+        Object.entries(await holders()).some(([step, holder]) => step.startsWith(next) && holder.startsWith('gpu.'))
+      await world.poll(`${next} comes next`, comesNext)
+      await disturb(world, held[0]?.id ?? '', next)
+      for (const { id, open } of held) await open().then(() => world.until(id, 'succeeded'))
+      await world.until(next, 'succeeded')
+    },
+  }
+}
+
+/** Tags and a deadline that are changed while the process dies; the client asks again. */
+const changed: Scenario = {
+  points: ['change.before', 'change.after'],
+  play: async (world) => {
+    const { id } = await world.run(journeyOf(), { tags: ['before'], deadlineS: 600 })
+    world.arm(id, 'change.before', 'change.after')
+    const { json } = await world.ask('PATCH', `/v1/sessions/${id}`, { tags: ['after'], deadlineS: null })
+    await world.dead(id, 'change.before', 'change.after')
+    expect(json).toMatchObject({ tags: ['after'], deadlineAt: null })
+    await world.control(id, 'cancel')
+  },
+}
+
 const stranded: Scenario = {
   points: ['wait.before', 'wait.after'],
   play: async (world) => {
@@ -279,6 +362,56 @@ const stranded: Scenario = {
     await world.dead(id, 'wait.before', 'wait.after')
     await world.control(id, 'cancel')
     await world.until(id, 'cancelled')
+  },
+}
+
+/** A schedule, whose processes die while it falls due: each instant has one session. */
+const scheduled: Scenario = {
+  points: ['schedule.before', 'schedule.started'],
+  play: async (world) => {
+    const input = inputOf(world.farm, step())
+    const body = { name: 'often', everyS: 3, overlap: 'allow', session: { workflow: 'program', input } }
+    const { id } = (await world.ask('POST', '/v1/schedules', body)).json as { id: string }
+    world.arm(id, 'schedule.before', 'schedule.started')
+    await world.dead(id, 'schedule.before', 'schedule.started')
+    const path = `/v1/schedules/${id}`
+    await world.poll('two sessions after that', async () => (await world.ask('GET', path)).json.occurrences.length >= 3)
+    await world.ask('POST', `${path}/pause`)
+    const { occurrences } = (await world.ask('GET', path)).json as { occurrences: { session: string }[] }
+    const { sessions } = (await world.ask('GET', `/v1/sessions?tag=schedule:${id}`)).json as { sessions: { id: string }[] }
+    expect(sessions.map((each) => each.id).toSorted()).toEqual(occurrences.map(({ session }) => session).toSorted())
+    for (const each of sessions) await world.until(each.id, 'succeeded')
+    await world.ask('DELETE', path)
+  },
+}
+
+/** An action over many sessions, whose processes die while it is applied. */
+const bulk: Scenario = {
+  points: ['bulk.before', 'bulk.after'],
+  play: async (world) => {
+    const sessions = await Promise.all([0, 1, 2].map(() => world.run(journeyOf(), { tags: ['bulk'] })))
+    world.arm(anySession, 'bulk.before', 'bulk.after')
+    const { id } = (await world.ask('POST', '/v1/bulk', { action: 'cancel', filter: { tag: 'bulk' } })).json as { id: string }
+    await world.dead(anySession, 'bulk.before', 'bulk.after')
+    await world.poll(`${id} done`, async () => (await world.ask('GET', `/v1/bulk/${id}`)).json.state === 'done')
+    expect((await world.ask('GET', `/v1/bulk/${id}`)).json).toMatchObject({ total: 3, done: 3, failed: 0 })
+    for (const session of sessions) await world.until(session.id, 'cancelled')
+  },
+}
+
+/** An end that a webhook is told of, while the processes that tell it die. */
+const told: Scenario = {
+  points: ['webhook.before', 'webhook.after'],
+  play: async (world) => {
+    await using receiver = await startReceiver()
+    const webhook = (await world.ask('POST', '/v1/webhooks', { url: receiver.url })).json.id as string
+    const { id } = await world.run(journeyOf(), { webhook })
+    world.arm(id, 'webhook.before', 'webhook.after')
+    await world.control(id, 'cancel')
+    await world.dead(id, 'webhook.before', 'webhook.after')
+    const path = `/v1/webhooks/${webhook}/deliveries?state=delivered`
+    await world.poll(`${id} told`, async () => (await world.ask('GET', path)).json.deliveries.length === 1)
+    expect(new Set(receiver.letters.map(({ headers }) => headers['webhook-id']))).toEqual(new Set([`ended-${id}`]))
   },
 }
 
@@ -311,13 +444,38 @@ const scenarios: Record<Kind, Scenario[]> = {
       await world.dead(album, 'settle.before', 'settle.after')
       await open()
     }),
-    picture(['place.before', 'place.after'], async (world, album, id, open) => {
+    // What was paused waits in line again.
+    picture(['join.before', 'join.after', 'admit.before', 'admit.after'], async (world, album, id, open) => {
       await world.go(album)
       await untilHeld(world, id, 1)
       await world.control(id, 'pause')
       await world.until(id, 'paused')
-      world.arm(id, 'place.before', 'place.after')
+      world.arm(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
       await world.control(id, 'resume')
+      await world.dead(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
+      await open()
+    }),
+    picture(['move.before', 'move.after'], async (world, album, id, open) => {
+      await world.go(album)
+      await untilHeld(world, id, 1)
+      world.arm(id, 'move.before', 'move.after')
+      expect((await world.ask('POST', `/v1/sessions/${id}/priority`, { priority: 8 })).json).toMatchObject({ priority: 8 })
+      await world.dead(id, 'move.before', 'move.after')
+      await open()
+    }),
+    crowded(['withdraw.before', 'withdraw.after'], async (world, _, next) => {
+      world.arm(next, 'withdraw.before', 'withdraw.after')
+      expect((await world.ask('POST', '/v1/queue/pause', {})).status).toBe(200)
+      await world.dead(next, 'withdraw.before', 'withdraw.after')
+      expect((await world.ask('POST', '/v1/queue/resume', {})).status).toBe(200)
+    }),
+    // What a dead worker leaves goes on without a line.
+    picture(['place.before', 'place.after'], async (world, album, id, open) => {
+      await world.go(album)
+      await untilHeld(world, id, 1)
+      world.arm(id, 'place.before', 'place.after')
+      const { worker } = await world.farm.event(id, 'step.started', 'inference.denoise')
+      process.kill(world.farm.worker(worker).pid, 'SIGKILL')
       await world.dead(id, 'place.before', 'place.after')
       await open()
     }),
@@ -326,8 +484,14 @@ const scenarios: Record<Kind, Scenario[]> = {
       await world.control(child, 'cancel')
       await world.dead(child, 'parent.told')
     }),
+    batch,
+    approval,
     deadline,
     stranded,
+    changed,
+    told,
+    scheduled,
+    bulk,
     {
       points: ['delete.before', 'delete.after'],
       play: async (world) => {
@@ -379,6 +543,20 @@ const scenarios: Record<Kind, Scenario[]> = {
       await world.go(album)
       await world.dead(id, 'place.before', 'place.after')
     }),
+    picture(['join.before', 'join.after', 'admit.before', 'admit.after'], async (world, album, id, open) => {
+      world.arm(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
+      await open()
+      await world.go(album)
+      await world.dead(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
+    }),
+    // The worker that lets an urgent session in asks another one to make way. Where the held one's own worker dies of
+    // it, that picture goes on elsewhere.
+    crowded(['yield.before', 'yield.after'], async (world, held) => {
+      world.arm(held, 'yield.before', 'yield.after')
+      const urgent = await world.submit('image-generation', pictureOf(1000 + number++), { priority: 9 })
+      await world.dead(held, 'yield.before', 'yield.after')
+      await world.until(urgent, 'succeeded')
+    }),
     held(['control.before', 'control.after'], async (world, id, child) => {
       world.arm(child, 'control.before', 'control.after')
       await world.control(id, 'pause')
@@ -407,12 +585,14 @@ const scenarios: Record<Kind, Scenario[]> = {
     journey(['expire.before', 'expire.after'], { kills: 1 }),
     journey(['timer.before']),
     inbox(['inbox.before'], []),
+    batch,
     deadline,
     stranded,
   ],
 }
 
 const kinds = ['api', 'worker'] as const
+const settings = { DARKROOM_WEBHOOK_HOSTS: '*', DARKROOM_WEBHOOK_NETS: '127.0.0.0/8' }
 const worlds = new Map<Kind, World>()
 const outcomes = new Map<string, Promise<void>>()
 
@@ -436,7 +616,7 @@ beforeAll(async () => {
   await Promise.all(
     kinds.map(async (kind) => {
       const pools = kind === 'api' ? { apis: 3, workers: 2 } : { apis: 1, workers: 4 }
-      const world = new World(await startFarm({ ...pools, shards: 1, module, dying: kind, fake: ['--call-ms', '5'] }))
+      const world = new World(await startFarm({ ...pools, shards: 1, module, dying: kind, fake: ['--call-ms', '5'], settings }))
       worlds.set(kind, world)
       begin(kind, world)
     }),

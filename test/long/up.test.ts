@@ -13,7 +13,7 @@ import { onPath } from '../../host/programs.mjs'
 import { DarkroomClient } from '../../src/client/index.ts'
 import { readConfig, root } from '../../src/config.ts'
 import { interpreter } from '../support/child.ts'
-import { run, start, type Running } from '../support/command.ts'
+import { installed, run, start, type Running } from '../support/command.ts'
 import { canBeUnknown, canUnshare, ownProcesses, processesWith, unknownUser } from '../support/containers.ts'
 import { startTestRedis } from '../support/redis.ts'
 import { eventually } from '../support/wait.ts'
@@ -47,7 +47,7 @@ afterEach(async () => {
 const env = (): Record<string, string> => ({ DARKROOM_DATA: folder, DARKROOM_PORT: '0', DARKROOM_MODELS: join(root, 'models') })
 
 function up(...args: string[]): Running {
-  const running = start(['up', ...args], env(), folder)
+  const running = start(['up', ...args], env(), folder, installed)
   ups.push(running)
   return running
 }
@@ -82,6 +82,31 @@ describe('darkroom up', () => {
     expect(code).toBe(0)
     expect(stdout.indexOf('worker 1  stopped')).toBeLessThan(stdout.indexOf('api       stopped'))
     expect(stdout.indexOf('api       stopped')).toBeLessThan(stdout.indexOf('redis     stopped'))
+  })
+
+  it('lets the worker that stands by take the place of a killed one, in the middle of a picture', { timeout: slow }, async () => {
+    const more = { DARKROOM_STANDBY: 'always', DARKROOM_SPARE_MB: '1', DARKROOM_CHECKPOINT_CALLS: '1' }
+    const running = start(['up', '--workers', '1'], { ...env(), ...more }, folder, installed)
+    ups.push(running)
+    const client = new DarkroomClient({ url: await urlOf(running) })
+    await running.until(/worker 1 +ready/)
+    const first = await pidOf(running, 'worker 1')
+    const told = (pid: number, file: string): Promise<string> => readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '')
+    const standby = await eventually('a worker that stands by, with a Python child', async () => {
+      for (const pid of processesWith(folder))
+        if ((await told(pid, 'cmdline')).includes('--standby') && (await told(pid, `task/${pid}/children`)) !== '') return pid
+      return undefined
+    })
+    const { id } = await client.generate({ prompt: 'a red circle', steps: 200, seed: 1 })
+    for await (const frame of client.follow(id)) {
+      if (frame.kind !== 'progress' || (frame.progress.checkpoint ?? 0) < 3) continue
+      process.kill(first, 'SIGKILL')
+      break
+    }
+    expect((await client.untilEnd(id)).status).toBe('succeeded')
+    expect((await client.workers()).map(({ pid }) => pid)).toEqual([standby])
+    const attempts = (await client.receipt(id)).steps.find(({ step }) => step === 'inference.denoise')?.attempts
+    expect(attempts).toMatchObject([{ end: 'lost' }, { end: 'completed', resumedFrom: { call: expect.any(Number) } }])
   })
 
   it('killed itself: its children end, its Redis lives on, the next one adopts it with all that it holds', { timeout: slow }, async () => {

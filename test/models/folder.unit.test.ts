@@ -130,6 +130,14 @@ describe('a pipeline of diffusers', () => {
     expect((await verdictOf()).variants).toEqual(['v-prediction', 'zero-snr'])
   })
 
+  it('knows a refiner of any size by what its pipeline asks', async () => {
+    sd1('StableDiffusionXLImg2ImgPipeline', of('F16', { 'conv_in.weight': [16, 4, 3, 3] }), { in_channels: 4 })
+    expect((await verdictOf()).variants).toEqual([])
+    const index = { _class_name: 'StableDiffusionXLImg2ImgPipeline', unet: ['diffusers', 'UNet2DConditionModel'], ...plain }
+    put('model_index.json', { ...index, requires_aesthetics_score: true })
+    expect(await verdictOf()).toMatchObject({ family: 'sdxl', variants: ['refiner'] })
+  })
+
   it('says when its class and its tensors differ', async () => {
     sd1('StableDiffusionXLPipeline')
     expect(await verdictOf()).toMatchObject({

@@ -10,7 +10,7 @@ import { eventually } from '../support/wait.ts'
 let farm: Farm
 const folder = (who: 'a' | 'b'): string => join(farm.folder, `models-${who}`)
 beforeAll(async () => {
-  farm = await startFarm({ workers: 0 })
+  farm = await startFarm({ workers: 0, settings: { DARKROOM_IDLE_HASH: '0' } })
   for (const who of ['a', 'b'] as const) await writeModel(folder(who), `only-${who}`, who)
   for (const who of ['a', 'b'] as const) {
     await writeModel(folder(who), 'both', 'the same')

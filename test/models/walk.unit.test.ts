@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Hasher, identityFiles, identityOf, pathOf } from '../../src/models/hash.ts'
+import { judge, unjudged, type Judge } from '../../src/models/judge.ts'
 import { looker, SilentFolder } from '../../src/models/look.ts'
 import { resolveRoots } from '../../src/models/roots.ts'
 import { Scanner } from '../../src/models/scanner.ts'
@@ -33,6 +34,7 @@ const namesOf = ({ entries }: Scanner): [string, string | null][] =>
 describe('names', () => {
   it.each<[string, string, string | null]>([
     ['checkpoints/sd/one.safetensors', 'sd/one', 'checkpoint'],
+    ['constructor/one.safetensors', 'constructor/one', null],
     ['models/Stable-diffusion/one.ckpt', 'one', 'checkpoint'],
     ['models/diffusion_models/flux/dev.gguf', 'flux/dev', 'diffusion-model'],
     ['unet/one.sft', 'one', 'diffusion-model'],
@@ -55,6 +57,15 @@ describe('names', () => {
   ])('%s is %s', async (file, name, kind) => {
     await writeFiles(folder, { [file]: weights })
     expect(namesOf(await scanned())).toEqual([[name, kind]])
+  })
+
+  it('of files in unet/ beside vae/ are their own: ComfyUI’s folder is no pipeline', async () => {
+    await writeFiles(folder, { 'unet/one.safetensors': weights, 'vae/two.safetensors': weights, 'loras/three.safetensors': weights })
+    expect(namesOf(await scanned())).toEqual([
+      ['one', 'diffusion-model'],
+      ['three', 'lora'],
+      ['two', 'vae'],
+    ])
   })
 
   it('of pipelines are those of their folders, and their parts have none', async () => {
@@ -141,7 +152,7 @@ describe('again', () => {
     expect(changes.removed).toEqual([join(folder, 'vae/c.safetensors')])
     expect(scanner.entries.get(join(folder, 'loras/b.safetensors'))).toBe(before.get(join(folder, 'loras/b.safetensors')))
     expect((await scanner.scan()).changed).toEqual([])
-    const later = new Scanner([folder], scanner.entries)
+    const later = new Scanner([folder], { known: scanner.entries })
     expect(await later.scan()).toEqual({ changed: [], removed: [] })
   })
 
@@ -185,6 +196,22 @@ describe('a folder that does not answer', () => {
   })
 })
 
+it('what could not be looked at is looked at again with everything, and not at each change of another folder', async () => {
+  await writeFiles(folder, { 'a/one.safetensors': weights, 'b/two.safetensors': weights })
+  let asked = 0
+  const judged: Judge = async (some, roots) => {
+    asked += some.length
+    return asked <= 2 ? some.map((found) => unjudged(found, 'it did not answer')) : judge(some, roots)
+  }
+  const scanner = new Scanner([folder], { judge: judged })
+  const { changed } = await scanner.scan()
+  expect(changed.map(({ verdict }) => verdict.reason?.code)).toEqual(['unreadable', 'unreadable'])
+  expect((await scanner.scanAgain([join(folder, 'a')])).changed).toEqual([])
+  expect((await scanner.scan()).changed.map(({ verdict }) => verdict.reason?.code)).not.toContain('unreadable')
+  expect((await scanner.scan()).changed).toEqual([])
+  expect(asked).toBe(4)
+})
+
 describe('the identity', () => {
   const identity = async (path: string): Promise<string> => {
     const hasher = new Hasher()
@@ -214,11 +241,61 @@ describe('the identity', () => {
     expect(identityOf(true, files, hashes).bodyHash).toBe('47869731310d3ce556b1dd10d9f7b9d62990b33b2b6769c4ed5bb81b1642b934')
   })
 
+  it('of a folder covers every part that a family loads, and first those that every model has', () => {
+    const file = (path: string) => ({ path, size: 1, modifiedMs: 1, inode: 1 })
+    const parts = [
+      'scheduler',
+      'text_encoder',
+      'text_encoder_2',
+      'text_encoder_3',
+      'tokenizer',
+      'tokenizer_2',
+      'tokenizer_3',
+      'transformer',
+    ]
+    const others = ['model_index.json', 'safety_checker/model.safetensors', 'tokenizer/chat_template.jinja', 'vae/config.json']
+    const files = [...others, ...parts.map((part) => `${part}/x.json`)].map(file)
+    expect(identityFiles({ isFolder: true, files }).map(({ path }) => path)).toEqual([
+      'vae/config.json',
+      'text_encoder/x.json',
+      'tokenizer/chat_template.jinja',
+      'tokenizer/x.json',
+      'scheduler/x.json',
+      'transformer/x.json',
+      'text_encoder_2/x.json',
+      'text_encoder_3/x.json',
+      'tokenizer_2/x.json',
+      'tokenizer_3/x.json',
+      'model_index.json',
+    ])
+    const small = ['model_index.json', 'unet/x.json', 'vae/config.json'].map(file)
+    expect(identityFiles({ isFolder: true, files: small }).map(({ path }) => path)).toEqual(['unet/x.json', 'vae/config.json'])
+  })
+
   it('of a file is that of its tensors: another header is the same model', async () => {
     const [one, two] = [safetensors('one'), safetensors('twofold')]
     two.copy(one, one.length - 8, two.length - 8)
     await writeFiles(folder, { 'a.safetensors': one, 'b.safetensors': two })
     expect(await identity(join(folder, 'a.safetensors'))).toBe(await identity(join(folder, 'b.safetensors')))
+  })
+
+  it('is computed no faster than it may be, until it may', async () => {
+    await writeFile(join(folder, 'a.bin'), Buffer.alloc(12 * 2 ** 20))
+    const hasher = new Hasher(1)
+    try {
+      hasher.pace = 4 * 2 ** 20
+      const from = performance.now()
+      const { hashes } = await hasher.hash(join(folder, 'a.bin'))
+      // Three pieces of 4 MiB, a second each.
+      expect(performance.now() - from).toBeGreaterThan(2900)
+      hasher.pace = 0
+      const halted = hasher.hash(join(folder, 'a.bin'))
+      expect(await Promise.race([halted, new Promise((resolve) => setTimeout(resolve, 500, 'halted'))])).toBe('halted')
+      hasher.pace = Infinity
+      expect((await halted).hashes).toEqual(hashes)
+    } finally {
+      await hasher.close()
+    }
   })
 
   it('is not computed of a pipe that took the file’s place, nor of a file that is cut off', async () => {

@@ -12,7 +12,17 @@ beforeEach(async () => {
   // A clone of its own: what others have built here is left alone.
   const clone = join(sandbox.folder, 'clone')
   mkdirSync(clone)
-  for (const name of ['host', 'setup', 'native', 'python/requirements.lock', 'python/requirements.in', 'package.json', 'package-lock.json'])
+  for (const name of [
+    'host',
+    'setup',
+    'src/web',
+    'web/dist',
+    'native',
+    'python/requirements.lock',
+    'python/requirements.in',
+    'package.json',
+    'package-lock.json',
+  ])
     cpSync(join(root, name), join(clone, name), { recursive: true, filter: (path) => !path.startsWith(join(root, 'native', 'build')) })
   symlinkSync(join(root, 'node_modules'), join(clone, 'node_modules'))
 })

@@ -136,6 +136,9 @@ it('set-up uses nothing but what Node brings', () => {
 })
 
 it('with nothing missing it takes less than a second', async () => {
+  // What the suites do without, such as the vocabulary of single files, is fetched by the first.
+  const first = await sandbox.start('setup/run.mjs', ['setup'], process.env as Record<string, string>).ended
+  expect(first.code, first.stderr).toBe(0)
   let best = Infinity
   for (let i = 0; i < 5; i++) {
     const startedAt = performance.now()

@@ -15,16 +15,50 @@ const longer: Record<string, string> = {}
  * other facts.
  */
 const otherFields: Record<string, { fields: readonly string[]; why: string }> = {
-  'src/workflows/built-in/image-generation.ts': {
-    fields: ['steps', 'guidance', 'seed', 'sampler'],
+  'src/workflows/built-in/image-form.ts': {
+    fields: ['steps', 'guidance', 'seed', 'sampler', 'schedule'],
     why: 'the form that clients send: what may be left out, and the limits',
   },
+  'src/workflows/built-in/picture-input.ts': {
+    fields: ['strength', 'resize', 'picture', 'mask'],
+    why: 'the same form: what it says of a picture',
+  },
+  'src/workflows/built-in/hires-input.ts': {
+    fields: ['width', 'height', 'steps', 'strength', 'hires'],
+    why: 'the same form: what it says of a second pass',
+  },
+  'src/workflows/built-in/detail-input.ts': {
+    fields: ['mask', 'strength', 'detail'],
+    why: 'the same form: what it says of regions',
+  },
+  'src/workflows/built-in/adapter-input.ts': { fields: ['adapters'], why: 'the same form: which adapters it names' },
+  'src/workflows/built-in/embedding-input.ts': { fields: ['embeddings'], why: 'the same form: which embeddings its prompts name' },
+  'src/workflows/built-in/control-input.ts': {
+    fields: ['picture', 'resize', 'control'],
+    why: 'the same form: what it says of ControlNets',
+  },
+  'src/workflows/built-in/image-preprocess.ts': {
+    fields: ['picture', 'resize'],
+    why: 'the form of a workflow that makes what a ControlNet is shown',
+  },
+  'src/workflows/built-in/lora-training.ts': {
+    fields: ['model', 'steps', 'guidance'],
+    why: 'the form of a workflow that learns, and what it draws on the way',
+  },
+  'src/workers/python/protocol.ts': {
+    fields: ['control', 'adapters', 'embeddings'],
+    why: 'how a reference to a model is told to Python',
+  },
+  'src/api/problem.ts': { fields: ['detail'], why: 'what a problem says (RFC 9457)' },
+  'src/artifacts/picture.ts': { fields: ['width', 'height'], why: 'what the decoder found; a leaf knows no domain' },
   'src/models/drawing.ts': {
     fields: ['width', 'height', 'steps', 'guidance', 'sampler'],
     why: 'what the manifest of a model recommends, as far as it does; a leaf knows no domain',
   },
   'src/api/devices/views.ts': { fields: ['model'], why: 'the name that the maker of a device gave it' },
   'src/api/sessions/views.ts': { fields: ['steps'], why: 'the steps of a session' },
+  'src/workflows/undo.ts': { fields: ['steps'], why: 'steps that undo others' },
+  'src/api/workflows/views.ts': { fields: ['steps'], why: 'the steps of a state' },
 }
 
 const leaves = [
@@ -41,6 +75,7 @@ const leaves = [
   'promises',
   'append-only-file',
   'api-keys',
+  'audit',
   'data-folder',
   'held-file',
   'redis-data',
@@ -55,16 +90,17 @@ const allowed: Record<string, string[]> = {
   leaves: ['leaves'],
   artifacts: ['leaves'],
   models: ['leaves', 'artifacts'],
+  webhooks: ['leaves'],
   domains: ['leaves', 'artifacts', 'models'],
   farm: ['leaves', 'artifacts', 'models', 'domains'],
   workflows: ['leaves', 'models', 'domains'],
-  engine: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows'],
+  engine: ['leaves', 'artifacts', 'models', 'webhooks', 'farm', 'domains', 'workflows'],
   workers: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine'],
-  api: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine'],
-  client: ['leaves', 'farm', 'domains', 'workflows', 'engine', 'api'],
+  api: ['leaves', 'artifacts', 'models', 'webhooks', 'farm', 'domains', 'workflows', 'engine'],
+  client: ['leaves', 'webhooks', 'farm', 'domains', 'workflows', 'engine', 'api'],
   web: ['client'],
-  cli: ['leaves', 'artifacts', 'client', 'workflows', 'engine', 'farm', 'domains', 'models', 'api', 'roots'],
-  roots: ['leaves', 'artifacts', 'models', 'farm', 'domains', 'workflows', 'engine', 'workers', 'api', 'client', 'cli'],
+  cli: ['leaves', 'artifacts', 'webhooks', 'client', 'workflows', 'engine', 'farm', 'domains', 'models', 'api', 'roots'],
+  roots: ['leaves', 'artifacts', 'models', 'webhooks', 'farm', 'domains', 'workflows', 'engine', 'workers', 'api', 'client', 'cli'],
 }
 
 /**
@@ -72,23 +108,34 @@ const allowed: Record<string, string[]> = {
  * named.
  */
 const doors: Record<string, RegExp> = {
-  zod: /^((api|domains|engine|farm|models|workers|workflows)\/.+|config|errors|api-keys|client\/types)\.ts$/,
+  zod: /^((api|domains|engine|farm|models|webhooks|workers|workflows)\/.+|artifacts\/picture|config|errors|audit|api-keys|client\/types|cli\/control)\.ts$/,
   bullmq: /^(engine\/dispatch|workers\/(runner|lanes|lane-watch))\.ts$/,
-  xstate: /^(engine\/(transition|diagram)|workflows\/.+)\.ts$/,
+  xstate: /^(engine\/(transition|own-machine|replay|diagram)|workflows\/.+)\.ts$/,
+  esbuild: /^workflows\/own\/bundle\.ts$/,
   ioredis: /^redis\.ts$/,
   hono: /^api\//,
   '@hono/': /^api\//,
   '@bull-board/': /^api\//,
   commander: /^(cli\/.+|main)\.ts$/,
   'cli-progress': /^cli\//,
+  yazl: /^api\/items\/zip\.ts$/,
   'eventsource-parser': /^client\/stream\.ts$/,
-  'fastest-levenshtein': /^(workflows\/check|models\/catalogue)\.ts$/,
+  'fastest-levenshtein': /^(domains\/samplers|workflows\/(check|built-in\/family-limits)|models\/nearest)\.ts$/,
   'fast-png': /^domains\/postprocessing\//,
+  sharp: /^artifacts\/libvips\.ts$/,
+  re2js: /^domains\/postprocessing\/safety\/patterns\.ts$/,
+  piscina: /^(domains\/postprocessing\/png|models\/(hash|judges))\.ts$/,
   pino: /^log\.ts$/,
   'rate-limiter-flexible': /^api\/request-rate\.ts$/,
+  'ipaddr.js': /^webhooks\/targets\.ts$/,
+  'prom-client': /^api\/metrics\/metrics\.ts$/,
+  croner: /^engine\/schedule-rule\.ts$/,
   yaml: /^models\/extra-paths\.ts$/,
   'fs-native-extensions': /^held-file\.ts$/,
-  'node:child_process': /^(workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,
+  ws: /^api\/live\//,
+  preact: /^web\//,
+  '@preact/': /^web\//,
+  'node:child_process': /^(artifacts\/apart|workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,
   // The client and the page run in a browser.
   'node:': /^(?!client\/|web\/)/,
 }
@@ -99,10 +146,10 @@ interface Import {
   isType: boolean
 }
 
-const files = (folder: string, ending: string): string[] =>
+const files = (folder: string, ...endings: string[]): string[] =>
   existsSync(folder)
     ? readdirSync(folder, { recursive: true, encoding: 'utf8' })
-        .filter((file) => file.endsWith(ending) && !file.includes('__pycache__'))
+        .filter((file) => endings.some((ending) => file.endsWith(ending)) && !file.includes('__pycache__'))
         .toSorted()
     : []
 
@@ -149,7 +196,7 @@ export function checkImports(root: string): string[] {
   const src = join(root, 'src')
   const problems: string[] = []
   const graph = new Map<string, string[]>()
-  for (const file of files(src, '.ts')) {
+  for (const file of files(src, '.ts', '.tsx')) {
     if (room(file).startsWith('unknown')) problems.push(`src/${file} lies in no room: it is neither a known leaf nor a root`)
     const targets: string[] = []
     for (const found of importsOf(src, file)) {
@@ -212,7 +259,7 @@ export function checkShape(root: string, steps: readonly string[]): string[] {
     const file = `src/domains/${step.replace('.', '/')}.ts`
     if (!existsSync(join(root, file))) problems.push(`${file} does not exist, but ${step} is an operation`)
   }
-  for (const file of files(join(root, 'src'), '.ts')) {
+  for (const file of files(join(root, 'src'), '.ts', '.tsx')) {
     if (/(^|\/)(utils?|helpers?|common|shared|lib|base|misc)(\.ts$|\/)/.test(file))
       problems.push(`src/${file}: split by concept, not into a drawer`)
   }
@@ -222,7 +269,7 @@ export function checkShape(root: string, steps: readonly string[]): string[] {
 /** No file of the product is longer than one concept needs. */
 export function checkLengths(root: string): string[] {
   const product = [
-    ...files(join(root, 'src'), '.ts').map((file) => `src/${file}`),
+    ...files(join(root, 'src'), '.ts', '.tsx').map((file) => `src/${file}`),
     ...files(join(root, 'python/darkroom'), '.py').map((file) => `python/darkroom/${file}`),
   ]
   const lengths = product.map((file) => ({ file, lines: readFileSync(join(root, file), 'utf8').trimEnd().split('\n').length }))
@@ -244,7 +291,7 @@ export function checkImageRequest(root: string): string[] {
   if (fields.length === 0) return ['src/domains/values.ts declares no ImageRequest that this rule can read']
   const declared = new RegExp(`(?<![\\w.])(${fields.join('|')}):\\s*z\\s*\\.`, 'g')
   const gone = Object.keys(otherFields).filter((file) => !existsSync(join(root, file)))
-  const again = files(join(root, 'src'), '.ts')
+  const again = files(join(root, 'src'), '.ts', '.tsx')
     .map((file) => `src/${file}`)
     .filter((file) => file !== 'src/domains/values.ts')
     .flatMap((file) => {
@@ -259,7 +306,7 @@ export function checkImageRequest(root: string): string[] {
 /** Every script has its contract at the head, and uses each argument it names. */
 export function checkScripts(root: string): string[] {
   const problems: string[] = []
-  const called = files(join(root, 'src'), '.ts')
+  const called = files(join(root, 'src'), '.ts', '.tsx')
     .map((file) => readFileSync(join(root, 'src', file), 'utf8'))
     .join('\n')
   for (const file of files(join(root, 'redis'), '.lua')) {
@@ -297,7 +344,7 @@ export function checkPythonMirror(root: string, gpuSteps: readonly string[]): st
 
 /** No Redis key outside src/keys.ts and the scripts. */
 export function checkKeys(root: string): string[] {
-  return files(join(root, 'src'), '.ts').flatMap((file) =>
+  return files(join(root, 'src'), '.ts', '.tsx').flatMap((file) =>
     file !== 'keys.ts' && /[`'"]darkroom:/.test(readFileSync(join(root, 'src', file), 'utf8'))
       ? [`src/${file} spells a Redis key; they live in src/keys.ts`]
       : [],

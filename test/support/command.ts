@@ -2,6 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import { root } from '../../src/config.ts'
+import { builtFile } from './program-file.ts'
 
 export interface Ended {
   code: number | null
@@ -19,12 +20,18 @@ export interface Running {
   until(pattern: RegExp): Promise<RegExpExecArray>
 }
 
+/** The command as a user has it. */
+export const installed = join(root, 'bin', 'darkroom.mjs')
+
+/** The same, which need not compile first; what it starts itself does. */
+const quickest = (): string => builtFile('src/main.ts') ?? installed
+
 /** Settings of the developer's own stay out; `env` is what the command gets besides the machine's. */
-export function start(args: string[], env: Record<string, string> = {}, cwd: string = root): Running {
+export function start(args: string[], env: Record<string, string> = {}, cwd: string = root, program: string = quickest()): Running {
   const { DARKROOM_HOME, DARKROOM_PYTHON, ...inherited } = process.env
   const clean = Object.fromEntries(Object.entries(inherited).filter(([name]) => name !== 'REDIS_URL' && !name.startsWith('DARKROOM_')))
   const kept = { ...(DARKROOM_HOME && { DARKROOM_HOME }), ...(DARKROOM_PYTHON && { DARKROOM_PYTHON }) }
-  const child = spawn(process.execPath, [join(root, 'bin', 'darkroom.mjs'), ...args], {
+  const child = spawn(process.execPath, [program, ...args], {
     cwd,
     // Without a reaper, also where process 1 is no init: what a test kills is the command itself.
     env: { ...clean, ...kept, darkroom_below_reaper: '1', ...env },

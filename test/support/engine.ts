@@ -14,7 +14,7 @@ import { workflows, type Workflow } from '../../src/workflows/index.ts'
 import type { AtPoint } from '../../src/engine/points.ts'
 import { untilHashed, writeModel } from './model.ts'
 import type { Node } from './program.ts'
-import { defaultShards, startTestRedis } from './redis.ts'
+import { defaultShards, startTestRedis, type TestRedis, type TestRedisOptions } from './redis.ts'
 
 interface Further {
   shards?: number
@@ -22,12 +22,14 @@ interface Further {
   workflows?: Workflow[]
   operations?: OperationTable
   at?: AtPoint
+  redis?: TestRedisOptions
 }
 
 export interface TestEngine extends AsyncDisposable {
   engine: Engine
   port: AttemptPort
   redis: Redis
+  server: TestRedis
   /** Of its Redis, for further connections. */
   url: string
   folder: string
@@ -41,7 +43,7 @@ export interface TestEngine extends AsyncDisposable {
 
 /** With further workflows and operations. */
 export async function startEngine(further: Further = {}): Promise<TestEngine> {
-  const server = await startTestRedis()
+  const server = await startTestRedis(further.redis)
   const folder = await mkdtemp(join(tmpdir(), 'darkroom-engine-'))
   await writeModel(join(folder, 'models'))
   const config = {
@@ -67,6 +69,7 @@ export async function startEngine(further: Further = {}): Promise<TestEngine> {
     engine,
     port,
     redis,
+    server,
     url: server.url,
     folder,
     submit: async (more = {}) => {

@@ -56,6 +56,7 @@ from darkroom import exactness, frames, logs, registry, schema
 from darkroom.child import Child
 from darkroom.device_loop import Prepared
 from darkroom.errors import DarkroomError, Paused
+from darkroom.memory import Peaks
 from darkroom.model import Models
 from darkroom.runtime import LiveTensors, Runtime
 from darkroom.writer import Writer
@@ -125,9 +126,34 @@ class FakeModel:
     load_s = 0.0
 
     @classmethod
-    def load(cls, folder, device, tools):
+    def load(cls, parts, device):
         time.sleep(cls.load_s)
         return cls()
+
+
+class FakeWeights:
+    """Reads nothing; tells as much as the cache offered, and that it would have come from disk without it."""
+
+    offered = 0
+
+    def offer(self, files):
+        self.offered = sum(file["bytes"] for file in files)
+
+    def withdraw(self, inodes):
+        pass
+
+    def wait(self):
+        pass
+
+    def measure(self):
+        return SimpleNamespace(ram=self.offered, disk=0 if self.offered else 1000, registered=0)
+
+
+class FakeAdapters:
+    """Has read none. So have the classifiers."""
+
+    def clear(self):
+        pass
 
 
 class FakeTensor:
@@ -176,15 +202,28 @@ class FakeBackend:
             device=device,
             roots=hello["roots"],
             checkpoint=hello["checkpoint"],
-            models=Models(device, hello["roots"]["models"], dict.fromkeys(schema.DOCUMENT["families"], FakeModel)),
+            preview_s=hello["preview_s"],
+            models=Models(
+                device,
+                hello["roots"]["models"],
+                dict.fromkeys(schema.DOCUMENT["families"], FakeModel),
+                lambda *_: None,
+                FakeWeights(),
+                lambda held: None,
+            ),
+            adapters=FakeAdapters(),
+            classifiers=FakeAdapters(),
             live=LiveTensors(),
+            peaks=Peaks(device),
             facts=exactness.facts(**described),
             wanted=wanted,
         )
         return Prepared(runtime, {**described, "facts": runtime.facts})
 
     def operation(self, action):
-        drawing = {"inference.encode": self.encode, "inference.denoise": self.denoise, "inference.decode": self.decode}
+        drawing = {f"inference.{verb}": getattr(self, verb) for verb in ("encode", "encode_picture", "denoise", "enlarge", "decode")}
+        drawing["postprocessing.upscale"] = self.upscale
+        drawing["postprocessing.check"] = self.check
         return drawing.get(action) or registry.operation(action)
 
     # --- operations ---
@@ -195,6 +234,13 @@ class FakeBackend:
         tools.progress("run")
         heard = {name: read(tools.input[name]) for name in ("prompt", "negative_prompt")}
         return frames.result(files={"conditioning": tools.write("conditioning", conditioning_of(tools))}, stats={"tokens": heard})
+
+    def encode_picture(self, tools):
+        tools.runtime.models.get(tools.input["model"], tools)
+        tools.check_stop(can_pause=True)
+        tools.progress("run")
+        content = digest([tools.input, [digest((tools.read(name)[0] or b"").hex()) for name in ("picture", "mask")]]).encode()
+        return frames.result(files={"picture_latents": tools.write("picture_latents", content)})
 
     def denoise(self, tools):
         request = tools.input
@@ -241,6 +287,15 @@ class FakeBackend:
         latents = hashlib.shake_256(state.encode()).digest(request["height"] * request["width"])
         return frames.result(files={"latents": tools.write("latents", latents)}, stats={**stats, "calls": calls - first})
 
+    def enlarge(self, tools):
+        tools.runtime.models.get(tools.input["model"], tools)
+        tools.check_stop(can_pause=True)
+        tools.progress("run")
+        latents, problem = tools.read("latents")
+        if latents is None:
+            raise DarkroomError("artifact.missing", f"the latents cannot be used: {problem}", field="files.latents")
+        return frames.result(files={"picture_latents": tools.write("picture_latents", digest([tools.input, latents.hex()]).encode())})
+
     def decode(self, tools):
         tools.runtime.models.get(tools.input["model"], tools)
         tools.check_stop(can_pause=True)
@@ -248,14 +303,50 @@ class FakeBackend:
         latents, problem = tools.read("latents")
         if latents is None:
             raise DarkroomError("artifact.missing", f"the latents cannot be used: {problem}", field="files.latents")
-        pixels = hashlib.shake_256(latents).digest(tools.input["width"] * tools.input["height"] * 3)
-        return frames.result(files={"pixels": tools.write("pixels.rgb", pixels)})
+        # A region goes back into its picture.
+        size = tools.input["picture"] if tools.input.get("mask", {}).get("area") == "masked" else tools.input
+        pixels = hashlib.shake_256(latents).digest(size["width"] * size["height"] * 3)
+        return frames.result({"tiles": 0}, files={"pixels": tools.write("pixels.rgb", pixels)})
+
+    def upscale(self, tools):
+        request = tools.input
+        tools.check_stop(can_pause=True)
+        if isinstance(request["upscaler"], dict):
+            tools.runtime.models.get(request["upscaler"], tools)
+        tools.progress("run", call=1, calls=1)
+        picture, problem = tools.read("picture")
+        if picture is None:
+            raise DarkroomError("inference.picture_unreadable", f"the picture cannot be used: {problem}", field="picture")
+        pixels = hashlib.shake_256(digest([request, picture.hex()]).encode()).digest(request["width"] * request["height"] * 3)
+        made = {"has_alpha": False, "network": None if isinstance(request["upscaler"], str) else "Fake", "tile": None}
+        return frames.result(made, files={"pixels": tools.write("pixels.raw", pixels)})
+
+    def check(self, tools):
+        """Each classifier is what its `fake.json` says: `scores` by category, a `fault`, or an `answer` as it is. With
+        `odd` its scores are 0 for every other picture."""
+        tools.check_stop(can_pause=True)
+        tools.progress("run")
+        pixels, problem = tools.read("picture")
+        if pixels is None:
+            raise DarkroomError("artifact.missing", f"the pixels cannot be used: {problem}", field="files.picture")
+        made = []
+        for reference in tools.input["classifiers"]:
+            told = json.loads(Path(reference["path"], "fake.json").read_text())
+            if "fault" in told:
+                self.misbehave(tools, None, Faults(SimpleNamespace(fault=[told["fault"]], once=None)))
+            if "answer" in told:
+                head = json.dumps({"request_id": tools.request_id, "action": tools.action})[:-1]
+                self._writer.put(f'{head}, "data": {{"type": "result", "output": {told["answer"]}, "files": {{}}, "stats": {{}}}}}}\n'.encode())
+                threading.Event().wait()
+            odd = not told.get("odd") or hashlib.sha256(pixels).digest()[0] % 2
+            made.append([{"category": category, "score": score if odd else 0.0} for category, score in told["scores"].items()])
+        return frames.result({"scores": made})
 
     # --- faults ---
 
-    def misbehave(self, tools, call):
+    def misbehave(self, tools, call, faults=None):
         def fires(name):
-            fault = self._faults.fire(name, call)
+            fault = (faults or self._faults).fire(name, call)
             if fault:
                 # Everything before the fault has been heard.
                 tools.finish_checkpoints()

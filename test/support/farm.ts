@@ -21,6 +21,7 @@ import { fakeChild, realChild } from './child.ts'
 import { writeModel } from './model.ts'
 import { ArmedPoints, type Kind } from './points.ts'
 import { GroupProcess } from './process.ts'
+import { moduleUrl } from './program-file.ts'
 import { startProxy, type FaultProxy } from './proxy.ts'
 import { defaultShards, startTestRedis, type TestRedis } from './redis.ts'
 import { smallDisks, type SmallDisks } from './small-disk.ts'
@@ -76,6 +77,9 @@ export interface Disk {
   fill(): Promise<void>
   free(): Promise<void>
 }
+
+/** Steps with checkpoints. */
+const resuming = new Set(['inference.denoise', 'postprocessing.upscale'])
 
 export interface ChildVitals {
   sessions: Record<string, number>
@@ -207,13 +211,13 @@ export class Farm extends User implements AsyncDisposable {
     const name = `api-${this.apis.length}`
     const env = { ...this.#env, DARKROOM_PORT: String(await freePort()) }
     const { module, preload = [] } = this.#options
-    const setup: ApiSetup = { times: this.times, ...(module !== undefined && { module }), ...this.#dying('api') }
+    const setup: ApiSetup = { times: this.times, ...(module !== undefined && { module: moduleUrl(module) }), ...this.#dying('api') }
     const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
     const inside = this.#disks?.inside ?? []
     const api = new GroupProcess({
       name,
-      entry: join(root, 'test/support/api.ts'),
+      entry: 'test/support/api.ts',
       args,
       env,
       preload,
@@ -242,10 +246,18 @@ export class Farm extends User implements AsyncDisposable {
     const attempts = join(this.folder, 'attempts', below)
     const command = real ? realChild() : fakeChild('--gates', join(this.folder, 'gates'), ...fake)
     const { times } = this
-    const setup: WorkerSetup = { command, attempts, stall, plain, times, ...(module !== undefined && { module }), ...this.#dying('worker') }
+    const setup: WorkerSetup = {
+      command,
+      attempts,
+      stall,
+      plain,
+      times,
+      ...(module !== undefined && { module: moduleUrl(module) }),
+      ...this.#dying('worker'),
+    }
     const worker = new GroupProcess({
       name,
-      entry: join(root, 'test/support/worker.ts'),
+      entry: 'test/support/worker.ts',
       args: [JSON.stringify(setup)],
       env: { ...this.#env, ...env },
       preload,
@@ -282,7 +294,7 @@ export class Farm extends User implements AsyncDisposable {
     return eventually(
       `${id} at call ${call}`,
       async () => {
-        const started = (await this.history(id)).findLast((event) => event.type === 'step.started' && event.step === 'inference.denoise')
+        const started = (await this.history(id)).findLast(({ type, step = '' }) => type === 'step.started' && resuming.has(step))
         if (!started?.key) return undefined
         const [checkpoint] = await this.eye.hmget(keys.step(started.key), 'checkpoint')
         if (!checkpoint) return undefined

@@ -54,6 +54,7 @@ const blocks: Record<string, readonly [number: number, weights: number, bytes: n
   Q8_0: [8, 32, 34],
   Q4_K: [12, 256, 144],
   Q6_K: [14, 256, 210],
+  IQ2_XXS: [16, 256, 66],
   BF16: [30, 1, 2],
 }
 

@@ -50,6 +50,10 @@ export class Inspector {
     for (const id of await this.members((shard) => keys.index(shard, 'all'))) found.push(...(await this.#sessionLeftovers(id)))
     for (const due of ['leases', 'timers', 'outbox'] as const)
       found.push(...(await this.members(keys[due])).map((member) => `${due}: ${member}`))
+    for (const key of await this.eye.keys('darkroom:{s[0-9]*}:line*')) found.push(`${key}: somebody waits in line`)
+    for (const key of await this.eye.keys('darkroom:{s[0-9]*}:slots'))
+      found.push(...(await this.eye.hkeys(key)).map((step) => `${key}: ${step} has a slot`))
+    found.push(...(await this.members(keys.dueWebhooks)).map((webhook) => `webhook ${webhook} is still to be told something`))
     for (const key of await this.eye.keys(keys.reserved(0).replace('s0', 's[0-9]*')))
       if (Number(await this.eye.get(key)) !== 0) found.push(`${key}: ${await this.eye.get(key)} bytes for sessions that have ended`)
     // On a cluster: commands that it refused because their keys lie in different slots.

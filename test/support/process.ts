@@ -8,11 +8,12 @@ import { appendFileSync, existsSync, openSync, readdirSync, readFileSync } from 
 import { setTimeout as delay } from 'node:timers/promises'
 import { createInterface } from 'node:readline'
 import { root } from '../../src/config.ts'
+import { nodeArguments } from './program-file.ts'
 import { started } from './started.ts'
 
 export interface ProcessOptions {
   name: string
-  /** Program file of this repository, run by Node through tsx. */
+  /** Program file of this repository, by its path below the root. */
   entry: string
   args: string[]
   env: Record<string, string | undefined>
@@ -74,9 +75,8 @@ export class GroupProcess {
   /** Resolves when it has said that it is ready. @throws Error with the end of its log when it ends before that. */
   async start(): Promise<void> {
     const { entry, args, env, preload = [], inside = [], log, ownLog } = this.#options
-    const imports = ['tsx', ...preload].flatMap((module) => ['--import', module])
     const isApart = this.isApart
-    const [program = '', ...rest] = [...inside, ...(isApart ? apart : []), process.execPath, ...imports, entry, ...args]
+    const [program = '', ...rest] = [...inside, ...(isApart ? apart : []), process.execPath, ...nodeArguments(entry, preload), ...args]
     const child = spawn(program, rest, {
       cwd: root,
       env,
@@ -123,10 +123,10 @@ export class GroupProcess {
 
   /**
    * SIGKILL for the process alone, as the kernel would: what it started has to notice by itself. Resolves when all of
-   * it is gone.
+   * it is gone. One that has ended by itself just now, before its group has, needs none.
    */
   async kill(): Promise<void> {
-    this.signal('SIGKILL')
+    signalIfThere(this.pid, 'SIGKILL')
     await this.#exited
     await this.#groupGone()
   }
@@ -162,6 +162,15 @@ export class GroupProcess {
       }
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
+  }
+}
+
+/** Signals a process; one that has gone meanwhile is no fault. */
+export function signalIfThere(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
   }
 }
 

@@ -17,8 +17,10 @@ import { startRedis, type RedisOptions, type RedisServer } from '../../src/redis
 const kind = process.env['TEST_REDIS'] ?? 'single'
 if (kind !== 'single' && kind !== 'cluster') throw new Error(`TEST_REDIS is ${kind}, not single or cluster`)
 
+export const isCluster = kind === 'cluster'
+
 /** Shards of what a test starts, unless it says how many. */
-export const defaultShards = kind === 'cluster' ? 3 : 1
+export const defaultShards = isCluster ? 3 : 1
 
 export interface TestRedisOptions extends Partial<Omit<RedisOptions, 'folder'>> {
   /**

@@ -34,14 +34,14 @@ export const scenarios: readonly Scenario[] = [
     promised: 'the step is tried again in a new child; the broken one is never used again',
     proofs: [
       ['long/child', 'that dies is replaced'],
-      ['crash/child-faults', 'hangs with a heartbeat'],
+      ['long/child-faults', 'hangs with a heartbeat'],
     ],
   },
   {
     name: 'result-then-death',
     happens: 'the child sends its result and dies at once',
     promised: 'the result is recorded once; the next step runs in a fresh child',
-    proofs: [['crash/child-faults', 'sends its result and dies']],
+    proofs: [['long/child-faults', 'sends its result and dies']],
   },
   {
     name: 'timer-due-while-down',
@@ -248,14 +248,14 @@ export const scenarios: readonly Scenario[] = [
     proofs: [
       ['crash/interrupts', 'cancelled …'],
       ['long/lanes', 'a queued session is paused at once'],
-      ['crash/control', 'cancel before the last result'],
+      ['long/control', 'cancel before the last result'],
     ],
   },
   {
     name: 'pause-a-step',
     happens: 'pause while a step runs on the device',
     promised: '`paused` only when the device is free and the checkpoint is stored',
-    proofs: [['crash/control', 'paused means that no child holds a tensor']],
+    proofs: [['long/control', 'paused means that no child holds a tensor']],
   },
   {
     name: 'pause-in-queue',
@@ -279,7 +279,7 @@ export const scenarios: readonly Scenario[] = [
     name: 'pause-twice',
     happens: 'pause, and pause again',
     promised: 'the same as once',
-    proofs: [['crash/control', 'pausing twice is once']],
+    proofs: [['long/control', 'pausing twice is once']],
   },
   {
     name: 'pause-here-resume-there',
@@ -333,19 +333,19 @@ export const scenarios: readonly Scenario[] = [
     name: 'batch-of-fifty',
     happens: 'one of fifty children of a batch fails for ever',
     promised: 'the batch ends as its policy says: fail, ignore or partial',
-    notCovered: 'child sessions exist, but no workflow `batch`',
+    proofs: [['engine/items', 'that fail are passed over, or end the batch']],
   },
   {
     name: 'fair-share',
     happens: 'one API key queues ten thousand sessions, another key a single one',
     promised: 'the single session starts within a few steps, and the ten thousand do not starve',
-    notCovered: 'lanes order by priority and age, not by API key',
+    proofs: [['engine/admission', 'a key with one session comes second at the latest']],
   },
   {
     name: 'concurrency-limit',
     happens: 'the holder of the only slot of a concurrency limit dies',
     promised: 'the slot is free within the bound; a session between two steps holds none',
-    notCovered: 'there are no concurrency limits yet',
+    proofs: [['engine/admission', 'a concurrency limit of one']],
   },
   {
     name: 'fork',

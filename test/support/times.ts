@@ -5,8 +5,9 @@ import { productTimes, type Times } from '../../src/engine/times.ts'
 const share = 0.4
 
 /**
- * A share of the product's, for most farms: what waits for a lease waits less. worker-death.test.ts keeps those of the
- * product, and so do the long runs that load the machine.
+ * A share of the product's, for all farms but few: what waits for a lease waits less. worker-death.test.ts keeps those
+ * of the product because it is about them, other runs of test/long and the verifier because they load the machine, and
+ * farms that draw real pictures because these do.
  */
 export const quickTimes = Object.fromEntries(
   Object.entries(productTimes).map(([name, ms]) => [name, Math.round(Number(ms) * share)]),

@@ -16,51 +16,30 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
-
-import safetensors
+from collections.abc import Callable
 
 from darkroom.errors import DarkroomError
 
 VARIANTS = ("", ".fp16")
 
 
-@contextmanager
-def as_one_variant(folder: str, stem: str) -> Generator[str]:
-    """A folder in which the libraries find these weights by their plain names: `folder` itself where they are one plain
-    file, else one of links to them, with an index made of what they hold.
+def files_of(folder: str, stem: str, tensors_of: Callable[[str], list[str]]) -> list[str]:
+    """Paths of the files that hold these weights. `stem`: the name of such a file without `.safetensors`;
+    `tensors_of`: the names of a file's tensors.
 
     Raises `model.corrupt`, which names the file that is missing, broken or double.
     """
-    names = os.listdir(folder)
-    files = _files_of(folder, names, stem)
+    files = _chosen(folder, os.listdir(folder), stem)
     holder: dict[str, str] = {}
     for file in files:
-        for tensor in _tensors_of(os.path.join(folder, file)):
+        for tensor in tensors_of(os.path.join(folder, file)):
             if tensor in holder:
                 raise _corrupt(f"{folder}: {holder[tensor]} and {file} both hold {tensor}")
             holder[tensor] = file
-    if files == [f"{stem}.safetensors"] and not any(index in names for index in _index_names(stem, "")):
-        yield folder
-        return
-    # In the child's own folder, which goes with its worker: a process that dies here leaves nothing behind.
-    with tempfile.TemporaryDirectory(prefix="weights-", dir=os.path.expanduser("~")) as place:
-        plain = {
-            file: f"{stem}.safetensors" if len(files) == 1 else f"{stem}-{number:05d}-of-{len(files):05d}.safetensors"
-            for number, file in enumerate(files, 1)
-        }
-        for file, link in {"config.json": "config.json", **plain}.items():
-            os.symlink(os.path.realpath(os.path.join(folder, file)), os.path.join(place, link))
-        if len(files) > 1:
-            weight_map = {tensor: plain[file] for tensor, file in holder.items()}
-            with open(os.path.join(place, f"{stem}.safetensors.index.json"), "w", encoding="utf-8") as index:
-                json.dump({"metadata": {}, "weight_map": weight_map}, index)
-        yield place
+    return [os.path.join(folder, file) for file in files]
 
 
-def _files_of(folder: str, names: list[str], stem: str) -> list[str]:
+def _chosen(folder: str, names: list[str], stem: str) -> list[str]:
     absent = None
     for variant in VARIANTS:
         if (single := f"{stem}{variant}.safetensors") in names:
@@ -111,20 +90,6 @@ def _listed(index: str) -> list[str]:
     if not names or not all(isinstance(name, str) and name == os.path.basename(name) and name.endswith(".safetensors") for name in names):
         raise _corrupt(f"{index} must name safetensors files beside it, not {names[:3]}")
     return names
-
-
-def _tensors_of(path: str) -> list[str]:
-    """Names of its tensors, read off its header."""
-    if not os.path.isfile(path):
-        raise _corrupt(f"{path} is no regular file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        with open(path, "rb") as file:
-            is_pointer = file.read(23) == b"version https://git-lfs"
-        why = "it is a git-lfs pointer: run `git lfs pull`" if is_pointer else f"{error}"
-        raise _corrupt(f"{path} ({os.path.getsize(path)} bytes) is no whole safetensors file: {why}") from error
 
 
 def _corrupt(message: str) -> DarkroomError:

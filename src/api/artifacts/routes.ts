@@ -1,34 +1,63 @@
 /**
- * Pictures by their SHA-256. HTTP serves no other bytes: no tensors, no checkpoints, nothing that a browser would run.
+ * Pictures by their SHA-256, and the way for them in. HTTP serves no other bytes: no tensors, no checkpoints, nothing
+ * that a browser would run.
  */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
+import { decodePicture, pictureLimits, pictureType, pictureTypes } from '../../artifacts/picture.ts'
 import { artifactIdPattern } from '../../artifacts/store.ts'
+import { thumbnailSide } from '../../artifacts/thumbnail.mjs'
 import { artifactError, type DarkroomError } from '../../errors.ts'
+import type { Caller } from '../../api-keys.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { sightOf } from '../policy.ts'
-import { keyed, noQuery, problems } from '../route.ts'
+import { json, keyed, noQuery, problems } from '../route.ts'
 import { isKnown, rangeOf, type ByteRange } from './conditional.ts'
+import { fileOf, formType } from './upload.ts'
+import { tellingTexts } from '../../domains/postprocessing/texts/index.ts'
+import { withTexts } from '../../artifacts/texts.ts'
+import { pictureRequest } from './request.ts'
+import { PictureRequestView, urlOf, UploadView } from './views.ts'
 
 const bytes = z.string().meta({ type: 'string', format: 'binary' })
-const content = {
-  'image/png': { schema: bytes },
-  'image/jpeg': { schema: bytes },
-  'image/webp': { schema: bytes },
-  'image/avif': { schema: bytes },
-}
+const content = Object.fromEntries(pictureTypes.map((type) => [type, { schema: bytes }]))
+
+const { bytes: mostBytes, pixels: mostPixels } = pictureLimits
+
+const upload = createRoute({
+  method: 'post',
+  path: '/artifacts',
+  summary: 'Upload a picture',
+  description: `A PNG, JPEG, WebP or AVIF file of at most ${mostBytes} bytes and ${mostPixels} pixels, as the body or as the file of a form. It is kept as a PNG of 8 bits in sRGB, upright, for an hour; longer while a session names it. Of its texts those are kept that tell of its request. The same picture again is the same artifact.`,
+  tags: ['artifacts'],
+  ...keyed,
+  request: {
+    query: noQuery,
+    body: { content: { ...content, [formType]: { schema: z.object({ file: bytes }) } }, required: true },
+  },
+  responses: {
+    201: { ...json('The picture', UploadView), headers: z.object({ Location: z.string() }) },
+    ...problems(),
+  },
+})
 
 const get = createRoute({
   method: 'get',
   path: '/artifacts/{sha256}',
   summary: 'Fetch a picture',
+  description: `With \`size=${thumbnailSide}\` its thumbnail: a WebP of at most ${thumbnailSide} pixels a side, which was made with the picture.`,
   tags: ['artifacts'],
   ...keyed,
   middleware: needs('read'),
   request: {
     params: z.object({ sha256: z.string().meta({ description: '64 hex digits' }) }),
-    query: noQuery,
+    query: z.strictObject({
+      size: z
+        .literal(String(thumbnailSide), `must be ${thumbnailSide}, which is the one size of thumbnails`)
+        .optional()
+        .meta({ description: 'pixels of the thumbnail’s longer side; left out: the picture itself' }),
+    }),
     headers: z.object({
       'if-none-match': z.string().optional(),
       range: z
@@ -46,21 +75,60 @@ const get = createRoute({
   },
 })
 
-export function artifactRoutes({ engine, artifacts }: ApiParts): App {
-  return new OpenAPIHono<AppEnv>().openapi(get, async (c) => {
-    const { sha256 } = c.req.valid('param')
-    const isNamed = artifactIdPattern.test(sha256) && (await engine.names(sha256, sightOf(c.get('caller'))))
-    if (!isNamed) throw unknownArtifact(sha256)
+const request = createRoute({
+  method: 'get',
+  path: '/artifacts/{sha256}/request',
+  summary: 'Read the request of a picture',
+  description:
+    'From its receipt, of a picture that Darkroom made; else from what AUTOMATIC1111’s web UI, ComfyUI (by its stock nodes) or InvokeAI wrote into the file, as far as it goes.',
+  tags: ['artifacts'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { params: get.request.params, query: noQuery },
+  responses: { 200: json('The request', PictureRequestView), ...problems(404, 410) },
+})
 
-    const etag = `"${sha256}"`
+export function artifactRoutes({ engine, artifacts }: ApiParts): App {
+  const app = new OpenAPIHono<AppEnv>()
+  // Bytes, for which the document's schemas have no check: the decoder is it.
+  app.openAPIRegistry.registerPath(upload)
+  app.post(upload.path, needs('submit'), async (c) => {
+    const file = await fileOf(c)
+    const { png: pixels, thumbnail, ...picture } = await decodePicture(file, 'body')
+    const png = withTexts(pixels, tellingTexts(file))
+    const sha256 = await engine.upload({ png, thumbnail }, c.get('caller').keyId)
+    const view = { sha256, mediaType: 'image/png' as const, bytes: png.byteLength, ...picture, url: urlOf(sha256) }
+    return c.json(view, 201, { Location: view.url })
+  })
+  const mustSee = async (sha256: string, caller: Caller): Promise<void> => {
+    const isNamed = artifactIdPattern.test(sha256) && (await engine.sees(sha256, sightOf(caller)))
+    if (!isNamed) throw unknownArtifact(sha256)
+  }
+  const noThumbnail = async (sha256: string): Promise<DarkroomError> =>
+    (await artifacts.has(sha256))
+      ? artifactError('no_thumbnail', `picture ${sha256} has no thumbnail: none could be made, or it is older than they are`)
+      : artifactError('missing', `artifact ${sha256} is not in the store`)
+  app.openapi(request, async (c) => {
+    const { sha256 } = c.req.valid('param')
+    await mustSee(sha256, c.get('caller'))
+    return c.json(await pictureRequest(await artifacts.read(sha256), engine.models), 200)
+  })
+  return app.openapi(get, async (c) => {
+    const { sha256 } = c.req.valid('param')
+    await mustSee(sha256, c.get('caller'))
+
+    const { size } = c.req.valid('query')
+    const suffix = size === undefined ? '' : `-${size}`
+    const etag = `"${sha256}${suffix}"`
     const cached = { ETag: etag, 'Accept-Ranges': 'bytes', 'Cache-Control': 'private, max-age=31536000, immutable' }
     const { range: asked, 'if-range': ifRange, 'if-none-match': ifNoneMatch } = c.req.valid('header')
     if (isKnown(ifNoneMatch, etag)) return c.body(null, 304, cached)
 
-    const artifact = await artifacts.open(sha256)
+    const artifact = await (size === undefined ? artifacts.open(sha256) : artifacts.openThumbnail(sha256))
+    if (!artifact && size !== undefined) throw await noThumbnail(sha256)
     if (!artifact) throw artifactError('missing', `artifact ${sha256} is not in the store`)
     const { head, whole } = await peek(artifact.stream)
-    const type = imageType(head)
+    const type = pictureType(head)
     if (!type) {
       await whole.cancel()
       throw unknownArtifact(sha256)
@@ -68,7 +136,7 @@ export function artifactRoutes({ engine, artifacts }: ApiParts): App {
     const headers = {
       ...cached,
       'Content-Type': type,
-      'Content-Disposition': `inline; filename="${sha256.slice(0, 16)}.${type.slice('image/'.length)}"`,
+      'Content-Disposition': `inline; filename="${sha256.slice(0, 16)}${suffix}.${type.slice('image/'.length)}"`,
       'Content-Security-Policy': "default-src 'none'; sandbox",
     }
     if (c.req.raw.method === 'HEAD') {
@@ -125,14 +193,4 @@ function part(whole: ReadableStream<Uint8Array>, { first, last }: ByteRange): Re
       },
     }),
   )
-}
-
-/** By the bytes, not by a name: PNG, JPEG, WebP, AVIF. */
-function imageType(head: Uint8Array): 'image/png' | 'image/jpeg' | 'image/webp' | 'image/avif' | undefined {
-  const text = Buffer.from(head.subarray(0, 16)).toString('latin1')
-  if (text.startsWith('\x89PNG\r\n\x1a\n')) return 'image/png'
-  if (text.startsWith('\xff\xd8\xff')) return 'image/jpeg'
-  if (text.startsWith('RIFF') && text.slice(8, 12) === 'WEBP') return 'image/webp'
-  if (text.slice(4, 8) === 'ftyp' && ['avif', 'avis'].includes(text.slice(8, 12))) return 'image/avif'
-  return undefined
 }

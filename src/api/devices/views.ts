@@ -28,7 +28,7 @@ export const DeviceView = z
     uuid: z.string().nullable(),
     luid: z.string().nullable(),
     software: z.boolean().meta({ description: 'a CPU that plays a GPU' }),
-    capabilities: Capabilities,
+    capabilities: viewOf(Capabilities),
     sampledAt: Time,
     ageS: z.number().meta({ description: 'seconds since its worker looked' }),
   })
@@ -107,7 +107,7 @@ export function presentDevice(worker: HeardWorker, own: string | null): z.infer<
     uuid,
     luid,
     software,
-    capabilities,
+    capabilities: present(Capabilities, capabilities),
     ...sampled(worker),
   }
 }

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import { memoryError } from '../../domains/memory/errors.ts'
 import { AllocationView as Allocation, MemoryAnalytics } from '../../domains/memory/figures/report.ts'
+import { ModelCacheReport } from '../../domains/model/cached.ts'
 import { AllocationId, splitAllocationId } from '../../domains/values.ts'
 import { findDevice } from '../../farm/devices.ts'
 import type { WorkerRecord } from '../../farm/record.ts'
@@ -54,7 +55,7 @@ const listAllocations = get(
 )
 const models = get(
   '/models',
-  'Models that are resident, by Python’s own figures',
+  'Models that are resident, by Python’s own figures, and those that are cached in RAM',
   z.strictObject({ devices: z.array(ModelsView) }),
   ofDevice,
 )
@@ -106,11 +107,13 @@ export function memoryRoutes(parts: ApiParts): App {
     })
     .openapi(models, async (c) => {
       const workers = await some(c.req.valid('query').device)
-      const resident = ({ device, report: { python, sampledAt } }: WorkerRecord): z.infer<typeof ModelsView> => ({
+      const resident = ({ device, report: { modelCache, python, sampledAt } }: WorkerRecord): z.infer<typeof ModelsView> => ({
         device: device.id,
         allocatedBytes: python?.allocatedBytes ?? null,
         reservedBytes: python?.reservedBytes ?? null,
         models: python?.models ?? [],
+        // A worker of an earlier version has none.
+        cache: (modelCache as typeof modelCache | undefined) ? present(ModelCacheReport, modelCache) : null,
         sampledAt: iso(sampledAt),
       })
       return c.json({ devices: workers.map(resident) }, 200)

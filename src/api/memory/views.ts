@@ -13,6 +13,7 @@ import {
   Recommendation,
   Usage,
 } from '../../domains/memory/figures/report.ts'
+import { ModelCacheReport } from '../../domains/model/cached.ts'
 import { ageOf, type HeardWorker, type WorkerRecord } from '../../farm/record.ts'
 import type { EnginePort } from '../context.ts'
 import { shortName } from '../devices/views.ts'
@@ -27,6 +28,7 @@ export const ModelsView = z
     allocatedBytes: PythonMemory.shape.allocatedBytes,
     reservedBytes: PythonMemory.shape.reservedBytes,
     models: PythonMemory.shape.models,
+    cache: orNull(viewOf(ModelCacheReport)).meta({ description: 'of model weights, in the RAM of its worker; null before it tells' }),
     sampledAt: Time,
   })
   .meta({ id: 'ResidentModels' })

@@ -1,6 +1,8 @@
 /** Models as HTTP shows them: what lies in the model folders of all hosts, whether it can be used or not. */
 import { z } from 'zod'
+import { ImageRequest, VaePin } from '../../domains/values.ts'
 import type { WorkerRecord } from '../../farm/record.ts'
+import type { Annotation } from '../../models/annotations.ts'
 import type { Listed } from '../../models/listing.ts'
 import type { ShelfRecord } from '../../models/shelf.ts'
 import {
@@ -20,7 +22,7 @@ import { iso, isoOrNull, orNull, Time } from '../view.ts'
 
 export const modelStatuses = ['usable', 'unsupported', 'unknown', 'refused', 'broken'] as const
 
-const HolderView = z.strictObject({
+export const HolderView = z.strictObject({
   shelf: z.string(),
   path: z.string(),
   root: z.string().meta({ description: 'the configured folder' }),
@@ -28,6 +30,50 @@ const HolderView = z.strictObject({
   modifiedAt: Time,
   bodyHash: z.string().nullable(),
   workers: z.array(z.string()).meta({ description: 'workers that have it now' }),
+})
+
+/** One line of text as somebody types it: nothing that a terminal or a page would act on. */
+const Line = z
+  .string()
+  .trim()
+  .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]*$/u, 'must be one line without control characters')
+const Settings = ImageRequest.pick({ width: true, height: true, steps: true, guidance: true, sampler: true }).partial()
+
+/** What somebody says of a model, as a request; what is left out is nothing. */
+export const AnnotateModel = z
+  .strictObject({
+    title: Line.max(200).default(''),
+    tags: z.array(Line.min(1).max(64)).max(32).default([]),
+    notes: z
+      .string()
+      .max(8000)
+      .regex(/^(?:[^\p{Cc}\p{Cs}\p{Bidi_Control}]|[\t\n\r])*$/u, 'must be text without control characters')
+      .default(''),
+    settings: Settings.default({}).meta({
+      description: 'what a request for a picture leaves out, before what the model recommends itself',
+    }),
+    vae: z.string().min(1).max(200).nullable().default(null).meta({
+      description: 'a VAE by its id or body hash, which decodes pictures in place of the model’s own',
+    }),
+  })
+  .meta({ id: 'AnnotateModel' })
+
+export const AnnotationView = z
+  .strictObject({
+    title: z.string(),
+    tags: z.array(z.string()),
+    notes: z.string(),
+    settings: Settings,
+    vae: VaePin.nullable(),
+    changedAt: Time,
+  })
+  .meta({ id: 'ModelAnnotation' })
+
+export const presentAnnotation = ({ changedAt, settings, vae = null, ...told }: Annotation): z.infer<typeof AnnotationView> => ({
+  ...told,
+  vae,
+  settings: Settings.parse(settings),
+  changedAt: iso(changedAt),
 })
 
 export const ModelView = z
@@ -56,6 +102,7 @@ export const ModelView = z
     sha256: z.string().nullable().meta({ description: 'of the file, of a model that is one; null until it has been hashed' }),
     autoV2: z.string().nullable(),
     shortHash: z.string().nullable().meta({ description: 'the first hash that A1111 had' }),
+    annotation: AnnotationView.nullable().meta({ description: 'what people say of it' }),
     where: z.array(HolderView),
   })
   .meta({ id: 'Model' })
@@ -85,7 +132,7 @@ export const statusOf = ({ entry }: Listed): (typeof modelStatuses)[number] => {
 }
 
 export function presentModel(listed: Listed, workers: readonly WorkerRecord[]): z.infer<typeof ModelView> {
-  const { id, entry, bodyHash, holders } = listed
+  const { id, entry, bodyHash, annotation } = listed
   const { verdict, identity } = entry
   const sha256 = identity?.sha256 ?? null
   return {
@@ -110,17 +157,21 @@ export function presentModel(listed: Listed, workers: readonly WorkerRecord[]): 
     sha256,
     autoV2: sha256?.slice(0, 10) ?? null,
     shortHash: identity?.shortHash ?? null,
-    where: holders.map(({ shelf, entry: held }) => ({
-      shelf,
-      path: held.path,
-      root: held.root,
-      bytes: held.bytes,
-      modifiedAt: iso(held.modifiedAt),
-      bodyHash: held.identity?.bodyHash ?? null,
-      workers: workers.filter((worker) => worker.shelf === shelf).map((worker) => worker.id),
-    })),
+    annotation: annotation ? presentAnnotation(annotation) : null,
+    where: presentHolders(listed, workers),
   }
 }
+
+export const presentHolders = ({ holders }: Listed, workers: readonly WorkerRecord[]): z.infer<typeof HolderView>[] =>
+  holders.map(({ shelf, entry: held }) => ({
+    shelf,
+    path: held.path,
+    root: held.root,
+    bytes: held.bytes,
+    modifiedAt: iso(held.modifiedAt),
+    bodyHash: held.identity?.bodyHash ?? null,
+    workers: workers.filter((worker) => worker.shelf === shelf).map((worker) => worker.id),
+  }))
 
 export const presentShelf = ({ id, host, folders, problems, scannedAt }: ShelfRecord, own: string): z.infer<typeof ShelfView> => ({
   id,

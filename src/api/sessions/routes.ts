@@ -1,8 +1,9 @@
 /** Sessions over HTTP: submit, read, control, remove. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import type { Context } from 'hono'
 import { z } from 'zod'
 import { sha256Of } from '../../artifacts/store.ts'
-import { ended, statuses, type ControlVerb } from '../../engine/session.ts'
+import { ended, statuses, type Asker, type ControlVerb } from '../../engine/session.ts'
 import { unknownSession } from '../../errors.ts'
 import { sessionIdPattern } from '../../keys.ts'
 import { needs } from '../auth.ts'
@@ -11,7 +12,21 @@ import type { ApiParts, App, AppEnv } from '../context.ts'
 import { sightOf, visibleSession } from '../policy.ts'
 import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
 import { afterWait, IdempotencyKey, Prefer } from '../wait.ts'
-import { presentReceipt, presentSession, ReceiptView, SessionPage, SessionView, SignalBody, SubmitSession } from './views.ts'
+import { shownSession } from './shown.ts'
+import {
+  ChangeSession,
+  ExportView,
+  ForkBody,
+  presentExport,
+  presentReceipt,
+  presentStates,
+  ReceiptView,
+  SessionPage,
+  SessionView,
+  SignalBody,
+  StatesView,
+  SubmitSession,
+} from './views.ts'
 
 const submit = createRoute({
   method: 'post',
@@ -28,7 +43,7 @@ const submit = createRoute({
   responses: {
     200: json('It has ended within the wait, or this is a repeat', SessionView),
     202: json('Accepted', SessionView),
-    ...problems(404),
+    ...problems(404, 409),
   },
 })
 
@@ -121,12 +136,68 @@ const retry = createRoute({
   tags: ['sessions'],
   ...keyed,
   middleware: needs('submit'),
-  request: { params: idParam, query: noQuery, headers: z.object({ prefer: Prefer }) },
+  request: { params: idParam, query: noQuery, headers: z.object({ 'idempotency-key': IdempotencyKey, prefer: Prefer }) },
   responses: {
     200: json('The new session; it has ended within the wait', SessionView),
     202: json('The new session', SessionView),
     ...problems(404, 409),
   },
+})
+
+const states = createRoute({
+  method: 'get',
+  path: '/sessions/{id}/states',
+  summary: 'The states that a session was in, from which it can be forked',
+  tags: ['sessions'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { params: idParam, query: noQuery },
+  responses: { 200: json('The states, oldest first; the last one is where it stands', StatesView), ...problems(404, 409) },
+})
+
+const fork = createRoute({
+  method: 'post',
+  path: '/sessions/{id}/fork',
+  summary: 'Make a new session that goes on from a state of this one',
+  description:
+    'The results of its steps are taken over up to that state, or up to the first step that the changed input asks for something else.',
+  tags: ['sessions'],
+  ...keyed,
+  middleware: needs('submit'),
+  request: {
+    params: idParam,
+    query: noQuery,
+    headers: z.object({ 'idempotency-key': IdempotencyKey, prefer: Prefer }),
+    body: { required: true, content: { 'application/json': { schema: ForkBody } } },
+  },
+  responses: {
+    200: json('The new session; it has ended within the wait', SessionView),
+    202: json('The new session', SessionView),
+    ...problems(404, 409),
+  },
+})
+
+const exported = createRoute({
+  method: 'get',
+  path: '/sessions/{id}/export',
+  summary: 'A session as one file: its request, history, receipt and result',
+  description: 'Pictures are named by their SHA-256. Nothing in it tells of API keys.',
+  tags: ['sessions'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { params: idParam, query: noQuery },
+  responses: { 200: json('The file', ExportView), ...problems(404) },
+})
+
+const change = createRoute({
+  method: 'patch',
+  path: '/sessions/{id}',
+  summary: 'Give a session other tags, or another deadline',
+  tags: ['sessions'],
+  ...keyed,
+  middleware: needs('control'),
+  request: { params: idParam, query: noQuery, body: { required: true, content: { 'application/json': { schema: ChangeSession } } } },
+  responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
 })
 
 const remove = createRoute({
@@ -141,13 +212,20 @@ const remove = createRoute({
   responses: { 204: { description: 'Deleted' }, ...problems(404, 409) },
 })
 
+/** Whose request for another session it is; a repeat is told by its path and body. */
+async function askerOf(c: Context<AppEnv>, key: string | undefined): Promise<Asker> {
+  const { keyId, scopes } = c.get('caller')
+  const bodySha256 = sha256Of(Buffer.from(`${c.req.path}\n${await c.req.text()}`))
+  return { keyId, mayOperate: scopes.has('operate'), idempotency: key === undefined ? undefined : { key, bodySha256 } }
+}
+
 export function sessionRoutes(parts: ApiParts): App {
   const { engine } = parts
 
   // The document lists them in this order.
   const routes = new OpenAPIHono<AppEnv>()
     .openapi(submit, async (c) => {
-      const { workflow, input, priority, tags, deadlineS, device } = c.req.valid('json')
+      const { workflow, input, priority, tags, deadlineS, device, concurrency, webhook } = c.req.valid('json')
       const { session, created } = await engine.start({
         workflow,
         input,
@@ -155,6 +233,8 @@ export function sessionRoutes(parts: ApiParts): App {
         tags,
         ...(deadlineS !== undefined && { deadlineS }),
         ...(device !== undefined && { device }),
+        ...(concurrency && { concurrency }),
+        ...(webhook !== undefined && { webhook }),
         idempotencyKey: c.req.valid('header')['idempotency-key'],
         bodySha256: sha256Of(Buffer.from(await c.req.text())),
         keyId: c.get('caller').keyId,
@@ -162,13 +242,15 @@ export function sessionRoutes(parts: ApiParts): App {
       })
       const { session: latest } = await afterWait(parts, c, session)
       const isAccepted = created && !ended.has(latest.status)
-      return c.json(presentSession(latest), isAccepted ? 202 : 200)
+      return c.json(await shownSession(engine, latest), isAccepted ? 202 : 200)
     })
     .openapi(list, async (c) => {
       const { sessions, next } = await engine.list({ ...c.req.valid('query'), keyId: sightOf(c.get('caller')) })
-      return c.json({ sessions: sessions.map(presentSession), next }, 200)
+      return c.json({ sessions: await Promise.all(sessions.map((session) => shownSession(engine, session))), next }, 200)
     })
-    .openapi(get, async (c) => c.json(presentSession(await visibleSession(engine, c.req.valid('param').id, c.get('caller'))), 200))
+    .openapi(get, async (c) =>
+      c.json(await shownSession(engine, await visibleSession(engine, c.req.valid('param').id, c.get('caller'))), 200),
+    )
     .openapi(receipt, async (c) => {
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
       const found = await engine.receipt(id)
@@ -177,13 +259,33 @@ export function sessionRoutes(parts: ApiParts): App {
     })
     .openapi(signal, async (c) => {
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(presentSession(await engine.signal(id, c.req.valid('json'))), 200)
+      return c.json(await shownSession(engine, await engine.signal(id, c.req.valid('json'))), 200)
     })
     .openapi(retry, async (c) => {
       await refuseBody(c)
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      const { session: latest } = await afterWait(parts, c, await engine.retry(id, c.get('caller').keyId))
-      return c.json(presentSession(latest), ended.has(latest.status) ? 200 : 202)
+      const asker = await askerOf(c, c.req.valid('header')['idempotency-key'])
+      const { session: latest } = await afterWait(parts, c, await engine.retry(id, asker))
+      return c.json(await shownSession(engine, latest), ended.has(latest.status) ? 200 : 202)
+    })
+    .openapi(states, async (c) => {
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      return c.json(presentStates(await engine.states(id)), 200)
+    })
+    .openapi(fork, async (c) => {
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      const asker = await askerOf(c, c.req.valid('header')['idempotency-key'])
+      const { session: latest } = await afterWait(parts, c, await engine.fork(id, c.req.valid('json'), asker))
+      return c.json(await shownSession(engine, latest), ended.has(latest.status) ? 200 : 202)
+    })
+    .openapi(exported, async (c) => {
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      c.header('Content-Disposition', `attachment; filename="darkroom-${id}.json"`)
+      return c.json(presentExport(await engine.export(id)), 200)
+    })
+    .openapi(change, async (c) => {
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      return c.json(await shownSession(engine, await engine.change(id, c.req.valid('json'))), 200)
     })
     .openapi(remove, async (c) => {
       await refuseBody(c)
@@ -195,7 +297,7 @@ export function sessionRoutes(parts: ApiParts): App {
     routes.openapi(control(verb), async (c) => {
       await refuseBody(c)
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(presentSession(await engine.control(id, verb)), 200)
+      return c.json(await shownSession(engine, await engine.control(id, verb)), 200)
     })
   }
   return routes

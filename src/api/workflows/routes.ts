@@ -3,8 +3,9 @@ import { z } from 'zod'
 import { workflowError } from '../../errors.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
+import { refuseBody } from '../body.ts'
 import { json, keyed, noQuery, problems } from '../route.ts'
-import { presentWorkflow, WorkflowView } from './views.ts'
+import { presentReload, presentWorkflow, ReloadView, WorkflowView } from './views.ts'
 
 const list = createRoute({
   method: 'get',
@@ -28,9 +29,26 @@ const get = createRoute({
   responses: { 200: json('The workflow', WorkflowView), ...problems(404) },
 })
 
+const reload = createRoute({
+  method: 'post',
+  path: '/workflows/reload',
+  summary: 'Read the folder of workflows of one’s own again',
+  description:
+    'This process has read it when the answer comes, every other one a second later. Sessions under way go on with the content they began with.',
+  tags: ['workflows'],
+  ...keyed,
+  middleware: needs('operate'),
+  request: { query: noQuery },
+  responses: { 200: json('What can be used now, and what was refused', ReloadView), ...problems(409) },
+})
+
 export function workflowRoutes({ engine }: ApiParts): App {
   return new OpenAPIHono<AppEnv>()
     .openapi(list, (c) => c.json({ workflows: engine.workflows().map(presentWorkflow) }, 200))
+    .openapi(reload, async (c) => {
+      await refuseBody(c)
+      return c.json(presentReload(await engine.reloadWorkflows()), 200)
+    })
     .openapi(get, (c) => {
       const { name } = c.req.valid('param')
       const versions = engine.workflows().filter((workflow) => name === workflow.name || name === `${workflow.name}@${workflow.version}`)

@@ -1,9 +1,35 @@
 /** Workflows as HTTP shows them: with the JSON Schema of their inputs and outputs. */
 import { z } from 'zod'
+import type { GraphState, GraphTransition } from '../../engine/diagram.ts'
+import type { OwnReport } from '../../engine/own-workflows.ts'
 import type { WorkflowInfo } from '../../engine/registry.ts'
 import { jsonSchema } from '../json-schema.ts'
+import { ErrorView, presentError } from '../sessions/views.ts'
 
 const Schema = z.record(z.string(), z.unknown()).meta({ description: 'JSON Schema' })
+
+const StateView: z.ZodType<GraphState> = z
+  .strictObject({
+    id: z.string(),
+    name: z.string(),
+    type: z.enum(['atomic', 'compound', 'parallel', 'final', 'history']),
+    isFailure: z.boolean().meta({ description: 'a session that ends here has failed' }),
+    steps: z.array(z.string()).meta({ description: 'steps and child sessions that run while it is entered' }),
+    initial: z.string().nullable().meta({ description: 'id of the state inside in which it begins' }),
+    get states() {
+      return z.array(StateView)
+    },
+  })
+  .meta({ id: 'WorkflowState' })
+
+const TransitionView: z.ZodType<GraphTransition> = z
+  .strictObject({
+    from: z.string().meta({ description: 'id of a state' }),
+    to: z.string().meta({ description: 'id of a state' }),
+    on: z.string().meta({ description: '`done`, `error`, `always`, `after SECONDS s` or the name of an event' }),
+    guard: z.string().nullable().meta({ description: 'name of its condition' }),
+  })
+  .meta({ id: 'WorkflowTransition' })
 
 export const WorkflowView = z
   .strictObject({
@@ -15,6 +41,13 @@ export const WorkflowView = z
     outputSchema: Schema,
     resources: z.unknown().meta({ description: 'what a session of it needs' }),
     diagram: z.string().meta({ description: 'Mermaid' }),
+    graph: z
+      .strictObject({ root: StateView, transitions: z.array(TransitionView) })
+      .meta({ description: 'its states, each with those inside it, and the ways between them' }),
+    source: z
+      .strictObject({ file: z.string(), sha256: z.string().meta({ description: 'of the content of its module' }) })
+      .nullable()
+      .meta({ description: 'the module in the folder of workflows; null: it comes with Darkroom' }),
   })
   .meta({ id: 'Workflow' })
 
@@ -28,5 +61,27 @@ export function presentWorkflow(workflow: WorkflowInfo): z.infer<typeof Workflow
     outputSchema: jsonSchema(workflow.output, 'output'),
     resources: workflow.resources,
     diagram: workflow.diagram,
+    graph: workflow.graph,
+    source: workflow.source,
   }
 }
+
+export const ReloadView = z
+  .strictObject({
+    loaded: z.array(z.string()).meta({ description: '`name@version` of each that can be used' }),
+    refused: z
+      .array(
+        z.strictObject({
+          file: z.string(),
+          workflow: z.string().nullable().meta({ description: '`name@version`; null: the whole module is refused' }),
+          error: ErrorView,
+        }),
+      )
+      .meta({ description: 'what cannot be used, and why; all else can' }),
+  })
+  .meta({ id: 'WorkflowReload' })
+
+export const presentReload = ({ loaded, refused }: OwnReport): z.infer<typeof ReloadView> => ({
+  loaded,
+  refused: refused.map(({ file, workflow, error }) => ({ file, workflow, error: presentError(error.toWire()) })),
+})

@@ -1,7 +1,8 @@
 /** A device as its worker publishes it; unknown figures are null. */
 import { z } from 'zod'
 import type * as Native from '../device-memory.ts'
-import { Count, Instant } from '../values.ts'
+import { schedules } from '../samplers.ts'
+import { Count, Instant, ModelName, PicturePin, Sampler } from '../values.ts'
 
 export const Vitals = z.strictObject({
   utilization: z.number().nullable(),
@@ -26,6 +27,32 @@ export const PictureLimits = z
   .meta({ id: 'PictureLimits' })
 export type PictureLimits = z.infer<typeof PictureLimits>
 
+/** How a family of models is drawn on a device. */
+export const FamilyCapabilities = z
+  .strictObject({
+    family: z.string(),
+    dtype: z.string().meta({ description: 'precision of the network that draws' }),
+    samplers: z.array(Sampler),
+    schedules: z.array(z.enum(schedules)),
+    graphs: z.boolean().meta({ description: 'whether calls are replays of a CUDA graph, with the same bytes' }),
+  })
+  .meta({ id: 'FamilyCapabilities' })
+export type FamilyCapabilities = z.infer<typeof FamilyCapabilities>
+
+/** How fast pictures of one shape were drawn, the last time that one was. */
+export const MeasuredSpeed = z
+  .strictObject({
+    ...PicturePin.pick({ width: true, height: true }).shape,
+    model: ModelName,
+    family: z.string(),
+    rows: z.int().meta({ description: 'of a call: 2 where a negative prompt counts, else 1' }),
+    callsPerS: z.number().meta({ description: 'calls of the network a second; most samplers make one a step' }),
+    peakBytes: Count.nullable().meta({ description: 'the most that it took of the device beside the weights' }),
+    measuredAt: Instant,
+  })
+  .meta({ id: 'MeasuredSpeed' })
+export type MeasuredSpeed = z.infer<typeof MeasuredSpeed>
+
 export const Capabilities = z.strictObject({
   computeCapability: z.string().nullable(),
   featureLevel: z.string().nullable(),
@@ -38,6 +65,10 @@ export const Capabilities = z.strictObject({
   attention: z.array(z.string()),
   /** Families of models that its worker can run. */
   families: z.array(z.string()),
+  /** Of those of them whose models are here. */
+  drawing: z.array(FamilyCapabilities),
+  /** The newest, one a model and shape. */
+  measured: z.array(MeasuredSpeed),
   limits: PictureLimits,
 })
 export type Capabilities = z.infer<typeof Capabilities>

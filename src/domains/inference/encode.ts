@@ -1,9 +1,11 @@
 import { z } from 'zod'
 import { operation } from '../operation.ts'
+import { fileOf } from '../python-files.ts'
 import { ImageRequest, Sha256 } from '../values.ts'
-import { fileOf, onDevice } from './device-step.ts'
+import { onDevice } from './device-step.ts'
 
-const input = ImageRequest.pick({ model: true, prompt: true, negativePrompt: true })
+const texts = { prompt: true, negativePrompt: true, promptSyntax: true, clipSkip: true } as const
+const input = ImageRequest.pick({ model: true, ...texts, adapters: true, embeddings: true, memoryProfile: true })
 
 /** Text to conditioning. */
 export const encode = operation({

@@ -14,7 +14,8 @@ export const hash = operation({
   input: z.strictObject({ model: WantedModel }),
   output: z.strictObject({ model: ModelPin }).meta({ id: 'ModelHashed' }),
   async run({ model }, tools) {
-    const { id, bodyHash } = await tools.hashedModel(model.id)
+    const { id, kind } = model
+    const { bodyHash } = kind ? await tools.shelf.hashed({ id, kind, bodyHash: null }) : await tools.hashedModel(id)
     return { model: { id, bodyHash } }
   },
   command: {

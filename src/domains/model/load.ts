@@ -1,31 +1,51 @@
 import { z } from 'zod'
+import { wantedOf } from '../../models/entry.ts'
+import { isBeside } from '../../models/families.ts'
 import { operation } from '../operation.ts'
-import { Count, ModelName, WantedModel } from '../values.ts'
+import { Count, ModelName, WantedModel, withOwnVae } from '../values.ts'
 
 const input = z.strictObject({ model: WantedModel })
-const output = z.strictObject({ id: z.string(), bytes: Count }).meta({ id: 'ModelLoaded' })
+const told = z.strictObject({ id: z.string(), bytes: Count })
+
+/** `bytes` of its weights on the device, and the seconds that its load took: 0 of one that was resident. */
+export const Loaded = told
+  .extend({
+    wasResident: z.boolean(),
+    seconds: z.number(),
+    gbPerS: z.number().nullable().describe('weights by the seconds of the load, 10⁹ bytes a second; null where nothing was loaded'),
+  })
+  .meta({ id: 'ModelLoaded' })
 
 /**
- * Makes a model resident on a device ahead of the work; `bytes` of its weights there. One that was not hashed is,
- * before.
+ * Makes a model resident on a device ahead of the work. One that was not hashed is, before.
  * @throws DarkroomError `model.corrupt`, `model.load_failed`, `model.missing`, `model.unreadable`
  */
 export const load = operation({
   lane: 'gpu',
   attempts: 3,
   timeoutMs: 3_600_000,
-  needs: ({ model }) => ({ models: [model] }),
+  needs: ({ model }) => ({ models: withOwnVae(model) }),
   input,
-  output,
-  python: { input, output },
-  run: async (request, tools) => output.parse((await tools.python(request, {})).output),
+  output: Loaded,
+  python: { input, output: told },
+  async run(request, tools) {
+    const { output, load } = await tools.python(request, {})
+    const { id, bytes } = told.parse(output)
+    return { id, bytes, ...load, gbPerS: load.seconds > 0 ? bytes / 1e9 / load.seconds : null }
+  },
   command: {
     title: 'Load a model',
-    description: 'Makes a model resident on a device ahead of the work, so that the next picture need not wait for it.',
+    description: 'Makes a model, a ControlNet or an upscaler resident on a device ahead of the work, which then need not wait for it.',
     input: z.strictObject({ model: ModelName }),
     async resolve({ model }, catalogue) {
-      const { id, bodyHash } = await catalogue.model(model)
-      return { model: { id, bodyHash } }
+      // What nobody lists is refused with the names of those that draw.
+      const kind = await catalogue.named(model).then(
+        ({ entry }) => entry.verdict.kind,
+        () => undefined,
+      )
+      if (kind === undefined || !isBeside(kind)) return { model: wantedOf(await catalogue.model(model)) }
+      const { id, bodyHash } = await catalogue.ofKind(kind, model, 'input.model')
+      return { model: { id, bodyHash, kind } }
     },
     route: { method: 'post', path: '/models/{model}/load', answers: 'The model' },
   },

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { operation } from '../operation.ts'
-import { ModelPin } from '../values.ts'
+import { ModelPin, withOwnVae } from '../values.ts'
 
 /**
  * Makes sure that the pinned model is still the one the session was accepted with.
@@ -10,7 +10,7 @@ export const resolve = operation({
   lane: 'host',
   attempts: 3,
   timeoutMs: 120_000,
-  needs: ({ model }) => ({ models: [model] }),
+  needs: ({ model }) => ({ models: withOwnVae(model) }),
   input: z.strictObject({ model: ModelPin }),
   output: z.strictObject({ model: ModelPin, family: z.string() }),
   async run({ model }, tools) {

@@ -1,4 +1,24 @@
-/** What happens to pixels. Owns: pictures as files and the texts in them. Never touches: the device, sessions. */
+/**
+ * What happens to pixels. Owns: pictures as files, the texts in them, larger pictures, and what policies say of them.
+ * Never touches: sessions.
+ */
+import { check } from './check.ts'
+import { convert } from './convert.ts'
+import { enhance } from './enhance.ts'
+import { keep } from './keep.ts'
 import { save } from './save.ts'
+import { sheet } from './sheet.ts'
+import { upscale } from './upscale.ts'
 
-export const postprocessing = { 'postprocessing.save': save }
+export { postprocessingError } from './errors.ts'
+export { safetyError } from './safety/errors.ts'
+
+export const postprocessing = {
+  'postprocessing.check': check,
+  'postprocessing.save': save,
+  'postprocessing.keep': keep,
+  'postprocessing.enhance': enhance,
+  'postprocessing.convert': convert,
+  'postprocessing.sheet': sheet,
+  'postprocessing.upscale': upscale,
+}

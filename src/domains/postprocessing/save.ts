@@ -1,11 +1,19 @@
 import { z } from 'zod'
-import { artifactError } from '../../errors.ts'
+import { blurred } from '../../artifacts/blur.ts'
 import { operation } from '../operation.ts'
-import { Exactness, ImageRef, ImageRequest, Sha256 } from '../values.ts'
-import { writePng } from './png.ts'
+import { Count, Exactness, ImageRef, ImageRequest, PicturePin, Sha256 } from '../values.ts'
+import { Judgement } from './check.ts'
+import { pixelsOf, pngOf, writePng } from './png.ts'
+import { infotext } from './texts/a1111.ts'
+import type { Receipt } from './texts/receipt.ts'
+
+/** `safety`: what policies say of it, where some apply. */
+export const SavedImage = ImageRef.extend({ safety: Judgement.optional() })
+export type SavedImage = z.infer<typeof SavedImage>
 
 /**
- * Pixels to a PNG with its own receipt.
+ * Pixels to a PNG with its own receipt. Of what a policy has blurred, a blur is kept and nothing else; what one has
+ * blocked is kept for operators alone, for a while, and no session names it.
  * @throws DarkroomError `artifact.missing` when the pixels are gone: the machine draws them again.
  */
 export const save = operation({
@@ -17,37 +25,28 @@ export const save = operation({
    * one that draws, `name@version`; without it, as sessions of an older version of Darkroom ask, the receipt names
    * `image-generation@1`.
    */
-  input: ImageRequest.pick({ width: true, height: true }).extend({
+  input: PicturePin.pick({ width: true, height: true }).extend({
     pixels: Sha256,
     workflow: z.string().default('image-generation@1'),
     request: ImageRequest,
     exactness: Exactness,
+    safety: Judgement.optional(),
+    /** How long a blocked picture can be seen by operators, seconds. */
+    blockedForS: Count.optional(),
   }),
-  output: ImageRef,
-  async run({ pixels: sha256OfPixels, width, height, workflow, request, exactness }, tools) {
-    const pixels = await tools.artifacts.read(sha256OfPixels)
-    if (pixels.length !== width * height * 3)
-      throw artifactError('corrupt', `pixels ${sha256OfPixels} hold ${pixels.length} bytes, not ${width} · ${height} · 3`)
-    const receipt = { workflow, input: request, exactness }
-    const png = writePng(pixels, width, height, { parameters: infotext(request), darkroom: JSON.stringify(receipt) })
-    const sha256 = await tools.keep(png, 'image')
-    return { sha256, mediaType: 'image/png' as const, width, height, seed: request.seed, bytes: png.byteLength }
+  output: SavedImage,
+  async run({ pixels, width, height, workflow, request, exactness, safety, blockedForS = 0 }, tools) {
+    const about = { mediaType: 'image/png' as const, width, height, seed: request.seed }
+    if (safety?.action === 'blur') {
+      const blur = await blurred(await pixelsOf(tools, { pixels, width, height }), width, height)
+      const { name, version } = safety.policy
+      const png = await writePng(blur, width, height, { Comment: `Blurred by policy ${name}, version ${version}` })
+      return { sha256: await tools.keep(png, 'image'), ...about, bytes: png.byteLength, safety }
+    }
+    const receipt: Receipt = { workflow, input: request, exactness }
+    const texts = { parameters: infotext(request), darkroom: JSON.stringify(receipt) }
+    const png = await pngOf(tools, { pixels, width, height }, texts)
+    const sha256 = safety?.action === 'block' ? await tools.withhold(png, blockedForS) : await tools.keep(png, 'image')
+    return { sha256, ...about, bytes: png.byteLength, ...(safety && { safety }) }
   },
 })
-
-/**
- * The `parameters` text as AUTOMATIC1111's web UI writes it, which other tools read: prompt, negative prompt, then one
- * line of settings.
- */
-function infotext(request: ImageRequest): string {
-  const settings = [
-    `Steps: ${request.steps}`,
-    `Sampler: ${request.sampler}`,
-    `CFG scale: ${request.guidance}`,
-    `Seed: ${request.seed}`,
-    `Size: ${request.width}x${request.height}`,
-    `Model hash: ${request.model.bodyHash.slice(0, 10)}`,
-    `Model: ${request.model.id}`,
-  ]
-  return [request.prompt, ...(request.negativePrompt ? [`Negative prompt: ${request.negativePrompt}`] : []), settings.join(', ')].join('\n')
-}

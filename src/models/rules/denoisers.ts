@@ -16,6 +16,7 @@ const unetFigures = (input: string, context: string) => ({
   latentChannels: 4,
   inputChannels: [input, 1] as const,
   contextSize: [context, 1] as const,
+  channels: [input, 0] as const,
 })
 const original = (context: string) => ({
   kind,

@@ -23,11 +23,14 @@ import type { Ready } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import { Alerts } from './alerts.ts'
 import type { OwnDevice } from './open.ts'
+import { ModelCache } from './model-cache.ts'
 import { Owners } from './owners.ts'
 import { PressureRelief } from './pressure.ts'
 import { PromisedMemory, type PromisedOptions } from './promised.ts'
 import { Quota } from './quota.ts'
+import { systemRam } from './ram.ts'
 import { reportOf, takeSample, type Sample } from './report.ts'
+import { Speeds } from './speeds.ts'
 import { OwnDeviceTools } from './tools.ts'
 
 const sampleMs = 1000
@@ -40,6 +43,8 @@ export interface MonitorOptions {
   child: PythonChild
   /** Families of models that are here. */
   families: () => string[]
+  /** The most that the cache of model weights may hold; null: by what RAM is free. */
+  cacheBytes: number | null
   /** What the device draws. */
   limits: PictureLimits
   sessions: Pick<SessionOwners, 'endedOf' | 'keyOf'>
@@ -63,6 +68,10 @@ export interface MonitorOptions {
 }
 
 export class DeviceMonitor {
+  /** Of model weights, in RAM. */
+  readonly cache: ModelCache
+  /** How fast it draws. */
+  readonly speeds = new Speeds()
   /** For operations. */
   readonly tools: DeviceTools
   readonly #options: MonitorOptions
@@ -83,9 +92,19 @@ export class DeviceMonitor {
     this.#own = own
     this.#options = options
     this.#owners = new Owners({ target, memory: own.memory, sessions, analytics: this.#analytics, log })
-    this.#relief = new PressureRelief({ device: target.device, child, log })
     const principal = (owner: string): Promise<string> => this.#owners.principal(owner)
     this.#promised = new PromisedMemory({ ...options.promises, own, principal })
+    this.cache = new ModelCache({
+      limit: options.cacheBytes,
+      promise: (bytes, left, act) => {
+        const { total, used } = systemRam()
+        return this.#promised.taking(bytes, Math.max(0, total - used), left, act)
+      },
+      onEvicted: (inodes) => this.#uncache(inodes),
+      onSkipped: (id, error) => log.debug({ model: id, err: error }, 'a model was not read into RAM'),
+    })
+    const isRam = own.memory.backend === 'host' && own.index !== null
+    this.#relief = new PressureRelief({ device: target.device, child, cache: this.cache, isRam, log })
     this.#ticker = new Ticker(
       sampleMs,
       () => this.#turn(),
@@ -100,6 +119,7 @@ export class DeviceMonitor {
       owners: this.#owners,
       relief: this.#relief,
       promised: this.#promised,
+      cache: this.cache,
       analytics: this.#analytics,
       quota: new Quota(own.memory, options.keyLimits),
       reserve: (bytes) => options.reserve(bytes),
@@ -131,6 +151,15 @@ export class DeviceMonitor {
   /** Bytes that a model takes on the device, known once it has been there; 0 before, when the driver decides. */
   bytesOf(model: string): number {
     return this.#modelBytes.get(model) ?? 0
+  }
+
+  /** A child with a GPU maps what it loads from. */
+  #uncache(inodes: number[]): void {
+    const { child, log, ready } = this.#options
+    if (ready.hardware.kind === 'cpu' || !child.isReady) return
+    child
+      .start('model.uncache', { inodes })
+      .outcome.catch((error: unknown) => log.debug({ err: error }, 'the Python child still maps what the cache let go of'))
   }
 
   /** Releases the session's allocations if it has ended. */
@@ -171,11 +200,13 @@ export class DeviceMonitor {
       own: this.#own,
       ready,
       families: families(),
+      measured: this.speeds.list,
       limits,
       leaks,
       state,
       alerts: this.#alerts.list,
       pressure,
+      modelCache: this.cache.report,
     })
     return this.#report
   }
@@ -188,7 +219,7 @@ export class DeviceMonitor {
       usage,
       fraction: pressure.device.fraction,
       evictable: evictableOf(droppable),
-      idleModelBytes: evictableOf({ ...droppable, caches: 0 }),
+      idleModelBytes: evictableOf({ ...droppable, caches: 0, cachedModels: [] }),
       owners: { session: bytesOf(live, 'session'), key: bytesOf(live, 'key') },
     })
   }
@@ -198,6 +229,7 @@ export class DeviceMonitor {
     // Not awaited: its turn may wait for a Redis that is away.
     void this.#ticker.stop()
     await this.#sampling?.catch(() => undefined)
+    await this.cache.close()
     const left = await this.#own.memory.close()
     if (left.length === 0) return
     const { log, target } = this.#options

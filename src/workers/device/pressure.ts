@@ -7,6 +7,7 @@ import type { Pressure, PythonMemory } from '../../domains/memory/figures/report
 import type { Logger } from '../../log.ts'
 import { within } from '../../promises.ts'
 import type { PythonChild } from '../python/supervisor.ts'
+import type { ModelCache } from './model-cache.ts'
 import type { Sample } from './report.ts'
 
 /** How long a caller waits for the Python child to trim; the step that runs comes first. */
@@ -29,6 +30,10 @@ export interface PressureOptions {
   /** Id of the device. */
   device: string
   child: Pick<PythonChild, 'isReady' | 'start'>
+  /** Of model weights, in RAM. */
+  cache: Pick<ModelCache, 'report' | 'evictOldest'>
+  /** Whether the device's memory is RAM as well. */
+  isRam: boolean
   log: Logger
 }
 
@@ -48,9 +53,11 @@ export class PressureRelief {
     const { device, ram: host } = this.#pools
     const { total, budget, used, usedIsOwn } = figures
     this.#python = python
-    device.droppable = droppableOf(python)
+    const cachedModels = this.#options.cache.report.models
+    device.droppable = { ...droppableOf(python), cachedModels: this.#options.isRam ? cachedModels : [] }
+    host.droppable = { ...nothing, cachedModels }
     device.pressure = press(device.pressure, { total: usedIsOwn ? (budget ?? total) : total, used }, device.droppable, at)
-    host.pressure = press(host.pressure, ram, nothing, at)
+    host.pressure = press(host.pressure, ram, host.droppable, at)
   }
 
   get pressure(): Record<PoolName, Pressure> {
@@ -104,7 +111,8 @@ export class PressureRelief {
   async #do(name: PoolName, step: ReliefStep): Promise<void> {
     const pool = this.#pools[name]
     pool.relievedAt = Date.now()
-    if (step.is !== 'refuse') await this.trimPython(step.is === 'model' ? 1 : 0)
+    if (step.is === 'cached') this.#options.cache.evictOldest()
+    else if (step.is !== 'refuse') await this.trimPython(step.is === 'model' ? 1 : 0)
     const told = describe(step)
     const { level, rung: last } = pool.pressure
     if (last !== told) this.#options.log.warn({ pool: name, level }, `memory pressure: ${told}`)
@@ -131,7 +139,7 @@ export class PressureRelief {
 }
 
 /** What Python's allocator keeps beyond its tensors, and idle models whose size is known. */
-function droppableOf(python: PythonMemory | null): Droppable {
+function droppableOf(python: PythonMemory | null): Pick<Droppable, 'caches' | 'idleModels'> {
   if (!python) return nothing
   const { allocatedBytes, reservedBytes, models } = python
   return {

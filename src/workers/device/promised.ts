@@ -39,6 +39,8 @@ export class PromisedMemory {
   readonly #options: PromisedOptions
   /** What is asked for and not made yet. */
   readonly #asked = new Set<{ bytes: number; isRam: boolean; principal: string }>()
+  /** What is being taken, each with what is left of it. */
+  readonly #taking = new Set<() => number>()
   /** Whose the allocations are, by id. */
   readonly #principals = new Map<number, string>()
   /** RAM of this process before anything was allocated, and now. */
@@ -77,6 +79,22 @@ export class PromisedMemory {
       return made
     } finally {
       this.#asked.delete(asked)
+    }
+  }
+
+  /**
+   * Books RAM that `act` takes bit by bit: `left` of it is promised, and not taken yet.
+   * @throws DarkroomError `memory.exhausted`, and what `act` throws
+   */
+  async taking<T>(bytes: number, free: number, left: () => number, act: () => Promise<T>): Promise<T> {
+    await this.#inTurn(async () => {
+      await this.#bookRam(bytes, free)
+      this.#taking.add(left)
+    })
+    try {
+      return await act()
+    } finally {
+      this.#taking.delete(left)
     }
   }
 
@@ -152,7 +170,8 @@ export class PromisedMemory {
     const held = pinned + (memory.backend === 'host' ? reserved : 0)
     const asked = [...this.#asked].reduce((sum, { bytes, isRam }) => sum + (isRam ? bytes : 0), 0)
     const touched = Math.max(0, ownBytes() - this.#baseBytes)
-    return Math.max(0, held - touched) + asked + this.#options.reserved()
+    const taking = [...this.#taking].reduce((sum, left) => sum + left(), 0)
+    return Math.max(0, held - touched) + asked + taking + this.#options.reserved()
   }
 }
 

@@ -1,6 +1,6 @@
 /** A sample of the device's figures, and the report that a worker publishes of it. */
 import { noVitals, type AllocationInfo, type Figures, type Usage, type Vitals } from '../../domains/device-memory.ts'
-import type { PictureLimits } from '../../domains/device/status.ts'
+import type { MeasuredSpeed, PictureLimits } from '../../domains/device/status.ts'
 import { view } from '../../domains/memory/allocation.ts'
 import type { LeakReport, PythonMemory, Ram } from '../../domains/memory/figures/report.ts'
 import type { Target } from '../../domains/values.ts'
@@ -10,6 +10,7 @@ import type { Heartbeat, Ready } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
 import { systemRam } from './ram.ts'
+import { capabilitiesOf } from './speeds.ts'
 
 /** A report lists at most so many allocations. */
 const maxListed = 200
@@ -59,7 +60,7 @@ async function readFigures({ memory, index }: OwnDevice, { hardware }: Ready): P
 const pythonMemory = ({ allocatedBytes, deviceBytes, models }: Heartbeat): PythonMemory => ({
   allocatedBytes,
   reservedBytes: deviceBytes,
-  models: models.map(({ id, bytes, isIdle }) => ({ id, bytes, isIdle })),
+  models: models.map(({ id, bytes, isIdle, parts }) => ({ id, bytes, isIdle, parts })),
 })
 
 function ramNow(childRss: number): Ram {
@@ -68,19 +69,21 @@ function ramNow(childRss: number): Ram {
 }
 
 /** What a report says beyond the sample. */
-export interface ReportParts extends Pick<DeviceReport, 'state' | 'alerts' | 'pressure'> {
+export interface ReportParts extends Pick<DeviceReport, 'state' | 'alerts' | 'pressure' | 'modelCache'> {
   target: Target
   own: OwnDevice
   ready: Ready
   /** Families of models that are here. */
   families: string[]
+  measured: MeasuredSpeed[]
   limits: PictureLimits
   leaks: LeakReport
 }
 
 export function reportOf({ at, figures, live, python, ram, usage, vitals }: Sample, parts: ReportParts): DeviceReport {
-  const { alerts, families, leaks, limits, own, pressure, ready, state, target } = parts
+  const { alerts, families, leaks, limits, measured, modelCache, own, pressure, ready, state, target } = parts
   const { capabilities, key, luid, software, uuid } = own.device
+  const drawing = families.flatMap((family) => capabilitiesOf(family, ready))
   const newestFirst = live.toSorted((a, b) => a.ageMs - b.ageMs || b.id - a.id)
   return {
     backend: own.memory.backend,
@@ -94,9 +97,11 @@ export function reportOf({ at, figures, live, python, ram, usage, vitals }: Samp
       ...capabilities,
       computeCapability: capabilities.computeCapability ?? ready.hardware.capability,
       driver: capabilities.driver ?? ready.hardware.driver,
-      dtypes: [ready.settings.dtype],
+      dtypes: [...new Set([ready.settings.dtype, ...drawing.map(({ dtype }) => dtype)])],
       attention: [ready.settings.attention],
       families,
+      drawing,
+      measured,
       limits,
     },
     vitals,
@@ -108,6 +113,7 @@ export function reportOf({ at, figures, live, python, ram, usage, vitals }: Samp
     ram,
     python,
     pressure,
+    modelCache,
     allocations: newestFirst.slice(0, maxListed).map((info) => view(info, target)),
     allocationCount: live.length,
     leaks,

@@ -2,12 +2,15 @@
 import type { AllocationInfo, AllocationRequest, DeviceMemory } from '../../domains/device-memory.ts'
 import { deviceError } from '../../domains/device/errors.ts'
 import type { Analytics } from '../../domains/memory/figures/analytics.ts'
+import type { CachedModel } from '../../domains/model/cached.ts'
 import type { DeviceTools } from '../../domains/operation.ts'
 import type { Target } from '../../domains/values.ts'
 import { DarkroomError } from '../../errors.ts'
+import { modelError } from '../../models/errors.ts'
 import type { Reservation } from '../../farm/reservations.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
+import type { ModelCache } from './model-cache.ts'
 import type { Owners } from './owners.ts'
 import type { PressureRelief } from './pressure.ts'
 import type { PromisedMemory } from './promised.ts'
@@ -20,8 +23,9 @@ export interface DeviceToolsOptions {
   owners: Owners
   relief: PressureRelief
   promised: PromisedMemory
+  cache: ModelCache
   analytics: Analytics
-  child: Pick<PythonChild, 'heartbeat'>
+  child: Pick<PythonChild, 'heartbeat' | 'isReady' | 'ping' | 'start'>
   quota: Quota
   /**
    * Holds so many bytes of the device for an allocation.
@@ -59,7 +63,7 @@ export class OwnDeviceTools implements DeviceTools {
       const why = `the native addon does not reach ${this.device}, only system RAM: ${own.reason}`
       throw deviceError('unavailable', why, { field: 'kind' })
     }
-    using _one = this.#options.quota.another(request.owner)
+    using one = this.#options.quota.another(request.owner)
     try {
       await using _place = kind === 'device' ? await this.#options.reserve(bytes) : null
       await this.#options.sample()
@@ -69,6 +73,7 @@ export class OwnDeviceTools implements DeviceTools {
       const made = await this.#options.promised.keep({ bytes, owner: request.owner, isRam, free: Math.max(0, total - used) }, () =>
         this.memory.allocate({ ...request, device: this.index ?? 0 }),
       )
+      one.made(made.id)
       analytics.allocated(made)
       return made
     } catch (error) {
@@ -91,6 +96,24 @@ export class OwnDeviceTools implements DeviceTools {
 
   trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null> {
     return this.#options.relief.trimPython(idleModels)
+  }
+
+  async dropModel(id: string): Promise<{ models: { id: string; bytes: number }[]; freedBytes: number | null }> {
+    const { child } = this.#options
+    if (!child.isReady) throw deviceError('not_ready', `no Python child of ${this.device} is ready now`)
+    const inUse = (why: string): DarkroomError =>
+      modelError('in_use', `model ${id} is in use on ${this.device}: ${why}`, { field: 'input.model' })
+    // Asked now: what it said last is up to two seconds old.
+    const known = (await child.ping()).models.find((model) => model.id === id)
+    if (known && !known.isIdle) throw inUse('a step draws with it or waits to')
+    const outcome = await child.start('model.drop', { id }).outcome
+    if (outcome.type !== 'result') throw deviceError('not_ready', `the Python child of ${this.device} is ending`)
+    if (known && outcome.output.models.length === 0) throw inUse('a step has begun to wait for it')
+    return outcome.output
+  }
+
+  evictCached(id: string): CachedModel[] {
+    return this.#options.cache.evict(id)
   }
 
   async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {

@@ -8,6 +8,7 @@ import {
   type CheckpointMade,
   type FileMade,
   type Output,
+  type PreviewMade,
   type Progress,
   type ReplyData,
   type RequestData,
@@ -35,6 +36,9 @@ export interface Call<A extends Action = Action> {
 export interface CallListeners {
   progress?: (progress: Omit<Progress, 'type'>) => void
   checkpoint?: (checkpoint: CheckpointMade) => void
+  preview?: (preview: PreviewMade) => void
+  /** A sentence for the session's history. */
+  note?: (text: string) => void
 }
 
 /** A call as the process that serves it sees it. */
@@ -91,6 +95,14 @@ export class PendingCall {
         this.#notify(() => this.#listeners.checkpoint?.(checkpoint))
         return false
       }
+      case 'preview': {
+        const { type: _, ...preview } = data
+        this.#notify(() => this.#listeners.preview?.(preview))
+        return false
+      }
+      case 'note':
+        this.#notify(() => this.#listeners.note?.(data.text))
+        return false
       case 'result':
         // decodeReply has checked the output against the action's own schema.
         this.resolve(data as Outcome)

@@ -4,34 +4,61 @@
  * other. What users name (`opaque` below) keeps its names. `wire.ts` writes all of it down for Python,
  * `test/fixtures/protocol/` holds one message of every kind.
  *
- * The verbs `worker.*`, `model.ensure` and `memory.trim` are declared here; what steps ask for follows from the
- * `python` part of their operations. Every request ends in exactly one terminal frame: `result`, `released` (after a
- * pause) or `error`. Frames that answer no request (the greeting and the heartbeat) carry the request id `0`.
+ * The verbs `worker.*`, `model.ensure`, `model.drop`, `model.uncache` and `memory.trim` are declared here; what steps
+ * ask for follows from the `python` part of their operations. Every request ends in exactly one terminal frame:
+ * `result`, `released` (after a pause) or `error`. Frames that answer no request (the greeting and the heartbeat) carry
+ * the request id `0`.
  */
 import { z } from 'zod'
 import { operations } from '../../domains/index.ts'
 import type { PythonPart } from '../../domains/operation.ts'
-import { Count, Sha256 } from '../../domains/values.ts'
+import { AdapterPin, Control, Count, EmbeddingPin, MemoryProfile, ModelPin, PicturePin, Sha256, upscalers } from '../../domains/values.ts'
 import { DarkroomError, errorClasses, workerError } from '../../errors.ts'
-import { families } from '../../models/families.ts'
+import { besides, families } from '../../models/families.ts'
+import { ModelPart } from '../../models/made.ts'
+import { Heartbeat, protocolVersion, Ready, Seconds } from './described.ts'
 
-export const protocolVersion = 1
+export { Heartbeat, protocolVersion, Ready }
+
 /** Longest line either side may send, newline included, in bytes. */
 export const lineCap = 1_048_576
 
 /** How often the child tells its figures, unasked. */
 export const heartbeatS = 2
 
-const Seconds = z.number().min(0)
 /** Absolute. */
 const Path = z.string().regex(/^\/[^\0]*$/)
 
 /**
  * A pinned model as the child is told of it: `path` is this worker's, `family` decides how it is loaded and what it
- * computes.
+ * computes, and is its kind for one that is loaded beside a model. `parts` are those that are no folders in `path`;
+ * absent for a diffusers folder. All paths lie in `roots.models`.
  */
-export const ModelRef = z.strictObject({ id: z.string(), path: Path, bodyHash: Sha256, family: z.enum(families) })
+export const ModelRef = z.strictObject({
+  id: z.string(),
+  path: Path,
+  bodyHash: Sha256,
+  family: z.enum([...families, ...besides]),
+  parts: z.array(ModelPart).optional(),
+})
 export type ModelRef = z.infer<typeof ModelRef>
+
+/** Files that are used beside a model, with their paths on this host, which lie in `roots.models`. */
+const FileRef = ModelPin.extend({ path: Path })
+export const AdapterRef = AdapterPin.extend({ model: FileRef })
+export type AdapterRef = z.infer<typeof AdapterRef>
+export const EmbeddingRef = EmbeddingPin.extend({ model: FileRef })
+export type EmbeddingRef = z.infer<typeof EmbeddingRef>
+/** A folder: its network, its configuration, and which category each of its labels means. */
+export const ClassifierRef = FileRef.omit({ vae: true })
+export type ClassifierRef = z.infer<typeof ClassifierRef>
+
+/**
+ * A file of weights in the worker's cache. `path`: the file, without links; `mapping`: a path under which the child
+ * opens the cached bytes, which never change, and `inode` what it finds there.
+ */
+export const CachedFile = z.strictObject({ path: Path, mapping: Path, bytes: Count, inode: Count })
+export type CachedFile = z.infer<typeof CachedFile>
 
 /** A file the node hands to the child. `path` is absolute and inside `roots.attempts`. */
 export const FileGiven = z.strictObject({ path: Path, sha256: Sha256 })
@@ -47,6 +74,10 @@ export type CheckpointGiven = z.infer<typeof CheckpointGiven>
 export const CheckpointMade = z.strictObject({ path: Path, sha256: Sha256, bytes: Count, call: Count })
 export type CheckpointMade = z.infer<typeof CheckpointMade>
 
+/** How the picture looks after so many calls: RGB8, row by row, width · height · 3 bytes. */
+export const PreviewMade = FileMade.extend({ call: Count, ...PicturePin.pick({ width: true, height: true }).shape })
+export type PreviewMade = z.infer<typeof PreviewMade>
+
 /** What the node tells the child about itself; `protocol`, `schema` and `spare` are added by the sender. */
 export const Hello = z.strictObject({
   workerId: z.string(),
@@ -55,66 +86,12 @@ export const Hello = z.strictObject({
   threads: z.int().min(1),
   roots: z.strictObject({ models: z.array(Path), attempts: Path }),
   checkpoint: z.strictObject({ intervalS: Seconds, calls: z.int().min(1).nullable() }),
+  /** Least time between two previews; 0 makes none. */
+  previewS: Seconds,
+  /** The most that resident models may take; null: by what the device has free. */
+  modelBytes: Count.nullable(),
 })
 export type Hello = z.infer<typeof Hello>
-
-const Facts = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
-
-/** What the child is, once its imports are done: everything that decides the bits of an image, and what it can run. */
-export const Ready = z.strictObject({
-  protocol: z.literal(protocolVersion),
-  pid: z.int().min(1),
-  build: z.strictObject({
-    python: z.string(),
-    torch: z.string(),
-    diffusers: z.string(),
-    transformers: z.string(),
-    tokenizers: z.string(),
-    safetensors: z.string(),
-    numerics: z.int(),
-  }),
-  hardware: z.strictObject({
-    kind: z.string(),
-    name: z.string(),
-    uuid: z.string().nullable(),
-    index: Count,
-    capability: z.string().nullable(),
-    driver: z.string().nullable(),
-    totalBytes: Count.nullable(),
-    arch: z.string(),
-    vector: z.string(),
-    math: z.string(),
-    threads: z.int().min(1),
-  }),
-  settings: z.strictObject({
-    dtype: z.string(),
-    attention: z.string(),
-    deterministic: z.boolean(),
-    tf32: z.boolean(),
-    tiling: z.boolean(),
-    offload: z.string(),
-  }),
-  /** Of the three above what decides the bits of a picture, as Python compares it; the exactness key is made of it. */
-  facts: z.record(z.enum(['hardware', 'build', 'settings']), Facts),
-})
-export type Ready = z.infer<typeof Ready>
-
-/** The child's own figures, every 2 s and on request. */
-export const Heartbeat = z.strictObject({
-  uptimeS: Seconds,
-  rssBytes: Count,
-  /** Bytes its allocator holds on the device; null where there is no device but the CPU. */
-  deviceBytes: Count.nullable(),
-  /** The part of them that is in tensors; null likewise. */
-  allocatedBytes: Count.nullable(),
-  /** What the device thread does now; `advancedS` is how long ago it last got on with it. */
-  busy: z.strictObject({ requestId: z.string(), action: z.string(), call: Count.nullable(), advancedS: Seconds }).nullable(),
-  /** Session id → bytes of tensors held for it. */
-  sessions: z.record(z.string(), Count),
-  /** The resident models, the one used longest ago first. Idle: no request uses it or waits for it. */
-  models: z.array(z.strictObject({ id: z.string(), bytes: Count, isIdle: z.boolean(), usedS: Seconds })),
-})
-export type Heartbeat = z.infer<typeof Heartbeat>
 
 const Nothing = z.strictObject({})
 /** Which request is meant. */
@@ -132,11 +109,30 @@ const verbs = {
   'worker.pause': { request: RequestRef, output: Nothing },
   'worker.cancel': { request: RequestRef, output: Nothing },
   'worker.shutdown': { request: Nothing, output: Nothing },
-  /** `resident`: it already was; `seconds` is the time the load took. */
+  /**
+   * `files`: what the worker's cache in RAM holds of it. `resident`: it already was; `seconds` is the time the load
+   * took, which read so many bytes from RAM (`registered` ones straight from memory that the device's driver knows) and
+   * from disk.
+   */
   'model.ensure': {
-    request: z.strictObject({ model: ModelRef }),
-    output: z.strictObject({ id: z.string(), resident: z.boolean(), bytes: Count, seconds: Seconds }),
+    request: z.strictObject({ model: ModelRef, files: z.array(CachedFile), memoryProfile: MemoryProfile.optional() }),
+    output: z.strictObject({
+      id: z.string(),
+      resident: z.boolean(),
+      bytes: Count,
+      seconds: Seconds,
+      ramBytes: Count,
+      diskBytes: Count,
+      registeredBytes: Count,
+    }),
   },
+  /** Lets go of a model, in every body that no request uses or waits for. `freedBytes` as in `memory.trim`. */
+  'model.drop': {
+    request: z.strictObject({ id: z.string() }),
+    output: z.strictObject({ freedBytes: Count.nullable(), models: z.array(z.strictObject({ id: z.string(), bytes: Count })) }),
+  },
+  /** The cache lets go of these files, which the child must not keep mapped. */
+  'model.uncache': { request: z.strictObject({ inodes: z.array(Count) }), output: Nothing },
   /**
    * Empties caches, and lets go of up to so many idle models, the one used longest ago first. `freedBytes` went back to
    * the device; null where there is no device but the CPU.
@@ -173,29 +169,60 @@ export interface StepRequest {
   input: Record<string, unknown>
 }
 
+/** Fields of operations that the child is told more of. */
+const placed = {
+  model: ModelRef,
+  control: Control.extend({ model: ModelRef }).array().optional(),
+  adapters: AdapterRef.array().optional(),
+  embeddings: EmbeddingRef.array().optional(),
+  upscaler: z.union([z.enum(upscalers), ModelRef]),
+  classifiers: ClassifierRef.array(),
+}
+
+function filesOf(files: NonNullable<PythonPart['files']>): z.ZodType<StepRequest['files']> {
+  if ('numbered' in files) return z.record(z.string().regex(new RegExp(`^${files.numbered}\\d+$`)), FileGiven)
+  return z.strictObject(Object.fromEntries(files.map((name) => [name, FileGiven.optional()]))) as z.ZodType<StepRequest['files']>
+}
+
 function stepRequest({ input, files = [], resumes = false }: PythonPart): z.ZodType<StepRequest> {
   return z.strictObject({
     sessionId: z.string(),
     dir: Path,
-    files: z.strictObject(Object.fromEntries(files.map((name) => [name, FileGiven.optional()]))) as z.ZodType<StepRequest['files']>,
+    files: filesOf(files),
     checkpoint: resumes ? CheckpointGiven.nullable() : z.null(),
-    input: 'model' in input.shape ? input.extend({ model: ModelRef }) : input,
+    input: input.extend(Object.fromEntries(Object.entries(placed).filter(([name]) => name in input.shape))),
   })
 }
 
 /**
- * What of a text fitted into the text encoder's window, counted in tokens; `droppedText` is the part that the dropped
- * ones stand for.
+ * What of a text was read, counted in tokens; `droppedText` is the part that the dropped ones stand for. `chunks`: how
+ * many windows of the text encoder it fills, where it may have any length; `parts`: its words by weight, where it has
+ * weights.
  */
-const Tokens = z.strictObject({ read: Count, dropped: Count, droppedText: z.string() })
+const Tokens = z.strictObject({
+  read: Count,
+  dropped: Count,
+  droppedText: z.string(),
+  chunks: Count.optional(),
+  parts: z.array(z.strictObject({ text: z.string(), weight: z.number(), tokens: Count })).optional(),
+})
 
 /** How a request went, for the receipt; a field that does not concern it is left out. */
 export const Stats = z.strictObject({
   /** Seconds of the work, and of the load of its model before it; 0 when that was resident. */
   seconds: Seconds.optional(),
   loadS: Seconds.optional(),
+  /** The most device memory that it took beyond the weights that were there; on a CPU, of the tensors that it names. */
+  peakBytes: Count.optional(),
+  /** Which memory profile it was asked for, and where that left the model's networks. */
+  memory: z.strictObject({ profile: MemoryProfile, offload: z.enum(['none', 'component', 'blocks']) }).optional(),
+  /** In how many pieces the autoencoder computed, 0 in none; or a network that enlarges. */
+  tiles: Count.optional(),
   /** Denoise calls that were done here. */
   calls: Count.optional(),
+  /** CUDA graphs that were recorded for them, and calls that were replays of one. */
+  graphCaptures: Count.optional(),
+  graphReplays: Count.optional(),
   /** The call it began at. */
   resumedFrom: Count.optional(),
   /** Why a checkpoint was not used; null when none was refused. */
@@ -264,6 +291,9 @@ export const replies = {
   accepted: z.strictObject({ type: z.literal('accepted') }),
   progress: Progress,
   checkpoint: CheckpointMade.extend({ type: z.literal('checkpoint') }),
+  preview: PreviewMade.extend({ type: z.literal('preview') }),
+  /** A sentence for the session's history. */
+  note: z.strictObject({ type: z.literal('note'), text: z.string() }),
   released: z.strictObject({ type: z.literal('released'), checkpoint: CheckpointMade.nullable() }),
   error: Failure,
 } as const

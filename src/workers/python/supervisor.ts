@@ -3,6 +3,7 @@
  *
  * | state | entered | left |
  * | --- | --- | --- |
+ * | standby | made with `isStandby` | `begin` → starting |
  * | starting | spawned | handshake done → ready; exit |
  * | ready | handshake done | exit, hang or broken protocol → waiting |
  * | waiting | the process is gone | back-off over (0.2 → 10 s; at once after exit 75 or an overrun) → starting |
@@ -32,6 +33,8 @@ const spareGraceMs = 1000
 
 export interface ChildOptions extends Omit<ProcessOptions, 'isSpare'> {
   stall?: Partial<Stall>
+  /** Whether it waits for `begin` with its first process; it may have a spare meanwhile. */
+  isStandby?: boolean
   /** A process shook hands: nothing is resident in it. */
   onReady?: (ready: Ready) => void
   /** A process is gone, for this reason, and with it all that was resident in it. */
@@ -52,16 +55,24 @@ export class PythonChild {
   #ended: DarkroomError | undefined
   #lastRequest = 0
   #failures = 0
+  #hasBegun = false
   #startsWithoutHandshake = 0
   #restart: NodeJS.Timeout | undefined
   /** Calls made while no process runs: they go to the next one. */
   #waiting = new Set<PendingCall>()
   #heartbeat: Heartbeat | undefined
 
-  /** Spawns at once. Never throws: a program that cannot be started shows in `ready()`. */
+  /** Spawns at once, or stands by. Never throws: a program that cannot be started shows in `ready()`. */
   constructor(options: ChildOptions) {
     this.#options = options
     this.#stall = { ...defaultStall, ...options.stall }
+    if (!options.isStandby) this.begin()
+  }
+
+  /** Starts the first process of a child that stands by; its spare becomes that process. */
+  begin(): void {
+    if (this.#hasBegun || this.#ended) return
+    this.#hasBegun = true
     this.#spawn()
   }
 
@@ -84,12 +95,13 @@ export class PythonChild {
   }
 
   /**
-   * Starts a spare, or lets it go; called again and again. One is started only beside a process that serves, so that
-   * its imports hold up no start.
+   * Starts a spare, or lets it go; called again and again. None is started beside a process that starts, which its
+   * imports would hold up.
    */
   keepSpare(isWanted: boolean): void {
     if (!isWanted) void this.#dropSpare()
-    else if (!this.#spare && this.isReady && performance.now() >= this.#spareFrom) this.#spare = this.#create(true)
+    else if (!this.#spare && (this.isReady || !this.#hasBegun) && !this.#ended && performance.now() >= this.#spareFrom)
+      this.#spare = this.#create(true)
   }
 
   /** Whether a process runs that has shaken hands: what is started now is served at once. */

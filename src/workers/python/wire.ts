@@ -8,9 +8,10 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { root } from '../../config.ts'
 import { operations } from '../../domains/index.ts'
-import { samplers } from '../../domains/values.ts'
+import { samplers, samplerTable, schedules, schedulesOf, type SamplerRow } from '../../domains/samplers.ts'
 import { errorCatalogue } from '../../errors.ts'
-import { families } from '../../models/families.ts'
+import { families, flowSamplers } from '../../models/families.ts'
+import { unpackable } from '../../models/quantisation.ts'
 import { Envelope, heartbeatS, lineCap, protocolVersion, replies, requests, results, snake, unasked } from './protocol.ts'
 
 /** Where Python reads it. */
@@ -38,15 +39,27 @@ function wireSchema(): Record<string, unknown> {
     replies: each(replies),
     results: each(results),
     errors: childErrors(),
-    samplers,
+    samplers: samplerRows(),
+    schedules,
+    flow_samplers: flowSamplers,
+    gguf_types: unpackable,
     families,
   }
+}
+
+/** Each sampler's class, what it is made with, the schedules it takes, and its pairs that have a name of their own. */
+function samplerRows(): Record<string, unknown> {
+  const rows = samplers.map((name) => {
+    const row: SamplerRow = samplerTable[name]
+    return [name, { class: row.class, options: row.options ?? {}, schedules: schedulesOf(name), named: row.named ?? {} }]
+  })
+  return Object.fromEntries(rows)
 }
 
 /** Codes of the families that the child may raise, each with its class and remedy. */
 function childErrors(): Record<string, { class: string; remedy: string }> {
   const domains = Object.keys(operations).map((name) => name.split('.')[0])
-  const raised = new Set<string | undefined>(['artifact', 'disk', 'session', 'worker', ...domains])
+  const raised = new Set<string | undefined>(['artifact', 'disk', 'safety', 'session', 'worker', ...domains])
   const entries = [...errorCatalogue].filter(([code]) => raised.has(code.split('.')[0]))
   return Object.fromEntries(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }

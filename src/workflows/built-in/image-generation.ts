@@ -1,139 +1,110 @@
-import { assign, setup, spawnChild } from 'xstate'
+import { assign, enqueueActions, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
-import type { PictureLimits } from '../../domains/device/status.ts'
-import type { inference } from '../../domains/inference/index.ts'
-import { ImageRef, ImageRequest, maxSeed, ModelName, samplers, Seed, type ModelPin } from '../../domains/values.ts'
-import { fieldProblems, invalidFields, type WireError } from '../../errors.ts'
+import type { Judgement } from '../../domains/postprocessing/check.ts'
+import { SavedImage } from '../../domains/postprocessing/save.ts'
+import { Sha256, type ImageRequest } from '../../domains/values.ts'
+import type { WireError } from '../../errors.ts'
 import { defineWorkflow } from '../define.ts'
 import { steps } from '../step.ts'
+import { completeBeside } from './adapter-input.ts'
+import { completeControl } from './control-input.ts'
+import { completeDetail } from './detail-input.ts'
+import { checkLimits } from './family-limits.ts'
+import { completeHires } from './hires-input.ts'
+import { completedFields, Input, wholeForm } from './image-form.ts'
+import { withinImage } from './image-progress.ts'
+import { isToCheck, judgedAs, checkOf, mayPassUnchecked, mayRedraw, outputOf, uncheckedOf, withRedraw } from './image-safety.ts'
+import { askedAgain } from './image-asked.ts'
+import {
+  current,
+  enlargingOf,
+  imageOf,
+  isLost,
+  passOver,
+  pictureOf,
+  pinOf,
+  regionOf,
+  regionOfPixels,
+  requestOf,
+  ResolvedInput,
+  stepsOf,
+  type Context,
+  type DecodeOutput,
+  type DenoiseOutput,
+  type HashDone,
+  type ImageEvent,
+} from './image-state.ts'
+import { completeMemory, memoryOf } from './memory-input.ts'
+import { finishedSize, firstPass, hiresPass, partsOf } from './passes.ts'
+import { completePicture } from './picture-input.ts'
+import { pinnedRequest, unpinned, withHash } from './pinning.ts'
+import { FinishedImage, imageAfter, isFinished, stepAfter } from './postprocess.ts'
+import { completePostprocess } from './postprocess-input.ts'
+import { completePrompt, readingOf } from './prompt-input.ts'
+import { checkRedraws, completeSafety } from './safety-input.ts'
+import { checkSize, checkTold } from './size-limits.ts'
 
-type DecodeOutput = z.infer<(typeof inference)['inference.decode']['output']>
-type DenoiseOutput = z.infer<(typeof inference)['inference.denoise']['output']>
-
-/** A picture has at most 2048² pixels. */
-const maxPixels = 4_194_304
-const side = z.int().min(64, 'must be at least 64').max(4096, 'must be at most 4096').multipleOf(8, 'must be a multiple of 8')
-
-/**
- * What every tokenizer, PNG text chunk and log can hold: no control characters but line breaks and tabs, no half of a
- * surrogate pair.
- */
-const Prompt = z
-  .string()
-  .max(8000, 'must be at most 8,000 characters')
-  .regex(/^(?:[^\p{Cc}\p{Cs}]|[\t\n\r])*$/u, 'must be text without control characters')
-
-/** What a client may send; what it leaves out the model's recommended settings fill in, the seed is drawn. */
-const Input = z
-  .strictObject({
-    model: ModelName.default('darkroom-tiny'),
-    prompt: Prompt.describe('what to draw'),
-    negativePrompt: Prompt.default('').describe('what not to draw'),
-    width: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
-    height: side.optional().describe('pixels, a multiple of 8; default: the model’s own size'),
-    steps: z.int().min(1).max(200).optional().describe('denoise steps'),
-    guidance: z.number().min(0).max(50).optional().describe('classifier-free guidance scale; 1 turns it off'),
-    seed: Seed.optional().describe(
-      'seed of the first image; image i has seed + i; drawn when left out. PyTorch starts from its low 32 bits',
-    ),
-    sampler: z.enum(samplers).optional().describe('sampler'),
-    count: z.int().min(1).max(64).default(1).describe('how many images'),
-    pin: z.enum(['class', 'strict']).default('class').describe('strict: never begin again on another hardware class'),
-  })
-  .refine(({ width = 64, height = 64 }) => width * height <= maxPixels, {
-    path: ['width'],
-    message: `width · height must be at most ${maxPixels} pixels`,
-  })
-  .refine(({ seed = 0, count }) => seed <= maxSeed - (count - 1), {
-    path: ['seed'],
-    message: `the last image would have a seed beyond 2^53 - 1, which is ${maxSeed}`,
-  })
-
-/**
- * A picture that is too large for a device would hold it up: no pause and no cancel is heard within a call.
- * @param scale pixels of one latent cell's side
- * @throws DarkroomError `api.invalid`, with the figures
- */
-function checkSize({ model, steps, width, height }: ResolvedInput, scale: number, limits: PictureLimits | null): void {
-  if (!limits) return
-  const [pixels, most, mostPixelSteps] = [width * height, limits.cells * scale ** 2, limits.cellSteps * scale ** 2]
-  const more = `of ${model} on every device that may take it; name a \`device\` whose \`limits\` in GET /v1/devices are higher`
-  if (pixels > most)
-    throw invalidFields([
-      { field: 'input.width', message: `width · height must be at most ${most} pixels, not ${pixels}: so much is drawn ${more}` },
-    ])
-  if (pixels * steps > mostPixelSteps)
-    throw invalidFields([
-      {
-        field: 'input.steps',
-        message: `width · height · steps must be at most ${mostPixelSteps}, not ${pixels * steps}: so much is drawn ${more}`,
-      },
-    ])
-}
-
-/** The request with everything filled in: the session's input, which never changes. */
-const ResolvedInput = ImageRequest.extend({
-  model: ModelName,
-  /** null when nobody has hashed the model before: the session's first step does. */
-  modelHash: z.string().nullable(),
-  count: z.int(),
-  pin: z.enum(['class', 'strict']),
+/** `blocked`: pictures that a policy keeps back. Their bytes are for callers with the scope `operate`, for a while. */
+const Output = z.strictObject({
+  images: z.array(FinishedImage),
+  blocked: z.array(SavedImage.omit({ sha256: true, mediaType: true }).extend({ artifact: Sha256 })).optional(),
 })
-type ResolvedInput = z.infer<typeof ResolvedInput>
-
-const Output = z.strictObject({ images: z.array(ImageRef) })
-
-interface Context {
-  input: ResolvedInput
-  /** What was found where the input does not say it. Absent in sessions that began under a version without it. */
-  modelHash?: string | null
-  conditioning: string | null
-  /** Images still to draw, by their number; the first is the one at work. */
-  todo: number[]
-  denoised: DenoiseOutput | null
-  images: Record<number, ImageRef>
-  /** How often a tensor that one step left for the next was gone. */
-  lost: number
-}
 
 const maxLost = 5
-const hashOf = ({ input, modelHash }: Context): string | null => input.modelHash ?? modelHash ?? null
-const pinOf = (context: Context): ModelPin => ({ id: context.input.model, bodyHash: hashOf(context) ?? '' })
-const current = (context: Context): number => context.todo[0] ?? 0
-
-/** What the pixels of image number `image` depend on. */
-function requestOf(context: Context, image: number): ImageRequest {
-  const { prompt, negativePrompt, width, height, steps, guidance, seed, sampler } = context.input
-  return { model: pinOf(context), prompt, negativePrompt, width, height, steps, guidance, seed: seed + image, sampler }
-}
-
-/** Saves are spawned as `save.<image>`. */
-const imageOf = ({ actorId }: { actorId: string }): number => Number(actorId.split('.')[1])
-
-const isLost = (error: unknown): boolean =>
-  ['artifact.missing', 'artifact.corrupt'].includes((error as Partial<WireError> | null)?.code ?? '')
-
+/** Where an image begins again whose tensors are gone. */
+const again = '#image-generation.drawing.encoding'
 /**
- * [hash] → resolve → encode → for each image: denoise → decode → save, where `save` is not waited for before the next
- * image. A tensor that one step leaves for the next is a hint: when it is gone, the machine goes back to `encode` for
- * that image. `class.lost` begins again from `encode`.
+ * [hash] → resolve → encode → [encode picture] → for each image: denoise → [enlarge → denoise] → decode → for each
+ * region: encode picture → denoise → decode → [check] → and then save → [enhance, convert], not waited for before the
+ * next image. What one step leaves for the next is a hint: when it is gone, the machine encodes anew for it, as on
+ * `class.lost`.
  */
 const machine = setup({
   types: {
     context: {} as Context,
     input: {} as ResolvedInput,
     output: {} as z.infer<typeof Output>,
-    events: {} as
-      | { type: 'class.lost' }
-      | { type: `xstate.done.actor.save.${number}`; output: ImageRef; actorId: string }
-      | { type: `xstate.error.actor.save.${number}`; error: WireError; actorId: string },
+    events: {} as ImageEvent,
   },
-  actors: steps('model.hash', 'model.resolve', 'inference.encode', 'inference.denoise', 'inference.decode', 'postprocessing.save'),
+  actors: steps(
+    'model.hash',
+    'model.resolve',
+    'inference.encode',
+    'inference.encode_picture',
+    'inference.denoise',
+    'inference.enlarge',
+    'inference.decode',
+    'postprocessing.check',
+    'postprocessing.save',
+    'postprocessing.enhance',
+    'postprocessing.convert',
+  ),
+  actions: {
+    takeHash: assign(({ context, event }) => withHash(context, (event as unknown as HashDone).output.model.bodyHash)),
+    drawAgain: assign({ lost: ({ context }) => context.lost + 1 }),
+    keepDenoised: assign({ denoised: ({ event }) => (event as unknown as { output: DenoiseOutput }).output }),
+    // Bits that one decode has moved stay moved in the next one's picture.
+    keepDrawn: assign({ drawn: ({ context, event }) => ({ ...context.drawn, ...(event as unknown as { output: DecodeOutput }).output }) }),
+    keepJudgement: assign({ judgement: ({ event }) => (event as unknown as { output: Judgement }).output }),
+    keepUnchecked: assign({
+      judgement: ({ context, event }) => uncheckedOf(context, (event as unknown as { error: WireError }).error.message),
+    }),
+    forgetDrawn: assign({ denoised: null, enlarged: null, drawn: null }),
+    redraw: assign(({ context }) => withRedraw(context)),
+  },
   guards: {
     mayDrawAgain: ({ context, event }) => context.lost < maxLost && isLost((event as unknown as { error: unknown }).error),
-    isPinned: ({ context }) => hashOf(context) !== null,
+    isPinned: ({ context }) => unpinned(context).length === 0,
+    isLastHash: ({ context }) => unpinned(context).length === 1,
+    hasPicture: ({ context }) => context.input.picture !== undefined,
+    isToEnlarge: ({ context }) => context.input.hires !== undefined,
+    isToDetail: ({ context }) => (context.input.detail?.length ?? 0) > 0,
+    hasMoreRegions: ({ context }) => (context.region ?? 0) + 1 < (context.input.detail?.length ?? 0),
+    isToCheck: ({ context }) => isToCheck(context),
+    mayRedraw: ({ context, event }) => mayRedraw(context, (event as unknown as { output: Judgement }).output),
+    mayPassUnchecked: ({ context }) => mayPassUnchecked(context),
     hasMore: ({ context }) => context.todo.length > 0,
-    isComplete: ({ context }) => Object.keys(context.images).length === context.input.count,
+    isComplete: ({ context }) => isFinished(context),
   },
 }).createMachine({
   id: 'image-generation',
@@ -149,7 +120,12 @@ const machine = setup({
   initial: 'pinning',
   on: {
     'xstate.done.actor.save.*': {
-      actions: assign({ images: ({ context, event }) => ({ ...context.images, [imageOf(event)]: event.output }) }),
+      actions: enqueueActions(({ context, event, enqueue }) => {
+        const image = imageAfter(context, event)
+        enqueue.assign({ images: { ...context.images, [imageOf(event)]: image } })
+        const next = stepAfter(context.input, event, image)
+        if (next) enqueue.spawnChild(...next)
+      }),
     },
     'xstate.error.actor.save.*': {
       guard: 'mayDrawAgain',
@@ -162,8 +138,11 @@ const machine = setup({
       invoke: {
         id: 'hash',
         src: 'model.hash',
-        input: ({ context }) => ({ model: { id: context.input.model, bodyHash: null } }),
-        onDone: { target: 'drawing', actions: assign({ modelHash: ({ event }) => event.output.model.bodyHash }) },
+        input: ({ context }) => ({ model: unpinned(context)[0] ?? { id: '', bodyHash: null } }),
+        onDone: [
+          { guard: 'isLastHash', target: 'drawing', actions: 'takeHash' },
+          { target: 'hashing', reenter: true, actions: 'takeHash' },
+        ],
       },
     },
     resolving: {
@@ -174,26 +153,70 @@ const machine = setup({
       on: { 'class.lost': { target: '.encoding', reenter: true } },
       states: {
         encoding: {
-          entry: assign({ conditioning: null, denoised: null }),
+          entry: assign({ conditioning: null, pictureLatents: null, denoised: null, enlarged: null, drawn: null }),
           invoke: {
             id: 'encode',
             src: 'inference.encode',
-            input: ({ context }) => ({ model: pinOf(context), prompt: context.input.prompt, negativePrompt: context.input.negativePrompt }),
-            onDone: { target: 'denoising', actions: assign({ conditioning: ({ event }) => event.output.conditioning }) },
+            input: ({ context }) => {
+              const { model, adapters, embeddings, ...request } = pinnedRequest(context)
+              return {
+                model,
+                ...readingOf(request),
+                ...(adapters && { adapters }),
+                ...(embeddings && { embeddings }),
+                ...memoryOf(request),
+              }
+            },
+            onDone: { target: 'encoded', actions: assign({ conditioning: ({ event }) => event.output.conditioning }) },
+          },
+        },
+        encoded: { always: [{ guard: 'hasPicture', target: 'encodingPicture' }, { target: 'denoising' }] },
+        encodingPicture: {
+          invoke: {
+            id: 'encodePicture',
+            src: 'inference.encode_picture',
+            input: ({ context }) => ({
+              model: pinOf(context),
+              width: context.input.width,
+              height: context.input.height,
+              ...pictureOf(context),
+              ...memoryOf(context.input),
+            }),
+            onDone: { target: 'denoising', actions: assign({ pictureLatents: ({ event }) => event.output.pictureLatents }) },
           },
         },
         denoising: {
           invoke: {
             id: 'denoise',
             src: 'inference.denoise',
-            input: ({ context }) => ({ ...requestOf(context, current(context)), conditioning: context.conditioning }),
-            onDone: { target: 'decoding', actions: assign({ denoised: ({ event }) => event.output }) },
-            onError: {
-              guard: 'mayDrawAgain',
-              target: 'encoding',
-              reenter: true,
-              actions: assign({ lost: ({ context }) => context.lost + 1 }),
-            },
+            input: ({ context }) => ({
+              ...firstPass(requestOf(context, current(context))),
+              conditioning: context.conditioning,
+              ...(context.pictureLatents && { pictureLatents: context.pictureLatents }),
+            }),
+            onDone: [
+              { guard: 'isToEnlarge', target: 'enlarging', actions: 'keepDenoised' },
+              { target: 'decoding', actions: 'keepDenoised' },
+            ],
+            onError: { guard: 'mayDrawAgain', target: 'encoding', reenter: true, actions: 'drawAgain' },
+          },
+        },
+        enlarging: {
+          invoke: {
+            id: 'enlarge',
+            src: 'inference.enlarge',
+            input: ({ context }) => enlargingOf(context),
+            onDone: { target: 'drawingOver', actions: assign({ enlarged: ({ event }) => event.output.pictureLatents }) },
+            onError: { guard: 'mayDrawAgain', target: 'encoding', actions: 'drawAgain' },
+          },
+        },
+        drawingOver: {
+          invoke: {
+            id: 'drawOver',
+            src: 'inference.denoise',
+            input: ({ context }) => passOver(context, hiresPass(requestOf(context, current(context))), context.enlarged ?? null),
+            onDone: { target: 'decoding', actions: 'keepDenoised' },
+            onError: { guard: 'mayDrawAgain', target: 'encoding', actions: 'drawAgain' },
           },
         },
         decoding: {
@@ -202,27 +225,91 @@ const machine = setup({
             src: 'inference.decode',
             input: ({ context }) => ({
               model: pinOf(context),
-              width: context.input.width,
-              height: context.input.height,
+              ...(context.input.hires ? finishedSize(context.input) : { width: context.input.width, height: context.input.height }),
               latents: context.denoised?.latents ?? '',
+              ...(context.input.mask && pictureOf(context)),
+              ...memoryOf(context.input),
             }),
-            onDone: {
-              target: 'next',
-              actions: [
-                spawnChild('postprocessing.save', {
-                  id: ({ context }) => `save.${current(context)}`,
-                  input: ({ context, event }) => ({
-                    ...(event as unknown as { output: DecodeOutput }).output,
-                    workflow: 'image-generation@1',
-                    request: requestOf(context, current(context)),
-                    exactness: context.denoised?.exactness ?? { key: '', facts: {} },
-                  }),
-                }),
-                assign({ todo: ({ context }) => context.todo.slice(1), denoised: null }),
-              ],
-            },
-            onError: { guard: 'mayDrawAgain', target: 'encoding', actions: assign({ lost: ({ context }) => context.lost + 1 }) },
+            onDone: [
+              { guard: 'isToDetail', target: 'detailing', actions: ['keepDrawn', assign({ region: 0 })] },
+              { target: 'drawn', actions: 'keepDrawn' },
+            ],
+            onError: { guard: 'mayDrawAgain', target: 'encoding', actions: 'drawAgain' },
           },
+        },
+        detailing: {
+          initial: 'encoding',
+          states: {
+            encoding: {
+              invoke: {
+                id: 'encodeRegion',
+                src: 'inference.encode_picture',
+                input: ({ context }) => regionOfPixels(context),
+                onDone: { target: 'denoising', actions: assign({ enlarged: ({ event }) => event.output.pictureLatents }) },
+                onError: { guard: 'mayDrawAgain', target: again, actions: 'drawAgain' },
+              },
+            },
+            denoising: {
+              invoke: {
+                id: 'denoiseRegion',
+                src: 'inference.denoise',
+                input: ({ context }) => passOver(context, regionOf(context), context.enlarged ?? null),
+                onDone: { target: 'decoding', actions: 'keepDenoised' },
+                onError: { guard: 'mayDrawAgain', target: again, actions: 'drawAgain' },
+              },
+            },
+            decoding: {
+              invoke: {
+                id: 'decodeRegion',
+                src: 'inference.decode',
+                input: ({ context }) => ({ ...regionOfPixels(context), latents: context.denoised?.latents ?? '' }),
+                onDone: [
+                  {
+                    guard: 'hasMoreRegions',
+                    target: 'encoding',
+                    actions: ['keepDrawn', assign({ region: ({ context }) => (context.region ?? 0) + 1 })],
+                  },
+                  { target: '#image-generation.drawing.drawn', actions: 'keepDrawn' },
+                ],
+                onError: { guard: 'mayDrawAgain', target: again, actions: 'drawAgain' },
+              },
+            },
+          },
+        },
+        drawn: { always: [{ guard: 'isToCheck', target: 'checking' }, { target: 'saving' }] },
+        checking: {
+          invoke: {
+            id: 'check',
+            src: 'postprocessing.check',
+            input: ({ context }) => checkOf(context),
+            onDone: [
+              { guard: 'mayRedraw', target: 'denoising', actions: ['forgetDrawn', 'redraw'] },
+              { target: 'saving', actions: 'keepJudgement' },
+            ],
+            onError: [
+              { guard: 'mayDrawAgain', target: 'encoding', actions: 'drawAgain' },
+              { guard: 'mayPassUnchecked', target: 'saving', actions: 'keepUnchecked' },
+            ],
+          },
+        },
+        saving: {
+          entry: [
+            spawnChild('postprocessing.save', {
+              id: ({ context }) => `save.${current(context)}`,
+              input: ({ context }) => ({
+                pixels: context.drawn?.pixels ?? '',
+                width: context.drawn?.width ?? 0,
+                height: context.drawn?.height ?? 0,
+                workflow: 'image-generation@1',
+                request: requestOf(context, current(context)),
+                exactness: context.drawn?.exactness ?? context.denoised?.exactness ?? { key: '', facts: {} },
+                ...judgedAs(context),
+              }),
+            }),
+            'forgetDrawn',
+            assign({ todo: ({ context }) => context.todo.slice(1) }),
+          ],
+          always: 'next',
         },
         next: {
           always: [{ guard: 'hasMore', target: 'denoising' }, { target: '#image-generation.finishing' }],
@@ -237,57 +324,59 @@ const machine = setup({
     },
     done: { type: 'final' },
   },
-  output: ({ context }) => ({ images: Object.values(context.images) }),
+  output: ({ context }) => outputOf(context),
 })
-
-/** Share of one image's time that each step takes, roughly; the denoise step is nearly all of it. */
-const shares: Record<string, { from: number; to: number }> = {
-  'model.hash': { from: 0, to: 0.01 },
-  'model.resolve': { from: 0, to: 0.01 },
-  'inference.encode': { from: 0.01, to: 0.03 },
-  'inference.denoise': { from: 0.03, to: 0.93 },
-  'inference.decode': { from: 0.93, to: 0.97 },
-  'postprocessing.save': { from: 0.97, to: 1 },
-}
 
 export const imageGeneration = defineWorkflow({
   name: 'image-generation',
-  description: 'Text to image: one picture or several, image i with seed + i, each a PNG that carries its own receipt.',
+  description:
+    'One picture or several from a text, or from a picture and a text, all of it or what a mask covers: image i with seed + i, each a PNG that carries its own receipt.',
   input: Input,
   output: Output,
   machine,
   exact: true,
   async resolveInput(given, catalogue) {
     const model = await catalogue.model(given.model)
-    const { width, height, steps: calls, guidance, sampler } = model.recommended
-    const own = { width, height, steps: calls, guidance, sampler }
-    const said = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-    const whole = Input.safeParse({ ...own, ...said })
-    if (!whole.success) {
-      // What the client sent is within the limits: these are the model's.
-      const problems = fieldProblems(whole.error.issues, 'input', 'input.').map(({ field, message }) => ({
-        field,
-        message: `${message}, and the own setting of model ${model.id} is ${own[field.slice('input.'.length) as keyof typeof own]}: say one`,
-      }))
-      throw invalidFields(problems)
-    }
+    const { whole, own } = wholeForm(given, model)
+    checkTold(whole.sizes, model)
+    const { adapters, embeddings, ...texts } = await completeBeside(whole, model, catalogue)
+    const asked = { ...whole, ...texts }
+    const plain = Object.fromEntries(Object.entries(asked).filter(([field]) => !(field in completedFields)))
+    // Whole: it has what the client left out, too.
+    const first = { ...(plain as typeof own & { sampler: ImageRequest['sampler'] }), ...(await completePicture(asked, model, catalogue)) }
+    const hires = await completeHires(asked, first, model, catalogue)
     const input = ResolvedInput.parse({
       seed: catalogue.draw(2 ** 32),
-      ...whole.data,
+      ...first,
+      ...completePrompt(asked, model, catalogue),
+      ...hires,
+      ...(await completeDetail(asked, first, finishedSize({ ...first, ...hires }), model, catalogue)),
+      ...(await completeControl(asked, model, catalogue)),
+      ...completeMemory(asked),
+      ...completePostprocess(asked, finishedSize({ ...first, ...hires })),
+      ...(await completeSafety(asked, catalogue)),
+      ...(adapters && { adapters }),
+      ...(embeddings && { embeddings }),
       model: model.id,
       modelHash: model.bodyHash,
+      ...(model.vae && { vae: model.vae }),
     })
-    checkSize(input, model.scale, await catalogue.limits({ id: model.id, bodyHash: model.bodyHash }))
+    checkRedraws(input.variation?.seed ?? input.seed, input.count, input.safety)
+    const limits = await catalogue.limits({ id: model.id, bodyHash: model.bodyHash })
+    for (const [at, part] of partsOf(input)) {
+      checkLimits(model, part, at)
+      checkSize(part, model.scale, limits, at)
+    }
     return input
   },
   progress(context, step, fraction) {
     const { input, todo } = context as Context
-    const share = shares[step] ?? { from: 0, to: 0 }
     const before = input.count - todo.length
-    const within = share.from + fraction * (share.to - share.from)
+    const within = withinImage(input, context as Context, step, fraction)
     return { fraction: Math.min(0.999, (before + within) / input.count), image: Math.min(before + 1, input.count), images: input.count }
   },
   isStrict: ({ pin }) => pin === 'strict',
-  steps: ({ count }) => 2 + 3 * Number(count),
+  asked: askedAgain,
+  steps: (input) => stepsOf(input as ResolvedInput),
   resources: { lanes: ['gpu', 'host'], note: 'one device; memory by model and size' },
 })

@@ -71,24 +71,24 @@ describe('writePng', () => {
     [2, 3],
     [64, 64],
     [333, 7],
-  ])('%s × %s pixels come out as they went in', (width, height) => {
+  ])('%s × %s pixels come out as they went in', async (width, height) => {
     const pixels = noise(width, height)
-    const chunks = chunksOf(writePng(pixels, width, height, {}))
+    const chunks = chunksOf(await writePng(pixels, width, height, {}))
     expect(chunks.map(({ name }) => name)).toEqual(['IHDR', 'IDAT', 'IEND'])
     expect(pixelsOf(chunks)).toEqual({ width, height, pixels: [...pixels] })
   })
 
-  it('has the same bytes for the same picture, on every machine', () => {
+  it('has the same bytes for the same picture, on every machine', async () => {
     const red = Uint8Array.from([255, 0, 0, 0, 0, 255])
-    const hex = Buffer.from(writePng(red, 2, 1, { a: 'b' })).toString('hex')
+    const hex = Buffer.from(await writePng(red, 2, 1, { a: 'b' })).toString('hex')
     expect(hex).toBe(
       '89504e470d0a1a0a0000000d49484452000000020000000108020000007b40e8dd0000000374455874610062dc49a23b0000000d49444154785e63f8cf0004ff01070001ff5ebcd8d60000000049454e44ae426082',
     )
   })
 
-  it('puts its texts between header and pixels: as tEXt what Latin-1 can hold, as iTXt in UTF-8 what it cannot', () => {
+  it('puts its texts between header and pixels: as tEXt what Latin-1 can hold, as iTXt in UTF-8 what it cannot', async () => {
     const texts = { prompt: 'a café\nin the rain', title: '猫 🐈', empty: '' }
-    const png = writePng(noise(2, 2), 2, 2, texts)
+    const png = await writePng(noise(2, 2), 2, 2, texts)
     const chunks = chunksOf(png)
     expect(chunks.map(({ name }) => name)).toEqual(['IHDR', 'tEXt', 'iTXt', 'tEXt', 'IDAT', 'IEND'])
     expect(chunks[1]?.data.toString('latin1')).toBe('prompt\0a café\nin the rain')
@@ -98,9 +98,21 @@ describe('writePng', () => {
   })
 })
 
+describe('the event loop', () => {
+  it('goes on while a picture is written', async () => {
+    const pixels = noise(512, 512)
+    let turns = 0
+    const count = setInterval(() => turns++, 1)
+    await writePng(pixels, 512, 512, {})
+    clearInterval(count)
+    // Written on this loop, there would be none between its beginning and its end.
+    expect(turns).toBeGreaterThan(3)
+  })
+})
+
 describe('readPngTexts', () => {
-  it('finds none in a picture without', () => {
-    expect(readPngTexts(writePng(noise(1, 1), 1, 1, {}))).toEqual({})
+  it('finds none in a picture without', async () => {
+    expect(readPngTexts(await writePng(noise(1, 1), 1, 1, {}))).toEqual({})
   })
 
   it('refuses what is no PNG', () => {

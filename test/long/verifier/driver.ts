@@ -94,7 +94,7 @@ export class Driver {
 
   // ---- what is asked of a session that runs ----
 
-  async #control({ signals, pauses, cancelAtMs }: Scenario, id: string, draw: () => number): Promise<void> {
+  async #control({ signals, pauses, moves, stops, cancelAtMs }: Scenario, id: string, draw: () => number): Promise<void> {
     const signal = async ({ path, atMs, times }: Scenario['signals'][number]): Promise<void> => {
       await this.#sleep(atMs)
       const body = { type: 'go', data: { path }, eventId: `go:${path}` }
@@ -115,7 +115,23 @@ export class Driver {
       await this.#sleep(cancelAtMs)
       await this.#verb(id, 'cancel', draw)
     }
-    await Promise.all([...signals.map(signal), pause(), cancel()])
+    const move = async ({ atMs, how }: Scenario['moves'][number]): Promise<void> => {
+      await this.#sleep(atMs)
+      if (typeof how === 'string') return this.#verb(id, how, draw)
+      const path = `/v1/sessions/${id}/priority`
+      await this.#surely(() => this.#ask('POST', path, draw, { body: { priority: how } }), `priority of ${id}`, 200, 409)
+    }
+    const stop = async ({ atMs, holdMs }: Scenario['stops'][number]): Promise<void> => {
+      await this.#sleep(atMs)
+      await this.#queue('pause', draw)
+      await this.#sleep(holdMs)
+      await this.#queue('resume', draw)
+    }
+    await Promise.all([...signals.map(signal), pause(), ...moves.map(move), ...stops.map(stop), cancel()])
+  }
+
+  async #queue(verb: 'pause' | 'resume', draw: () => number): Promise<void> {
+    await this.#surely(() => this.#ask('POST', `/v1/queue/${verb}`, draw, { body: {} }), `${verb} of the queue`, 200)
   }
 
   async #verb(id: string, verb: string, draw: () => number): Promise<void> {

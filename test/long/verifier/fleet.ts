@@ -10,7 +10,7 @@ import type { WorkerRecord } from '../../../src/farm/record.ts'
 import { startFarm, type Farm } from '../../support/farm.ts'
 import { eventually, sleep } from '../../support/wait.ts'
 import { hasSmallDisks } from '../../support/small-disk.ts'
-import { noPidNamespaces, type GroupProcess } from '../../support/process.ts'
+import { noPidNamespaces, signalIfThere, type GroupProcess } from '../../support/process.ts'
 import { either, sometimes, startProxy, type FaultProxy, type Rule } from '../../support/proxy.ts'
 import { noWallClock } from '../../support/wall-clock.ts'
 import { clockStepMs, type FaultKind, type Injected, type PlannedFault } from './faults.ts'
@@ -225,7 +225,7 @@ export class Fleet implements AsyncDisposable {
         // In a namespace of its own it has another number here.
         if (!pid || kept.process.isApart) return
         note(nameOf(kept))
-        return signal(pid, kind === 'child.kill' ? 'SIGKILL' : 'SIGSTOP')
+        return signalIfThere(pid, kind === 'child.kill' ? 'SIGKILL' : 'SIGSTOP')
       }
       case 'redis.kill':
       case 'redis.stop':
@@ -323,17 +323,8 @@ export class Fleet implements AsyncDisposable {
 /** A worker's id changes with each start; an API keeps its name. */
 const nameOf = (kept: Kept | undefined): string => (kept?.process.name.startsWith('api') ? kept.process.name : (kept?.process.ready ?? ''))
 
-/** A process that has gone meanwhile is no fault of the fault. */
-function signal(pid: number, name: NodeJS.Signals): void {
-  try {
-    process.kill(pid, name)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
-  }
-}
-
 async function freeze(pid: number, ms: number): Promise<void> {
-  signal(pid, 'SIGSTOP')
+  signalIfThere(pid, 'SIGSTOP')
   await sleep(ms)
-  signal(pid, 'SIGCONT')
+  signalIfThere(pid, 'SIGCONT')
 }

@@ -22,6 +22,8 @@ function allIsWell(): Evidence {
     priority: 5,
     signals: [],
     pauses: [],
+    moves: [],
+    stops: [],
     cancelAtMs: null,
     deadlineS: null,
   }

@@ -17,6 +17,10 @@ export interface Scenario {
   /** Each is sent `times` times under one event id. */
   signals: { path: string; atMs: number; times: number }[]
   pauses: { atMs: number; holdMs: number }[]
+  /** Places and priorities that it is given in the queue. */
+  moves: { atMs: number; how: 'front' | 'back' | number }[]
+  /** The whole queue is paused for so long. */
+  stops: { atMs: number; holdMs: number }[]
   cancelAtMs: number | null
   deadlineS: number | null
 }
@@ -99,9 +103,17 @@ export function scenario(seed: number, i: number): Scenario {
     priority: draw.below(10),
     signals,
     pauses,
+    ...movesOf(new Draw(stream(seed, 'moves', i))),
     cancelAtMs: kind === 'endless' ? draw.between(500, 6000) : kind === 'cancelled' ? draw.between(0, 2500) : null,
     deadlineS: kind === 'deadline' ? draw.between(2, 8) : null,
   }
+}
+
+function movesOf(draw: Draw): Pick<Scenario, 'moves' | 'stops'> {
+  const how = (): Scenario['moves'][number]['how'] => draw.of(['front', 'back', draw.below(9), 9])
+  const moves = Array.from({ length: draw.of([0, 0, 0, 1, 2]) }, () => ({ atMs: draw.between(0, 2500), how: how() }))
+  const stops = draw.is(0.04) ? [{ atMs: draw.between(0, 2000), holdMs: draw.between(50, 1200) }] : []
+  return { moves, stops }
 }
 
 function pausesOf(draw: Draw): Scenario['pauses'] {

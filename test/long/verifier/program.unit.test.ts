@@ -42,6 +42,7 @@ const heard = (document: Document): Record<string, number> => (document.context 
 
 function endOf(id: string, effect: OpenEffect, draw: () => number): ReturnType<typeof doneEvent> {
   if ('event' in effect) return effect.event
+  if ('items' in effect) throw new Error('programs have no items')
   const input = effect.input as Record<string, unknown>
   if ('step' in effect) {
     if (input['failures'] === null) return errorEvent(id, { code: failureCodes[input['how'] as FailureKind] })

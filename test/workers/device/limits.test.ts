@@ -1,6 +1,7 @@
 /** How large a picture may be: what workers say they draw, and what a submit is told that asks for more. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startFarm, type Farm } from '../../support/farm.ts'
+import { eventually } from '../../support/wait.ts'
 
 let farm: Farm
 let small = ''
@@ -10,8 +11,11 @@ beforeAll(async () => {
   // Cells of the model are 4 × 4 pixels: 64 × 64 pixels and 128 × 128.
   const large4 = { DARKROOM_MAX_CELLS: '1024', DARKROOM_MAX_CELL_STEPS: '4096' }
   farm = await startFarm({ workers: [{ env: { DARKROOM_MAX_CELLS: '256' } }, { env: large4 }] })
-  const { json } = await farm.client.get('/v1/devices')
-  const devices = json.devices as { id: string; capabilities: { limits: { cells: number; cellSteps: number } } }[]
+  const devices = await eventually('both devices are listed', async () => {
+    const { json } = await farm.client.get('/v1/devices')
+    const found = json.devices as { id: string; capabilities: { limits: { cells: number; cellSteps: number } } }[]
+    return found.length === 2 && found
+  })
   const limits = Object.fromEntries(devices.map(({ id, capabilities }) => [capabilities.limits.cells, { id, ...capabilities.limits }]))
   expect(limits).toEqual({
     256: { id: expect.any(String) as string, cells: 256, cellSteps: 51_200 },

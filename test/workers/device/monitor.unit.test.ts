@@ -24,6 +24,7 @@ describe('a device that its driver has lost', () => {
       ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
       child: {} as PythonChild,
       families: () => [],
+      cacheBytes: 0,
       limits: { cells: 1, cellSteps: 1 },
       sessions: { endedOf: () => Promise.resolve(new Map()), keyOf: () => Promise.resolve(null) },
       keyLimits: readConfig({}).limits,

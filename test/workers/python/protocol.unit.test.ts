@@ -43,7 +43,7 @@ const code = (body: () => unknown) => {
 const optional: Record<string, string[]> = {
   progress: ['call', 'calls', 'rate', 'eta_s'],
   error: ['field', 'details'],
-  stats: ['seconds', 'load_s', 'calls', 'resumed_from', 'checkpoint_refused', 'remade', 'tokens'],
+  stats: ['seconds', 'load_s', 'calls', 'resumed_from', 'checkpoint_refused', 'remade', 'tokens', 'memory', 'tiles'],
 }
 /** Their keys are names that others chose; of those in the second list the values are free as well. */
 const opaque = ['sessions', 'details', 'facts']

@@ -5,7 +5,7 @@
  * | level | from | a relief step may then |
  * | --- | --- | --- |
  * | `ok` | | nothing: what is idle stays until its place is needed |
- * | `elevated` | 80 % | empty caches |
+ * | `elevated` | 80 % | empty caches; let go of models in the cache in RAM |
  * | `high` | 90 % | also let go of idle models, the one used longest ago first |
  * | `critical` | 95 % | refuse what is new, once nothing is left to drop |
  *
@@ -26,11 +26,18 @@ export interface Pool {
 export interface Droppable {
   /** What allocators keep without a use for it. */
   caches: number
+  /** Models in the worker's cache in RAM, where that is the same memory; the one used longest ago first. */
+  cachedModels?: readonly ModelBytes[]
   /** Idle models, the one used longest ago first. */
-  idleModels: readonly { id: string; bytes: number }[]
+  idleModels: readonly ModelBytes[]
 }
 
-export type ReliefStep = { is: 'caches'; bytes: number } | { is: 'model'; id: string; bytes: number } | { is: 'refuse' }
+interface ModelBytes {
+  id: string
+  bytes: number
+}
+
+export type ReliefStep = { is: 'caches'; bytes: number } | ({ is: 'cached' | 'model' } & ModelBytes) | { is: 'refuse' }
 
 const from: Record<Level, number> = { ok: 0, elevated: 0.8, high: 0.9, critical: 0.95 }
 /**
@@ -44,7 +51,8 @@ const worthwhile = 0.01
 
 const rank = (level: Level): number => levels.indexOf(level)
 
-export const evictableOf = ({ caches, idleModels }: Droppable): number => idleModels.reduce((sum, { bytes }) => sum + bytes, caches)
+export const evictableOf = ({ caches, cachedModels = [], idleModels }: Droppable): number =>
+  [...cachedModels, ...idleModels].reduce((sum, { bytes }) => sum + bytes, caches)
 
 /** The part of a pool that cannot be dropped at once; null when unknown. */
 export function fractionOf({ total, used }: Pool, evictable: number): number | null {
@@ -88,13 +96,18 @@ export function press(before: Pressure, pool: Pool, droppable: Droppable, nowMs:
 }
 
 /**
- * The next relief step; null at level `ok`, or while the effect of the last one is not to be seen yet.
+ * The next relief step; null at level `ok` where nothing is cached, or while the effect of the last one is not to be
+ * seen yet.
  * @param lastAt when the last step was done; null when none was
  */
 export function nextReliefStep(pressure: Pressure, droppable: Droppable, lastAt: number | null, nowMs: number): ReliefStep | null {
-  const { level, total } = pressure
-  if (level === 'ok' || (lastAt !== null && nowMs - lastAt < dwellMs)) return null
-  const { caches, idleModels } = droppable
+  const { level, total, used } = pressure
+  if (lastAt !== null && nowMs - lastAt < dwellMs) return null
+  const { cachedModels = [], caches, idleModels } = droppable
+  // Others who share the RAM do not ask: what is cached there goes before it is short for them.
+  const [oldestCached] = cachedModels
+  if (oldestCached && (fractionOf({ total, used }, 0) ?? 0) >= from.elevated) return { is: 'cached', ...oldestCached }
+  if (level === 'ok') return null
   if (caches > 0 && caches >= worthwhile * (total ?? 0)) return { is: 'caches', bytes: caches }
   const [oldest] = idleModels
   if (oldest && rank(level) >= rank('high')) return { is: 'model', ...oldest }
@@ -104,6 +117,7 @@ export function nextReliefStep(pressure: Pressure, droppable: Droppable, lastAt:
 /** A relief step in words. */
 export function describe(step: ReliefStep): string {
   if (step.is === 'caches') return `emptied caches of ${step.bytes} bytes`
+  if (step.is === 'cached') return `let go of cached model ${step.id} of ${step.bytes} bytes`
   if (step.is === 'model') return `let go of idle model ${step.id} of ${step.bytes} bytes`
   return 'refuses what is new: nothing is left to drop'
 }
@@ -123,11 +137,12 @@ export function makeRoom(name: string, pressure: Pressure, droppable: Droppable,
     steps.push({ is: 'caches', bytes: droppable.caches })
     room += droppable.caches
   }
-  for (const model of droppable.idleModels) {
-    if (room >= need) break
-    steps.push({ is: 'model', ...model })
-    room += model.bytes
-  }
+  for (const is of ['cached', 'model'] as const)
+    for (const model of is === 'cached' ? (droppable.cachedModels ?? []) : droppable.idleModels) {
+      if (room >= need) break
+      steps.push({ is, ...model })
+      room += model.bytes
+    }
   if (room >= need && level !== 'critical') return steps
   const why =
     room < need

@@ -69,7 +69,15 @@ export const PythonMemory = z.strictObject({
   allocatedBytes: Count.nullable(),
   /** Taken from the device: tensors, and what its allocator keeps. */
   reservedBytes: Count.nullable(),
-  models: z.array(z.strictObject({ id: z.string(), bytes: Count.nullable(), isIdle: z.boolean() })),
+  models: z.array(
+    z.strictObject({
+      id: z.string(),
+      bytes: Count.nullable(),
+      isIdle: z.boolean(),
+      /** Its networks that are on the device: each comes and goes by itself. */
+      parts: z.array(z.strictObject({ name: z.string(), bytes: Count })),
+    }),
+  ),
 })
 export type PythonMemory = z.infer<typeof PythonMemory>
 

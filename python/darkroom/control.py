@@ -1,0 +1,187 @@
+"""ControlNets: networks that steer a UNet by a picture, block by block.
+
+Zhang, Rao and Agrawala 2023, "Adding Conditional Control to Text-to-Image Diffusion Models", arXiv 2302.05543. What is
+done with them is what diffusers' pipelines for ControlNets do; the modes are those of AUTOMATIC1111's extension
+(Mikubill/sd-webui-controlnet, `soft_injection` and `cfg_injection`):
+
+| mode | acts on | with |
+| --- | --- | --- |
+| `balanced` | both rows | the same weight in every block |
+| `prompt` | both rows | a tenth of the weight in the first block, rising to all of it in the middle |
+| `control` | the prompt's row alone, so that guidance amplifies it | the same; diffusers' "guess mode" |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import ControlNetModel, ControlNetUnionModel
+
+from darkroom import exactness, pictures
+from darkroom.errors import DarkroomError
+from darkroom.families import Family
+from darkroom.families.parts import Parts, weight_bytes
+from darkroom.graphs import Replayed
+from darkroom.tools import Tools
+
+Steering = tuple[torch.Tensor, ...]
+"""What is added to a UNet: after each layer of its blocks on the way down, and last in the middle."""
+KINDS = {"ControlNetModel": ControlNetModel, "ControlNetUnionModel": ControlNetUnionModel}
+"""Classes by the name that a configuration gives."""
+TASKS = ("pose", "depth", "soft", "line", "normal", "segment", "tile", "repaint")
+"""Those of xinsir's ControlNet++ Union, as it numbers them; the last two are its ProMax's."""
+
+
+class ControlNet:
+    """One resident ControlNet, beside the model that it steers."""
+
+    parts: ClassVar[Sequence[str]] = ("",)
+    """It is a folder by itself."""
+
+    def __init__(self, network: Any, device: torch.device):
+        self.bytes = weight_bytes(network)
+        self.hears = network.config.cross_attention_dim
+        """Numbers of a text vector that it listens to."""
+        # One that pools what it adds says nothing about places: it stands for a text, so it acts as one.
+        self.pools = network.config.global_pool_conditions
+        self.tasks = getattr(network.config, "num_control_type", 0)
+        """Of a union, how many it was trained on."""
+        self._network, self._device = network, device
+        # The task is a number inside the forward, and no tensor: each has recordings of its own.
+        self._forwards: dict[int | None, Replayed[Steering]] = {}
+
+    @classmethod
+    def load(cls, parts: Parts, device: torch.device) -> Self:
+        """Takes it onto the device, in the precision of the UNet. Raises as `Family.load`."""
+        kind: Any = ControlNetModel
+        name = kind.load_config(parts.folder(""), local_files_only=True).get("_class_name")
+        if name not in KINDS:
+            raise DarkroomError("model.corrupt", f"{parts.where}: its class is {name}, not {' or '.join(KINDS)}", field="model.path")
+        return cls(parts.network(KINDS[name], "", getattr(torch, exactness.settings(device)["dtype"])), device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it takes and gives."""
+        return self._network.dtype
+
+    def __call__(
+        self,
+        given: torch.Tensor,
+        t: torch.Tensor,
+        rows: torch.Tensor,
+        picture: torch.Tensor,
+        added: Sequence[torch.Tensor],
+        task: int | None,
+    ) -> Steering:
+        """What it adds to the UNet at full weight.
+
+        `given`: [rows, channels, rows, columns]; `rows`: [rows, tokens, width]; `picture`: [rows, 3, height, width], 0
+        to 1; `added`: as SDXL's UNet is told, `text_embeds` and `time_ids`.
+        """
+        if task not in self._forwards:
+            self._forwards[task] = Replayed(self._network, _forward_of(self._network, task), self._device)
+        return self._forwards[task](given, t, rows, picture, *added)
+
+
+def _forward_of(network: Any, task: int | None) -> Callable[..., Steering]:
+    def forward(given: torch.Tensor, t: torch.Tensor, rows: torch.Tensor, picture: torch.Tensor, *more: torch.Tensor) -> Steering:
+        how: dict[str, Any] = {"controlnet_cond": picture}
+        if task is not None:
+            kinds = torch.zeros(len(given), network.config.num_control_type, dtype=given.dtype, device=given.device)
+            kinds[:, task] = 1
+            how = {"controlnet_cond": [picture], "control_type": kinds, "control_type_idx": [task]}
+        added = dict(zip(("text_embeds", "time_ids"), more, strict=False)) or None
+        down, middle = network(
+            given, t, encoder_hidden_states=rows, conditioning_scale=1.0, added_cond_kwargs=added, return_dict=False, **how
+        )
+        return (*down, middle)
+
+    return forward
+
+
+@dataclass(frozen=True)
+class Control:
+    """One ControlNet of a request at work. `picture`: [1, 3, height, width], 0 to 1, on the device in the network's
+    dtype. It acts from the share `start` of the calls to the share `end`."""
+
+    network: ControlNet
+    picture: torch.Tensor
+    weight: float
+    start: float
+    end: float
+    mode: str
+    task: int | None
+
+    def acts(self, call: int, calls: int) -> bool:
+        """In call number `call`, from 0, of `calls`: as in diffusers, the whole call must lie within."""
+        return call / calls >= self.start and (call + 1) / calls <= self.end and self.weight != 0
+
+    def steering(self, latents: torch.Tensor, t: torch.Tensor, rows: torch.Tensor, added: Mapping[str, torch.Tensor]) -> Steering:
+        """What it adds to the UNet, for every row."""
+        alone = self.mode == "control" or self.network.pools
+        # The prompt's row is the last; where it is the only one, modes differ in their weights alone.
+        kept = [tensor[-1:].clone() if alone else tensor for tensor in (rows, *added.values())]
+        given = torch.cat([latents] * len(kept[0])).contiguous().to(self.network.dtype)
+        picture = self.picture.repeat(len(given), 1, 1, 1)
+        made = self.network(given, t, kept[0], picture, kept[1:], self.task)
+        if self.mode == "balanced" or self.network.pools:
+            weighed = tuple(tensor * self.weight for tensor in made)
+        else:
+            # Numbers, not tensors: the host need not wait for the device.
+            scales = (torch.logspace(-1, 0, len(made)) * self.weight).tolist()
+            weighed = tuple(tensor * scale for tensor, scale in zip(made, scales, strict=True))
+        if len(kept[0]) == len(rows):
+            return weighed
+        return tuple(torch.cat([tensor.new_zeros(len(rows) - 1, *tensor.shape[1:]), tensor]) for tensor in weighed)
+
+
+def steering(
+    controls: Sequence[Control], latents: torch.Tensor, t: torch.Tensor, rows: torch.Tensor, added: Mapping[str, torch.Tensor]
+) -> Steering:
+    """What all of them together add to the UNet, summed in their order; nothing where there are none. `latents`: [1,
+    channels, rows, columns] as the scheduler scales them; `rows` and `added`: of the conditioning."""
+    total: Steering = ()
+    for control in controls:
+        made = control.steering(latents, t, rows, added)
+        total = tuple(before + more for before, more in zip(total, made, strict=True)) if total else made
+    return total
+
+
+def pinned(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the request's `control` decides a picture: the bytes of each ControlNet, wherever they lie."""
+    if "control" not in request:
+        return {}
+    return {"control": [{**each, "model": each["model"]["body_hash"]} for each in request["control"]]}
+
+
+def of_request(model: Family, tools: Tools) -> tuple[Control, ...]:
+    """The request's `control`, with its ControlNets on the device beside the model and the files `control<n>` as their
+    pictures.
+
+    Raises `inference.request_unfit`, `inference.picture_unreadable`, and as `Models.get`.
+    """
+    request = tools.input
+    wanted = request.get("control") or ()
+    if wanted and model.hears is None:
+        message = "models of this family are not steered by ControlNets: leave `control` out"
+        raise DarkroomError("inference.request_unfit", message, field="control")
+    size = (request["width"], request["height"])
+    made = []
+    for number, each in enumerate(wanted):
+        field, name = f"control[{number}]", each["model"]["id"]
+        network = tools.runtime.models.beside(each["model"], tools)
+        if network.hears != model.hears:
+            message = f"{name} listens to texts of {network.hears} numbers, and the model to {model.hears}: it is for another family"
+            raise DarkroomError("inference.request_unfit", message, field=f"{field}.model")
+        task = TASKS.index(each["task"]) if "task" in each else None
+        if (task or 0) >= max(1, network.tasks) or (task is None) != (network.tasks == 0):
+            message = f"{name} knows {', '.join(TASKS[: network.tasks]) or 'one task alone'}, and {each.get('task')} is asked for"
+            raise DarkroomError("inference.request_unfit", message, field=f"{field}.task")
+        picture = pictures.control(tools, f"control{number}", each, size)
+        seen = torch.tensor(picture, dtype=torch.float32).permute(2, 0, 1)[None] / 255
+        seen = seen.to(tools.runtime.device, network.dtype)
+        made.append(Control(network, seen, each["weight"], each["start"], each["end"], each["mode"], task))
+    return tuple(made)

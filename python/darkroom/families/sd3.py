@@ -1,0 +1,140 @@
+"""Stable Diffusion 3 and 3.5: a transformer with streams for text and picture, led by two CLIPs and T5.
+
+Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", arXiv 2403.03206. The
+conditioning is that of diffusers' StableDiffusion3Pipeline: guidance is classifier-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from transformers import CLIPTextModelWithProjection, T5EncoderModel, T5Tokenizer
+
+from darkroom.families import Conditioning, autoencoder, flow
+from darkroom.families.clip_text import ClipTokenizer
+from darkroom.families.latent_rgb import of_autoencoder
+from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.text_tokens import TextTokenizer
+from darkroom.flow_schedule import FlowSchedule
+from darkroom.tools import Tools
+
+NAME = "Stable Diffusion 3"
+# Tokens of a prompt for T5: the pipeline's own length.
+LENGTH = 256
+
+
+class StableDiffusion3(flow.FromText):
+    """A `Family`. Encoded texts: `positive` and `negative`, [1, 77 + 256, width], and `pooled_positive` and
+    `pooled_negative`, [1, width of both CLIPs], fp32. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells."""
+
+    parts: ClassVar[Sequence[str]] = (
+        *("scheduler", "text_encoder", "text_encoder_2", "text_encoder_3"),
+        *("tokenizer", "tokenizer_2", "tokenizer_3", "transformer", "vae"),
+    )
+
+    def __init__(
+        self,
+        transformer: Any,
+        vae: Any,
+        clips: Sequence[tuple[ClipTokenizer, Any]],
+        t5: tuple[TextTokenizer, Any],
+        schedule: FlowSchedule,
+        device: torch.device,
+    ):
+        self.bytes = weight_bytes(transformer, vae, t5[1], *(encoder for _, encoder in clips))
+        self.schedule = schedule
+        self.latent_rgb = of_autoencoder(vae.config)
+        self._transformer, self._vae = transformer, vae
+        self._clips, self._t5 = clips, t5
+        self._device = device
+        self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def load(cls, parts: Parts, device: torch.device) -> Self:
+        """As `Family.load`."""
+        transformer = parts.network(SD3Transformer2DModel, "transformer", flow.dtype(device))
+        vae = parts.network(AutoencoderKL, "vae", torch.float32)
+        encoders = [parts.network(CLIPTextModelWithProjection, name, flow.dtype(device)) for name in ("text_encoder", "text_encoder_2")]
+        t5 = parts.network(T5EncoderModel, "text_encoder_3", flow.dtype(device))
+        config = transformer.config
+        flow.check_fit(
+            parts.where,
+            {
+                "the transformer's in_channels": (config.in_channels, vae.config.latent_channels),
+                "the transformer's joint_attention_dim": (config.joint_attention_dim, t5.config.d_model),
+                "the transformer's pooled_projection_dim": (
+                    config.pooled_projection_dim,
+                    sum(encoder.config.projection_dim for encoder in encoders),
+                ),
+            },
+        )
+        clips = [
+            (ClipTokenizer(parts.folder(name), encoder.config), encoder)
+            for name, encoder in zip(("tokenizer", "tokenizer_2"), encoders, strict=True)
+        ]
+        tokenizer = TextTokenizer(parts.folder("tokenizer_3"), T5Tokenizer, t5.config.vocab_size, LENGTH)
+        path = parts.file("scheduler", "scheduler_config.json")
+        schedule = FlowSchedule(path, vae.config.latent_channels, patch=config.patch_size, shares=None)
+        return cls(transformer, vae, clips, (tokenizer, t5), schedule, device)
+
+    def encode(self, request: Mapping[str, Any], tools: Tools) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """As `Family.encode`: the last state but one of both CLIPs side by side, padded to T5's width, then T5's. What
+        is told of a prompt is T5's reading; the CLIPs hear its first 75 tokens."""
+        made: dict[str, torch.Tensor] = {}
+        heard: dict[str, Any] = {}
+        for name, field, text in flow.texts(NAME, request):
+            states = [
+                encoder(tokenizer.read(text)[0].to(self._device), output_hidden_states=True) for tokenizer, encoder in self._clips
+            ]
+            tokenizer, t5 = self._t5
+            tokens, _, heard[field] = tokenizer.read(text)
+            last = t5(tokens.to(self._device))[0]
+            clips = torch.cat([each.hidden_states[-2] for each in states], dim=-1)
+            clips = torch.nn.functional.pad(clips, (0, last.shape[-1] - clips.shape[-1]))
+            made[name] = torch.cat([clips, last], dim=-2).float().cpu()
+            made[f"pooled_{name}"] = torch.cat([each.text_embeds for each in states], dim=-1).float().cpu()
+            tools.hold([last, clips, made[name], made[f"pooled_{name}"]])
+            tools.advance()
+        return made, heard
+
+    def condition(self, encoded: Mapping[str, torch.Tensor], request: Mapping[str, Any]) -> Conditioning:
+        """As `Family.condition`: `rows`, [2, tokens, width] negative and positive, or [1, tokens, width] the positive
+        alone, and `pooled` the same."""
+        flow.check_rescale(NAME, request)
+        guidance = request["guidance"]
+        names = ["positive"] if guidance <= 1 else ["negative", "positive"]
+        rows = torch.cat([encoded[name] for name in names])
+        pooled = torch.cat([encoded[f"pooled_{name}"] for name in names])
+        dtype = self._transformer.dtype
+        return Conditioning({"rows": rows.to(self._device, dtype), "pooled": pooled.to(self._device, dtype)}, guidance)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """As `Family.latent_shape`: a model has learnt so many places, counted from the middle."""
+        config = self._transformer.config
+        square = config.patch_size * self._scale
+        flow.check_size(NAME, width, height, square, config.pos_embed_max_size * square)
+        return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
+
+    def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """As `Family.predict`: both texts in one pass."""
+        rows = conditioning.tensors["rows"]
+        predicted = self._transformer(
+            hidden_states=torch.cat([latents] * len(rows)).to(self._transformer.dtype),
+            timestep=t.expand(len(rows)),
+            encoder_hidden_states=rows,
+            pooled_projections=conditioning.tensors["pooled"],
+            return_dict=False,
+        )[0].float()
+        if len(rows) == 1:
+            return predicted
+        without, with_prompt = predicted.chunk(2)
+        return without + conditioning.guidance * (with_prompt - without)
+
+    def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
+        """As `Family.decode`."""
+        latents = latents.to(self._device, torch.float32)
+        tools.hold([latents])
+        return autoencoder.to_pixels(self._vae, latents)

@@ -1,0 +1,124 @@
+"""What families share whose denoiser is a UNet over the latents of a KL autoencoder: guidance, the shape of latents,
+latents to pixels.
+
+Rombach, Blattmann, Lorenz, Esser and Ommer 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv
+2112.10752.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from darkroom import control, exactness, guidance
+from darkroom.errors import DarkroomError
+from darkroom.families import Conditioning, autoencoder
+from darkroom.families.latent_rgb import of_autoencoder
+from darkroom.families.parts import Parts, weight_bytes
+from darkroom.graphs import Replayed
+from darkroom.schedule import Schedule
+from darkroom.tools import Tools
+
+
+class UNetFamily:
+    """The half of a `Family` that knows no text. The UNet computes in the dtype of the device's settings, all else in
+    fp32."""
+
+    added: ClassVar[Sequence[str]] = ()
+    """Names of the tensors that the UNet takes beside latents, time and text: its `added_cond_kwargs`."""
+
+    def __init__(self, unet: Any, vae: Any, schedule: Schedule, device: torch.device, *encoders: Any):
+        self.bytes = weight_bytes(unet, vae, *encoders)
+        self.schedule = schedule
+        self.hears: int | None = unet.config.cross_attention_dim
+        self.latent_rgb = of_autoencoder(vae.config)
+        self.paints = unet.config.in_channels != vae.config.latent_channels
+        self._unet, self._vae, self._device = unet, vae, device
+        self._forward = Replayed(unet, _forward_of(unet, self.added), device)
+        # Pixels of a latent cell's side.
+        self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """As `Family.latent_shape`."""
+        return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
+
+    def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """As `Family.predict`: classifier-free guidance over both rows in one pass.
+
+        Of the conditioning: `rows`, [rows, tokens, width]; what is `added`; `painting` where the UNet paints, [1, 1 +
+        channels, rows, columns], the mask before the picture's latents. Raises `model.unusable` when a UNet that paints
+        is shown no picture.
+        """
+        held = conditioning.tensors
+        rows, painting = held["rows"], held.get("painting")
+        if self.paints and painting is None:
+            raise DarkroomError(
+                "model.unusable", "the UNet is one for inpainting: it takes a mask and a picture, and the request has none", field="model"
+            )
+        seen = latents if painting is None else torch.cat([latents, painting], dim=1)
+        # The memory layout decides which kernel runs: the same one after a resume.
+        given = torch.cat([seen] * len(rows)).contiguous().to(self._unet.dtype)
+        added = {name: held[name] for name in self.added}
+        steered = control.steering(conditioning.controls, latents, t, rows, added)
+        predicted = self._forward(given, t, rows, *added.values(), *steered)
+        if len(rows) == 1:
+            return predicted
+        return guidance.guided(predicted[:1], predicted[1:], conditioning)
+
+    def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
+        """As `Family.decode`, in fp32: not every autoencoder of these families stays finite in fp16."""
+        given = latents.to(self._device, torch.float32)
+        tools.hold([latents, given])
+        return autoencoder.to_pixels(self._vae, given)
+
+    def encode_picture(self, pixels: torch.Tensor) -> torch.Tensor:
+        """As `Family.encode_picture`, in the precision of `decode`."""
+        return autoencoder.to_latents(self._vae, pixels)
+
+    def _stacked(self, encoded: Mapping[str, torch.Tensor], guidance: float, suffix: str = "") -> torch.Tensor:
+        """`negative` and `positive` of what `encode` made, one below the other on the device in the UNet's dtype; the
+        positive alone where guidance of at most 1 needs no other."""
+        names = ["positive"] if guidance <= 1 else ["negative", "positive"]
+        return torch.cat([encoded[name + suffix] for name in names]).to(self._device, self._unet.dtype)
+
+
+def _forward_of(unet: Any, names: Sequence[str]) -> Callable[..., torch.Tensor]:
+    """Latents, time, texts, what `names` says and what ControlNets add (nothing, or a tensor a block and the middle's),
+    all on the device, to the prediction in fp32. It holds no family: one that is let go of takes its weights along at
+    once."""
+
+    def forward(given: torch.Tensor, t: torch.Tensor, rows: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+        added = dict(zip(names, more, strict=False)) or None
+        steered = more[len(names) :]
+        steering = {"down_block_additional_residuals": steered[:-1], "mid_block_additional_residual": steered[-1]} if steered else {}
+        return unet(given, t, encoder_hidden_states=rows, added_cond_kwargs=added, **steering, return_dict=False)[0].float()
+
+    return forward
+
+
+def load_networks(parts: Parts, device: torch.device) -> tuple[Any, Any]:
+    """(UNet, autoencoder). Raises as `Parts.network`."""
+    unet = parts.network(UNet2DConditionModel, "unet", getattr(torch, exactness.precisions(device)["dtype"]))
+    return unet, parts.network(AutoencoderKL, "vae", torch.float32)
+
+
+def check_fit(where: str, unet: Any, vae: Any, expected: Mapping[str, Any]) -> None:
+    """Configurations of the parts. Other layouts than the family's are refused here, not in the middle of a picture.
+
+    `expected`: what the family asks of the UNet's configuration besides its channels. Raises `model.corrupt`.
+    """
+    channels = vae.latent_channels
+    asked = {
+        "in_channels": (channels, 2 * channels + 1),
+        "out_channels": (channels,),
+        # Another way to hear a text, a class or a guidance than these families have.
+        **dict.fromkeys(("class_embed_type", "num_class_embeds", "encoder_hid_dim", "time_cond_proj_dim"), (None,)),
+        **{name: (value,) for name, value in expected.items()},
+    }
+    for name, values in asked.items():
+        if unet[name] not in values:
+            wanted = " or ".join(map(str, values))
+            raise DarkroomError("model.corrupt", f"{where}: the UNet's {name} is {unet[name]}, not {wanted}", field="model.path")

@@ -1,0 +1,106 @@
+/** The queue of those that wait for a device: seen, moved, paused. */
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { z } from 'zod'
+import { needs } from '../auth.ts'
+import { refuseBody } from '../body.ts'
+import type { ApiParts, App, AppEnv } from '../context.ts'
+import { visibleSession } from '../policy.ts'
+import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
+import { SessionView } from '../sessions/views.ts'
+import { shownSession } from '../sessions/shown.ts'
+import { PauseQueue, presentQueue, QueueView } from './views.ts'
+
+const show = createRoute({
+  method: 'get',
+  path: '/queue',
+  summary: 'Show who waits for a device, in the order in which they are let in',
+  tags: ['queue'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { query: z.strictObject({ limit: pageLimit(1000, 100) }) },
+  responses: { 200: json('The queue', QueueView), ...problems() },
+})
+
+const stopping = (verb: 'pause' | 'resume', summary: string) =>
+  createRoute({
+    method: 'post',
+    path: `/queue/${verb}`,
+    summary,
+    description: 'Without a device or a class it is the whole queue. What runs, and what a device has begun, goes on.',
+    tags: ['queue'],
+    ...keyed,
+    middleware: needs('operate'),
+    request: { query: noQuery, body: { required: true, content: { 'application/json': { schema: PauseQueue } } } },
+    responses: { 200: json('The queue as it is now', QueueView), ...problems() },
+  })
+const pause = stopping('pause', 'Let nobody in: to any device, to one, or to those of a class')
+const resume = stopping('resume', 'Let sessions in again')
+
+const ends = {
+  front: 'Put a waiting session before all others of its API key, with the priority of the first of them',
+  back: 'Put a waiting session behind all others of its API key, with the priority of the last of them',
+} as const
+
+const moving = (end: keyof typeof ends) =>
+  createRoute({
+    method: 'post',
+    path: `/sessions/{id}/${end}`,
+    summary: ends[end],
+    tags: ['queue'],
+    ...keyed,
+    middleware: needs('control'),
+    request: { params: idParam, query: noQuery },
+    responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
+  })
+
+const prioritize = createRoute({
+  method: 'post',
+  path: '/sessions/{id}/priority',
+  summary: 'Change the priority of a session',
+  tags: ['queue'],
+  ...keyed,
+  middleware: needs('control'),
+  request: {
+    params: idParam,
+    query: noQuery,
+    body: {
+      required: true,
+      content: {
+        'application/json': {
+          schema: z.strictObject({ priority: z.int().min(0).max(9) }).meta({ id: 'ChangePriority', example: { priority: 9 } }),
+        },
+      },
+    },
+  },
+  responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
+})
+
+/** Sessions that an answer to a change shows. */
+const shownAfterwards = 100
+
+export function queueRoutes({ engine }: ApiParts): App {
+  const routes = new OpenAPIHono<AppEnv>()
+    .openapi(show, async (c) => c.json(presentQueue(await engine.waiting.view(), c.get('caller'), c.req.valid('query').limit), 200))
+    .openapi(pause, async (c) => {
+      await engine.pauseQueue(c.req.valid('json'))
+      return c.json(presentQueue(await engine.waiting.latest(), c.get('caller'), shownAfterwards), 200)
+    })
+    .openapi(resume, async (c) => {
+      await engine.resumeQueue(c.req.valid('json'))
+      return c.json(presentQueue(await engine.waiting.latest(), c.get('caller'), shownAfterwards), 200)
+    })
+    .openapi(prioritize, async (c) => {
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      await engine.waiting.prioritize(id, c.req.valid('json').priority)
+      return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
+    })
+  for (const end of Object.keys(ends) as (keyof typeof ends)[]) {
+    routes.openapi(moving(end), async (c) => {
+      await refuseBody(c)
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      await engine.waiting[end](id)
+      return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
+    })
+  }
+  return routes
+}

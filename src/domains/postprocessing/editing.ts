@@ -1,0 +1,57 @@
+/** A picture made of another, in a process of its own: how that is run, and what the new one tells of itself. */
+import { runApart, type ApartAnswer } from '../../artifacts/apart.ts'
+import type { Tools } from '../operation.ts'
+import type { PicturePin } from '../values.ts'
+import { postprocessingError } from './errors.ts'
+import type { Postprocess } from './settings.ts'
+import { tellingTexts } from './texts/index.ts'
+import { parseReceipt } from './texts/receipt.ts'
+import { version } from './versions.ts'
+
+/** A step of a picture takes a second; one of the largest, as AVIF to a limit of bytes, some minutes. */
+export const editing = { lane: 'host', attempts: 3, timeoutMs: 1_800_000 } as const
+
+/** What changes pixels. It brings its own libvips, whose encoders may write other bytes in another version. */
+const editor = `sharp ${version('sharp')}`
+
+/**
+ * Runs a program of this folder on a picture. It ends with the attempt.
+ * @throws DarkroomError `postprocessing.failed`
+ */
+export async function edited(program: string, asked: object, picture: Uint8Array, { signal }: Pick<Tools, 'signal'>): Promise<ApartAnswer> {
+  return runApart({
+    program: new URL(program, import.meta.url),
+    args: [JSON.stringify(asked)],
+    input: picture,
+    limitMs: editing.timeoutMs,
+    signal,
+  }).catch((error: Error) => {
+    throw postprocessingError('failed', `the picture could not be processed: ${error.message}`, { cause: error })
+  })
+}
+
+/**
+ * The texts of a picture that was made of another: those of the other one that tell of its request. A receipt of
+ * Darkroom says what was done since; without one, the new picture says what it was made of.
+ * @param file that other one, which `picture` names
+ */
+export function textsAfter(file: Uint8Array, picture: PicturePin, done: Postprocess): Map<string, string> {
+  const texts = new Map(tellingTexts(file))
+  return texts.set('darkroom', JSON.stringify(receiptAfter(texts.get('darkroom'), picture, done)))
+}
+
+function receiptAfter(text: string | undefined, picture: PicturePin, done: Postprocess): object {
+  const receipt = receiptOf(text)
+  if (receipt) return { ...receipt, postprocess: [...(receipt.postprocess ?? []), done], editor }
+  const [workflow, settings] = 'convert' in done ? ['image-convert@1', done.convert] : ['image-enhance@1', done.enhance]
+  return { workflow, input: { picture, ...settings }, editor }
+}
+
+/** Undefined for a picture that Darkroom has not drawn. */
+function receiptOf(text: string | undefined) {
+  try {
+    return text === undefined ? undefined : parseReceipt(text)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,67 @@
+/** What a ControlNet can be shown of an ordinary picture, or of joints; `python/darkroom/preprocess.py` makes it. */
+import { z } from 'zod'
+
+/** Joints of a figure: nose, neck, and so on in the order of OpenPose's body of 18 (COCO). */
+const jointsOfFigure = 18
+const Share = z.number().min(0).max(1)
+const slope = z.int().min(0).max(2040)
+
+const named = [
+  z
+    .strictObject({
+      name: z.literal('canny'),
+      low: slope.default(100).describe('steepness from which an edge goes on, |dx| + |dy| by Sobel’s operator'),
+      high: slope.default(200).describe('steepness at which an edge begins'),
+    })
+    .refine(({ low, high }) => low <= high, { path: ['low'], message: 'must be at most `high`' }),
+  z.strictObject({ name: z.literal('edge'), operator: z.enum(['sobel', 'scharr']).default('sobel') }),
+  z.strictObject({ name: z.literal('soft') }),
+  z.strictObject({ name: z.literal('tile'), factor: z.int().min(2).max(64).default(8).describe('what is finer than so many pixels goes') }),
+  z.strictObject({ name: z.literal('blur'), radius: z.int().min(1).max(256).default(8).describe('pixels') }),
+  z.strictObject({ name: z.literal('grey') }),
+  z.strictObject({ name: z.literal('invert') }),
+  z.strictObject({
+    name: z.literal('pose'),
+    people: z
+      .array(
+        z.array(z.tuple([Share, Share]).nullable()).length(jointsOfFigure, `must be ${jointsOfFigure} joints, null where one is not seen`),
+      )
+      .min(1)
+      .max(32)
+      .describe('of each figure its 18 joints as OpenPose numbers them: [x, y] as shares of width and height'),
+  }),
+] as const
+export const preprocessors = named.map(({ shape }) => shape.name.value)
+
+/** Those that need weights of their own, which Darkroom does not ship. */
+const needWeights = ['depth', 'normal', 'hed', 'pidinet', 'lineart', 'mlsd', 'openpose', 'dwpose', 'segment']
+
+/** By its name, with its settings. One of joints, `pose`, needs no picture. */
+export const Preprocessor = z.discriminatedUnion('name', named, {
+  error: (issue) =>
+    issue.code === 'invalid_union'
+      ? `must be one of ${preprocessors.join(', ')}; ${needWeights.join(', ')} need weights that Darkroom does not have: ` +
+        'make their picture elsewhere, and send it without a `preprocessor`'
+      : undefined,
+})
+export type Preprocessor = z.infer<typeof Preprocessor>
+
+export type People = Extract<Preprocessor, { name: 'pose' }>['people']
+
+/** Joints as OpenPose writes them: of each figure 18 times x, y and how sure it is, by a canvas or as shares. */
+export const OpenPose = z
+  .object({
+    people: z
+      .array(z.object({ pose_keypoints_2d: z.array(z.number()).length(3 * jointsOfFigure, 'must be 18 joints, three numbers each') }))
+      .min(1, 'must have a figure'),
+    canvas_width: z.number().positive().default(1),
+    canvas_height: z.number().positive().default(1),
+  })
+  .transform(({ people, canvas_width: width, canvas_height: height }): People =>
+    people.map(({ pose_keypoints_2d: numbers }) =>
+      Array.from({ length: jointsOfFigure }, (_, n) => {
+        const [x = 0, y = 0, sure = 0] = numbers.slice(3 * n, 3 * n + 3)
+        return sure > 0 ? [x / width, y / height] : null
+      }),
+    ),
+  )

@@ -1,0 +1,42 @@
+/** A model that is used beside the one that draws, as a request names it. */
+import type { Catalogue } from './catalogue.ts'
+import { modelError } from './errors.ts'
+import type { Listed } from './listing.ts'
+import { nearest } from './nearest.ts'
+import type { Kind } from './verdict.ts'
+
+/**
+ * The model of that kind and name. Its hash is asked for when it is not known.
+ * @throws DarkroomError `model.unknown` with the nearest name, `model.unusable`; `model.unlisted` while a host has not
+ * told what it has
+ */
+export async function ofKind(
+  models: Pick<Catalogue, 'find' | 'list' | 'named' | 'want'>,
+  kind: Kind,
+  id: string,
+  field: string,
+): Promise<Listed> {
+  const found = (await models.find(id)).find(({ entry }) => entry.verdict.kind === kind)
+  if (!found) throw await unknown(models, kind, id, field)
+  const { reason } = found.entry.verdict
+  if (reason)
+    throw modelError('unusable', `${kind} ${JSON.stringify(id)} cannot be used: ${reason.message}`, { field, remedy: reason.remedy })
+  if (found.bodyHash !== null) return found
+  if (found.id !== found.entry.name)
+    throw modelError('unusable', `${kind} ${JSON.stringify(id)} has the name of another one, and has not been hashed yet`, {
+      field,
+      remedy: 'Try again in a moment, by the name with the hash that GET /v1/models then shows.',
+    })
+  await models.want({ id, kind })
+  return found
+}
+
+async function unknown(models: Pick<Catalogue, 'list' | 'named'>, kind: Kind, id: string, field: string): Promise<Error> {
+  // Of another kind, or of no host that has told yet: then this throws.
+  const other = await models.named(id, field).catch((error: unknown) => error as Error & { code?: string })
+  if ('code' in other && other.code !== 'model.unknown') return other
+  const near = nearest(id, models.list(), ({ entry: { verdict } }) => verdict.kind === kind && !verdict.reason)
+  const name = JSON.stringify(id.slice(0, 200))
+  const what = 'entry' in other ? `${name} is no ${kind} but a ${other.entry.verdict.kind}` : `there is no ${kind} ${name}`
+  return modelError('unknown', `${what}${near}`, { field, remedy: `Name a ${kind} that GET /v1/models?kind=${kind} lists.` })
+}

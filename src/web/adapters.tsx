@@ -1,0 +1,50 @@
+/** LoRAs and their kin, each with its weight. */
+import { form, set } from './form.ts'
+import { modelsOf } from './catalogue.ts'
+
+interface Adapter {
+  model: string
+  weight?: number
+}
+
+const chosen = (): Adapter[] => (Array.isArray(form.value['adapters']) ? (form.value['adapters'] as Adapter[]) : [])
+const keep = (adapters: readonly Adapter[]): void => set('adapters', adapters.length === 0 ? undefined : adapters)
+
+export function AdapterFields() {
+  const known = modelsOf('lora')
+  const adapters = chosen()
+  if (known.length === 0 && adapters.length === 0) return null
+  const free = known.filter(({ id }) => !adapters.some(({ model }) => model === id))
+  return (
+    <fieldset class="adapters">
+      <legend>LoRA</legend>
+      {adapters.map((adapter, at) => (
+        <div key={adapter.model} class="row">
+          <span class="name">{adapter.model}</span>
+          <input
+            type="number"
+            step="0.05"
+            min="-10"
+            max="10"
+            aria-label={`Weight of ${adapter.model}`}
+            value={adapter.weight ?? 1}
+            onInput={(event) => keep(adapters.with(at, { ...adapter, weight: event.currentTarget.valueAsNumber || 0 }))}
+          />
+          <button type="button" aria-label={`Without ${adapter.model}`} onClick={() => keep(adapters.toSpliced(at, 1))}>
+            ×
+          </button>
+        </div>
+      ))}
+      {free.length > 0 && (
+        <select aria-label="Add a LoRA" value="" onChange={(event) => keep([...adapters, { model: event.currentTarget.value, weight: 1 }])}>
+          <option value="">Add one</option>
+          {free.map(({ id }) => (
+            <option key={id} value={id}>
+              {id}
+            </option>
+          ))}
+        </select>
+      )}
+    </fieldset>
+  )
+}

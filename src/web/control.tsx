@@ -1,0 +1,104 @@
+/** ControlNets: the picture that each is shown, and what is made of it before. */
+import { signal } from '@preact/signals'
+import type { Model } from '../client/types.ts'
+import { attempt, submit } from './api.ts'
+import { Drop } from './drop.tsx'
+import { form, set } from './form.ts'
+
+interface Control {
+  model: string
+  picture?: string
+  preprocessor?: { name: string }
+  weight?: number
+  start?: number
+  end?: number
+}
+
+/** Those that need nothing but the picture. */
+const preprocessors = ['canny', 'edge', 'soft', 'tile', 'blur', 'grey', 'invert'] as const
+
+/** What a ControlNet is shown, by picture and preprocessor. */
+const previews = signal<Readonly<Record<string, string>>>({})
+const keyOf = ({ picture, preprocessor }: Control): string => `${picture} ${preprocessor?.name}`
+
+const chosen = (): Control[] => (Array.isArray(form.value['control']) ? (form.value['control'] as Control[]) : [])
+const keep = (controls: readonly Control[]): void => set('control', controls.length === 0 ? undefined : controls)
+
+async function look(control: Control): Promise<void> {
+  const { picture, preprocessor } = control
+  if (picture === undefined || preprocessor === undefined) return
+  const session = await attempt(() => submit('image-preprocess', { picture, preprocessor }, 60))
+  const [image] = session?.output?.images ?? []
+  if (image) previews.value = { ...previews.value, [keyOf(control)]: image.url }
+}
+
+export function ControlFields({ controlnets }: { controlnets: readonly Model[] }) {
+  const controls = chosen()
+  if (controlnets.length === 0 && controls.length === 0) return null
+  const change = (at: number, more: Partial<Control>): void => keep(controls.with(at, { ...(controls[at] as Control), ...more }))
+  return (
+    <details class="controls" open={controls.length > 0}>
+      <summary>ControlNet</summary>
+      {controls.map((control, at) => (
+        <fieldset key={at}>
+          <legend>{control.model}</legend>
+          <div class="row">
+            <Drop
+              label={control.picture ? 'Another picture' : 'The picture that it is shown'}
+              onPicture={({ sha256 }) => change(at, { picture: sha256 })}
+            />
+            {control.picture && (
+              <img src={previews.value[keyOf(control)] ?? `/v1/artifacts/${control.picture}`} alt="What the ControlNet is shown" />
+            )}
+          </div>
+          <div class="row">
+            <label class="field">
+              <span>Preprocessor</span>
+              <select
+                value={control.preprocessor?.name ?? ''}
+                onChange={({ currentTarget: { value } }) => {
+                  const { preprocessor: _, ...rest } = control
+                  keep(controls.with(at, value === '' ? rest : { ...rest, preprocessor: { name: value } }))
+                }}
+              >
+                <option value="">shown as it is</option>
+                {preprocessors.map((name) => (
+                  <option key={name}>{name}</option>
+                ))}
+              </select>
+            </label>
+            {(['weight', 'start', 'end'] as const).map((name) => (
+              <label key={name} class="field">
+                <span>{name}</span>
+                <input
+                  type="number"
+                  min="0"
+                  max={name === 'weight' ? 2 : 1}
+                  step="0.05"
+                  value={control[name] ?? (name === 'start' ? 0 : 1)}
+                  onInput={(event) => change(at, { [name]: event.currentTarget.valueAsNumber || 0 })}
+                />
+              </label>
+            ))}
+          </div>
+          <div class="verbs">
+            <button type="button" disabled={!control.picture || !control.preprocessor} onClick={() => void look(control)}>
+              Show what it sees
+            </button>
+            <button type="button" class="plain" onClick={() => keep(controls.toSpliced(at, 1))}>
+              Without it
+            </button>
+          </div>
+        </fieldset>
+      ))}
+      <select aria-label="Add a ControlNet" value="" onChange={(event) => keep([...controls, { model: event.currentTarget.value }])}>
+        <option value="">Add one</option>
+        {controlnets.map(({ id }) => (
+          <option key={id} value={id}>
+            {id}
+          </option>
+        ))}
+      </select>
+    </details>
+  )
+}

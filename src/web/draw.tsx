@@ -1,0 +1,177 @@
+/** The form of a picture, and what became of the last one. */
+import { signal, useSignal } from '@preact/signals'
+import { useEffect, useId } from 'preact/hooks'
+import type { Workflow } from '../client/types.ts'
+import { Again } from './again.tsx'
+import { get, may, quietly, Refusal, submit, wordsOf } from './api.ts'
+import { AdapterFields } from './adapters.tsx'
+import { drawing, lookForModels, modelsOf } from './catalogue.ts'
+import { ControlFields } from './control.tsx'
+import { Estimate, useOwn } from './estimate.tsx'
+import { ChoiceField, Field, NumberField, TextField, type Schema } from './fields.tsx'
+import { clear, faults, form, isPainting, set } from './form.ts'
+import { note } from './live.ts'
+import { drawn, Results } from './results.tsx'
+import { Seed } from './seed.tsx'
+import { Source, told } from './source.tsx'
+
+const schema = signal<Schema | null>(null)
+const fault = signal<string | null>(null)
+
+export function Draw() {
+  useEffect(() => {
+    quietly(get<Workflow>('/workflows/image-generation').then(({ inputSchema }) => (schema.value = inputSchema as Schema)))
+    quietly(lookForModels())
+  }, [])
+  if (!may('submit')) return <p class="empty">This key may not draw.</p>
+  return (
+    <section class="draw" aria-labelledby="draw-name">
+      <h1 id="draw-name" class="sr">
+        Draw
+      </h1>
+      <Form />
+      <Results />
+      {told.value && <Again request={() => Promise.resolve(told.value?.input ?? {})} close={() => (told.value = null)} />}
+    </section>
+  )
+}
+
+const presets = [
+  ['Square', 1, 1],
+  ['Portrait', 3, 4],
+  ['Tall', 9, 16],
+  ['Landscape', 4, 3],
+  ['Wide', 16, 9],
+] as const
+
+/** A size of these proportions with about so many pixels, in steps of 64. */
+function sizeOf(across: number, down: number, pixels: number): [number, number] {
+  const step = pixels < 128 * 128 ? 8 : 64
+  const scale = Math.sqrt(pixels / (across * down))
+  return [across, down].map((side) => Math.max(64, Math.round((side * scale) / step) * step)) as [number, number]
+}
+
+function Form() {
+  const fields = schema.value?.properties ?? {}
+  const id = useId()
+  const isSending = useSignal(false)
+  const model = typeof form.value['model'] === 'string' ? form.value['model'] : String(fields['model']?.default ?? '')
+  const own = useOwn(model)
+  const field = (name: string) => ({ name, schema: fields[name] })
+  const pixels = (own?.width ?? 512) * (own?.height ?? 512)
+  const draw = async (event: Event): Promise<void> => {
+    event.preventDefault()
+    isSending.value = true
+    await send()
+    isSending.value = false
+  }
+  return (
+    <form onSubmit={(event) => void draw(event)}>
+      <TextField {...field('prompt')} label="Prompt" rows={4} isRequired placeholder="What to draw" />
+      <TextField {...field('negativePrompt')} label="Without" rows={2} placeholder="What not to draw" />
+      <Field name="model" label="Model" id={id}>
+        <select id={id} value={model} onChange={(event) => set('model', event.currentTarget.value)}>
+          {[...new Set([model, ...drawing().map((each) => each.id)])].map((each) => (
+            <option key={each} value={each}>
+              {each}
+            </option>
+          ))}
+        </select>
+      </Field>
+      <AdapterFields />
+      <fieldset class="size">
+        <legend>Size</legend>
+        <div class="chips" role="group" aria-label="Proportions">
+          {presets.map(([name, across, down]) => {
+            const [width, height] = sizeOf(across, down, pixels)
+            const isChosen = form.value['width'] === width && form.value['height'] === height
+            return (
+              <button
+                key={name}
+                type="button"
+                aria-pressed={isChosen}
+                title={`${width} × ${height}`}
+                onClick={() => {
+                  set('width', width)
+                  set('height', height)
+                }}
+              >
+                <i class="shape" style={{ aspectRatio: `${across} / ${down}` }} aria-hidden="true" />
+                {name}
+              </button>
+            )
+          })}
+        </div>
+        <div class="row">
+          <NumberField {...field('width')} label="Width" placeholder={own && String(own.width)} />
+          <NumberField {...field('height')} label="Height" placeholder={own && String(own.height)} />
+        </div>
+      </fieldset>
+      <div class="row">
+        <NumberField {...field('steps')} label="Steps" placeholder={own && String(own.steps)} />
+        <NumberField {...field('guidance')} label="Guidance" placeholder={own && String(own.guidance)} />
+        <NumberField {...field('count')} label="Pictures" placeholder="1" />
+      </div>
+      <div class="row">
+        <ChoiceField {...field('sampler')} label="Sampler" />
+        <ChoiceField {...field('schedule')} label="Schedule" />
+      </div>
+      <Seed schema={fields['seed']} />
+      <Source fields={fields} />
+      <ControlFields controlnets={modelsOf('controlnet')} />
+      <div class="send">
+        {fault.value && (
+          <p class="fault" role="alert">
+            {fault.value}
+          </p>
+        )}
+        <Estimate model={model} />
+        <button type="submit" class="main" disabled={isSending.value || isPainting.value}>
+          Draw
+        </button>
+        <button
+          type="button"
+          class="plain"
+          onClick={() => {
+            clear()
+            fault.value = null
+          }}
+        >
+          Empty the form
+        </button>
+      </div>
+    </form>
+  )
+}
+
+async function send(): Promise<void> {
+  fault.value = null
+  try {
+    const session = await submit('image-generation', form.value)
+    note(session)
+    drawn.value = [session.id, ...drawn.value].slice(0, 12)
+    faults.value = {}
+  } catch (error) {
+    const problems = error instanceof Refusal ? (error.document.problems ?? []) : []
+    faults.value = Object.fromEntries(problems.map(({ field, message }) => [field.replace(/^input\./, '').split('.')[0] ?? field, message]))
+    const isShown = problems.length > 0 && problems.every(({ field }) => shownFields.has(field.replace(/^input\./, '')))
+    fault.value = isShown ? null : wordsOf(error)
+  }
+}
+
+/** Fields that show their own faults. */
+const shownFields = new Set([
+  'prompt',
+  'negativePrompt',
+  'model',
+  'width',
+  'height',
+  'steps',
+  'guidance',
+  'count',
+  'sampler',
+  'schedule',
+  'seed',
+  'strength',
+  'resize',
+])

@@ -1,0 +1,26 @@
+/** A picture that may not be there: its place is kept. */
+import { useSignal } from '@preact/signals'
+import type { Shown } from './session-view.ts'
+
+/** Side of a thumbnail, of which the store has one of every picture. */
+const thumbnail = 256
+
+/** `isSmall`: its thumbnail, or itself where there is none. */
+export function Picture({ shown, alt, isSmall = false }: { shown: Shown; alt: string; isSmall?: boolean }) {
+  const lost = useSignal<readonly string[]>([])
+  const isStored = shown.url.startsWith('/v1/artifacts/')
+  const [src] = [...(isSmall && isStored ? [`${shown.url}?size=${thumbnail}`] : []), shown.url].filter((each) => !lost.value.includes(each))
+  if (src === undefined) return <span class="no-picture" aria-hidden="true" />
+  return (
+    <img
+      class={isStored ? undefined : 'preview'}
+      src={src}
+      alt={alt}
+      width={shown.width}
+      height={shown.height}
+      loading={isSmall ? 'lazy' : 'eager'}
+      decoding="async"
+      onError={() => (lost.value = [...lost.value, src])}
+    />
+  )
+}

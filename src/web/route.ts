@@ -1,0 +1,34 @@
+/** Which room is open, by the part of the address behind `#`. */
+import { signal } from '@preact/signals'
+
+export const rooms = { table: 'Table', draw: 'Draw', devices: 'Devices', models: 'Models', workflows: 'Workflows' } as const
+export type RoomName = keyof typeof rooms
+
+export interface Place {
+  room: RoomName | 'session'
+  /** Of a session, or of a workflow by its name. */
+  id: string
+}
+
+function placeOf(hash: string): Place {
+  const [, room = '', id = ''] = /^#\/([a-z]*)(?:\/(.*))?$/.exec(hash) ?? []
+  const isRoom = room in rooms || room === 'session'
+  return { room: isRoom ? (room as Place['room']) : 'table', id: decode(id) }
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return ''
+  }
+}
+
+export const place = signal<Place>(placeOf(location.hash))
+addEventListener('hashchange', () => {
+  place.value = placeOf(location.hash)
+  scrollTo(0, 0)
+})
+
+export const linkTo = (room: Place['room'], id = ''): string => `#/${room}${id && `/${encodeURIComponent(id)}`}`
+export const go = (room: Place['room'], id = ''): void => void (location.hash = linkTo(room, id))

@@ -1,0 +1,66 @@
+/** What there is to show and do of a session. */
+import type { Session } from '../client/types.ts'
+import { attempt, may, request } from './api.ts'
+import { drop, note } from './live.ts'
+
+export const isOpen = ({ endedAt }: Session): boolean => endedAt === null
+
+/** Its words: what a picture was asked for; of other work its name. */
+export const titleOf = ({ input, workflow }: Session): string =>
+  typeof input['prompt'] === 'string' && input['prompt'] !== ''
+    ? input['prompt']
+    : (workflow.split('@')[0] ?? workflow).replaceAll('-', ' ')
+
+export interface Shown {
+  url: string
+  width: number
+  height: number
+}
+
+const sideOf = (value: unknown): number => (typeof value === 'number' && value > 0 ? value : 1)
+
+export const imagesOf = ({ output }: Session): Shown[] =>
+  (output?.images ?? []).map(({ url, ...more }) => ({ url, width: sideOf(more['width']), height: sideOf(more['height']) }))
+
+/** The picture while it is drawn, and the draft of one that rests; the number makes a browser ask anew. */
+export function previewOf({ id, status, progress, version, input }: Session): Shown | undefined {
+  if (status === 'succeeded' || status === 'failed' || status === 'cancelled') return undefined
+  const { preview, checkpoint, image } = progress ?? {}
+  if (preview === undefined && checkpoint === undefined) return undefined
+  const n = status === 'running' ? (image ?? 1) * 10_000 + (preview ?? checkpoint ?? 0) : version * 100_000_000
+  return { url: `/v1/sessions/${id}/preview?n=${n}`, width: sideOf(input['width']), height: sideOf(input['height']) }
+}
+
+export const verbs = ['pause', 'resume', 'cancel', 'retry', 'delete'] as const
+export type Verb = (typeof verbs)[number]
+export const verbNames: Record<Verb, string> = { pause: 'Pause', resume: 'Resume', cancel: 'Cancel', retry: 'Retry', delete: 'Delete' }
+
+/** Whether the verb means something now, and the viewer may say it. */
+export function allows({ status }: Session, verb: Verb): boolean {
+  switch (verb) {
+    case 'pause':
+      return may('control') && (status === 'queued' || status === 'running')
+    case 'resume':
+      return may('control') && (status === 'paused' || status === 'pausing')
+    case 'cancel':
+      return may('control') && !['succeeded', 'failed', 'cancelled'].includes(status)
+    case 'retry':
+      return may('submit') && (status === 'failed' || status === 'cancelled')
+    case 'delete':
+      return may('control') && ['succeeded', 'failed', 'cancelled'].includes(status)
+  }
+}
+
+/** @throws Problem */
+export async function perform(id: string, verb: Verb): Promise<Session | undefined> {
+  if (verb === 'delete') {
+    await request('DELETE', `/sessions/${id}`)
+    drop(id)
+    return undefined
+  }
+  const session = await request<Session>('POST', `/sessions/${id}/${verb}`)
+  note(session)
+  return session
+}
+
+export const act = (id: string, verb: Verb): Promise<Session | undefined> => attempt(() => perform(id, verb))

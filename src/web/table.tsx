@@ -1,0 +1,167 @@
+/** The light table: every session as its picture. */
+import { computed, signal } from '@preact/signals'
+import { useEffect, useRef } from 'preact/hooks'
+import type { Session } from '../client/types.ts'
+import { quietly } from './api.ts'
+import { hasMore, ids, isConnected, loadMore, sessionOf, type SessionSignal } from './live.ts'
+import { Picture } from './picture.tsx'
+import { ProgressBar, progressWords } from './progress.tsx'
+import { linkTo } from './route.ts'
+import { isFound, readSearch } from './search.ts'
+import { Selection, selected, toggle } from './selection.tsx'
+import { imagesOf, previewOf, titleOf } from './session-view.ts'
+import { useGrid } from './virtual-grid.ts'
+import { atTime, plural } from './words.ts'
+
+/** Sessions of the list that a search looks through at most. */
+const mostSearched = 5000
+
+const line = signal('')
+const terms = computed(() => readSearch(line.value))
+const shown = computed(() =>
+  terms.value.length === 0
+    ? ids.value
+    : ids.value.filter((id) => {
+        const session = sessionOf(id)
+        return session !== undefined && isFound(session.value, terms.value)
+      }),
+)
+
+const shortcuts = ['running', 'queued', 'paused', 'succeeded', 'failed'] as const
+
+/** The search line with the status put into it, or taken out of it. */
+function withStatus(status: string): string {
+  const rest = line.value.replace(/\bstatus:\S*\s*/g, '').trim()
+  return isAsked(status) ? rest : `status:${status} ${rest}`.trim()
+}
+const isAsked = (status: string): boolean => terms.value.some(({ field, value }) => field === 'status' && value === status)
+
+export function Table() {
+  const list = useRef<HTMLUListElement>(null)
+  const { from, to, columns, rowHeight, rows } = useGrid(list, shown.value.length)
+  const isNearEnd = to >= shown.value.length - 2 * columns
+  useEffect(() => {
+    if (isNearEnd && hasMore.value && ids.value.length < mostSearched) quietly(loadMore())
+  }, [isNearEnd, ids.value.length, hasMore.value])
+  const visible = shown.value.slice(from, to)
+  return (
+    <section class="table" aria-labelledby="table-name">
+      <header class="bar">
+        <h1 id="table-name" class="sr">
+          Light table
+        </h1>
+        <label class="search">
+          <span class="sr">Search</span>
+          <input
+            type="search"
+            placeholder="Search: words, model: status: tag: seed: after:2026-01-31"
+            value={line.value}
+            onInput={(event) => (line.value = event.currentTarget.value)}
+          />
+        </label>
+        <div class="chips" role="group" aria-label="Status">
+          {shortcuts.map((status) => (
+            <button key={status} type="button" aria-pressed={isAsked(status)} onClick={() => (line.value = withStatus(status))}>
+              <i class={`dot ${status}`} aria-hidden="true" />
+              {status}
+            </button>
+          ))}
+        </div>
+        <span class="count" role="status">
+          {plural(shown.value.length, 'session')}
+          {hasMore.value && ' and more'}
+        </span>
+      </header>
+      <ul
+        ref={list}
+        class="cards"
+        style={{ '--columns': columns, paddingTop: `${Math.floor(from / columns) * rowHeight}px`, minHeight: `${rows * rowHeight}px` }}
+        onKeyDown={(event) => moveFocus(event, columns)}
+      >
+        {visible.map((id, i) => {
+          const session = sessionOf(id)
+          return session && <Card key={id} session={session} place={from + i + 1} of={shown.value.length} />
+        })}
+      </ul>
+      {shown.value.length === 0 && <Empty />}
+      <Selection />
+    </section>
+  )
+}
+
+function Empty() {
+  if (!isConnected.value) return null
+  if (terms.value.length > 0) return <p class="empty">Nothing on the table is like that.</p>
+  return (
+    <p class="empty">
+      The table is empty. <a href={linkTo('draw')}>Draw the first picture</a>
+    </p>
+  )
+}
+
+const step: Record<string, (columns: number) => number> = {
+  ArrowLeft: () => -1,
+  ArrowRight: () => 1,
+  ArrowUp: (columns) => -columns,
+  ArrowDown: (columns) => columns,
+}
+
+/** Arrow keys go from card to card, space chooses. */
+function moveFocus(event: KeyboardEvent & { currentTarget: HTMLElement }, columns: number): void {
+  const link = (event.target as HTMLElement).closest('a')
+  if (!link || event.altKey || event.ctrlKey || event.metaKey) return
+  if (event.key === ' ') {
+    event.preventDefault()
+    return toggle(link.dataset['id'] ?? '', event.shiftKey, shown.value)
+  }
+  const by = step[event.key]?.(columns)
+  if (by === undefined) return
+  event.preventDefault()
+  const links = [...event.currentTarget.querySelectorAll<HTMLElement>('a[data-id]')]
+  const target = links[links.indexOf(link) + by]
+  target?.focus()
+  target?.scrollIntoView({ block: 'nearest' })
+}
+
+function Card({ session: signalled, place, of }: { session: SessionSignal; place: number; of: number }) {
+  const session = signalled.value
+  const { id, status } = session
+  const title = titleOf(session)
+  const [image, ...others] = imagesOf(session)
+  const isChosen = selected.value.has(id)
+  return (
+    <li class={`card ${status}`} aria-setsize={of} aria-posinset={place} aria-current={isChosen ? 'true' : undefined}>
+      <a href={linkTo('session', id)} data-id={id} aria-label={`${title}, ${status}`}>
+        <Sheet session={session} shown={image ?? previewOf(session)} />
+        {others.length > 0 && <span class="several">{others.length + 1}</span>}
+        <ProgressBar session={session} label={`Progress of ${title}`} />
+      </a>
+      <input
+        type="checkbox"
+        aria-label={`Choose ${title}`}
+        checked={isChosen}
+        onClick={(event) => toggle(id, event.shiftKey, shown.value)}
+      />
+      <div class="caption">
+        <span class="title">{title}</span>
+        <span class="fact">
+          <i class={`dot ${status}`} aria-hidden="true" />
+          <span>{factOf(session)}</span>
+          <time dateTime={session.createdAt}>{atTime(session.createdAt)}</time>
+        </span>
+      </div>
+    </li>
+  )
+}
+
+function Sheet({ session, shown: picture }: { session: Session; shown: ReturnType<typeof previewOf> }) {
+  if (picture) return <Picture shown={picture} alt="" isSmall />
+  if (session.error) return <span class="words">{session.error.message}</span>
+  return <span class="no-picture" aria-hidden="true" />
+}
+
+function factOf(session: Session): string {
+  if (session.endedAt === null) return progressWords(session)
+  const { input, status } = session
+  return status === 'succeeded' && typeof input['seed'] === 'number' ? `seed ${input['seed']}` : status
+}

@@ -1,0 +1,63 @@
+/** The workflows: what each does, and what its request may say. */
+import { signal } from '@preact/signals'
+import { useEffect } from 'preact/hooks'
+import type { Workflow } from '../client/types.ts'
+import { attempt, get, may, quietly, submit } from './api.ts'
+import type { Schema } from './fields.tsx'
+import { linkTo, go } from './route.ts'
+import { readInput, SchemaForm } from './schema-form.tsx'
+
+const all = signal<readonly Workflow[]>([])
+
+export function Workflows({ id }: { id: string }) {
+  useEffect(() => {
+    const take = ({ workflows }: { workflows: Workflow[] }): void =>
+      void (all.value = workflows.toSorted((a, b) => (a.name < b.name ? -1 : 1)))
+    quietly(get<{ workflows: Workflow[] }>('/workflows').then(take))
+  }, [])
+  const open = all.value.find(({ name }) => name === id)
+  return (
+    <section class="workflows room" aria-labelledby="workflows-name">
+      <h1 id="workflows-name">Workflows</h1>
+      <div class="columns">
+        <ul class="rows">
+          {all.value.map(({ name, version, title }) => (
+            <li key={`${name}@${version}`}>
+              <a href={linkTo('workflows', name)} aria-current={name === id ? 'page' : undefined}>
+                <span class="name">{title}</span>
+                <small>
+                  {name}@{version}
+                </small>
+              </a>
+            </li>
+          ))}
+        </ul>
+        {open ? <Open key={open.name} workflow={open} /> : <p class="empty">Choose one to see what it takes.</p>}
+      </div>
+    </section>
+  )
+}
+
+function Open({ workflow: { name, title, description, inputSchema } }: { workflow: Workflow }) {
+  const schema = inputSchema as Schema
+  const run = async (form: HTMLFormElement): Promise<void> => {
+    const session = await attempt(async () => submit(name, readInput(schema, form)))
+    if (session) go('session', session.id)
+  }
+  return (
+    <article class="panel" aria-labelledby="workflow-title">
+      <h2 id="workflow-title">{title}</h2>
+      <p>{description}</p>
+      {may('submit') && name === 'image-generation' && (
+        <a class="button main" href={linkTo('draw')}>
+          Draw a picture
+        </a>
+      )}
+      {may('submit') && name !== 'image-generation' && <SchemaForm schema={schema} onSubmit={(form) => void run(form)} />}
+      <details>
+        <summary>Input schema</summary>
+        <pre>{JSON.stringify(inputSchema, null, 2)}</pre>
+      </details>
+    </article>
+  )
+}

@@ -1,0 +1,114 @@
+/** The models that a step needs, made resident in the Python child before it runs, and told to it where they lie. */
+import type { StepProgress } from '../domains/operation.ts'
+import type { Control, MemoryProfile, WantedModel } from '../domains/values.ts'
+import type { Catalogue } from '../models/catalogue.ts'
+import { pinOf, type Entry } from '../models/entry.ts'
+import { modelError } from '../models/errors.ts'
+import { isBeside } from '../models/families.ts'
+import { referenceTo } from '../models/own-vae.ts'
+import { formatName } from '../models/quantisation.ts'
+import type { ModelCache } from './device/model-cache.ts'
+import type { Call, Outcome } from './python/call.ts'
+import type { ModelRef } from './python/protocol.ts'
+import type { PythonChild } from './python/supervisor.ts'
+
+/** More models than a child holds. */
+const everyModel = 1000
+
+export interface ResidencyParts {
+  cache: ModelCache
+  child: PythonChild
+  memoryProfile: MemoryProfile | undefined
+  models: Catalogue
+  /** The model of that name with its hash, which is computed when it is not known. */
+  hashed: (wanted: Pick<WantedModel, 'id' | 'kind'>) => Promise<Entry>
+  /** Told before the first load. */
+  requireRoom: () => Promise<void>
+  finish: (call: Call<'model.ensure'>) => Promise<Outcome<'model.ensure'>>
+  progress: (progress: StepProgress) => void
+  note: (text: string) => void
+}
+
+/** A model in the child: as it was asked for, and as the child is told of it. */
+interface Held {
+  wanted: WantedModel
+  ref: ModelRef
+  /** Of its own body, whatever VAE decodes for it. */
+  bodyHash: string
+  /** Of its files, for the receipt. */
+  format: string
+}
+
+export interface Resident {
+  models: Held[]
+  wasResident: boolean
+  /** That the loads took. */
+  seconds: number
+}
+
+/** The child then holds what the pins say, or nothing of those names. What computes beside a model comes before it. */
+export async function makeResident(wanted: readonly WantedModel[], parts: ResidencyParts): Promise<Resident> {
+  const resident: Resident = { models: [], wasResident: true, seconds: 0 }
+  // What is patched into a model, such as a LoRA, is none in the child.
+  for (const each of wanted.toReversed().filter(({ kind }) => kind === undefined || isBeside(kind))) {
+    const { seconds, ...held } = await ensure(each, parts)
+    resident.models.unshift(held)
+    resident.seconds += seconds ?? 0
+    resident.wasResident &&= seconds === undefined
+  }
+  return resident
+}
+
+/**
+ * With a VAE that is not its own it is another model to the child. `seconds` of the load; undefined where there was
+ * none.
+ */
+async function ensure(
+  wanted: WantedModel,
+  { cache, child, models, memoryProfile, hashed, requireRoom, finish, progress, note }: ResidencyParts,
+): Promise<Held & { seconds?: number }> {
+  const { kind } = wanted
+  const known = async (): Promise<Entry> => (kind === undefined ? models.here(wanted) : models.shelved({ ...wanted, kind }))
+  const entry = wanted.bodyHash === null ? await hashed(wanted) : await known()
+  const pin = pinOf(wanted.id, entry)
+  const vae = wanted.vae && (await models.shelved({ ...wanted.vae, kind: 'vae' }))
+  const ref = isBeside(kind)
+    ? { ...pin, path: entry.path, family: kind, ...(entry.made && { parts: entry.made.parts }) }
+    : referenceTo(wanted, entry, vae)
+  const held = { wanted, ref, bodyHash: pin.bodyHash, format: formatName(entry.verdict) }
+  await requireRoom()
+  const loading = { progress: (far: StepProgress) => progress({ ...far, stage: 'load' }), note }
+  const cacheable = { ...pin, entry }
+  const outcome = await finish(child.start('model.ensure', { model: ref, files: await cache.filesOf(cacheable), memoryProfile }, loading))
+  if (outcome.type !== 'result' || outcome.output.resident) return held
+  if ((await models.isAsKnown(entry)) && (!vae || (await models.isAsKnown(vae)))) {
+    // The cache has the model's own files alone.
+    cache.loaded(cacheable, vae ? outcome.output.ramBytes > 0 : outcome.output.diskBytes === 0)
+    return { ...held, seconds: outcome.output.seconds }
+  }
+  // It has loaded other bytes under this name.
+  await child.start('memory.trim', { idleModels: everyModel }).outcome
+  throw modelError('missing', `the files of model ${wanted.id} changed while they were loaded, and are looked at again`)
+}
+
+/**
+ * What of a step's input the child is told with places: its `model`, the ControlNets of its `control`, and the network
+ * that is its `upscaler`.
+ */
+export function withRefs({ model, control, upscaler, ...input }: Record<string, unknown>, { models }: Resident): Record<string, unknown> {
+  const refOf = (isOf: (resident: Resident['models'][number]) => boolean): ModelRef | undefined => models.find(isOf)?.ref
+  const steering = control as readonly Pick<Control, 'model'>[] | undefined
+  return {
+    ...input,
+    ...(model !== undefined && { model: refOf(({ wanted }) => wanted.kind === (model as WantedModel).kind) }),
+    ...(upscaler !== undefined && {
+      upscaler: typeof upscaler === 'string' ? upscaler : refOf(({ wanted }) => wanted.kind === 'upscaler'),
+    }),
+    ...(steering && {
+      control: steering.map((each) => ({
+        ...each,
+        model: refOf(({ wanted, ref }) => wanted.kind === 'controlnet' && ref.bodyHash === each.model.bodyHash),
+      })),
+    }),
+  }
+}

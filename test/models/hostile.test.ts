@@ -1,0 +1,68 @@
+/** A farm with every hostile file in its folder: each is listed with its reason, and nothing comes to harm. */
+import { existsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { Model, ModelPage } from '../../src/client/index.ts'
+import { startFarm, type Farm } from '../support/farm.ts'
+import { writeImage } from '../support/headers.ts'
+import { hostileFiles } from '../support/hostile-files.ts'
+import { makeOddModels } from '../support/odd-models.ts'
+import { eventually } from '../support/wait.ts'
+
+/** How long it may take until all of them are listed, ms: a look at what is sound takes as long. */
+const withinMs = 20_000
+
+let farm: Farm
+let cleanUp: () => Promise<void>
+let listedMs = 0
+let models: Model[]
+const mark = (): string => join(farm.folder, 'opened')
+beforeAll(async () => {
+  farm = await startFarm({ apis: 0, workers: 0 })
+  const folder = join(farm.folder, 'models/hostile')
+  await mkdir(folder, { recursive: true })
+  for (const [i, { image, ending }] of hostileFiles(mark()).entries()) writeImage(join(folder, `${i}${ending}`), image)
+  cleanUp = await makeOddModels(join(farm.folder, 'models/odd'))
+  await farm.addApi()
+  const at = performance.now()
+  await eventually('the folders were looked at', async () => ((await page()).shelves[0]?.scannedAt ?? null) !== null)
+  listedMs = performance.now() - at
+  models = (await page('limit=500')).models
+})
+afterAll(async () => {
+  await cleanUp()
+  await farm[Symbol.asyncDispose]()
+})
+
+const page = async (query = 'limit=1'): Promise<ModelPage> => (await farm.client.get(`/v1/models?${query}`)).json as ModelPage
+
+it('lists each with its reason, within time', () => {
+  const files = hostileFiles(mark())
+  expect(files.length).toBeGreaterThanOrEqual(60)
+  expect(listedMs).toBeLessThan(withinMs)
+  for (const [i, { name, code, message, ending }] of files.entries()) {
+    const found = models.find(({ where }) => where.some(({ path }) => path.endsWith(`/hostile/${i}${ending}`)))
+    expect(found?.reason, name).toMatchObject({ code, message: expect.stringMatching(message) as string })
+    expect(['broken', 'refused', 'unknown'], name).toContain(found?.status)
+    expect(found?.reason?.remedy, name).toMatch(/\w/)
+  }
+})
+
+it('goes on answering, and no text of a stranger is an order to a terminal', async () => {
+  const from = performance.now()
+  expect((await farm.client.get('/v1/health')).status).toBe(200)
+  const text = (await farm.client.get('/v1/models?limit=500&status=broken')).text
+  expect(performance.now() - from).toBeLessThan(2000)
+  const reasons = models.map(({ reason, notes }) => JSON.stringify([reason, notes])).join('')
+  expect(reasons).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u)
+  expect(text).not.toContain('\u001B')
+})
+
+it('draws with none of them, and has opened no pickle', async () => {
+  for (const { id } of models.filter(({ reason }) => reason?.code === 'pickle')) {
+    const { status, json } = await farm.client.post('/v1/sessions', { workflow: 'image-generation', input: { prompt: 'x', model: id } })
+    expect({ status, json }).toMatchObject({ status: 422, json: { code: 'model.unusable' } })
+  }
+  expect(existsSync(mark())).toBe(false)
+})

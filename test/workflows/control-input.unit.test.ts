@@ -1,0 +1,209 @@
+/** What a request may say of ControlNets, and what becomes of it. */
+import { describe, expect, it } from 'vitest'
+import { DarkroomError } from '../../src/errors.ts'
+import { modelError } from '../../src/models/errors.ts'
+import type { Listed } from '../../src/models/listing.ts'
+import { ofKind } from '../../src/models/of-kind.ts'
+import { blank, type Verdict } from '../../src/models/verdict.ts'
+import { completeControl } from '../../src/workflows/built-in/control-input.ts'
+import { imageGeneration } from '../../src/workflows/built-in/image-generation.ts'
+import { imagePreprocess } from '../../src/workflows/built-in/image-preprocess.ts'
+
+const hash = (digit: string): string => digit.repeat(64)
+const picture = hash('b')
+const listed = (id: string, verdict: Partial<Verdict>, entry: Partial<Listed['entry']> = {}): Listed =>
+  ({
+    id,
+    bodyHash: hash('c'),
+    entry: { name: id, isFolder: true, verdict: { ...blank('diffusers'), kind: 'controlnet', ...verdict }, ...entry },
+  }) as Listed
+const models: Record<string, Listed> = {
+  'an-sd1': listed('an-sd1', { kind: 'checkpoint', family: 'sd1' }),
+  'an-sdxl': listed('an-sdxl', { kind: 'checkpoint', family: 'sdxl' }),
+  'a-flux': listed('a-flux', { kind: 'checkpoint', family: 'flux1' }),
+  edges: listed('edges', { family: 'sd1', figures: { contextSize: 768 } }),
+  unhashed: { ...listed('unhashed', { family: 'sd1' }), bodyHash: null },
+  xl: listed('xl', { family: 'sdxl' }),
+  union: listed('union', { family: 'sdxl', variants: ['union'], figures: { modes: 6 } }),
+  pastel: listed('pastel', { kind: 'lora', family: 'sd1' }),
+  low: listed('low', { family: 'sd1', algorithms: ['lora'] }),
+  broken: listed('broken', {
+    family: 'sd1',
+    reason: { code: 'incomplete', field: '', message: 'It ends too early.', remedy: 'Fetch it again.' },
+  }),
+  file: listed('file', { family: 'sd1' }, { isFolder: false }),
+}
+const wanted: string[] = []
+const shelf = {
+  find: (id: string) => Promise.resolve(models[id] ? [models[id]] : []),
+  list: () => Object.values(models),
+  named: (id: string, field = 'input.model') =>
+    models[id] ? Promise.resolve(models[id]) : Promise.reject(modelError('unknown', `there is no model ${id}`, { field })),
+  want: ({ id }: { id: string }) => Promise.resolve(void wanted.push(id)),
+}
+const catalogue = {
+  named: shelf.named,
+  ofKind: (...asked: [kind: 'controlnet', id: string, field: string]) => ofKind(shelf as never, ...asked),
+  picture: (sha256: string) => Promise.resolve({ sha256, width: 40, height: 30, hasAlpha: false }),
+}
+const parsed = (control: unknown) => imageGeneration.input.parse({ prompt: 'p', control }) as Parameters<typeof completeControl>[0]
+const completed = (control: unknown, id = 'an-sd1', family: 'sd1' | 'sdxl' | 'flux1' = 'sd1') =>
+  completeControl(parsed(control), { id, family }, catalogue)
+const one = { model: 'edges', picture }
+
+/** Field and words of the refusal. */
+async function refusal(control: unknown, id?: string, family?: 'sd1' | 'sdxl' | 'flux1'): Promise<string> {
+  const shape = imageGeneration.input.safeParse({ prompt: 'p', control })
+  if (!shape.success) return shape.error.issues.map((issue) => `input.${issue.path.join('.')}: ${issue.message}`).join('; ')
+  try {
+    await completed(control, id, family)
+  } catch (error) {
+    if (error instanceof DarkroomError) return `${error.field}: ${error.message}`
+    throw error
+  }
+  return 'nothing was refused'
+}
+
+describe('control', () => {
+  it('left out adds nothing to the request', async () => {
+    expect(await completeControl({}, { id: 'a-flux', family: 'flux1' }, catalogue)).toEqual({})
+  })
+
+  it('is filled in, pinned where it can be, and hashed where not', async () => {
+    wanted.length = 0
+    const { control } = await completed([
+      one,
+      { ...one, model: 'unhashed', preprocessor: { name: 'canny' }, weight: 0.5, end: 0.4, mode: 'prompt' },
+    ])
+    const pin = { sha256: picture, width: 40, height: 30 }
+    expect(control).toEqual([
+      { model: { id: 'edges', bodyHash: hash('c') }, picture: pin, resize: 'crop', weight: 1, start: 0, end: 1, mode: 'balanced' },
+      {
+        model: { id: 'unhashed', bodyHash: null },
+        picture: pin,
+        resize: 'crop',
+        preprocessor: { name: 'canny', low: 100, high: 200 },
+        weight: 0.5,
+        start: 0,
+        end: 0.4,
+        mode: 'prompt',
+      },
+    ])
+    expect(wanted).toEqual(['unhashed'])
+  })
+
+  it('of joints needs no picture, and a union a task', async () => {
+    const people = [Array.from({ length: 18 }, (_, n) => (n === 3 ? null : [0.5, n / 18]))]
+    const { control } = await completed([{ model: 'union', task: 'pose', preprocessor: { name: 'pose', people } }], 'an-sdxl', 'sdxl')
+    expect(control).toEqual([
+      {
+        model: { id: 'union', bodyHash: hash('c') },
+        preprocessor: { name: 'pose', people },
+        task: 'pose',
+        weight: 1,
+        start: 0,
+        end: 1,
+        mode: 'balanced',
+      },
+    ])
+  })
+
+  it.each<[string, unknown, RegExp]>([
+    ['a model that is not there', [{ ...one, model: 'none' }], /^input\.control\.0\.model: there is no controlnet "none"/],
+    [
+      'one of another family',
+      [one, { ...one, model: 'xl' }],
+      /^input\.control\.1\.model: .*xl is for Stable Diffusion XL, and an-sd1 is a model of Stable Diffusion 1/,
+    ],
+    ['what is no ControlNet', [{ ...one, model: 'pastel' }], /^input\.control\.0\.model: "pastel" is no controlnet but a lora/],
+    ['a difference of low rank', [{ ...one, model: 'low' }], /^input\.control\.0\.model: .*difference of low rank/],
+    ['a broken one', [{ ...one, model: 'broken' }], /^input\.control\.0\.model: .*cannot be used: It ends too early/],
+    ['a file without its configuration', [{ ...one, model: 'file' }], /^input\.control\.0\.model: .*file is one file/],
+    ['a task of one that has one', [{ ...one, task: 'pose' }], /^input\.control\.0\.task: .*must be left out: edges knows one task/],
+    ['no picture', [{ model: 'edges' }], /^input\.control\.0\.picture: .*is missing/],
+    ['a name for a picture', [{ ...one, picture: 'photo.png' }], /^input\.control\.0\.picture: must be the id of a picture/],
+    ['a weight beyond 2', [{ ...one, weight: 2.1 }], /^input\.control\.0\.weight: must be at most 2/],
+    ['a weight below 0', [{ ...one, weight: -0.1 }], /^input\.control\.0\.weight: must be at least 0/],
+    ['a start below 0', [{ ...one, start: -0.1 }], /^input\.control\.0\.start: must be at least 0/],
+    ['an end beyond 1', [{ ...one, end: 1.1 }], /^input\.control\.0\.end: must be at most 1/],
+    ['a start at its end', [{ ...one, start: 0.5, end: 0.5 }], /^input\.control\.0\.start: must be less than `end`/],
+    ['a mode that is none', [{ ...one, mode: 'guess' }], /^input\.control\.0\.mode: /],
+    [
+      'a preprocessor with weights',
+      [{ ...one, preprocessor: { name: 'depth' } }],
+      /^input\.control\.0\.preprocessor(\.name)?: must be one of canny, .*depth, .* need weights .*without a `preprocessor`/,
+    ],
+    [
+      'thresholds the wrong way about',
+      [{ ...one, preprocessor: { name: 'canny', low: 9, high: 8 } }],
+      /^input\.control\.0\.preprocessor\.low: must be at most `high`/,
+    ],
+    ['a setting of another preprocessor', [{ ...one, preprocessor: { name: 'grey', low: 9 } }], /^input\.control\.0\.preprocessor: .*low/],
+    [
+      '17 joints',
+      [{ model: 'edges', preprocessor: { name: 'pose', people: [Array(17).fill(null)] } }],
+      /^input\.control\.0\.preprocessor\.people\.0: must be 18 joints/,
+    ],
+    [
+      'joints and a picture',
+      [{ ...one, preprocessor: { name: 'pose', people: [Array(18).fill(null)] } }],
+      /^input\.control\.0\.picture: .*must be left out/,
+    ],
+    ['none', [], /^input\.control: must name a ControlNet, or be left out/],
+    ['nine', Array(9).fill(one), /^input\.control: must be at most 8/],
+  ])('%s is refused by its field', async (_, control, words) => {
+    expect(await refusal(control)).toMatch(words)
+  })
+
+  it('is refused for a model that is not steered, and a task that a union does not know', async () => {
+    expect(await refusal([one], 'a-flux', 'flux1')).toMatch(
+      /^input\.control: .*must be left out for a-flux \(FLUX\.1\): ControlNets steer Stable Diffusion 1, /,
+    )
+    const union = { model: 'union', picture }
+    expect(await refusal([union], 'an-sdxl', 'sdxl')).toMatch(/^input\.control\.0\.task: .*is missing: union knows several tasks/)
+    expect(await refusal([{ ...union, task: 'tile' }], 'an-sdxl', 'sdxl')).toMatch(
+      /^input\.control\.0\.task: .*must be one of pose, depth, soft, line, normal, segment/,
+    )
+  })
+})
+
+describe('image-preprocess', () => {
+  const resolved = async (input: unknown): Promise<unknown> => {
+    const shape = imagePreprocess.input.safeParse(input)
+    if (!shape.success) return shape.error.issues.map(({ path }) => path.join('.'))
+    try {
+      return await imagePreprocess.resolveInput(shape.data, catalogue as never)
+    } catch (error) {
+      return (error as DarkroomError).field
+    }
+  }
+  const joints = { name: 'pose', people: [Array(18).fill(null)] }
+
+  it('makes a picture of its own size, or of the size that is asked for', async () => {
+    const pin = { sha256: picture, width: 40, height: 30 }
+    expect(await resolved({ picture, preprocessor: { name: 'grey' } })).toEqual({
+      picture: pin,
+      preprocessor: { name: 'grey' },
+      width: 40,
+      height: 30,
+    })
+    expect(await resolved({ picture, preprocessor: { name: 'tile' }, width: 64, height: 64 })).toEqual({
+      picture: pin,
+      resize: 'crop',
+      preprocessor: { name: 'tile', factor: 8 },
+      width: 64,
+      height: 64,
+    })
+    expect(await resolved({ preprocessor: joints, width: 64, height: 96 })).toEqual({ preprocessor: joints, width: 64, height: 96 })
+  })
+
+  it.each<[string, unknown, string | string[]]>([
+    ['no picture', { preprocessor: { name: 'grey' } }, 'input.picture'],
+    ['one side', { picture, preprocessor: { name: 'grey' }, height: 64 }, 'input.width'],
+    ['a resize without a size', { picture, preprocessor: { name: 'grey' }, resize: 'pad' }, 'input.resize'],
+    ['joints without a size', { preprocessor: joints }, 'input.width'],
+    ['joints and a picture', { picture, preprocessor: joints, width: 64, height: 64 }, 'input.picture'],
+    ['no preprocessor', { picture }, ['preprocessor']],
+    ['a side of 4097', { picture, preprocessor: { name: 'grey' }, width: 4097, height: 64 }, ['width']],
+  ])('%s is refused by its field', async (_, input, field) => expect(await resolved(input)).toEqual(field))
+})
