@@ -8,6 +8,7 @@ import { batch } from './batch.ts'
 import { chain } from './chain.ts'
 import { device } from './device.ts'
 import { isAsked, type Benchmark, type Figure } from './figure.ts'
+import { gpu } from './gpu.ts'
 import { growth } from './growth.ts'
 import { hop } from './hop.ts'
 import { list } from './list.ts'
@@ -30,6 +31,7 @@ const benchmarks: readonly Benchmark[] = [
   childRecovery,
   soleRecovery,
   tax,
+  gpu,
 ]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)

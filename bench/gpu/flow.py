@@ -187,7 +187,7 @@ class Darkroom:
         request, marks = self.request, [time.perf_counter()]
         tools: object = Quiet()
         with torch.inference_mode():
-            encoded, _ = self.model.encode(request["prompt"], request["negative_prompt"], tools)
+            encoded, _ = self.model.encode(request, tools)
             marks.append(time.perf_counter())
             drawing = Drawing(self.model, SimpleNamespace(device=self.device, facts={}), request)
             drawing.begin()
@@ -286,6 +286,7 @@ def compare(family, asked):
         "stages": stages,
         "ratio": seconds["darkroom"] / seconds["bare"],
         "totals": {name: [round(row["total"], 4) for row in of] for name, of in rows.items()},
+        "latents_sha256": rows["darkroom"][-1]["sha256"],
         "same_bytes_every_round": len({row["sha256"] for row in rows["darkroom"]}) == 1,
         "finite": {name: all(row["finite"] for row in of) for name, of in rows.items()},
         "peak_bytes": torch.cuda.max_memory_allocated() if asked.device != "cpu" else None,

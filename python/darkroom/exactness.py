@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 # Raised by hand with any change to this package that can move a bit of a picture.
-NUMERICS = 2
+NUMERICS = 3
 
 # Read by libraries when they are loaded, so set before the first import of torch.
 ENVIRONMENT = {
@@ -52,7 +52,7 @@ def configure(threads: int) -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    # Which of these runs follows from shape and dtype alone; cuDNN's choice does not.
+    # Which of these runs follows from shape and dtype alone; `for_transformer` lets cuDNN's choose too.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)
@@ -74,6 +74,26 @@ def for_autoencoder() -> Generator[None]:
         yield
     finally:
         use("ieee")
+
+
+@contextlib.contextmanager
+def for_transformer() -> Generator[None]:
+    """Within it attention on a GPU may be cuDNN's, which takes half the time of the others there. torch counts it among
+    what is not deterministic for the sake of its backward pass, and leaves it out unless that is allowed. The forward
+    pass of a transformer sums nothing in an order that changes, and which kernels cuDNN takes follows from its version,
+    the device and the shapes: the class of hardware names the first two."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        yield
+        return
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.use_deterministic_algorithms(True)
 
 
 def device(name: str) -> torch.device:

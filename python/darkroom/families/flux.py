@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from transformers import CLIPTextModel, T5EncoderModel, T5Tokenizer
 
+from darkroom import exactness
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
@@ -108,6 +109,7 @@ class Flux(flow.FromText):
         flow.check_size(NAME, width, height, 2 * self._scale)
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
+    @exactness.for_transformer()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: one pass."""
         rows, columns = latents.shape[2:]

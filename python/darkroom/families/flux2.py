@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from transformers import Qwen2Tokenizer, Qwen3Model
 
+from darkroom import exactness
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import FLUX2, LatentRgb
 from darkroom.families.parts import Parts, weight_bytes
@@ -109,6 +110,7 @@ class Flux2Klein(flow.FromText):
         flow.check_size(NAME, width, height, self._square)
         return (1, self._transformer.config.in_channels, height // self._square, width // self._square)
 
+    @exactness.for_transformer()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: a pass for each text."""
         _, channels, rows, columns = latents.shape

@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
+from darkroom import exactness
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import QWEN, LatentRgb
 from darkroom.families.parts import Parts, weight_bytes
@@ -99,6 +100,7 @@ class QwenImage(flow.FromText):
         flow.check_size(NAME, width, height, 2 * self._scale)
         return (1, self._vae.config.z_dim, height // self._scale, width // self._scale)
 
+    @exactness.for_transformer()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: a pass for each text, since they differ in length."""
         rows, columns = latents.shape[2:]

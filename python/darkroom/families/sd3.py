@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from transformers import CLIPTextModelWithProjection, T5EncoderModel, T5Tokenizer
 
+from darkroom import exactness
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
@@ -118,6 +119,7 @@ class StableDiffusion3(flow.FromText):
         flow.check_size(NAME, width, height, square, config.pos_embed_max_size * square)
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
+    @exactness.for_transformer()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: both texts in one pass."""
         rows = conditioning.tensors["rows"]

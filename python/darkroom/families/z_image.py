@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from transformers import Qwen2Tokenizer, Qwen3Model
 
+from darkroom import exactness
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
@@ -94,6 +95,7 @@ class ZImage(flow.FromText):
         flow.check_size(NAME, width, height, 2 * self._scale)
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
+    @exactness.for_transformer()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: both texts in one pass. The network counts time from noise to picture, and predicts the
         velocity the other way round."""

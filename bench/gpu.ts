@@ -1,0 +1,160 @@
+/**
+ * `gpu.…`: Stable Diffusion 1.5 and XL at full size with random weights on this machine's NVIDIA GPU, drawn by a whole
+ * farm over HTTP, from POST to the stored PNG, by turns with a bare call of diffusers. Not on a machine without one.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { root } from '../src/config.ts'
+import { productTimes } from '../src/engine/times.ts'
+import { interpreter } from '../test/support/child.ts'
+import { startFarm, type Farm } from '../test/support/farm.ts'
+import { figure, type Benchmark, type Figure } from './figure.ts'
+import { gapsBetween, sessionOver, workOf } from './sessions.ts'
+import { median, medianRatio, quantile, range, rounded } from './statistics.ts'
+
+const rounds = 8
+const queued = 8
+const script = join(root, 'bench', 'gpu', 'bare.py')
+const texts = { prompt: 'a photo of an astronaut riding a horse on the moon', negativePrompt: 'blurry, low quality' }
+
+interface Kind {
+  model: 'sd15' | 'sdxl'
+  size: number
+  /** What a session may take of a bare call's time. */
+  atMost: number
+}
+
+const kinds: readonly Kind[] = [
+  { model: 'sd15', size: 512, atMost: 0.4 },
+  { model: 'sdxl', size: 1024, atMost: 0.45 },
+]
+const steps = 30
+const name = (model: string): string => `gpu.${model}`
+
+/** diffusers in a process of its own; it draws a picture a line. */
+class Bare implements AsyncDisposable {
+  readonly #process: ChildProcess
+  readonly #lines: AsyncIterator<string>
+
+  constructor(folder: string, size: number) {
+    const child = spawn(interpreter(), [script, 'draw', folder, String(size), String(steps)], { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#process = child
+    this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  }
+
+  /** Seconds of one call. @throws Error when the process ended */
+  async draw(): Promise<number> {
+    this.#process.stdin?.write(`${JSON.stringify(texts)}\n`)
+    const { done, value } = await this.#lines.next()
+    if (done) throw new Error('void: the bare side ended; its own words stand above')
+    return (JSON.parse(value) as { seconds: number }).seconds
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#process.stdin?.end()
+    if (this.#process.exitCode === null) await once(this.#process, 'exit')
+  }
+}
+
+async function make(model: string, folder: string): Promise<void> {
+  const [code] = (await once(spawn(interpreter(), [script, 'make', model, folder], { stdio: 'inherit' }), 'exit')) as [number]
+  if (code !== 0) throw new Error(`void: ${model} could not be made; the script's own words stand above`)
+}
+
+/** How busy the GPU was while something ran, in per cent, ten times a second by its driver. */
+async function busyWhile(run: () => Promise<void>): Promise<number[]> {
+  const watcher = spawn('nvidia-smi', ['--query-gpu=utilization.gpu', '--format=csv,noheader,nounits', '--loop-ms=100'])
+  let text = ''
+  watcher.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
+  try {
+    await run()
+  } finally {
+    watcher.kill()
+  }
+  return text.split('\n').filter(Boolean).map(Number)
+}
+
+/** A farm whose one worker has the GPU, and a checkpoint every so many calls. */
+const farmOf = (models: string, checkpointCalls: number): Promise<Farm> =>
+  startFarm({
+    times: productTimes,
+    real: true,
+    checkpointCalls,
+    settings: { DARKROOM_DEVICE: 'cuda', DARKROOM_MODELS: models, DARKROOM_THREADS: '4' },
+  })
+
+async function measureKind(models: string, { model, size, atMost }: Kind, say: (line: string) => void): Promise<Figure[]> {
+  await make(model, join(models, model))
+  await using bare = new Bare(join(models, model), size)
+  await using farm = await farmOf(models, 10_000)
+  await using careful = await farmOf(models, 1)
+  const request = { ...texts, model, width: size, height: size, steps, guidance: 7, sampler: 'Euler a' }
+  const session = (seed: number, where = farm): ReturnType<typeof sessionOver> => sessionOver(where, { ...request, seed })
+  // Kernels are chosen, the model is loaded and hashed, and the graph recorded by then.
+  for (let i = 0; i < 3; i++) {
+    await bare.draw()
+    await session(i)
+    await session(i, careful)
+  }
+
+  const [ours, theirs, shares, decodes, plain, saved]: number[][] = [[], [], [], [], [], []]
+  for (let i = 0; i < rounds; i++) {
+    theirs?.push(await bare.draw())
+    const { id, ms } = await session(100 + i)
+    const { seconds, of } = await workOf(farm, id)
+    ours?.push(ms / 1000)
+    shares?.push(1 - (seconds * 1000) / ms)
+    decodes?.push((of['inference.decode'] ?? NaN) * 1000)
+    plain?.push(of['inference.denoise'] ?? NaN)
+    const other = await session(100 + i, careful)
+    saved?.push((await workOf(careful, other.id)).of['inference.denoise'] ?? NaN)
+  }
+  if (!ours || !theirs || !shares || !decodes || !plain || !saved) throw new Error('void')
+  say(`${model}: bare ${range(theirs)} s, session ${range(ours)} s, decode ${range(decodes)} ms, denoise ${range(plain)} s`)
+
+  const ids: string[] = []
+  const busy = await busyWhile(async () => {
+    for (let i = 0; i < queued; i++) ids.push(await farm.submit({ ...request, seed: 200 + i }))
+    for (const id of ids) await farm.pictures(id, 300_000)
+  })
+  // Before the first kernel and after the last one nothing is to be done.
+  const within = busy.slice(
+    busy.findIndex((share) => share > 0),
+    busy.findLastIndex((share) => share > 0) + 1,
+  )
+  const gaps = await gapsBetween(farm, ids)
+  say(`${model}: ${queued} queued, gaps of ${range(gaps)} ms, busy by ${within.length} samples from ${rounded(quantile(within, 0))} %`)
+  const mean = within.reduce((sum, share) => sum + share, 0) / within.length / 100
+  return [
+    figure(`${name(model)}Ratio`, medianRatio(ours, theirs), '', { atMost }),
+    figure(`${name(model)}TaxShare`, median(shares), '', { atMost: 0.03 }),
+    figure(`${name(model)}GapMs`, median(gaps), 'ms', { atMost: 50 }),
+    figure(`${name(model)}BusyShare`, mean, '', { atLeast: 0.98 }),
+    figure(`${name(model)}CheckpointRatio`, medianRatio(saved, plain), '', { atMost: 1.015 }),
+    ...(model === 'sdxl' ? [figure('gpu.sdxlDecodeMs', median(decodes), 'ms', { atMost: 60 })] : []),
+  ]
+}
+
+export const gpu: Benchmark = {
+  figures: kinds.flatMap(({ model }) => [
+    ...['Ratio', 'TaxShare', 'GapMs', 'BusyShare', 'CheckpointRatio'].map((what) => `${name(model)}${what}`),
+    ...(model === 'sdxl' ? ['gpu.sdxlDecodeMs'] : []),
+  ]),
+  isLong: true,
+  async measure(say) {
+    if (!existsSync('/proc/driver/nvidia/version')) throw new Error('void: there is no NVIDIA driver here')
+    const models = await mkdtemp(join(tmpdir(), 'darkroom-gpu-'))
+    try {
+      const figures: Figure[] = []
+      for (const kind of kinds) figures.push(...(await measureKind(models, kind, say)))
+      return figures
+    } finally {
+      await rm(models, { recursive: true, force: true })
+    }
+  },
+}
