@@ -104,7 +104,7 @@ export interface ShelfTools {
    * Reads a model into the worker's RAM, with progress in MiB.
    * @throws DarkroomError `memory.exhausted`, `model.changed`, and as `hashedModel`
    */
-  cached(id: string): Promise<CachedModel>
+  cached(wanted: Pick<WantedModel, 'id' | 'kind'>): Promise<CachedModel>
   /** Keeps the figures of a model on this worker's hardware class; those before go. */
   recordBenchmark(bodyHash: string, figures: unknown): Promise<void>
 }

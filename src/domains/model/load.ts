@@ -1,8 +1,8 @@
 import { z } from 'zod'
-import { wantedOf } from '../../models/entry.ts'
 import { isBeside } from '../../models/families.ts'
 import { operation } from '../operation.ts'
 import { Count, ModelName, WantedModel, withOwnVae } from '../values.ts'
+import { wanted } from './named.ts'
 
 const input = z.strictObject({ model: WantedModel })
 const told = z.strictObject({ id: z.string(), bytes: Count })
@@ -37,16 +37,7 @@ export const load = operation({
     title: 'Load a model',
     description: 'Makes a model, a ControlNet or an upscaler resident on a device ahead of the work, which then need not wait for it.',
     input: z.strictObject({ model: ModelName }),
-    async resolve({ model }, catalogue) {
-      // What nobody lists is refused with the names of those that draw.
-      const kind = await catalogue.named(model).then(
-        ({ entry }) => entry.verdict.kind,
-        () => undefined,
-      )
-      if (kind === undefined || !isBeside(kind)) return { model: wantedOf(await catalogue.model(model)) }
-      const { id, bodyHash } = await catalogue.ofKind(kind, model, 'input.model')
-      return { model: { id, bodyHash, kind } }
-    },
+    resolve: async ({ model }, catalogue) => ({ model: await wanted(model, catalogue, isBeside) }),
     route: { method: 'post', path: '/models/{model}/load', answers: 'The model' },
   },
 })
