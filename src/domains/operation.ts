@@ -36,7 +36,7 @@ export interface PythonResult {
   /** Body hash of the model that it used; null where it needs none. */
   bodyHash: string | null
   /** How its models came to the device before; 0 seconds when it was there. */
-  load: { wasResident: boolean; seconds: number }
+  load: { wasResident: boolean; seconds: number; ramBytes: number; diskBytes: number }
 }
 
 /** What an operation of lane `control` gets: the worker's device and what it holds of it. */

@@ -12,6 +12,8 @@ export const Loaded = told
   .extend({
     wasResident: z.boolean(),
     seconds: z.number(),
+    ramBytes: Count.describe('read from the worker’s cache in RAM'),
+    diskBytes: Count,
     gbPerS: z.number().nullable().describe('weights by the seconds of the load, 10⁹ bytes a second; null where nothing was loaded'),
   })
   .meta({ id: 'ModelLoaded' })
