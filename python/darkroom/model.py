@@ -110,7 +110,7 @@ class Models:
                 "bytes": model.bytes,
                 "is_idle": key not in wanted,
                 "used_s": round(max(0.0, now - model.used_at), 3),
-                "parts": [{"name": shell.part, "bytes": shell.held} for shell in model.shells if shell.is_filled],
+                "parts": [_part(shell) for shell in model.shells if shell.is_filled],
             }
             for key, model in list(self._known.items())
             if model.is_resident
@@ -314,6 +314,12 @@ class Models:
     def _check_file(self, file: str) -> None:
         if inside(file, self._roots) is None:
             raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")
+
+
+def _part(shell: Shell) -> dict[str, Any]:
+    """A network that is on the device, as a heartbeat tells it."""
+    adapters = [{"id": name, "weight": weight} for name, weight in shell.adapters]
+    return {"name": shell.part, "bytes": shell.held, "adapters": adapters}
 
 
 def _strip(shells: Iterable[Shell]) -> int:
