@@ -1,8 +1,8 @@
 /**
  * `models.scanS`, `models.restartS`, `models.seenS`, `models.searchP99Ms`, `models.apiMemoryMb`: a tree of 10,000 model
  * files, from the start of an API's catalogue on an empty index and on a full one; a new file and a changed one until
- * HTTP shows them, the later of the two; pages and searches over HTTP; and what the API then holds of RAM beyond what it
- * held beside an empty folder.
+ * HTTP shows them, the later of the two; pages and searches over HTTP; and what the API then holds of RAM beyond what
+ * it held beside an empty folder.
  */
 import { appendFile, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'

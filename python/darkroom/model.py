@@ -318,8 +318,8 @@ class Models:
 
 def _part(shell: Shell) -> dict[str, Any]:
     """A network that is on the device, as a heartbeat tells it."""
-    adapters = [{"id": name, "weight": weight} for name, weight in shell.adapters]
-    return {"name": shell.part, "bytes": shell.held, "adapters": adapters}
+    patched_by = [{"id": name, "weight": weight} for name, weight in shell.patched_by]
+    return {"name": shell.part, "bytes": shell.held, "patched_by": patched_by}
 
 
 def _strip(shells: Iterable[Shell]) -> int:

@@ -216,8 +216,8 @@ export async function status(model: string, options: Output): Promise<void> {
         ['in RAM', told.cached.map(({ device, bytes, uses }) => `of the worker of ${device}, ${size(bytes)}, used ${uses} times`)],
         [
           'resident',
-          told.resident.map(({ device, bytes, precision, isIdle, adapters }) => {
-            const worn = adapters.map(({ id, part, weight }) => `${id} at ${weight} in its ${part}`)
+          told.resident.map(({ device, bytes, precision, isIdle, patchedBy }) => {
+            const worn = patchedBy.map(({ id, part, weight }) => `${id} at ${weight} in its ${part}`)
             return [device, size(bytes), precision, ...(isIdle ? [] : ['in use']), ...worn].join(', ')
           }),
         ],

@@ -333,7 +333,7 @@ describe('a picture to begin from', () => {
     // What a session wears stays until another one draws with the model.
     await farm.until(await farm.submit({ ...request, steps: 1, adapters: [{ model: 'pastel', weight: 0.5 }] }), 'succeeded', slow)
     await eventually('it is told', async () =>
-      (await status()).resident[0]?.adapters.some(({ id, part, weight }) => id === 'pastel' && part === 'unet' && weight === 0.5),
+      (await status()).resident[0]?.patchedBy.some(({ id, part, weight }) => id === 'pastel' && part === 'unet' && weight === 0.5),
     )
     expect(shas[1]).toBe(first.sha256)
     expect(shas[0]).toBe(shas[2])

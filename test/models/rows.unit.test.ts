@@ -1,4 +1,4 @@
-/** A test a row: what each row of the tables asks for, and no more, is what that row says. None stands behind another. */
+/** A test a row: what a row of the tables asks for, and no more, is what that row says. None stands behind another. */
 import { describe, expect, it } from 'vitest'
 import { detect } from '../../src/models/detect.ts'
 import type { Header, Tensor } from '../../src/models/header.ts'

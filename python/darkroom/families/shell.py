@@ -63,7 +63,7 @@ class Shell:
         return self._blocks.bytes if self.is_in_blocks else self._bytes
 
     @property
-    def adapters(self) -> tuple[tuple[str, float], ...]:
+    def patched_by(self) -> tuple[tuple[str, float], ...]:
         """Name and weight of each that its weights are changed by, in order."""
         return self._patch.adapters
 

@@ -4,7 +4,8 @@ import { ModelName, ModelPin, WantedModel } from '../values.ts'
 import { wanted } from './named.ts'
 
 /**
- * Computes the body hash of a model of any kind, which pins it: beside the device, once for all who ask, with progress in bytes.
+ * Computes the body hash of a model of any kind, which pins it: beside the device, once for all who ask, with progress
+ * in bytes.
  * @throws DarkroomError `model.missing`, `model.unreadable`
  */
 export const hash = operation({

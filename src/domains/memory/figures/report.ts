@@ -64,13 +64,13 @@ export const Ram = z.strictObject({
 export type Ram = z.infer<typeof Ram>
 
 /**
- * A network on the device, which comes and goes by itself; `adapters`: LoRAs and their kin that are in its weights now,
- * in their order. A worker of an earlier version says nothing of these.
+ * A network on the device, which comes and goes by itself; `patchedBy`: LoRAs and their kin that are in its weights
+ * now, in their order. A worker of an earlier version says nothing of these.
  */
 export const ResidentPart = z.strictObject({
   name: z.string(),
   bytes: Count,
-  adapters: z.array(z.strictObject({ id: z.string(), weight: z.number() })).optional(),
+  patchedBy: z.array(z.strictObject({ id: z.string(), weight: z.number() })).optional(),
 })
 
 /** What the Python child holds, by its own figures. */
