@@ -106,7 +106,7 @@ class Child:
 
     def turn(self, model: dict, offers: list[dict], size: int) -> dict:
         """A session's steps on the device but for its decode: what its load said, and its latents."""
-        load = self.ask("model.ensure", {"model": model, "files": offers})["output"]
+        load = self.ask("model.ensure", {"model": model, "files": offers, "weight_bytes": 0})["output"]
         texts = {"prompt": PICTURE["prompt"], "negative_prompt": ""}
         conditioning = self.step("inference.encode", {}, {"model": model, **texts})["files"]
         denoise = {**PICTURE, "model": model, "negative_prompt": "", "width": size, "height": size}
@@ -143,10 +143,10 @@ def run(folder: Path, device: str, models: list[dict], size: int) -> dict:
     offers = [cache(Path(model["path"])) for model in models]
     whole = Child(folder, folder / "attempts-both", device, None)
     both = alternate(whole, models, offers, size)
-    held = whole.ask("model.ensure", {"model": models[0], "files": offers[0]})["output"]["bytes"]
+    held = whole.ask("model.ensure", {"model": models[0], "files": offers[0], "weight_bytes": 0})["output"]["bytes"]
     benchmarks = []
     for _ in range(3):
-        whole.ask("model.ensure", {"model": models[0], "files": offers[0]})
+        whole.ask("model.ensure", {"model": models[0], "files": offers[0], "weight_bytes": 0})
         request = {"model": models[0], **PICTURE, "width": size, "height": size}
         benchmarks.append(whole.step("model.benchmark", {}, request)["output"])
     whole.close()

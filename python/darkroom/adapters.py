@@ -205,6 +205,7 @@ def _check(adapter: Adapter, fits: Sequence[Fit]) -> list[str]:
 
 def _patch(read: Sequence[tuple[Adapter, Mapping[str, Any]]], shell: Shell) -> Patch:
     key: list[tuple[FileKey, float]] = []
+    worn: list[tuple[str, float]] = []
     changes: dict[str, list[Change]] = {}
     for adapter, reference in read:
         fit = _fit(adapter, shell)
@@ -215,10 +216,11 @@ def _patch(read: Sequence[tuple[Adapter, Mapping[str, Any]]], shell: Shell) -> P
         if weight == 0 or not fit.changes:
             continue
         key.append((adapter.key, weight))
+        worn.append((reference["model"]["id"], weight))
         factor = adapter.factors.get(_part(shell) or "", adapter.factors.get(""))
         for name, (_, held) in fit.changes.items():
             changes.setdefault(name, []).append(partial(_add, adapter.id, name, held, weight, factor))
-    return Patch(tuple(key), changes)
+    return Patch(tuple(key), changes, tuple(worn))
 
 
 def _add(

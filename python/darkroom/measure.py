@@ -41,7 +41,7 @@ def benchmark(tools: Tools) -> dict[str, Any]:
 
     def load(number: int) -> tuple[Family, float]:
         tools.check_stop()
-        tools.progress("load", call=number, calls=3)
+        tools.progress("measure", call=number, calls=3)
         models.unload(reference["id"], keep=())
         return models.get(reference, tools)
 
@@ -54,7 +54,7 @@ def benchmark(tools: Tools) -> dict[str, Any]:
     models.weights.measure()
     model, cold_s = load(2)
     is_cold = is_forgotten and models.weights.measure().ram == 0
-    tools.progress("load", call=3, calls=3)
+    tools.progress("measure", call=3, calls=3)
     with _peak(tools.runtime.device) as peak:
         pace = _draw(model, tools)
     output = {"bytes": model.bytes, "is_cold": is_cold, "cold_load_s": cold_s, "warm_load_s": warm_s, **pace._asdict()}

@@ -30,7 +30,7 @@ MAX_KNOWN = 16
 class Weights(Protocol):
     """`weight_files.WeightFiles`, as far as models use it."""
 
-    advance: Callable[[], None]
+    advance: Callable[[int], None]
 
     def offer(self, files: Iterable[Mapping[str, Any]]) -> None: ...
 
@@ -82,6 +82,7 @@ class Models:
         room: Callable[[int], int | None],
     ):
         self.weights = weights
+        weights.advance = self._read_on
         self._device = device
         self._roots = list(roots)
         self._families = families
@@ -92,6 +93,7 @@ class Models:
         self._key: ModelKey | None = None
         self._own: list[Shell] = []
         self._tools: Tools | None = None
+        self._is_loading = False
         self._profile: Profile = PROFILES[AUTO]
         # Where its networks are now; further off than the profile begins with when they do not fit.
         self.offload = Offload.NONE
@@ -108,7 +110,7 @@ class Models:
                 "bytes": model.bytes,
                 "is_idle": key not in wanted,
                 "used_s": round(max(0.0, now - model.used_at), 3),
-                "parts": [{"name": shell.part, "bytes": shell.held} for shell in model.shells if shell.is_filled],
+                "parts": [_part(shell) for shell in model.shells if shell.is_filled],
             }
             for key, model in list(self._known.items())
             if model.is_resident
@@ -164,7 +166,7 @@ class Models:
         it is.
         """
         key = (reference["id"], reference["body_hash"])
-        self._tools, self.weights.advance = tools, tools.advance
+        self._tools = tools
         self._own = []
         if (key, tools.profile) != (self._key, self._profile):
             self._key, self._profile, self.offload = key, tools.profile, tools.profile.first
@@ -185,8 +187,12 @@ class Models:
         started = time.monotonic()
         is_there = known is not None and (self.offload > Offload.NONE or all(shell.is_filled for shell in known.shells))
         if not is_there:
-            tools.progress("load")
-            known = self._load(known, reference, tools)
+            tools.begin_load()
+            self._is_loading = True
+            try:
+                known = self._load(known, reference, tools)
+            finally:
+                self._is_loading = False
         self._known[key] = known
         known.used_at = time.monotonic()
         while len(self._known) > MAX_KNOWN:
@@ -261,6 +267,13 @@ class Models:
         how = "block by block" if offload == Offload.BLOCKS else "one at a time"
         return f"offloaded {self._key and self._key[0]}, {freed} bytes: its networks come when they are used, {how}"
 
+    def _read_on(self, count: int) -> None:
+        """So many bytes more of weights were read. What comes while a picture is drawn is none of a load's progress."""
+        if self._tools is not None and self._is_loading:
+            self._tools.loaded(count)
+        elif self._tools is not None:
+            self._tools.advance()
+
     def _note(self, text: str) -> None:
         if self._tools is not None:
             self._tools.note(f"memory: {text}")
@@ -301,6 +314,12 @@ class Models:
     def _check_file(self, file: str) -> None:
         if inside(file, self._roots) is None:
             raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")
+
+
+def _part(shell: Shell) -> dict[str, Any]:
+    """A network that is on the device, as a heartbeat tells it."""
+    patched_by = [{"id": name, "weight": weight} for name, weight in shell.patched_by]
+    return {"name": shell.part, "bytes": shell.held, "patched_by": patched_by}
 
 
 def _strip(shells: Iterable[Shell]) -> int:

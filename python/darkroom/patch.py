@@ -27,10 +27,11 @@ SLAB = 256 << 20
 @dataclass(frozen=True)
 class Patch:
     """`key`: what it is made of, the same for the same bytes; `changes`: by the names of a network's weights, in the
-    order in which they are summed."""
+    order in which they are summed; `adapters`: name and weight of each that it is made of, for who asks."""
 
     key: tuple[Any, ...] = ()
     changes: Mapping[str, Sequence[Change]] = field(default_factory=dict)
+    adapters: tuple[tuple[str, float], ...] = ()
 
 
 class Patched:

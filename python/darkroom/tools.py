@@ -16,6 +16,7 @@ from darkroom.profiles import AUTO, PROFILES, Profile
 from darkroom.runtime import Runtime
 
 PROGRESS_S = 0.2
+MIB = 1 << 20
 
 # Id and body hash of a model.
 ModelKey = tuple[str, str]
@@ -59,6 +60,8 @@ class Tools:
         self.held_bytes = 0
         self._send = send
         self._stage: str | None = None
+        # Of the weights that the load under way has read, bytes.
+        self._loaded = 0
         self._told_at = 0.0
         self._saved_at = time.monotonic()
         self._previewed_at = self._saved_at
@@ -103,12 +106,27 @@ class Tools:
     def progress(self, stage: str, **figures: float) -> None:
         """At most five frames a second; a new stage and the last call at once. `figures`: call, calls, rate, eta_s."""
         call, calls = figures.get("call"), figures.get("calls")
-        self.advance(None if call is None else int(call))
+        self.advance(None if call is None or stage == "load" else int(call))
         is_last = call is not None and call == calls
         if stage == self._stage and not is_last and self.advanced_at - self._told_at < PROGRESS_S:
             return
         self._stage, self._told_at = stage, self.advanced_at
         self._send({"type": "progress", "stage": stage, **figures})
+
+    def begin_load(self) -> None:
+        """A model that the request needs begins to load."""
+        self._loaded = 0
+        self.progress("load")
+
+    def loaded(self, count: int) -> None:
+        """So many bytes more of its weights are read. Told in MiB where the node has said how many there are; the last
+        one with the end of the load."""
+        self.advance()
+        self._loaded += count
+        total = self.data.get("weight_bytes", 0)
+        if total > 0:
+            calls = -(-total // MIB)
+            self.progress("load", call=min(self._loaded // MIB, calls - 1), calls=calls)
 
     def note(self, text: str) -> None:
         """A sentence for the session's history."""

@@ -77,7 +77,9 @@ class Uploader:
         self._threads = ThreadPoolExecutor(SLABS, "weights")
         self._slabs: list[torch.Tensor | None] = [None] * SLABS
 
-    def upload(self, file: File, wanted: list[Stored], dtype: torch.dtype | None, advance: Callable[[], None]) -> dict[str, torch.Tensor]:
+    def upload(
+        self, file: File, wanted: list[Stored], dtype: torch.dtype | None, advance: Callable[[int], None]
+    ) -> dict[str, torch.Tensor]:
         """As `WeightFiles.read`. Waits until all is there."""
         made: dict[str, torch.Tensor] = {}
 
@@ -101,7 +103,7 @@ class Uploader:
             spread(landed, chunk)
             emptied[number % 2] = spread_out = torch.cuda.Event()
             spread_out.record(main)
-            advance()
+            advance(chunk.end - chunk.begin)
         return made
 
     def _sources(self, file: File, made: Iterable[Chunk]) -> Iterator[tuple[Chunk, torch.Tensor, torch.cuda.Event]]:

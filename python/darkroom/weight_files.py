@@ -88,8 +88,8 @@ class WeightFiles:
         self._cuda: Uploader | None = None
         self._ahead = ReadAhead()
         self.figures = Figures()
-        # Called as the reading gets on.
-        self.advance: Callable[[], None] = lambda: None
+        # Called as the reading gets on, with how many bytes were read.
+        self.advance: Callable[[int], None] = lambda _: None
 
     def offer(self, files: Iterable[Mapping[str, Any]]) -> None:
         """What the cache holds of a model now: `path` without links, `mapping`, `bytes`, `inode`. Stands until the next
@@ -149,7 +149,7 @@ class WeightFiles:
                 if stored.packing is not None:
                     name, shape = stored.packing
                     made[stored.name] = ggml_blocks.unpacked(made[stored.name], name, shape, unpacked or dtype or torch.float32)
-                    self.advance()
+                    self.advance(0)
             size = sum(each.end - each.begin for each in wanted)
             self.figures.ram += size if file.is_cached else 0
             self.figures.disk += 0 if file.is_cached else size
@@ -288,14 +288,14 @@ def _stored(row: gguf.Row) -> Stored:
     return Stored(row.name, torch.uint8, (size,), row.begin, row.begin + size, (row.type, row.shape))
 
 
-def _read_all(file: File, wanted: list[Stored], dtype: torch.dtype | None, advance: Callable[[], None]) -> dict[str, torch.Tensor]:
+def _read_all(file: File, wanted: list[Stored], dtype: torch.dtype | None, advance: Callable[[int], None]) -> dict[str, torch.Tensor]:
     made = {}
     for stored in wanted:
         tensor = torch.empty(stored.shape, dtype=stored.dtype)
         if tensor.numel() > 0:
             file.read_into(tensor.view(-1).view(torch.uint8), stored.begin)
         made[stored.name] = tensor.to(stored.dtype_in(dtype))
-        advance()
+        advance(stored.end - stored.begin)
     return made
 
 

@@ -102,7 +102,12 @@ def test_networks_and_text_encoders_are_changed_as_the_sum_says(fresh, models, w
     path = written(f"kohya {family}", tensors)
     request = {"model": model, "sampler": "Euler a", **REQUEST}
     plain = latents_of(fresh.run("denoise", **request))
-    drawn = latents_of(fresh.run("denoise", adapters=[adapter(path, 0.8, text_weight=-0.5)], **request))
+    worn = adapter(path, 0.8, text_weight=-0.5)
+    drawn = latents_of(fresh.run("denoise", adapters=[worn], **request))
+    parts = next(each for each in fresh.vitals()["models"] if each["id"] == model["id"])["parts"]
+    said = {part["name"]: [(each["id"], each["weight"]) for each in part["patched_by"]] for part in parts}
+    name = worn["model"]["id"]
+    assert said == {"vae": [], "unet": [(name, 0.8)], **{part: [(name, -0.5)] for part in encoders.values()}}
     kept = {part: {name: tensor.clone() for name, tensor in getattr(pipeline, part).state_dict().items()} for part in ("unet", *texts)}
     try:
         in_place(pipeline.unet, unet, 0.8 * 1.5 / 3)
@@ -115,6 +120,7 @@ def test_networks_and_text_encoders_are_changed_as_the_sum_says(fresh, models, w
     assert float((plain - wanted).abs().max()) > 0.05
     assert torch.allclose(drawn, wanted, atol=1e-3)
     assert torch.equal(latents_of(fresh.run("denoise", **request)), plain)
+    assert not any(part["patched_by"] for each in fresh.vitals()["models"] for part in each["parts"])
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

@@ -150,7 +150,8 @@ def test_a_decode_that_is_paused_before_it_has_begun_is_given_back(shared):
 def test_a_load_under_way_ends_and_the_model_stays(shared, micro_folder, tmp_path, how, action, end):
     model = make_model(micro_folder / f"{action} {how}", seed=20)
     pipe = piped({"path": f"{model['path']}/scheduler/scheduler_config.json"})
-    data = {"model": model, "files": []} if action == "model.ensure" else shared.data(action.partition(".")[2], model=model)
+    ensured = {"model": model, "files": [], "weight_bytes": 0}
+    data = ensured if action == "model.ensure" else shared.data(action.partition(".")[2], model=model)
     request_id = shared.send(action, data)
     while shared.until(request_id, "progress")["stage"] != "load":
         pass

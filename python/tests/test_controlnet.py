@@ -276,7 +276,7 @@ def test_a_picture_whose_bytes_are_gone_or_others_is_refused(fresh, models, chan
 def test_a_folder_that_is_no_controlnet_is_refused_when_it_loads(fresh, models):
     model, first, _ = models("sd1")
     unet = {**first, "id": "unet", "path": f"{model['path']}/unet", "body_hash": "d" * 64}
-    answer = fresh.until(fresh.send("model.ensure", {"model": unet, "files": []}))
+    answer = fresh.until(fresh.send("model.ensure", {"model": unet, "files": [], "weight_bytes": 0}))
     assert (answer["code"], answer["field"]) == ("model.corrupt", "model.path")
     assert "its class is UNet2DConditionModel" in answer["message"]
 

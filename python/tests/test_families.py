@@ -155,7 +155,7 @@ def test_zeros_for_an_empty_prompt_are_the_default(fresh, micro_folder, index, z
 def test_a_model_of_sdxl_whose_parts_do_not_fit_is_refused_when_it_loads(fresh, micro_folder, request, spoil, words):
     model = make_sdxl(micro_folder / request.node.callspec.id, seed=51)
     spoil(Path(model["path"]))
-    answer = fresh.until(fresh.send("model.ensure", {"model": model, "files": []}))
+    answer = fresh.until(fresh.send("model.ensure", {"model": model, "files": [], "weight_bytes": 0}))
     assert (answer["code"], answer["field"]) == ("model.corrupt", "model.path")
     assert words in answer["message"]
 
@@ -163,7 +163,7 @@ def test_a_model_of_sdxl_whose_parts_do_not_fit_is_refused_when_it_loads(fresh, 
 @pytest.mark.parametrize("name", ["cross_attention_dim", "projection_class_embeddings_input_dim"])
 def test_a_unet_of_other_encoders_is_refused_when_it_loads(fresh, micro_folder, name):
     model = make_sdxl(micro_folder / f"other {name}", seed=52, unet={name: 96})
-    answer = fresh.until(fresh.send("model.ensure", {"model": model, "files": []}))
+    answer = fresh.until(fresh.send("model.ensure", {"model": model, "files": [], "weight_bytes": 0}))
     assert answer["code"] == "model.corrupt"
     assert f"the UNet's {name} is 96, not {80 if name == 'cross_attention_dim' else 72}" in answer["message"]
 
@@ -171,7 +171,7 @@ def test_a_unet_of_other_encoders_is_refused_when_it_loads(fresh, micro_folder, 
 @pytest.mark.parametrize("make", [make_model, make_sdxl])
 def test_a_unet_for_inpainting_loads_and_draws_nothing_without_a_picture(fresh, micro_folder, make):
     model = make(micro_folder / f"inpainting {make.__name__}", seed=53, unet={"in_channels": 9})
-    assert fresh.until(fresh.send("model.ensure", {"model": model, "files": []}))["type"] == "result"
+    assert fresh.until(fresh.send("model.ensure", {"model": model, "files": [], "weight_bytes": 0}))["type"] == "result"
     answer = fresh.run("denoise", model=model)
     assert (answer["code"], answer["class"], answer["field"]) == ("model.unusable", "permanent", "model")
     assert "it takes a mask and a picture" in answer["message"]

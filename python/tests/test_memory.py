@@ -45,7 +45,7 @@ def within(child, rooms, verb, request, before=lambda: None):
 
 def load(child, *models):
     for model in models:
-        assert child.until(child.send("model.ensure", {"model": model, "files": []}))["type"] == "result"
+        assert child.until(child.send("model.ensure", {"model": model, "files": [], "weight_bytes": 0}))["type"] == "result"
 
 
 @pytest.fixture

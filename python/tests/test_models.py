@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import MODEL, REQUEST
@@ -31,8 +33,8 @@ def copy(micro, micro_folder):
         shutil.rmtree(folder)
 
 
-def ensure(child, model, files=()):
-    return child.until(child.send("model.ensure", {"model": model, "files": list(files)}))
+def ensure(child, model, files=(), weight_bytes=0):
+    return child.until(child.send("model.ensure", {"model": model, "files": list(files), "weight_bytes": weight_bytes}))
 
 
 def refused(child, model, code, words):
@@ -67,7 +69,7 @@ def test_a_model_larger_than_its_place_draws_the_same_one_network_at_a_time(fork
     [model] = [model for model in fresh.vitals()["models"] if model["id"] == "micro"]
     child = fork(models=[micro_folder], model_bytes=max(part["bytes"] for part in model["parts"]))
     child.ready()
-    asked = child.send("model.ensure", {"model": micro, "files": []})
+    asked = child.send("model.ensure", {"model": micro, "files": [], "weight_bytes": 0})
     assert child.until(asked)["type"] == "result"
     assert ["offloaded micro" in note["text"] for note in child.of(asked, "note")] == [True]
     for _ in range(2):
@@ -108,6 +110,31 @@ def test_what_is_not_what_the_cache_offered_is_not_believed(fresh, micro, copy, 
     read = ensure(fresh, model, files)["output"]
     assert (read["ram_bytes"], read["disk_bytes"] > 100_000) == (0, True)
     assert pixels(fresh, model) == pixels(fresh, micro)
+
+
+def test_a_load_is_told_by_the_bytes_that_it_has_read(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    from darkroom import tools
+    from darkroom.weight_files import WeightFiles
+
+    path, told = str(tmp_path / "some.safetensors"), []
+    save_file({f"{number}": torch.zeros(1 << 18) for number in range(5)}, path)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0)
+    work = tools.Tools("1", "model.ensure", {"weight_bytes": (5 << 20) + 1}, SimpleNamespace(), told.append, logging.getLogger())
+    work.begin_load()
+    weights = WeightFiles(torch.device("cpu"))
+    weights.advance = work.loaded
+    weights.read(path)
+    # The last one comes with the end of the load; it is no call that the watchdog counts.
+    assert [frame.get("call") for frame in told] == [None, 1, 2, 3, 4, 5]
+    assert {frame.get("calls", 6) for frame in told} == {6} and work.call is None
+    weights.read(path)
+    assert [frame["call"] for frame in told[6:]] == [5] * 5
+    work.begin_load()
+    work.loaded(1 << 20)
+    assert told[-1]["call"] == 1
 
 
 def test_the_disk_reads_ahead_while_a_network_is_made(tmp_path):
@@ -155,7 +182,7 @@ def test_a_benchmark_is_cold_although_the_cache_has_the_model(fresh, copy, tmp_p
     answer = fresh.until(asked)
     told = answer["output"]
     assert told["is_cold"] and min(told["cold_load_s"], told["warm_load_s"], told["call_s"]) > 0
-    assert [frame["call"] for frame in fresh.of(asked, "progress") if frame["stage"] == "load"][-1] == 3
+    assert [frame["call"] for frame in fresh.of(asked, "progress") if frame["stage"] == "measure"][-1] == 3
 
 
 def test_the_same_name_with_another_body_is_another_model(fresh, micro, micro_folder):

@@ -94,7 +94,7 @@ def test_every_family_draws_from_one_file_what_it_draws_from_its_folder(fresh, m
 
 
 def refused(child, model, code, words):
-    answer = child.until(child.send("model.ensure", {"model": model, "files": []}))
+    answer = child.until(child.send("model.ensure", {"model": model, "files": [], "weight_bytes": 0}))
     assert (answer["type"], answer.get("code"), answer.get("field")) == ("error", code, "model.path"), answer
     assert words in answer["message"], answer["message"]
     assert model["id"] not in child.models()

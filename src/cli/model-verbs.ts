@@ -34,11 +34,11 @@ async function act<Name extends CommandName>(
 }
 
 export async function load(model: string, options: OnDevice): Promise<void> {
-  await act('model-loading', { model }, options, ({ id, bytes, wasResident, seconds: took, gbPerS }) =>
-    wasResident
-      ? inline(`${id} was resident, ${size(bytes)}`)
-      : inline(`loaded ${id}, ${size(bytes)} in ${seconds(took)}${gbPerS === null ? '' : `, ${speed(gbPerS)}`}`),
-  )
+  await act('model-loading', { model }, options, ({ id, bytes, wasResident, seconds: took, gbPerS, ramBytes, diskBytes }) => {
+    if (wasResident) return inline(`${id} was resident, ${size(bytes)}`)
+    const from = ramBytes === 0 ? 'from disk' : diskBytes === 0 ? 'from RAM' : `${size(ramBytes)} of them from RAM`
+    return inline(`loaded ${id}, ${size(bytes)} in ${seconds(took)}${gbPerS === null ? '' : `, ${speed(gbPerS)}`}, ${from}`)
+  })
 }
 
 export async function unload(model: string, { device, ...options }: OnDevice): Promise<void> {
@@ -216,7 +216,10 @@ export async function status(model: string, options: Output): Promise<void> {
         ['in RAM', told.cached.map(({ device, bytes, uses }) => `of the worker of ${device}, ${size(bytes)}, used ${uses} times`)],
         [
           'resident',
-          told.resident.map(({ device, bytes, precision, isIdle }) => `${device}, ${size(bytes)}, ${precision}${isIdle ? '' : ', in use'}`),
+          told.resident.map(({ device, bytes, precision, isIdle, patchedBy }) => {
+            const worn = patchedBy.map(({ id, part, weight }) => `${id} at ${weight} in its ${part}`)
+            return [device, size(bytes), precision, ...(isIdle ? [] : ['in use']), ...worn].join(', ')
+          }),
         ],
         [
           'measured',

@@ -5,7 +5,9 @@ import { size } from './bars.ts'
 /** `image 2/4  denoise 12/20  9.8 it/s  0:01 left` */
 export function describeProgress({ step, stage, call, calls, rate, etaS, image, images, items }: Progress): string {
   if (items) return describeItems(items, etaS)
-  const verb = stage === 'load' ? 'load model' : (step.split('.')[1] ?? step)
+  // For a step of another kind.
+  const isBefore = stage === 'load' || (stage === 'hash' && step !== 'model.hash')
+  const verb = isBefore ? `${stage} model` : (step.split('.')[1] ?? step)
   // Steps on memory count bytes, those that read models whole MiB.
   const inMegabytes = (count: number): string => size(count * 2 ** 20)
   const count = step.startsWith('memory.') ? size : wholeReads.has(stage) ? inMegabytes : String
@@ -33,7 +35,7 @@ function describeItems({ total, running, succeeded, failed, cancelled }: NonNull
 }
 
 /** Stages in which a model is read whole. */
-const wholeReads: ReadonlySet<string> = new Set(['hash', 'validate', 'cache'])
+const wholeReads: ReadonlySet<string> = new Set(['hash', 'validate', 'cache', 'load'])
 
 /** Iterations a second, or seconds an iteration when they are slow. */
 const speed = (rate: number): string => (rate >= 1 || rate <= 0 ? `${rate.toFixed(1)} it/s` : `${(1 / rate).toFixed(1)} s/it`)

@@ -36,7 +36,7 @@ export interface PythonResult {
   /** Body hash of the model that it used; null where it needs none. */
   bodyHash: string | null
   /** How its models came to the device before; 0 seconds when it was there. */
-  load: { wasResident: boolean; seconds: number }
+  load: { wasResident: boolean; seconds: number; ramBytes: number; diskBytes: number }
 }
 
 /** What an operation of lane `control` gets: the worker's device and what it holds of it. */
@@ -104,7 +104,7 @@ export interface ShelfTools {
    * Reads a model into the worker's RAM, with progress in MiB.
    * @throws DarkroomError `memory.exhausted`, `model.changed`, and as `hashedModel`
    */
-  cached(id: string): Promise<CachedModel>
+  cached(wanted: Pick<WantedModel, 'id' | 'kind'>): Promise<CachedModel>
   /** Keeps the figures of a model on this worker's hardware class; those before go. */
   recordBenchmark(bodyHash: string, figures: unknown): Promise<void>
 }

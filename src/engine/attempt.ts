@@ -174,8 +174,10 @@ export class AttemptPort {
   }
 
   progress(attempt: Attempt, progress: StepProgress & Pick<Progress, 'checkpoint' | 'preview'>): Promise<boolean> {
-    const { call, calls } = progress
-    const fraction = call !== undefined && calls ? Math.min(1, call / calls) : 0
+    const { call, calls, stage } = progress
+    // A model that is hashed or loaded for a step is no part of its work, unless that is all it does.
+    const isBefore = (stage === 'hash' || stage === 'load') && attempt.step !== `model.${stage}`
+    const fraction = call !== undefined && calls && !isBefore ? Math.min(1, call / calls) : 0
     const whole = this.#engine.registry.workflow(attempt.state.workflow)?.progress(attempt.context, attempt.step, fraction) ?? {
       fraction: 0,
     }

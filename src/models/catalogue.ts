@@ -270,7 +270,8 @@ export class Catalogue {
    */
   async annotate({ id, bodyHash, entry }: Listed, annotation: Annotation | null): Promise<void> {
     if (bodyHash === null) {
-      if (entry.drawing) await this.want({ id })
+      // What nobody can read is not hashed either.
+      if (!entry.verdict.reason) await this.want(entry.drawing ? { id } : { id, kind: entry.verdict.kind })
       throw modelError('unhashed', `model ${JSON.stringify(id)} has not been hashed, and what is said of a model follows its bytes`)
     }
     await this.#annotations.write(bodyHash, annotation)

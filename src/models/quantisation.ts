@@ -86,6 +86,8 @@ type Companion = (typeof companions)[number]
 /** Companions by their last word, so that a name is looked up once. */
 const byLastWord = new Map(companions.map((end) => [end.slice(end.lastIndexOf('.') + 1), end]))
 function companionOf(name: string): Companion | undefined {
+  // As nearly all are named.
+  if (name.endsWith('.weight') || name.endsWith('.bias')) return undefined
   const end = byLastWord.get(name.slice(name.lastIndexOf('.') + 1))
   return end !== undefined && name.endsWith(end) ? end : undefined
 }

@@ -51,6 +51,10 @@ const bitsOf = new Map(Object.entries(bits))
 
 const lengthBytes = 8
 const tensorFields = ['dtype', 'shape', 'data_offsets']
+/** Texts that nearly every tensor has: they are compared where they stand, and not made anew. */
+const usual = (texts: readonly string[]) => texts.map((text) => ({ text, bytes: Buffer.from(text, 'latin1') }))
+const usualFields = usual(tensorFields)
+const usualTypes = usual(['F16', 'BF16', 'F32', 'F8_E4M3'])
 const open = 0x7b
 
 /** Length of the header that the first nine bytes claim, when they look like those of a safetensors file. */
@@ -225,8 +229,8 @@ class Parser {
     let offsets: number[] | undefined
     let isMore = this.#begins()
     while (isMore) {
-      const field = this.#name()
-      if (field === 'dtype' && type === undefined) type = this.#string(32) ?? ''
+      const field = this.#fieldName()
+      if (field === 'dtype' && type === undefined) type = this.#usual(usualTypes) ?? this.#string(32) ?? ''
       else if (field === 'shape' && !shape) shape = this.#numbers(maxRank)
       else if (field === 'data_offsets' && !offsets) offsets = this.#numbers(2)
       else if (tensorFields.includes(field)) throw this.#fault('duplicate', `Tensor ${quote(name)} has two fields ${field}.`)
@@ -270,6 +274,28 @@ class Parser {
     return name
   }
 
+  /** As `#name`, of a tensor's fields. */
+  #fieldName(): string {
+    const field = this.#usual(usualFields)
+    if (field !== undefined) this.#expect(0x3a, '“:”')
+    return field ?? this.#name()
+  }
+
+  /** The text that comes next, if it is one of these; else nothing is read. */
+  #usual(texts: ReturnType<typeof usual>): string | undefined {
+    if (this.#peek() !== 0x22) return undefined
+    const json = this.#json
+    const from = this.#at + 1
+    for (const { text, bytes } of texts) {
+      let same = 0
+      while (same < bytes.length && json[from + same] === bytes[same]) same++
+      if (same < bytes.length || json[from + same] !== 0x22) continue
+      this.#at = from + same + 1
+      return text
+    }
+    return undefined
+  }
+
   /** What stands behind an entry: a comma and the next entry, or the closing brace. */
   #goesOn(): boolean {
     const byte = this.#peek()
@@ -300,17 +326,20 @@ class Parser {
   /** A whole number from 0 to 2^53 - 1, written in digits. */
   #number(): number {
     this.#peek()
+    const json = this.#json
     const from = this.#at
+    let at = from
     let value = 0
     for (;;) {
-      const digit = (this.#json[this.#at] ?? 0) - 0x30
+      const digit = (json[at] ?? 0) - 0x30
       if (digit < 0 || digit > 9) break
       value = value * 10 + digit
-      this.#at++
+      at++
       if (value > Number.MAX_SAFE_INTEGER) throw this.#fault('tensor', `Tensor ${quote(this.#owner)} has a number over 2^53.`)
     }
-    const next = this.#json[this.#at]
-    const isWhole = this.#at > from && (this.#json[from] !== 0x30 || this.#at === from + 1)
+    this.#at = at
+    const next = json[at]
+    const isWhole = at > from && (json[from] !== 0x30 || at === from + 1)
     if (!isWhole || next === 0x2e || next === 0x65 || next === 0x45)
       throw this.#fault('tensor', `Tensor ${quote(this.#owner)} has a shape or an offset that is no whole number from 0 on.`)
     return value
@@ -354,9 +383,12 @@ class Parser {
 
   /** The next byte that is no white space; NaN at the end. */
   #peek(): number {
+    const json = this.#json
     for (;;) {
-      const byte = this.#json[this.#at]
-      if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) return byte ?? Number.NaN
+      const byte = json[this.#at]
+      // White space, of which there is hardly any, is below all else.
+      if (byte === undefined) return Number.NaN
+      if (byte > 0x20 || (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09)) return byte
       this.#at++
     }
   }

@@ -192,11 +192,13 @@ export function drawnFiles({ isFolder, files, made }: Pick<Entry, 'isFolder' | '
   for (const file of files) {
     const folder = dirname(file.path)
     const [, , early, shard, , late, ending] = names.exec(basename(file.path)) ?? []
-    if (folder === '.' || ending !== 'safetensors') continue
+    if (ending !== 'safetensors') continue
     const part = parts.get(folder) ?? []
     part.push({ variant: early ?? late ?? '', isWhole: shard === undefined, file })
     parts.set(folder, part)
   }
+  // A folder that is one network has its weights beside its configuration; one of a pipeline none that is drawn with.
+  if (parts.size > 1) parts.delete('.')
   return [...parts.values()].flatMap((part) => {
     const variant = part.some((each) => each.variant === '') ? '' : part.map((each) => each.variant).toSorted()[0]
     const chosen = part.filter((each) => each.variant === variant)

@@ -1,6 +1,9 @@
 /** How far a session is. */
 import type { Session } from '../client/types.ts'
-import { inTime } from './words.ts'
+import { inBytes, inTime } from './words.ts'
+
+/** Stages in which a model is read whole: they count MiB. */
+const wholeReads: ReadonlySet<string> = new Set(['hash', 'validate', 'cache', 'load'])
 
 /** Stage, call, rate and time left in one line. */
 export function progressWords({ status, waiting, progress }: Session): string {
@@ -10,12 +13,15 @@ export function progressWords({ status, waiting, progress }: Session): string {
   const { image, images, call, calls, rate, etaS, stage } = progress
   const parts = [
     images !== undefined && images > 1 && `image ${image} of ${images}`,
-    call !== undefined && calls !== undefined ? `step ${call} of ${calls}` : stage,
+    call !== undefined && calls !== undefined ? counted(stage, call, calls) : stage,
     status === 'running' && rate !== undefined && `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)}/s`,
     status === 'running' && etaS !== undefined && `${inTime(etaS)} left`,
   ]
   return parts.filter(Boolean).join(' · ')
 }
+
+const counted = (stage: string, call: number, calls: number): string =>
+  wholeReads.has(stage) ? `${stage}: ${inBytes(call * 2 ** 20)} of ${inBytes(calls * 2 ** 20)}` : `step ${call} of ${calls}`
 
 export function ProgressBar({ session, label }: { session: Session; label: string }) {
   const { progress, status } = session

@@ -7,6 +7,7 @@ import { modelError } from '../models/errors.ts'
 import { isBeside } from '../models/families.ts'
 import { referenceTo } from '../models/own-vae.ts'
 import { formatName } from '../models/quantisation.ts'
+import { drawnFiles } from '../models/weights.ts'
 import type { ModelCache } from './device/model-cache.ts'
 import type { Call, Outcome } from './python/call.ts'
 import type { ModelRef } from './python/protocol.ts'
@@ -44,29 +45,36 @@ export interface Resident {
   wasResident: boolean
   /** That the loads took. */
   seconds: number
+  /** That they read from the worker's cache, and from disk. */
+  ramBytes: number
+  diskBytes: number
 }
+
+/** What a load took and read. */
+type Load = Pick<Resident, 'seconds' | 'ramBytes' | 'diskBytes'>
 
 /** The child then holds what the pins say, or nothing of those names. What computes beside a model comes before it. */
 export async function makeResident(wanted: readonly WantedModel[], parts: ResidencyParts): Promise<Resident> {
-  const resident: Resident = { models: [], wasResident: true, seconds: 0 }
+  const resident: Resident = { models: [], wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0 }
   // What is patched into a model, such as a LoRA, is none in the child.
   for (const each of wanted.toReversed().filter(({ kind }) => kind === undefined || isBeside(kind))) {
-    const { seconds, ...held } = await ensure(each, parts)
+    const { load, ...held } = await ensure(each, parts)
     resident.models.unshift(held)
-    resident.seconds += seconds ?? 0
-    resident.wasResident &&= seconds === undefined
+    resident.wasResident &&= load === undefined
+    resident.seconds += load?.seconds ?? 0
+    resident.ramBytes += load?.ramBytes ?? 0
+    resident.diskBytes += load?.diskBytes ?? 0
   }
   return resident
 }
 
 /**
- * With a VAE that is not its own it is another model to the child. `seconds` of the load; undefined where there was
- * none.
+ * With a VAE that is not its own it is another model to the child. `load` is undefined where there was none.
  */
 async function ensure(
   wanted: WantedModel,
   { cache, child, models, memoryProfile, hashed, requireRoom, finish, progress, note }: ResidencyParts,
-): Promise<Held & { seconds?: number }> {
+): Promise<Held & { load?: Load }> {
   const { kind } = wanted
   const known = async (): Promise<Entry> => (kind === undefined ? models.here(wanted) : models.shelved({ ...wanted, kind }))
   const entry = wanted.bodyHash === null ? await hashed(wanted) : await known()
@@ -79,17 +87,23 @@ async function ensure(
   await requireRoom()
   const loading = { progress: (far: StepProgress) => progress({ ...far, stage: 'load' }), note }
   const cacheable = { ...pin, entry }
-  const outcome = await finish(child.start('model.ensure', { model: ref, files: await cache.filesOf(cacheable), memoryProfile }, loading))
+  const files = await cache.filesOf(cacheable)
+  const outcome = await finish(child.start('model.ensure', { model: ref, files, weightBytes: bytesOf(entry, vae), memoryProfile }, loading))
   if (outcome.type !== 'result' || outcome.output.resident) return held
   if ((await models.isAsKnown(entry)) && (!vae || (await models.isAsKnown(vae)))) {
     // The cache has the model's own files alone.
     cache.loaded(cacheable, vae ? outcome.output.ramBytes > 0 : outcome.output.diskBytes === 0)
-    return { ...held, seconds: outcome.output.seconds }
+    const { seconds, ramBytes, diskBytes } = outcome.output
+    return { ...held, load: { seconds, ramBytes, diskBytes } }
   }
   // It has loaded other bytes under this name.
   await child.start('memory.trim', { idleModels: everyModel }).outcome
   throw modelError('missing', `the files of model ${wanted.id} changed while they were loaded, and are looked at again`)
 }
+
+/** Of the files that a load reads: an own VAE takes the place of another part, which is not read. */
+const bytesOf = (entry: Entry, vae: Entry | undefined): number =>
+  [entry, ...(vae ? [vae] : [])].flatMap(drawnFiles).reduce((sum, { size }) => sum + size, 0)
 
 /**
  * What of a step's input the child is told with places: its `model`, the ControlNets of its `control`, and the network

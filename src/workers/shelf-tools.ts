@@ -2,7 +2,7 @@
 import type { ShelfTools, StepProgress } from '../domains/operation.ts'
 import type { Exactness } from '../domains/values.ts'
 import type { Catalogue } from '../models/catalogue.ts'
-import { pinned } from '../models/entry.ts'
+import { pinOf } from '../models/entry.ts'
 import { storeLora } from '../models/storing.ts'
 import type { ModelCache } from './device/model-cache.ts'
 import type { Convert } from './python/convert.ts'
@@ -38,9 +38,9 @@ export const shelfTools = ({ models, cache, convert, storesIn, exactness, signal
     models.lookAgain()
     return made
   },
-  async cached(id) {
-    const entry = await models.hashed({ id }, inBytes('hash', progress), signal())
-    return cache.fill({ ...pinned(id, entry), entry }, signal(), inBytes('cache', progress))
+  async cached(wanted) {
+    const entry = await models.hashed(wanted, inBytes('hash', progress), signal())
+    return cache.fill({ ...pinOf(wanted.id, entry), entry }, signal(), inBytes('cache', progress))
   },
   recordBenchmark: (bodyHash, figures) => models.benchmarks.record(bodyHash, exactness.key, figures),
 })

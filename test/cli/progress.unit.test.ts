@@ -10,6 +10,9 @@ describe('progress in words', () => {
     [{ ...denoise, call: 3, calls: 30, rate: 0.25, etaS: 108 }, 'denoise 3/30  4.0 s/it  1:48 left'],
     [{ ...denoise, call: 1, calls: 8, image: 2, images: 4 }, 'image 2/4  denoise 1/8'],
     [{ fraction: 0, step: 'inference.encode', stage: 'load' }, 'load model'],
+    [{ fraction: 0, step: 'inference.encode', stage: 'load', call: 1024, calls: 6656 }, 'load model 1 GiB/6.5 GiB'],
+    [{ fraction: 0, step: 'inference.encode', stage: 'hash', call: 1, calls: 3 }, 'hash model 1 MiB/3 MiB'],
+    [{ fraction: 0.3, step: 'model.hash', stage: 'hash', call: 1, calls: 3 }, 'hash 1 MiB/3 MiB'],
     [{ fraction: 0.5, step: 'model.validate', stage: 'validate', call: 1536, calls: 4096 }, 'validate 1.5 GiB/4 GiB'],
     [
       {

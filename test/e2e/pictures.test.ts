@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { decode } from 'fast-png'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ModelStatus } from '../../src/client/index.ts'
 import { readPngTexts, writePng } from '../../src/domains/postprocessing/png.ts'
 import { run } from '../support/command.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
@@ -327,6 +328,13 @@ describe('a picture to begin from', () => {
       farm.submit({ ...request, prompt: `${prompt} <lora:pastel:0.8><lora:outline:1>`, promptAdapters: true }),
     ])
     const shas = await Promise.all([one, other, tagged].map(async (id) => (await farm.pictures(id, slow))[0] ?? ''))
+    const model = (await farm.get(other)).input['model'] as string
+    const status = async () => (await farm.client.get(`/v1/models/${model}/status`)).json as ModelStatus
+    // What a session wears stays until another one draws with the model.
+    await farm.until(await farm.submit({ ...request, steps: 1, adapters: [{ model: 'pastel', weight: 0.5 }] }), 'succeeded', slow)
+    await eventually('it is told', async () =>
+      (await status()).resident[0]?.patchedBy.some(({ id, part, weight }) => id === 'pastel' && part === 'unet' && weight === 0.5),
+    )
     expect(shas[1]).toBe(first.sha256)
     expect(shas[0]).toBe(shas[2])
     expect(shas[0]).not.toBe(first.sha256)

@@ -54,6 +54,30 @@ it('in the middle of a load: it is resident where it was loaded whole, and nowhe
   expect(where).toEqual([next.ready])
 })
 
+it('a load is told by its bytes: by the whole of it where that is what was asked for, by nothing where it comes before', async () => {
+  await client.run('model-unload', { model: 'darkroom-tiny' })
+  const whole: number[] = []
+  await eventually('it is hashed', async () => (await client.model('drawn')).bodyHash !== null)
+  await client.run(
+    'model-loading',
+    { model: 'drawn' },
+    { onFrame: (frame) => void (frame.kind === 'progress' && frame.progress.stage === 'load' && whole.push(frame.progress.fraction)) },
+  )
+  expect(whole).toEqual(whole.toSorted((a, b) => a - b))
+  expect(new Set(whole.filter((fraction) => fraction > 0.1 && fraction < 0.95)).size).toBeGreaterThan(2)
+
+  await client.run('model-unload', { model: 'drawn' })
+  const drawn: NonNullable<Awaited<ReturnType<Farm['get']>>['progress']>[] = []
+  const id = await farm.submit({ model: 'drawn' })
+  await eventually('it has drawn', async () => {
+    const { progress, status } = await farm.get(id)
+    if (progress?.stage === 'load') drawn.push(progress)
+    return status === 'succeeded'
+  })
+  expect(drawn.some(({ call, calls }) => calls === drawnBytes / 2 ** 20 + 1 && (call ?? 0) > 50)).toBe(true)
+  expect(Math.max(...drawn.map(({ fraction }) => fraction))).toBeLessThanOrEqual(0.01)
+})
+
 /** The record of a worker that was killed lasts for some seconds, and its device with it. */
 const untilOneDevice = () => eventually('there is one device', async () => (await farm.client.get('/v1/devices')).json.devices.length === 1)
 

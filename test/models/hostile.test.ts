@@ -1,11 +1,11 @@
 /** A farm with every hostile file in its folder: each is listed with its reason, and nothing comes to harm. */
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, open, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Model, ModelPage } from '../../src/client/index.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
-import { writeImage } from '../support/headers.ts'
+import { writeImage, writeSafetensors } from '../support/headers.ts'
 import { hostileFiles } from '../support/hostile-files.ts'
 import { makeOddModels } from '../support/odd-models.ts'
 import { eventually } from '../support/wait.ts'
@@ -18,11 +18,16 @@ let cleanUp: () => Promise<void>
 let listedMs = 0
 let models: Model[]
 const mark = (): string => join(farm.folder, 'opened')
+/** A sound file, written at this time, in seconds. */
+const kept = (): string => join(farm.folder, 'models/kept.safetensors')
+const unchanged = 1_700_000_000
 beforeAll(async () => {
   farm = await startFarm({ apis: 0, workers: 0 })
   const folder = join(farm.folder, 'models/hostile')
   await mkdir(folder, { recursive: true })
   for (const [i, { image, ending }] of hostileFiles(mark()).entries()) writeImage(join(folder, `${i}${ending}`), image)
+  writeSafetensors(kept(), { 'lora_unet_a.lora_down.weight': ['F16', [4, 32]], 'lora_unet_a.lora_up.weight': ['F16', [32, 4]] })
+  await utimes(kept(), unchanged, unchanged)
   cleanUp = await makeOddModels(join(farm.folder, 'models/odd'))
   await farm.addApi()
   const at = performance.now()
@@ -65,4 +70,27 @@ it('draws with none of them, and has opened no pickle', async () => {
     expect({ status, json }).toMatchObject({ status: 422, json: { code: 'model.unusable' } })
   }
   expect(existsSync(mark())).toBe(false)
+})
+
+it('reads no header again when it is started again, and a changed one as soon as that shows', async () => {
+  const [api] = farm.apis
+  if (!api) throw new Error('void: no API')
+  const model = async (): Promise<Model> => (await farm.client.get('/v1/models/kept')).json as Model
+  const scannedAt = async (): Promise<string | null> => (await page()).shelves[0]?.scannedAt ?? null
+  const { kind, status, parameters, figures } = await model()
+  expect({ kind, status }).toEqual({ kind: 'lora', status: 'unsupported' })
+  const last = await scannedAt()
+  await api.stop(8000)
+  {
+    await using file = await open(kept(), 'r+')
+    await file.write(Buffer.alloc(64, 0xff), 0, 64, 0)
+  }
+  await utimes(kept(), unchanged, unchanged)
+  await api.start()
+  await eventually('the folders were looked at again', async () => (await scannedAt()) !== last)
+  expect(await model()).toMatchObject({ kind, status, parameters, figures, reason: null })
+
+  await utimes(kept(), unchanged, unchanged + 1)
+  await eventually('the change is seen', async () => (await model()).status === 'broken')
+  expect((await model()).reason).toMatchObject({ code: 'header_size' })
 })

@@ -11,6 +11,7 @@ import { resolveRoots } from '../../src/models/roots.ts'
 import { Scanner } from '../../src/models/scanner.ts'
 import { root } from '../../src/config.ts'
 import { modelFiles, safetensors } from '../support/model.ts'
+import { writeTree } from '../support/model-tree.ts'
 import { writeFiles } from '../support/odd-models.ts'
 
 let folder: string
@@ -307,4 +308,12 @@ describe('the identity', () => {
     await expect(hasher.hash(join(folder, 'none.safetensors'))).rejects.toThrow('ENOENT')
     await hasher.close()
   })
+})
+
+it('the tree that the benchmark looks at holds models of most kinds, each understood', async () => {
+  await writeTree(folder, 19)
+  const verdicts = [...(await scanned()).entries.values()].map(({ verdict }) => verdict)
+  expect(verdicts.flatMap(({ reason }) => reason?.message ?? [])).toEqual([])
+  const kinds = ['checkpoint', 'controlnet', 'diffusion-model', 'embedding', 'lora', 'text-encoder', 'upscaler', 'vae']
+  expect([...new Set(verdicts.map(({ kind }) => kind))].toSorted()).toEqual(kinds)
 })

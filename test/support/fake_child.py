@@ -126,8 +126,10 @@ class FakeModel:
     load_s = 0.0
 
     @classmethod
-    def load(cls, parts, device):
-        time.sleep(cls.load_s)
+    def load(cls, tools, device):
+        for _ in range(10):
+            time.sleep(cls.load_s / 10)
+            tools.loaded(tools.data.get("weight_bytes", 0) // 10)
         return cls()
 
 
@@ -207,7 +209,7 @@ class FakeBackend:
                 device,
                 hello["roots"]["models"],
                 dict.fromkeys(schema.DOCUMENT["families"], FakeModel),
-                lambda *_: None,
+                lambda _reference, _fill, tools: tools,
                 FakeWeights(),
                 lambda held: None,
             ),

@@ -1,11 +1,15 @@
 /** Models in the RAM of a worker, by HTTP: cached, evicted, read ahead, there for a child that follows a dead one. */
+import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { writeModel } from '../support/model.ts'
+import { writeSparse } from '../support/model-tree.ts'
 import { eventually } from '../support/wait.ts'
 
 const wait = { Prefer: 'wait=30' }
+/** An upscaler of the architecture that has the fewest tensors. */
+const compact = { 'body.0.weight': [16, 3, 3, 3], 'body.1.weight': [16], 'body.2.weight': [12, 16, 3, 3] }
 
 let farm: Farm
 beforeAll(async () => {
@@ -40,6 +44,20 @@ describe('a model', () => {
     expect(gone.json).toMatchObject({ evicted: [{ id: 'other' }], bytes: made.json.bytes })
     await eventually('it is told', async () => (await cache()).models.length === 0)
     expect((await post('other', 'evict')).json).toMatchObject({ evicted: [], bytes: 0 })
+  })
+
+  it('that is used beside one that draws is cached likewise', async () => {
+    const path = join(farm.folder, 'models/upscale_models/twice.safetensors')
+    await mkdir(join(farm.folder, 'models/upscale_models'))
+    await writeSparse(path, compact)
+    await eventually('it is listed', async () => (await farm.client.get('/v1/models/twice')).status === 200)
+    const { size } = await stat(path)
+    const made = await eventually('the worker’s host has it', async () => {
+      const answer = await post('twice', 'cache')
+      return answer.status === 200 && answer.json
+    })
+    expect(made).toMatchObject({ id: 'twice', bytes: size })
+    expect((await post('twice', 'evict')).json).toMatchObject({ evicted: [{ id: 'twice' }] })
   })
 
   it('is refused by its name, and by that of its device', async () => {

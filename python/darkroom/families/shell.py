@@ -63,6 +63,11 @@ class Shell:
         return self._blocks.bytes if self.is_in_blocks else self._bytes
 
     @property
+    def patched_by(self) -> tuple[tuple[str, float], ...]:
+        """Name and weight of each that its weights are changed by, in order."""
+        return self._patch.adapters
+
+    @property
     def has_blocks(self) -> bool:
         """Whether it can be there block by block."""
         return bool(self._blocks)

@@ -14,6 +14,9 @@ const ResidentView = z.strictObject({
   precision: z.string().meta({ description: 'in which its network computes there' }),
   attention: z.string(),
   isIdle: z.boolean().meta({ description: 'no step uses it or waits for it' }),
+  patchedBy: z
+    .array(z.strictObject({ id: z.string(), part: z.string(), weight: z.number() }))
+    .meta({ description: 'LoRAs and their kin that are in its weights now, by the network that they change' }),
 })
 
 const CachedView = z.strictObject({
@@ -78,6 +81,7 @@ function residentOn({ id: worker, device, report, settings }: WorkerRecord, mode
   const found = report.python?.models.find(({ id }) => id === model)
   if (!found) return []
   const { dtype, attention } = settings as { dtype?: unknown; attention?: unknown }
-  const { bytes, isIdle } = found
-  return [{ worker, device: device.id, bytes, precision: String(dtype), attention: String(attention), isIdle }]
+  const { bytes, isIdle, parts } = found
+  const worn = parts.flatMap(({ name: part, patchedBy = [] }) => patchedBy.map(({ id, weight }) => ({ id, part, weight })))
+  return [{ worker, device: device.id, bytes, precision: String(dtype), attention: String(attention), isIdle, patchedBy: worn }]
 }

@@ -1,9 +1,11 @@
 import { z } from 'zod'
 import { operation } from '../operation.ts'
 import { ModelName, ModelPin, WantedModel } from '../values.ts'
+import { wanted } from './named.ts'
 
 /**
- * Computes the body hash of a model, which pins it: beside the device, once for all who ask, with progress in bytes.
+ * Computes the body hash of a model of any kind, which pins it: beside the device, once for all who ask, with progress
+ * in bytes.
  * @throws DarkroomError `model.missing`, `model.unreadable`
  */
 export const hash = operation({
@@ -20,11 +22,12 @@ export const hash = operation({
   },
   command: {
     title: 'Hash a model',
-    description: 'Computes the body hash of a model ahead of the work, so that its first picture need not wait for it.',
+    description:
+      'Computes the hashes of a model of any kind ahead of the work, so that its first picture need not wait for it, and annotations may follow it.',
     input: z.strictObject({ model: ModelName }),
     async resolve({ model }, catalogue) {
-      const { id, bodyHash } = await catalogue.model(model)
-      return { model: { id, bodyHash } }
+      const { vae: _, ...own } = await wanted(model, catalogue, (kind) => kind !== 'unknown')
+      return { model: own }
     },
     route: { method: 'post', path: '/models/{model}/hash', answers: 'The pinned model' },
   },

@@ -1,8 +1,8 @@
 import { z } from 'zod'
-import { wantedOf } from '../../models/entry.ts'
 import { isBeside } from '../../models/families.ts'
 import { operation } from '../operation.ts'
 import { Count, ModelName, WantedModel, withOwnVae } from '../values.ts'
+import { wanted } from './named.ts'
 
 const input = z.strictObject({ model: WantedModel })
 const told = z.strictObject({ id: z.string(), bytes: Count })
@@ -12,6 +12,8 @@ export const Loaded = told
   .extend({
     wasResident: z.boolean(),
     seconds: z.number(),
+    ramBytes: Count.describe('read from the worker’s cache in RAM'),
+    diskBytes: Count,
     gbPerS: z.number().nullable().describe('weights by the seconds of the load, 10⁹ bytes a second; null where nothing was loaded'),
   })
   .meta({ id: 'ModelLoaded' })
@@ -37,16 +39,7 @@ export const load = operation({
     title: 'Load a model',
     description: 'Makes a model, a ControlNet or an upscaler resident on a device ahead of the work, which then need not wait for it.',
     input: z.strictObject({ model: ModelName }),
-    async resolve({ model }, catalogue) {
-      // What nobody lists is refused with the names of those that draw.
-      const kind = await catalogue.named(model).then(
-        ({ entry }) => entry.verdict.kind,
-        () => undefined,
-      )
-      if (kind === undefined || !isBeside(kind)) return { model: wantedOf(await catalogue.model(model)) }
-      const { id, bodyHash } = await catalogue.ofKind(kind, model, 'input.model')
-      return { model: { id, bodyHash, kind } }
-    },
+    resolve: async ({ model }, catalogue) => ({ model: await wanted(model, catalogue, isBeside) }),
     route: { method: 'post', path: '/models/{model}/load', answers: 'The model' },
   },
 })

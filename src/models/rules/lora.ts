@@ -146,7 +146,17 @@ export function loraOf(weights: ReadonlyMap<string, Weight>): Lora | undefined {
   const dialects = new Map<Dialect, number>()
   let [others, ours, rank] = [0, 0, 0]
   let hasConvolution = false
-  const names = new Map<string, { target: string; module: string }>()
+  /** By the name that a module has in the file. */
+  const owners = new Map<string, Sizes>()
+  const ownerOf = (owner: string, end: string): Sizes => {
+    const { target, module } = placed(owner, dialects, end)
+    targets.add(target)
+    const key = `${target === 'denoiser' ? '' : `${target}_`}${module}`
+    const sizes = modules.get(key) ?? {}
+    modules.set(key, sizes)
+    owners.set(owner, sizes)
+    return sizes
+  }
   for (const [name, { shape = [] }] of weights) {
     const found = endOf(name)
     if (!found) {
@@ -158,12 +168,7 @@ export function loraOf(weights: ReadonlyMap<string, Weight>): Lora | undefined {
     ours++
     algorithms.add(algorithm)
     const owner = name.slice(0, at)
-    const known = names.get(owner) ?? placed(owner, dialects, name.slice(at))
-    names.set(owner, known)
-    targets.add(known.target)
-    const key = `${known.target === 'denoiser' ? '' : `${known.target}_`}${known.module}`
-    const sizes = modules.get(key) ?? {}
-    modules.set(key, sizes)
+    const sizes = owners.get(owner) ?? ownerOf(owner, name.slice(at))
     if (role === 'down') {
       rank = Math.max(rank, shape[0] ?? 0)
       if (shape[1] !== undefined) sizes.in = shape[1]

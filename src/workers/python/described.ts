@@ -1,5 +1,6 @@
 /** What the Python child says of itself: what it is, once, and how it fares, with every heartbeat. */
 import { z } from 'zod'
+import { ResidentPart } from '../../domains/memory/figures/report.ts'
 import { Count } from '../../domains/values.ts'
 
 export const protocolVersion = 1
@@ -70,8 +71,8 @@ export const Heartbeat = z.strictObject({
       bytes: Count,
       isIdle: z.boolean(),
       usedS: Seconds,
-      /** Its networks that are on the device: each comes and goes by itself. */
-      parts: z.array(z.strictObject({ name: z.string(), bytes: Count })),
+      /** Its networks that are on the device. */
+      parts: z.array(ResidentPart.required()),
     }),
   ),
 })

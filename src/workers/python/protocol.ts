@@ -110,12 +110,18 @@ const verbs = {
   'worker.cancel': { request: RequestRef, output: Nothing },
   'worker.shutdown': { request: Nothing, output: Nothing },
   /**
-   * `files`: what the worker's cache in RAM holds of it. `resident`: it already was; `seconds` is the time the load
+   * `files`: what the worker's cache in RAM holds of it; `weightBytes`: of all files of its weights, by which progress
+   * is told, 0 for none. `resident`: it already was; `seconds` is the time the load
    * took, which read so many bytes from RAM (`registered` ones straight from memory that the device's driver knows) and
    * from disk.
    */
   'model.ensure': {
-    request: z.strictObject({ model: ModelRef, files: z.array(CachedFile), memoryProfile: MemoryProfile.optional() }),
+    request: z.strictObject({
+      model: ModelRef,
+      files: z.array(CachedFile),
+      weightBytes: Count,
+      memoryProfile: MemoryProfile.optional(),
+    }),
     output: z.strictObject({
       id: z.string(),
       resident: z.boolean(),

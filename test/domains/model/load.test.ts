@@ -18,8 +18,9 @@ const resident = async (): Promise<string[]> => {
 it('makes a model resident, by its route, the client and the command line', async () => {
   expect(await resident()).toEqual([])
   const byRoute = await farm.client.post('/v1/models/darkroom-tiny/load', undefined, { Prefer: 'wait=20' })
-  expect(byRoute).toMatchObject({ status: 200, json: { id: 'darkroom-tiny', wasResident: false } })
-  const again = { ...byRoute.json, wasResident: true, seconds: 0, gbPerS: null }
+  expect(byRoute).toMatchObject({ status: 200, json: { id: 'darkroom-tiny', wasResident: false, ramBytes: 0 } })
+  expect((byRoute.json as { diskBytes: number }).diskBytes).toBeGreaterThan(0)
+  const again = { ...byRoute.json, wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0, gbPerS: null }
   const client = new DarkroomClient({ url: farm.client.url })
   expect(await client.run('model-load', { model: 'darkroom-tiny' })).toEqual(again)
   const { code, stdout } = await run(['run', 'model-load', 'model=darkroom-tiny'], { DARKROOM_URL: farm.client.url })

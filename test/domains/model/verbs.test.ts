@@ -99,6 +99,17 @@ describe('validate', () => {
   })
 })
 
+describe('hash', () => {
+  it('is of a model of any kind, draws it or not', async () => {
+    const body = createHash('sha256').update((await readFile(join(root, 'sound.safetensors'))).subarray(image({ ...lora }).head.length))
+    expect(await darkroom('models', 'hash', 'sound')).toMatchObject({ code: 0, stdout: `${body.digest('hex')}  sound\n` })
+    expect((await client.run('model-hash', { model: 'darkroom-tiny' })).model).toEqual({
+      id: 'darkroom-tiny',
+      bodyHash: (await client.model('darkroom-tiny')).bodyHash,
+    })
+  })
+})
+
 describe('load and unload', () => {
   it('tell seconds, bytes and speed; a resident one costs nothing; what went is named', async () => {
     const seen: number[] = []
@@ -173,6 +184,22 @@ describe('annotations', () => {
     expect(await darkroom('models', 'annotate', 'darkroom-tiny', '--clear')).toMatchObject({ code: 0 })
     expect((await client.model('darkroom-tiny')).annotation).toBeNull()
     expect((await farm.get(await farm.submit({ seed: 1 }))).input).toMatchObject({ ...before })
+  })
+
+  it('are of a model that does not draw too, once it is hashed for them', async () => {
+    const path = join(root, 'lora', 'late.safetensors')
+    await mkdir(join(root, 'lora'), { recursive: true })
+    const { head, body } = image({ ...lora }, { 'modelspec.title': 'late' })
+    await writeFile(path, Buffer.concat([head, Buffer.alloc(body, 7)]))
+    await eventually('it is listed', async () => (await client.models({ name: 'late' })).total === 1)
+    const first = await put({ tags: ['late'] }, 'late')
+    if (first.status !== 200) expect(first).toMatchObject({ status: 422, json: { code: 'model.unhashed', remedy: /hash/ } })
+    const said = await eventually('what was asked for is hashed', async () => {
+      const { status, json } = await put({ tags: ['late'] }, 'late')
+      return status === 200 && json
+    })
+    expect(said).toMatchObject({ tags: ['late'] })
+    expect((await client.models({ tag: 'late' })).models).toMatchObject([{ id: 'late', kind: 'lora' }])
   })
 
   it('are held to limits, and refuse what a terminal would act on', async () => {

@@ -86,6 +86,17 @@ describe('a model in the cache', () => {
     expect(await readdir('/dev/shm')).toEqual(before)
   })
 
+  it('of a folder that is one network are the weights beside its configuration; a pipeline’s are in its parts', async () => {
+    const net = await model('net', {
+      'config.json': 5,
+      'diffusion_pytorch_model.safetensors': 200,
+      'diffusion_pytorch_model.fp16.safetensors': 100,
+    })
+    expect(await open().fill(net, forever)).toMatchObject({ id: 'net', bytes: 200 })
+    const pipeline = await model('pipeline', { [weights]: 300, 'model.safetensors': 900 })
+    expect(await open().fill(pipeline, forever)).toMatchObject({ bytes: 300 })
+  })
+
   it('is read once for all who ask at a time', async () => {
     const one = await small('one')
     const cache = open()

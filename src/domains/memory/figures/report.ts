@@ -63,6 +63,16 @@ export const Ram = z.strictObject({
 })
 export type Ram = z.infer<typeof Ram>
 
+/**
+ * A network on the device, which comes and goes by itself; `patchedBy`: LoRAs and their kin that are in its weights
+ * now, in their order. A worker of an earlier version says nothing of these.
+ */
+export const ResidentPart = z.strictObject({
+  name: z.string(),
+  bytes: Count,
+  patchedBy: z.array(z.strictObject({ id: z.string(), weight: z.number() })).optional(),
+})
+
 /** What the Python child holds, by its own figures. */
 export const PythonMemory = z.strictObject({
   /** In tensors. */
@@ -74,8 +84,8 @@ export const PythonMemory = z.strictObject({
       id: z.string(),
       bytes: Count.nullable(),
       isIdle: z.boolean(),
-      /** Its networks that are on the device: each comes and goes by itself. */
-      parts: z.array(z.strictObject({ name: z.string(), bytes: Count })),
+      /** Its networks that are on the device. */
+      parts: z.array(ResidentPart),
     }),
   ),
 })
