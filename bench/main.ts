@@ -11,6 +11,7 @@ import { isAsked, type Benchmark, type Figure } from './figure.ts'
 import { growth } from './growth.ts'
 import { hop } from './hop.ts'
 import { list } from './list.ts'
+import { live } from './live.ts'
 import { describeMachine, isBusy } from './machine.ts'
 import { models } from './models.ts'
 import { childRecovery, recovery, soleRecovery } from './recovery.ts'
@@ -24,6 +25,7 @@ const benchmarks: readonly Benchmark[] = [
   hop,
   recovery,
   list,
+  live,
   models,
   growth,
   device,
