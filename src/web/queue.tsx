@@ -17,7 +17,7 @@ const said = signal('')
 /** The session that is dragged, and the one that it is over; '': the end of the queue. */
 const dragged = signal<string | undefined>(undefined)
 const over = signal<string | undefined>(undefined)
-/** Whose handle has the focus, wherever it goes. */
+/** Whose handle is to have the focus where it comes to stand. */
 const held = signal<string | undefined>(undefined)
 
 /** While somebody looks, ms. */
@@ -159,7 +159,9 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
   const handle = useRef<HTMLButtonElement>(null)
   // Moved in the document, it would lose the focus.
   useEffect(() => {
-    if (held.value === id) handle.current?.focus()
+    if (held.value !== id) return
+    handle.current?.focus()
+    held.value = undefined
   }, [position])
   const session = sessionOf(id)?.value
   const name = nameOf(id)
@@ -190,7 +192,6 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
           aria-label={`Move ${name}`}
           title="Drag, or arrow keys; Home and End"
           onKeyDown={keys}
-          onBlur={() => (held.value = undefined)}
         >
           <i aria-hidden="true" />
         </button>

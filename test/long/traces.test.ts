@@ -108,6 +108,7 @@ it(
     const next = await submit(904)
     await farm.pictures(next)
     const other = (await farm.client.get(`/v1/sessions/${next}`)).json.traceId as string
-    await eventually('the next trace', () => Promise.resolve(spansOfTrace(other).length > 0))
+    const [span] = await eventually('the next trace', () => Promise.resolve(spansOfTrace(other).length > 0 && spansOfTrace(other)))
+    expect(span?.traceId).toBe(other)
   },
 )
