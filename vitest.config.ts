@@ -9,6 +9,9 @@ const exact = ['test/exact/**/*.test.ts']
 /** Minutes too, `npm run test:crash`: the kills that take many processes, or much waiting. */
 const long = ['test/long/*.test.ts']
 
+/** Public programs and libraries against what Darkroom speaks, `npm run test:doors`: they are fetched. */
+const doors = ['test/doors/**/*.test.ts']
+
 /** Needs the addon and its programs: `npm run test:native` builds them first. */
 const native = ['test/native/**/*.test.ts']
 
@@ -22,9 +25,10 @@ export default defineConfig({
     projects: [
       // They share their modules: to load these again for each file takes as long as the tests.
       { test: { ...whole, globalSetup: [], isolate: false, name: 'unit', include: unit } },
-      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...long, ...native] } },
+      { test: { ...whole, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...long, ...doors, ...native] } },
       { test: { ...whole, name: 'exact', include: exact } },
       { test: { ...whole, name: 'long', include: long } },
+      { test: { ...whole, name: 'doors', include: doors } },
       { test: { ...whole, name: 'native', include: native } },
     ],
   },

@@ -12,6 +12,7 @@ import { gpu } from './gpu.ts'
 import { growth } from './growth.ts'
 import { hop } from './hop.ts'
 import { list } from './list.ts'
+import { live } from './live.ts'
 import { describeMachine, isBusy } from './machine.ts'
 import { models } from './models.ts'
 import { childRecovery, recovery, soleRecovery } from './recovery.ts'
@@ -25,6 +26,7 @@ const benchmarks: readonly Benchmark[] = [
   hop,
   recovery,
   list,
+  live,
   models,
   growth,
   device,

@@ -18,6 +18,7 @@
 --   `order` = since when it waits in line, as its place is reckoned
 --   `yielded` = 1 once it has made way for an urgent one
 --   `group` = `<concurrency key>/<limit>`: how many of its API key's sessions with that key may be on devices at once
+--   `trace` = `<trace id>-<span id>`: the span of OpenTelemetry that caused it, where there is one
 --   `webhook` = the webhook that is told of its end
 -- Of a child: `parent` = step key of the effect it is, `parentWish` = its parent's last control revision it followed.
 --

@@ -5,11 +5,11 @@
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] dispatch   ARGV[3] attempt id   ARGV[4] worker   ARGV[5] device id
 -- ARGV[6] exactness key of the worker ('' for a step that draws nothing)   ARGV[7] lease, ms
--- Returns {'taken', `epoch version tries resourceTries priority of the session`, snapshot, workflow, checkpoint, the
---   one before: none where there is none} | {'leased', ms left} | {'early', ms left} | {'paused'} | {'closed'} |
---   {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
+-- Returns {'taken', `epoch version tries resourceTries priority trace` (the last two of the session), snapshot,
+--   workflow, checkpoint, the one before: none where there is none} | {'leased', ms left} | {'early', ms left} |
+--   {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority', 'keyId', 'onDeviceSince', 'group', 'yielded')
+local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority', 'keyId', 'onDeviceSince', 'group', 'yielded', 'trace')
 local status = session[1]
 if not status then return { 'closed' } end
 local key = stepOf(suffix)
@@ -18,7 +18,7 @@ local state = step[1]
 if not state or state == 'delivered' then return { 'closed' } end
 
 local function answer(epoch)
-  local numbers = epoch .. ' ' .. session[2] .. ' ' .. (step[9] or '0') .. ' ' .. (step[10] or '0') .. ' ' .. (session[8] or '5')
+  local numbers = epoch .. ' ' .. session[2] .. ' ' .. (step[9] or '0') .. ' ' .. (step[10] or '0') .. ' ' .. (session[8] or '5') .. ' ' .. (session[13] or '')
   return { 'taken', numbers, session[3], session[7], step[7] or nil, step[8] or nil }
 end
 if state == 'leased' and step[3] == attempt then return answer(step[6]) end

@@ -32,6 +32,7 @@ const targets = {
   check: { command: [suite, 'check'], redis: false },
   exact: { command: [suite, 'exact'] },
   crash: { command: [suite, 'crash'], native: true },
+  doors: { command: [suite, 'doors'] },
   cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },
   bench: { command: ['--import', 'tsx', join(root, 'bench', 'main.ts')], native: true },

@@ -2,7 +2,8 @@
  * `npm test`: everything there is to check, quick parts first, none hiding another's failure. What failed stands at the
  * end once more; the last line is `N passed, N failed`. With arguments, only the tests that they choose.
  * `npm run check`: the parts that take seconds; `npm run test:exact`, `npm run test:crash`: tests that take minutes and
- * are not among the others. `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
+ * are not among the others; `npm run test:doors`: what public libraries, which it fetches, say of what Darkroom sends.
+ * `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -123,6 +124,7 @@ const python = () => process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home:
  */
 function chosenPart(name, args) {
   if (name === 'crash') return vitest('vitest', '--project', 'long', ...args)
+  if (name === 'doors') return vitest('doors', '--project', 'doors', ...args)
   const all = ['--project', 'unit', '--project', 'system', '--project', 'long']
   if (name !== 'cluster') return vitest('vitest', ...all, ...args)
   process.env['TEST_REDIS'] = 'cluster'

@@ -55,10 +55,10 @@ export class KeyStore {
   }
 
   /**
-   * Makes a key. `key` is its only copy: it cannot be shown again.
+   * Makes a key. `key` is its only copy: it cannot be shown again. `by`: who does it, for the audit log.
    * @throws DarkroomError `api.invalid`, `redis.unavailable`
    */
-  async add(name: string, granted: readonly Scope[], weight = 1): Promise<{ key: string; record: ApiKey }> {
+  async add(name: string, granted: readonly Scope[], weight = 1, by = byHand): Promise<{ key: string; record: ApiKey }> {
     const problems = [
       ...(/^[^\p{C}]{1,64}$/u.test(name) ? [] : [{ field: 'name', message: 'must be 1 to 64 printable characters' }]),
       ...(granted.length > 0 ? [] : [{ field: 'scopes', message: `must be some of ${scopes.join(', ')}` }]),
@@ -70,7 +70,7 @@ export class KeyStore {
     const record: ApiKey = { id, name, scopes: scopes.filter((scope) => granted.includes(scope)), weight, createdAt: Date.now() }
     const stored = { ...record, sha256: digest(key).toString('hex') }
     const made = this.#redis.multi().set(redisKeys.closed(), '1').hset(redisKeys.apiKeys(), id, JSON.stringify(stored))
-    await translatedAll(audited(made, byHand(`add key ${id} (${record.scopes.join(' ')})`)))
+    await translatedAll(audited(made, { ...by, action: `add key ${id} (${record.scopes.join(' ')})` }))
     return { key, record }
   }
 
@@ -87,10 +87,10 @@ export class KeyStore {
    * False when there is no such key. The next request with it is refused, and its streams and waits end. The farm stays
    * closed, also when it was the last.
    */
-  async revoke(id: string): Promise<boolean> {
+  async revoke(id: string, by = byHand): Promise<boolean> {
     if ((await translated(this.#redis.hexists(redisKeys.apiKeys(), id))) === 0) return false
     const gone = this.#redis.multi().set(redisKeys.closed(), '1').hdel(redisKeys.apiKeys(), id).hdel(redisKeys.defaultDevices(), id)
-    return (await translatedAll(audited(gone, byHand(`revoke key ${id}`))))[1] === 1
+    return (await translatedAll(audited(gone, { ...by, action: `revoke key ${id}` })))[1] === 1
   }
 
   /** By the id of each key. */
@@ -114,7 +114,7 @@ export class KeyStore {
   async open(): Promise<void> {
     const left = await this.list()
     if (left.length > 0) throw keyError('left', `there are keys: ${left.map(({ id, name }) => `${id} (${name})`).join(', ')}`)
-    await translatedAll(audited(this.#redis.multi().del(redisKeys.closed()), byHand('open the farm')))
+    await translatedAll(audited(this.#redis.multi().del(redisKeys.closed()), { ...byHand, action: 'open the farm' }))
   }
 
   /** Those of these callers who would be let in no more: their key is revoked, or the farm was closed. */
@@ -137,8 +137,8 @@ export class KeyStore {
   }
 }
 
-/** An entry of the audit log: keys are changed by the command line of whoever reaches Redis. */
-const byHand = (action: string) => ({ keyId: null, action, requestId: null })
+/** Who changes keys, for the audit log: the command line of whoever reaches Redis. */
+const byHand: { keyId: string | null; requestId: string | null } = { keyId: null, requestId: null }
 
 const parse = (text: string): z.infer<typeof Stored> => Stored.parse(JSON.parse(text))
 const show = ({ id, name, scopes: granted, weight, createdAt }: z.infer<typeof Stored>): ApiKey => ({

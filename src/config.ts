@@ -27,6 +27,12 @@ const names = z.string().transform((text) =>
     .filter(Boolean),
 )
 
+const tracesOf = (endpoint: string, headers: readonly string[], nets: string[]): Config['traces'] => ({
+  endpoint,
+  headers: Object.fromEntries(headers.map((pair) => [pair.slice(0, pair.indexOf('=')).toLowerCase(), pair.slice(pair.indexOf('=') + 1)])),
+  nets,
+})
+
 const networks = names.pipe(z.array(z.union([z.cidrv4(), z.cidrv6()], 'must be networks like 10.0.0.0/8')))
 
 /** Settings of the limits, by their variables. */
@@ -90,6 +96,17 @@ const Environment = z.object({
   DARKROOM_WEBHOOK_NETS: networks
     .default([])
     .describe('private networks that webhooks may go to, separated by commas (10.0.0.0/8); without them addresses must be public'),
+  DARKROOM_TRACES: z
+    .url({ protocol: /^https?$/, message: 'must be an http or https URL' })
+    .optional()
+    .describe('collector of OpenTelemetry that is told the traces of ended sessions (http://127.0.0.1:4318); without it nobody is'),
+  DARKROOM_TRACES_HEADERS: names
+    .pipe(z.array(z.string().regex(/^[\w-]+=[^\r\n]+$/, 'must be pairs like authorization=Bearer abc')))
+    .default([])
+    .describe('headers for the collector, separated by commas: name=value'),
+  DARKROOM_TRACES_NETS: networks
+    .default(['127.0.0.0/8', '::1/128'])
+    .describe('networks that the collector may be in, separated by commas; elsewhere it must be public and https'),
   REDIS_URL: z
     .string()
     .optional()
@@ -197,6 +214,8 @@ export interface Config {
   boardWrite: boolean
   webhookHosts: string[]
   webhookNets: string[]
+  /** Where traces go; null: nowhere. */
+  traces: { endpoint: string; headers: Record<string, string>; nets: string[] } | null
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
   maxmemory: string
@@ -266,6 +285,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     boardWrite: e.DARKROOM_BOARD_WRITE,
     webhookHosts: e.DARKROOM_WEBHOOK_HOSTS,
     webhookNets: e.DARKROOM_WEBHOOK_NETS,
+    traces: e.DARKROOM_TRACES === undefined ? null : tracesOf(e.DARKROOM_TRACES, e.DARKROOM_TRACES_HEADERS, e.DARKROOM_TRACES_NETS),
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,

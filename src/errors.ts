@@ -137,6 +137,7 @@ export const sessionError = defineErrors('session', {
     class: 'permanent',
     remedy: 'Only a session that waits for its turn on a device has a place there; look at GET /v1/queue.',
   },
+  other_key: { class: 'permanent', remedy: 'Order among API keys follows from their priorities and weights: change the priority instead.' },
   not_retryable: { class: 'permanent', remedy: 'Only a failed or cancelled session can be retried; submit a new one.' },
   items_failed: {
     class: 'permanent',
@@ -254,7 +255,7 @@ export const redisError = defineErrors('redis', {
 })
 
 export const keyError = defineErrors('key', {
-  unknown: { class: 'permanent', remedy: 'Use an id that `darkroom keys list` shows.' },
+  unknown: { class: 'permanent', remedy: 'Use an id that `darkroom keys list` or GET /v1/keys shows.' },
   left: { class: 'permanent', remedy: 'Revoke them first (`darkroom keys revoke`): with a key, every request needs one.' },
 })
 

@@ -124,6 +124,9 @@ export const keys = {
   deviceEvents: () => `${keys.devices()}:events`,
   /** The turn to look at the devices. */
   deviceWatch: () => 'darkroom:{workers}:watch',
+  /** How a device was over the last day, and the turn to write that on. */
+  deviceHistory: (id: string) => `darkroom:{workers}:history:${id}`,
+  historyTurn: () => 'darkroom:{workers}:history-turn',
   /** Workers and the queues that they serve, scored by when that ends unless it is published again. */
   workers: () => 'darkroom:{workers}:alive',
   worker: (id: string) => `darkroom:{workers}:worker:${id}`,
@@ -179,6 +182,9 @@ export const keys = {
   slots: (kind: string, keyId: string) => `darkroom:{keys}:slots:${kind}:${keyId}`,
   /** In front of each key's count of requests. */
   requests: () => 'darkroom:{keys}:requests',
+  /** How far the traces of a shard were told, and the turn to tell them. */
+  traced: (shard: number) => `${base(shard)}traced`,
+  traceTurn: () => 'darkroom:{store}:traces',
   /** Webhooks by id, with their secrets. */
   webhooks: () => 'darkroom:{webhooks}:records',
   /** Schedules by id, and those that fall due by when, by the wall clock. */

@@ -22,6 +22,7 @@ import { docRoutes, openApiDocument, type OpenApiDocument } from './docs.ts'
 import { guard } from './guard.ts'
 import { healthRoutes } from './health/routes.ts'
 import { itemRoutes } from './items/routes.ts'
+import { keyRoutes } from './keys/routes.ts'
 import { liveRoutes } from './live/routes.ts'
 import { loginRoutes } from './login/routes.ts'
 import { memoryRoutes } from './memory/routes.ts'
@@ -146,6 +147,7 @@ export function createApp(parts: ApiParts): App {
     scheduleRoutes,
     bulkRoutes,
     auditRoutes,
+    keyRoutes,
     workerRoutes,
     // Before devices, one of which would be called `events`.
     deviceEventRoutes,

@@ -11,6 +11,7 @@ import type { Route } from '../domains/operation.ts'
 import type { WorkflowInfo } from '../engine/registry.ts'
 import { ended } from '../engine/session.ts'
 import { DarkroomError, sessionError, workflowError, type FieldProblem } from '../errors.ts'
+import { traceIn } from '../trace.ts'
 import { needs } from './auth.ts'
 import { refuseBody } from './body.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
@@ -115,6 +116,7 @@ async function answer(parts: ApiParts, c: Context<AppEnv>, workflow: WorkflowInf
     tags: [],
     keyId,
     mayOperate: scopes.has('operate'),
+    trace: traceIn(c.req.header('traceparent')),
     ...(idempotencyKey !== undefined && {
       idempotencyKey,
       bodySha256: sha256Of(Buffer.from(`${c.req.method} ${c.req.path}\n${await c.req.text()}`)),

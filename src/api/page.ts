@@ -1,6 +1,6 @@
 /** The page: files that set-up has built from src/web, whose names change with their bytes. */
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { extname, join } from 'node:path'
 import { Hono } from 'hono'
 import { root } from '../config.ts'
 import { apiError } from '../errors.ts'
@@ -9,8 +9,14 @@ import type { AppEnv } from './context.ts'
 /** As setup/page.mjs writes it. */
 interface Built {
   script: string
+  /** Scripts that it imports. */
+  needed: string[]
   style: string
+  /** All of them, and the scripts of the rooms. */
+  files: string[]
 }
+
+const types: Record<string, string> = { '.js': 'text/javascript; charset=utf-8', '.css': 'text/css; charset=utf-8' }
 
 const policy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; " +
@@ -22,7 +28,7 @@ const pagePaths = /^\/(?:$|page\/[\w.-]+$)/
 export const mayComeKeyless = ({ path, method }: { path: string; method: string }): boolean =>
   (pagePaths.test(path) && method === 'GET') || (path === '/v1/login' && method === 'POST')
 
-const html = ({ script, style }: Built): string => `<!doctype html>
+const html = ({ script, needed, style }: Built): string => `<!doctype html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
@@ -31,6 +37,7 @@ const html = ({ script, style }: Built): string => `<!doctype html>
     <title>Darkroom</title>
     <link rel="icon" href="data:,">
     <link rel="stylesheet" href="/page/${style}">
+    ${needed.map((name) => `<link rel="modulepreload" href="/page/${name}">`).join('\n    ')}
     <script type="module" src="/page/${script}"></script>
   </head>
   <body><div id="page"></div><noscript>The page needs JavaScript; the <a href="/docs">API</a> does not.</noscript></body>
@@ -55,9 +62,8 @@ export function pageRoutes(folder = join(root, 'web', 'dist')): Hono<AppEnv> {
 function readBuilt(folder: string): { page: string; files: ReadonlyMap<string, { bytes: Buffer; type: string }> } | undefined {
   try {
     const built = JSON.parse(readFileSync(join(folder, 'page.json'), 'utf8')) as Built
-    const file = (name: string, type: string) =>
-      [name, { bytes: readFileSync(join(folder, name)), type: `${type}; charset=utf-8` }] as const
-    return { page: html(built), files: new Map([file(built.script, 'text/javascript'), file(built.style, 'text/css')]) }
+    const file = (name: string) => [name, { bytes: readFileSync(join(folder, name)), type: types[extname(name)] ?? '' }] as const
+    return { page: html(built), files: new Map(built.files.map(file)) }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error

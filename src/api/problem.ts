@@ -50,6 +50,8 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'workflow.changed': 409,
   'workflow.no_folder': 409,
   'session.not_waiting': 409,
+  'session.other_key': 409,
+  'key.unknown': 404,
   'model.changed': 409,
   'model.unusable': 422,
   'model.unknown': 422,

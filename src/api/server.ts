@@ -13,6 +13,7 @@ import { apiError, configError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { connect, untilReady } from '../redis.ts'
 import { Engine, type EngineOptions } from '../engine/engine.ts'
+import { TraceExport } from '../engine/trace-export.ts'
 import { WebhookSender } from '../webhooks/sender.ts'
 import { createApp } from './app.ts'
 import { isLoopback } from './auth.ts'
@@ -71,13 +72,23 @@ export async function startApi(
     })
     const { webhooks, deliveries } = engine
     const sender = new WebhookSender({ webhooks, deliveries, config, log, tryMs: engine.times.webhookTryMs, at: further.at })
-    if (further.sweeps !== false) sender.start()
+    const traces = new TraceExport({
+      redis,
+      config,
+      log,
+      get: (id) => engine.get(id),
+      history: (id, after, limit) => engine.history(id, after, limit),
+    })
+    if (further.sweeps !== false) {
+      sender.start()
+      traces.start()
+    }
     log.info({ url: api.url }, 'listening')
     return {
       ...api,
       close: async () => {
         await api.close()
-        await sender.stop()
+        await Promise.all([sender.stop(), traces.stop()])
         await engine.close()
         disconnect()
       },

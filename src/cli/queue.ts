@@ -19,6 +19,13 @@ export async function move(id: string, to: 'front' | 'back', { json, url }: Outp
   say(inline(`${session.id}: ${placeOf(session)}`))
 }
 
+export async function moveBefore(id: string, next: string, { json, url }: Output): Promise<void> {
+  const client = await connectApi(url === undefined ? {} : { url })
+  const session = await client.moveBefore(id, next)
+  if (json) return sayJson(session)
+  say(inline(`${session.id}: ${placeOf(session)}`))
+}
+
 export async function prioritize(id: string, priority: number, { json, url }: Output): Promise<void> {
   const client = await connectApi(url === undefined ? {} : { url })
   const session = await client.prioritize(id, priority)

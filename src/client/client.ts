@@ -159,6 +159,11 @@ export class DarkroomClient extends FarmClient {
     return this.http.json('POST', `${pathOf(id)}/${to}`)
   }
 
+  /** Directly before another of its API key. @throws Problem `session.not_waiting`, `session.other_key` */
+  moveBefore(id: string, next: string): Promise<Session> {
+    return this.http.json('POST', `${pathOf(id)}/before`, { body: { session: next } })
+  }
+
   prioritize(id: string, priority: number): Promise<Session> {
     return this.http.json('POST', `${pathOf(id)}/priority`, { body: { priority } })
   }

@@ -10,6 +10,7 @@ import type {
   DefaultDevice,
   Device,
   DeviceEventPage,
+  DeviceHistory,
   DeviceMemory,
   DeviceStatus,
   MemoryAnalytics,
@@ -46,6 +47,11 @@ export abstract class FarmClient {
 
   deviceStatus(id: string): Promise<DeviceStatus> {
     return this.http.json('GET', `${deviceOf(id)}/status`)
+  }
+
+  /** Of the last day, a sample a minute. */
+  deviceHistory(id: string): Promise<DeviceHistory> {
+    return this.http.json('GET', `${deviceOf(id)}/history`)
   }
 
   deviceMemory(id: string): Promise<DeviceMemory> {

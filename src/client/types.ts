@@ -4,6 +4,7 @@ import type { AuditView } from '../api/audit/views.ts'
 import type { PictureRequestView, UploadView } from '../api/artifacts/views.ts'
 import type * as Devices from '../api/devices/views.ts'
 import type * as Items from '../api/items/views.ts'
+import type * as Keys from '../api/keys/views.ts'
 import type * as Live from '../api/live/views.ts'
 import type * as Memory from '../api/memory/views.ts'
 import type * as BulkActions from '../api/bulk/views.ts'
@@ -70,10 +71,14 @@ export type WebhookWithSecret = z.infer<typeof Webhooks.WebhookWithSecret>
 export type AddWebhook = z.input<typeof Webhooks.AddWebhook>
 export type Delivery = z.infer<typeof Webhooks.DeliveryView>
 
+export type ApiKey = z.infer<typeof Keys.KeyView>
+export type ApiKeyWithSecret = z.infer<typeof Keys.KeyWithSecret>
+
 export type Worker = z.infer<typeof WorkerView>
 export type Workflow = z.infer<typeof WorkflowView>
 export type WorkflowReload = z.infer<typeof ReloadView>
 export type Device = z.infer<typeof Devices.DeviceView>
+export type DeviceHistory = z.infer<typeof Devices.HistoryView>
 export type DeviceStatus = z.infer<typeof Devices.StatusView>
 export type DeviceEvent = z.infer<typeof Devices.EventView>
 export type DeviceEventPage = z.infer<typeof Devices.DeviceEventPage>

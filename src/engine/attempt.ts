@@ -9,6 +9,7 @@ import type { WorkerRecord } from '../farm/record.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
+import { traceOf } from '../trace.ts'
 import { connect, type Redis } from '../redis.ts'
 import { Engine, type EngineOptions } from './engine.ts'
 import type { SessionOwners } from './owners.ts'
@@ -47,6 +48,8 @@ export interface Attempt {
   resourceTries: number
   /** Of the session; higher goes first. */
   priority: number
+  /** Id of its session's trace, for log lines. */
+  traceId: string
   /** Newest first. */
   checkpoints: Checkpoint[]
   state: State
@@ -105,7 +108,7 @@ export class AttemptPort {
     const [name, effect] = Object.entries(document.effects).find(([, open]) => open.suffix === suffix) ?? []
     if (name === undefined || !effect || !('step' in effect))
       throw workflowError('broken', `step ${stepKey} is open but no child of its machine`)
-    const { epoch, tries, resourceTries, priority, checkpoints } = reply
+    const { epoch, tries, resourceTries, priority, checkpoints, trace } = reply
     return {
       is: 'taken',
       attempt: {
@@ -120,6 +123,7 @@ export class AttemptPort {
         tries,
         resourceTries,
         priority,
+        traceId: traceOf(sessionId, trace).id,
         checkpoints,
         state,
         context: document.context,
@@ -226,7 +230,10 @@ export class AttemptPort {
         .note({ input: attempt.input, output, stats })
         .catch((error: unknown) => this.#engine.log.debug({ err: error }, 'how long a picture took was not noted'))
     if (!delivered.isRecorded)
-      this.#engine.log.info({ session: sessionId, step: stepKey, attempt: attempt.id }, 'a late result changed nothing')
+      this.#engine.log.info(
+        { session: sessionId, trace: attempt.traceId, step: stepKey, attempt: attempt.id },
+        'a late result changed nothing',
+      )
     return delivered
   }
 
@@ -259,6 +266,7 @@ export class AttemptPort {
         input,
         models: this.#modelsOf(next.step.step, input),
         priority,
+        traceId: attempt.traceId,
         state,
         context,
         ...fresh,

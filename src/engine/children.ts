@@ -14,6 +14,7 @@
  */
 import { type WireError, sessionError } from '../errors.ts'
 import { splitStepKey } from '../keys.ts'
+import { traceOfChild } from '../trace.ts'
 import type { Commits } from './commit.ts'
 import type { ItemReads } from './item-reads.ts'
 import { Items, itemOf } from './items.ts'
@@ -68,6 +69,7 @@ export class Children {
         'device',
         'priority',
         'group',
+        'trace',
         'depth',
       )
       const isWanted = typeof parent[open] === 'string'
@@ -87,6 +89,7 @@ export class Children {
           device: parent.device,
           priority: parent.priority ?? '5',
           group: parent.group,
+          trace: traceOfChild(sessionId, parent.trace),
           depth: Number(parent.depth ?? 0) + 1,
           runs: !pauses,
           ...(!isWanted && { end: cancelled }),

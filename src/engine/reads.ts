@@ -349,6 +349,7 @@ export function toSession(id: string, record: Record<string, string>): Session {
     undo: isUndone(record) ? undoSessionId(id) : null,
     webhook: record['webhook'] ?? null,
     parent: record['parent'] === undefined ? null : splitStepKey(record['parent']).sessionId,
+    trace: record['trace'] ?? null,
     exactnessKey: record['exactnessKey'] ?? null,
     createdAt: number('createdAt') ?? 0,
     startedAt: number('startedAt'),

@@ -82,6 +82,8 @@ export interface Session {
   webhook: string | null
   /** The session whose child it is. */
   parent: string | null
+  /** Its trace as it is recorded, `<trace id>-<span id>`; null: the first of its own, see `traceOf`. */
+  trace: string | null
   /** Id of the device on which all its steps on a device run, and its children's; null: any. */
   device: string | null
   /** How many sessions of its API key with this concurrency key may be on devices at once; null without one. */
@@ -182,6 +184,8 @@ export interface Submission extends SubmitOptions {
   keyId: string | null
   /** Whether the caller may touch what others own. */
   mayOperate?: boolean
+  /** The trace and the span that caused it, as `traceIn` reads them. */
+  trace?: string | undefined
 }
 
 /** Who asks for a session that goes on from another. */

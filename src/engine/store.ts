@@ -83,6 +83,7 @@ export type TakeReply =
       tries: number
       resourceTries: number
       priority: number
+      trace: string
     }
   /** Another attempt holds it, or it is tried again later: for so long, ms. */
   | { is: 'leased' | 'early'; forMs: number }
@@ -313,7 +314,7 @@ export class Store {
     ])
     const [is, values] = reply
     if (is === 'taken') {
-      const [epoch, version = '', tries, resourceTries, priority] = String(values).split(' ')
+      const [epoch, version = '', tries, resourceTries, priority, trace = ''] = String(values).split(' ')
       return {
         is,
         epoch: Number(epoch),
@@ -324,6 +325,7 @@ export class Store {
         tries: Number(tries),
         resourceTries: Number(resourceTries),
         priority: Number(priority),
+        trace,
       }
     }
     if (is === 'leased' || is === 'early') return { is, forMs: Number(values) }

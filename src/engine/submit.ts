@@ -35,6 +35,7 @@ export interface Child {
   priority: string
   /** As its record has it. */
   group: string | null
+  trace: string
   depth: number
   /** Whether its first steps may be dispatched at once. */
   runs: boolean
@@ -131,7 +132,7 @@ export class Submissions {
   }
 
   async #accept(submission: Submission, id: string, idempotency: Creation['idempotency']): ReturnType<Store['create']> {
-    const { keyId, tags, priority, deadlineS, concurrency, webhook } = submission
+    const { keyId, tags, priority, deadlineS, concurrency, webhook, trace } = submission
     const { workflow, input, pictures, items, device } = await this.#whole(submission)
     const begun = this.#planned(id, workflowId(workflow), this.first(workflow, input), firstPriority(priority))
     const reserve = reserveOf(workflow, input) + reserveOfItems(items)
@@ -147,7 +148,7 @@ export class Submissions {
         priority: String(priority),
         keyId,
         device,
-        fields: { idempotency: idempotency?.key, group: groupText(concurrency), webhook, ...promises(workflow, input) },
+        fields: { idempotency: idempotency?.key, group: groupText(concurrency), webhook, trace, ...promises(workflow, input) },
         reserve,
         items,
       },
@@ -275,6 +276,7 @@ export class Submissions {
         parent: child.stepKey,
         invoke: child.invoke,
         group: child.group,
+        trace: child.trace,
         depth: String(child.depth),
         ...(workflow && !end && promises(workflow, input)),
       },

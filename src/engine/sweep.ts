@@ -17,6 +17,7 @@ import { sessionError } from '../errors.ts'
 import { shardOf, splitStepKey } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { Ticker } from '../ticker.ts'
+import { traceOf } from '../trace.ts'
 import type { Admission } from './admission.ts'
 import type { Commits } from './commit.ts'
 import type { Dispatcher } from './dispatch.ts'
@@ -149,8 +150,10 @@ export class Sweep {
     if (record?.lane === 'control') return this.#lose(stepKey, record)
     const { is, worker } = await store.expire(stepKey, poisonLimit)
     if (is === 'alive' || is === 'closed') return
-    log.warn({ step: stepKey, worker, is }, 'a lease ended without its attempt')
-    await countLoss(worker, splitStepKey(stepKey).sessionId)
+    const { sessionId } = splitStepKey(stepKey)
+    const trace = traceOf(sessionId, (await reads.fields(sessionId, 'trace')).trace).id
+    log.warn({ step: stepKey, trace, worker, is }, 'a lease ended without its attempt')
+    await countLoss(worker, sessionId)
   }
 
   /** A command whose worker died over it: no other worker can carry it out, and how far it got is unknown. */

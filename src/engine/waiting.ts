@@ -127,6 +127,23 @@ export class WaitingSessions {
     })
   }
 
+  /**
+   * Directly before another one of its API key: it gets the priority of that one, and a place between it and the one
+   * that was before it.
+   * @throws as `front`; DarkroomError `session.other_key`
+   */
+  async before(id: string, next: string): Promise<void> {
+    if (id === next) return
+    const { places } = await this.#look()
+    const [own, target] = [this.#inLine(places, id), this.#inLine(places, next)]
+    if (!own) throw await this.#notWaiting(id)
+    if (!target) throw await this.#notWaiting(next, 'session')
+    if (own.keyId !== target.keyId)
+      throw sessionError('other_key', `session ${next} is of another API key than ${id}`, { field: 'session' })
+    for (const place of placesBefore(own, target, places))
+      await this.#moved(place.session, await this.#parts.lines.move(place.session, place.priority, place.order))
+  }
+
   /** Of what runs it counts for the steps to come. @throws DarkroomError `session.unknown`, `session.ended` */
   async prioritize(id: string, priority: number): Promise<void> {
     await this.#moved(id, await this.#parts.lines.move(id, priority, undefined))
@@ -134,14 +151,22 @@ export class WaitingSessions {
 
   async #move(id: string, to: (others: Place[], now: number) => { priority: number; order: number } | undefined): Promise<void> {
     const { places } = await this.#look()
-    const own = places.find(({ session }) => session === id)
-    if (!own) {
-      const { status } = await this.#parts.reads.mustGet(id)
-      throw sessionError('not_waiting', `session ${id} is ${status}, and waits for no turn on a device`, { details: { status } })
-    }
+    const own = this.#inLine(places, id)
+    if (!own) throw await this.#notWaiting(id)
     const others = places.filter(({ session, keyId }) => keyId === own.keyId && session !== id)
     const place = to(others, await this.#parts.reads.now(shardOf(id)))
     if (place) await this.#moved(id, await this.#parts.lines.move(id, place.priority, place.order))
+  }
+
+  #inLine(places: readonly Place[], id: string): Place | undefined {
+    return places.find(({ session }) => session === id)
+  }
+
+  /** @throws DarkroomError `session.unknown` */
+  async #notWaiting(id: string, field?: string): Promise<Error> {
+    const { status } = await this.#parts.reads.mustGet(id)
+    const details = { details: { status }, ...(field !== undefined && { field }) }
+    return sessionError('not_waiting', `session ${id} is ${status}, and waits for no turn on a device`, details)
   }
 
   async #moved(id: string, reply: Awaited<ReturnType<Lines['move']>>): Promise<void> {
@@ -149,6 +174,21 @@ export class WaitingSessions {
     if (reply.is === 'ended') throw sessionError('ended', `session ${id} has ${reply.status}`, { details: { status: reply.status } })
     await this.#parts.admission.wake()
   }
+}
+
+/**
+ * New priorities and orders for `own` to stand directly before `target`. Those that wait since the same millisecond as
+ * `target` and stand before it have no room behind them: they move forward a little with it.
+ */
+export function placesBefore(own: Place, target: Place, places: readonly Place[]): Pick<Place, 'session' | 'priority' | 'order'>[] {
+  const line = places.filter(
+    ({ keyId, priority, session }) => keyId === own.keyId && priority === target.priority && session !== own.session,
+  )
+  const tied = line.filter(({ order, position }) => order === target.order && position < target.position)
+  const from = Math.max(target.order - 1, ...line.flatMap(({ order }) => (order < target.order ? [order] : [])))
+  const moved = [...tied, own]
+  const gap = (target.order - from) / (moved.length + 1)
+  return moved.map(({ session }, i) => ({ session, priority: target.priority, order: from + (i + 1) * gap }))
 }
 
 /** Why the next one of a queue is not let in yet. */

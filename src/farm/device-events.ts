@@ -19,6 +19,7 @@ import type { Logger } from '../log.ts'
 import { takeTurn } from '../clock.ts'
 import { translated, runScript, type Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
+import { keepSamples } from './history.ts'
 import { readWorkers } from './presence.ts'
 import type { WorkerRecord } from './record.ts'
 
@@ -129,10 +130,12 @@ export class DeviceWatch {
     if (await takeTurn(this.#redis, keys.deviceWatch(), tickMs - 100)) await this.compare()
   }
 
-  /** Compares once, and records the changes. */
+  /** Compares once, and records the changes; once a minute also how the devices are. */
   async compare(): Promise<void> {
     const known = await translated(this.#redis.hgetall(keys.devices()))
-    const workers = new Map((await readWorkers(this.#redis)).map((worker) => [worker.device.id, worker]))
+    const all = await readWorkers(this.#redis)
+    await keepSamples(this.#redis, all)
+    const workers = new Map(all.map((worker) => [worker.device.id, worker]))
     for (const device of new Set([...Object.keys(known), ...workers.keys()])) {
       const worker = workers.get(device)
       const before = known[device] ?? ''

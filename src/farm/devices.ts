@@ -3,6 +3,7 @@ import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
 import { translated, type Redis } from '../redis.ts'
 import { DeviceWatch } from './device-events.ts'
+import { readSamples, type DeviceSample } from './history.ts'
 import { isHere, type WorkerRecord } from './record.ts'
 import { apiError } from '../errors.ts'
 import { deviceError } from '../domains/device/errors.ts'
@@ -83,6 +84,11 @@ export class Devices {
     if (others.length === 0) return only
     const ids = [only, ...others].map(({ device }) => device.id).join(', ')
     throw apiError('invalid', `there are several devices, and the caller has no default: name one of ${ids}`, { field })
+  }
+
+  /** How a device was over the last day, a sample a minute, oldest first. */
+  history(deviceId: string): Promise<DeviceSample[]> {
+    return readSamples(this.#redis, deviceId)
   }
 
   /** The analytics that the worker of a device published last of its memory, as JSON; undefined without any. */

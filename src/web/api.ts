@@ -30,8 +30,13 @@ export async function request<T>(method: string, path: string, body?: object, he
 export const get = <T>(path: string): Promise<T> => request<T>('GET', path)
 
 /** Submits a session; sent twice, it is one. With `waitS` the answer comes with its end, or after so many seconds. */
-export const submit = (workflow: string, input: object, waitS?: number): Promise<Session> =>
-  request('POST', '/sessions', { workflow, input }, { 'Idempotency-Key': newId(), ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) })
+export const submit = (workflow: string, input: object, waitS?: number, more: object = {}): Promise<Session> =>
+  request(
+    'POST',
+    '/sessions',
+    { workflow, input, ...more },
+    { 'Idempotency-Key': newId(), ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) },
+  )
 
 export const upload = (file: Uint8Array): Promise<UploadedPicture> => request('POST', '/artifacts', file)
 

@@ -1,6 +1,7 @@
 /**
- * Builds the page into a folder, which takes the place of what was there at once: one script and one style sheet, each
- * named by its bytes, and `page.json`, which names them and what they were made of.
+ * Builds the page into a folder, which takes the place of what was there at once: a script, those of the rooms behind
+ * the first, and one style sheet, each named by its bytes; and `page.json`, which names them and what they were made
+ * of.
  *
  *     node src/web/build.mjs FOLDER KEY
  */
@@ -18,7 +19,9 @@ const { metafile } = await build({
   entryPoints: [join(own, 'main.tsx')],
   outdir: part,
   entryNames: '[name]-[hash]',
+  chunkNames: 'room-[hash]',
   bundle: true,
+  splitting: true,
   minify: true,
   metafile: true,
   format: 'esm',
@@ -34,8 +37,21 @@ const { metafile } = await build({
   inject: [join(own, 'jsx.ts')],
   logLevel: 'error',
 })
-const names = Object.keys(metafile.outputs).map((path) => basename(path))
-const [script, style] = ['.js', '.css'].map((ending) => names.find((name) => name.endsWith(ending)))
-writeFileSync(join(part, 'page.json'), JSON.stringify({ key, script, style }))
+const outputs = Object.entries(metafile.outputs).map(([path, output]) => ({ name: basename(path), ...output }))
+const [script, style] = ['.js', '.css'].map((ending) => outputs.find(({ name }) => name.startsWith('main-') && name.endsWith(ending)))
+/** What the first room cannot do without. @type {Set<string>} */
+const needed = new Set()
+/** @param {string | undefined} from */
+function need(from) {
+  const imports = outputs.find(({ name }) => name === from)?.imports ?? []
+  for (const { kind, path } of imports) {
+    if (kind !== 'import-statement' || needed.has(basename(path))) continue
+    needed.add(basename(path))
+    need(basename(path))
+  }
+}
+need(script?.name)
+const page = { key, script: script?.name, needed: [...needed], style: style?.name, files: outputs.map(({ name }) => name) }
+writeFileSync(join(part, 'page.json'), JSON.stringify(page))
 rmSync(folder, { recursive: true, force: true })
 renameSync(part, folder)

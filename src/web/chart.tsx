@@ -1,21 +1,40 @@
-/** A share over time as an area, with the levels of pressure as lines. */
+/** A figure over time as an area. Nothing is drawn where nobody looked. */
 const [across, down] = [300, 72] as const
-const levels = [0.8, 0.9, 0.95] as const
-/** What is shown, ms. */
-const shownMs = 300_000
+/** Longer than this between two points, nobody looked, ms. */
+const gapMs = 180_000
 
-export function Chart({ title, points }: { title: string; points: readonly (readonly [at: number, share: number])[] }) {
+export type Point = readonly [at: number, value: number]
+
+export interface ChartProps {
+  title: string
+  points: readonly Point[]
+  /** The top of it. */
+  most: number
+  /** What is shown up to now, ms. */
+  spanMs: number
+  /** Drawn as lines. */
+  levels?: readonly number[]
+}
+
+export function Chart({ title, points, most, spanMs, levels = [] }: ChartProps) {
   const now = points.at(-1)?.[0] ?? 0
-  const recent = points.filter(([at]) => now - at <= shownMs)
-  const x = (at: number): number => across - ((now - at) / shownMs) * across
-  const y = (share: number): number => down - Math.max(0, Math.min(1, share)) * down
-  const line = recent.map(([at, share]) => `${x(at).toFixed(1)} ${y(share).toFixed(1)}`)
+  const x = (at: number): string => (across - ((now - at) / spanMs) * across).toFixed(1)
+  const y = (value: number): string => (down - Math.max(0, Math.min(1, value / most)) * down).toFixed(1)
+  const runs: Point[][] = []
+  for (const point of points) {
+    const last = runs.at(-1)?.at(-1)
+    if (now - point[0] > spanMs) continue
+    if (last && point[0] - last[0] < gapMs) runs.at(-1)?.push(point)
+    else runs.push([point])
+  }
+  const area = (run: readonly Point[]): string =>
+    `M${x(run[0]?.[0] ?? now)} ${down}L${run.map(([at, value]) => `${x(at)} ${y(value)}`).join('L')}V${down}Z`
   return (
     <svg class="chart" viewBox={`0 0 ${across} ${down}`} preserveAspectRatio="none" role="img" aria-label={title}>
       {levels.map((level) => (
         <line key={level} x1="0" x2={across} y1={y(level)} y2={y(level)} />
       ))}
-      {line.length > 0 && <path d={`M${x(recent[0]?.[0] ?? now).toFixed(1)} ${down}L${line.join('L')}V${down}Z`} />}
+      <path d={runs.map(area).join('')} />
     </svg>
   )
 }

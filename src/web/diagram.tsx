@@ -19,13 +19,22 @@ export function pathsIn(value: unknown, around = ''): string[] {
   return Object.entries(value ?? {}).flatMap(([name, inside]) => [around + name, ...pathsIn(inside, `${around}${name}.`)])
 }
 
-export function Diagram({ session: { workflow, endedAt, status }, states }: { session: Session; states: readonly SessionState[] }) {
+export interface DiagramProps {
+  workflow: string
+  /** The one whose states are lit; without it the machine alone is drawn. */
+  session?: Session
+  states?: readonly SessionState[]
+}
+
+export function Diagram({ workflow, session, states = [] }: DiagramProps) {
   const figure = useRef<HTMLElement>(null)
   useEffect(() => quietly(look(workflow)), [workflow])
   const drawing = drawings.value[workflow]
   // Its last state cannot be forked from, so it is not among them.
   const end =
-    status === 'succeeded' ? drawing?.boxes.find(({ type, depth, isFailure }) => type === 'final' && depth === 1 && !isFailure) : undefined
+    session?.status === 'succeeded'
+      ? drawing?.boxes.find(({ type, depth, isFailure }) => type === 'final' && depth === 1 && !isFailure)
+      : undefined
   const lit = new Set(end ? [end.path] : pathsIn(states.at(-1)?.value))
   const now = drawing?.boxes.filter(({ isOuter, path }) => !isOuter && lit.has(path)) ?? []
   const middle = now[0] && now[0].x + now[0].width / 2
@@ -33,7 +42,7 @@ export function Diagram({ session: { workflow, endedAt, status }, states }: { se
   useEffect(() => {
     if (middle !== undefined) figure.current?.scrollTo({ left: middle - figure.current.clientWidth / 2 })
   }, [middle])
-  if (!drawing || states.length === 0) return null
+  if (!drawing || (session && states.length === 0)) return null
   const been = new Set(states.flatMap(({ value }) => pathsIn(value)))
   const classOf = ({ isOuter, type, path }: Drawing['boxes'][number]): string =>
     [isOuter && 'outer', type === 'final' && 'final', lit.has(path) ? 'lit' : been.has(path) && 'been'].filter(Boolean).join(' ')
@@ -43,7 +52,7 @@ export function Diagram({ session: { workflow, endedAt, status }, states }: { se
         viewBox={`0 ${-drawing.above} ${drawing.width} ${drawing.height + drawing.above}`}
         width={drawing.width}
         role="img"
-        aria-label={`The machine of ${workflow}, ${endedAt === null ? 'now' : 'at last'} in ${now.map(({ name }) => name).join(', ')}`}
+        aria-label={`The machine of ${workflow}${session ? `, ${session.endedAt === null ? 'now' : 'at last'} in ${now.map(({ name }) => name).join(', ')}` : ''}`}
       >
         <defs>
           <marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">

@@ -7,7 +7,8 @@ import { get, may, quietly, Refusal, submit, wordsOf } from './api.ts'
 import { AdapterFields } from './adapters.tsx'
 import { drawing, lookForModels, modelsOf } from './catalogue.ts'
 import { ControlFields } from './control.tsx'
-import { Estimate, useOwn } from './estimate.tsx'
+import { Estimate, Tokens, useOwn } from './estimate.tsx'
+import { BatchFields } from './batch-form.tsx'
 import { ChoiceField, Field, NumberField, TextField, type Schema } from './fields.tsx'
 import { clear, faults, form, isPainting, set } from './form.ts'
 import { note } from './live.ts'
@@ -68,6 +69,7 @@ function Form() {
   return (
     <form onSubmit={(event) => void draw(event)}>
       <TextField {...field('prompt')} label="Prompt" rows={4} isRequired placeholder="What to draw" />
+      <Tokens name="prompt" />
       <TextField {...field('negativePrompt')} label="Without" rows={2} placeholder="What not to draw" />
       <Field name="model" label="Model" id={id}>
         <select id={id} value={model} onChange={(event) => set('model', event.currentTarget.value)}>
@@ -119,6 +121,7 @@ function Form() {
       <Seed schema={fields['seed']} />
       <Source fields={fields} />
       <ControlFields controlnets={modelsOf('controlnet')} />
+      <BatchFields names={Object.keys(fields)} />
       <div class="send">
         {fault.value && (
           <p class="fault" role="alert">

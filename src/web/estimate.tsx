@@ -1,7 +1,7 @@
 /** What the chosen model recommends, and what the picture as it stands would take. */
 import { signal, useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
-import type { Compatible } from '../client/types.ts'
+import type { Compatible, Queue } from '../client/types.ts'
 import { get, quietly } from './api.ts'
 import { form } from './form.ts'
 import { inTime } from './words.ts'
@@ -11,6 +11,11 @@ interface CompatibleAnswer {
   devices: readonly Compatible[]
 }
 
+/** The queue moves while one writes, ms. */
+const lookMs = 5000
+
+/** Sessions in line, of all API keys. */
+const inLine = signal(0)
 const estimate = signal<{ model: string; devices: readonly Compatible[] } | null>(null)
 
 export interface Own {
@@ -32,12 +37,22 @@ export function useOwn(model: string): Own | undefined {
           typeof value === 'number' ? [[name, String(value)]] : [],
         ),
       )
-      const [recommended, asked] = await Promise.all([get<CompatibleAnswer>(path), get<CompatibleAnswer>(`${path}?${query}`)])
+      const [recommended, asked, queue] = await Promise.all([
+        get<CompatibleAnswer>(path),
+        get<CompatibleAnswer>(`${path}?${query}`),
+        get<Queue>('/queue?limit=1'),
+      ])
+      inLine.value = queue.waiting
       own.value = { ...recommended.picture, model }
       estimate.value = { model, devices: asked.devices }
     }
-    const timer = setTimeout(() => quietly(look()), 250)
-    return () => clearTimeout(timer)
+    const again = (): void => quietly(look())
+    const soon = setTimeout(again, 250)
+    const timer = setInterval(again, lookMs)
+    return () => {
+      clearTimeout(soon)
+      clearInterval(timer)
+    }
   }, [model, width, height, steps, guidance])
   return own.value?.model === model ? own.value : undefined
 }
@@ -51,6 +66,35 @@ export function Estimate({ model }: { model: string }) {
   }
   const seconds = fitting.flatMap((device) => device.seconds?.value ?? [])
   const count = typeof form.value['count'] === 'number' ? form.value['count'] : 1
-  if (seconds.length === 0) return <p class="hint">How long it takes is known after the first one.</p>
-  return <p class="hint">About {inTime(Math.min(...seconds) * count)} once it begins.</p>
+  const time =
+    seconds.length === 0 ? 'How long it takes is known after the first one' : `About ${inTime(Math.min(...seconds) * count)} once it begins`
+  return (
+    <p class="hint">
+      {time}; {inLine.value === 0 ? 'nobody waits before it' : `place ${inLine.value + 1} in the queue`}.
+    </p>
+  )
+}
+
+/** Parts of a chunk that a text encoder reads at once. */
+const chunk = 75
+
+/**
+ * About how many tokens a text has: a word is one, a long one several, a mark one. Which it really was the receipt
+ * tells: only the model's own tokenizer knows.
+ */
+export function tokensIn(text: string): number {
+  const parts = text.match(/[\p{L}\p{M}]+|\p{N}|[^\s\p{L}\p{M}\p{N}]+/gu) ?? []
+  return parts.reduce((sum, part) => sum + (/^\p{Script=Latin}/u.test(part) ? Math.ceil(part.length / 10) : part.length), 0)
+}
+
+export function Tokens({ name }: { name: string }) {
+  const text = form.value[name]
+  const count = typeof text === 'string' ? tokensIn(text) : 0
+  if (count === 0) return null
+  const chunks = Math.ceil(count / chunk)
+  return (
+    <small class="tokens">
+      about {count} tokens{chunks > 1 && `, ${chunks} chunks of ${chunk}`}
+    </small>
+  )
 }

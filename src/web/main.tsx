@@ -1,19 +1,52 @@
 /** The page: one room at a time, and above it where one is and how the farm is. */
-import { effect } from '@preact/signals'
-import { render } from 'preact'
+import { effect, signal } from '@preact/signals'
+import { render, type FunctionComponent } from 'preact'
 import { useEffect } from 'preact/hooks'
 import { leave, lookWho, notice, viewer } from './api.ts'
-import { Devices } from './devices.tsx'
-import { Draw } from './draw.tsx'
 import { connect, devices, disconnect, isConnected, openSessions } from './live.ts'
 import { Login } from './login.tsx'
-import { Models } from './models.tsx'
-import { linkTo, place, rooms, type RoomName } from './route.ts'
-import { SessionRoom } from './session.tsx'
+import { linkTo, place, rooms, type Place, type RoomName } from './route.ts'
 import { Table } from './table.tsx'
-import { Workflows } from './workflows.tsx'
 import { plural } from './words.ts'
 import './page.css'
+
+type Component = FunctionComponent<{ id: string }>
+
+/** The rooms behind the table come as three scripts: how the farm is, what is drawn, what was drawn. */
+const ofFarm = () => import('./farm-rooms.ts')
+const scripts: Record<Exclude<Place['room'], 'table'>, () => Promise<Component>> = {
+  draw: async () => (await import('./draw.tsx')).Draw,
+  session: async () => (await import('./session.tsx')).SessionRoom,
+  compare: async () => (await import('./session.tsx')).Compare,
+  queue: async () => (await ofFarm()).QueueRoom,
+  batches: async () => (await ofFarm()).Batches,
+  schedules: async () => (await ofFarm()).Schedules,
+  devices: async () => (await ofFarm()).Devices,
+  models: async () => (await ofFarm()).Models,
+  workflows: async () => (await ofFarm()).Workflows,
+  webhooks: async () => (await ofFarm()).Webhooks,
+  keys: async () => (await ofFarm()).Keys,
+}
+
+const loaded = signal<Readonly<Partial<Record<Place['room'], Component>>>>({ table: Table })
+/** The room whose script did not come. */
+const lost = signal<Place['room'] | undefined>(undefined)
+
+async function load(room: Place['room']): Promise<void> {
+  if (room === 'table' || loaded.value[room]) return
+  try {
+    const component = await scripts[room]()
+    loaded.value = { ...loaded.value, [room]: component }
+  } catch {
+    lost.value = room
+  }
+}
+
+/** Once the first room stands, the others come too: the way into one then waits for nothing. */
+const settledMs = 1500
+async function loadAll(): Promise<void> {
+  for (const room of Object.keys(scripts) as (keyof typeof scripts)[]) await load(room)
+}
 
 function Page() {
   useEffect(() => void lookWho().catch(() => setTimeout(() => location.reload(), 2000)), [])
@@ -79,20 +112,15 @@ function Farm() {
 
 function Room() {
   const { room, id } = place.value
-  switch (room) {
-    case 'table':
-      return <Table />
-    case 'session':
-      return <SessionRoom key={id} id={id} />
-    case 'draw':
-      return <Draw />
-    case 'devices':
-      return <Devices />
-    case 'models':
-      return <Models />
-    case 'workflows':
-      return <Workflows id={id} />
-  }
+  useEffect(() => void load(room), [room])
+  const Found = loaded.value[room]
+  if (Found) return <Found key={room === 'session' ? id : room} id={id} />
+  if (lost.value !== room) return <p class="empty">One moment…</p>
+  return (
+    <p class="empty">
+      This room did not come. <a href="/">Load the page anew</a>
+    </p>
+  )
 }
 
 /** Connected while the farm lets the viewer in. */
@@ -106,3 +134,4 @@ effect(() => {
 
 const root = document.querySelector('#page')
 if (root) render(<Page />, root)
+setTimeout(() => void loadAll(), settledMs)

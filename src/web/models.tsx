@@ -6,6 +6,7 @@ import { attempt, may, quietly, request, submit } from './api.ts'
 import { allModels, lookForModels } from './catalogue.ts'
 import { set } from './form.ts'
 import { devices } from './live.ts'
+import { Room } from './room.tsx'
 import { go } from './route.ts'
 import { inBytes, plural } from './words.ts'
 
@@ -23,33 +24,37 @@ const doing = signal<Readonly<Record<string, string>>>({})
 export function Models() {
   useEffect(() => quietly(lookForModels()), [])
   return (
-    <section class="models room" aria-labelledby="models-name">
-      <h1 id="models-name">Models</h1>
-      <header class="bar">
-        <label class="search">
-          <span class="sr">Search models</span>
-          <input
-            type="search"
-            placeholder="Search: name, kind, family, tag"
-            value={words.value}
-            onInput={(event) => (words.value = event.currentTarget.value)}
-          />
-        </label>
-        <span class="count" role="status">
-          {plural(found.value.length, 'model')}
-        </span>
-        {may('submit') && (
-          <button type="button" onClick={() => void attempt(() => request('POST', '/models/rescan').then(lookForModels))}>
-            Look again
-          </button>
-        )}
-      </header>
+    <Room
+      name="models"
+      title="Models"
+      bar={
+        <>
+          <label class="search">
+            <span class="sr">Search models</span>
+            <input
+              type="search"
+              placeholder="Search: name, kind, family, tag"
+              value={words.value}
+              onInput={(event) => (words.value = event.currentTarget.value)}
+            />
+          </label>
+          <span class="count" role="status">
+            {plural(found.value.length, 'model')}
+          </span>
+          {may('submit') && (
+            <button type="button" onClick={() => void attempt(() => request('POST', '/models/rescan').then(lookForModels))}>
+              Look again
+            </button>
+          )}
+        </>
+      }
+    >
       <ul class="rows">
         {found.value.map((model) => (
           <Row key={`${model.kind} ${model.id}`} model={model} />
         ))}
       </ul>
-    </section>
+    </Room>
   )
 }
 
@@ -60,6 +65,58 @@ async function load(model: string): Promise<void> {
     ...doing.value,
     [model]: done ? (done.error?.message ?? (done.status === 'succeeded' ? 'resident' : done.status)) : '',
   }
+}
+
+/** From every device. */
+async function unload(model: string): Promise<void> {
+  const ends = await Promise.all(devices.value.map(({ id }) => attempt(() => submit('model-unload', { model, device: id }, 60))))
+  const isGone = ends.every((end) => end?.status === 'succeeded')
+  doing.value = { ...doing.value, [model]: isGone ? 'not resident' : (ends.find((end) => end?.error)?.error?.message ?? '') }
+}
+
+async function annotate({ id, annotation }: Model, form: HTMLFormElement): Promise<void> {
+  const { title, tags = '', notes } = Object.fromEntries(new FormData(form)) as Record<string, string>
+  const { settings, vae } = annotation ?? { settings: {}, vae: null }
+  await attempt(async () => {
+    const listed = tags.split(',').map((each) => each.trim())
+    const said = { title, tags: listed.filter(Boolean), notes, settings, vae: vae?.id ?? null }
+    await request('PUT', `/models/${encodeURIComponent(id)}/annotation`, said)
+    await lookForModels()
+  })
+}
+
+function Annotate({ model }: { model: Model }) {
+  const { annotation } = model
+  return (
+    <details>
+      <summary>What is said of it</summary>
+      <form
+        class="schema"
+        onSubmit={(event) => {
+          event.preventDefault()
+          void annotate(model, event.currentTarget)
+        }}
+      >
+        <div class="row">
+          <label class="field">
+            <span>Title</span>
+            <input name="title" maxLength={200} defaultValue={annotation?.title ?? ''} />
+          </label>
+          <label class="field">
+            <span>Tags, between commas</span>
+            <input name="tags" defaultValue={annotation?.tags.join(', ') ?? ''} />
+          </label>
+        </div>
+        <label class="field">
+          <span>Notes</span>
+          <textarea name="notes" rows={3} maxLength={8000} defaultValue={annotation?.notes ?? ''} />
+        </label>
+        <button type="submit" class="main">
+          Keep it
+        </button>
+      </form>
+    </details>
+  )
 }
 
 function Row({ model }: { model: Model }) {
@@ -109,13 +166,19 @@ function Row({ model }: { model: Model }) {
               Draw with it
             </button>
             {devices.value.length > 0 && (
-              <button type="button" onClick={() => void load(id)}>
-                Load
-              </button>
+              <>
+                <button type="button" onClick={() => void load(id)}>
+                  Load
+                </button>
+                <button type="button" onClick={() => void unload(id)}>
+                  Unload
+                </button>
+              </>
             )}
             <span role="status">{doing.value[id]}</span>
           </div>
         )}
+        {may('operate') && model.bodyHash !== null && <Annotate model={model} />}
       </details>
     </li>
   )

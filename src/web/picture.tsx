@@ -24,3 +24,6 @@ export function Picture({ shown, alt, isSmall = false }: { shown: Shown; alt: st
     />
   )
 }
+
+/** Drawn, because not every font has one. */
+export const Star = () => <i class="star-shape" aria-hidden="true" />

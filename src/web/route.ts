@@ -1,18 +1,30 @@
 /** Which room is open, by the part of the address behind `#`. */
 import { signal } from '@preact/signals'
 
-export const rooms = { table: 'Table', draw: 'Draw', devices: 'Devices', models: 'Models', workflows: 'Workflows' } as const
+/** Rooms of the navigation. */
+export const rooms = {
+  table: 'Table',
+  draw: 'Draw',
+  queue: 'Queue',
+  batches: 'Batches',
+  schedules: 'Schedules',
+  devices: 'Devices',
+  models: 'Models',
+  workflows: 'Workflows',
+  webhooks: 'Webhooks',
+  keys: 'Keys',
+} as const
 export type RoomName = keyof typeof rooms
 
 export interface Place {
-  room: RoomName | 'session'
-  /** Of a session, or of a workflow by its name. */
+  room: RoomName | 'session' | 'compare'
+  /** Of a session; of a workflow by its name; of two sessions, with a comma between them. */
   id: string
 }
 
 function placeOf(hash: string): Place {
   const [, room = '', id = ''] = /^#\/([a-z]*)(?:\/(.*))?$/.exec(hash) ?? []
-  const isRoom = room in rooms || room === 'session'
+  const isRoom = room in rooms || room === 'session' || room === 'compare'
   return { room: isRoom ? (room as Place['room']) : 'table', id: decode(id) }
 }
 

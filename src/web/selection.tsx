@@ -1,8 +1,10 @@
 /** What is chosen on the table, and what can be done with all of it at once. */
 import { computed, signal } from '@preact/signals'
-import { notice, wordsOf } from './api.ts'
+import { may, notice, wordsOf } from './api.ts'
 import { sessionOf } from './live.ts'
-import { allows, perform, verbNames, verbs, type Verb } from './session-view.ts'
+import { focused } from './room.tsx'
+import { linkTo } from './route.ts'
+import { allows, perform, tag, tagPattern, verbNames, verbs, type Verb } from './session-view.ts'
 import { plural } from './words.ts'
 
 export const selected = signal<ReadonlySet<string>>(new Set())
@@ -27,54 +29,93 @@ const able = computed(() => {
   return verbs.map((verb) => ({ verb, ids: sessions.filter((session) => allows(session, verb)).map(({ id }) => id) }))
 })
 
-const asked = signal<Verb | undefined>(undefined)
+/** What was asked for and waits for a yes. */
+const asked = signal<Verb | 'tag' | undefined>(undefined)
 
-async function performAll(verb: Verb, ids: readonly string[]): Promise<void> {
+/** Does it to each, a few at a time; those that it was done to are chosen no more. */
+async function withEach(ids: readonly string[], what: string, work: (id: string) => Promise<unknown>): Promise<void> {
   asked.value = undefined
   const waiting = [...ids]
   const refusals: string[] = []
   const run = async (): Promise<void> => {
     for (let id = waiting.shift(); id !== undefined; id = waiting.shift()) {
-      await perform(id, verb).catch((error: unknown) => refusals.push(wordsOf(error)))
+      await work(id).catch((error: unknown) => refusals.push(wordsOf(error)))
       const chosen = new Set(selected.value)
       chosen.delete(id)
       selected.value = chosen
     }
   }
   await Promise.all(Array.from({ length: atOnce }, run))
-  if (refusals.length > 0) notice.value = `${verbNames[verb]}: ${plural(refusals.length, 'session')} refused. ${refusals[0]}`
+  if (refusals.length > 0) notice.value = `${what}: ${plural(refusals.length, 'session')} refused. ${refusals[0]}`
+}
+
+async function tagAll(form: HTMLFormElement, isOn: boolean): Promise<void> {
+  const said = new FormData(form).get('tag')
+  const name = typeof said === 'string' ? said.trim() : ''
+  if (name === '') return
+  await withEach([...selected.value], 'Tag', async (id) => {
+    const session = sessionOf(id)?.value
+    if (session) await tag(session, name, isOn)
+  })
 }
 
 export function Selection() {
-  if (selected.value.size === 0) return null
+  const { size } = selected.value
+  if (size === 0) return null
   const [one] = able.value.filter(({ verb }) => verb === asked.value)
+  const keep = (
+    <button type="button" onClick={() => (asked.value = undefined)}>
+      Keep
+    </button>
+  )
   return (
     <div class="selection" role="region" aria-label="Chosen sessions">
-      <strong role="status">{plural(selected.value.size, 'session')} chosen</strong>
+      <strong role="status">{plural(size, 'session')} chosen</strong>
       {one ? (
         <>
           <span>
             {verbNames[one.verb]} {plural(one.ids.length, 'session')}?
           </span>
-          <button type="button" class="danger" onClick={() => void performAll(one.verb, one.ids)}>
+          <button type="button" class="danger" onClick={() => void withEach(one.ids, verbNames[one.verb], (id) => perform(id, one.verb))}>
             {verbNames[one.verb]} {one.ids.length}
           </button>
-          <button type="button" onClick={() => (asked.value = undefined)}>
-            Keep
-          </button>
+          {keep}
         </>
+      ) : asked.value === 'tag' ? (
+        <form
+          class="verbs"
+          onSubmit={(event) => {
+            event.preventDefault()
+            void tagAll(event.currentTarget, (event.submitter as HTMLButtonElement | null)?.value !== 'off')
+          }}
+        >
+          <input name="tag" required maxLength={64} pattern={tagPattern} aria-label="Tag" placeholder="tag" ref={focused} />
+          <button type="submit">Tag {plural(size, 'session')}</button>
+          <button type="submit" value="off">
+            Take it from {plural(size, 'session')}
+          </button>
+          {keep}
+        </form>
       ) : (
-        able.value
-          .filter(({ ids }) => ids.length > 0)
-          .map(({ verb, ids }) => (
-            <button
-              key={verb}
-              type="button"
-              onClick={() => (verb === 'cancel' || verb === 'delete' ? (asked.value = verb) : void performAll(verb, ids))}
-            >
-              {verbNames[verb]} {ids.length}
+        <>
+          {able.value
+            .filter(({ ids }) => ids.length > 0)
+            .map(({ verb, ids }) => (
+              <button key={verb} type="button" onClick={() => (asked.value = verb)}>
+                {verbNames[verb]} {ids.length}
+              </button>
+            ))}
+          {may('control') && (
+            <button type="button" onClick={() => (asked.value = 'tag')}>
+              Tag {size}
             </button>
-          ))
+          )}
+          {size === 2 && (
+            <a class="button" href={linkTo('compare', [...selected.value].join())}>
+              Compare
+            </a>
+          )}
+        </>
       )}
       <button type="button" class="plain" onClick={() => (selected.value = new Set())}>
         Choose none

@@ -17,7 +17,7 @@ export interface Shown {
   height: number
 }
 
-const sideOf = (value: unknown): number => (typeof value === 'number' && value > 0 ? value : 1)
+export const sideOf = (value: unknown): number => (typeof value === 'number' && value > 0 ? value : 1)
 
 export const imagesOf = ({ output }: Session): Shown[] =>
   (output?.images ?? []).map(({ url, ...more }) => ({ url, width: sideOf(more['width']), height: sideOf(more['height']) }))
@@ -61,6 +61,18 @@ export async function perform(id: string, verb: Verb): Promise<Session | undefin
   const session = await request<Session>('POST', `/sessions/${id}/${verb}`)
   note(session)
   return session
+}
+
+/** As the API takes tags. */
+export const tagPattern = '[\\w.:\\-]{1,64}'
+/** The tag of what somebody likes. */
+export const starred = 'star'
+export const isStarred = ({ tags }: Session): boolean => tags.includes(starred)
+
+/** Gives a session a tag, or takes it. @throws Refusal */
+export async function tag({ id, tags }: Session, name: string, isOn: boolean): Promise<void> {
+  const others = tags.filter((each) => each !== name)
+  note(await request<Session>('PATCH', `/sessions/${id}`, { tags: isOn ? [...others, name] : others }))
 }
 
 export const act = (id: string, verb: Verb): Promise<Session | undefined> => attempt(() => perform(id, verb))

@@ -3,15 +3,19 @@ import { signal, useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import type { PictureRequest, Receipt, Session, SessionState } from '../client/types.ts'
 import { Again } from './again.tsx'
-import { attempt, get, may, quietly, Refusal, request } from './api.ts'
-import { Diagram, pathsIn } from './diagram.tsx'
+import { attempt, get, may, quietly, Refusal } from './api.ts'
+import { Diagram } from './diagram.tsx'
+import { ForkDialog, point, States } from './fork.tsx'
 import { entries, follow, ids, note, sessionOf } from './live.ts'
-import { Picture } from './picture.tsx'
+import { Picture, Star } from './picture.tsx'
 import { ProgressBar, progressWords } from './progress.tsx'
 import { go, linkTo } from './route.ts'
-import { act, allows, imagesOf, previewOf, titleOf, verbNames, verbs } from './session-view.ts'
+import { act, allows, imagesOf, isStarred, previewOf, starred, tag, tagPattern, titleOf, verbNames, verbs } from './session-view.ts'
 import { Timeline } from './timeline.tsx'
+import { Verify } from './verify.tsx'
 import { atTime, inTime, secondsBetween } from './words.ts'
+
+export { Compare } from './compare.tsx'
 
 /** Of the session that is open. */
 const receipt = signal<Receipt | null>(null)
@@ -31,6 +35,7 @@ function Found({ id }: { id: string }) {
   useEffect(() => {
     receipt.value = null
     states.value = []
+    point.value = null
     missing.value = null
     follow(id)
     get<Session>(`/sessions/${id}`).then(note, (error: unknown) => {
@@ -60,6 +65,8 @@ function Whole({ session }: { session: Session }) {
   const images = imagesOf(session)
   const shown = images[Math.min(at.value, images.length - 1)] ?? previewOf(session)
   const title = titleOf(session)
+  const isPicture = session.workflow.startsWith('image-generation@')
+  const sha256 = session.output?.images?.[at.value]?.sha256
   const place = ids.value.indexOf(session.id)
   const keys = (event: KeyboardEvent): void => {
     if ((event.target as HTMLElement).closest('input,textarea,select,dialog,.stage')) return
@@ -131,7 +138,23 @@ function Whole({ session }: { session: Session }) {
                 {verbNames[verb]}
               </button>
             ))}
-          {may('submit') && session.workflow.startsWith('image-generation@') && (
+          {session.workflow.startsWith('batch@') && (
+            <a class="button main" href={linkTo('batches', session.id)}>
+              Its pictures
+            </a>
+          )}
+          {may('control') && (
+            <button
+              type="button"
+              class="starring"
+              aria-label="Star"
+              aria-pressed={isStarred(session)}
+              onClick={() => void attempt(() => tag(session, starred, !isStarred(session)))}
+            >
+              <Star />
+            </button>
+          )}
+          {may('submit') && isPicture && (
             <button type="button" class="main" onClick={() => (isAgain.value = true)}>
               Use again
             </button>
@@ -141,11 +164,23 @@ function Whole({ session }: { session: Session }) {
               Download
             </a>
           )}
+          {images.length > 1 && (
+            <a class="button" href={`/v1/sessions/${session.id}/results.zip`} download="">
+              All as a file
+            </a>
+          )}
+          <a class="button" href={`/v1/sessions/${session.id}/export`} download="" title="Request, history, receipt and result as JSON">
+            Export
+          </a>
+          {isPicture && sha256 !== undefined && (
+            <Verify session={session.id} sha256={sha256} exactnessKey={receipt.value?.exactnessKey ?? null} />
+          )}
         </div>
         <Essentials session={session} />
-        <Diagram session={session} states={states.value} />
-        <States session={session} />
-        {receipt.value && <Timeline receipt={receipt.value} />}
+        <Diagram workflow={session.workflow} session={session} states={states.value} />
+        {receipt.value && <Timeline receipt={receipt.value} states={states.value} />}
+        <States states={states.value} />
+        <Tags session={session} />
         <Events />
         <details>
           <summary>Request and receipt</summary>
@@ -154,6 +189,7 @@ function Whole({ session }: { session: Session }) {
         </details>
       </div>
       {isAgain.value && <Again request={() => requestOf(session, at.value)} close={() => (isAgain.value = false)} />}
+      {point.value && <ForkDialog id={session.id} />}
     </article>
   )
 }
@@ -169,13 +205,12 @@ function lasted({ createdAt, startedAt, endedAt, status }: Session): string {
 
 const told = ['model', 'width', 'height', 'steps', 'guidance', 'sampler', 'schedule', 'seed', 'count'] as const
 
-function Essentials({ session: { input, tags, workflow, device } }: { session: Session }) {
+function Essentials({ session: { input, workflow, device } }: { session: Session }) {
   const { width, height, ...rest } = Object.fromEntries(told.map((name) => [name, input[name]]))
   const facts: [string, unknown][] = [
     ...Object.entries({ ...(width !== undefined && { size: [width, height].join(' × ') }), ...rest }),
     ['without', input['negativePrompt']],
     ['device', device],
-    ['tags', tags.join(', ')],
     ['workflow', workflow],
   ]
   return (
@@ -196,38 +231,35 @@ function Essentials({ session: { input, tags, workflow, device } }: { session: S
   )
 }
 
-/** Where it was, and the way to go on from there another time. */
-function States({ session: { id } }: { session: Session }) {
-  if (!may('submit') || states.value.length === 0) return null
-  const fork = async (form: HTMLFormElement, entry: number): Promise<void> => {
-    const said = new FormData(form).get('input')
-    const changed = typeof said === 'string' ? said.trim() : ''
-    const made = await attempt(async () => {
-      const input = changed === '' ? {} : { input: JSON.parse(changed) as unknown }
-      return request<Session>('POST', `/sessions/${id}/fork`, { from: { entry }, ...input })
-    })
-    if (made) go('session', made.id)
+function Tags({ session }: { session: Session }) {
+  if (!may('control')) return null
+  const others = session.tags.filter((each) => each !== starred)
+  const add = (form: HTMLFormElement): void => {
+    const said = new FormData(form).get('tag')
+    if (typeof said === 'string' && said.trim() !== '') void attempt(() => tag(session, said.trim(), true))
+    form.reset()
   }
   return (
-    <details>
-      <summary>Fork</summary>
-      <form onSubmit={(event) => event.preventDefault()}>
-        <label class="field">
-          <span>What is to be other, as JSON</span>
-          <input name="input" placeholder='{"steps": 30}' spellcheck={false} />
-        </label>
-        <ol class="states">
-          {states.value.map(({ entry, value }) => (
-            <li key={entry}>
-              <span>{pathsIn(value).at(-1)}</span>
-              <button type="button" onClick={(event) => event.currentTarget.form && void fork(event.currentTarget.form, entry)}>
-                Fork here
-              </button>
-            </li>
-          ))}
-        </ol>
-      </form>
-    </details>
+    <form
+      class="chips"
+      aria-label="Tags"
+      onSubmit={(event) => {
+        event.preventDefault()
+        add(event.currentTarget)
+      }}
+    >
+      {others.map((each) => (
+        <button
+          key={each}
+          type="button"
+          aria-label={`Take the tag ${each} away`}
+          onClick={() => void attempt(() => tag(session, each, false))}
+        >
+          {each} ×
+        </button>
+      ))}
+      <input name="tag" maxLength={64} pattern={tagPattern} aria-label="Another tag" placeholder="add a tag" />
+    </form>
   )
 }
 

@@ -2,14 +2,14 @@
 import { computed, signal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
 import type { Session } from '../client/types.ts'
-import { quietly } from './api.ts'
+import { attempt, may, quietly } from './api.ts'
 import { hasMore, ids, isConnected, loadMore, sessionOf, type SessionSignal } from './live.ts'
-import { Picture } from './picture.tsx'
+import { Picture, Star } from './picture.tsx'
 import { ProgressBar, progressWords } from './progress.tsx'
 import { linkTo } from './route.ts'
 import { isFound, readSearch } from './search.ts'
 import { Selection, selected, toggle } from './selection.tsx'
-import { imagesOf, previewOf, titleOf } from './session-view.ts'
+import { imagesOf, isStarred, previewOf, starred, tag, titleOf } from './session-view.ts'
 import { useGrid } from './virtual-grid.ts'
 import { atTime, plural } from './words.ts'
 
@@ -29,12 +29,12 @@ const shown = computed(() =>
 
 const shortcuts = ['running', 'queued', 'paused', 'succeeded', 'failed'] as const
 
-/** The search line with the status put into it, or taken out of it. */
-function withStatus(status: string): string {
-  const rest = line.value.replace(/\bstatus:\S*\s*/g, '').trim()
-  return isAsked(status) ? rest : `status:${status} ${rest}`.trim()
+/** The search line with the term put into it in place of another of its field, or taken out of it. */
+function withTerm(field: 'status' | 'tag', value: string): string {
+  const rest = line.value.replace(new RegExp(`\\b${field}:\\S*\\s*`, 'g'), '').trim()
+  return isAsked(field, value) ? rest : `${field}:${value} ${rest}`.trim()
 }
-const isAsked = (status: string): boolean => terms.value.some(({ field, value }) => field === 'status' && value === status)
+const isAsked = (field: string, value: string): boolean => terms.value.some((term) => term.field === field && term.value === value)
 
 export function Table() {
   const list = useRef<HTMLUListElement>(null)
@@ -61,11 +61,19 @@ export function Table() {
         </label>
         <div class="chips" role="group" aria-label="Status">
           {shortcuts.map((status) => (
-            <button key={status} type="button" aria-pressed={isAsked(status)} onClick={() => (line.value = withStatus(status))}>
+            <button
+              key={status}
+              type="button"
+              aria-pressed={isAsked('status', status)}
+              onClick={() => (line.value = withTerm('status', status))}
+            >
               <i class={`dot ${status}`} aria-hidden="true" />
               {status}
             </button>
           ))}
+          <button type="button" aria-pressed={isAsked('tag', starred)} onClick={() => (line.value = withTerm('tag', starred))}>
+            <Star /> starred
+          </button>
         </div>
         <span class="count" role="status">
           {plural(shown.value.length, 'session')}
@@ -106,7 +114,7 @@ const step: Record<string, (columns: number) => number> = {
   ArrowDown: (columns) => columns,
 }
 
-/** Arrow keys go from card to card, space chooses. */
+/** Arrow keys go from card to card, space chooses, S stars. */
 function moveFocus(event: KeyboardEvent & { currentTarget: HTMLElement }, columns: number): void {
   const link = (event.target as HTMLElement).closest('a')
   if (!link || event.altKey || event.ctrlKey || event.metaKey) return
@@ -114,6 +122,8 @@ function moveFocus(event: KeyboardEvent & { currentTarget: HTMLElement }, column
     event.preventDefault()
     return toggle(link.dataset['id'] ?? '', event.shiftKey, shown.value)
   }
+  const session = event.key === 's' && may('control') && sessionOf(link.dataset['id'] ?? '')?.value
+  if (session) return void attempt(() => tag(session, starred, !isStarred(session)))
   const by = step[event.key]?.(columns)
   if (by === undefined) return
   event.preventDefault()
@@ -142,6 +152,17 @@ function Card({ session: signalled, place, of }: { session: SessionSignal; place
         checked={isChosen}
         onClick={(event) => toggle(id, event.shiftKey, shown.value)}
       />
+      {may('control') && (
+        <button
+          type="button"
+          class="star plain"
+          aria-label={`Star ${title}`}
+          aria-pressed={isStarred(session)}
+          onClick={() => void attempt(() => tag(session, starred, !isStarred(session)))}
+        >
+          <Star />
+        </button>
+      )}
       <div class="caption">
         <span class="title">{title}</span>
         <span class="fact">

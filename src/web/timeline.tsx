@@ -1,5 +1,7 @@
 /** The attempts of each step on one line of time, on which nothing is drawn where nothing happened. */
-import type { Receipt } from '../client/types.ts'
+import type { Receipt, SessionState } from '../client/types.ts'
+import { may } from './api.ts'
+import { nameOf, point, stateOf } from './fork.tsx'
 import { inTime } from './words.ts'
 
 type Attempt = Receipt['steps'][number]['attempts'][number]
@@ -59,7 +61,7 @@ function lineOf(bars: readonly Bar[]): { at: (instant: number) => number; length
   return { at, length: Math.max(1, place), cuts }
 }
 
-export function Timeline({ receipt }: { receipt: Receipt }) {
+export function Timeline({ receipt, states }: { receipt: Receipt; states: readonly SessionState[] }) {
   const bars = receipt.steps.flatMap(({ step, attempts }) =>
     attempts.map((attempt, i): Bar => ({
       step,
@@ -79,6 +81,7 @@ export function Timeline({ receipt }: { receipt: Receipt }) {
       <ol>
         {bars.map(({ step, attempt, n, from, to }) => {
           const end = attempt.end ?? 'running'
+          const state = n === 1 && may('submit') ? stateOf(step, states) : undefined
           return (
             <li key={attempt.attemptId} class={end}>
               <span class="step">
@@ -92,6 +95,11 @@ export function Timeline({ receipt }: { receipt: Receipt }) {
                 <i class="span" style={{ left: share(at(from)), width: share(Math.max(at(to) - at(from), length / 200)) }} />
               </span>
               <span class="took">{inTime((to - from) / 1000)}</span>
+              {state && (
+                <button type="button" class="plain" aria-label={`Fork from ${nameOf(state)}`} onClick={() => (point.value = state)}>
+                  Fork
+                </button>
+              )}
               <span class="how">{howOf(attempt, workers.size > 1)}</span>
             </li>
           )

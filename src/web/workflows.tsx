@@ -3,7 +3,9 @@ import { signal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import type { Workflow } from '../client/types.ts'
 import { attempt, get, may, quietly, submit } from './api.ts'
+import { Diagram } from './diagram.tsx'
 import type { Schema } from './fields.tsx'
+import { Room } from './room.tsx'
 import { linkTo, go } from './route.ts'
 import { readInput, SchemaForm } from './schema-form.tsx'
 
@@ -17,8 +19,7 @@ export function Workflows({ id }: { id: string }) {
   }, [])
   const open = all.value.find(({ name }) => name === id)
   return (
-    <section class="workflows room" aria-labelledby="workflows-name">
-      <h1 id="workflows-name">Workflows</h1>
+    <Room name="workflows" title="Workflows">
       <div class="columns">
         <ul class="rows">
           {all.value.map(({ name, version, title }) => (
@@ -34,7 +35,7 @@ export function Workflows({ id }: { id: string }) {
         </ul>
         {open ? <Open key={open.name} workflow={open} /> : <p class="empty">Choose one to see what it takes.</p>}
       </div>
-    </section>
+    </Room>
   )
 }
 
@@ -48,6 +49,7 @@ function Open({ workflow: { name, title, description, inputSchema } }: { workflo
     <article class="panel" aria-labelledby="workflow-title">
       <h2 id="workflow-title">{title}</h2>
       <p>{description}</p>
+      <Diagram key={name} workflow={name} />
       {may('submit') && name === 'image-generation' && (
         <a class="button main" href={linkTo('draw')}>
           Draw a picture

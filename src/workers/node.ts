@@ -261,7 +261,7 @@ export class WorkerNode {
       models: port.models,
       folder,
       fileBytes,
-      log,
+      log: log.child({ trace: attempt.traceId }),
       device,
       cache,
       onStats,

@@ -47,6 +47,9 @@ export interface StepRunnerOptions {
 }
 
 /** Runs steps; the lanes decide when. */
+/** What every log line of an attempt says. */
+const ofAttempt = ({ stepKey, traceId }: Attempt) => ({ step: stepKey, trace: traceId })
+
 export class StepRunner {
   readonly #options: StepRunnerOptions
   /** Steps that each lane has tried to lease so far. */
@@ -95,13 +98,13 @@ export class StepRunner {
           running.tools.pause()
         }
       },
-      (error: unknown) => log.warn({ step: running.attempt.stepKey, err: error }, 'the lease could not be renewed'),
+      (error: unknown) => log.warn({ ...ofAttempt(running.attempt), err: error }, 'the lease could not be renewed'),
     )
     running.reservation?.renew().then(
       (isHeld) => {
-        if (!isHeld) log.warn({ step: running.attempt.stepKey }, 'the reservation of the device had ended; the step goes on')
+        if (!isHeld) log.warn(ofAttempt(running.attempt), 'the reservation of the device had ended; the step goes on')
       },
-      (error: unknown) => log.debug({ step: running.attempt.stepKey, err: error }, 'the reservation could not be renewed'),
+      (error: unknown) => log.debug({ ...ofAttempt(running.attempt), err: error }, 'the reservation could not be renewed'),
     )
   }
 
@@ -225,7 +228,7 @@ export class StepRunner {
           : tools.stopped
             ? workerError('timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
             : (tools.lostFolder ?? ensureError(thrown, 'worker.failed'))
-      this.#options.log.warn({ step: attempt.stepKey, name: attempt.step, err: error }, 'an attempt failed')
+      this.#options.log.warn({ ...ofAttempt(attempt), name: attempt.step, err: error }, 'an attempt failed')
       return { error }
     } finally {
       running.until = Infinity

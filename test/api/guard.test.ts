@@ -207,6 +207,46 @@ it('answers its own pages, and users who type the address', async () => {
   expect((await h.client.post('/v1/sessions', sketchOf('own page'), { Origin: h.url })).status).toBe(202)
 })
 
+it.each(['/', '/docs', '/openapi.json', '/metrics', '/v1/sessions', '/admin/queues', '/nothing'])('no page may frame %s', async (path) => {
+  const { headers } = await h.client.get(path)
+  expect(headers['x-frame-options']).toBe('DENY')
+  expect(headers['x-content-type-options']).toBe('nosniff')
+  if (headers['content-type']?.includes('html')) expect(headers['content-security-policy']).toContain("frame-ancestors 'none'")
+})
+
+it.each([
+  '//evil.example',
+  '//evil.example/%2e%2e',
+  '/%2f%2fevil.example',
+  '/\\evil.example',
+  '/docs//evil.example',
+  '/admin/queues//evil.example',
+  '/?next=//evil.example',
+  '/v1/login?return=https://evil.example',
+  '/https://evil.example',
+])('no address leads to another host: %s', async (path) => {
+  const { status, headers } = await h.client.get(path)
+  const { location } = headers
+  expect(location === undefined || new URL(location, h.url).origin === h.url, `${status} ${location}`).toBe(true)
+})
+
+it('a login from a page of another site is refused, and leaves no cookie', async () => {
+  const { key } = await h.withKey('read')
+  const sent: Record<string, string>[] = [
+    { Origin: 'https://evil.example' },
+    { 'Sec-Fetch-Site': 'cross-site' },
+    { Origin: 'null' },
+    { 'Content-Type': 'text/plain' },
+  ]
+  for (const headers of sent) {
+    const answer = await h.client.request('POST', '/v1/login', { body: { key }, headers })
+    expect([403, 415]).toContain(answer.status)
+    expect(answer.headers['set-cookie']).toBeUndefined()
+  }
+  for (const { id } of await h.keys.list()) await h.keys.revoke(id)
+  await h.keys.open()
+})
+
 it('further hosts and origins are a setting; only then is there CORS', async () => {
   const { url } = await h.another({ allowedHosts: ['darkroom.lan', 'box:8080'], allowedOrigins: ['https://table.example'] })
   const client = new ApiClient(url)

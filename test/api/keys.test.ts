@@ -320,6 +320,43 @@ describe('with a stored key', () => {
   })
 })
 
+describe('keys over HTTP', () => {
+  it('an operator makes, lists and revokes them; the audit log says who', async () => {
+    const operator = await h.withKey('operate', 'read')
+    const made = await operator.post('/v1/keys', { name: 'studio', scopes: ['read'], weight: 3 })
+    expect(made).toMatchObject({ status: 201, json: { name: 'studio', scopes: ['read'], weight: 3, isOwn: false } })
+    const { id, key } = made.json as { id: string; key: string }
+    expect((await new ApiClient(h.url, { key }).get('/v1/sessions')).status).toBe(200)
+    const listed = await operator.get('/v1/keys')
+    expect((listed.json.keys as { id: string; isOwn: boolean }[]).map((each) => [each.id, each.isOwn])).toEqual([
+      [operator.keyId, true],
+      [id, false],
+    ])
+    expect(listed.text).not.toMatch(/dk_|sha256/)
+    expect((await operator.request('DELETE', `/v1/keys/${id}`)).status).toBe(204)
+    expect((await operator.request('DELETE', `/v1/keys/${id}`)).json).toMatchObject({ status: 404, code: 'key.unknown' })
+    expect((await new ApiClient(h.url, { key }).get('/v1/sessions')).status).toBe(401)
+    const { entries } = (await operator.get('/v1/audit?limit=2')).json
+    expect(entries).toMatchObject([
+      { keyId: operator.keyId, action: `revoke key ${id}`, requestId: expect.any(String) as string },
+      { keyId: operator.keyId, action: `add key ${id} (read)` },
+    ])
+  })
+
+  it('nobody makes one that may more than their own, and without a scope, a name or a sensible weight there is none', async () => {
+    const operator = await h.withKey('operate')
+    expect((await operator.post('/v1/keys', { name: 'x', scopes: ['submit'] })).json).toMatchObject({ status: 403, field: 'scopes' })
+    for (const body of [{ name: '' }, { name: 'a\u0000' }, { name: 'x', scopes: [] }, { name: 'x', scopes: ['operate'], weight: 0 }])
+      expect((await operator.post('/v1/keys', body)).status).toBe(422)
+  })
+
+  it('the first one closes the farm', async () => {
+    const { json } = await h.client.post('/v1/keys', { name: 'first', scopes: ['operate', 'read'] })
+    expect((await h.client.get('/v1/keys')).status).toBe(401)
+    expect((await new ApiClient(h.url, { key: json.key as string }).get('/v1/keys')).json.keys).toHaveLength(1)
+  })
+})
+
 describe('scopes', () => {
   const requests = [
     ['submit', 'POST', '/v1/sessions'],
@@ -336,13 +373,17 @@ describe('scopes', () => {
     ['control', 'POST', '/v1/sessions/x/resume'],
     ['control', 'POST', '/v1/sessions/x/cancel'],
     ['control', 'DELETE', '/v1/sessions/x'],
+    ['control', 'POST', '/v1/sessions/x/before'],
+    ['operate', 'GET', '/v1/keys'],
+    ['operate', 'DELETE', '/v1/keys/x'],
     ['operate', 'GET', '/admin/queues'],
     ['operate', 'GET', '/admin/queues/api/queues'],
     ['operate', 'PUT', '/admin/queues/api/queues/pause'],
   ] as const
 
   it.each(requests)('%s is what %s %s needs', async (scope, method, path) => {
-    const options = method === 'POST' && path === '/v1/sessions' ? { body: sketchOf('scopes') } : {}
+    const body = path === '/v1/sessions' ? sketchOf('scopes') : path.endsWith('/before') ? { session: 'x' } : undefined
+    const options = method === 'POST' && body ? { body } : {}
     const others = await h.withKey(...scopes.filter((other) => other !== scope))
     const refused = await others.request(method, path, options)
     expect(refused.json).toMatchObject({ status: 403, code: 'api.forbidden', detail: expect.stringContaining(scope) })

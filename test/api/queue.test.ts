@@ -78,6 +78,13 @@ describe('the queue', () => {
     expect((await farm.client.post(`/v1/sessions/${a}/priority`, { priority: 7 })).json).toMatchObject({ id: a, priority: 7 })
     await eventually('a is first', async () => (await inLine(3)).join() === [a, c, b].join())
     expect((await farm.history(a)).filter(({ type }) => type === 'session.reordered')).toHaveLength(2)
+    expect(await moved(b, 'before', { session: c })).toBe(200)
+    expect(await moved(a, 'before', { session: c })).toBe(200)
+    await eventually('a is directly before c', async () => (await inLine(3)).join() === [b, a, c].join())
+    expect(await moved(b, 'before', { session: running })).toBe(409)
+    expect(await moved(a, 'front')).toBe(200)
+    await eventually('a is first again', async () => (await inLine(3)).join() === [a, b, c].join())
+    expect(await moved(c, 'before', { session: b })).toBe(200)
 
     const refused = await farm.client.post(`/v1/sessions/${running}/front`)
     expect(refused).toMatchObject({ status: 409, json: { code: 'session.not_waiting' } })

@@ -160,6 +160,7 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
         device: null,
         priority: '5',
         group: null,
+        trace: '',
         depth: 1,
         runs: true,
       }

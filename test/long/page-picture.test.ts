@@ -1,26 +1,24 @@
 /** A picture as somebody sees it who looks at the page: drawn, paused, reloaded, its API killed, drawn to its end. */
-import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { Browser, Page } from 'playwright-core'
-import { openBrowser, openTab, picture, stumbles } from '../support/browser.ts'
-import { startFarm, type Farm } from '../support/farm.ts'
+import { expect, it } from 'vitest'
+import { decode } from 'fast-png'
+import type { Page } from 'playwright-core'
+import { beside, openTab, picture, stumbles } from '../support/browser.ts'
+import { startFarm } from '../support/farm.ts'
 
 const slow = 240_000
 const inTime = { timeout: 30_000 }
-let farm: Farm
-let browser: Browser
-beforeAll(async () => {
-  ;[farm, browser] = await Promise.all([startFarm({ workers: 1, real: true, checkpointCalls: 1 }), openBrowser()])
-}, slow)
-afterAll(async () => {
-  await browser?.close()
-  await farm?.[Symbol.asyncDispose]()
-}, 60_000)
+const seen = beside(
+  () => startFarm({ workers: 1, real: true, checkpointCalls: 1 }),
+  (farm) => farm[Symbol.asyncDispose](),
+  slow,
+)
 
 const srcOf = (page: Page): Promise<string> => page.locator('.viewer img').evaluate((image) => image.getAttribute('src') ?? '')
 /** Whether the browser has decoded it. */
 const isThere = (page: Page): Promise<boolean> => page.locator('.viewer img').evaluate((image) => image.complete && image.naturalWidth > 0)
 
 it('goes from the form to its end through a pause, a reload and the death of its API; a second tab agrees', { timeout: slow }, async () => {
+  const { started: farm, browser } = seen
   const { page, faults } = await openTab(browser, `${farm.client.url}/#/draw`)
   await page.getByRole('textbox', { name: 'Prompt' }).fill('a red circle left of a blue square on yellow')
   await page.getByLabel('Steps').fill('120')
@@ -63,10 +61,65 @@ it('goes from the form to its end through a pause, a reload and the death of its
   expect(numbers).toEqual(Array.from({ length: numbers.length }, (_, i) => i + 1))
   await picture(page, 'session-done')
 
+  // Drawn again from its receipt it has the same bytes, though it was paused on the way; and one forks from it.
+  await page.getByRole('button', { name: 'Verify' }).click()
+  await page.getByText('The same bytes.').waitFor({ timeout: slow })
+  await page.getByRole('button', { name: 'Fork from denoising' }).click()
+  const drawn = page.url()
+  await page.getByRole('button', { name: 'Fork', exact: true }).click()
+  await page.waitForURL((url) => url.href !== drawn)
+  await state.getByText('succeeded').waitFor({ timeout: slow })
+  await page.goto(drawn)
+
   await page.getByRole('button', { name: 'Use again' }).click()
   await page.getByRole('button', { name: 'Fill the form' }).click()
   expect(await page.getByRole('textbox', { name: 'Prompt' }).inputValue()).toBe('a red circle left of a blue square on yellow')
   expect(await page.getByLabel('Steps').inputValue()).toBe('120')
   expect(await page.getByLabel('Seed', { exact: true }).inputValue()).toBe('8')
   expect([...faults, ...other.faults]).toEqual([])
+})
+
+it('draws inside a mask that a pointer has painted, and nowhere else', { timeout: slow }, async () => {
+  const { started: farm, browser } = seen
+  const size = { width: 128, height: 128, steps: 12 }
+  const id = await farm.submit({ prompt: 'a red circle left of a blue square on yellow', seed: 8, ...size })
+  const [sha256 = ''] = await farm.pictures(id, slow)
+  const { bytes } = await farm.client.get(`/v1/artifacts/${sha256}`)
+  const { page, faults } = await openTab(browser, `${farm.client.url}/#/draw`)
+  await page.getByText('Picture to begin from').click()
+  const file = { name: 'drawn.png', mimeType: 'image/png', buffer: Buffer.from(bytes) }
+  await page.locator('.source input[type=file]').setInputFiles(file)
+  // Its own request is offered: all of it but the prompt and the seed.
+  await page.getByRole('dialog').waitFor()
+  await page.getByRole('checkbox', { name: /^Prompt/ }).uncheck()
+  await page.getByRole('checkbox', { name: /^Seed/ }).uncheck()
+  await page.getByRole('button', { name: 'Fill the form' }).click()
+  await page.getByRole('textbox', { name: 'Prompt' }).fill('a large green star on black')
+  await page.getByLabel('Strength').fill('1')
+  await page.getByRole('button', { name: 'Box' }).click()
+  const canvas = page.locator('.layers canvas')
+  await canvas.scrollIntoViewIfNeeded()
+  const box = await canvas.boundingBox()
+  if (!box) throw new Error('the painter is not shown')
+  const at = (x: number, y: number): [number, number] => [box.x + x * box.width, box.y + y * box.height]
+  await page.mouse.move(...at(0.05, 0.05))
+  await page.mouse.down()
+  await page.mouse.move(...at(0.45, 0.95), { steps: 5 })
+  await page.mouse.up()
+  await page.getByRole('button', { name: 'Draw', exact: true }).click()
+  await page.locator('.results .state').getByText('succeeded').waitFor({ timeout: slow })
+  const painted = await page.locator('.results a.sheet').getAttribute('href')
+  const [other = ''] = await farm.pictures(painted?.split('/').at(-1) ?? '')
+  const [before, after] = [decode(bytes), decode((await farm.client.get(`/v1/artifacts/${other}`)).bytes)]
+  /** Mean difference of the pixels between these columns, 0 to 255. */
+  const difference = (from: number, to: number): number => {
+    let [sum, count] = [0, 0]
+    for (let y = 0; y < before.height; y++)
+      for (let i = (y * before.width + from) * before.channels; i < (y * before.width + to) * before.channels; i++, count++)
+        sum += Math.abs((before.data[i] ?? 0) - (after.data[i] ?? 0))
+    return sum / count
+  }
+  expect(difference(12, 52)).toBeGreaterThan(25)
+  expect(difference(76, 128)).toBeLessThan(1)
+  expect(faults).toEqual([])
 })

@@ -1,22 +1,17 @@
 /** The light table with a great many sessions on it. */
-import type { Browser } from 'playwright-core'
-import { afterAll, beforeAll, expect, it } from 'vitest'
-import { sketchOf, startHarness, type Harness } from '../api/harness.ts'
-import { openBrowser, openTab } from '../support/browser.ts'
+import { expect, it } from 'vitest'
+import { sketchOf, startHarness } from '../api/harness.ts'
+import { beside, openTab } from '../support/browser.ts'
 import { eventually } from '../support/wait.ts'
 
 const many = 1000
-let h: Harness
-let browser: Browser
-beforeAll(async () => {
-  ;[h, browser] = await Promise.all([startHarness(), openBrowser()])
-})
-afterAll(async () => {
-  await browser?.close()
-  await h?.stop()
-})
+const seen = beside(
+  () => startHarness(),
+  (h) => h.stop(),
+)
 
 it('holds a thousand sessions in a few dozen elements, comes to its end, and finds one by its id', { timeout: 120_000 }, async () => {
+  const { started: h, browser } = seen
   const submit = async (): Promise<string> => (await h.client.post('/v1/sessions', sketchOf('x'))).json.id as string
   const [first = ''] = await Promise.all(Array.from({ length: many }, submit))
   const { page, faults } = await openTab(browser, h.url)

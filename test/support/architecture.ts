@@ -82,6 +82,7 @@ const leaves = [
   'cards',
   'limits',
   'log-files',
+  'trace',
 ]
 const roots = ['main', 'supervisor', 'redis-server']
 

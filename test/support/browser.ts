@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
+import { afterAll, beforeAll } from 'vitest'
 import { ensureChromium } from '../../setup/chromium.mjs'
 import { patienceMs } from './wait.ts'
 
@@ -13,6 +14,38 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 export interface Tab {
   page: Page
   faults: string[]
+}
+
+/**
+ * What a test file looks at, with a browser beside it: both are started before its tests and gone after them.
+ * @param stop ends what `start` has begun
+ */
+export function beside<T>(
+  start: () => Promise<T>,
+  stop: (started: T) => PromiseLike<unknown>,
+  slowMs = 60_000,
+): { readonly started: T; readonly browser: Browser } {
+  let started: T | undefined
+  let browser: Browser | undefined
+  beforeAll(async () => {
+    ;[started, browser] = await Promise.all([start(), openBrowser()])
+  }, slowMs)
+  afterAll(async () => {
+    await browser?.close()
+    if (started !== undefined) await stop(started)
+  }, slowMs)
+  const there = <V>(value: V | undefined): V => {
+    if (value === undefined) throw new Error('it has not begun yet')
+    return value
+  }
+  return {
+    get started() {
+      return there(started)
+    },
+    get browser() {
+      return there(browser)
+    },
+  }
 }
 
 export const openBrowser = async (): Promise<Browser> => chromium.launch(await ensureChromium())

@@ -54,6 +54,7 @@ const groups: Record<string, string[]> = {
   'The command line, and hostile servers': ['test/long/cli.test.ts', 'test/long/model-cli.test.ts', 'test/cli/hostile.test.ts'],
   'Schedules, and clocks that are set': ['test/engine/schedules.test.ts'],
   'Webhooks, and receivers that are not well': ['test/crash/webhooks.test.ts', 'test/webhooks/webhooks.test.ts'],
+  'Traces of what was killed': ['test/long/traces.test.ts'],
   'Everything at random': ['test/long/verifier.test.ts'],
   'Events, shards, bytes': [
     'test/crash/events.test.ts',
@@ -74,7 +75,7 @@ type Part = keyof typeof parts
 const marks = (part: Part): [string, string] => [`<!-- ${part}: written by test/support/reliability.ts -->`, `<!-- end of ${part} -->`]
 
 /** They take long, and break nothing. */
-const unbroken = ['extending', 'table', 'judged-pictures', 'replay', 'edits'].map((name) => `test/long/${name}.test.ts`)
+const unbroken = ['extending', 'table', 'judged-pictures', 'replay', 'edits', 'page-queue'].map((name) => `test/long/${name}.test.ts`)
 
 /** Test files of the folders that are there to break things: none of them may be left out. */
 export const breaking = ['test/crash', 'test/long'].flatMap(testsIn).filter((file) => !unbroken.includes(file))

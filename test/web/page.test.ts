@@ -1,24 +1,23 @@
 /** The page in a real browser, over an API whose sessions the test itself carries out. */
-import { readdirSync, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { decode } from 'fast-png'
 import type { Browser, Page } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import { writePng } from '../../src/domains/postprocessing/png.ts'
 import { root } from '../../src/config.ts'
 import { sketchOf, startHarness, type Harness } from '../api/harness.ts'
-import { openBrowser, openTab, picture, stumbles } from '../support/browser.ts'
+import { beside, openTab, picture, stumbles } from '../support/browser.ts'
 import { eventually } from '../support/wait.ts'
 
+const seen = beside(
+  () => startHarness({ webhookHosts: ['127.0.0.1'], webhookNets: ['127.0.0.0/8'] }),
+  (h) => h.stop(),
+)
 let h: Harness
 let browser: Browser
-beforeAll(async () => {
-  ;[h, browser] = await Promise.all([startHarness(), openBrowser()])
-})
-afterAll(async () => {
-  await browser?.close()
-  await h?.stop()
-})
+beforeAll(() => ({ started: h, browser } = seen))
 
 const submit = async (text = 'x', more: Record<string, unknown> = {}): Promise<string> =>
   (await h.client.post('/v1/sessions', sketchOf(text, more))).json.id as string
@@ -41,10 +40,14 @@ describe('the page', () => {
     expect((await h.client.get('/page/..%2f..%2fpackage.json')).status).toBe(404)
   })
 
-  it('is small', () => {
+  it('is small: what the table needs, what any room needs, and all of it', () => {
     const folder = join(root, 'web', 'dist')
-    const [script = ''] = readdirSync(folder).filter((name) => name.endsWith('.js'))
-    expect(statSync(join(folder, script)).size).toBeLessThan(75 * 1024)
+    const built = JSON.parse(readFileSync(join(folder, 'page.json'), 'utf8')) as { script: string; needed: string[]; files: string[] }
+    const kB = (names: string[]): number => names.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0) / 1000
+    const scripts = built.files.filter((name) => name.endsWith('.js'))
+    expect(kB([built.script, ...built.needed])).toBeLessThan(45)
+    for (const name of scripts) expect(kB([name])).toBeLessThan(35)
+    expect(kB(scripts)).toBeLessThan(112)
   })
 })
 
@@ -95,9 +98,124 @@ describe('the table', () => {
     await page.locator('.card a').first().focus()
     await page.keyboard.press('Enter')
     await page.getByRole('heading', { name: 'sketch' }).waitFor()
-    await page.getByRole('button', { name: 'Delete' }).press('Enter')
+    await page.getByRole('button', { name: 'Delete', exact: true }).press('Enter')
     await page.getByRole('searchbox').waitFor()
     await page.getByText(/^2 sessions/).waitFor()
+    expect(faults).toEqual([])
+  })
+})
+
+describe('what one likes', () => {
+  it('is starred and tagged, by the pointer and by the keyboard, and many at once with their number first', async () => {
+    const ids = [await submit('x', { tags: ['liked'] }), await submit('x', { tags: ['liked'] })]
+    const { page, faults } = await openTab(browser, h.url)
+    await page.getByRole('searchbox').fill('tag:liked')
+    await page.getByText(/^2 sessions/).waitFor()
+    await page.locator('.card a').first().focus()
+    await page.keyboard.press('s')
+    const tagsOf = async (id = ''): Promise<string[]> => (await h.client.get(`/v1/sessions/${id}`)).json.tags as string[]
+    await eventually('the newest is starred', async () => (await tagsOf(ids[1])).includes('star'))
+    await page.locator('.card').last().getByRole('button', { name: /^Star/ }).click()
+    await eventually('both are starred', async () => (await tagsOf(ids[0])).includes('star'))
+    await page.getByRole('button', { name: 'starred' }).click()
+    await page.getByText(/^2 sessions/).waitFor()
+    for (const box of await page.getByRole('checkbox').all()) await box.check()
+    await page.getByRole('button', { name: 'Tag 2' }).click()
+    await page.getByLabel('Tag', { exact: true }).fill('chosen')
+    await page.getByRole('button', { name: 'Tag 2 sessions' }).click()
+    await eventually('both are tagged', async () => (await h.client.get('/v1/sessions?tag=chosen')).json.sessions.length === 2)
+    expect(faults).toEqual([])
+  })
+
+  it('is laid over another: a line between the two that is moved, one or the other by the arrow keys', async () => {
+    const ids: string[] = []
+    for (const colour of [40, 200]) {
+      const id = await submit('x', { tags: ['pair'] })
+      await h.finish(id, Buffer.from(await writePng(new Uint8Array(64 * 64 * 3).fill(colour), 64, 64, {})))
+      ids.push(id)
+    }
+    const { page, faults } = await openTab(browser, h.url)
+    await page.getByRole('searchbox').fill('tag:pair')
+    await page.getByText(/^2 sessions/).waitFor()
+    for (const box of await page.getByRole('checkbox').all()) await box.check()
+    await page.getByRole('link', { name: 'Compare' }).click()
+    const upper = page.locator('.pair img').nth(1)
+    await upper.waitFor()
+    const cut = (): Promise<string> => page.evaluate<string>(`getComputedStyle(document.querySelectorAll('.pair img')[1]).clipPath`)
+    const line = page.getByLabel('How much of A is seen')
+    await line.fill('25')
+    const quarter = await cut()
+    expect(quarter).not.toBe('none')
+    await line.blur()
+    await page.keyboard.press('ArrowRight')
+    await eventually('B alone', async () => (await line.inputValue()) === '0')
+    await page.keyboard.press('ArrowLeft')
+    await eventually('A alone', async () => (await line.inputValue()) === '100')
+    expect(await cut()).not.toBe(quarter)
+    expect(await stumbles(page)).toEqual([])
+    expect(faults).toEqual([])
+  })
+})
+
+describe('schedules and webhooks', () => {
+  it('are made, seen and removed', async () => {
+    const { page, faults } = await openTab(browser, `${h.url}/#/schedules`)
+    await page.getByLabel('Name').fill('nightly')
+    await page.getByLabel('Minute hour day month weekday').fill('30 2 * * 1-5')
+    await page.locator('[name=workflow]').selectOption('sketch')
+    await page.getByLabel(/^Input/).fill('{"text": "again"}')
+    await page.getByRole('button', { name: 'Make it' }).click()
+    await page.getByText('30 2 * * 1-5').click()
+    await page.getByRole('button', { name: 'Pause' }).click()
+    await eventually('it is paused', async () => (await h.client.get('/v1/schedules')).json.schedules[0]?.isPaused === true)
+    await page.getByRole('button', { name: 'Remove nightly' }).click()
+    await page.getByRole('button', { name: 'Remove', exact: true }).click()
+    await page.getByText('There is none.').waitFor()
+
+    await page.getByRole('link', { name: 'Webhooks' }).click()
+    await page.getByLabel('URL').fill('https://elsewhere.example/x')
+    await page.getByRole('button', { name: 'Make it' }).click()
+    await page.getByText('is not on a host of').waitFor()
+    await page.getByLabel('URL').fill('http://127.0.0.1:9/x')
+    await page.getByRole('button', { name: 'Make it' }).click()
+    await page.getByText(/^whsec_/).waitFor()
+    expect(await stumbles(page)).toEqual([])
+    await page.getByRole('button', { name: 'I have it' }).click()
+    expect(await page.getByText(/whsec_/).count()).toBe(0)
+    const [webhook] = (await h.client.get('/v1/webhooks')).json.webhooks as { id: string }[]
+    const id = await submit('x', { webhook: webhook?.id })
+    await h.finish(id)
+    await page.getByRole('link', { name: 'http://127.0.0.1:9/x' }).click()
+    await page.getByRole('link', { name: 'session.succeeded' }).waitFor()
+    await page.getByRole('button', { name: /^Remove/ }).click()
+    await page.getByRole('button', { name: 'Remove', exact: true }).click()
+    await page.getByText('There is none.').waitFor()
+    expect(faults).toEqual([])
+  })
+})
+
+describe('a batch', () => {
+  it('is asked for beside the form, over the values of a field, and shows its items', async () => {
+    const { page, faults } = await openTab(browser, `${h.url}/#/draw`)
+    await page.getByRole('textbox', { name: 'Prompt' }).fill('a {red|blue} circle')
+    await page.getByText(/^about \d+ tokens/).waitFor()
+    await page.getByText(/queue|nobody waits|No worker/).waitFor()
+    await page.getByText('Batch and grid').click()
+    await page.getByRole('button', { name: 'Over values of a field' }).click()
+    await page.getByLabel('Values, between commas').fill('4, 8')
+    await page.getByLabel('Seeds of each').fill('3')
+    await page.getByRole('button', { name: 'Draw 6 pictures as a batch' }).click()
+    await page.getByRole('heading', { name: 'a {red|blue} circle' }).waitFor()
+    await page.locator('.items li').nth(5).waitFor()
+    const { sessions } = (await h.client.get('/v1/sessions?workflow=batch&limit=1')).json
+    expect(sessions[0].input).toMatchObject({
+      axes: [
+        { field: 'steps', count: 2 },
+        { field: 'seeds', count: 3 },
+      ],
+    })
+    await page.getByRole('button', { name: 'Cancel' }).click()
+    await eventually('it is cancelled', async () => (await h.client.get(`/v1/sessions/${sessions[0].id}`)).json.status === 'cancelled')
     expect(faults).toEqual([])
   })
 })
@@ -201,9 +319,47 @@ describe('what strangers wrote', () => {
     expect(await page.locator('img[src=x]').count()).toBe(0)
     expect(faults).toEqual([])
   })
+
+  it('so are the names of models, of files, of tags, of schedules, and what a picture tells of itself', async () => {
+    const bad = '<img src=x onerror=document.title=1>'
+    await writeFile(join(h.config.models[0] ?? '', `${bad}.safetensors`), 'no model')
+    await h.client.post('/v1/models/rescan')
+    await h.client.post('/v1/schedules', { name: bad, everyS: 86_400, session: sketchOf(bad) })
+    const { page, faults } = await openTab(browser, `${h.url}/#/models`)
+    await page.getByText(bad).first().waitFor()
+    await page.goto(`${h.url}/#/schedules`)
+    await page.getByText(bad).first().waitFor()
+    await page.goto(`${h.url}/#/draw`)
+    await page.getByText('Picture to begin from').click()
+    const told = `${bad}\nNegative prompt: ${bad}\nSteps: 17, Sampler: ${bad}, Seed: 99, Size: 64x64, Model: ${bad}`
+    const buffer = Buffer.from(await pngOf(64, { parameters: told, [`<b>`]: bad }))
+    await page.locator('.source input[type=file]').setInputFiles({ name: `${bad}.png`, mimeType: 'image/png', buffer })
+    await page.getByRole('dialog').getByText(bad).first().waitFor()
+    await page.getByRole('button', { name: 'Fill the form' }).click()
+    // What runs when it is opened is no picture, whatever it says that it is.
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" onload="document.title=1"><script>document.title=1</script></svg>`
+    await page.locator('.source input[type=file]').setInputFiles({ name: 'x.png', mimeType: 'image/png', buffer: Buffer.from(svg) })
+    await page.getByRole('alert').getByText(/SVG/).waitFor()
+    expect(await page.title()).toBe('Darkroom')
+    expect(await page.locator('img[src=x], svg script').count()).toBe(0)
+    expect(faults).toEqual([])
+    for (const { id } of (await h.client.get('/v1/schedules')).json.schedules) await h.client.request('DELETE', `/v1/schedules/${id}`)
+  })
 })
 
-const rooms = ['table', 'draw', 'devices', 'models', 'workflows', 'workflows/model-loading'] as const
+const rooms = [
+  'table',
+  'draw',
+  'queue',
+  'batches',
+  'schedules',
+  'devices',
+  'models',
+  'workflows',
+  'workflows/model-loading',
+  'webhooks',
+  'keys',
+] as const
 
 describe('every room', () => {
   it.each([
@@ -226,6 +382,30 @@ describe('every room', () => {
 
 /** A key closes the farm, so this comes last. */
 describe('with API keys', () => {
+  it('the page makes the first one and goes on with it, makes others, and revokes them', async () => {
+    const { page, faults } = await openTab(browser, `${h.url}/#/keys`)
+    await page.getByText('There is no key').waitFor()
+    await page.getByLabel('Name').fill('<b>first</b>')
+    await page.getByRole('button', { name: 'Make it' }).click()
+    const key = await page.getByText(/^dk_/).innerText()
+    expect((await h.client.get('/v1/sessions')).status).toBe(401)
+    await page.getByRole('button', { name: 'I have it' }).click()
+    await page.getByRole('rowheader', { name: /first.*yours/ }).waitFor()
+    await page.getByLabel('Name').fill('second')
+    await page.getByLabel('operate').uncheck()
+    await page.getByRole('button', { name: 'Make it' }).click()
+    await page.getByRole('button', { name: 'I have it' }).click()
+    await page.getByRole('button', { name: 'Revoke second' }).click()
+    await page.getByRole('button', { name: 'Revoke', exact: true }).click()
+    await page.getByRole('rowheader', { name: /second/ }).waitFor({ state: 'detached' })
+    await picture(page, 'keys')
+    await page.getByRole('button', { name: 'Revoke <b>first</b>' }).click()
+    await page.getByRole('button', { name: 'Revoke', exact: true }).click()
+    await page.getByLabel('API key').waitFor()
+    expect(await h.keys.find(key)).toBeUndefined()
+    expect(faults).toEqual([])
+  })
+
   it('the page asks for one, shows no more than it may do, and is shut when it is revoked', async () => {
     const { key, keyId } = await h.withKey('read')
     const { page, faults } = await openTab(browser, h.url)

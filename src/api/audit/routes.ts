@@ -27,6 +27,8 @@ export const auditRoutes = ({ redis }: ApiParts): App =>
 
 /** Requests that work rather than operate: they make sessions, keep pictures, count. */
 const work = new Set(['/v1/sessions', '/v1/artifacts', '/v1/bulk/count'])
+/** The store of keys writes its own entries, in one transaction with the change. */
+const isOfKeys = (path: string): boolean => path === '/v1/keys' || path.startsWith('/v1/keys/')
 
 /**
  * Writes down each change that a caller with the scope `operate` makes, submissions aside. It is not acknowledged
@@ -37,7 +39,7 @@ export function audited({ redis }: Pick<ApiParts, 'redis'>): MiddlewareHandler<A
   return async (c, next) => {
     await next()
     const { method, path } = c.req
-    if (method === 'GET' || method === 'HEAD' || !c.res.ok || work.has(path)) return
+    if (method === 'GET' || method === 'HEAD' || !c.res.ok || work.has(path) || isOfKeys(path)) return
     // None of what needs no key: a login, a signal by a token.
     const caller = c.get('caller') as AppEnv['Variables']['caller'] | undefined
     if (caller?.scopes.has('operate'))

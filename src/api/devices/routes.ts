@@ -8,7 +8,16 @@ import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { DeviceMemoryView, presentDeviceMemory } from '../memory/views.ts'
 import { json, keyed, noQuery, problems } from '../route.ts'
-import { DefaultView, DeviceView, presentDevice, presentStatus, SetDefaultDevice, StatusView } from './views.ts'
+import {
+  DefaultView,
+  DeviceView,
+  HistoryView,
+  presentDevice,
+  presentHistory,
+  presentStatus,
+  SetDefaultDevice,
+  StatusView,
+} from './views.ts'
 
 const idParam = z.object({
   id: z.string().meta({ param: { name: 'id', in: 'path' }, description: 'id of the device, or `cuda:0` while that means one device only' }),
@@ -88,6 +97,17 @@ const memory = createRoute({
   responses: { 200: json('Its memory', DeviceMemoryView), ...problems(404) },
 })
 
+const history = createRoute({
+  method: 'get',
+  path: '/devices/{id}/history',
+  summary: 'How a device was over the last day, a sample a minute',
+  tags: ['devices'],
+  ...keyed,
+  middleware: needs('read'),
+  request: { params: idParam, query: noQuery },
+  responses: { 200: json('The samples, oldest first; none of the time that it was away', HistoryView), ...problems(404) },
+})
+
 export function deviceRoutes(parts: ApiParts): App {
   const { engine } = parts
   const { devices } = engine
@@ -115,6 +135,10 @@ export function deviceRoutes(parts: ApiParts): App {
         return c.json(presentDevice(worker, own), 200)
       })
       .openapi(status, async (c) => c.json(presentStatus(await find(c.req.valid('param').id), c.get('caller')), 200))
+      .openapi(history, async (c) => {
+        const { device } = await find(c.req.valid('param').id)
+        return c.json(presentHistory(device.id, await devices.history(device.id)), 200)
+      })
       .openapi(memory, async (c) => {
         const worker = await find(c.req.valid('param').id)
         return c.json(await presentDeviceMemory(worker, c.get('caller'), engine), 200)

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import type { Caller } from '../../api-keys.ts'
 import { Alert, Capabilities, Vitals } from '../../domains/device/status.ts'
 import { deviceEventTypes, deviceStates, stateOf, type DeviceEvent } from '../../farm/device-events.ts'
+import { sampleS, type DeviceSample } from '../../farm/history.ts'
 import { ageOf, workerStatuses, type HeardWorker, type WorkerRecord } from '../../farm/record.ts'
 import { iso, orNull, present, Time, viewOf } from '../view.ts'
 import { presentRunning, RunningView } from '../workers/views.ts'
@@ -47,6 +48,23 @@ export const StatusView = z
     ageS: z.number(),
   })
   .meta({ id: 'DeviceStatus' })
+
+export const HistoryView = z
+  .strictObject({
+    device: z.string(),
+    everyS: z.int(),
+    samples: z.array(
+      z.strictObject({
+        at: Time,
+        usedBytes: z.int().nullable(),
+        ramUsedBytes: z.int().nullable().meta({ description: 'of its host' }),
+        utilization: z.number().nullable().meta({ description: 'per cent' }),
+        temperature: z.number().nullable().meta({ description: '°C' }),
+        power: z.number().nullable().meta({ description: 'W' }),
+      }),
+    ),
+  })
+  .meta({ id: 'DeviceHistory' })
 
 export const EventView = z
   .strictObject({
@@ -125,5 +143,11 @@ export function presentStatus(worker: HeardWorker, caller: Caller): z.infer<type
     ...sampled(worker),
   }
 }
+
+export const presentHistory = (device: string, samples: readonly DeviceSample[]): z.infer<typeof HistoryView> => ({
+  device,
+  everyS: sampleS,
+  samples: samples.map(({ at, ...figures }) => ({ at: iso(at), ...figures })),
+})
 
 export const presentEvent = (event: DeviceEvent): z.infer<typeof EventView> => ({ ...event, at: iso(event.at) })

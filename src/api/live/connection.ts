@@ -6,7 +6,7 @@ import { Bell } from '../../bell.ts'
 import type { Caller } from '../../api-keys.ts'
 import { fieldProblems, invalidFields, apiError, type DarkroomError } from '../../errors.ts'
 import { matches } from '../../engine/reads.ts'
-import type { Session } from '../../engine/session.ts'
+import type { Progress, Session } from '../../engine/session.ts'
 import type { ApiParts } from '../context.ts'
 import { presentDevice, presentStatus } from '../devices/views.ts'
 import { seesAll, sightOf } from '../policy.ts'
@@ -44,6 +44,26 @@ interface Followed {
   after: number
   hasMore: boolean
 }
+
+const written = (frame: LiveFrame): string => JSON.stringify(frame)
+
+/** Frames of one record, which all connections are told: written once for all of them. */
+class Written {
+  readonly #frames = new WeakMap<Session, string>()
+  readonly #frameOf: (session: Session) => LiveFrame
+
+  constructor(frameOf: (session: Session) => LiveFrame) {
+    this.#frameOf = frameOf
+  }
+
+  of(session: Session): string {
+    const known = this.#frames.get(session) ?? written(this.#frameOf(session))
+    this.#frames.set(session, known)
+    return known
+  }
+}
+const wholes = new Written((session) => ({ type: 'session', session: presentSession(session) }))
+const advances = new Written(({ id, progress }) => ({ type: 'progress', id, progress: presentProgress(progress as Progress) }))
 
 export class Connection {
   readonly #parts: ConnectionParts
@@ -98,7 +118,7 @@ export class Connection {
     try {
       while (!over.some((signal) => signal.aborted)) {
         const frames = this.#parts.outlet.isFree() ? await this.#frames() : []
-        if (frames.length > 0) this.#parts.outlet.send(JSON.stringify(frames))
+        if (frames.length > 0) this.#parts.outlet.send(`[${frames.join(',')}]`)
         const startedAt = performance.now()
         await this.#bell.wait(this.#parts.outlet.isFree() ? devicesMs : paceMs, ...over)
         const rest = paceMs - (performance.now() - startedAt)
@@ -122,9 +142,10 @@ export class Connection {
     this.#bell.ring()
   }
 
-  async #frames(): Promise<LiveFrame[]> {
-    const frames: LiveFrame[] = []
-    if (this.#refusal) frames.push({ type: 'problem', problem: describe(this.#refusal, this.#parts.requestId) })
+  /** Frames as JSON. */
+  async #frames(): Promise<string[]> {
+    const frames: string[] = []
+    if (this.#refusal) frames.push(written({ type: 'problem', problem: describe(this.#refusal, this.#parts.requestId) }))
     this.#refusal = undefined
     if (this.#isAnew) frames.push(...(await this.#snapshot()))
     frames.push(...(await this.#changes()))
@@ -133,7 +154,7 @@ export class Connection {
     return frames
   }
 
-  async #snapshot(): Promise<LiveFrame[]> {
+  async #snapshot(): Promise<string[]> {
     const { list } = this.#wanted
     if (!list) return []
     this.#isAnew = false
@@ -144,10 +165,10 @@ export class Connection {
     }
     this.#shown.clear()
     for (const session of page.sessions) this.#shown.set(session.id, stateOf(session))
-    return [{ type: 'list', sessions: page.sessions.map((session) => presentSession(session)), next: page.next }]
+    return [written({ type: 'list', sessions: page.sessions.map((session) => presentSession(session)), next: page.next })]
   }
 
-  async #changes(): Promise<LiveFrame[]> {
+  async #changes(): Promise<string[]> {
     const ids = [...this.#changed]
     this.#changed.clear()
     const found = await tolerant(() => Promise.all(ids.map((id) => this.#parts.changes.get(id))))
@@ -156,19 +177,19 @@ export class Connection {
     return []
   }
 
-  #frameOf(id: string, session: Session | undefined): LiveFrame[] {
+  #frameOf(id: string, session: Session | undefined): string[] {
     const { caller } = this.#parts
     const isVisible = session !== undefined && (seesAll(caller) || session.keyId === caller.keyId)
     const followed = this.#followed.has(id)
     if (!isVisible || !(followed || this.#isListed(session))) {
       const wasShown = this.#shown.delete(id)
       if (!isVisible) this.#followed.delete(id)
-      return wasShown || followed ? [{ type: 'gone', id }] : []
+      return wasShown || followed ? [written({ type: 'gone', id })] : []
     }
     const [before, state] = [this.#shown.get(id), stateOf(session)]
     if (before !== undefined || this.#shown.size < maxShown) this.#shown.set(id, state)
-    if (before === state) return session.progress ? [{ type: 'progress', id, progress: presentProgress(session.progress) }] : []
-    return [{ type: 'session', session: presentSession(session) }]
+    if (before !== state) return [wholes.of(session)]
+    return session.progress ? [advances.of(session)] : []
   }
 
   #isListed(session: Session): boolean {
@@ -176,18 +197,18 @@ export class Connection {
     return list !== undefined && matches(session, { ...list, keyId: null })
   }
 
-  async #history(id: string, followed: Followed): Promise<LiveFrame[]> {
+  async #history(id: string, followed: Followed): Promise<string[]> {
     followed.hasMore = false
     const entries = await tolerant(() => this.#parts.engine.history(id, followed.after, historyPage))
     // A full page has more behind it; Redis may be away for a moment.
     followed.hasMore = entries === undefined || entries.length === historyPage
     followed.after = entries?.at(-1)?.id ?? followed.after
     if (followed.hasMore) this.#bell.ring()
-    return (entries ?? []).map(({ id: number, event }) => ({ type: 'event', session: id, id: number, event: presentEvent(event) }))
+    return (entries ?? []).map(({ id: number, event }) => written({ type: 'event', session: id, id: number, event: presentEvent(event) }))
   }
 
   /** As their workers published them; nothing when they have published nothing new. */
-  async #devicesNow(): Promise<LiveFrame[]> {
+  async #devicesNow(): Promise<string[]> {
     const { engine, caller } = this.#parts
     this.#devicesAt = performance.now()
     const found = await tolerant(() => Promise.all([engine.workers(), engine.devices.default(caller.keyId)]))
@@ -202,7 +223,7 @@ export class Connection {
         const { vitals, running } = presentStatus(worker, caller)
         return { ...presentDevice(worker, own), vitals, running }
       })
-    return [{ type: 'devices', devices }]
+    return [written({ type: 'devices', devices })]
   }
 }
 

@@ -1,6 +1,7 @@
 /** The queue of those that wait for a device: seen, moved, paused. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
+import { sessionIdPattern } from '../../keys.ts'
 import { needs } from '../auth.ts'
 import { refuseBody } from '../body.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
@@ -75,6 +76,28 @@ const prioritize = createRoute({
   responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
 })
 
+const before = createRoute({
+  method: 'post',
+  path: '/sessions/{id}/before',
+  summary: 'Put a waiting session directly before another one of its API key, with the priority of that one',
+  tags: ['queue'],
+  ...keyed,
+  middleware: needs('control'),
+  request: {
+    params: idParam,
+    query: noQuery,
+    body: {
+      required: true,
+      content: {
+        'application/json': {
+          schema: z.strictObject({ session: z.string().regex(sessionIdPattern, 'must be a session id') }).meta({ id: 'MoveBefore' }),
+        },
+      },
+    },
+  },
+  responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
+})
+
 /** Sessions that an answer to a change shows. */
 const shownAfterwards = 100
 
@@ -92,6 +115,12 @@ export function queueRoutes({ engine }: ApiParts): App {
     .openapi(prioritize, async (c) => {
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
       await engine.waiting.prioritize(id, c.req.valid('json').priority)
+      return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
+    })
+    .openapi(before, async (c) => {
+      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
+      const { id: next } = await visibleSession(engine, c.req.valid('json').session, c.get('caller'))
+      await engine.waiting.before(id, next)
       return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
     })
   for (const end of Object.keys(ends) as (keyof typeof ends)[]) {

@@ -6,6 +6,7 @@ import { sha256Of } from '../../artifacts/store.ts'
 import { ended, statuses, type Asker, type ControlVerb } from '../../engine/session.ts'
 import { unknownSession } from '../../errors.ts'
 import { sessionIdPattern } from '../../keys.ts'
+import { traceIn } from '../../trace.ts'
 import { needs } from '../auth.ts'
 import { refuseBody } from '../body.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
@@ -37,7 +38,11 @@ const submit = createRoute({
   middleware: needs('submit'),
   request: {
     query: noQuery,
-    headers: z.object({ 'idempotency-key': IdempotencyKey, prefer: Prefer }),
+    headers: z.object({
+      'idempotency-key': IdempotencyKey,
+      prefer: Prefer,
+      traceparent: z.string().optional().meta({ description: 'W3C Trace Context: the session’s spans belong to that trace' }),
+    }),
     body: { required: true, content: { 'application/json': { schema: SubmitSession } } },
   },
   responses: {
@@ -239,6 +244,7 @@ export function sessionRoutes(parts: ApiParts): App {
         bodySha256: sha256Of(Buffer.from(await c.req.text())),
         keyId: c.get('caller').keyId,
         mayOperate: c.get('caller').scopes.has('operate'),
+        trace: traceIn(c.req.valid('header').traceparent),
       })
       const { session: latest } = await afterWait(parts, c, session)
       const isAccepted = created && !ended.has(latest.status)

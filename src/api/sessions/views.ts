@@ -17,6 +17,7 @@ import {
 } from '../../engine/session.ts'
 import type { Place } from '../../engine/waiting.ts'
 import { ArtifactLink, withLinks } from '../artifacts/views.ts'
+import { traceOf } from '../../trace.ts'
 import { iso, isoOrNull, orNull, Time } from '../view.ts'
 
 const Anything = z.record(z.string(), z.unknown())
@@ -79,6 +80,7 @@ export const SessionView = z
       .unwrap()
       .nullable()
       .meta({ description: 'how many sessions with this key may be on devices at once' }),
+    traceId: z.string().meta({ description: 'of OpenTelemetry: that of the `traceparent` that it was submitted with, else its own' }),
     retryOf: z.string().nullable(),
     forkOf: orNull(
       z.strictObject({
@@ -163,6 +165,7 @@ export function presentSession(session: Session, place?: Place): SessionView {
     retryOf: session.retryOf,
     forkOf: session.forkOf,
     undo: session.undo,
+    traceId: traceOf(session.id, session.trace).id,
     webhook: session.webhook,
     parent: session.parent,
     exactnessKey: session.exactnessKey,
