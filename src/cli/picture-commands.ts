@@ -35,6 +35,8 @@ export function addPictureCommands(client: (name: string, summary: string) => Co
 /** Options of `generate`. */
 export const withPostprocessing = (generate: Command): Command =>
   generate
+    .option('--upscale [factor]', 'enlarge what is drawn; default: as the upscaler is made for, a filter twice', decimal)
+    .option('--upscale-by <name>', 'lanczos, bicubic, nearest, or the name of an upscaler; default: lanczos')
     .addOption(
       new Option('--enhance [quality]', 'enhance what is drawn, by named settings; default: standard')
         .choices([...qualities])
