@@ -10,6 +10,7 @@ import { device } from './device.ts'
 import { isAsked, type Benchmark, type Figure } from './figure.ts'
 import { growth } from './growth.ts'
 import { hop } from './hop.ts'
+import { judging } from './judging.ts'
 import { list } from './list.ts'
 import { describeMachine, isBusy } from './machine.ts'
 import { models } from './models.ts'
@@ -30,6 +31,7 @@ const benchmarks: readonly Benchmark[] = [
   childRecovery,
   soleRecovery,
   tax,
+  judging,
 ]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)

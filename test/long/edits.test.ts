@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { textsOf } from '../../src/artifacts/texts.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import type { Answer } from '../support/http.ts'
+import { eventually } from '../support/wait.ts'
 
 let farm: Farm
 beforeAll(async () => {
@@ -216,6 +217,34 @@ describe('a picture that is converted', () => {
     const { image } = await done('convert', { picture: drawn, format: 'jpeg' })
     const { json } = await asked('enhance', { picture: image.sha256 })
     expect(json).toMatchObject({ code: 'artifact.unknown', field: 'picture', detail: expect.stringMatching(/of type image\/jpeg/) })
+  })
+})
+
+describe('analytics', () => {
+  const countsOf = async (): Promise<Map<string, number>> => {
+    const { steps } = (await farm.client.get('/v1/images/analytics')).json as {
+      steps: { step: string; by: string | null; count: number }[]
+    }
+    return new Map(steps.map(({ step, by, count }) => [by === null ? step : `${step} ${by}`, count]))
+  }
+
+  it('tell of each step that ended, by route and client', async () => {
+    const [before, picture] = [await countsOf(), await sent(await scene())]
+    await done('enhance', { picture, sharpen: 0.4 })
+    await done('convert', { picture, format: 'webp' })
+    await done('upscale', { picture, upscaler: 'bicubic' })
+    await eventually('they are counted', async () => {
+      const now = await countsOf()
+      return ['enhance', 'convert webp', 'upscale bicubic'].every((name) => now.get(name) === (before.get(name) ?? 0) + 1)
+    })
+    const { json } = await farm.client.get('/v1/images/analytics?days=2')
+    const [enhance] = (json.steps as Fields[]).filter(({ step }) => step === 'enhance')
+    expect(enhance).toMatchObject({
+      by: null,
+      before: { sharpness: expect.any(Number) as number },
+      after: { noise: expect.any(Number) as number },
+    })
+    expect((await farm.client.get('/v1/images/analytics?days=32')).json).toMatchObject({ code: 'api.invalid', field: 'days' })
   })
 })
 

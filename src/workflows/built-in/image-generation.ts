@@ -1,6 +1,6 @@
 import { assign, enqueueActions, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
-import type { Judgement } from '../../domains/postprocessing/check.ts'
+import type { Judgement } from '../../domains/postprocessing/safety/judgement.ts'
 import { SavedImage } from '../../domains/postprocessing/save.ts'
 import { Sha256, type ImageRequest } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'

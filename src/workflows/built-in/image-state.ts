@@ -1,7 +1,7 @@
 /** What an image generation remembers between its steps, and what it asks of them. Pure. */
 import { z } from 'zod'
 import type { inference } from '../../domains/inference/index.ts'
-import type { Judgement } from '../../domains/postprocessing/check.ts'
+import type { Judgement } from '../../domains/postprocessing/safety/judgement.ts'
 import type { model } from '../../domains/model/index.ts'
 import type { ImageRequest, ModelPin, Pass } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
