@@ -3,8 +3,8 @@
 A detector finds each face with five points. By them it is turned and scaled to where the restorer has learned faces to
 be, restored at 512 × 512, and laid back through a soft mask; what is no face keeps its bytes.
 
-Both networks are an operator's. The detector is YuNet as OpenCV's zoo publishes it (a graph of ONNX, by onnxruntime), the
-restorer GFPGAN or RestoreFormer (by spandrel). Neither was run with published weights here.
+Both networks are an operator's. The detector is YuNet as OpenCV's zoo publishes it (a graph of ONNX, by onnxruntime),
+the restorer GFPGAN or RestoreFormer (by spandrel). Neither was run with published weights here.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Faces:
         self._kept.clear()
 
     def detector(self, reference: Mapping[str, Any]) -> Detect:
-        """`reference`: {id, path, body_hash}, a folder. Raises `postprocessing.needs_onnxruntime`, `worker.path_refused`,
-        `model.missing`, and `postprocessing.weights_unfit` for a graph that is no YuNet."""
+        """`reference`: {id, path, body_hash}, a folder. Raises `postprocessing.needs_onnxruntime`,
+        `worker.path_refused`, `model.missing`, and `postprocessing.weights_unfit` for a graph that is no YuNet."""
         return self._get(reference, "detector", lambda path: detector(path))
 
     def restorer(self, reference: Mapping[str, Any]) -> Restore:

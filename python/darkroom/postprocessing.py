@@ -33,8 +33,8 @@ def check(tools: Tools) -> dict[str, Any]:
 
 
 def score(tools: Tools) -> dict[str, Any]:
-    """postprocessing.score: `pictures`, in the order of the request's: `scores` as of `check`, and `problem`, None or why
-    a picture could not be looked at. Files `picture0`, `picture1` …, PNGs.
+    """postprocessing.score: `pictures`, in the order of the request's: `scores` as of `check`, and `problem`, None or
+    why a picture could not be looked at. Files `picture0`, `picture1` …, PNGs.
 
     Raises `safety.classifier_broken`, and as `Classifiers.get`; Cancelled, and Paused with nothing to go on from.
     """
@@ -53,9 +53,9 @@ def score(tools: Tools) -> dict[str, Any]:
 
 
 def faces(tools: Tools) -> dict[str, Any]:
-    """postprocessing.faces: file `pixels`, RGB8 or, of a picture with transparency, RGBA8 row by row: the file `picture`
-    with each face that the request's `detector` finds restored by its `restorer`, `strength` of it, 0 to 1. `faces`: how
-    many; `has_alpha`: which of the two.
+    """postprocessing.faces: file `pixels`, RGB8 or, of a picture with transparency, RGBA8 row by row: the file
+    `picture` with each face that the request's `detector` finds restored by its `restorer`, `strength` of it, 0 to 1.
+    `faces`: how many; `has_alpha`: which of the two.
 
     Raises `inference.picture_unreadable`, `postprocessing.diverged`, and as `Faces.detector` and `Faces.restorer`;
     Cancelled, and Paused with nothing to go on from.

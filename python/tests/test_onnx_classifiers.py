@@ -1,5 +1,5 @@
-"""Classifiers as graphs of ONNX: what the manifest says, what is refused, and a graph that onnxruntime computes where it
-is there."""
+"""Classifiers as graphs of ONNX: what the manifest says, what is refused, and a graph that onnxruntime computes where
+it is there."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What spandrel loads, where it is installed: our loaders beside its own, on random weights, and what it knows alone."""
+"""What spandrel loads, where it is installed: our loaders beside its own on random weights, and what it knows alone."""
 
 import pytest
 import test_upscaling

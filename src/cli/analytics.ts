@@ -8,9 +8,9 @@ export async function show({ json, url, days }: Output & { days?: number }): Pro
   const client = await connectApi(url === undefined ? {} : { url })
   const found = await client.pictureAnalytics(days)
   if (json) return sayJson(found)
-  const { from, steps, policies, recommendations } = found
-  if (steps.length === 0) return say(`nothing was postprocessed since ${from}`)
-  const rows = steps.map(({ step, by, count, seconds, pixelsPerS, peakBytes }) => [
+  const { from, operations, policies, recommendations } = found
+  if (operations.length === 0) return say(`nothing was postprocessed since ${from}`)
+  const rows = operations.map(({ step, by, count, seconds, pixelsPerS, peakBytes }) => [
     inline(by === null ? step : `${step} ${by}`),
     String(count),
     `${(seconds / Math.max(1, count)).toFixed(2)} s`,

@@ -1,7 +1,7 @@
 /**
  * A folder's verdict, where the folder as a whole is one model: a pipeline of diffusers by its `model_index.json`, one
- * part of one, an encoder or classifier of transformers, an adapter of peft, a classifier of ONNX. Configurations say what there should be,
- * headers what there is; nothing of a folder is ever run or unpickled.
+ * part of one, an encoder or classifier of transformers, an adapter of peft, a graph of ONNX. Configurations say
+ * what there should be, headers what there is; nothing of a folder is ever run or unpickled.
  */
 import { opendir, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'

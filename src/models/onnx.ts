@@ -1,6 +1,7 @@
 /**
- * Graphs of ONNX, `model.onnx`, each beside a manifest, which says what no graph does: of a classifier the labels of its
- * outputs in their order, and how they become scores; of a detector of faces which one it is. No graph is opened here.
+ * Graphs of ONNX, `model.onnx`, each beside a manifest, which says what no graph does: of a classifier the labels of
+ * its outputs in their order, and how they become scores; of a detector of faces which one it is. No graph is opened
+ * here.
  */
 import { z } from 'zod'
 import { HeaderFault, withFile } from './header.ts'

@@ -6,8 +6,8 @@
 import { z } from 'zod'
 
 /**
- * What holds the weights. `transformers` and `peft` are folders as those libraries save them, `onnx` is one with a graph
- * and a manifest (`onnx.ts`).
+ * What holds the weights. `transformers` and `peft` are folders as those libraries save them, `onnx` is one with a
+ * graph and a manifest (`onnx.ts`).
  */
 export const formats = ['safetensors', 'gguf', 'pickle', 'diffusers', 'transformers', 'peft', 'onnx'] as const
 

@@ -5,7 +5,8 @@ import type { Kind } from '../models/verdict.ts'
 import type { AdapterRef, ClassifierRef, EmbeddingRef } from './python/protocol.ts'
 
 /**
- * Adapters, embeddings, classifiers and what restores faces of a step's input, with paths; what the input does not say is left out.
+ * Adapters, embeddings, classifiers and what restores faces of a step's input, with paths; what the input does not say
+ * is left out.
  * @throws DarkroomError `model.missing` for one that this host has not: the step goes to a worker that has it
  */
 export async function besideHere(

@@ -222,10 +222,10 @@ describe('a picture that is converted', () => {
 
 describe('analytics', () => {
   const countsOf = async (): Promise<Map<string, number>> => {
-    const { steps } = (await farm.client.get('/v1/images/analytics')).json as {
-      steps: { step: string; by: string | null; count: number }[]
+    const { operations } = (await farm.client.get('/v1/images/analytics')).json as {
+      operations: { step: string; by: string | null; count: number }[]
     }
-    return new Map(steps.map(({ step, by, count }) => [by === null ? step : `${step} ${by}`, count]))
+    return new Map(operations.map(({ step, by, count }) => [by === null ? step : `${step} ${by}`, count]))
   }
 
   it('tell of each step that ended, by route and client', async () => {
@@ -238,7 +238,7 @@ describe('analytics', () => {
       return ['enhance', 'convert webp', 'upscale bicubic'].every((name) => now.get(name) === (before.get(name) ?? 0) + 1)
     })
     const { json } = await farm.client.get('/v1/images/analytics?days=2')
-    const [enhance] = (json.steps as Fields[]).filter(({ step }) => step === 'enhance')
+    const [enhance] = (json.operations as Fields[]).filter(({ step }) => step === 'enhance')
     expect(enhance).toMatchObject({
       by: null,
       before: { sharpness: expect.any(Number) as number },

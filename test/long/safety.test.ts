@@ -9,8 +9,8 @@ const category = 'custom/tested'
 const scored = (score: string): Told => ({ answer: `{"scores": [[{"category": "${category}", "score": ${score}}]]}` })
 
 /**
- * By the name of its classifier: what it does, and the code of the error that its session ends with. Answers that are no
- * scores are told apart by the protocol (test/workers/python/answers.unit.test.ts); two of them come this whole way.
+ * By the name of its classifier: what it does, and the code of the error that its session ends with. Answers that are
+ * no scores are told apart by the protocol (test/workers/python/answers.unit.test.ts); two of them come this whole way.
  */
 const faults: Record<string, [told: Told, code: string]> = {
   hangs: [{ fault: 'hang' }, 'worker.child_hung'],

@@ -14,7 +14,7 @@ export const mostRejudged = 64
 export const PolicyText = PolicyRef.extend({ policy: Policy })
 export type PolicyText = z.infer<typeof PolicyText>
 
-/** What a policy says of a picture now. `was`: what one had done with it; `action` is null where it cannot be judged. */
+/** What a policy says of a picture now. `was`: what one had done with it; `action`: null where it cannot be judged. */
 export const Rejudged = z.strictObject({
   sha256: Sha256,
   was: Action.nullable(),

@@ -96,7 +96,8 @@ const machine = setup({
 })
 
 /**
- * The network of that name. @throws DarkroomError `postprocessing.weights_missing` where there is none; `model.unusable`
+ * The network of that name.
+ * @throws DarkroomError `postprocessing.weights_missing` where there is none; `model.unusable`
  */
 async function networkOf(role: (typeof roles)[number], name: string, catalogue: Pick<Catalogue, 'ofKind'>) {
   try {

@@ -33,7 +33,7 @@ describe('of steps', () => {
       ...figuresOf('postprocessing.score', { pictures: [picture, picture] }, {}, { seconds: 1 }),
       ...figuresOf('inference.denoise', {}, {}, { seconds: 9 }),
     ]
-    const { steps } = reportOf([dayOf('2026-11-28', figures), dayOf('2026-11-29', figures.slice(0, 4))])
+    const { operations: steps } = reportOf([dayOf('2026-11-28', figures), dayOf('2026-11-29', figures.slice(0, 4))])
     const of = (step: string, by: string | null) => steps.find((each) => each.step === step && each.by === by)
     expect(steps.length).toBe(5)
     expect(of('upscale', 'x2')).toMatchObject({ count: 3, seconds: 7, pixels: 60_000, pixelsPerS: 60_000 / 7, peakBytes: 900 })
@@ -46,7 +46,7 @@ describe('of steps', () => {
   it('of quality are told the means before and after', () => {
     const step = (noise: number) =>
       figuresOf('postprocessing.enhance', { picture }, { before: measures(noise), after: measures(1) }, { seconds: 1 })
-    const [enhance] = reportOf([dayOf('2026-11-29', [...step(2), ...step(4)])]).steps
+    const [enhance] = reportOf([dayOf('2026-11-29', [...step(2), ...step(4)])]).operations
     expect(enhance).toMatchObject({ before: { noise: 3, sharpness: 10 }, after: { noise: 1 } })
   })
 })
@@ -97,13 +97,13 @@ describe('advice', () => {
     const noisier = { before: measures(1), after: measures(2, 0.05) }
     const enhanced = figuresOf('postprocessing.enhance', { picture }, noisier, { seconds: 1 })
     expect(advice([dayOf('d', many(20, enhanced))])).toEqual([
-      ['steps.enhance.after.noise', 2],
-      ['steps.enhance.after.dark', expect.closeTo(0.05)],
+      ['operations.enhance.after.noise', 2],
+      ['operations.enhance.after.dark', expect.closeTo(0.05)],
     ])
     const converted = (format: string, seconds: number) =>
       many(20, figuresOf('postprocessing.convert', { picture, convert: { format } }, { images: [] }, { seconds }))
     expect(advice([dayOf('d', [...converted('avif', 2), ...converted('webp', 0.1), ...converted('jpeg', 0.3)])])).toEqual([
-      ['steps.convert.avif.pixelsPerS', 2500],
+      ['operations.convert.avif.pixelsPerS', 2500],
     ])
     expect(advice([dayOf('d', [], 3)])).toEqual([['dropped', 3]])
   })
@@ -115,7 +115,7 @@ describe('advice', () => {
     ]).flat()
     const report = reportOf(Array.from({ length: 31 }, (_, i) => dayOf(`2026-10-${String(i + 1).padStart(2, '0')}`, figures)))
     expect(() => Report.parse(report)).not.toThrow()
-    expect([report.steps.length, report.policies.length]).toEqual([100, 100])
+    expect([report.operations.length, report.policies.length]).toEqual([100, 100])
     expect(JSON.stringify(report).length).toBeLessThan(2 ** 20)
   })
 })

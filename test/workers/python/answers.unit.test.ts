@@ -1,4 +1,4 @@
-/** What a classifier may answer: scores from 0 to 1 and nothing else; all else ends the step before anybody reads it. */
+/** What a classifier may answer: scores from 0 to 1, and nothing else; all else ends the step before it is read. */
 import { describe, expect, it } from 'vitest'
 import { decodeReply } from '../../../src/workers/python/protocol.ts'
 

@@ -1,6 +1,6 @@
 /**
- * What is counted of a step that has ended: how long it took for how many pixels, what it took of memory, what it did to
- * a picture's measures, and what policies said. Pure. A figure has a name of few parts, so a day has few of them.
+ * What is counted of a step that has ended: how long it took for how many pixels, what it took of memory, what it did
+ * to a picture's measures, and what policies said. Pure. A figure has a name of few parts, so a day has few of them.
  */
 import type { z } from 'zod'
 import { upscalerOf, type PicturePin } from '../../values.ts'

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { Count } from '../../values.ts'
 import { actions, type Action } from '../safety/policy.ts'
 
-/** Of steps, policies and rules so many are told, those that were met most often. */
+/** Of operations, policies and rules so many are told, those that were met most often. */
 const most = 100
 
 const Rates = z.strictObject({ sharpness: z.number(), noise: z.number(), dark: z.number(), light: z.number() })
@@ -33,7 +33,7 @@ const PolicyFigures = z.strictObject({
 })
 type PolicyFigures = z.infer<typeof PolicyFigures>
 
-/** `figure`: which of the report it follows from, as `steps.convert.avif.seconds`; `value`: what that is. */
+/** `figure`: which of the report it follows from, as `operations.convert.avif.seconds`; `value`: what that is. */
 const Recommendation = z.strictObject({ figure: z.string(), value: z.number(), says: z.string() })
 export type Recommendation = z.infer<typeof Recommendation>
 
@@ -41,7 +41,7 @@ export const Report = z
   .strictObject({
     from: z.string().meta({ description: 'the first day, of UTC' }),
     days: Count,
-    steps: z.array(StepFigures),
+    operations: z.array(StepFigures),
     policies: z.array(PolicyFigures).meta({ description: 'verdicts on what was drawn' }),
     recommendations: z.array(Recommendation),
     dropped: Count.meta({ description: 'figures that were one too many for their day' }),
@@ -76,7 +76,7 @@ export function reportOf(days: readonly Day[]): Report {
   const report = {
     from: days[0]?.day ?? '',
     days: days.length,
-    steps: told.slice(0, most),
+    operations: told.slice(0, most),
     policies: judged.slice(0, most).map((each) => ({ ...each, rules: each.rules.slice(0, most) })),
     dropped: days.reduce((sum, { dropped }) => sum + dropped, 0),
   }
@@ -149,10 +149,10 @@ function addVerdict(policies: Map<string, PolicyFigures>, day: string, { policy,
 /** So few say nothing yet. */
 const enough = 20
 
-function recommended({ steps, policies, dropped }: Omit<Report, 'recommendations'>): Recommendation[] {
+function recommended({ operations, policies, dropped }: Omit<Report, 'recommendations'>): Recommendation[] {
   return [
     ...policies.flatMap((policy) => [...ofPolicy(policy)]),
-    ...steps.flatMap((step) => [...ofEnhanced(step), ...ofSlow(step, steps)]),
+    ...operations.flatMap((step) => [...ofEnhanced(step), ...ofSlow(step, operations)]),
     ...ofDropped(dropped),
   ]
 }
@@ -186,14 +186,14 @@ function* ofEnhanced({ step, count, before, after }: StepFigures): Generator<Rec
   if (step !== 'enhance' || !before || !after || count < enough) return
   if (after.noise > 1.2 * before.noise)
     yield {
-      figure: 'steps.enhance.after.noise',
+      figure: 'operations.enhance.after.noise',
       value: after.noise,
       says: `enhanced pictures have more noise than before, ${short(after.noise)} and ${short(before.noise)} levels: sharpen less, or denoise more.`,
     }
   const clipped = after.dark + after.light - before.dark - before.light
   if (clipped > 0.02)
     yield {
-      figure: 'steps.enhance.after.dark',
+      figure: 'operations.enhance.after.dark',
       value: after.dark + after.light,
       says: `enhancing clips ${short(100 * clipped)} % more of the values to black and white: less contrast or autoLevels keeps them.`,
     }
@@ -206,7 +206,7 @@ function* ofSlow(slow: StepFigures, steps: readonly StepFigures[]): Generator<Re
   const [fast] = peers.toSorted((a, b) => b.pixelsPerS - a.pixelsPerS)
   if (!fast || slow.pixelsPerS * 10 > fast.pixelsPerS) return
   yield {
-    figure: `steps.${slow.step}.${slow.by ?? ''}.pixelsPerS`,
+    figure: `operations.${slow.step}.${slow.by ?? ''}.pixelsPerS`,
     value: slow.pixelsPerS,
     says: `${slow.by} makes ${short(slow.pixelsPerS / 1e6)} megapixels a second and ${fast.by} ${short(fast.pixelsPerS / 1e6)}: where time matters, the other one is ${short(fast.pixelsPerS / slow.pixelsPerS)} times as fast.`,
   }
