@@ -11,6 +11,7 @@ import { isAsked, type Benchmark, type Figure } from './figure.ts'
 import { gpu } from './gpu.ts'
 import { growth } from './growth.ts'
 import { hop } from './hop.ts'
+import { judging } from './judging.ts'
 import { list } from './list.ts'
 import { live } from './live.ts'
 import { describeMachine, isBusy } from './machine.ts'
@@ -34,6 +35,7 @@ const benchmarks: readonly Benchmark[] = [
   soleRecovery,
   tax,
   gpu,
+  judging,
 ]
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`)

@@ -208,6 +208,8 @@ export const keys = {
   policiesBefore: (name: string) => `${keys.policies()}:before:${name}`,
   policyChanges: (name: string) => `${keys.policies()}:changes:${name}`,
   appliedPolicies: () => `${keys.policies()}:applied`,
+  /** How postprocessing went on a day, as 2026-11-29. */
+  pictureAnalytics: (day: string) => `darkroom:{analytics}:${day}`,
   /** A picture that a policy has blocked, for as long as operators may see it. */
   blocked: (sha256: string) => `darkroom:{store}:blocked:${sha256}`,
   /** Default device by API key; `local` is this machine's user without keys. */

@@ -36,6 +36,7 @@ class TorchBackend:
         from darkroom.adapters import Adapters
         from darkroom.classifiers import Classifiers
         from darkroom.control import ControlNet
+        from darkroom.faces import Faces
         from darkroom.families.parts import ModelParts
         from darkroom.upscalers import Upscaler
         from darkroom.weight_files import WeightFiles
@@ -66,6 +67,7 @@ class TorchBackend:
             models=models,
             adapters=Adapters(hello["roots"]["models"], device),
             classifiers=Classifiers(hello["roots"]["models"], device),
+            faces=Faces(hello["roots"]["models"], device),
             live=LiveTensors(),
             peaks=peaks,
             facts=facts,

@@ -4,6 +4,7 @@
 | --- | --- |
 | `StableDiffusionSafetyChecker` | the checker of diffusers' pipelines: CLIP, and distances to concepts |
 | any `…ForImageClassification` | a classifier of transformers |
+| none: there is a `classifier.json` | a graph of ONNX (`onnx_classifiers.py`) |
 
 What a classifier calls its labels is one thing, and the categories of policies another: `categories.json` beside the
 configuration says of each label which category it means, or null for none. A label that is a category needs no word.
@@ -24,7 +25,7 @@ import numpy
 import torch
 from PIL import Image
 
-from darkroom import faults
+from darkroom import faults, onnx_classifiers
 from darkroom.errors import DarkroomError
 from darkroom.tools import inside
 
@@ -116,18 +117,23 @@ class Classifiers:
 
     def _load(self, name: str, path: str) -> Classifier:
         try:
-            config = read_json(path, "config.json")
-            kind = (config.get("architectures") or [config.get("_class_name")])[0]
             prepare = Preparation(read_json(path, "preprocessor_config.json"), self._device)
             own = read_json(path, "categories.json") if os.path.exists(os.path.join(path, "categories.json")) else {}
-            load = checker if kind == "StableDiffusionSafetyChecker" else classification
-            made, labels, usual = load(path, self._device)
+            made, labels, usual = self._network(path)
             return Classifier(name, prepare, made, categories_of(name, labels, usual | own))
         except Exception as error:
             if isinstance(error, DarkroomError) or faults.is_out_of_memory(error) or faults.is_device_lost(error):
                 raise
             # Whatever a broken folder makes the libraries throw.
             raise broken(name, f"{path}: {type(error).__name__}: {error}") from error
+
+
+    def _network(self, path: str) -> Loaded:
+        if os.path.exists(os.path.join(path, onnx_classifiers.MANIFEST)):
+            return onnx_classifiers.load(path, read_json(path, onnx_classifiers.MANIFEST))
+        config = read_json(path, "config.json")
+        kind = (config.get("architectures") or [config.get("_class_name")])[0]
+        return (checker if kind == "StableDiffusionSafetyChecker" else classification)(path, self._device)
 
 
 def broken(name: str, problem: str) -> DarkroomError:

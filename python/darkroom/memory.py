@@ -33,6 +33,7 @@ def trim(tools: Tools) -> dict[str, Any]:
     gone = runtime.models.drop(tools.data["idle_models"], keep=runtime.wanted())
     runtime.adapters.clear()
     runtime.classifiers.clear()
+    runtime.faces.clear()
     drop_caches(runtime.device)
     after = reserved_bytes(runtime.device)
     freed = None if before is None or after is None else max(0, before - after)
@@ -47,6 +48,7 @@ def ladder(runtime: Runtime, tools: Tools) -> Iterator[str]:
     before = reserved_bytes(runtime.device)
     runtime.adapters.clear()
     runtime.classifiers.clear()
+    runtime.faces.clear()
     drop_caches(runtime.device)
     after = reserved_bytes(runtime.device)
     if before is not None and after is not None and after < before:

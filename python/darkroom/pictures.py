@@ -113,6 +113,11 @@ def whole(tools: Tools) -> numpy.ndarray:
     return _over(incoming(tools), WHITE)
 
 
+def shown(tools: Tools, name: str, pin: Mapping[str, Any]) -> numpy.ndarray:
+    """The file of that name, a PNG, on white: [rows, columns, 3]. Raises `inference.picture_unreadable`."""
+    return _over(_read(tools, name, pin), WHITE)
+
+
 def signed(pixels: numpy.ndarray, device: torch.device) -> torch.Tensor:
     """RGB8, [rows, columns, 3], as [3, rows, columns] fp32 in -1 to 1 on the device."""
     return torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1).to(device) / 127.5 - 1

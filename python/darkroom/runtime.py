@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from darkroom.adapters import Adapters
     from darkroom.classifiers import Classifiers
+    from darkroom.faces import Faces
     from darkroom.memory import Peaks
     from darkroom.model import Models
     from darkroom.tools import ModelKey
@@ -63,6 +64,7 @@ class Runtime:
     models: Models
     adapters: Adapters
     classifiers: Classifiers
+    faces: Faces
     live: LiveTensors
     peaks: Peaks
     facts: dict[str, Any]

@@ -26,8 +26,9 @@ def test_a_module_of_the_process_starts_no_thread_and_brings_no_torch(module):
 def test_every_other_module_computes_with_tensors():
     files = {path.stem for path in (PYTHON / "darkroom").glob("*.py")} | {"families"}
     assert files - set(LIGHT) - {"__init__"} == {
-        *("adapters", "checkpoint", "classifiers", "control", "convert", "differences", "drawing", "enlarging", "flow_schedule"),
-        *("ggml_blocks", "guidance", "inference", "measure", "noise", "other_upscalers", "pace", "patch", "pictures", "postprocessing"),
+        *("adapters", "checkpoint", "classifiers", "control", "convert", "differences", "drawing", "enlarging", "faces", "flow_schedule"),
+        *("ggml_blocks", "guidance", "inference", "measure", "noise", "onnx_classifiers", "onnx_graphs", "other_upscalers", "pace"),
+        *("patch", "pictures", "postprocessing"),
         *("preprocess", "previews", "schedule", "sigmas", "solvers", "tensors", "textual_inversion", "training", "upload", "upscalers"),
         *("upscaling", "weight_files"),
     }

@@ -7,6 +7,7 @@ import { cors } from 'hono/cors'
 import { routePath } from 'hono/route'
 import { apiError, fieldProblems, invalidFields } from '../errors.ts'
 import { adminRoutes } from './admin.ts'
+import { analyticsRoutes } from './analytics/routes.ts'
 import { approvalRoutes, isByToken } from './approvals/routes.ts'
 import { audited, auditRoutes } from './audit/routes.ts'
 import { artifactRoutes } from './artifacts/routes.ts'
@@ -156,6 +157,7 @@ export function createApp(parts: ApiParts): App {
     modelRoutes,
     compatibleRoutes,
     policyRoutes,
+    analyticsRoutes,
     commandRoutes,
     healthRoutes,
   ]

@@ -38,6 +38,7 @@ export type EnginePort = Pick<
   | 'devices'
   | 'models'
   | 'policies'
+  | 'pictureAnalytics'
   | 'runs'
   | 'bulk'
   | 'schedules'

@@ -6,7 +6,8 @@
  * | `image` | pictures, uploads | fsync before its name is given out |
  * | `scratch` | step tensors, checkpoints | no: a lost one is made again |
  *
- * A picture's thumbnail has no name of its own: it lies beside the picture, and goes after it.
+ * A picture's thumbnail, and what classifiers said of it, have no names of their own: they lie beside the picture, and
+ * go after it.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -43,6 +44,10 @@ export interface ArtifactStore {
    */
   putThumbnail(sha256: string, bytes: Uint8Array): Promise<void>
   openThumbnail(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined>
+  /** Keeps what classifiers said of a picture, as `putThumbnail`. @throws DarkroomError `disk.full` */
+  putScores(sha256: string, bytes: Uint8Array): Promise<void>
+  /** Undefined where there is nothing of it. */
+  readScores(sha256: string): Promise<Buffer | undefined>
   /** @throws DarkroomError `disk.full` where so many bytes would not fit; `why`: what they are for */
   requireRoom(bytes: number, why: string): Promise<void>
   /** Removes what writers that were killed have left behind, a minute later. Returns how many files went. */
@@ -55,8 +60,13 @@ export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').upda
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
 
-/** Behind a picture's name: its thumbnail. */
-const thumbnailEnding = '.thumbnail'
+/** Behind a picture's name: its thumbnail, and the scores that classifiers gave it. */
+const endings = { thumbnail: '.thumbnail', scores: '.scores' } as const
+/** The picture that a file belongs to, which may be the file. */
+const ownerOf = (name: string): string => {
+  const ending = Object.values(endings).find((each) => name.endsWith(each)) ?? ''
+  return name.slice(0, name.length - ending.length)
+}
 
 /** Gives a file the time that it has now by its store's own clock. */
 async function rejuvenate(path: string, bytes: number): Promise<void> {
@@ -126,7 +136,18 @@ export class FileArtifactStore implements ArtifactStore {
   }
 
   async putThumbnail(sha256: string, bytes: Uint8Array): Promise<void> {
-    await this.#publish(this.#path(sha256) + thumbnailEnding, bytes, true)
+    await this.#publish(this.#path(sha256) + endings.thumbnail, bytes, true)
+  }
+
+  async putScores(sha256: string, bytes: Uint8Array): Promise<void> {
+    await this.#publish(this.#path(sha256) + endings.scores, bytes, true)
+  }
+
+  readScores(sha256: string): Promise<Buffer | undefined> {
+    return readFile(this.#path(sha256) + endings.scores).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return undefined
+      throw error
+    })
   }
 
   async #publish(path: string, bytes: Uint8Array, isDurable: boolean): Promise<void> {
@@ -198,7 +219,7 @@ export class FileArtifactStore implements ArtifactStore {
   }
 
   openThumbnail(sha256: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined> {
-    return this.#open(this.#path(sha256) + thumbnailEnding)
+    return this.#open(this.#path(sha256) + endings.thumbnail)
   }
 
   async #open(path: string): Promise<{ size: number; stream: ReadableStream<Uint8Array> } | undefined> {
@@ -237,11 +258,11 @@ export class FileArtifactStore implements ArtifactStore {
     let removed = 0
     for (const shelf of await readdir(this.#folder).catch(() => [])) {
       if (!/^[0-9a-f]{2}$/.test(shelf)) continue
-      // In order, so that a picture is looked at before its thumbnail.
+      // In order, so that a picture is looked at before what lies beside it.
       const names = await readdir(join(this.#folder, shelf)).catch((): string[] => [])
       for (const name of names.toSorted()) {
         const path = join(this.#folder, shelf, name)
-        const sha256 = name.endsWith(thumbnailEnding) ? name.slice(0, -thumbnailEnding.length) : name
+        const sha256 = ownerOf(name)
         const isOurs = artifactIdPattern.test(sha256)
         if ((!isOurs && !name.endsWith('.part')) || !(await isOld(path))) continue
         if (isOurs && (sha256 === name ? await isNamed(sha256) : await this.has(sha256))) continue

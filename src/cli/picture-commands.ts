@@ -30,11 +30,27 @@ export function addPictureCommands(client: (name: string, summary: string) => Co
     )
     .option('--background <colour>', 'under what is transparent, in a JPEG; default: #ffffff')
     .action(async (file: string, options) => (await import('./picture-verbs.ts')).convert(file, options))
+  ofPicture('faces', 'restore the faces of a picture, by a restorer and a detector of yours')
+    .option('--restorer <name>', 'default: GFPGANv1.4')
+    .option('--detector <name>', 'default: yunet')
+    .option('--strength <x>', 'how much of each takes the place of the one that was there, 0 to 1; default: 1', decimal)
+    .action(async (file: string, options) => (await import('./picture-verbs.ts')).faces(file, options))
+  client('check', 'what policies of content safety say of a picture; exits with 3 where it would be blurred or blocked')
+    .argument('<file>', 'a picture, or the id of one')
+    .option('--policy <name>', 'the policy that judges; default: those that apply to you')
+    .option('--policy-version <n>', 'of that policy, in force or not; default: the one in force', whole(1, 999_999))
+    .option('--prompt <text>', 'that rules on prompts look at')
+    .action(async (file: string, options) => (await import('./picture-verbs.ts')).check(file, options))
+  client('analytics', 'how postprocessing went, with verdicts of policies, and what follows from that')
+    .option('--days <n>', 'so many, today the last; default: 7', whole(1, 31))
+    .action(async (options) => (await import('./analytics.ts')).show(options))
 }
 
 /** Options of `generate`. */
 export const withPostprocessing = (generate: Command): Command =>
   generate
+    .option('--upscale [factor]', 'enlarge what is drawn; default: as the upscaler is made for, a filter twice', decimal)
+    .option('--upscale-by <name>', 'lanczos, bicubic, nearest, or the name of an upscaler; default: lanczos')
     .addOption(
       new Option('--enhance [quality]', 'enhance what is drawn, by named settings; default: standard')
         .choices([...qualities])

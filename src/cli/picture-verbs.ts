@@ -1,4 +1,4 @@
-/** `darkroom enhance | convert`: pictures that are made of others. */
+/** `darkroom enhance | convert | faces | check`: pictures that are made of others, and what policies say of one. */
 import { extname } from 'node:path'
 import type { CommandInput, CommandOutput } from '../client/index.ts'
 import { formats, qualities, type Format, type Measures, type Quality } from '../domains/postprocessing/settings.ts'
@@ -6,7 +6,7 @@ import { invalidFields } from '../errors.ts'
 import { connectApi } from './connection.ts'
 import { savePictures, uploaded } from './pictures.ts'
 import { watched, type Output } from './sessions.ts'
-import { say, sayJson } from './terminal.ts'
+import { Exit, fields, inline, say, sayJson, table } from './terminal.ts'
 import { size } from './bars.ts'
 
 interface Saved extends Output {
@@ -47,6 +47,49 @@ export async function convert(
   if (!options.json) say(`${size(images[0]?.bytes ?? 0)}${found === null ? '' : `, quality ${found}`}`)
 }
 
+/** @throws Problem; DarkroomError as `onDisk`, `artifact.corrupt` */
+export async function faces(file: string, options: Saved & Omit<CommandInput<'image-faces'>, 'picture'>): Promise<void> {
+  const { faces: count } = await made('image-faces', file, options)
+  if (!options.json) say(`${count} ${count === 1 ? 'face' : 'faces'}`)
+}
+
+/** Exit status of a picture that would not pass as it is. */
+const keptBack = 3
+
+/** @throws Problem; DarkroomError as `onDisk`, `artifact.corrupt`; Exit 3 where it would be blurred or blocked */
+export async function check(
+  file: string,
+  { json, url, policy, policyVersion: version, prompt }: Output & { policy?: string; policyVersion?: number; prompt?: string },
+): Promise<void> {
+  const client = await connectApi(url === undefined ? {} : { url })
+  const picture = await uploaded(client, file)
+  const said = {
+    ...(policy !== undefined && { policy }),
+    ...(version !== undefined && { version }),
+    ...(prompt !== undefined && { prompt }),
+  }
+  const found = await watched({ ...(json && { json }) }, (options) => client.run('image-check', { picture, ...said }, options))
+  if (json) sayJson(found)
+  else {
+    const rows: [string, string][] = [
+      ['verdict', `${found.action}${found.rule === null ? '' : `, by ${found.rule}`}`],
+      ['policy', `${found.policy.name}, version ${found.policy.version}`],
+      ...(found.passes === null ? [] : [['passes with', found.passes] as [string, string]]),
+      ...(found.unchecked === undefined ? [] : [['unchecked', found.unchecked] as [string, string]]),
+    ]
+    say(fields(rows, 13))
+    const scores = Object.entries(found.scores).toSorted(([, a], [, b]) => b.score - a.score)
+    if (scores.length > 0)
+      say(
+        table(
+          ['CATEGORY', 'SCORE', 'BY'],
+          scores.map(([category, { score, by }]) => [inline(category), score.toFixed(4), inline(by)]),
+        ),
+      )
+  }
+  if (found.action === 'blur' || found.action === 'block') throw new Exit(keptBack)
+}
+
 const isNamed = (quality: string): quality is Quality => (qualities as readonly string[]).includes(quality)
 
 /** @throws DarkroomError `api.invalid` */
@@ -58,7 +101,7 @@ function formatOf(out = ''): Format {
 }
 
 /** Runs one of them, and saves what came of it. */
-async function made<Name extends 'image-enhance' | 'image-convert'>(
+async function made<Name extends 'image-enhance' | 'image-convert' | 'image-faces'>(
   name: Name,
   file: string,
   { json, url, out, ...said }: Saved & Omit<CommandInput<Name>, 'picture'>,

@@ -4,6 +4,7 @@ import type { PolicyDocument, PolicyTrial, TryPolicy } from '../client/index.ts'
 import { onDisk } from '../disk.ts'
 import { invalidFields } from '../errors.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
+import { watched } from './sessions.ts'
 import { fields, inline, say, sayJson, table } from './terminal.ts'
 
 interface Output extends ConnectionOptions {
@@ -115,6 +116,35 @@ export async function rollBack(name: string, options: Output): Promise<void> {
   const found = await (await connectApi(options)).policies.rollBack(name)
   if (options.json) return sayJson(found)
   say(`${name}: version ${found.version} is in force again`)
+}
+
+interface Rejudge extends Output {
+  session?: string
+  version?: number
+  anew?: boolean
+}
+
+/** `pictures`: ids; none where a session is said. */
+export async function rejudge(policy: string, pictures: string[], { json, url, ...said }: Rejudge): Promise<void> {
+  const client = await connectApi(url === undefined ? {} : { url })
+  const input = { policy, ...said, ...(pictures.length > 0 && { pictures }) }
+  const found = await watched({ ...(json && { json }) }, (options) => client.run('image-rejudge', input, options))
+  if (json) return sayJson(found)
+  const { actions, before, stricter, milder, open, listed, more, leftOut } = found
+  const rows = [
+    ['before', ...kinds.map((kind) => String(before[kind]))],
+    ['now', ...kinds.map((kind) => String(actions[kind]))],
+  ]
+  const lines = [
+    table(['', ...kinds.map((kind) => kind.toUpperCase())], rows),
+    `${found.pictures} pictures: ${stricter} stricter, ${milder} milder, ${open} cannot be judged`,
+    ...listed.map(({ sha256, was, action, rule, why }) =>
+      inline(`${sha256}: ${was ?? 'never judged'}, ${why ?? `now ${action}${rule === null ? '' : ` by ${rule}`}`}`),
+    ),
+    ...(more > 0 ? [`and ${more} more`] : []),
+    ...leftOut.map((rule) => `left out, as nobody knows whose request it was: ${inline(rule)}`),
+  ]
+  say(lines.join('\n'))
 }
 
 /** `none` takes it away. */

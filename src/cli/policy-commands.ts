@@ -31,6 +31,12 @@ export function addPolicyCommands(client: (name: string, summary: string, under?
   ofPolicy('rollback', 'have the version before apply again').action(async (name: string, options) =>
     (await import('./policies.ts')).rollBack(name, options),
   )
+  ofPolicy('rejudge', 'what it says now of pictures that are kept, against what was done with them; nothing is drawn')
+    .argument('[pictures...]', 'ids of the pictures')
+    .option('--session <id>', 'in place of them: a session, whose pictures they are, a batch too')
+    .option('--version <n>', 'version of the policy; default: the one in force', numbered)
+    .option('--anew', 'have the classifiers look at them again; else their stored scores are judged')
+    .action(async (name: string, pictures: string[], options) => (await import('./policies.ts')).rejudge(name, pictures, options))
   client('apply', 'have a policy apply to everybody, or to an API key in place of that', policies)
     .argument('<who>', '`default`, or the id of an API key')
     .argument('<policy>', 'its name; `none` takes it away')

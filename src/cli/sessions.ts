@@ -63,6 +63,9 @@ export interface GenerateOptions extends Output, ControlOptions, Omit<ImageReque
   detail?: Box[]
   detailStrength?: number
   detailPrompt?: string
+  /** How many times larger; true for what the upscaler is made for. */
+  upscale?: number | true
+  upscaleBy?: string
   enhance?: Quality
   format?: Format
   maxBytes?: number
@@ -110,7 +113,7 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
   } = others
   const { hires, upscaler, hiresSteps, hiresStrength, detail, detailStrength, detailPrompt, ...besides } = rest
   const { control, controlModel, preprocessor, controlWeight, controlStart, controlEnd, controlMode, controlTask, ...last } = besides
-  const { enhance, format, maxBytes, ...request } = last
+  const { upscale, upscaleBy, enhance, format, maxBytes, ...request } = last
   const ofControl = { control, controlModel, preprocessor, controlWeight, controlStart, controlEnd, controlMode, controlTask }
   const client = await connectApi(url === undefined ? {} : { url })
   const ofMask = saidOf('a mask', '--mask', mask !== undefined, { invert, grow, blur, fill, area, padding })
@@ -136,7 +139,7 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
     ...(hires !== undefined && { hires: { ...ofHires, ...(hires !== true && { scale: hires }) } }),
     ...(detail && { detail: detail.map((box) => ({ box, ...ofDetail })) }),
     ...(await controlOf(client, ofControl)),
-    ...postprocessOf({ enhance, format, maxBytes }),
+    ...postprocessOf({ upscale, upscaleBy, enhance, format, maxBytes }),
     ...((policy !== undefined || redraws !== undefined) && {
       safety: { ...(policy !== undefined && { policy }), ...(redraws !== undefined && { redraws }) },
     }),

@@ -8,6 +8,7 @@ import { textsOf } from '../artifacts/texts.ts'
 import { Problem, type DarkroomClient, type Image, type ImageRequest } from '../client/index.ts'
 import { onDisk } from '../disk.ts'
 import { differenceOf, type Difference } from '../domains/postprocessing/compare.ts'
+import { askedPostprocess } from '../domains/postprocessing/settings.ts'
 import { askedOf, parseReceipt, type Receipt } from '../domains/postprocessing/texts/receipt.ts'
 import { artifactError, DarkroomError } from '../errors.ts'
 import { modelError } from '../models/errors.ts'
@@ -40,7 +41,7 @@ export async function verify(file: string, { json, url, device }: Output & { dev
   const client = await connectApi(url === undefined ? {} : { url })
   await checkModel(client, receipt)
   const where = device ?? (await deviceOf(client, receipt.exactness.key))
-  const done = receipt.postprocess && { postprocess: receipt.postprocess }
+  const done = receipt.postprocess && { postprocess: receipt.postprocess.map(askedPostprocess) }
   const input = { ...askedOf(receipt.input), ...done, count: 1 } as ImageRequest
   const submitted = await client.generate(input, where === undefined ? {} : { device: where })
   if (!json) whisper(inline(`session ${submitted.id}`))

@@ -24,6 +24,7 @@ import type {
   ImageRequest,
   Item,
   ItemPage,
+  PictureAnalytics,
   PictureRequest,
   Progress,
   Queue,
@@ -274,6 +275,11 @@ export class DarkroomClient extends FarmClient {
    */
   upload(file: Uint8Array, signal?: AbortSignal): Promise<UploadedPicture> {
     return this.http.json('POST', '/v1/artifacts', { body: file, ...(signal && { signal }) })
+  }
+
+  /** How postprocessing went in so many days, with verdicts of policies, and what follows; for operators. */
+  pictureAnalytics(days?: number): Promise<PictureAnalytics> {
+    return this.http.json('GET', `/v1/images/analytics${queryOf({ days })}`)
   }
 
   /** The request of a picture, as its own texts tell it. @throws Problem `artifact.untold` where they tell none */

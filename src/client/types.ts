@@ -19,9 +19,13 @@ import type * as Webhooks from '../api/webhooks/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
 import type { ReloadView, WorkflowView } from '../api/workflows/views.ts'
 import type { Operations, StepName } from '../domains/index.ts'
+import type { Report } from '../domains/postprocessing/analytics/report.ts'
 import type { Trial } from '../domains/postprocessing/safety/trial.ts'
 import type { Status } from '../engine/session.ts'
 import type { imageGeneration } from '../workflows/built-in/image-generation.ts'
+import type { imageCheck } from '../workflows/built-in/image-check.ts'
+import type { imageFaces } from '../workflows/built-in/image-faces.ts'
+import type { imageRejudge } from '../workflows/built-in/image-rejudge.ts'
 import type { imageUpscale } from '../workflows/built-in/image-upscale.ts'
 import type { memoryTransfer } from '../workflows/built-in/memory-transfer.ts'
 import type { modelLoading } from '../workflows/built-in/model-loading.ts'
@@ -118,6 +122,8 @@ export interface ModelFilter {
   limit?: number | undefined
 }
 
+export type PictureAnalytics = z.infer<typeof Report>
+
 /** One version of a policy as an operator writes it; what is left out has its default. */
 export type PolicyDocument = z.input<typeof Policies.AddPolicy>['policy']
 export type PolicyVersion = z.infer<typeof Policies.PolicyVersionView>
@@ -141,6 +147,9 @@ type OneStep = {
 }
 type Commands = OneStep & {
   'image-upscale': typeof imageUpscale
+  'image-faces': typeof imageFaces
+  'image-check': typeof imageCheck
+  'image-rejudge': typeof imageRejudge
   'memory-transfer': typeof memoryTransfer
   'model-loading': typeof modelLoading
 }

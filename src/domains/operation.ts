@@ -222,6 +222,11 @@ export interface Catalogue {
    * @throws DarkroomError `safety.policy_unknown`, `safety.policy_inactive`
    */
   policies(named: string | undefined, field: string): Promise<(PolicyRef & { policy: Policy })[]>
+  /**
+   * A version of a policy; without a number the one in force.
+   * @throws DarkroomError `safety.policy_unknown`, `safety.policy_inactive`
+   */
+  policy(name: string, version: number | undefined, field: string): Promise<PolicyRef & { policy: Policy }>
   /** The caller's API key; null for this machine's user. */
   readonly keyId: string | null
   /** Whether the caller may touch what others own. */

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { StepProgress } from '../domains/operation.ts'
+import type { Went } from '../domains/postprocessing/analytics/counts.ts'
 import type { WantedModel } from '../domains/values.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import type { Catalogue } from '../models/catalogue.ts'
@@ -170,6 +171,11 @@ export class AttemptPort {
   /** How the picture looks after so many calls, as a JPEG, in place of what was shown. False for an older attempt. */
   preview({ stepKey, id }: Attempt, call: number, jpeg: Uint8Array): Promise<boolean> {
     return this.#engine.previews.show({ stepKey, attemptId: id, call }, jpeg)
+  }
+
+  /** Counts how a step went. @throws DarkroomError `redis.unavailable` */
+  count(step: string, input: unknown, output: unknown, went: Went): Promise<void> {
+    return this.#engine.pictureAnalytics.count(step, input, output, went)
   }
 
   /** Lets operators alone see a picture that no session names, for so many seconds. */

@@ -85,6 +85,7 @@ export async function completed(parts: CompletionParts, workflow: Workflow, give
       return { device: worker?.report.figures.total ?? null, ram: worker?.report.ram.total ?? null }
     },
     policies: (wanted, field) => policies.forRequest(keyId, wanted, field),
+    policy: (name, version, field) => policies.named(name, version, field),
     keyId,
     mayOperate,
     workflow(name, field) {

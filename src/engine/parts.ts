@@ -29,6 +29,7 @@ import { Outbox } from './outbox.ts'
 import { OwnWorkflows } from './own-workflows.ts'
 import { Pauses } from './pauses.ts'
 import { Pictures } from './pictures.ts'
+import { PictureAnalytics } from './picture-analytics.ts'
 import { Policies } from './policies.ts'
 import { SessionOwners } from './owners.ts'
 import type { AtPoint } from './points.ts'
@@ -79,6 +80,8 @@ export class EngineParts {
   readonly pictures: Pictures
   /** Of content safety. */
   readonly policies: Policies
+  /** How postprocessing went, by day. */
+  readonly pictureAnalytics: PictureAnalytics
   /** How pictures look that are drawn now. */
   readonly previews: Previews
   readonly submissions: Submissions
@@ -157,6 +160,7 @@ export class EngineParts {
     this.previews = new Previews({ redis, artifacts: bytes })
     this.items = new ItemReads(redis)
     this.policies = new Policies(redis)
+    this.pictureAnalytics = new PictureAnalytics(redis)
     const { pictures, policies, items, webhooks, workers } = this
     this.submissions = new Submissions({
       store,

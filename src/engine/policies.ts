@@ -97,9 +97,9 @@ export class Policies {
   }
 
   /** @throws DarkroomError `safety.policy_unknown` */
-  async version(name: string, version: number): Promise<PolicyVersion> {
+  async version(name: string, version: number, field?: string): Promise<PolicyVersion> {
     const text = await translated(this.#redis.hget(keys.policyVersions(), `${name}@${version}`))
-    if (text === null) throw unknownPolicy(name, version)
+    if (text === null) throw unknownPolicy(name, version, field)
     const { policy, ...rest } = JSON.parse(text) as Omit<PolicyVersion, 'name' | 'version'>
     return { name, version, ...rest, policy: Policy.parse(policy) }
   }
@@ -164,13 +164,14 @@ export class Policies {
       this.#redis.hmget(keys.appliedPolicies(), everybody, ...(keyId === null ? [] : [ofKey(keyId)])),
     )
     const names = [...new Set([own ?? general, named ?? null])].filter((name) => name !== null)
-    return Promise.all(
-      names.map(async (name) => {
-        const found = await this.active(name, field)
-        if (!found) throw inactive(name, field)
-        return found
-      }),
-    )
+    return Promise.all(names.map((name) => this.named(name, undefined, field)))
+  }
+
+  /** A version; without a number the one in force. @throws DarkroomError `safety.policy_unknown`, `.policy_inactive` */
+  async named(name: string, version: number | undefined, field: string): Promise<PolicyVersion> {
+    const found = version === undefined ? await this.active(name, field) : await this.version(name, version, field)
+    if (!found) throw inactive(name, field)
+    return found
   }
 }
 

@@ -11,6 +11,7 @@ import { denoisers, denoiserVariants, openQuestions, rootMarks } from './rules/d
 import { classifierRows, textEncoderRows, vaeRows, visionRows } from './rules/encoders.ts'
 import { loraOf } from './rules/lora.ts'
 import { Part, rowOf, type Row, type Weight } from './rules/match.ts'
+import { restorerOf } from './rules/restorers.ts'
 import { upscalerOf, upscalerPrefixes } from './rules/upscalers.ts'
 import {
   blank,
@@ -53,7 +54,7 @@ const otherKinds: readonly [what: string, name: RegExp][] = [
 /** The verdict of one file whose header was read. */
 export function detect(header: Header, format: Format): Verdict {
   const unpacked = unpack(header, format === 'gguf')
-  const found = adapter(unpacked) ?? lora(unpacked) ?? embedding(unpacked) ?? model(unpacked) ?? upscaler(unpacked)
+  const found = adapter(unpacked) ?? lora(unpacked) ?? embedding(unpacked) ?? restorer(unpacked) ?? model(unpacked) ?? upscaler(unpacked)
   const metadata = metadataOf(header.metadata)
   if (!found) return { ...failed(format, notUnderstood(header), metadata), ...totals(unpacked) }
   return withClaims(withScheme({ ...blank(format, metadata), ...totals(unpacked), ...found }))
@@ -237,6 +238,14 @@ function withVariants(found: Found, part: Part, weights: Unpacked['weights']): F
     ({ family, variant, unless = [] }) => family === found.family && variants.has(variant) && !unless.some((other) => variants.has(other)),
   )
   return { ...found, variants: [...variants], notes: [...(found.notes ?? []), ...open.map(({ note }) => note)] }
+}
+
+function restorer({ weights }: Unpacked): Found | undefined {
+  for (const prefix of upscalerPrefixes) {
+    const architecture = restorerOf(new Part(weights, prefix))
+    if (architecture !== undefined) return { kind: 'face-restorer', architecture }
+  }
+  return undefined
 }
 
 function upscaler({ weights }: Unpacked): Found | undefined {

@@ -146,6 +146,8 @@ export const kindNames: Record<Verdict['kind'], string> = {
   upscaler: 'an upscaler',
   embedding: 'an embedding',
   classifier: 'a classifier',
+  'face-detector': 'a detector of faces',
+  'face-restorer': 'a restorer of faces',
   unknown: 'nothing that Darkroom knows',
 }
 

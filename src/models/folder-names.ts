@@ -30,6 +30,10 @@ const kinds: Readonly<Record<string, Kind>> = {
   ipadapter: 'ip-adapter',
   'ip-adapter': 'ip-adapter',
   classifiers: 'classifier',
+  face_detectors: 'face-detector',
+  facerestore_models: 'face-restorer',
+  facerestorer: 'face-restorer',
+  gfpgan: 'face-restorer',
 }
 const kindsByName = new Map(Object.entries(kinds))
 /** The kind that a folder of that name is for, if it is for one. */

@@ -5,6 +5,7 @@ import { basename, join } from 'node:path'
 import { hubName, isIgnored, isLibraryWeights, isPart, isPartial, isWeights, kindOfFolder } from './folder-names.ts'
 import { stateOf, type FileState, type Found } from './found.ts'
 import { eachOf, SilentFolder, type Look } from './look.ts'
+import { graphName, manifestedBy } from './onnx.ts'
 import { readSmall } from './read-small.ts'
 import { isInside, type Root } from './roots.ts'
 import { reasonOf, type Kind, type Reason } from './verdict.ts'
@@ -107,7 +108,8 @@ export class FolderReader {
     // ComfyUI's folder of all models has unet/ and vae/ too.
     const isPipeline = names.has('model_index.json') || (hasParts && (await this.#isThere(join(path, denoiser, 'config.json'))))
     const hasConfig = depth > 0 && name !== '' && (names.has('config.json') || names.has('adapter_config.json'))
-    const isModel = isPipeline || (hasConfig && this.#entries.some((entry) => isLibraryWeights(entry.name)))
+    const isOnnx = depth > 0 && name !== '' && manifestedBy((each) => names.has(each)) !== undefined && names.has(graphName)
+    const isModel = isPipeline || isOnnx || (hasConfig && this.#entries.some((entry) => isLibraryWeights(entry.name)))
     if (isModel) await this.#addModel(isPipeline)
     await eachOf(
       this.#entries.filter(
@@ -225,7 +227,7 @@ export class FolderReader {
       )
     }
     try {
-      await addFiles(path, '', (file) => file.endsWith('.json') || (!isPipeline && isLibraryWeights(file)))
+      await addFiles(path, '', (file) => file.endsWith('.json') || (!isPipeline && (isLibraryWeights(file) || file === graphName)))
       const parts = isPipeline ? this.#entries.filter((entry) => isPart(entry.name)) : []
       for (const entry of parts) {
         const part = join(path, entry.name)

@@ -1,7 +1,7 @@
 /**
  * A folder's verdict, where the folder as a whole is one model: a pipeline of diffusers by its `model_index.json`, one
- * part of one, an encoder or classifier of transformers, an adapter of peft. Configurations say what there should be,
- * headers what there is; nothing of a folder is ever run or unpickled.
+ * part of one, an encoder or classifier of transformers, an adapter of peft, a graph of ONNX. Configurations say
+ * what there should be, headers what there is; nothing of a folder is ever run or unpickled.
  */
 import { opendir, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'
@@ -9,6 +9,7 @@ import { detect } from './detect.ts'
 import { HeaderFault, quote } from './header.ts'
 import { readJsonFile, numberIn, textIn, type Json } from './json-file.ts'
 import { lacksOf } from './needs.ts'
+import { graphName, manifestedBy, manifests, onnxModel } from './onnx.ts'
 import { kindOfClass, pipelineOf, plainParts } from './rules/pipelines.ts'
 import {
   blank,
@@ -23,18 +24,25 @@ import {
 } from './verdict.ts'
 import { isWeights, opened, preferred, readWeights, whyNone, type Resolve, type Weights } from './weights.ts'
 
-export type FolderKind = 'diffusers' | 'component' | 'transformers' | 'peft'
+export type FolderKind = 'diffusers' | 'component' | 'transformers' | 'peft' | 'onnx'
 
 /** Whether a folder is one model, from the names of its entries: then its files are no models of their own. */
 export function modelFolderOf(names: readonly string[]): FolderKind | undefined {
   const has = (name: string): boolean => names.includes(name)
   if (has('model_index.json')) return 'diffusers'
   if (has('adapter_config.json')) return 'peft'
+  if (manifestedBy(has)) return 'onnx'
   if (!has('config.json') || !names.some((name) => isWeights(name) || /\.index(?:\.[\w-]+)?\.json$/.test(name))) return undefined
   return names.some((name) => name.startsWith('diffusion_pytorch_model')) ? 'component' : 'transformers'
 }
 
-const formats: Record<FolderKind, Format> = { diffusers: 'diffusers', component: 'diffusers', transformers: 'transformers', peft: 'peft' }
+const formats: Record<FolderKind, Format> = {
+  diffusers: 'diffusers',
+  component: 'diffusers',
+  transformers: 'transformers',
+  peft: 'peft',
+  onnx: 'onnx',
+}
 
 /** Most entries of one folder that are looked at. */
 const maxEntries = 4096
@@ -63,7 +71,15 @@ export async function inspectFolder(path: string, follow: FollowLinks = within(p
     const kind = modelFolderOf(await folder.names())
     if (!kind) throw new HeaderFault('config', '.', 'It has neither model_index.json nor config.json with weights beside it.')
     format = formats[kind]
-    return kind === 'diffusers' ? await pipeline(folder) : await single(folder, kind)
+    if (kind === 'diffusers') return await pipeline(folder)
+    if (kind !== 'onnx') return await single(folder, kind)
+    const names = await folder.names()
+    const what = manifestedBy((name) => names.includes(name)) ?? 'classifier'
+    return await onnxModel(
+      what,
+      await folder.json(manifests[what]),
+      names.includes(graphName) ? await folder.resolve(graphName) : undefined,
+    )
   } catch (error) {
     if (error instanceof HeaderFault) return failed(format, error.reason)
     throw error
@@ -117,7 +133,7 @@ class Folder {
 }
 
 /** One part that is loaded by itself: an encoder, a VAE, a ControlNet, an adapter of peft. */
-async function single(folder: Folder, kind: Exclude<FolderKind, 'diffusers'>): Promise<Verdict> {
+async function single(folder: Folder, kind: Exclude<FolderKind, 'diffusers' | 'onnx'>): Promise<Verdict> {
   const format = formats[kind]
   const config = await folder.json(kind === 'peft' ? 'adapter_config.json' : 'config.json')
   const weights = await folder.weights()

@@ -10,6 +10,7 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import { isIgnored } from './folder-names.ts'
 import type { Made, MadeOf } from './made.ts'
+import { graphName } from './onnx.ts'
 import type { FileState, Found } from './found.ts'
 
 /** Of one file: of its body, of all of it (AutoV2 is its first ten digits), and A1111's first, short one. */
@@ -48,7 +49,7 @@ export function identityFiles({ isFolder, files, made }: Pick<Found, 'isFolder' 
   const index = more.length > 0 ? files.filter(({ path }) => path === pipelineIndex) : []
   const all = [...inParts(pipelineParts), ...more, ...index]
   // Weights with their configuration, which are no pipeline.
-  return all.length > 0 ? all : files.filter(({ path }) => decides(path))
+  return all.length > 0 ? all : files.filter(({ path }) => decides(path) || path === graphName)
 }
 
 /** The identity of a model whose files have these hashes, in the order of `identityFiles`. */

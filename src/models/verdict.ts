@@ -5,8 +5,11 @@
  */
 import { z } from 'zod'
 
-/** What holds the weights. `transformers` and `peft` are folders as those libraries save them. */
-export const formats = ['safetensors', 'gguf', 'pickle', 'diffusers', 'transformers', 'peft'] as const
+/**
+ * What holds the weights. `transformers` and `peft` are folders as those libraries save them, `onnx` is one with a
+ * graph and a manifest (`onnx.ts`).
+ */
+export const formats = ['safetensors', 'gguf', 'pickle', 'diffusers', 'transformers', 'peft', 'onnx'] as const
 
 /** What a model is for. A `checkpoint` is a diffusion model with its VAE or text encoders beside it. */
 export const kinds = [
@@ -22,6 +25,8 @@ export const kinds = [
   'upscaler',
   'embedding',
   'classifier',
+  'face-detector',
+  'face-restorer',
   'unknown',
 ] as const
 export type Kind = (typeof kinds)[number]

@@ -5,13 +5,20 @@ import type { Kind } from '../models/verdict.ts'
 import type { AdapterRef, ClassifierRef, EmbeddingRef } from './python/protocol.ts'
 
 /**
- * Adapters, embeddings and classifiers of a step's input, with paths; what the input does not say is left out.
+ * Adapters, embeddings, classifiers and what restores faces of a step's input, with paths; what the input does not say
+ * is left out.
  * @throws DarkroomError `model.missing` for one that this host has not: the step goes to a worker that has it
  */
 export async function besideHere(
-  { adapters, embeddings, classifiers }: Record<string, unknown>,
+  { adapters, embeddings, classifiers, detector, restorer }: Record<string, unknown>,
   models: Pick<Catalogue, 'shelved'>,
-): Promise<{ adapters?: AdapterRef[]; embeddings?: EmbeddingRef[]; classifiers?: ClassifierRef[] }> {
+): Promise<{
+  adapters?: AdapterRef[]
+  embeddings?: EmbeddingRef[]
+  classifiers?: ClassifierRef[]
+  detector?: ClassifierRef
+  restorer?: ClassifierRef
+}> {
   const place = async (kind: Kind, pin: ModelPin) => ({ ...pin, path: (await models.shelved({ ...pin, kind })).path })
   const placed =
     (kind: Kind) =>
@@ -26,5 +33,7 @@ export async function besideHere(
           .map((pin) => place('classifier', pin)),
       ),
     }),
+    ...(detector !== undefined && { detector: await place('face-detector', ModelPin.parse(detector)) }),
+    ...(restorer !== undefined && { restorer: await place('face-restorer', ModelPin.parse(restorer)) }),
   }
 }

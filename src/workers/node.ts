@@ -145,7 +145,11 @@ export class WorkerNode {
         return reservation
       },
       maxInARow: config.stepsInARow,
-      onCompleted: () => (this.#hasCompleted = true),
+      onCompleted: ({ step, input }, output, went) => {
+        this.#hasCompleted = true
+        // It costs no step anything, and none waits for it.
+        port.count(step, input, output, went).catch((error: unknown) => log.debug({ step, err: error }, 'a step was not counted'))
+      },
     })
     this.#publisher = new Ticker(
       publishMs,

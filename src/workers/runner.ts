@@ -4,6 +4,7 @@
  */
 import { deviceLost, type Lane, type Operation, type OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError, sessionError, workerError, workflowError } from '../errors.ts'
+import type { Went } from '../domains/postprocessing/analytics/counts.ts'
 import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import type { Attempt, AttemptPort, Delivery, ReleaseReason, Taker } from '../engine/attempt.ts'
@@ -43,7 +44,8 @@ export interface StepRunnerOptions {
   /** How many host steps of a session are chained before the sessions that wait in the queue get their turn. */
   maxInARow: number
   log: Logger
-  onCompleted?(): void
+  /** A result was recorded. */
+  onCompleted?(attempt: Attempt, output: unknown, went: Went): void
 }
 
 /** Runs steps; the lanes decide when. */
@@ -174,7 +176,11 @@ export class StepRunner {
         const chains = mayChain && 'output' in outcome && !this.#isDraining
         const delivered = await port.deliver(attempt, outcome, chains ? this.#take(lane) : undefined)
         isRecorded = delivered.isRecorded && 'output' in outcome
-        if (isRecorded) this.#options.onCompleted?.()
+        if (isRecorded && 'output' in outcome) {
+          const { peakBytes } = tools.stats
+          const seconds = (Date.now() - running.since) / 1000
+          this.#options.onCompleted?.(attempt, outcome.output, { seconds, ...(typeof peakBytes === 'number' && { peakBytes }) })
+        }
         return delivered.next
       }
       return undefined

@@ -1,8 +1,11 @@
 /** Everything that a workflow is written with, and the workflows that come with Darkroom. */
 import { operations } from '../domains/index.ts'
 import { batch } from './built-in/batch.ts'
+import { imageCheck } from './built-in/image-check.ts'
+import { imageFaces } from './built-in/image-faces.ts'
 import { imageGeneration } from './built-in/image-generation.ts'
 import { imagePreprocess } from './built-in/image-preprocess.ts'
+import { imageRejudge } from './built-in/image-rejudge.ts'
 import { imageUpscale } from './built-in/image-upscale.ts'
 import { loraTraining } from './built-in/lora-training.ts'
 import { memoryTransfer } from './built-in/memory-transfer.ts'
@@ -25,6 +28,9 @@ export const workflows: readonly Workflow[] = [
   imageGeneration,
   imagePreprocess,
   imageUpscale,
+  imageFaces,
+  imageCheck,
+  imageRejudge,
   loraTraining,
   ...commandWorkflows(operations),
   memoryTransfer,

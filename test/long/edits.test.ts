@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { textsOf } from '../../src/artifacts/texts.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import type { Answer } from '../support/http.ts'
+import { eventually } from '../support/wait.ts'
 
 let farm: Farm
 beforeAll(async () => {
@@ -18,9 +19,9 @@ const fetched = async (sha256: string): Promise<Buffer> => (await farm.client.ge
 const thumbnailOf = async (sha256: string): Promise<Buffer> => (await farm.client.get(`/v1/artifacts/${sha256}?size=256`)).bytes
 const sent = async (file: Buffer): Promise<string> =>
   (await farm.client.request('POST', '/v1/artifacts', { headers: { 'Content-Type': 'image/png' }, body: file })).json.sha256 as string
-const asked = (verb: 'enhance' | 'convert', body: Fields): Promise<Answer> =>
+const asked = (verb: 'upscale' | 'enhance' | 'convert', body: Fields): Promise<Answer> =>
   farm.client.post(`/v1/images/${verb}`, body, { Prefer: 'wait=60' })
-const done = async (verb: 'enhance' | 'convert', body: Fields) => {
+const done = async (verb: 'upscale' | 'enhance' | 'convert', body: Fields) => {
   const { status, json } = await asked(verb, body)
   expect({ status, json }).toMatchObject({ status: 200 })
   const [image] = json.images as { sha256: string; url: string; bytes: number; mediaType: string }[]
@@ -219,8 +220,40 @@ describe('a picture that is converted', () => {
   })
 })
 
+describe('analytics', () => {
+  const countsOf = async (): Promise<Map<string, number>> => {
+    const { operations } = (await farm.client.get('/v1/images/analytics')).json as {
+      operations: { step: string; by: string | null; count: number }[]
+    }
+    return new Map(operations.map(({ step, by, count }) => [by === null ? step : `${step} ${by}`, count]))
+  }
+
+  it('tell of each step that ended, by route and client', async () => {
+    const [before, picture] = [await countsOf(), await sent(await scene())]
+    await done('enhance', { picture, sharpen: 0.4 })
+    await done('convert', { picture, format: 'webp' })
+    await done('upscale', { picture, upscaler: 'bicubic' })
+    await eventually('they are counted', async () => {
+      const now = await countsOf()
+      return ['enhance', 'convert webp', 'upscale bicubic'].every((name) => now.get(name) === (before.get(name) ?? 0) + 1)
+    })
+    const { json } = await farm.client.get('/v1/images/analytics?days=2')
+    const [enhance] = (json.operations as Fields[]).filter(({ step }) => step === 'enhance')
+    expect(enhance).toMatchObject({
+      by: null,
+      before: { sharpness: expect.any(Number) as number },
+      after: { noise: expect.any(Number) as number },
+    })
+    expect((await farm.client.get('/v1/images/analytics?days=32')).json).toMatchObject({ code: 'api.invalid', field: 'days' })
+  })
+})
+
 describe('a chain in one request', () => {
-  const postprocess = [{ enhance: { sharpen: 0.5, grain: { strength: 0.1 } }, keep: true }, { convert: { format: 'webp' } }]
+  const postprocess = [
+    { upscale: { factor: 1.5 }, keep: true },
+    { enhance: { sharpen: 0.5, grain: { strength: 0.1 } }, keep: true },
+    { convert: { format: 'webp' } },
+  ]
   type Image = { sha256: string; mediaType: string; seed: number; stages: { step: string; picture?: { sha256: string; url: string } }[] }
   const imagesOf = async (id: string): Promise<Image[]> => (await farm.until(id, 'succeeded')).output?.images as unknown as Image[]
 
@@ -233,13 +266,15 @@ describe('a chain in one request', () => {
     const [, second] = images
     expect(second?.stages.map(({ step, picture }) => [step, picture !== undefined])).toEqual([
       ['draw', true],
+      ['upscale', true],
       ['enhance', true],
       ['convert', false],
     ])
     const [alone] = await imagesOf(await farm.submit({ seed: 21, postprocess }))
     expect(alone).toEqual(second)
-    const [drawn, enhanced] = second?.stages.map(({ picture }) => picture?.sha256 ?? '') ?? []
-    const own = await done('enhance', { picture: drawn, sharpen: 0.5, grain: { strength: 0.1, seed: 21 } })
+    const [drawn, larger, enhanced] = second?.stages.map(({ picture }) => picture?.sha256 ?? '') ?? []
+    expect((await done('upscale', { picture: drawn, factor: 1.5 })).image).toMatchObject({ sha256: larger, width: 96, height: 96 })
+    const own = await done('enhance', { picture: larger, sharpen: 0.5, grain: { strength: 0.1, seed: 21 } })
     expect(own.image.sha256).toBe(enhanced)
     expect((await done('convert', { picture: enhanced, format: 'webp' })).image.sha256).toBe(second?.sha256)
     // What is drawn is what is drawn without any of it; and the finished picture's own request makes it again.
@@ -262,11 +297,11 @@ describe('a chain in one request', () => {
 
   it.each([
     ['nothing', [], 'input.postprocess', /name something/],
-    ['two at once', [{ enhance: {}, convert: { format: 'png' } }], 'input.postprocess.0', /one of `enhance` and `convert`/],
+    ['two at once', [{ enhance: {}, convert: { format: 'png' } }], 'input.postprocess.0', /one of `upscale`, `enhance` and `convert`/],
     ['none', [{ keep: true }], 'input.postprocess.0', /one of/],
     ['a format before the end', [{ convert: { format: 'jpeg' } }, { enhance: {} }], 'input.postprocess.0.convert', /stand last/],
     ['a quality of a PNG', [{ convert: { format: 'png', quality: 5 } }], 'input.postprocess.0.convert.quality', /left out/],
-    ['what there is not', [{ upscale: {} }], 'input.postprocess.0.upscale', /no such field/],
+    ['what there is not', [{ paint: {} }], 'input.postprocess.0.paint', /no such field/],
     ['a strength beyond', [{ enhance: { sharpen: 2 } }], 'input.postprocess.0.enhance.sharpen', /./],
     ['too much', Array.from({ length: 9 }, () => ({ enhance: {} })), 'input.postprocess', /at most 8/],
   ] as [string, Fields[], string, RegExp][])('is refused: %s', async (_, stages, field, says) => {

@@ -442,6 +442,27 @@ const upscalers: Case[] = [
     of('F32', { 'conv_first.weight': [180, 3, 3, 3], 'layers.0.residual_group.blocks.0.attn.relative_position_bias_table': [225, 6] }),
     { kind: 'upscaler', architecture: 'swinir', figures: {} },
   ],
+  [
+    'GFPGAN inside params_ema, which restores faces',
+    under(
+      'params_ema.',
+      of('F32', {
+        'toRGB.0.weight': [3, 256, 1, 1],
+        'final_linear.weight': [8192, 4096],
+        'stylegan_decoder.style_mlp.1.weight': [512, 512],
+      }),
+    ),
+    { kind: 'face-restorer', architecture: 'gfpgan', figures: {} },
+  ],
+  [
+    'RestoreFormer',
+    of('F32', {
+      'quantize.embedding.weight': [1024, 256],
+      'encoder.conv_in.weight': [64, 3, 3, 3],
+      'decoder.mid.attn_1.norm2.weight': [512],
+    }),
+    { kind: 'face-restorer', architecture: 'restoreformer', figures: {} },
+  ],
 ]
 
 const embeddings: Case[] = [

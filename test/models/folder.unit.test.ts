@@ -507,3 +507,44 @@ describe('whether a folder is one model', () => {
     expect((await inspectFolder(join(folder, 'gone'))).reason).toMatchObject({ code: 'config' })
   })
 })
+
+describe('a classifier of ONNX', () => {
+  const manifest = { labels: ['nsfw', 'normal'], scores: 'softmax', layout: 'nhwc' }
+
+  it('is its graph and its manifest', async () => {
+    expect(modelFolderOf(['classifier.json', 'model.onnx'])).toBe('onnx')
+    put('classifier.json', manifest)
+    put('model.onnx', '\b\u0007graph')
+    expect(await verdictOf()).toMatchObject({ format: 'onnx', kind: 'classifier', figures: { labels: 2 }, components: [{ bytes: 7 }] })
+  })
+
+  it.each<[string, unknown, string | undefined, Fault, string]>([
+    ['labels', { scores: 'softmax' }, 'x', 'config', 'classifier.json'],
+    ['a way to scores', { labels: ['a'] }, 'x', 'config', 'classifier.json'],
+    ['fields that there are', { ...manifest, threshold: 1 }, 'x', 'config', 'classifier.json'],
+    ['a graph', manifest, undefined, 'weights_missing', 'model.onnx'],
+    ['a graph that has bytes', manifest, '', 'empty', 'model.onnx'],
+    ['a graph that was fetched', manifest, 'version https://git-lfs.github.com/spec/v1', 'lfs_pointer', 'model.onnx'],
+    ['a graph and no page', manifest, '<!DOCTYPE html>', 'web_page', 'model.onnx'],
+  ])('needs %s', async (_, told, graph, code, field) => {
+    put('classifier.json', told)
+    if (graph !== undefined) put('model.onnx', graph)
+    expect((await verdictOf()).reason).toMatchObject({ code, field })
+  })
+
+  it('may be a detector of faces, by its own manifest', async () => {
+    put('detector.json', { detector: 'yunet' })
+    put('model.onnx', 'graph')
+    expect(modelFolderOf(['detector.json', 'model.onnx'])).toBe('onnx')
+    expect(await verdictOf()).toMatchObject({ format: 'onnx', kind: 'face-detector', figures: {} })
+    put('detector.json', { detector: 'mine' })
+    expect((await verdictOf()).reason).toMatchObject({ code: 'config', field: 'detector.json' })
+  })
+
+  it('is not followed out of the folder', async () => {
+    put('classifier.json', manifest)
+    writeFileSync(join(base, 'elsewhere.onnx'), 'x')
+    symlinkSync(join(base, 'elsewhere.onnx'), at('model.onnx'))
+    expect((await verdictOf()).reason).toMatchObject({ code: 'weights_missing', field: 'model.onnx' })
+  })
+})

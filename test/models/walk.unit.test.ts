@@ -32,6 +32,21 @@ async function scanned(...folders: string[]): Promise<Scanner> {
 const namesOf = ({ entries }: Scanner): [string, string | null][] =>
   [...entries.values()].map(({ name, folderKind }): [string, string | null] => [name, folderKind]).toSorted(([a], [b]) => (a < b ? -1 : 1))
 
+describe('a classifier of ONNX', () => {
+  it('is one model, whose graph is part of its identity', async () => {
+    await writeFiles(folder, {
+      'classifiers/own/classifier.json': '{"labels": ["a"], "scores": "none"}',
+      'classifiers/own/model.onnx': 'graph',
+      'classifiers/own/preprocessor_config.json': '{}',
+      'classifiers/bare/model.onnx': 'graph',
+    })
+    const { entries } = await scanned()
+    expect([...entries.values()].map(({ name }) => name)).toEqual(['own'])
+    const [entry] = entries.values()
+    expect(identityFiles(entry as never).map(({ path }) => path)).toEqual(['classifier.json', 'model.onnx', 'preprocessor_config.json'])
+  })
+})
+
 describe('names', () => {
   it.each<[string, string, string | null]>([
     ['checkpoints/sd/one.safetensors', 'sd/one', 'checkpoint'],

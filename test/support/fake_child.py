@@ -215,6 +215,7 @@ class FakeBackend:
             ),
             adapters=FakeAdapters(),
             classifiers=FakeAdapters(),
+            faces=FakeAdapters(),
             live=LiveTensors(),
             peaks=Peaks(device),
             facts=exactness.facts(**described),
@@ -226,6 +227,7 @@ class FakeBackend:
         drawing = {f"inference.{verb}": getattr(self, verb) for verb in ("encode", "encode_picture", "denoise", "enlarge", "decode")}
         drawing["postprocessing.upscale"] = self.upscale
         drawing["postprocessing.check"] = self.check
+        drawing["postprocessing.score"] = self.score
         return drawing.get(action) or registry.operation(action)
 
     # --- operations ---
@@ -331,6 +333,17 @@ class FakeBackend:
         pixels, problem = tools.read("picture")
         if pixels is None:
             raise DarkroomError("artifact.missing", f"the pixels cannot be used: {problem}", field="files.picture")
+        return frames.result({"scores": self.said(tools, pixels)})
+
+    def score(self, tools):
+        made = []
+        for number in range(len(tools.input["pictures"])):
+            tools.check_stop(can_pause=True)
+            file, problem = tools.read(f"picture{number}")
+            made.append({"scores": [] if file is None else self.said(tools, file), "problem": problem})
+        return frames.result({"pictures": made})
+
+    def said(self, tools, pixels):
         made = []
         for reference in tools.input["classifiers"]:
             told = json.loads(Path(reference["path"], "fake.json").read_text())
@@ -342,7 +355,7 @@ class FakeBackend:
                 threading.Event().wait()
             odd = not told.get("odd") or hashlib.sha256(pixels).digest()[0] % 2
             made.append([{"category": category, "score": score if odd else 0.0} for category, score in told["scores"].items()])
-        return frames.result({"scores": made})
+        return made
 
     # --- faults ---
 

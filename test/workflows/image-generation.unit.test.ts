@@ -227,6 +227,73 @@ describe('image-generation', () => {
     })
   })
 
+  it('enlarges an image behind its save, on the device, by a network that it has pinned, while the next is drawn', () => {
+    const upscaler = { id: 'x2', bodyHash: null }
+    const postprocess = [
+      { does: { upscale: { upscaler, width: 128, height: 128, tile: 64 } }, keep: true },
+      { does: { enhance: { grain: { strength: 0.1 } } }, keep: false },
+    ]
+    const course = new Course(machine, { ...plain, postprocess })
+    expect(course.open('model.hash').input).toEqual({ model: { id: 'x2', bodyHash: null, kind: 'upscaler' } })
+    course.ends('model.hash', { model: { id: 'x2', bodyHash: hash('7') } }).ends('inference.encode', { conditioning: hash('c') })
+    expect(course.open('inference.denoise').input).not.toHaveProperty('postprocess')
+    course.ends('inference.denoise', denoised).ends('inference.decode', { pixels: hash('f'), width: 64, height: 64 })
+    const [drawn, large, last] = ['1', '2', '3'].map((digit) => {
+      const side = digit === '1' ? 64 : 128
+      return { sha256: hash(digit), mediaType: 'image/png', width: side, height: side, bytes: 9 }
+    })
+    course.ends('postprocessing.save', { ...drawn, seed: 7 })
+    const pinned = { id: 'x2', bodyHash: hash('7') }
+    const small = { sha256: hash('1'), width: 64, height: 64 }
+    expect(course.open('postprocessing.upscale').input).toEqual({ picture: small, upscaler: pinned, width: 128, height: 128, tile: 64 })
+    expect(course.open('inference.denoise').input).toMatchObject({ seed: 8 })
+    course.ends('postprocessing.upscale', {
+      pixels: hash('4'),
+      width: 128,
+      height: 128,
+      hasAlpha: false,
+      network: 'ESRGAN',
+      tile: 64,
+      exactness,
+    })
+    const done = { upscale: { upscaler: pinned, width: 128, height: 128, network: 'ESRGAN', tile: 64 } }
+    expect(course.open('postprocessing.keep').input).toMatchObject({ of: small, done, exactness, keep: true, pixels: hash('4') })
+    course.ends('postprocessing.keep', large)
+    expect(course.open('postprocessing.enhance').input).toMatchObject({
+      picture: { sha256: hash('2'), width: 128, height: 128 },
+      enhance: { grain: { strength: 0.1, seed: 7 } },
+      keep: true,
+    })
+    course.ends('postprocessing.enhance', { images: [last], before: {}, after: {} })
+    expect((course.document.context as { images: unknown[] }).images[0]).toMatchObject({
+      ...last,
+      seed: 7,
+      stages: [
+        { step: 'draw', picture: drawn },
+        { step: 'upscale', picture: large },
+        { step: 'enhance', before: {}, after: {} },
+      ],
+    })
+  })
+
+  it('draws an image again whose enlarged pixels are gone', () => {
+    const postprocess = [{ does: { upscale: { upscaler: 'lanczos', width: 128, height: 128 } }, keep: false }]
+    const course = begun({ ...plain, count: 1, postprocess })
+    course.ends('inference.denoise', denoised).ends('inference.decode', { pixels: hash('f'), width: 64, height: 64 })
+    course.ends('postprocessing.save', { sha256: hash('1'), mediaType: 'image/png', width: 64, height: 64, bytes: 9, seed: 7 })
+    course.ends('postprocessing.upscale', {
+      pixels: hash('4'),
+      width: 128,
+      height: 128,
+      hasAlpha: false,
+      network: null,
+      tile: null,
+      exactness,
+    })
+    course.fails('postprocessing.keep', 'artifact.missing')
+    expect(course.open('inference.encode').input).toMatchObject({ prompt: 'p' })
+  })
+
   it('looks at its model alone where every ControlNet is pinned', () => {
     const control = [
       { model: { id: 'edges', bodyHash: hash('1') }, picture, resize: 'crop', weight: 1, start: 0, end: 1, mode: 'balanced' },

@@ -86,17 +86,20 @@ describe('image-upscale', () => {
     const course = begun()
     const upscaler = { id: 'x2', bodyHash: hash('a') }
     expect(course.open('postprocessing.upscale').input).toEqual({ ...asked, upscaler })
-    const request = { picture, upscaler, width: 80, height: 60, network: 'Compact' }
+    const upscale = { upscaler, width: 80, height: 60, network: 'Compact' }
     expect(kept(course.ends('postprocessing.upscale', made))).toEqual({
       pixels: hash('d'),
       width: 80,
       height: 60,
       hasAlpha: true,
-      workflow: 'image-upscale@1',
-      request,
+      of: picture,
+      done: { upscale },
       exactness,
+      keep: true,
     })
-    expect(kept(begun().ends('postprocessing.upscale', { ...made, tile: 128 }))).toMatchObject({ request: { ...request, tile: 128 } })
+    expect(kept(begun().ends('postprocessing.upscale', { ...made, tile: 128 }))).toMatchObject({
+      done: { upscale: { ...upscale, tile: 128 } },
+    })
   })
 
   it('enlarges again when the pixels are gone, and not for ever', () => {

@@ -1,37 +1,13 @@
 import { z } from 'zod'
 import { operation, type Tools } from '../operation.ts'
-import { Fraction, ModelPin, PicturePin } from '../values.ts'
+import { Drawn, PicturePin } from '../values.ts'
 import { safetyError } from './safety/errors.ts'
-import { judged, uncheckedVerdict, unscored, Verdict, type Scores } from './safety/judge.ts'
+import { judged, uncheckedVerdict, unscored } from './safety/judge.ts'
+import { Classifiers, highest, Judgement, RawScores, scoresOf } from './safety/judgement.ts'
 import { AppliedPolicy } from './safety/policy.ts'
 
-/** Set where the picture is what the session has drawn: pixels, and no PNG. */
-const Drawn = z.literal(true).optional()
-const Classifiers = z.array(ModelPin.pick({ id: true, bodyHash: true }))
-
 const asked = z.strictObject({ picture: PicturePin, drawn: Drawn, classifiers: Classifiers.min(1) })
-/** In the order of the classifiers: the score of each category that it knows. */
-const answered = z.strictObject({ scores: z.array(z.array(z.strictObject({ category: z.string(), score: Fraction })).min(1)).min(1) })
-
-/** A verdict with what it follows from. */
-export const Judgement = Verdict.extend({
-  /** By category the highest score, and which of the classifiers gave it. */
-  scores: z.record(z.string(), z.strictObject({ score: Fraction, by: z.string() })),
-  classifiers: Classifiers,
-})
-export type Judgement = z.infer<typeof Judgement>
-
-/** By category the highest of several scores: a picture is as bad as the strictest classifier has it. */
-function highest(classifiers: z.infer<typeof Classifiers>, all: z.infer<typeof answered>['scores']): Judgement['scores'] {
-  const scores = new Map<string, Judgement['scores'][string]>()
-  for (const [i, { id }] of classifiers.entries()) {
-    for (const { category, score } of all[i] ?? []) if (score >= (scores.get(category)?.score ?? 0)) scores.set(category, { score, by: id })
-  }
-  return Object.fromEntries(scores)
-}
-
-const scoresOf = (scores: Judgement['scores']): Scores =>
-  Object.fromEntries(Object.entries(scores).map(([category, { score }]) => [category, score]))
+const answered = z.strictObject({ scores: RawScores.min(1) })
 
 /**
  * What policies say of a picture, by the scores of their classifiers.

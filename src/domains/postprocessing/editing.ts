@@ -1,7 +1,7 @@
 /** A picture made of another, in a process of its own: how that is run, and what the new one tells of itself. */
 import { runApart, type ApartAnswer } from '../../artifacts/apart.ts'
 import type { Tools } from '../operation.ts'
-import type { PicturePin } from '../values.ts'
+import type { Exactness, PicturePin } from '../values.ts'
 import { postprocessingError } from './errors.ts'
 import type { Postprocess } from './settings.ts'
 import { tellingTexts } from './texts/index.ts'
@@ -30,21 +30,29 @@ export async function edited(program: string, asked: object, picture: Uint8Array
   })
 }
 
+/** What made a picture of another one: a program of here, or a device of that exactness. */
+type By = { editor: string } | { exactness: Exactness }
+
 /**
  * The texts of a picture that was made of another: those of the other one that tell of its request. A receipt of
  * Darkroom says what was done since; without one, the new picture says what it was made of.
  * @param file that other one, which `picture` names
  */
-export function textsAfter(file: Uint8Array, picture: PicturePin, done: Postprocess): Map<string, string> {
+export function textsAfter(file: Uint8Array, picture: PicturePin, done: Postprocess, by: By = { editor }): Map<string, string> {
   const texts = new Map(tellingTexts(file))
-  return texts.set('darkroom', JSON.stringify(receiptAfter(texts.get('darkroom'), picture, done)))
+  return texts.set('darkroom', JSON.stringify(receiptAfter(texts.get('darkroom'), picture, done, by)))
 }
 
-function receiptAfter(text: string | undefined, picture: PicturePin, done: Postprocess): object {
+function receiptAfter(text: string | undefined, picture: PicturePin, done: Postprocess, by: By): object {
   const receipt = receiptOf(text)
-  if (receipt) return { ...receipt, postprocess: [...(receipt.postprocess ?? []), done], editor }
-  const [workflow, settings] = 'convert' in done ? ['image-convert@1', done.convert] : ['image-enhance@1', done.enhance]
-  return { workflow, input: { picture, ...settings }, editor }
+  if (!receipt) {
+    const [verb = '', settings] = Object.entries(done)[0] ?? []
+    return { workflow: `image-${verb}@1`, input: { picture, ...(settings as object) }, ...by }
+  }
+  const before = receipt.postprocess ?? []
+  if ('editor' in by) return { ...receipt, postprocess: [...before, done], ...by }
+  const isOther = 'upscale' in done && by.exactness.key !== receipt.exactness.key
+  return { ...receipt, postprocess: [...before, isOther ? { upscale: { ...done.upscale, ...by } } : done] }
 }
 
 /** Undefined for a picture that Darkroom has not drawn. */

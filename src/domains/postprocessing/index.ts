@@ -5,8 +5,11 @@
 import { check } from './check.ts'
 import { convert } from './convert.ts'
 import { enhance } from './enhance.ts'
+import { faces } from './faces.ts'
 import { keep } from './keep.ts'
+import { rejudge } from './rejudge.ts'
 import { save } from './save.ts'
+import { score } from './score.ts'
 import { sheet } from './sheet.ts'
 import { upscale } from './upscale.ts'
 
@@ -15,10 +18,13 @@ export { safetyError } from './safety/errors.ts'
 
 export const postprocessing = {
   'postprocessing.check': check,
+  'postprocessing.score': score,
+  'postprocessing.rejudge': rejudge,
   'postprocessing.save': save,
   'postprocessing.keep': keep,
   'postprocessing.enhance': enhance,
   'postprocessing.convert': convert,
+  'postprocessing.faces': faces,
   'postprocessing.sheet': sheet,
   'postprocessing.upscale': upscale,
 }

@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import { blurred } from '../../artifacts/blur.ts'
-import { operation } from '../operation.ts'
+import { operation, type Tools } from '../operation.ts'
 import { Count, Exactness, ImageRef, ImageRequest, PicturePin, Sha256 } from '../values.ts'
-import { Judgement } from './check.ts'
 import { pixelsOf, pngOf, writePng } from './png.ts'
+import { Judgement, keepScores } from './safety/judgement.ts'
 import { infotext } from './texts/a1111.ts'
 import type { Receipt } from './texts/receipt.ts'
 
@@ -41,12 +41,19 @@ export const save = operation({
       const blur = await blurred(await pixelsOf(tools, { pixels, width, height }), width, height)
       const { name, version } = safety.policy
       const png = await writePng(blur, width, height, { Comment: `Blurred by policy ${name}, version ${version}` })
-      return { sha256: await tools.keep(png, 'image'), ...about, bytes: png.byteLength, safety }
+      const sha256 = await tools.keep(png, 'image')
+      await keepJudgement(tools, sha256, safety)
+      return { sha256, ...about, bytes: png.byteLength, safety }
     }
     const receipt: Receipt = { workflow, input: request, exactness }
     const texts = { parameters: infotext(request), darkroom: JSON.stringify(receipt) }
     const png = await pngOf(tools, { pixels, width, height }, texts)
     const sha256 = safety?.action === 'block' ? await tools.withhold(png, blockedForS) : await tools.keep(png, 'image')
+    if (safety && (safety.action !== 'block' || blockedForS > 0)) await keepJudgement(tools, sha256, safety)
     return { sha256, ...about, bytes: png.byteLength, ...(safety && { safety }) }
   },
 })
+
+/** So that it can be judged again without being looked at again. */
+const keepJudgement = (tools: Tools, sha256: string, { scores, classifiers, action, policy, rule }: Judgement): Promise<void> =>
+  keepScores(tools.artifacts, sha256, { scores, classifiers, was: { action, policy, rule } })

@@ -1,7 +1,7 @@
 /** What may be done to a picture: what a client says of it, and what is done, with everything filled in. */
 import { z } from 'zod'
 import { pictureTypes } from '../../artifacts/picture.ts'
-import { Bytes, Fraction, ImageRef, Seed } from '../values.ts'
+import { Bytes, Exactness, Fraction, ImageRef, ModelPin, PicturePin, pixelUpscalers, Seed, Sha256, TileSide } from '../values.ts'
 
 /** Named settings: how much is to be made of a picture. */
 export const qualities = ['draft', 'standard', 'best'] as const
@@ -139,15 +139,49 @@ export function problemOfSize(format: Format, { width, height }: { width: number
   return side > longest[format] ? `a side of ${side} pixels is too long for ${format}, which has ${longest[format]} at most` : undefined
 }
 
+// ---- upscale ----
+
+/** `width` and `height` are those of the result, pixels; `tile`: the side of a network's tiles where it is said. */
+const Enlarging = PicturePin.pick({ width: true, height: true }).extend({
+  upscaler: z.union([z.enum(pixelUpscalers), ModelPin]),
+  tile: TileSide.optional(),
+})
+/**
+ * As it was done: `network` is the architecture of one, `tile` the side of its tiles where that decides pixels,
+ * `exactness` where it is not that of the drawing.
+ */
+export const Enlargement = Enlarging.extend({ network: z.string().optional(), exactness: Exactness.optional() })
+export type Enlargement = z.infer<typeof Enlargement>
+/** As it is planned: a network that nobody has hashed has no hash yet. */
+export const PlannedEnlargement = Enlarging.extend({
+  upscaler: z.union([z.enum(pixelUpscalers), z.strictObject({ id: z.string(), bodyHash: Sha256.nullable() })]),
+})
+export type PlannedEnlargement = z.infer<typeof PlannedEnlargement>
+
 // ---- all of them ----
 
 const Converting = z.strictObject({ convert: Conversion })
-/** One thing that is done to a picture. */
-export const Postprocess = z.union([z.strictObject({ enhance: Enhancement }), Converting])
+/** One thing that was done to a picture. */
+export const Postprocess = z.union([z.strictObject({ upscale: Enlargement }), z.strictObject({ enhance: Enhancement }), Converting])
 export type Postprocess = z.infer<typeof Postprocess>
-/** The same, of images whose seeds grain may have. */
-export const UnseededPostprocess = z.union([z.strictObject({ enhance: Unseeded }), Converting])
-export type UnseededPostprocess = z.infer<typeof UnseededPostprocess>
+/** One that is to be done to the images of a session: grain may have their seeds, a network no hash yet. */
+export const PlannedPostprocess = z.union([
+  z.strictObject({ upscale: PlannedEnlargement }),
+  z.strictObject({ enhance: Unseeded }),
+  Converting,
+])
+export type PlannedPostprocess = z.infer<typeof PlannedPostprocess>
+
+/** The same as a client asks for it: networks by their names alone. */
+export function askedPostprocess(does: Postprocess | PlannedPostprocess): AskedPostprocess {
+  if (!('upscale' in does)) return does
+  const { upscaler, width, height, tile } = does.upscale
+  return { upscale: { upscaler: typeof upscaler === 'string' ? upscaler : upscaler.id, width, height, ...(tile && { tile }) } }
+}
+export type AskedPostprocess =
+  | { upscale: { upscaler: string; width: number; height: number; tile?: number } }
+  | { enhance: Unseeded }
+  | { convert: Conversion }
 
 /** A picture that was made of another. */
 export const PictureRef = ImageRef.omit({ seed: true }).extend({ mediaType: z.enum(pictureTypes) })

@@ -49,7 +49,7 @@ export const AdapterRef = AdapterPin.extend({ model: FileRef })
 export type AdapterRef = z.infer<typeof AdapterRef>
 export const EmbeddingRef = EmbeddingPin.extend({ model: FileRef })
 export type EmbeddingRef = z.infer<typeof EmbeddingRef>
-/** A folder: its network, its configuration, and which category each of its labels means. */
+/** Of a classifier and a detector a folder, with configuration and manifest; of a restorer a file. */
 export const ClassifierRef = FileRef.omit({ vae: true })
 export type ClassifierRef = z.infer<typeof ClassifierRef>
 
@@ -183,6 +183,8 @@ const placed = {
   embeddings: EmbeddingRef.array().optional(),
   upscaler: z.union([z.enum(upscalers), ModelRef]),
   classifiers: ClassifierRef.array(),
+  detector: ClassifierRef,
+  restorer: ClassifierRef,
 }
 
 function filesOf(files: NonNullable<PythonPart['files']>): z.ZodType<StepRequest['files']> {

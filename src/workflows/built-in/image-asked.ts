@@ -1,5 +1,6 @@
 /** What a client would say of the completed input of an image generation. */
 import { askedOf } from '../../domains/postprocessing/texts/receipt.ts'
+import { askedPostprocess } from '../../domains/postprocessing/settings.ts'
 import type { ImageRequest } from '../../domains/values.ts'
 import type { ResolvedInput } from './image-state.ts'
 
@@ -14,7 +15,7 @@ export function askedAgain(input: Fields): Fields {
     ...asked,
     count,
     pin,
-    ...(postprocess && { postprocess: postprocess.map(({ keep, does }) => ({ ...does, ...(keep && { keep }) })) }),
+    ...(postprocess && { postprocess: postprocess.map(({ keep, does }) => ({ ...askedPostprocess(does), ...(keep && { keep }) })) }),
     // The last is the one that the request names, if it names one; those that apply anyway do so again.
     ...(safety && { safety: { policy: safety.policies.at(-1)?.name, redraws: safety.redraws } }),
   }

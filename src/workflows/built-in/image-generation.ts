@@ -1,6 +1,6 @@
 import { assign, enqueueActions, setup, spawnChild } from 'xstate'
 import { z } from 'zod'
-import type { Judgement } from '../../domains/postprocessing/check.ts'
+import type { Judgement } from '../../domains/postprocessing/safety/judgement.ts'
 import { SavedImage } from '../../domains/postprocessing/save.ts'
 import { Sha256, type ImageRequest } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
@@ -55,9 +55,9 @@ const maxLost = 5
 const again = '#image-generation.drawing.encoding'
 /**
  * [hash] → resolve → encode → [encode picture] → for each image: denoise → [enlarge → denoise] → decode → for each
- * region: encode picture → denoise → decode → [check] → and then save → [enhance, convert], not waited for before the
- * next image. What one step leaves for the next is a hint: when it is gone, the machine encodes anew for it, as on
- * `class.lost`.
+ * region: encode picture → denoise → decode → [check] → and then save → [upscale → keep, enhance, convert], not waited
+ * for before the next image. What one step leaves for the next is a hint: when it is gone, the machine encodes anew for
+ * it, as on `class.lost`.
  */
 const machine = setup({
   types: {
@@ -76,6 +76,8 @@ const machine = setup({
     'inference.decode',
     'postprocessing.check',
     'postprocessing.save',
+    'postprocessing.upscale',
+    'postprocessing.keep',
     'postprocessing.enhance',
     'postprocessing.convert',
   ),
@@ -123,7 +125,7 @@ const machine = setup({
       actions: enqueueActions(({ context, event, enqueue }) => {
         const image = imageAfter(context, event)
         enqueue.assign({ images: { ...context.images, [imageOf(event)]: image } })
-        const next = stepAfter(context.input, event, image)
+        const next = stepAfter(context, event, image)
         if (next) enqueue.spawnChild(...next)
       }),
     },
@@ -353,7 +355,7 @@ export const imageGeneration = defineWorkflow({
       ...(await completeDetail(asked, first, finishedSize({ ...first, ...hires }), model, catalogue)),
       ...(await completeControl(asked, model, catalogue)),
       ...completeMemory(asked),
-      ...completePostprocess(asked, finishedSize({ ...first, ...hires })),
+      ...(await completePostprocess(asked, finishedSize({ ...first, ...hires }), catalogue)),
       ...(await completeSafety(asked, catalogue)),
       ...(adapters && { adapters }),
       ...(embeddings && { embeddings }),

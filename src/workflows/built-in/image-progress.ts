@@ -12,6 +12,8 @@ const shares: Record<string, { from: number; to: number }> = {
   'inference.decode': { from: 0.93, to: 0.97 },
   'postprocessing.check': { from: 0.97, to: 0.97 },
   'postprocessing.save': { from: 0.97, to: 1 },
+  'postprocessing.upscale': { from: 1, to: 1 },
+  'postprocessing.keep': { from: 1, to: 1 },
   'postprocessing.enhance': { from: 1, to: 1 },
   'postprocessing.convert': { from: 1, to: 1 },
 }

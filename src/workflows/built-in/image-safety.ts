@@ -1,5 +1,6 @@
 /** How an image generation has its pictures judged between decode and save. Pure. */
-import { unchecked, type Judgement } from '../../domains/postprocessing/check.ts'
+import { unchecked } from '../../domains/postprocessing/check.ts'
+import type { Judgement } from '../../domains/postprocessing/safety/judgement.ts'
 import type { FinishedImage } from './postprocess.ts'
 import { pinnedClassifiers } from './pinning.ts'
 import { allowsUnchecked, classifiersOf } from './safety-input.ts'

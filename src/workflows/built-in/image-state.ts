@@ -1,7 +1,7 @@
 /** What an image generation remembers between its steps, and what it asks of them. Pure. */
 import { z } from 'zod'
 import type { inference } from '../../domains/inference/index.ts'
-import type { Judgement } from '../../domains/postprocessing/check.ts'
+import type { Judgement } from '../../domains/postprocessing/safety/judgement.ts'
 import type { model } from '../../domains/model/index.ts'
 import type { ImageRequest, ModelPin, Pass } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
@@ -9,7 +9,6 @@ import { memoryOf } from './memory-input.ts'
 import { detailPass, finishedSize, firstPass, hasOwnTexts } from './passes.ts'
 import { besideOf, pinnedRequest, PinnedInput, type Pinned } from './pinning.ts'
 import type { FinishedImage, Saved } from './postprocess.ts'
-import { Stages } from './postprocess-input.ts'
 import { seedsOf } from './prompt-input.ts'
 
 export type DecodeOutput = z.infer<(typeof inference)['inference.decode']['output']>
@@ -17,7 +16,7 @@ export type HashDone = { output: z.infer<(typeof model)['model.hash']['output']>
 export type DenoiseOutput = z.infer<(typeof inference)['inference.denoise']['output']>
 
 /** The request with everything filled in: the session's input, which never changes. */
-export const ResolvedInput = PinnedInput.extend({ count: z.int(), pin: z.enum(['class', 'strict']), postprocess: Stages.optional() })
+export const ResolvedInput = PinnedInput.extend({ count: z.int(), pin: z.enum(['class', 'strict']) })
 export type ResolvedInput = z.infer<typeof ResolvedInput>
 
 /** What the machine is told besides the ends of its invoked steps. */
@@ -53,7 +52,7 @@ export const current = (context: Context): number => context.todo[0] ?? 0
  * What the pixels of image number `image` depend on. One that is drawn again has the seed of an image behind the last.
  */
 export function requestOf(context: Context, image: number): ImageRequest {
-  const { count, pin: _pin, postprocess: _postprocess, ...input } = context.input
+  const { count, pin: _pin, ...input } = context.input
   const again = count * (context.redrawn?.[image] ?? 0)
   return { ...pinnedRequest({ ...context, input }), ...seedsOf(input, image + again) }
 }
@@ -105,6 +104,8 @@ export const isLost = (error: unknown): boolean =>
 export function stepsOf(input: ResolvedInput): number {
   const { count, picture, hires, detail = [], postprocess = [], safety } = input
   const drawn = 2 + (hires ? 2 : 0) + 3 * detail.length + (safety ? 1 : 0)
-  const ofImage = 1 + drawn * (1 + (safety?.redraws ?? 0)) + postprocess.length
+  // An enlarged one is a step on the device, and one that writes its file.
+  const enlarged = postprocess.filter(({ does }) => 'upscale' in does).length
+  const ofImage = 1 + drawn * (1 + (safety?.redraws ?? 0)) + postprocess.length + enlarged
   return (picture ? 3 : 2) + ofImage * count + besideOf(input).length
 }

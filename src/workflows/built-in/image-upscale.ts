@@ -1,28 +1,23 @@
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
-import type { postprocessing } from '../../domains/postprocessing/index.ts'
-import { ImageRef, PicturePin, pixelUpscalers, Sha256, TileSide } from '../../domains/values.ts'
+import { PlannedEnlargement } from '../../domains/postprocessing/settings.ts'
+import { ImageRef, PictureId, PicturePin } from '../../domains/values.ts'
 import { defineWorkflow } from '../define.ts'
 import { steps } from '../step.ts'
+import { keepEnlarged, type Enlarged } from './enlarged.ts'
 import { isLost } from './image-state.ts'
-import { PictureId } from '../../domains/values.ts'
 import { completeUpscale, upscaleFields } from './upscale-input.ts'
 
-const Resolved = PicturePin.pick({ width: true, height: true }).extend({
-  picture: PicturePin,
-  /** Of a network nobody has hashed before the hash is null: the session's first step finds it. */
-  upscaler: z.union([z.enum(pixelUpscalers), z.strictObject({ id: z.string(), bodyHash: Sha256.nullable() })]),
-  tile: TileSide.optional(),
-})
+/** Of a network nobody has hashed before the hash is null: the session's first step finds it. */
+const Resolved = PlannedEnlargement.extend({ picture: PicturePin })
 type Resolved = z.infer<typeof Resolved>
 const Output = z.strictObject({ images: z.array(ImageRef.omit({ seed: true })) }).meta({ id: 'UpscaledImage' })
-type Upscaled = z.infer<(typeof postprocessing)['postprocessing.upscale']['output']>
 
 interface Context {
   input: Resolved
   /** Of the network, where the input does not say it. */
   bodyHash: string | null
-  made: Upscaled | null
+  made: Enlarged | null
   image: z.infer<typeof Output>['images'][number] | null
   /** How often the pixels were gone before they were kept. */
   lost: number
@@ -32,19 +27,12 @@ const maxLost = 5
 
 const isOpen = ({ upscaler }: Resolved): boolean => typeof upscaler === 'object' && upscaler.bodyHash === null
 
-/** What the pixels follow from, and the file's receipt says. */
+/** What the pixels follow from. */
 function requestOf({ input: { upscaler, ...input }, bodyHash }: Context) {
   return {
     ...input,
     upscaler: typeof upscaler === 'string' ? upscaler : { id: upscaler.id, bodyHash: upscaler.bodyHash ?? bodyHash ?? '' },
   }
-}
-
-/** The same with what was found out: which network it is, and the side of its tiles where pixels follow from it. */
-function receiptOf(context: Context) {
-  const { tile: _asked, ...request } = requestOf(context)
-  const { network = null, tile = null } = context.made ?? {}
-  return { ...request, ...(network !== null && { network }), ...(tile !== null && { tile }) }
 }
 
 /** [hash] → upscale → keep. */
@@ -80,15 +68,7 @@ const machine = setup({
       invoke: {
         id: 'keep',
         src: 'postprocessing.keep',
-        input: ({ context }) => ({
-          pixels: context.made?.pixels ?? '',
-          width: context.input.width,
-          height: context.input.height,
-          hasAlpha: context.made?.hasAlpha ?? false,
-          workflow: 'image-upscale@1',
-          request: receiptOf(context),
-          ...(context.made && { exactness: context.made.exactness }),
-        }),
+        input: ({ context }) => keepEnlarged(requestOf(context), context.made, true),
         onDone: { target: 'done', actions: assign({ image: ({ event }) => event.output }) },
         onError: {
           guard: ({ context, event }) => context.lost < maxLost && isLost(event.error),

@@ -17,6 +17,7 @@ import {
 } from '../../domains/values.ts'
 import { wantedOf } from '../../models/entry.ts'
 import type { Kind } from '../../models/verdict.ts'
+import { Stages, upscalersOf } from './postprocess-input.ts'
 import { classifiersOf, Safety } from './safety-input.ts'
 
 const Unpinned = z.strictObject({ id: z.string(), bodyHash: z.string().nullable() })
@@ -31,10 +32,11 @@ export const PinnedInput = ImageRequest.extend({
   control: Control.extend({ model: Unpinned }).array().optional(),
   adapters: AdapterPin.extend({ model: Unpinned }).array().optional(),
   embeddings: EmbeddingPin.extend({ model: Unpinned }).array().optional(),
+  postprocess: Stages.optional(),
   safety: Safety.optional(),
 })
 type Input = z.infer<typeof PinnedInput>
-type Beside = Partial<Pick<Input, 'hires' | 'control' | 'adapters' | 'embeddings' | 'safety'>>
+type Beside = Partial<Pick<Input, 'hires' | 'control' | 'adapters' | 'embeddings' | 'postprocess' | 'safety'>>
 
 /** What was found where the input does not say it; absent in sessions that began under a version without it. */
 export interface Pinned {
@@ -47,8 +49,20 @@ export interface Pinned {
 const keyOf = (kind: Kind, id: string): string => `${kind} ${id}`
 
 /** What a request uses beside the model that draws. */
-export const besideOf = ({ hires, control = [], adapters = [], embeddings = [], safety }: Beside): (WantedModel & { kind: Kind })[] => [
-  ...(typeof hires?.upscaler === 'object' ? [{ ...hires.upscaler, kind: 'upscaler' as const }] : []),
+export const besideOf = ({
+  hires,
+  control = [],
+  adapters = [],
+  embeddings = [],
+  postprocess,
+  safety,
+}: Beside): (WantedModel & { kind: Kind })[] => [
+  ...new Map(
+    [...(typeof hires?.upscaler === 'object' ? [hires.upscaler] : []), ...upscalersOf(postprocess)].map((upscaler) => [
+      upscaler.id,
+      { ...upscaler, kind: 'upscaler' as const },
+    ]),
+  ).values(),
   ...new Map(control.map(({ model }) => [model.id, { ...model, kind: 'controlnet' as const }])).values(),
   ...adapters.map(({ model }) => ({ ...model, kind: 'lora' as const })),
   ...embeddings.map(({ model }) => ({ ...model, kind: 'embedding' as const })),
@@ -71,9 +85,15 @@ export function withHash(context: Pinned, bodyHash: string): Pick<Pinned, 'model
 export const pinnedClassifiers = ({ input: { safety }, hashes = {} }: Pick<Pinned, 'input' | 'hashes'>): ModelPin[] =>
   classifiersOf(safety).map(({ id, bodyHash }) => ({ id, bodyHash: bodyHash ?? hashes[keyOf('classifier', id)] ?? '' }))
 
+/** A network that enlarges, pinned. */
+export const pinnedUpscaler = ({ hashes = {} }: Pick<Pinned, 'hashes'>, { id, bodyHash }: z.infer<typeof Unpinned>): ModelPin => ({
+  id,
+  bodyHash: bodyHash ?? hashes[keyOf('upscaler', id)] ?? '',
+})
+
 /** The request with every model pinned; one without a hash yet has none. */
 export function pinnedRequest({ input, modelHash, hashes = {} }: Pinned): ImageRequest {
-  const { model, modelHash: own, vae, hires, control, adapters, embeddings, safety: _, ...rest } = input
+  const { model, modelHash: own, vae, hires, control, adapters, embeddings, postprocess: _done, safety: _, ...rest } = input
   const pinOf = (kind: Kind, { id, bodyHash }: z.infer<typeof Unpinned>): ModelPin => ({
     id,
     bodyHash: bodyHash ?? hashes[keyOf(kind, id)] ?? '',

@@ -5,13 +5,13 @@ import {
   completeEnhancement,
   convertFields,
   enhanceFields,
+  PlannedPostprocess,
   problemOfSize,
   problemsOfConversion,
-  seeded,
-  UnseededPostprocess,
-  type Postprocess,
 } from '../../domains/postprocessing/settings.ts'
+import type { Catalogue } from '../../domains/operation.ts'
 import { invalidFields } from '../../errors.ts'
+import { completeUpscale, upscaleFields } from './upscale-input.ts'
 
 /** Most things that are done to one image. */
 const mostStages = 8
@@ -20,13 +20,14 @@ const Kept = z.boolean().default(false).describe('whether what it makes is a pic
 
 const StageForm = z
   .strictObject({
+    upscale: z.strictObject(upscaleFields).optional().describe('as of image-upscale'),
     enhance: z.strictObject(enhanceFields).optional().describe('as of image-enhance'),
     convert: z.strictObject(convertFields).optional().describe('as of image-convert; it stands last'),
     keep: Kept,
   })
-  .superRefine(({ enhance, convert }, context) => {
-    if ((enhance === undefined) === (convert === undefined))
-      context.addIssue({ code: 'custom', message: 'must have one of `enhance` and `convert`' })
+  .superRefine(({ upscale, enhance, convert }, context) => {
+    if ([upscale, enhance, convert].filter((each) => each !== undefined).length !== 1)
+      context.addIssue({ code: 'custom', message: 'must have one of `upscale`, `enhance` and `convert`' })
     for (const { field, message } of convert ? problemsOfConversion(convert) : [])
       context.addIssue({ code: 'custom', path: ['convert', field], message })
   })
@@ -50,27 +51,38 @@ export const postprocessFields = {
 }
 type Given = z.output<z.ZodObject<typeof postprocessFields>>
 
-/** What is done, with everything filled in but the seed of grain that an image has of its own. */
-export const Stages = z.array(z.strictObject({ does: UnseededPostprocess, keep: z.boolean() }))
+/** What is done, with everything filled in but the seeds of grain that images have of their own, and unknown hashes. */
+export const Stages = z.array(z.strictObject({ does: PlannedPostprocess, keep: z.boolean() }))
 export type Stages = z.infer<typeof Stages>
 
 /**
  * Nothing where nothing is to be done.
  * @param size of the finished image, in pixels
- * @throws DarkroomError `api.invalid`
+ * @throws DarkroomError `api.invalid`, and as `completeUpscale`
  */
-export function completePostprocess({ postprocess }: Given, size: { width: number; height: number }): { postprocess?: Stages } {
+export async function completePostprocess(
+  { postprocess }: Given,
+  size: { width: number; height: number },
+  catalogue: Pick<Catalogue, 'ofKind'>,
+): Promise<{ postprocess?: Stages }> {
   if (!postprocess) return {}
-  return {
-    postprocess: postprocess.map(({ enhance, convert, keep }, i) => {
-      if (!convert) return { does: { enhance: completeEnhancement(enhance ?? {}) }, keep }
-      const tooLong = problemOfSize(convert.format, size)
-      if (tooLong) throw invalidFields([{ field: `input.postprocess.${i}.convert.format`, message: tooLong }])
-      return { does: { convert: completeConversion(convert) }, keep }
-    }),
+  const stages: Stages = []
+  let now = size
+  for (const [i, { upscale, enhance, convert, keep }] of postprocess.entries()) {
+    const at = `input.postprocess.${i}`
+    if (upscale) {
+      const does = { upscale: await completeUpscale(upscale, now, catalogue, `${at}.upscale`) }
+      stages.push({ does, keep })
+      now = does.upscale
+    } else if (convert) {
+      const tooLong = problemOfSize(convert.format, now)
+      if (tooLong) throw invalidFields([{ field: `${at}.convert.format`, message: tooLong }])
+      stages.push({ does: { convert: completeConversion(convert) }, keep })
+    } else stages.push({ does: { enhance: completeEnhancement(enhance ?? {}) }, keep })
   }
+  return { postprocess: stages }
 }
 
-/** What is done to the image of this seed. */
-export const doneTo = (seed: number, does: UnseededPostprocess): Postprocess =>
-  'convert' in does ? does : { enhance: seeded(does.enhance, () => seed) }
+/** The networks that enlarge. */
+export const upscalersOf = (stages: Stages = []): { id: string; bodyHash: string | null }[] =>
+  stages.flatMap(({ does }) => ('upscale' in does && typeof does.upscale.upscaler === 'object' ? [does.upscale.upscaler] : []))

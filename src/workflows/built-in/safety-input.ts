@@ -1,7 +1,7 @@
 /** The part of a form that speaks of content safety, and the policies that apply to what it asks for. */
 import { z } from 'zod'
 import { safetyError } from '../../domains/postprocessing/safety/errors.ts'
-import { applied, blocksAtOnce, type Asked } from '../../domains/postprocessing/safety/judge.ts'
+import { applied, blocksAtOnce, promptsOf, type Asked } from '../../domains/postprocessing/safety/judge.ts'
 import { AppliedPolicy, PolicyName, type Policy, type PolicyRef } from '../../domains/postprocessing/safety/policy.ts'
 import type { Catalogue } from '../../domains/operation.ts'
 import { maxSeed } from '../../domains/values.ts'
@@ -40,10 +40,6 @@ interface Form {
   safety?: z.infer<typeof SafetyInput> | undefined
 }
 
-/** Every text that says what to draw. */
-const textsOf = ({ prompt, hires, detail = [] }: Form): string[] =>
-  [prompt, hires?.prompt, ...detail.map((each) => each.prompt)].filter((text) => text !== undefined)
-
 /**
  * The policies that apply to a form; nothing where none does.
  * @throws DarkroomError `safety.refused` where a prompt alone blocks it, `safety.unavailable` where a classifier is not
@@ -52,28 +48,42 @@ const textsOf = ({ prompt, hires, detail = [] }: Form): string[] =>
 export async function completeSafety(form: Form, catalogue: Catalogue): Promise<{ safety?: Safety }> {
   const { policy: named, redraws = 0 } = form.safety ?? {}
   const versions = await catalogue.policies(named, 'input.safety.policy')
-  const asked = { texts: textsOf(form), keyId: catalogue.keyId }
-  const [first, ...more] = await Promise.all(versions.map((version) => appliedTo(version, asked, catalogue)))
+  const asked = { texts: promptsOf(form), keyId: catalogue.keyId }
+  for (const version of versions) checkPrompt(version, asked)
+  const [first, ...more] = await Promise.all(versions.map((version) => appliedTo(version, asked, catalogue, 'input.safety')))
   return first ? { safety: { policies: [first, ...more], redraws } } : {}
 }
 
-async function appliedTo({ policy, ...ref }: PolicyRef & { policy: Policy }, asked: Asked, catalogue: Catalogue): Promise<AppliedPolicy> {
+type Version = PolicyRef & { policy: Policy }
+
+function checkPrompt({ policy, name, version }: Version, asked: Asked): void {
   const rule = blocksAtOnce(policy, asked)
   if (rule)
-    throw safetyError('refused', `rule ${rule.name} of policy ${ref.name}, version ${ref.version}, refuses this prompt`, {
-      field: 'input.prompt',
-    })
+    throw safetyError('refused', `rule ${rule.name} of policy ${name}, version ${version}, refuses this prompt`, { field: 'input.prompt' })
+}
+
+/**
+ * A policy with its classifiers, as it applies to what is asked.
+ * @param field that a refusal names
+ * @throws DarkroomError `safety.unavailable` where a classifier is not there
+ */
+export async function appliedTo(
+  { policy, ...ref }: Version,
+  asked: Asked,
+  catalogue: Pick<Catalogue, 'ofKind'>,
+  field: string,
+): Promise<AppliedPolicy> {
   const missing: string[] = []
   const classifiers: AppliedPolicy['classifiers'] = []
   for (const name of policy.classifiers) {
     try {
-      const { id, bodyHash } = await catalogue.ofKind('classifier', name, 'input.safety')
+      const { id, bodyHash } = await catalogue.ofKind('classifier', name, field)
       classifiers.push({ id, bodyHash })
     } catch (error) {
       if (!(error instanceof DarkroomError) || error.class === 'transient') throw error
       if (!policy.allowUnchecked)
         throw safetyError('unavailable', `policy ${ref.name} needs its classifier, and nothing passes without: ${error.message}`, {
-          field: 'input.safety',
+          field,
           cause: error,
         })
       missing.push(name)

@@ -1,7 +1,8 @@
 /** The part of a form that asks for a larger picture, and how it is completed. */
 import { z } from 'zod'
 import type { Catalogue } from '../../domains/operation.ts'
-import { pixelUpscalers, TileSide, type ModelPin, type PicturePin } from '../../domains/values.ts'
+import type { PlannedEnlargement } from '../../domains/postprocessing/settings.ts'
+import { pixelUpscalers, TileSide, type PicturePin } from '../../domains/values.ts'
 import { invalidFields, type FieldProblem } from '../../errors.ts'
 
 type Size = Pick<PicturePin, 'width' | 'height'>
@@ -29,12 +30,6 @@ export const upscaleFields = {
   tile: TileSide.optional().describe('side of the tiles that an upscaler computes, pixels; default: 256, less where memory is short'),
 }
 
-/** As `postprocessing.upscale` takes it, of a model whose hash may not be known yet. */
-export interface Upscaling extends Size {
-  upscaler: (typeof pixelUpscalers)[number] | (Omit<ModelPin, 'bodyHash'> & { bodyHash: string | null })
-  tile?: number
-}
-
 const isFilter = (name: string): name is (typeof pixelUpscalers)[number] => (pixelUpscalers as readonly string[]).includes(name)
 
 /**
@@ -48,7 +43,7 @@ export async function completeUpscale(
   size: Size,
   catalogue: Pick<Catalogue, 'ofKind'>,
   at = 'input',
-): Promise<Upscaling> {
+): Promise<PlannedEnlargement> {
   const problems: FieldProblem[] = []
   const problem = (field: string, message: string): void => void problems.push({ field: `${at}.${field}`, message })
   const model = isFilter(upscaler) ? undefined : await catalogue.ofKind('upscaler', upscaler, `${at}.upscaler`)

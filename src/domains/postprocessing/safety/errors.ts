@@ -15,5 +15,10 @@ export const safetyError = defineErrors('safety', {
     class: 'permanent',
     remedy: 'Have an operator replace the classifier, or activate a policy without it; nothing passes unchecked meanwhile.',
   },
+  needs_onnxruntime: {
+    class: 'permanent',
+    remedy:
+      'Install the package onnxruntime where the worker’s Python finds it (DARKROOM_PYTHON says which Python) and start the worker again, or activate a policy without this classifier; nothing passes unchecked meanwhile.',
+  },
   withheld: { class: 'permanent', remedy: 'Wait for the end of the session: a policy has to judge its pictures first.' },
 })

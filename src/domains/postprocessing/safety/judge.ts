@@ -25,6 +25,16 @@ export interface Asked {
   keyId: string | null
 }
 
+interface Prompted {
+  prompt?: string | undefined
+  hires?: { prompt?: string | undefined } | undefined
+  detail?: readonly { prompt?: string | undefined }[] | undefined
+}
+
+/** Every text of a request that says what to draw. */
+export const promptsOf = ({ prompt, hires, detail = [] }: Prompted): string[] =>
+  [prompt, hires?.prompt, ...detail.map((each) => each.prompt)].filter((text) => text !== undefined)
+
 /** Of each category the score, 0 to 1. */
 export type Scores = Readonly<Record<string, number>>
 

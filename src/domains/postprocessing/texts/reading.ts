@@ -1,6 +1,6 @@
 /** What a text in a picture says of the request that it was drawn with, as far as it is understood. */
 import { samplerOf, scheduleOf, noSampler, noSchedule, settle } from '../../samplers.ts'
-import type { Postprocess } from '../settings.ts'
+import type { AskedPostprocess } from '../settings.ts'
 import { ImageRequest, type AdapterPin, type Box, type Control, type Detail, type Hires, type Mask } from '../../values.ts'
 
 /** Programs whose texts are understood. */
@@ -46,7 +46,7 @@ export interface Asked extends Partial<Plain> {
   adapters?: (Omit<AdapterPin, 'model'> & { model: string })[]
   embeddings?: string[]
   promptAdapters?: boolean
-  postprocess?: Postprocess[]
+  postprocess?: AskedPostprocess[]
 }
 export type AskedPair = Pick<Partial<Plain>, 'sampler' | 'schedule'>
 export type AskedDetail = Omit<Detail, 'source' | 'width' | 'height'> & { box?: Box; mask?: string; size: Pick<Detail, 'width' | 'height'> }

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { textsOf, usesSyntax } from '../../prompt-syntax.ts'
 import { Exactness, ImageRequest, type Mask } from '../../values.ts'
-import { Postprocess } from '../settings.ts'
+import { askedPostprocess, Postprocess } from '../settings.ts'
 import { fromDetail } from './detail.ts'
 import { jsonOf, Reading, type Asked } from './reading.ts'
 
@@ -30,7 +30,7 @@ export function parseReceipt(text: string): Receipt {
 export function readReceipt(text: string): Reading {
   const { input, postprocess } = parseReceipt(text)
   const reading = new Reading('darkroom')
-  Object.assign(reading.input, askedOf(input), postprocess && { postprocess })
+  Object.assign(reading.input, askedOf(input), postprocess && { postprocess: postprocess.map(askedPostprocess) })
   reading.modelHash = input.model.bodyHash
   return reading
 }

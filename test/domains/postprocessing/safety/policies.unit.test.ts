@@ -281,6 +281,29 @@ describe('hostile patterns', () => {
     expect(typeof fits(['a'.repeat(8000)], pattern)).toBe('boolean')
   })
 
+  it('of any kind takes time by the length of the text, and no more', () => {
+    const patterns = fc.sample(
+      fc
+        .array(fc.constantFrom('(a+)+', '(a|aa)*', '(.*a)', '[a-z]{1,9}', '(?:a?)', 'x*', '(b|[^c])*', '.', '(a*b?)*'), {
+          maxLength: 8,
+          minLength: 1,
+        })
+        .map((parts) => `${parts.join('')}$`)
+        .filter((pattern) => patternFault(pattern) === undefined),
+      { numRuns: 500, seed: 7 },
+    )
+    const timed = (length: number): number => {
+      const text = ['a'.repeat(length)]
+      const from = performance.now()
+      for (const pattern of patterns) fits(text, pattern)
+      return performance.now() - from
+    }
+    timed(50)
+    // Of one run, so that a busy machine slows both: what backtracks takes longer by powers, and would never come back.
+    const [short, long] = [timed(200), timed(1600)]
+    expect(long / short).toBeLessThan(8 * 4)
+  })
+
   it('any text is a pattern or is refused with its reason, and nothing is thrown', () => {
     fc.assert(
       fc.property(fc.string({ maxLength: 20 }), fc.string({ maxLength: 200, unit: 'binary' }), (pattern, given) => {
