@@ -32,7 +32,7 @@ function nameOf({ input, id }: Session): string {
 function countsOf({ progress, output }: Session): string {
   const counts = progress?.items ?? (output as unknown as NonNullable<Session['progress']>['items'])
   if (!counts) return ''
-  const { total, succeeded, failed, running = 0 } = counts
+  const { total, succeeded, failed, running } = counts
   return [`${succeeded} of ${plural(total, 'item')}`, running > 0 && `${running} run`, failed > 0 && `${failed} failed`]
     .filter(Boolean)
     .join(' · ')

@@ -87,7 +87,7 @@ export function Compare({ id }: { id: string }) {
             <tr key={name}>
               <th scope="row">{name}</th>
               {[a, b].map(({ id: each, input }) => (
-                <td key={each}>{typeof input[name] === 'object' ? JSON.stringify(input[name]) : String(input[name] ?? '–')}</td>
+                <td key={each}>{typeof input[name] === 'string' ? input[name] : (JSON.stringify(input[name]) ?? '–')}</td>
               ))}
             </tr>
           ))}

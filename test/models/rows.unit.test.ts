@@ -63,7 +63,8 @@ describe('variants', () => {
     (_title, { family, variant, has = {}, lacks = [] }) => {
       const told = denoisers
         .filter((row) => row.family === family && !lacks.some((name) => name in row.has))
-        .flatMap((row) => both(row.has, has) ?? [])
+        .map((row) => both(row.has, has))
+        .filter((patterns) => patterns !== undefined)
         .map((patterns) => detect(header(patterns), 'safetensors'))
         .filter((verdict) => verdict.family === family)
       expect(told.some(({ variants }) => variants.includes(variant))).toBe(true)

@@ -3,7 +3,7 @@
  * to a picture's measures, and what policies said. Pure. A figure has a name of few parts, so a day has few of them.
  */
 import type { z } from 'zod'
-import { upscalerOf, type PicturePin } from '../../values.ts'
+import type { PicturePin } from '../../values.ts'
 import type { check } from '../check.ts'
 import type { convert } from '../convert.ts'
 import type { enhance } from '../enhance.ts'
@@ -48,8 +48,8 @@ const ofMeasures = (when: 'before' | 'after', { sharpness, noise, clipping: { da
 type Counted<O> = (input: InputOf<O>, output: OutputOf<O>, went: Went) => Figure[]
 
 const ofUpscale: Counted<typeof upscale> = ({ upscaler }, output, went) => {
-  const [network] = upscalerOf(upscaler)
-  return ofStep('upscale', network?.id ?? String(upscaler), pixelsOf(output), went)
+  const name = typeof upscaler === 'string' ? upscaler : upscaler.id
+  return ofStep('upscale', name, pixelsOf(output), went)
 }
 
 const ofEnhance: Counted<typeof enhance> = ({ picture }, { before, after }, went) => [
