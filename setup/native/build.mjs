@@ -87,6 +87,8 @@ export async function build({ home, folder, title, options, orElse, env = proces
     async () => {
       if (isDone()) return
       const cmake = await ensureCmake(home, say)
+      // What a build left that was cut short may be half an archive, which make takes for a whole one.
+      if (!existsSync(mark)) rmSync(folder, { recursive: true, force: true })
       mkdirSync(folder, { recursive: true })
       rmSync(mark, { force: true })
       const log = join(folder, 'build.log')
