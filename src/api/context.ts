@@ -50,6 +50,7 @@ export type EnginePort = Pick<
   | 'confirm'
   | 'queues'
   | 'waiting'
+  | 'dryRuns'
   | 'pauseQueue'
   | 'resumeQueue'
 >

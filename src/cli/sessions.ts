@@ -17,6 +17,7 @@ import type { ControlVerb } from '../engine/session.ts'
 import { invalidFields } from '../errors.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { controlOf, type ControlOptions } from './control.ts'
+import { dryRun } from './dry-run.ts'
 import { savePictures, uploaded } from './pictures.ts'
 import { postprocessOf } from './postprocess.ts'
 import { describeProgress, duration, percent } from './progress.ts'
@@ -79,6 +80,7 @@ export interface GenerateOptions extends Output, ControlOptions, Omit<ImageReque
   device?: string
   tag?: string[]
   detach?: boolean
+  dryRun?: boolean
 }
 
 const isOwnMask = (mask: string): mask is (typeof ownMasks)[number] => (ownMasks as readonly string[]).includes(mask)
@@ -95,7 +97,7 @@ function saidOf<Options extends object>(part: string, option: string, isThere: b
 
 /** Submits a picture, shows its progress, saves it. */
 export async function generate(prompt: string, options: GenerateOptions): Promise<void> {
-  const { json, url, out, detach, priority, device, tag, negative, size, ...more } = options
+  const { json, url, out, detach, dryRun: isDryRun, priority, device, tag, negative, size, ...more } = options
   const { picture, mask, invertMask: invert, growMask: grow, blurMask: blur, fill, area, padding, ...others } = more
   const {
     variationSeed,
@@ -141,11 +143,13 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
       safety: { ...(policy !== undefined && { policy }), ...(redraws !== undefined && { redraws }) },
     }),
   }
-  const submitted = await client.generate(input, {
+  const about = {
     ...(priority !== undefined && { priority }),
     ...(device !== undefined && { device }),
     ...(tag && { tags: tag }),
-  })
+  }
+  if (isDryRun) return dryRun(client, { workflow: 'image-generation', input, ...about }, json)
+  const submitted = await client.generate(input, about)
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
   if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())

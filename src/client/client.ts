@@ -19,6 +19,7 @@ import type {
   CommandInput,
   CommandName,
   CommandOutput,
+  DryRun,
   Fork,
   Frame,
   ImageRequest,
@@ -93,6 +94,11 @@ export class DarkroomClient extends FarmClient {
   submit(submission: Submission, { idempotencyKey = crypto.randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
     const headers = { 'Idempotency-Key': idempotencyKey, ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) }
     return this.http.json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
+  }
+
+  /** What would come of a submission: nothing is made. @throws Problem what a submit would be refused with */
+  dryRun(submission: Submission): Promise<DryRun> {
+    return this.http.json('POST', '/v1/sessions?dryRun=true', { body: submission })
   }
 
   /** Submits an image generation. @throws Problem */

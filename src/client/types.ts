@@ -13,6 +13,7 @@ import type * as Models from '../api/models/views.ts'
 import type * as Queues from '../api/queue/views.ts'
 import type * as Schedules from '../api/schedules/views.ts'
 import type * as Policies from '../api/policies/views.ts'
+import type { DryRunView } from '../api/sessions/dry-run.ts'
 import type * as Sessions from '../api/sessions/views.ts'
 import type * as Webhooks from '../api/webhooks/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
@@ -36,6 +37,8 @@ export type BlockedImage = NonNullable<z.infer<typeof imageGeneration.output>['b
 export type UploadedPicture = z.infer<typeof UploadView>
 export type PictureRequest = z.infer<typeof PictureRequestView>
 export type Session = z.infer<typeof Sessions.SessionView>
+/** What would come of a submission. */
+export type DryRun = DryRunView
 export type SessionState = z.infer<typeof Sessions.StatesView>['states'][number]
 /** A session as a file. */
 export type SessionExport = z.infer<typeof Sessions.ExportView>

@@ -22,6 +22,7 @@ import { Children } from './children.ts'
 import { Commits, type Committed } from './commit.ts'
 import { readCounts, type Counts } from './counts.ts'
 import { Dispatcher } from './dispatch.ts'
+import { DryRuns } from './dry-run.ts'
 import { Feed } from './feed.ts'
 import { ItemReads } from './item-reads.ts'
 import { Lines } from './lines.ts'
@@ -92,6 +93,8 @@ export class EngineParts {
   readonly pauses: Pauses
   /** The queue of those that wait for a device, to be seen and moved. */
   readonly waiting: WaitingSessions
+  /** What would come of submissions. */
+  readonly dryRuns: DryRuns
   readonly retention: Retention
   readonly schedules: Schedules
   readonly owners: SessionOwners
@@ -200,6 +203,8 @@ export class EngineParts {
     this.admission = new Admission({ lines, pauses, dispatcher, workers, weights: recent(1000, () => keyStore.weights()), config, log })
     const { admission } = this
     this.waiting = new WaitingSessions({ lines, admission, pauses, reads, workers, config })
+    const { waiting, runs } = this
+    this.dryRuns = new DryRuns({ submissions, registry, models, waiting, pauses, runs, workers })
     this.outbox = new Outbox({ store, reads, registry, commits, children, undoings, dispatcher, lines, admission, config, times, log, at })
     this.retention = new Retention({ redis, store, reads, commits, children, undoings, config, log })
     this.schedules = new Schedules({ redis, reads, store, submissions, keyStore, times, log, at })

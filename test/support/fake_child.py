@@ -243,8 +243,9 @@ class FakeBackend:
         return frames.result(files={"picture_latents": tools.write("picture_latents", content)})
 
     def denoise(self, tools):
+        started = time.monotonic()
         request = tools.input
-        tools.runtime.models.get(request["model"], tools)
+        _, load_s = tools.runtime.models.get(request["model"], tools)
         tools.progress("run")
         calls = request["steps"] * 2 - 1 if request["sampler"] == "Heun" else request["steps"]
         conditioning, _ = tools.read("conditioning")
@@ -285,7 +286,8 @@ class FakeBackend:
         tools.check_stop()
         tools.finish_checkpoints()
         latents = hashlib.shake_256(state.encode()).digest(request["height"] * request["width"])
-        return frames.result(files={"latents": tools.write("latents", latents)}, stats={**stats, "calls": calls - first})
+        stats |= {"calls": calls - first, "load_s": load_s, "seconds": time.monotonic() - started}
+        return frames.result(files={"latents": tools.write("latents", latents)}, stats=stats)
 
     def enlarge(self, tools):
         tools.runtime.models.get(tools.input["model"], tools)

@@ -12,6 +12,7 @@ import type { ApiParts, App, AppEnv } from '../context.ts'
 import { sightOf, visibleSession } from '../policy.ts'
 import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
 import { afterWait, IdempotencyKey, Prefer } from '../wait.ts'
+import { DryRunView, presentDryRun } from './dry-run.ts'
 import { shownSession } from './shown.ts'
 import {
   ChangeSession,
@@ -36,12 +37,17 @@ const submit = createRoute({
   ...keyed,
   middleware: needs('submit'),
   request: {
-    query: noQuery,
+    query: z.strictObject({
+      dryRun: z
+        .enum(['true', 'false'])
+        .optional()
+        .meta({ description: 'true: nothing is made; the answer says what would come of it, and refusals are the same' }),
+    }),
     headers: z.object({ 'idempotency-key': IdempotencyKey, prefer: Prefer }),
     body: { required: true, content: { 'application/json': { schema: SubmitSession } } },
   },
   responses: {
-    200: json('It has ended within the wait, or this is a repeat', SessionView),
+    200: json('It has ended within the wait, or this is a repeat; of a dry run, what would come of it', z.union([SessionView, DryRunView])),
     202: json('Accepted', SessionView),
     ...problems(404, 409),
   },
@@ -226,7 +232,7 @@ export function sessionRoutes(parts: ApiParts): App {
   const routes = new OpenAPIHono<AppEnv>()
     .openapi(submit, async (c) => {
       const { workflow, input, priority, tags, deadlineS, device, concurrency, webhook } = c.req.valid('json')
-      const { session, created } = await engine.start({
+      const submission = {
         workflow,
         input,
         priority,
@@ -239,7 +245,9 @@ export function sessionRoutes(parts: ApiParts): App {
         bodySha256: sha256Of(Buffer.from(await c.req.text())),
         keyId: c.get('caller').keyId,
         mayOperate: c.get('caller').scopes.has('operate'),
-      })
+      }
+      if (c.req.valid('query').dryRun === 'true') return c.json(presentDryRun(await engine.dryRuns.run(submission)), 200)
+      const { session, created } = await engine.start(submission)
       const { session: latest } = await afterWait(parts, c, session)
       const isAccepted = created && !ended.has(latest.status)
       return c.json(await shownSession(engine, latest), isAccepted ? 202 : 200)
