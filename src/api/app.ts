@@ -38,6 +38,7 @@ import { eventRoutes } from './sessions/events.ts'
 import { previewRoutes } from './sessions/preview.ts'
 import { sessionRoutes } from './sessions/routes.ts'
 import { holdWait } from './wait.ts'
+import { usageRoutes } from './usage/routes.ts'
 import { scheduleRoutes } from './schedules/routes.ts'
 import { webhookRoutes } from './webhooks/routes.ts'
 import { workerRoutes } from './workers/routes.ts'
@@ -140,6 +141,7 @@ export function createApp(parts: ApiParts): App {
     liveRoutes,
     loginRoutes,
     queueRoutes,
+    usageRoutes,
     workflowRoutes,
     artifactRoutes,
     webhookRoutes,

@@ -51,6 +51,7 @@ export type EnginePort = Pick<
   | 'queues'
   | 'waiting'
   | 'dryRuns'
+  | 'usage'
   | 'pauseQueue'
   | 'resumeQueue'
 >
@@ -63,7 +64,7 @@ export interface ApiParts {
   redis: Redis
   rate: RequestRate
   slots: Slots
-  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite'>
+  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite' | 'keyDeviceS'>
   log: Logger
   closing?: AbortSignal
 }

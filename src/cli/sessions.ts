@@ -300,6 +300,7 @@ function describeSession(session: Session, url: string): string {
     ['submitted', createdAt],
     ['device', session.device],
     ['exactness', exactnessKey],
+    ['used', describeUse(session.use)],
     ['retry of', retryOf],
     ['child of', session.parent],
     ['tags', tags.join(' ')],
@@ -314,6 +315,13 @@ function describeSession(session: Session, url: string): string {
     lines.filter(([, value]) => value),
     14,
   )
+}
+
+/** Nothing of one that had no device. */
+function describeUse({ deviceS, lostS, cacheHits, cacheMisses }: Session['use']): string | null {
+  if (deviceS === 0) return null
+  const lost = lostS === 0 ? '' : `, ${duration(lostS)} of it for nothing`
+  return `${duration(deviceS)} on devices${lost}; the model was there ${cacheHits} times of ${cacheHits + cacheMisses}`
 }
 
 function describeReceipt(receipt: Receipt): string {

@@ -38,6 +38,7 @@ import type {
   Status,
   Submission,
   UploadedPicture,
+  Usage,
   Worker,
   Workflow,
   WorkflowReload,
@@ -172,6 +173,11 @@ export class DarkroomClient extends FarmClient {
   /** Who waits for a device, in the order in which they are let in. */
   queue(filter: { limit?: number } = {}): Promise<Queue> {
     return this.http.json('GET', `/v1/queue${queryOf(filter)}`)
+  }
+
+  /** What API keys have used on each of so many days. */
+  usage(of: { days?: number } = {}): Promise<Usage> {
+    return this.http.json('GET', `/v1/usage${queryOf(of)}`)
   }
 
   /** Lets nobody in, or somebody again: to a device, to those of a class, or, without either, to any. */

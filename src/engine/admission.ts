@@ -13,6 +13,7 @@ import { isOpenTo, type Pauses } from './pauses.ts'
 import { isUrgent, victims } from './preemption.ts'
 import { Slots } from './slots.ts'
 import { Turns, type Line, type TurnRules } from './turns.ts'
+import type { Usage } from './usage.ts'
 
 /** Of each line so many are read at a time. */
 const heads = 16
@@ -25,7 +26,8 @@ export interface AdmissionParts {
   dispatcher: Pick<Dispatcher, 'add'>
   workers: () => Promise<WorkerRecord[]>
   weights: () => Promise<ReadonlyMap<string, number>>
-  config: Pick<Config, 'ageingS' | 'keyAtOnce'>
+  usage: Pick<Usage, 'today'>
+  config: Pick<Config, 'ageingS' | 'keyAtOnce' | 'keyDeviceS'>
   log: Logger
 }
 
@@ -65,6 +67,13 @@ export class Admission {
     return { ageingMs: config.ageingS * 1000, weightOf: (key) => byKey.get(key) ?? 1 }
   }
 
+  /** What keeps whom back. */
+  async ceilings({ lines, holders }: Standing): Promise<Ceilings> {
+    const { usage, config } = this.#parts
+    const names = config.keyDeviceS === 0 ? [] : [...new Set(lines.map(({ key }) => key))]
+    return new Ceilings(holders, { atOnce: config.keyAtOnce, deviceS: config.keyDeviceS }, await usage.today(names))
+  }
+
   async #turn(): Promise<void> {
     const { lines, pauses, workers } = this.#parts
     for (let i = 0; i < maxReads; i++) {
@@ -88,9 +97,10 @@ export class Admission {
   }
 
   /** `again` when the lines must be read again. */
-  async #letIn({ lines: waiting, holders, shares, numbers }: Standing, slots: Slots): Promise<'done' | 'again'> {
-    const { lines, dispatcher, config } = this.#parts
-    const ceilings = new Ceilings(holders, config.keyAtOnce)
+  async #letIn(standing: Standing, slots: Slots): Promise<'done' | 'again'> {
+    const { lines, dispatcher } = this.#parts
+    const { lines: waiting, shares, numbers } = standing
+    const ceilings = await this.ceilings(standing)
     const mayEnter = (line: Line): boolean => slots.fits(line.queue, isUrgent(line)) && ceilings.reached(line) === undefined
     let hasUrgent = false
     const turns = new Turns(waiting, shares, await this.rules())

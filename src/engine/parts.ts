@@ -44,6 +44,7 @@ import { Store } from './store.ts'
 import { Submissions } from './submit.ts'
 import { Undoings } from './undoing.ts'
 import { productTimes, type Times } from './times.ts'
+import { Usage } from './usage.ts'
 import { WaitingSessions } from './waiting.ts'
 
 export interface EngineOptions {
@@ -89,6 +90,8 @@ export class EngineParts {
   readonly items: ItemReads
   readonly outbox: Outbox
   readonly lines: Lines
+  /** What API keys have used, by day. */
+  readonly usage: Usage
   readonly admission: Admission
   readonly pauses: Pauses
   /** The queue of those that wait for a device, to be seen and moved. */
@@ -196,13 +199,24 @@ export class EngineParts {
     const undoings = new Undoings({ store, reads, registry, shards, afterCommit })
     this.lines = new Lines({ redis, at, shards })
     const { lines } = this
+    this.usage = new Usage(redis, shards)
+    const { usage } = this
     this.keyStore = new KeyStore(redis)
     const { keyStore } = this
     this.pauses = new Pauses(redis)
     const { pauses } = this
-    this.admission = new Admission({ lines, pauses, dispatcher, workers, weights: recent(1000, () => keyStore.weights()), config, log })
+    this.admission = new Admission({
+      lines,
+      pauses,
+      dispatcher,
+      workers,
+      weights: recent(1000, () => keyStore.weights()),
+      usage,
+      config,
+      log,
+    })
     const { admission } = this
-    this.waiting = new WaitingSessions({ lines, admission, pauses, reads, workers, config })
+    this.waiting = new WaitingSessions({ lines, admission, pauses, reads, workers })
     const { waiting, runs } = this
     this.dryRuns = new DryRuns({ submissions, registry, models, waiting, pauses, runs, workers })
     this.outbox = new Outbox({ store, reads, registry, commits, children, undoings, dispatcher, lines, admission, config, times, log, at })

@@ -1,11 +1,9 @@
 /** The queue as people see and move it: who waits at which place, why, and for about how long. */
-import type { Config } from '../config.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { shardOf, splitStepKey } from '../keys.ts'
 import { sessionError, unknownSession } from '../errors.ts'
 import { counted } from '../limits.ts'
 import type { Admission } from './admission.ts'
-import { Ceilings } from './ceilings.ts'
 import { forItsTurn, type Lines, type Standing } from './lines.ts'
 import { isAllPaused, isOpenTo, type PauseEntry, type Pauses } from './pauses.ts'
 import type { Reads } from './reads.ts'
@@ -62,7 +60,6 @@ export interface WaitingParts {
   pauses: Pauses
   reads: Pick<Reads, 'mustGet' | 'now'>
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'keyAtOnce'>
 }
 
 export class WaitingSessions {
@@ -110,14 +107,14 @@ export class WaitingSessions {
   }
 
   async #look(more?: Line): Promise<QueueView & { standing: Standing; open: WorkerRecord[] }> {
-    const { lines, admission, pauses, workers, config } = this.#parts
+    const { lines, admission, pauses, workers } = this.#parts
     const [standing, paused, all, rules] = await Promise.all([lines.read(Infinity), pauses.list(), workers(), admission.rules()])
     const ready = all.filter(({ status }) => status === 'ready')
     const turns = new Turns([...standing.lines, ...(more ? [more] : [])], standing.shares, rules)
     const open = ready.filter((worker) => isOpenTo(paused, worker))
     const estimate = new Estimate(standing, open)
     const slots = { ready: new Slots(ready, []), open: new Slots(open, []) }
-    const ceilings = new Ceilings(standing.holders, config.keyAtOnce)
+    const ceilings = await admission.ceilings(more ? { ...standing, lines: [...standing.lines, more] } : standing)
     const places: Place[] = []
     for (let choice = turns.next(() => true); choice; choice = turns.next(() => true)) {
       const { line, waiter, level } = choice
