@@ -14,6 +14,7 @@ import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
 import { afterWait, IdempotencyKey, Prefer } from '../wait.ts'
 import { DryRunView, presentDryRun } from './dry-run.ts'
 import { shownSession } from './shown.ts'
+import { addVerb } from './verb.ts'
 import {
   ChangeSession,
   ExportView,
@@ -104,36 +105,6 @@ const summaries: Record<ControlVerb, string> = {
   cancel: 'Cancel a session: it has ended when the answer comes',
 }
 const verbs = ['pause', 'resume', 'cancel'] as const satisfies ControlVerb[]
-
-const control = (verb: ControlVerb) =>
-  createRoute({
-    method: 'post',
-    path: `/sessions/{id}/${verb}`,
-    summary: summaries[verb],
-    tags: ['sessions'],
-    ...keyed,
-    middleware: needs('control'),
-    request: { params: idParam, query: noQuery },
-    responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
-  })
-
-const signal = createRoute({
-  method: 'post',
-  path: '/sessions/{id}/signal',
-  summary: 'Tell the workflow of a session something',
-  tags: ['sessions'],
-  ...keyed,
-  middleware: needs('control'),
-  request: {
-    params: idParam,
-    query: noQuery,
-    body: {
-      required: true,
-      content: { 'application/json': { schema: SignalBody } },
-    },
-  },
-  responses: { 200: json('The session as it is now; a repeat of the same `eventId` changes nothing', SessionView), ...problems(404, 409) },
-})
 
 const retry = createRoute({
   method: 'post',
@@ -265,10 +236,15 @@ export function sessionRoutes(parts: ApiParts): App {
       if (!found) throw unknownSession(id)
       return c.json(presentReceipt(found), 200)
     })
-    .openapi(signal, async (c) => {
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(await shownSession(engine, await engine.signal(id, c.req.valid('json'))), 200)
-    })
+  addVerb(routes, engine, {
+    name: 'signal',
+    summary: 'Tell the workflow of a session something',
+    tag: 'sessions',
+    answers: 'The session as it is now; a repeat of the same `eventId` changes nothing',
+    body: SignalBody,
+    act: (id, signalled) => engine.signal(id, signalled),
+  })
+  routes
     .openapi(retry, async (c) => {
       await refuseBody(c)
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
@@ -301,12 +277,7 @@ export function sessionRoutes(parts: ApiParts): App {
       await engine.remove(id)
       return c.body(null, 204)
     })
-  for (const verb of verbs) {
-    routes.openapi(control(verb), async (c) => {
-      await refuseBody(c)
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(await shownSession(engine, await engine.control(id, verb)), 200)
-    })
-  }
+  for (const verb of verbs)
+    addVerb(routes, engine, { name: verb, summary: summaries[verb], tag: 'sessions', act: (id) => engine.control(id, verb) })
   return routes
 }
