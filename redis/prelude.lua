@@ -25,7 +25,8 @@
 -- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil
 --   notBefore tries resourceTries expiries checkpoint checkpointBefore queue placedAt
 --   `avoid` = the worker that its last attempt failed on
---   `line` = `<queue> <priority> <API key> <group>`, the line in which it waits to be let in
+--   `line` = `<queue> <priority> <API key> <group> <model>`, the line in which it waits to be let in
+--   `model` = the model that it draws with, as a line has it
 --   `yield` = its attempt is asked to make way for an urgent session
 --   `since` = since when its attempt holds a device; `keptAt` = when that recorded its last checkpoint; `lost` = what
 --     the last attempt was said to have lost, ms
@@ -84,7 +85,8 @@ end
 
 -- Puts a step into a line.
 local function enterLine(suffix, queue, priority, key, group, order)
-  local line = queue .. ' ' .. priority .. ' ' .. (key or 'local') .. ' ' .. (group or '-')
+  local model = redis.call('HGET', stepOf(suffix), 'model') or '-'
+  local line = queue .. ' ' .. priority .. ' ' .. (key or 'local') .. ' ' .. (group or '-') .. ' ' .. model
   redis.call('HSET', stepOf(suffix), 'line', line)
   redis.call('ZADD', B .. 'line:' .. line, order, memberOf(suffix))
   redis.call('SADD', B .. 'lines', line)

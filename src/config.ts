@@ -144,6 +144,9 @@ const Environment = z.object({
     .describe(
       'maximum seconds that sessions of one API key have devices in a day (UTC); others of it wait in line until the next; 0 is no limit',
     ),
+  DARKROOM_MODELS_IN_A_ROW: whole(0, 1000)
+    .default(8)
+    .describe('how many sessions in a row begin before one that waits longer, because a device has their model; 0: all in their order'),
   DARKROOM_AGEING_S: positive(30 * 86_400)
     .default(600)
     .describe('seconds of waiting for a device that raise a session’s priority by one, so that none waits for ever'),
@@ -223,6 +226,8 @@ export interface Config {
   stepsInARow: number
   ageingS: number
   keyAtOnce: number
+  keyDeviceS: number
+  modelsInARow: number
   python: string | undefined
   maxCells: number | undefined
   maxCellSteps: number | undefined
@@ -290,6 +295,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     ageingS: e.DARKROOM_AGEING_S,
     keyAtOnce: e.DARKROOM_KEY_AT_ONCE,
     keyDeviceS: e.DARKROOM_KEY_DEVICE_S,
+    modelsInARow: e.DARKROOM_MODELS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
     maxCells: e.DARKROOM_MAX_CELLS,
     maxCellSteps: e.DARKROOM_MAX_CELL_STEPS,

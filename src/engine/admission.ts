@@ -9,6 +9,7 @@ import type { Logger } from '../log.ts'
 import type { Dispatcher } from './dispatch.ts'
 import { Ceilings } from './ceilings.ts'
 import type { Lines, Standing } from './lines.ts'
+import { Nearness } from './nearness.ts'
 import { isOpenTo, type Pauses } from './pauses.ts'
 import { isUrgent, victims } from './preemption.ts'
 import { Slots } from './slots.ts'
@@ -27,7 +28,7 @@ export interface AdmissionParts {
   workers: () => Promise<WorkerRecord[]>
   weights: () => Promise<ReadonlyMap<string, number>>
   usage: Pick<Usage, 'today'>
-  config: Pick<Config, 'ageingS' | 'keyAtOnce' | 'keyDeviceS'>
+  config: Pick<Config, 'ageingS' | 'keyAtOnce' | 'keyDeviceS' | 'modelsInARow'>
   log: Logger
 }
 
@@ -35,6 +36,9 @@ export class Admission {
   readonly #parts: AdmissionParts
   #running: Promise<void> | undefined
   #next: Promise<void> | undefined
+  /** The model of the last one that each worker was given; and how many in a row were let in for their model's sake. */
+  readonly #given = new Map<string, string>()
+  #passes = 0
 
   constructor(parts: AdmissionParts) {
     this.#parts = parts
@@ -85,7 +89,7 @@ export class Admission {
       if (open.length < ready.length) await this.#withdraw(standing, new Slots(open, []))
       const asked = victims(standing.holders, new Slots(ready, standing.holders))
       await Promise.all(asked.map(({ stepKey, holder }) => lines.askYield(stepKey, holder)))
-      if ((await this.#letIn(standing, new Slots(open, standing.holders))) === 'done') return
+      if ((await this.#letIn(standing, open)) === 'done') return
     }
   }
 
@@ -97,21 +101,30 @@ export class Admission {
   }
 
   /** `again` when the lines must be read again. */
-  async #letIn(standing: Standing, slots: Slots): Promise<'done' | 'again'> {
-    const { lines, dispatcher } = this.#parts
+  async #letIn(standing: Standing, open: WorkerRecord[]): Promise<'done' | 'again'> {
+    const { lines, dispatcher, config } = this.#parts
+    const slots = new Slots(open, standing.holders)
     const { lines: waiting, shares, numbers } = standing
     const ceilings = await this.ceilings(standing)
     const mayEnter = (line: Line): boolean => slots.fits(line.queue, isUrgent(line)) && ceilings.reached(line) === undefined
     let hasUrgent = false
     const turns = new Turns(waiting, shares, await this.rules())
     for (;;) {
-      const choice = turns.next(mayEnter)
+      const nearness = new Nearness(open, this.#given)
+      const near = (line: Line): string | undefined => (isUrgent(line) ? undefined : nearness.of(line, (queue) => slots.fits(queue)))
+      const mayPass = this.#passes < config.modelsInARow
+      const choice = turns.next(mayEnter, (line) => mayPass && near(line) !== undefined)
       // Of a line that is longer than what was read of it, the next ones are to be looked at too.
       if (!choice) return hasUrgent || waiting.some((line) => line.length > line.head.length && mayEnter(line)) ? 'again' : 'done'
-      const { shard, queue } = choice.line
-      const admitted = await lines.admit(choice, numbers[shard] ?? 0)
+      const { shard, model } = choice.line
+      const isShared = nearness.only(choice.line.queue) === undefined
+      const queue = (isShared && config.modelsInARow > 0 ? near(choice.line) : undefined) ?? choice.line.queue
+      const admitted = await lines.admit(choice, queue, numbers[shard] ?? 0)
       if (typeof admitted === 'string') return 'again'
       numbers[shard] = (numbers[shard] ?? 0) + 1
+      this.#passes = choice.passes ? this.#passes + 1 : 0
+      const worker = nearness.only(queue)
+      if (worker !== undefined) this.#given.set(worker, model)
       slots.enter(queue)
       ceilings.enter(admitted.stepKey, choice.line)
       hasUrgent ||= isUrgent(choice.line)

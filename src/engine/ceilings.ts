@@ -1,6 +1,6 @@
 /**
- * How many sessions may be on devices at a time, of one API key and of one concurrency key, and how long in a day. Pure:
- * what is counted are slots, so a holder that dies is counted no longer, and what attempts that have ended took.
+ * How many sessions may be on devices at a time, of one API key and of one concurrency key, and how long in a day.
+ * Pure: what is counted are slots, so a holder that dies is counted no longer, and what attempts that have ended took.
  */
 import type { Holder } from './slots.ts'
 import type { Line } from './turns.ts'

@@ -32,9 +32,13 @@ export const valuesOf = (use: Use): number[] => measures.map((measure) => use[me
 /** What a cause adds, as the scripts take it: of a step what its result says; its time they know by themselves. */
 export function usedBy({ use, artifacts, entry }: Cause): number[] {
   const bytes = (group: string): number => artifacts.reduce((sum, each) => sum + (each.group === group ? (each.bytes ?? 0) : 0), 0)
-  const { loadS } = (entry['stats'] ?? {}) as { loadS?: unknown }
-  const loaded = typeof loadS === 'number' && loadS > 0
-  const found = { kept: bytes('references'), scratch: bytes('scratch'), hits: Number(loadS === 0), misses: Number(loaded) }
+  const { wasResident } = (entry['stats'] ?? {}) as { wasResident?: unknown }
+  const found = {
+    kept: bytes('references'),
+    scratch: bytes('scratch'),
+    hits: Number(wasResident === true),
+    misses: Number(wasResident === false),
+  }
   return valuesOf(use ?? { ...noUse, ...found })
 }
 

@@ -4,6 +4,7 @@ import { shardOf, splitStepKey } from '../keys.ts'
 import { sessionError, unknownSession } from '../errors.ts'
 import { counted } from '../limits.ts'
 import type { Admission } from './admission.ts'
+import { noModel } from './nearness.ts'
 import { forItsTurn, type Lines, type Standing } from './lines.ts'
 import { isAllPaused, isOpenTo, type PauseEntry, type Pauses } from './pauses.ts'
 import type { Reads } from './reads.ts'
@@ -99,7 +100,7 @@ export class WaitingSessions {
     group,
   }: Pick<Line, 'queue' | 'priority' | 'group'> & { keyId: string | null }): Promise<Newcomer> {
     const waiter = { stepKey: newcomer, order: 0, waitedMs: 0 }
-    const line: Line = { name: '', shard: 0, queue, priority, key: counted(keyId), group, length: 1, head: [waiter] }
+    const line: Line = { name: '', shard: 0, queue, priority, key: counted(keyId), group, model: noModel, length: 1, head: [waiter] }
     const { places, standing, open } = await this.#look(line)
     const { position = 1, startsInMs = null, why = '' } = places.find(({ session }) => session === splitStepKey(newcomer).sessionId) ?? {}
     const isLetIn = position === 1 && new Slots(open, standing.holders).fits(queue, isUrgent(line)) && why.startsWith(busy)

@@ -246,7 +246,7 @@ export class AttemptTools implements Tools {
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
     const { models, ...load } = resident
     const [model] = models
-    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format }) }
+    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format, wasResident: load.wasResident }) }
     if (model) this.#options.onStats(outcome.stats, model.ref)
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
     return { output: outcome.output, files: Object.fromEntries(kept), bodyHash: model?.bodyHash ?? null, load }

@@ -259,8 +259,8 @@ describe('sessions that wait for a device', () => {
   it('an entry of a line whose step is not open is taken out, not met again', async () => {
     await arrive()
     const stale = `0-${'0'.repeat(26)}.1.0`
-    await t.redis.zadd(keys.line(0, `${ofClass} 5 local -`), 0, stale)
-    await t.redis.sadd(keys.lines(0), `${ofClass} 5 local -`)
+    await t.redis.zadd(keys.line(0, `${ofClass} 5 local - -`), 0, stale)
+    await t.redis.sadd(keys.lines(0), `${ofClass} 5 local - -`)
     await t.engine.admission.wake()
     expect((await standing()).waiting).toEqual([])
   })
@@ -316,7 +316,7 @@ describe('what sessions use', () => {
         { group: 'references', sha256: 'a'.repeat(64), bytes: 5 },
         { group: 'scratch', sha256: 'b'.repeat(64), bytes: 7 },
       ],
-      stats: { loadS: 0 },
+      stats: { wasResident: true },
     })
     const use = { ms: about(23), lost: about(6), kept: 5, scratch: 7, hits: 1, misses: 0 }
     expect(await t.engine.get(id)).toMatchObject({ status: 'succeeded', use })
@@ -341,7 +341,7 @@ describe('what sessions use', () => {
     await eventually('it is let in', async () => (await standing()).slots[child])
     const attempt = await take(child)
     await later(8000)
-    await t.port.deliver(attempt, { output: { n: 1, token: 't', said: 'd' }, artifacts: [], stats: { loadS: 2 } })
+    await t.port.deliver(attempt, { output: { n: 1, token: 't', said: 'd' }, artifacts: [], stats: { wasResident: false } })
     await eventually('the parent has ended', async () => (await t.engine.get(parent))?.endedAt != null)
     expect((await t.engine.get(parent))?.use).toMatchObject({ ms: about(8), misses: 1 })
   })

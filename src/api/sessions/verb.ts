@@ -31,6 +31,11 @@ export function addVerb<Body extends z.ZodType = z.ZodUndefined>(
   engine: Pick<EnginePort, 'get' | 'waiting'>,
   { name, summary, tag, answers = 'The session as it is now', body, act }: VerbWith<Body>,
 ): void {
+  const bare = { params: idParam, query: noQuery }
+  // To the types as without a body, which is read below.
+  const request: typeof bare = body
+    ? Object.assign(bare, { body: { required: true, content: { 'application/json': { schema: body } } } })
+    : bare
   const route = createRoute({
     method: 'post',
     path: `/sessions/{id}/${name}`,
@@ -38,11 +43,7 @@ export function addVerb<Body extends z.ZodType = z.ZodUndefined>(
     tags: [tag],
     ...keyed,
     middleware: needs('control'),
-    request: {
-      params: idParam,
-      query: noQuery,
-      ...(body && { body: { required: true, content: { 'application/json': { schema: body } } } }),
-    },
+    request,
     responses: { 200: json(answers, SessionView), ...problems(404, 409) },
   })
   routes.openapi(route, async (c) => {
