@@ -147,6 +147,8 @@ export const keys = {
   /** What people wrote about models, by body hash, and the number of the last change. */
   annotations: () => 'darkroom:{models}:annotations',
   annotationsVersion: () => `${keys.annotations()}:version`,
+  /** Why models are quarantined, by body hash. */
+  quarantined: () => 'darkroom:{models}:quarantined',
   /** Figures by `<body hash>:<exactness key>`, and when each was written. */
   benchmarks: () => 'darkroom:{models}:benchmarks',
   benchmarkTimes: () => `${keys.benchmarks()}:times`,

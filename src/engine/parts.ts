@@ -10,6 +10,7 @@ import type { HeardWorker } from '../farm/record.ts'
 import type { Logger } from '../log.ts'
 import { Catalogue } from '../models/catalogue.ts'
 import { configRoots } from '../models/configs.ts'
+import { Quarantine } from '../models/quarantine.ts'
 import type { Redis } from '../redis.ts'
 import { Runs } from '../farm/runs.ts'
 import { Deliveries } from '../webhooks/deliveries.ts'
@@ -114,6 +115,8 @@ export class EngineParts {
   /** The farm in numbers. */
   readonly counts: () => Promise<Counts>
   readonly runs: Runs
+  /** Models that were found broken. */
+  readonly quarantine: Quarantine
   readonly webhooks: Webhooks
   /** What webhooks are told of ended sessions, and whether they were. */
   readonly deliveries: Deliveries
@@ -134,6 +137,7 @@ export class EngineParts {
     this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
     this.counts = () => readCounts(redis, shards)
     this.runs = new Runs(redis)
+    this.quarantine = new Quarantine(redis)
     this.webhooks = new Webhooks(redis, config)
     this.deliveries = new Deliveries(redis, shards)
     this.devices = new Devices(redis, this.workers, log)
@@ -163,7 +167,7 @@ export class EngineParts {
     this.previews = new Previews({ redis, artifacts: bytes })
     this.items = new ItemReads(redis)
     this.policies = new Policies(redis)
-    const { pictures, policies, items, webhooks, workers } = this
+    const { pictures, policies, items, webhooks, workers, quarantine } = this
     this.submissions = new Submissions({
       store,
       reads,
@@ -173,6 +177,7 @@ export class EngineParts {
       webhooks,
       devices,
       models,
+      quarantine,
       pictures,
       policies,
       workers,
@@ -188,6 +193,7 @@ export class EngineParts {
       submissions,
       devices,
       models,
+      quarantine,
       pictures,
       policies,
       workers,
