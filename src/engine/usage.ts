@@ -13,7 +13,6 @@
 import { counted } from '../limits.ts'
 import { keys } from '../keys.ts'
 import { translatedAll, type Redis } from '../redis.ts'
-import type { Cause } from './store.ts'
 
 /** As the scripts are given them (`redis/prelude.lua`). */
 export const measures = ['ms', 'lost', 'kept', 'scratch', 'hits', 'misses'] as const
@@ -29,8 +28,16 @@ export const useOf = (record: Record<string, string | null | undefined>): Use =>
 /** As the scripts take it. */
 export const valuesOf = (use: Use): number[] => measures.map((measure) => use[measure])
 
+/** Why a session changes, as far as it tells of use. */
+interface Caused {
+  artifacts: readonly { group: string; bytes?: number | undefined }[]
+  entry: Readonly<Record<string, unknown>>
+  /** Of a child. */
+  use?: Use | undefined
+}
+
 /** What a cause adds, as the scripts take it: of a step what its result says; its time they know by themselves. */
-export function usedBy({ use, artifacts, entry }: Cause): number[] {
+export function usedBy({ use, artifacts, entry }: Caused): number[] {
   const bytes = (group: string): number => artifacts.reduce((sum, each) => sum + (each.group === group ? (each.bytes ?? 0) : 0), 0)
   const { wasResident } = (entry['stats'] ?? {}) as { wasResident?: unknown }
   const found = {
