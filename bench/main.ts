@@ -4,6 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { affinity } from './affinity.ts'
 import { batch } from './batch.ts'
 import { chain } from './chain.ts'
 import { device } from './device.ts'
@@ -31,6 +32,7 @@ const benchmarks: readonly Benchmark[] = [
   models,
   growth,
   device,
+  affinity,
   childRecovery,
   soleRecovery,
   tax,

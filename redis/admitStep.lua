@@ -4,10 +4,11 @@
 -- KEYS[1] session
 -- ARGV[1] suffix   ARGV[2] the line that it waits in   ARGV[3] how many this shard had let in when its lines were read
 -- ARGV[4] place of the job in its queue   ARGV[5] the fair share of its API key from now on   ARGV[6] the floor of all
--- ARGV[7] n, then n API keys whose shares the floor has overtaken
+-- ARGV[7] the queue that its job goes to: the line's, or that of one worker of those that take from it
+-- ARGV[8] n, then n API keys whose shares the floor has overtaken
 -- Returns {'ok', dispatch, name of the step} | {'conflict'}: another process has let one in since | {'stale'}: it is
 --   not in that line
-local suffix, line, number, priority, share, floor = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local suffix, line, number, priority, share, floor, target = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local turns = B .. 'turns'
 if (redis.call('HGET', turns, 'number') or '0') ~= number then return { 'conflict' } end
 local step = redis.call('HMGET', stepOf(suffix), 'state', 'line', 'dispatch', 'name')
@@ -16,11 +17,11 @@ if step[1] ~= 'open' or step[2] ~= line then
   if redis.call('EXISTS', B .. 'line:' .. line) == 0 then redis.call('SREM', B .. 'lines', line) end
   return { 'stale' }
 end
-local queue, ownPriority, key, group = string.match(line, '^(%S+) (%S+) (%S+) (%S+)$')
+local queue, ownPriority, key, group = string.match(line, '^(%S+) (%S+) (%S+) (%S+)')
 leaveLine(suffix)
-redis.call('HSET', stepOf(suffix), 'queue', queue, 'placedAt', now, 'priority', priority)
-holdSlot(suffix, queue, key, group, ownPriority, '-')
-for i = 8, 7 + tonumber(ARGV[7]) do redis.call('HDEL', turns, 'key:' .. ARGV[i]) end
+redis.call('HSET', stepOf(suffix), 'queue', target, 'placedAt', now, 'priority', priority)
+holdSlot(suffix, target, key, group, ownPriority, '-')
+for i = 9, 8 + tonumber(ARGV[8]) do redis.call('HDEL', turns, 'key:' .. ARGV[i]) end
 redis.call('HSET', turns, 'number', number + 1, 'key:' .. key, share, 'floor', floor)
 redis.call('HSET', S, 'admitted', queue)
 redis.call('HDEL', S, 'waiting')

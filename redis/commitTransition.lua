@@ -17,7 +17,8 @@
 --   that brings this result (lease chaining)
 -- ARGV[15] session.too_long as the catalogue has it: JSON without braces and message, for a history that is full
 -- ARGV[16] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed
---   effects   then opened effects
+--   effects   then opened effects   then six numbers, `measures` of the prelude: what a step adds to them, or what a
+--   child has used
 -- Returns {'ok', 'parent' | '', 'taken' | ''}: it has ended, and a parent is to be told; the step is leased |
 --   {'conflict', version, snapshot} | {'stale'} | {'missing'} | {'ended', status} | {'inbox'} | {'rests'}: nothing is
 --   written, send it again with the entry
@@ -31,6 +32,8 @@ local status, version = state[1], state[2]
 if not status then return { 'missing' } end
 if status == 'succeeded' or status == 'failed' or status == 'cancelled' then return { 'ended', status } end
 
+-- What failed on a device has done its work for nothing.
+local fails = string.sub(entry, 1, 20) == '"type":"step.failed"'
 local stale, isLeased, isOnDevice
 if cause == 'event' then
   stale = mode ~= 'inbox' and state[4] and true -- an entry of the inbox was compared when it was appended
@@ -85,7 +88,10 @@ if mode == 'park' or (mode == 'direct' and (resting or state[3] ~= '0')) then
     redis.call('HSET', stepOf(suffix), 'state', 'delivered')
     redis.call('ZREM', B .. 'leases', memberOf(suffix))
     redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
-    if isOnDevice then freeSlot(suffix) end
+    if isOnDevice then
+      freeSlot(suffix)
+      leaveDevice(suffix, now, fails)
+    end
     refer()
   end
   if resting then settlePause(status) else redis.call('ZADD', B .. 'outbox', now, 'inbox:' .. sid) end
@@ -94,7 +100,10 @@ end
 if version ~= expected then return { 'conflict', version, state[5] } end
 
 if mode == 'inbox' then pop() end
-if isOnDevice then freeSlot(suffix) end
+if isOnDevice then
+  freeSlot(suffix)
+  leaveDevice(suffix, now, fails)
+end
 local i = refer()
 local closed, gone = tonumber(ARGV[i]), {}
 i = i + 1
@@ -117,7 +126,12 @@ if cause == 'event' then
   set[#set + 1] = 'seen:' .. suffix
   set[#set + 1] = 1
 end
-openFrom(i, set, taken)
+i = openFrom(i, set, taken)
+if cause == 'step' then
+  for at, measure in ipairs(measures) do countUse(measure, tonumber(ARGV[i + at - 1])) end
+else
+  addUse({ unpack(ARGV, i, i + 5) })
+end
 if parked == '' then
   gone[#gone + 1] = 'parked'
 else

@@ -22,6 +22,7 @@ record('"type":"step.recovered","key":"' .. memberOf(suffix) .. '","step":"' .. 
 redis.call('HINCRBY', B .. 'totals', 'recovered', 1)
 redis.call('HDEL', S, 'lastWorker')
 redis.call('HSET', key, 'avoid', step[4])
+leaveDevice(suffix, step[2], true)
 if expiries >= limit then
   local message = 'step ' .. step[5] .. ' of session ' .. sid .. ' ended ' .. expiries .. ' leases in a row without progress, the last on worker ' .. step[4]
   local details = { leases = expiries, worker = step[4], step = step[5] }

@@ -17,7 +17,7 @@ record('"type":"session.reordered","priority":' .. priority)
 for _, effect in ipairs(openEffects()) do
   local line = effect[2] == 'step' and redis.call('HGET', stepOf(effect[1]), 'line')
   if line then
-    local queue, key, group = string.match(line, '^(%S+) %S+ (%S+) (%S+)$')
+    local queue, key, group = string.match(line, '^(%S+) %S+ (%S+) (%S+)')
     leaveLine(effect[1])
     enterLine(effect[1], queue, priority, key, group, order)
   end

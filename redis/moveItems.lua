@@ -5,7 +5,8 @@
 -- KEYS[1] session
 -- ARGV[1] suffix of the effect that works them off   ARGV[2] suffix of an item that has ended ('' for none)
 -- ARGV[3] value of its effect   ARGV[4] succeeded | failed | cancelled
--- ARGV[5] n, then n × SHA-256 of what it names   then ids for children to come
+-- ARGV[5] n, then n × SHA-256 of what it names   then six numbers, `measures` of the prelude: what it has used   then
+--   ids for children to come
 -- Returns {'ok', 'open' | 'all' | 'over', then suffix and value of each child that it has opened}: all have ended; more
 --   have failed than may | {'stale'}: the effect is closed, and so are its items | {'missing'} | {'ended', status}
 local effect, item, value, how = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -46,6 +47,7 @@ if item ~= '' and redis.call('HGET', S, 'open:' .. item) == value then
   end
   redis.call('HDEL', S, 'open:' .. item, 'rests:' .. item)
   redis.call('ZREM', B .. 'outbox', childMember(item, value))
+  addUse({ unpack(ARGV, i + references, i + references + 5) })
   redis.call('HSET', states, string.match(item, '%d+$'), how .. ':' .. string.match(value, '^[^:]+'))
   local ends = redis.call('HINCRBY', S, 'items:' .. how, 1)
   for _, other in ipairs({ 'succeeded', 'failed', 'cancelled' }) do
@@ -56,7 +58,7 @@ if item ~= '' and redis.call('HGET', S, 'open:' .. item) == value then
   local pace = known[1] or 0
   redis.call('HSET', S, 'items:pace', pace + (now - known[2] - pace) * math.max(1 / ends, 0.05), 'items:at', now)
 end
-i = i + references
+i = i + references + 6
 
 local plan = redis.call('HMGET', S, 'items:total', 'items:next', 'items:first', 'items:stride', 'items:window', 'items:most', 'items:workflow', 'items:reserve')
 local total, next, first, stride, window = tonumber(plan[1]), tonumber(plan[2]), plan[3], plan[4], tonumber(plan[5])

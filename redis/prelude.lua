@@ -20,13 +20,17 @@
 --   `group` = `<concurrency key>/<limit>`: how many of its API key's sessions with that key may be on devices at once
 --   `trace` = `<trace id>-<span id>`: the span of OpenTelemetry that caused it, where there is one
 --   `webhook` = the webhook that is told of its end
+--   `use:…` = what it has used, its children's with it (src/engine/usage.ts)
 -- Of a child: `parent` = step key of the effect it is, `parentWish` = its parent's last control revision it followed.
 --
 -- Step hash: name invoke lane priority state (open | leased | delivered) dispatch epoch attemptId worker leaseUntil
 --   notBefore tries resourceTries expiries checkpoint checkpointBefore queue placedAt
 --   `avoid` = the worker that its last attempt failed on
---   `line` = `<queue> <priority> <API key> <group>`, the line in which it waits to be let in
+--   `line` = `<queue> <priority> <API key> <group> <model>`, the line in which it waits to be let in
+--   `model` = the model that it draws with, as a line has it
 --   `yield` = its attempt is asked to make way for an urgent session
+--   `since` = since when its attempt holds a device; `keptAt` = when that recorded its last checkpoint; `lost` = what
+--     the last attempt was said to have lost, ms
 --
 -- Admission, of a shard:
 --   `line:<line>` = the steps that wait in it, by their session's `order`; `lines` = those that are not empty
@@ -34,6 +38,7 @@
 --     the state is -, asked (to make way) or yielded (it has done so)
 --   `turns` = what was let in: `number` so far, `floor` and `key:<API key>` of the fair shares (turns.ts),
 --     `pace:<queue>` = how long a session takes, ms
+-- Use of a shard by API key, `use:<API key>`: `<day since 1970> <measure>`, of the newest 31 days
 local S = KEYS[1]
 local B, sid = string.match(S, '^(.-:)session:(.+)$')
 local now, wall = farmTime(B)
@@ -81,7 +86,8 @@ end
 
 -- Puts a step into a line.
 local function enterLine(suffix, queue, priority, key, group, order)
-  local line = queue .. ' ' .. priority .. ' ' .. (key or 'local') .. ' ' .. (group or '-')
+  local model = redis.call('HGET', stepOf(suffix), 'model') or '-'
+  local line = queue .. ' ' .. priority .. ' ' .. (key or 'local') .. ' ' .. (group or '-') .. ' ' .. model
   redis.call('HSET', stepOf(suffix), 'line', line)
   redis.call('ZADD', B .. 'line:' .. line, order, memberOf(suffix))
   redis.call('SADD', B .. 'lines', line)
@@ -95,11 +101,48 @@ local function holdSlot(suffix, holder, key, group, priority, state)
   redis.call('HSET', B .. 'slots', memberOf(suffix), holder .. ' ' .. (key or 'local') .. ' ' .. (group or '-') .. ' ' .. priority .. ' ' .. state)
 end
 
+-- Counts what a session uses, for the session and for its API key's day (UTC).
+local function countDay(key, measure, n)
+  local all, day = B .. 'use:' .. (key or 'local'), math.floor(wall / 86400000)
+  if redis.call('HINCRBY', all, day .. ' ' .. measure, n) ~= n then return end
+  -- The first of a day: those that are too old go, and the key itself when nobody uses anything any more.
+  for _, field in ipairs(redis.call('HKEYS', all)) do
+    if tonumber(string.match(field, '^%d+')) <= day - 31 then redis.call('HDEL', all, field) end
+  end
+  redis.call('EXPIRE', all, 32 * 86400)
+end
+local function countUse(measure, n)
+  if n == 0 then return end
+  redis.call('HINCRBY', S, 'use:' .. measure, n)
+  countDay(redis.call('HGET', S, 'keyId'), measure, n)
+end
+-- What a child has used, which its own commits have counted for the day.
+local measures = { 'ms', 'lost', 'kept', 'scratch', 'hits', 'misses' }
+local function addUse(values)
+  for i, measure in ipairs(measures) do
+    if tonumber(values[i] or 0) ~= 0 then redis.call('HINCRBY', S, 'use:' .. measure, values[i]) end
+  end
+end
+
+-- The attempt that held a device ends at `till`: its time counts; where it `fails`, what no checkpoint keeps of it is
+-- lost.
+local function leaveDevice(suffix, till, fails)
+  local step = redis.call('HMGET', stepOf(suffix), 'since', 'keptAt')
+  if not step[1] then return end
+  redis.call('HDEL', stepOf(suffix), 'since', 'keptAt', 'lost')
+  countUse('ms', math.max(0, math.floor(till - step[1])))
+  if not fails then return end
+  local lost = math.max(0, math.floor(till - (step[2] or step[1])))
+  countUse('lost', lost)
+  redis.call('HSET', stepOf(suffix), 'lost', lost)
+end
+
 -- Forgets an open effect. A leased step is neither a timer nor in the outbox. `child` is the value of a child's effect,
 -- '' for steps and timers: it is cancelled through the outbox.
 local function dropEffect(suffix, child, isLeased)
   if child ~= '' then return redis.call('ZADD', B .. 'outbox', now, childMember(suffix, child)) end
   local member = memberOf(suffix)
+  leaveDevice(suffix, now, false)
   if not isLeased then
     leaveLine(suffix)
     freeSlot(suffix)
@@ -136,7 +179,7 @@ local function finish(from, status, field, json, fragment)
     gone[#gone + 1] = 'open:' .. effect[1]
     gone[#gone + 1] = (isChild(effect[2]) and 'rests:' or 'left:') .. effect[1]
   end
-  local held = redis.call('HMGET', S, 'reserve', 'parent', 'counted', 'undoes', 'admitted', 'onDeviceSince', 'webhook')
+  local held = redis.call('HMGET', S, 'reserve', 'parent', 'counted', 'undoes', 'admitted', 'onDeviceSince', 'webhook', 'keyId')
   local reserve = held[1]
   if held[5] then
     -- A fifth of the newest: what a session takes follows what people draw now.
@@ -156,6 +199,7 @@ local function finish(from, status, field, json, fragment)
   redis.call('HINCRBY', B .. 'totals', status, 1)
   redis.call('ZADD', B .. 'index:ended', now, sid)
   if held[7] then oweDelivery(held[7], status) end
+  countDay(held[8], 'sessions', 1)
   record(fragment)
   if held[2] then redis.call('ZADD', B .. 'outbox', now, 'parent:' .. sid) end
   if held[4] and status ~= 'succeeded' then redis.call('ZADD', B .. 'outbox', now, 'undo:' .. sid) end
@@ -255,6 +299,6 @@ local function keepCheckpoint(suffix, sha, json)
   end
   if known[2] then redis.call('SREM', B .. 'scratch:' .. sid, cjson.decode(known[2]).sha256) end
   if known[1] then redis.call('HSET', step, 'checkpointBefore', known[1]) end
-  redis.call('HSET', step, 'checkpoint', json, 'expiries', 0)
+  redis.call('HSET', step, 'checkpoint', json, 'expiries', 0, 'keptAt', now)
   redis.call('SADD', B .. 'scratch:' .. sid, sha)
 end

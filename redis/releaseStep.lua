@@ -10,6 +10,7 @@ local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'name', '
 if step[1] ~= attempt or step[2] == 'delivered' then return { 'stale' } end
 if sha ~= '' then keepCheckpoint(suffix, sha, json) end
 redis.call('HSET', stepOf(suffix), 'attemptId', '', 'expiries', 0)
+leaveDevice(suffix, now, false)
 -- A worker that drains is about to go: no step waits for it.
 if reason == 'drain' then redis.call('HDEL', S, 'lastWorker') end
 if reason == 'preempt' then

@@ -17,6 +17,10 @@ if step[2] == 'open' then
   if step[3] == 'gpu' then
     leaveLine(suffix)
     holdSlot(suffix, step[4], session[3], session[4], session[5] or '5', '-')
+    -- Its work was not lost after all.
+    countUse('lost', -(redis.call('HGET', stepOf(suffix), 'lost') or 0))
+    redis.call('HDEL', stepOf(suffix), 'lost')
+    redis.call('HSET', stepOf(suffix), 'since', now)
   end
   redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
 end

@@ -9,6 +9,7 @@ local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'name', '
 if step[1] ~= attempt or step[2] == 'delivered' then return { 'stale' } end
 redis.call('HSET', stepOf(suffix), 'attemptId', '', 'expiries', 0, 'avoid', step[4])
 redis.call('HINCRBY', stepOf(suffix), counter, 1)
+leaveDevice(suffix, now, true)
 redis.call('HDEL', S, 'lastWorker')
 record('"type":"step.retrying","key":"' .. memberOf(suffix) .. '","step":"' .. step[3] .. '","attemptId":"' .. attempt .. '","worker":"' .. step[4]
   .. '","delayMs":' .. delay .. ',"error":' .. error)

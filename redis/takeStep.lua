@@ -42,6 +42,8 @@ redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
 if step[13] then leaveLine(suffix) end
 if step[12] == 'gpu' then
   holdSlot(suffix, worker, session[9], session[11], session[8] or '5', session[12] and 'yielded' or '-')
+  redis.call('HSET', key, 'since', now)
+  redis.call('HDEL', key, 'keptAt', 'lost')
   if not session[10] then redis.call('HSET', S, 'onDeviceSince', now) end
 end
 if status == 'queued' then

@@ -12,6 +12,6 @@ freeSlot(suffix)
 redis.call('HDEL', S, 'admitted')
 redis.call('HSET', stepOf(suffix), 'queue', '')
 redis.call('HINCRBY', stepOf(suffix), 'dispatch', 1)
-enterLine(suffix, queue, session[3], session[4], session[6], session[5] or now)
+enterLine(suffix, session[1], session[3], session[4], session[6], session[5] or now)
 redis.call('HSET', S, 'waiting', ARGV[3])
 return { 'ok' }

@@ -156,6 +156,14 @@ const Environment = z.object({
   DARKROOM_KEY_AT_ONCE: whole(0, 1_000_000)
     .default(0)
     .describe('maximum number of sessions of one API key that devices have at a time; others of it wait in line; 0 is no limit'),
+  DARKROOM_KEY_DEVICE_S: whole(0, 100_000_000)
+    .default(0)
+    .describe(
+      'maximum seconds that sessions of one API key have devices in a day (UTC); others of it wait in line until the next; 0 is no limit',
+    ),
+  DARKROOM_MODELS_IN_A_ROW: whole(0, 1000)
+    .default(8)
+    .describe('how many sessions in a row begin before one that waits longer, because a device has their model; 0: all in their order'),
   DARKROOM_AGEING_S: positive(30 * 86_400)
     .default(600)
     .describe('seconds of waiting for a device that raise a session’s priority by one, so that none waits for ever'),
@@ -237,6 +245,8 @@ export interface Config {
   stepsInARow: number
   ageingS: number
   keyAtOnce: number
+  keyDeviceS: number
+  modelsInARow: number
   python: string | undefined
   maxCells: number | undefined
   maxCellSteps: number | undefined
@@ -304,6 +314,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     ageingS: e.DARKROOM_AGEING_S,
     keyAtOnce: e.DARKROOM_KEY_AT_ONCE,
+    keyDeviceS: e.DARKROOM_KEY_DEVICE_S,
+    modelsInARow: e.DARKROOM_MODELS_IN_A_ROW,
     python: e.DARKROOM_PYTHON,
     maxCells: e.DARKROOM_MAX_CELLS,
     maxCellSteps: e.DARKROOM_MAX_CELL_STEPS,

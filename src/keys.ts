@@ -102,6 +102,8 @@ export const keys = {
   deviceClock: (deviceId: string) => `darkroom:{device:${deviceId}}:clock`,
   /** How many sessions were made, have ended and how, and how many steps were recovered. */
   totals: (shard: number) => `${base(shard)}totals`,
+  /** What the sessions of an API key have used, by day and measure. */
+  use: (shard: number, key: string) => `${base(shard)}use:${key}`,
   /** Bytes that the open sessions of a shard may still need. */
   reserved: (shard: number) => `${base(shard)}reserved`,
   /**
@@ -148,6 +150,8 @@ export const keys = {
   /** What people wrote about models, by body hash, and the number of the last change. */
   annotations: () => 'darkroom:{models}:annotations',
   annotationsVersion: () => `${keys.annotations()}:version`,
+  /** Why models are quarantined, by body hash. */
+  quarantined: () => 'darkroom:{models}:quarantined',
   /** Figures by `<body hash>:<exactness key>`, and when each was written. */
   benchmarks: () => 'darkroom:{models}:benchmarks',
   benchmarkTimes: () => `${keys.benchmarks()}:times`,

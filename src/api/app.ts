@@ -40,6 +40,7 @@ import { eventRoutes } from './sessions/events.ts'
 import { previewRoutes } from './sessions/preview.ts'
 import { sessionRoutes } from './sessions/routes.ts'
 import { holdWait } from './wait.ts'
+import { usageRoutes } from './usage/routes.ts'
 import { scheduleRoutes } from './schedules/routes.ts'
 import { webhookRoutes } from './webhooks/routes.ts'
 import { workerRoutes } from './workers/routes.ts'
@@ -142,6 +143,7 @@ export function createApp(parts: ApiParts): App {
     liveRoutes,
     loginRoutes,
     queueRoutes,
+    usageRoutes,
     workflowRoutes,
     artifactRoutes,
     webhookRoutes,

@@ -51,6 +51,8 @@ export type EnginePort = Pick<
   | 'confirm'
   | 'queues'
   | 'waiting'
+  | 'dryRuns'
+  | 'usage'
   | 'pauseQueue'
   | 'resumeQueue'
 >
@@ -63,7 +65,7 @@ export interface ApiParts {
   redis: Redis
   rate: RequestRate
   slots: Slots
-  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite'>
+  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite' | 'keyDeviceS'>
   log: Logger
   closing?: AbortSignal
 }

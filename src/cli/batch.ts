@@ -11,6 +11,7 @@ import { Problem, type DarkroomClient, type Session } from '../client/index.ts'
 import { onDisk } from '../disk.ts'
 import { artifactError, invalidFields } from '../errors.ts'
 import { connectApi } from './connection.ts'
+import { dryRun } from './dry-run.ts'
 import { readValue, textFields } from './run.ts'
 import { follow, type Output } from './sessions.ts'
 import { Exit, inline, progressView, say, sayJson, silentView, whisper } from './terminal.ts'
@@ -32,11 +33,12 @@ export interface BatchOptions extends Output {
   device?: string
   tag?: string[]
   detach?: boolean
+  dryRun?: boolean
 }
 
 /** Submits a batch, shows its progress, saves what it has drawn. */
 export async function batch(file: string | undefined, options: BatchOptions): Promise<void> {
-  const { json, url, zip, sheet, priority, device, tag, detach, set, grid, ...more } = options
+  const { json, url, zip, sheet, priority, device, tag, detach, dryRun: isDryRun, set, grid, ...more } = options
   const saved = [zip, sheet].flatMap((path) => path ?? [])
   for (const path of saved) await mustBeFree(path)
   const fromFile = file === undefined ? {} : await requestOf(file)
@@ -59,13 +61,15 @@ export async function batch(file: string | undefined, options: BatchOptions): Pr
     }),
     ...(grid && { grid: { ...(fromFile['grid'] as Fields | undefined), ...(Object.fromEntries(axes) as Fields) } }),
   }
-  const submitted = await client.submit({
+  const submission = {
     workflow: 'batch',
     input,
     ...(priority !== undefined && { priority }),
     ...(device !== undefined && { device }),
     ...(tag && { tags: tag }),
-  })
+  }
+  if (isDryRun) return dryRun(client, submission, json)
+  const submitted = await client.submit(submission)
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
   if (!json) whisper(inline(`session ${submitted.id}: ${submitted.progress?.items?.total} items`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())

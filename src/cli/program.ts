@@ -139,6 +139,7 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (
     .option('--device <device>', 'draw on this device: its id, or cuda:0; default: your default device, else any')
     .option('--tag <tag>', 'tag; may be given several times', collect)
     .option('--detach', 'print the session id and do not wait')
+    .option('--dry-run', 'submit nothing: say what would come of it, where and when it would run, and for how long')
     .action(async (words: string[], options) => (await import('./sessions.ts')).generate(words.join(' '), options))
   client('batch', 'draw many pictures: from a list, a grid, wildcards, seeds')
     .argument('[file]', 'a batch or a list of items as JSON, or a prompt a line; - reads them from stdin')
@@ -156,6 +157,7 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (
     .option('--device <device>', 'draw on this device: its id, or cuda:0; default: your default device, else any')
     .option('--tag <tag>', 'tag; may be given several times', collect)
     .option('--detach', 'print the session id and do not wait')
+    .option('--dry-run', 'submit nothing: say what would come of it, where and when it would run, and for how long')
     .action(async (file: string | undefined, options) => (await import('./batch.ts')).batch(file, options))
   client('upscale', 'make a picture larger and save it')
     .argument('<file>', 'a PNG, JPEG, WebP or AVIF, or the id of a picture')
@@ -185,6 +187,7 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (
     .argument('<workflow>', 'as GET /v1/workflows lists it')
     .argument('[field=value...]', 'its input: text, numbers or JSON, as the workflow has it', field, new Map())
     .option('--device <device>', 'run its steps on this device: its id, or cuda:0')
+    .option('--dry-run', 'submit nothing: say what would come of it, where and when it would run, and for how long')
     .action(async (workflow: string, input: Map<string, string>, options) => (await import('./run.ts')).run(workflow, input, options))
   addPictureCommands(client)
   darkroom

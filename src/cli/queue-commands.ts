@@ -1,4 +1,4 @@
-/** The commands that show and move the queue. */
+/** The commands that show and move the queue, and what was used. */
 import type { Command } from 'commander'
 import { whole } from './arguments.ts'
 
@@ -29,4 +29,7 @@ export function addQueueCommands(client: (name: string, summary: string, under?:
       .action(async (options) => (await import('./queue.ts')).turn(verb, options))
   stopping('pause', 'let nobody in; what runs goes on')
   stopping('resume', 'let sessions in again')
+  client('usage', 'show what API keys have used, by day: time on devices and what was lost of it, bytes, cache hits')
+    .option('--days <n>', 'how many, today with them; default: 7', whole(1, 31))
+    .action(async (options) => (await import('./usage.ts')).show(options))
 }

@@ -1,12 +1,14 @@
 /** `darkroom run`: any workflow by its name, with its input as `field=value`. */
 import { Problem, type DarkroomClient } from '../client/index.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
+import { dryRun } from './dry-run.ts'
 import { follow } from './sessions.ts'
 import { inline, progressView, sayJson, silentView, whisper } from './terminal.ts'
 
 export interface RunOptions extends ConnectionOptions {
   json?: boolean
   device?: string
+  dryRun?: boolean
 }
 
 /**
@@ -15,10 +17,16 @@ export interface RunOptions extends ConnectionOptions {
  * @throws Problem the refusal, or the error its session ended with
  * @throws Exit 130 after Ctrl-C
  */
-export async function run(workflow: string, given: ReadonlyMap<string, string>, { json, device, url }: RunOptions): Promise<void> {
+export async function run(
+  workflow: string,
+  given: ReadonlyMap<string, string>,
+  { json, device, url, dryRun: isDryRun }: RunOptions,
+): Promise<void> {
   const client = await connectApi(url === undefined ? {} : { url })
   const input = await readInput(client, workflow, given)
-  const submitted = await client.submit({ workflow, input, ...(device !== undefined && { device }) })
+  const submission = { workflow, input, ...(device !== undefined && { device }) }
+  if (isDryRun) return dryRun(client, submission, json)
+  const submitted = await client.submit(submission)
   if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())
   if (session.status !== 'succeeded') throw Problem.ofSession(session)

@@ -17,6 +17,7 @@ import type { ControlVerb } from '../engine/session.ts'
 import { invalidFields } from '../errors.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { controlOf, type ControlOptions } from './control.ts'
+import { dryRun } from './dry-run.ts'
 import { savePictures, uploaded } from './pictures.ts'
 import { postprocessOf } from './postprocess.ts'
 import { describeProgress, duration, percent } from './progress.ts'
@@ -82,6 +83,7 @@ export interface GenerateOptions extends Output, ControlOptions, Omit<ImageReque
   device?: string
   tag?: string[]
   detach?: boolean
+  dryRun?: boolean
 }
 
 const isOwnMask = (mask: string): mask is (typeof ownMasks)[number] => (ownMasks as readonly string[]).includes(mask)
@@ -98,7 +100,7 @@ function saidOf<Options extends object>(part: string, option: string, isThere: b
 
 /** Submits a picture, shows its progress, saves it. */
 export async function generate(prompt: string, options: GenerateOptions): Promise<void> {
-  const { json, url, out, detach, priority, device, tag, negative, size, ...more } = options
+  const { json, url, out, detach, dryRun: isDryRun, priority, device, tag, negative, size, ...more } = options
   const { picture, mask, invertMask: invert, growMask: grow, blurMask: blur, fill, area, padding, ...others } = more
   const {
     variationSeed,
@@ -144,11 +146,13 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
       safety: { ...(policy !== undefined && { policy }), ...(redraws !== undefined && { redraws }) },
     }),
   }
-  const submitted = await client.generate(input, {
+  const about = {
     ...(priority !== undefined && { priority }),
     ...(device !== undefined && { device }),
     ...(tag && { tags: tag }),
-  })
+  }
+  if (isDryRun) return dryRun(client, { workflow: 'image-generation', input, ...about }, json)
+  const submitted = await client.generate(input, about)
   if (detach) return json ? sayJson(submitted) : say(submitted.id)
   if (!json) whisper(inline(`session ${submitted.id}`))
   const session = await follow(client, submitted.id, json ? silentView : progressView())
@@ -299,6 +303,7 @@ function describeSession(session: Session, url: string): string {
     ['submitted', createdAt],
     ['device', session.device],
     ['exactness', exactnessKey],
+    ['used', describeUse(session.use)],
     ['retry of', retryOf],
     ['child of', session.parent],
     ['tags', tags.join(' ')],
@@ -313,6 +318,13 @@ function describeSession(session: Session, url: string): string {
     lines.filter(([, value]) => value),
     14,
   )
+}
+
+/** Nothing of one that had no device. */
+function describeUse({ deviceS, lostS, cacheHits, cacheMisses }: Session['use']): string | null {
+  if (deviceS === 0) return null
+  const lost = lostS === 0 ? '' : `, ${duration(lostS)} of it for nothing`
+  return `${duration(deviceS)} on devices${lost}; the model was there ${cacheHits} times of ${cacheHits + cacheMisses}`
 }
 
 function describeReceipt(receipt: Receipt): string {

@@ -19,6 +19,7 @@ import type {
   CommandInput,
   CommandName,
   CommandOutput,
+  DryRun,
   Fork,
   Frame,
   ImageRequest,
@@ -38,6 +39,7 @@ import type {
   Status,
   Submission,
   UploadedPicture,
+  Usage,
   Worker,
   Workflow,
   WorkflowReload,
@@ -94,6 +96,11 @@ export class DarkroomClient extends FarmClient {
   submit(submission: Submission, { idempotencyKey = crypto.randomUUID(), waitS, signal }: SubmitOptions = {}): Promise<Session> {
     const headers = { 'Idempotency-Key': idempotencyKey, ...(waitS !== undefined && { Prefer: `wait=${waitS}` }) }
     return this.http.json('POST', '/v1/sessions', { headers, body: submission, ...(signal && { signal }) })
+  }
+
+  /** What would come of a submission: nothing is made. @throws Problem what a submit would be refused with */
+  dryRun(submission: Submission): Promise<DryRun> {
+    return this.http.json('POST', '/v1/sessions?dryRun=true', { body: submission })
   }
 
   /** Submits an image generation. @throws Problem */
@@ -172,6 +179,11 @@ export class DarkroomClient extends FarmClient {
   /** Who waits for a device, in the order in which they are let in. */
   queue(filter: { limit?: number } = {}): Promise<Queue> {
     return this.http.json('GET', `/v1/queue${queryOf(filter)}`)
+  }
+
+  /** What API keys have used on each of so many days. */
+  usage(of: { days?: number } = {}): Promise<Usage> {
+    return this.http.json('GET', `/v1/usage${queryOf(of)}`)
   }
 
   /** Lets nobody in, or somebody again: to a device, to those of a class, or, without either, to any. */

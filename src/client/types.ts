@@ -14,7 +14,9 @@ import type * as Models from '../api/models/views.ts'
 import type * as Queues from '../api/queue/views.ts'
 import type * as Schedules from '../api/schedules/views.ts'
 import type * as Policies from '../api/policies/views.ts'
+import type { DryRunView } from '../api/sessions/dry-run.ts'
 import type * as Sessions from '../api/sessions/views.ts'
+import type { UsageView } from '../api/usage/views.ts'
 import type * as Webhooks from '../api/webhooks/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
 import type { ReloadView, WorkflowView } from '../api/workflows/views.ts'
@@ -41,6 +43,8 @@ export type BlockedImage = NonNullable<z.infer<typeof imageGeneration.output>['b
 export type UploadedPicture = z.infer<typeof UploadView>
 export type PictureRequest = z.infer<typeof PictureRequestView>
 export type Session = z.infer<typeof Sessions.SessionView>
+/** What would come of a submission. */
+export type DryRun = DryRunView
 export type SessionState = z.infer<typeof Sessions.StatesView>['states'][number]
 /** A session as a file. */
 export type SessionExport = z.infer<typeof Sessions.ExportView>
@@ -50,6 +54,8 @@ export type Item = z.infer<typeof Items.ItemView>
 export type ItemPage = z.infer<typeof Items.ItemPage>
 export type Progress = z.infer<typeof Sessions.ProgressView>
 export type Queue = z.infer<typeof Queues.QueueView>
+/** What API keys have used, by day. */
+export type Usage = z.infer<typeof UsageView>
 export type QueuePart = z.input<typeof Queues.PauseQueue>
 export type Receipt = z.infer<typeof Sessions.ReceiptView>
 export type Submission = z.input<typeof Sessions.SubmitSession>

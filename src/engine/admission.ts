@@ -9,10 +9,12 @@ import type { Logger } from '../log.ts'
 import type { Dispatcher } from './dispatch.ts'
 import { Ceilings } from './ceilings.ts'
 import type { Lines, Standing } from './lines.ts'
+import { Nearness } from './nearness.ts'
 import { isOpenTo, type Pauses } from './pauses.ts'
 import { isUrgent, victims } from './preemption.ts'
 import { Slots } from './slots.ts'
 import { Turns, type Line, type TurnRules } from './turns.ts'
+import type { Usage } from './usage.ts'
 
 /** Of each line so many are read at a time. */
 const heads = 16
@@ -25,7 +27,8 @@ export interface AdmissionParts {
   dispatcher: Pick<Dispatcher, 'add'>
   workers: () => Promise<WorkerRecord[]>
   weights: () => Promise<ReadonlyMap<string, number>>
-  config: Pick<Config, 'ageingS' | 'keyAtOnce'>
+  usage: Pick<Usage, 'today'>
+  config: Pick<Config, 'ageingS' | 'keyAtOnce' | 'keyDeviceS' | 'modelsInARow'>
   log: Logger
 }
 
@@ -33,6 +36,9 @@ export class Admission {
   readonly #parts: AdmissionParts
   #running: Promise<void> | undefined
   #next: Promise<void> | undefined
+  /** The model of the last one that each worker was given; and how many in a row were let in for their model's sake. */
+  readonly #given = new Map<string, string>()
+  #passes = 0
 
   constructor(parts: AdmissionParts) {
     this.#parts = parts
@@ -65,6 +71,13 @@ export class Admission {
     return { ageingMs: config.ageingS * 1000, weightOf: (key) => byKey.get(key) ?? 1 }
   }
 
+  /** What keeps whom back. */
+  async ceilings({ lines, holders }: Standing): Promise<Ceilings> {
+    const { usage, config } = this.#parts
+    const names = config.keyDeviceS === 0 ? [] : [...new Set(lines.map(({ key }) => key))]
+    return new Ceilings(holders, { atOnce: config.keyAtOnce, deviceS: config.keyDeviceS }, await usage.today(names))
+  }
+
   async #turn(): Promise<void> {
     const { lines, pauses, workers } = this.#parts
     for (let i = 0; i < maxReads; i++) {
@@ -76,7 +89,7 @@ export class Admission {
       if (open.length < ready.length) await this.#withdraw(standing, new Slots(open, []))
       const asked = victims(standing.holders, new Slots(ready, standing.holders))
       await Promise.all(asked.map(({ stepKey, holder }) => lines.askYield(stepKey, holder)))
-      if ((await this.#letIn(standing, new Slots(open, standing.holders))) === 'done') return
+      if ((await this.#letIn(standing, open)) === 'done') return
     }
   }
 
@@ -88,20 +101,30 @@ export class Admission {
   }
 
   /** `again` when the lines must be read again. */
-  async #letIn({ lines: waiting, holders, shares, numbers }: Standing, slots: Slots): Promise<'done' | 'again'> {
+  async #letIn(standing: Standing, open: WorkerRecord[]): Promise<'done' | 'again'> {
     const { lines, dispatcher, config } = this.#parts
-    const ceilings = new Ceilings(holders, config.keyAtOnce)
+    const slots = new Slots(open, standing.holders)
+    const { lines: waiting, shares, numbers } = standing
+    const ceilings = await this.ceilings(standing)
     const mayEnter = (line: Line): boolean => slots.fits(line.queue, isUrgent(line)) && ceilings.reached(line) === undefined
     let hasUrgent = false
     const turns = new Turns(waiting, shares, await this.rules())
     for (;;) {
-      const choice = turns.next(mayEnter)
+      const nearness = new Nearness(open, this.#given)
+      const near = (line: Line): string | undefined => (isUrgent(line) ? undefined : nearness.of(line, (queue) => slots.fits(queue)))
+      const mayPass = this.#passes < config.modelsInARow
+      const choice = turns.next(mayEnter, (line) => mayPass && near(line) !== undefined)
       // Of a line that is longer than what was read of it, the next ones are to be looked at too.
       if (!choice) return hasUrgent || waiting.some((line) => line.length > line.head.length && mayEnter(line)) ? 'again' : 'done'
-      const { shard, queue } = choice.line
-      const admitted = await lines.admit(choice, numbers[shard] ?? 0)
+      const { shard, model } = choice.line
+      const isShared = nearness.only(choice.line.queue) === undefined
+      const queue = (isShared && config.modelsInARow > 0 ? near(choice.line) : undefined) ?? choice.line.queue
+      const admitted = await lines.admit(choice, queue, numbers[shard] ?? 0)
       if (typeof admitted === 'string') return 'again'
       numbers[shard] = (numbers[shard] ?? 0) + 1
+      this.#passes = choice.passes ? this.#passes + 1 : 0
+      const worker = nearness.only(queue)
+      if (worker !== undefined) this.#given.set(worker, model)
       slots.enter(queue)
       ceilings.enter(admitted.stepKey, choice.line)
       hasUrgent ||= isUrgent(choice.line)

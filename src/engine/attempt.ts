@@ -225,12 +225,14 @@ export class AttemptPort {
       const again = this.#again(attempt, error)
       if (again)
         return { isRecorded: await this.#insist(() => this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error)) }
+      await this.#quarantine(attempt, error)
       const entry = { type: 'step.failed' as const, key: stepKey, step, attemptId: attempt.id, error }
       return this.#apply(attempt, errorEvent(invoke, error), entry, [], taker)
     }
     const { output, artifacts, stats } = delivery
     const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
     const delivered = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts, taker)
+    if (delivered.isRecorded && step === 'model.validate') await this.#release(output)
     if (delivered.isRecorded && step === 'inference.denoise')
       this.#engine.runs
         .note({ input: attempt.input, output, stats })
@@ -278,6 +280,20 @@ export class AttemptPort {
         ...fresh,
       },
     }
+  }
+
+  /** A model that was found broken is refused from now on; which of several it was, the field tells. */
+  async #quarantine({ models, step }: Attempt, { code, field = 'model', message }: WireError): Promise<void> {
+    const [model] = models
+    if (code !== 'model.corrupt' || !model?.bodyHash || !/^(input\.)?model/.test(field)) return
+    const { bodyHash } = model
+    await this.#insist(() => this.#engine.quarantine.note(bodyHash, `${step}: ${message}`))
+  }
+
+  /** One that was read whole, and is sound, is refused no longer. */
+  async #release(output: unknown): Promise<void> {
+    const { isValid, bodyHash } = output as { isValid: boolean; bodyHash: string }
+    if (isValid) await this.#insist(() => this.#engine.quarantine.lift(bodyHash))
   }
 
   /** A slot may be free. */

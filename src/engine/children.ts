@@ -26,6 +26,7 @@ import { ended, type Status } from './session.ts'
 import type { Store } from './store.ts'
 import type { Submissions } from './submit.ts'
 import { doneEvent, errorEvent, idOf, type Document } from './transition.ts'
+import { measures, useOf } from './usage.ts'
 
 export interface ChildrenParts {
   store: Store
@@ -110,7 +111,7 @@ export class Children {
   /** Tells its parent of a child's end. Told twice, it is the same: the effect is closed by then. */
   async tell(child: string): Promise<void> {
     const { store, reads, commits, at } = this.#parts
-    const { status, output, error, parent, invoke, workflow } = await reads.fields(
+    const { status, output, error, parent, invoke, workflow, ...used } = await reads.fields(
       child,
       'status',
       'output',
@@ -118,12 +119,14 @@ export class Children {
       'parent',
       'invoke',
       'workflow',
+      ...usedFields,
     )
+    const use = useOf(used)
     if (parent === null || !isEnded(status)) return
     const { sessionId, suffix } = splitStepKey(parent)
     const references = status === 'succeeded' ? await reads.references(child) : []
     if (itemOf(suffix)) {
-      await this.#items.end(parent, { value: childValue({ child, workflow: workflow ?? '' }), status, references })
+      await this.#items.end(parent, { value: childValue({ child, workflow: workflow ?? '' }), status, references, use })
       at?.('parent.told', child)
       return store.forget('outbox', `parent:${child}`)
     }
@@ -146,6 +149,7 @@ export class Children {
       // What the child has drawn, its parent names too: it may outlive the child.
       artifacts: references.map((sha256) => ({ group: 'references', sha256 })),
       unpin: false,
+      use,
     })
     at?.('parent.told', child)
     await store.forget('outbox', `parent:${child}`)
@@ -170,6 +174,8 @@ export class Children {
     return this.follow(parent, childValue({ child, workflow }))
   }
 }
+
+const usedFields = measures.map((measure) => `use:${measure}` as const)
 
 const isEnded = (status: string | null): status is Status => ended.has(status as Status)
 

@@ -5,6 +5,7 @@ import type { Config } from '../config.ts'
 import type { Devices } from '../farm/devices.ts'
 import { isHere, smallestLimits, type WorkerRecord } from '../farm/record.ts'
 import type { Catalogue as Models } from '../models/catalogue.ts'
+import type { Quarantine } from '../models/quarantine.ts'
 import { ofKind } from '../models/of-kind.ts'
 import type { ItemCatalogue, Items, Workflow } from '../workflows/index.ts'
 import { imagesOf, type ItemReads } from './item-reads.ts'
@@ -17,6 +18,7 @@ import { wildcardLines } from './wildcards.ts'
 export interface CompletionParts {
   devices: Devices
   models: Models
+  quarantine: Pick<Quarantine, 'check'>
   pictures: Pictures
   policies: Policies
   reads: Reads
@@ -43,13 +45,17 @@ export interface Completed {
 
 /** @throws DarkroomError `api.invalid`, and whatever the workflow refuses it with */
 export async function completed(parts: CompletionParts, workflow: Workflow, given: unknown, requester: Requester): Promise<Completed> {
-  const { devices, models, pictures, policies, reads, items, registry, config, workers } = parts
+  const { devices, models, quarantine, pictures, policies, reads, items, registry, config, workers } = parts
   const { keyId, device, mayOperate = false } = requester
   const parsed = workflow.input.safeParse(given)
   if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
   const named = new Set<string>()
   const catalogue: ItemCatalogue = {
-    model: (name) => models.model(name),
+    model: async (name) => {
+      const model = await models.model(name)
+      await quarantine.check(model, 'input.model')
+      return model
+    },
     named: (name) => models.named(name),
     ofKind: (kind, name, field) => ofKind(models, kind, name, field),
     async picture(sha256, field) {

@@ -2,6 +2,7 @@
 import { workflowError } from '../errors.ts'
 import type { Items } from '../workflows/index.ts'
 import type { Progress, Status } from './session.ts'
+import type { Use } from './usage.ts'
 
 /** An item whose child session has ended. */
 export interface EndedItem {
@@ -11,6 +12,7 @@ export interface EndedItem {
   status: Status
   /** Artifacts that it names. */
   references: readonly string[]
+  use: Use
 }
 
 export interface MovedItems {

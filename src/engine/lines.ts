@@ -5,6 +5,7 @@ import { act, type ActParts } from './act.ts'
 import { placeInQueue } from './plan.ts'
 import type { Status } from './session.ts'
 import type { Holder } from './slots.ts'
+import { noModel } from './nearness.ts'
 import { groupOf, type Choice, type Line, type Shares } from './turns.ts'
 
 /** What a session in a line waits for, in words. */
@@ -36,18 +37,23 @@ export class Lines {
   }
 
   /** Puts an open step in the line of that queue. `admitted`: its session is in, and its job may go to the queue. */
-  async join(stepKey: string, dispatch: number, queue: string): Promise<'ok' | 'admitted' | 'stale'> {
-    return (await this.#act('joinLine', stepKey, [dispatch, queue, forItsTurn]))[0] as 'ok' | 'admitted' | 'stale'
+  async join(stepKey: string, dispatch: number, queue: string, model: string): Promise<'ok' | 'admitted' | 'stale'> {
+    return (await this.#act('joinLine', stepKey, [dispatch, queue, forItsTurn, model]))[0] as 'ok' | 'admitted' | 'stale'
   }
 
   /**
-   * Lets a step in. `number`: how many its shard had let in when its lines were read. `conflict`: another process has
-   * let one in since; `stale`: the step is not in that line any more.
+   * Lets a step in to a queue: its line's, or that of one worker of it. `number`: how many its shard had let in when
+   * its lines were read. `conflict`: another process has let one in since; `stale`: the step is not in that line any
+   * more.
    */
-  async admit({ line, waiter, level, share, floor, overtaken }: Choice, number: number): Promise<Admitted | 'conflict' | 'stale'> {
+  async admit(
+    { line, waiter, level, share, floor, overtaken }: Choice,
+    queue: string,
+    number: number,
+  ): Promise<Admitted | 'conflict' | 'stale'> {
     // Those that were let in come in the order in which they were chosen, too.
     const priority = placeInQueue(level, number)
-    const args = [line.name, number, priority, share, floor, overtaken.length, ...overtaken]
+    const args = [line.name, number, priority, share, floor, queue, overtaken.length, ...overtaken]
     const [is, dispatch, name] = await this.#act('admitStep', waiter.stepKey, args)
     if (is !== 'ok') return is as 'conflict' | 'stale'
     return { stepKey: waiter.stepKey, dispatch: Number(dispatch), name: String(name), priority }
@@ -120,10 +126,10 @@ async function readShard(redis: Redis, shard: number, heads: number): Promise<Sh
   const lines: Line[] = []
   while (at < values.length) {
     const name = next()
-    const [queue = '', priority, key = '', group = '-'] = name.split(' ')
+    const [queue = '', priority, key = '', group = '-', model = noModel] = name.split(' ')
     const length = Number(next())
     const head = pairs().map(([stepKey, order]) => ({ stepKey, order: Number(order), waitedMs: Number(now) - Number(order) }))
-    lines.push({ name, shard, queue, priority: Number(priority), key, group: groupOf(group), length, head })
+    lines.push({ name, shard, queue, priority: Number(priority), key, group: groupOf(group), model, length, head })
   }
   const named = (prefix: string): [string, number][] =>
     turns.flatMap(([field, value]): [string, number][] => (field.startsWith(prefix) ? [[field.slice(prefix.length), Number(value)]] : []))

@@ -24,6 +24,7 @@ import type { Children } from './children.ts'
 import type { Commits, Committed } from './commit.ts'
 import type { Dispatcher } from './dispatch.ts'
 import type { Lines } from './lines.ts'
+import { modelWord } from './nearness.ts'
 import { needsOf, type Waiting } from './placement.ts'
 import { childValue, itemsValue, type PlannedStep } from './plan.ts'
 import type { AtPoint } from './points.ts'
@@ -187,7 +188,7 @@ export class Outbox {
   async #enter(step: Waiting, queue: string, now: number, admitted: string | null): Promise<boolean> {
     const { dispatcher, lines } = this.#parts
     const waits = step.lane === 'gpu' && admitted === null
-    const is = waits ? await lines.join(step.stepKey, step.dispatch, queue) : 'admitted'
+    const is = waits ? await lines.join(step.stepKey, step.dispatch, queue, modelWord(step.models)) : 'admitted'
     if (is === 'admitted') await dispatcher.enqueue(step, queue, now)
     return is === 'ok'
   }
@@ -222,6 +223,7 @@ export class Outbox {
     if (lane !== 'gpu') return { ...base, ...needs }
     const mayWaitForWorker = queue === '' || (queues.isDevice(queue) && now - placedAt <= times.affinityMs)
     const lastWorker = mayWaitForWorker ? at.lastWorker : null
+    const near = mayWaitForWorker && queues.isDevice(queue) ? queue : null
     const avoid = mayWaitForWorker && admitted !== null ? record.avoid : null
     return {
       ...base,
@@ -229,6 +231,7 @@ export class Outbox {
       exactnessKey,
       device,
       lastWorker,
+      near,
       avoid,
       admitted,
       waitsInLine: admitted === null,

@@ -69,8 +69,16 @@ export class OwnWorkflows {
    * @throws DarkroomError `workflow.changed`
    */
   async use(id: string): Promise<void> {
-    if (await this.agrees(id)) return
-    throw workflowError('changed', `${id} has been used with another content than this process has`, { field: 'workflow' })
+    if (!(await this.agrees(id))) throw usedOtherwise(id)
+  }
+
+  /** Whether it could be used; its name and version stand for nothing afterwards. @throws as `use` */
+  async mayUse(id: string): Promise<void> {
+    const { redis, registry } = this.#parts
+    const source = registry.source(id)
+    if (source === null || this.#agreed.has(id)) return
+    const used = await translated(redis.hget(keys.workflowContents(), id))
+    if (used !== null && used !== source.sha256) throw usedOtherwise(id)
   }
 
   /** Whether this process may compute sessions of the workflow. A promise only at its first use here. */
@@ -143,6 +151,9 @@ export class OwnWorkflows {
     return Number((await translated(this.#parts.redis.get(keys.workflowsAsked()))) ?? 0)
   }
 }
+
+const usedOtherwise = (id: string): DarkroomError =>
+  workflowError('changed', `${id} has been used with another content than this process has`, { field: 'workflow' })
 
 const changedIn = ({ workflow, file }: OwnWorkflow): DarkroomError =>
   workflowError('changed', `${file}: ${workflowId(workflow)} has been used with another content`)

@@ -10,6 +10,7 @@ import type { HeardWorker } from '../farm/record.ts'
 import type { Logger } from '../log.ts'
 import { Catalogue } from '../models/catalogue.ts'
 import { configRoots } from '../models/configs.ts'
+import { Quarantine } from '../models/quarantine.ts'
 import type { Redis } from '../redis.ts'
 import { Runs } from '../farm/runs.ts'
 import { Deliveries } from '../webhooks/deliveries.ts'
@@ -22,6 +23,7 @@ import { Children } from './children.ts'
 import { Commits, type Committed } from './commit.ts'
 import { readCounts, type Counts } from './counts.ts'
 import { Dispatcher } from './dispatch.ts'
+import { DryRuns } from './dry-run.ts'
 import { Feed } from './feed.ts'
 import { ItemReads } from './item-reads.ts'
 import { Lines } from './lines.ts'
@@ -44,6 +46,7 @@ import { Store } from './store.ts'
 import { Submissions } from './submit.ts'
 import { Undoings } from './undoing.ts'
 import { productTimes, type Times } from './times.ts'
+import { Usage } from './usage.ts'
 import { WaitingSessions } from './waiting.ts'
 
 export interface EngineOptions {
@@ -91,10 +94,14 @@ export class EngineParts {
   readonly items: ItemReads
   readonly outbox: Outbox
   readonly lines: Lines
+  /** What API keys have used, by day. */
+  readonly usage: Usage
   readonly admission: Admission
   readonly pauses: Pauses
   /** The queue of those that wait for a device, to be seen and moved. */
   readonly waiting: WaitingSessions
+  /** What would come of submissions. */
+  readonly dryRuns: DryRuns
   readonly retention: Retention
   readonly schedules: Schedules
   readonly owners: SessionOwners
@@ -111,6 +118,8 @@ export class EngineParts {
   /** The farm in numbers. */
   readonly counts: () => Promise<Counts>
   readonly runs: Runs
+  /** Models that were found broken. */
+  readonly quarantine: Quarantine
   readonly webhooks: Webhooks
   /** What webhooks are told of ended sessions, and whether they were. */
   readonly deliveries: Deliveries
@@ -131,6 +140,7 @@ export class EngineParts {
     this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
     this.counts = () => readCounts(redis, shards)
     this.runs = new Runs(redis)
+    this.quarantine = new Quarantine(redis)
     this.webhooks = new Webhooks(redis, config)
     this.deliveries = new Deliveries(redis, shards)
     this.devices = new Devices(redis, this.workers, log)
@@ -161,7 +171,7 @@ export class EngineParts {
     this.items = new ItemReads(redis)
     this.policies = new Policies(redis)
     this.pictureAnalytics = new PictureAnalytics(redis)
-    const { pictures, policies, items, webhooks, workers } = this
+    const { pictures, policies, items, webhooks, workers, quarantine } = this
     this.submissions = new Submissions({
       store,
       reads,
@@ -171,6 +181,7 @@ export class EngineParts {
       webhooks,
       devices,
       models,
+      quarantine,
       pictures,
       policies,
       workers,
@@ -186,6 +197,7 @@ export class EngineParts {
       submissions,
       devices,
       models,
+      quarantine,
       pictures,
       policies,
       workers,
@@ -197,13 +209,26 @@ export class EngineParts {
     const undoings = new Undoings({ store, reads, registry, shards, afterCommit })
     this.lines = new Lines({ redis, at, shards })
     const { lines } = this
+    this.usage = new Usage(redis, shards)
+    const { usage } = this
     this.keyStore = new KeyStore(redis)
     const { keyStore } = this
     this.pauses = new Pauses(redis)
     const { pauses } = this
-    this.admission = new Admission({ lines, pauses, dispatcher, workers, weights: recent(1000, () => keyStore.weights()), config, log })
+    this.admission = new Admission({
+      lines,
+      pauses,
+      dispatcher,
+      workers,
+      weights: recent(1000, () => keyStore.weights()),
+      usage,
+      config,
+      log,
+    })
     const { admission } = this
-    this.waiting = new WaitingSessions({ lines, admission, pauses, reads, workers, config })
+    this.waiting = new WaitingSessions({ lines, admission, pauses, reads, workers })
+    const { waiting, runs } = this
+    this.dryRuns = new DryRuns({ submissions, registry, models, waiting, pauses, runs, workers })
     this.outbox = new Outbox({ store, reads, registry, commits, children, undoings, dispatcher, lines, admission, config, times, log, at })
     this.retention = new Retention({ redis, store, reads, commits, children, undoings, config, log })
     this.schedules = new Schedules({ redis, reads, store, submissions, keyStore, times, log, at })

@@ -25,6 +25,8 @@ export interface Waiting {
   exactnessKey: string | null
   /** Worker of the session's last step on a device: its tensors and model are there. */
   lastWorker: string | null
+  /** The queue of the one worker that it was let in to, because its model is there; for a while. */
+  near?: string | null
   /** It was not let in to a device yet: it goes back to that worker only while that one is idle. */
   waitsInLine?: boolean
   /** The one device on which the session's steps run; null: any. */
@@ -105,7 +107,7 @@ function fullest(workers: readonly WorkerRecord[], of: (worker: WorkerRecord) =>
  * Pure: workers are what they published, shelves what their hosts did.
  */
 export function placementOf(
-  step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'waitsInLine' | 'device' | 'avoid' | 'target'>,
+  step: Pick<Waiting, 'lane' | 'models' | 'exactnessKey' | 'lastWorker' | 'near' | 'waitsInLine' | 'device' | 'avoid' | 'target'>,
   workers: readonly WorkerRecord[],
   shelves: Shelves,
 ): Placement {
@@ -121,7 +123,7 @@ export function placementOf(
     if (able.length === ready.length) return { queue: queues.host, isAffinity: false }
     return { queue: queues.hostShelf(fullest(able, ({ shelf }) => shelf)), isAffinity: false }
   }
-  const last = able.find((worker) => worker.id === step.lastWorker)
+  const last = able.find(({ id, device: { id: own } }) => id === step.lastWorker || (step.near && queues.gpuDevice(own) === step.near))
   const isFree = step.waitsInLine !== true || last?.running.length === 0
   if (last && isFree && last.id !== avoid && (exactnessKey === null || last.exactnessKey === exactnessKey))
     return { queue: queues.gpuDevice(last.device.id), isAffinity: true }

@@ -15,6 +15,7 @@ import {
 } from './session.ts'
 import type { Document } from './transition.ts'
 import { groupOf } from './turns.ts'
+import { useOf } from './usage.ts'
 
 /** A step's record while it is open. */
 export interface StepRecord {
@@ -356,6 +357,7 @@ export function toSession(id: string, record: Record<string, string>): Session {
     endedAt: number('endedAt'),
     deadlineAt: record[leftOfDeadline] === undefined ? number('deadlineAt') : null,
     deadlineLeftMs: number(leftOfDeadline),
+    use: useOf(record),
     version: Number(record['version'] ?? 0),
   }
 }

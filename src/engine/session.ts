@@ -11,6 +11,7 @@
  */
 import { z } from 'zod'
 import type { WireError } from '../errors.ts'
+import type { Use } from './usage.ts'
 
 export const statuses = ['queued', 'running', 'pausing', 'paused', 'succeeded', 'failed', 'cancelled'] as const
 export type Status = (typeof statuses)[number]
@@ -98,6 +99,8 @@ export interface Session {
   deadlineAt: number | null
   /** While it pauses or is paused, what is left of the time to its deadline, ms; null otherwise. */
   deadlineLeftMs: number | null
+  /** What it has used, its children with it. */
+  use: Use
   /** Number of commits so far. */
   version: number
 }

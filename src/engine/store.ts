@@ -12,6 +12,7 @@ import type { Script } from './points.ts'
 import { toSession } from './reads.ts'
 import type { ControlVerb, Entry, Progress, Session, Status } from './session.ts'
 import type { Times } from './times.ts'
+import { noUse, usedBy, valuesOf, type Use } from './usage.ts'
 
 /** Approvals that a session may have: each takes some bytes of its record. */
 const maxApprovals = 32
@@ -36,7 +37,9 @@ export interface Cause {
   /** What the machine is told; a timer's event is in the document. */
   event: { type: string; [more: string]: unknown } | undefined
   entry: Entry
-  artifacts: { group: 'references' | 'scratch'; sha256: string }[]
+  artifacts: { group: 'references' | 'scratch'; sha256: string; bytes?: number }[]
+  /** Of a child: what it has used. */
+  use?: Use
   /** Clears the exactness key, so that another hardware class may go on. */
   unpin: boolean
 }
@@ -211,6 +214,7 @@ export class Store {
       cause.artifacts.length,
       ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),
       ...flat(commit.effects, true),
+      ...usedBy(cause),
     ])
     switch (reply[0]) {
       case 'ok':
@@ -280,15 +284,9 @@ export class Store {
    * @returns those opened, and whether that was the last of them; undefined when nobody works them off any more
    */
   async moveItems(stepKey: string, ids: readonly string[], ended: EndedItem | undefined): Promise<MovedItems | undefined> {
-    const { suffix = '', value = '', status = '', references = [] } = ended ?? {}
-    const [is, state, ...opened] = await this.#runStep('moveItems', stepKey, [
-      suffix,
-      value,
-      status,
-      references.length,
-      ...references,
-      ...ids,
-    ])
+    const { suffix = '', value = '', status = '', references = [], use = noUse } = ended ?? {}
+    const args = [suffix, value, status, references.length, ...references, ...valuesOf(use), ...ids]
+    const [is, state, ...opened] = await this.#runStep('moveItems', stepKey, args)
     if (is !== 'ok') return undefined
     const pairs = opened.map(String)
     return {

@@ -56,8 +56,24 @@ export interface GoingOn {
   carried: Carried
 }
 
+/** The shard of a session that is not made: all that there are are elsewhere. */
+const nowhere = -1
+
 /** How deep children of children may go: a workflow that names itself would go on for ever. */
 const maxDepth = 8
+
+/** A submission as it would be accepted. */
+export interface Rehearsed {
+  workflow: Workflow
+  input: Record<string, unknown>
+  items: Items | undefined
+  /** The one device for its steps; null: any. */
+  device: string | null
+  /** What is drawn: the session itself, or the first of its items. */
+  one: { workflow: Workflow; input: Record<string, unknown> }
+  /** The first state of that. */
+  first: Transition
+}
 
 export interface SubmissionsParts extends CompletionParts {
   store: Store
@@ -118,9 +134,28 @@ export class Submissions {
     await this.#whole(submission)
   }
 
-  async #whole(submission: Submission) {
+  /**
+   * A submission as it would be accepted now. Nothing is written.
+   * @throws DarkroomError as `start`
+   */
+  async rehearse(submission: Submission): Promise<Rehearsed> {
+    const { registry, ownWorkflows } = this.#parts
+    const whole = await this.#whole(submission, (id) => ownWorkflows.mayUse(id))
+    const { workflow, input, items, device } = whole
+    await this.#requireRoom(reserveOf(workflow, input) + reserveOfItems(items))
+    const counted = await this.#counted(workflow, submission.keyId, nowhere)
+    if (counted && (counted.most ?? Infinity) <= 0) throw counted.refusal()
+    const [own] = items?.each ?? []
+    if (!items || own === undefined) return { ...whole, items, one: whole, first: this.first(workflow, input) }
+    const child = registry.known(items.workflow).workflow
+    const given = { ...items.base, ...(JSON.parse(own) as Record<string, unknown>) }
+    const one = await completed(this.#parts, child, given, { keyId: submission.keyId, device, mayOperate: submission.mayOperate })
+    return { ...whole, items, one: { workflow: child, input: one.input }, first: this.first(child, one.input) }
+  }
+
+  async #whole(submission: Submission, use = (id: string) => this.#parts.ownWorkflows.use(id)) {
     const workflow = this.#parts.registry.newest(submission.workflow)
-    await this.#parts.ownWorkflows.use(workflowId(workflow))
+    await use(workflowId(workflow))
     if (workflow.scope === 'operate' && !submission.mayOperate)
       throw workflowError('forbidden', `${workflow.name} is for callers with the scope \`operate\``, { field: 'workflow' })
     const { keyId, mayOperate, webhook } = submission
@@ -346,11 +381,15 @@ export class Submissions {
    * @throws DarkroomError `redis.full`, `disk.full`
    */
   async #admit(reserve: number): Promise<void> {
+    const memory = await this.#requireRoom(reserve)
+    memory.promised += sessionBytes + reserve
+  }
+
+  async #requireRoom(reserve: number): Promise<{ promised: number }> {
     await this.#room()
     const memory = await this.#memory()
-    const bytes = sessionBytes + reserve
-    if (memory.left < memory.promised + bytes)
+    if (memory.left < memory.promised + sessionBytes + reserve)
       throw redisError('full', 'what Redis holds and its open sessions may still need is more than 80 % of its maxmemory')
-    memory.promised += bytes
+    return memory
   }
 }

@@ -5,6 +5,7 @@
  * | --- | --- |
  * | priority | 0…9, which rises by one with every `ageingMs` that a session waits, to 9 at most |
  * | API key | the one that was served least for its weight: its *share* is the sum of 1/weight over what was let in |
+ * | model | one whose model a device has that could begin it: before others of its level and share, a few in a row |
  * | order | since when it waits |
  *
  * A key that had nothing waiting gets no credit for that time: its share counts from the *floor*, which is the least
@@ -31,7 +32,7 @@ export function groupOf(text: string): Group | null {
   return limit === undefined ? null : { key, limit: Number(limit) }
 }
 
-/** The steps of one queue, priority, API key and group; `head` are those that wait longest, as many as were read. */
+/** The steps of one queue, priority, API key, group and model; `head`: as many of the longest waiting as were read. */
 export interface Line {
   name: string
   shard: number
@@ -40,6 +41,8 @@ export interface Line {
   /** `local` without API keys. */
   key: string
   group: Group | null
+  /** The model that they draw with, in a word (`modelWord`). */
+  model: string
   length: number
   head: readonly Waiter[]
 }
@@ -62,6 +65,8 @@ export interface Choice {
   level: number
   share: number
   floor: number
+  /** Whether one of its level and share waits longer. */
+  passes: boolean
   /** Keys whose shares the floor has overtaken: they need no record. */
   overtaken: string[]
 }
@@ -87,13 +92,15 @@ export class Turns {
   }
 
   /** Takes out the next one whose line may let in; undefined when there is none, or what was read is used up. */
-  next(mayEnter: (line: Line) => boolean): Choice | undefined {
+  next(mayEnter: (line: Line) => boolean, isNear: (line: Line) => boolean = () => false): Choice | undefined {
     const open = this.#lines.filter(({ line, at }) => at < line.head.length)
     const candidates = open.filter(({ line }) => mayEnter(line))
     if (candidates.length === 0) return undefined
     this.#floor = Math.max(this.#floor, Math.min(...open.map(({ line }) => this.#shareOf(line.key))))
-    const [best] = candidates.map((from) => ({ from, ...this.#rank(from) })).toSorted(byRank)
-    if (!best) return undefined
+    const ranked = candidates.map((from) => ({ from, ...this.#rank(from) })).toSorted(byRank)
+    const [first] = ranked
+    if (!first) return undefined
+    const best = ranked.find((each) => each.level === first.level && each.share === first.share && isNear(each.from.line)) ?? first
     const { from, waiter, level } = best
     from.at++
     const { key } = from.line
@@ -101,7 +108,7 @@ export class Turns {
     this.#shares.set(key, share)
     const overtaken = [...this.#shares].flatMap(([name, other]) => (other < this.#floor ? [name] : []))
     for (const name of overtaken) this.#shares.delete(name)
-    return { line: from.line, waiter, level, share, floor: this.#floor, overtaken }
+    return { line: from.line, waiter, level, share, floor: this.#floor, passes: best !== first, overtaken }
   }
 
   #shareOf(key: string): number {

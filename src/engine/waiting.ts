@@ -1,18 +1,24 @@
 /** The queue as people see and move it: who waits at which place, why, and for about how long. */
-import type { Config } from '../config.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { shardOf, splitStepKey } from '../keys.ts'
 import { sessionError, unknownSession } from '../errors.ts'
 import { counted } from '../limits.ts'
 import type { Admission } from './admission.ts'
-import { Ceilings } from './ceilings.ts'
+import { noModel } from './nearness.ts'
 import { forItsTurn, type Lines, type Standing } from './lines.ts'
 import { isAllPaused, isOpenTo, type PauseEntry, type Pauses } from './pauses.ts'
 import type { Reads } from './reads.ts'
 import { recent } from './recent.ts'
 import type { Session } from './session.ts'
+import { isUrgent } from './preemption.ts'
 import { Slots } from './slots.ts'
 import { Turns, type Line } from './turns.ts'
+
+/** Why one waits that nothing keeps back but its turn. */
+const busy = 'all devices that could draw it are busy'
+
+/** The step of a session that is not there. */
+const newcomer = '.'
 
 /** How long what was read of the lines serves for what people see, ms. */
 const freshMs = 500
@@ -35,6 +41,12 @@ export interface Place {
   startsInMs: number | null
 }
 
+/** The place that one would have which came now. */
+export interface Newcomer extends Pick<Place, 'queue' | 'position' | 'startsInMs'> {
+  /** Why it would wait; null: it is let in at once. */
+  why: string | null
+}
+
 export interface QueueView {
   places: Place[]
   pauses: PauseEntry[]
@@ -49,7 +61,6 @@ export interface WaitingParts {
   pauses: Pauses
   reads: Pick<Reads, 'mustGet' | 'now'>
   workers: () => Promise<WorkerRecord[]>
-  config: Pick<Config, 'keyAtOnce'>
 }
 
 export class WaitingSessions {
@@ -81,15 +92,30 @@ export class WaitingSessions {
     return waiting === forItsTurn ? (await this.#recent()).bySession.get(id) : undefined
   }
 
-  async #look(): Promise<QueueView> {
-    const { lines, admission, pauses, workers, config } = this.#parts
+  /** Where one would stand that came now with this queue, priority and concurrency key. */
+  async ofNewcomer({
+    queue,
+    priority,
+    keyId,
+    group,
+  }: Pick<Line, 'queue' | 'priority' | 'group'> & { keyId: string | null }): Promise<Newcomer> {
+    const waiter = { stepKey: newcomer, order: 0, waitedMs: 0 }
+    const line: Line = { name: '', shard: 0, queue, priority, key: counted(keyId), group, model: noModel, length: 1, head: [waiter] }
+    const { places, standing, open } = await this.#look(line)
+    const { position = 1, startsInMs = null, why = '' } = places.find(({ session }) => session === splitStepKey(newcomer).sessionId) ?? {}
+    const isLetIn = position === 1 && new Slots(open, standing.holders).fits(queue, isUrgent(line)) && why.startsWith(busy)
+    return isLetIn ? { queue, position, startsInMs: 0, why: null } : { queue, position, startsInMs, why }
+  }
+
+  async #look(more?: Line): Promise<QueueView & { standing: Standing; open: WorkerRecord[] }> {
+    const { lines, admission, pauses, workers } = this.#parts
     const [standing, paused, all, rules] = await Promise.all([lines.read(Infinity), pauses.list(), workers(), admission.rules()])
     const ready = all.filter(({ status }) => status === 'ready')
-    const turns = new Turns(standing.lines, standing.shares, rules)
+    const turns = new Turns([...standing.lines, ...(more ? [more] : [])], standing.shares, rules)
     const open = ready.filter((worker) => isOpenTo(paused, worker))
     const estimate = new Estimate(standing, open)
     const slots = { ready: new Slots(ready, []), open: new Slots(open, []) }
-    const ceilings = new Ceilings(standing.holders, config.keyAtOnce)
+    const ceilings = await admission.ceilings(more ? { ...standing, lines: [...standing.lines, more] } : standing)
     const places: Place[] = []
     for (let choice = turns.next(() => true); choice; choice = turns.next(() => true)) {
       const { line, waiter, level } = choice
@@ -103,7 +129,7 @@ export class WaitingSessions {
     }
     const ids = new Set(ready.map(({ id }) => id))
     const running = standing.holders.filter(({ holder }) => ids.has(holder)).length
-    return { places, pauses: paused, running, next: standing.holders.length - running }
+    return { places, pauses: paused, running, next: standing.holders.length - running, standing, open }
   }
 
   // ---- moves ----
@@ -203,9 +229,7 @@ function reason(
   if (ready.workersOf(queue).length === 0) return 'no ready worker takes from its queue now'
   if (open.workersOf(queue).length === 0) return 'every device that could draw it is paused'
   if (limit !== undefined) return limit
-  return before === 0
-    ? 'all devices that could draw it are busy; it is next'
-    : `all devices that could draw it are busy; ${before} before it`
+  return before === 0 ? `${busy}; it is next` : `${busy}; ${before} before it`
 }
 
 /** When those in line begin, from how long sessions of their queue took of late. */

@@ -27,7 +27,7 @@ export const rowsOf = (guidance: number): 1 | 2 => (guidance > 1 ? 2 : 1)
 const Denoised = z.object({
   input: z.object(ImageRequest.pick({ model: true, width: true, height: true, guidance: true }).shape),
   output: z.object({ exactness: z.object({ key: z.string() }) }),
-  stats: z.object({ seconds: z.number().positive(), load_s: z.number().default(0), calls: z.int().min(1) }),
+  stats: z.object({ seconds: z.number().positive(), loadS: z.number().default(0), calls: z.int().min(1) }),
 })
 
 const field = ({ exactnessKey, width, height, rows }: Omit<Run, 'callS'>): string => `${exactnessKey} ${width} ${height} ${rows}`
@@ -44,7 +44,7 @@ export class Runs {
     const { data } = Denoised.safeParse(step)
     if (!data) return
     const { model, width, height, guidance } = data.input
-    const { seconds, load_s: loadS, calls } = data.stats
+    const { seconds, loadS, calls } = data.stats
     const key = keys.runs(model.bodyHash)
     const name = field({ exactnessKey: data.output.exactness.key, width, height, rows: rowsOf(guidance) })
     const [shapes, isKnown] = await Promise.all([translated(this.#redis.hlen(key)), translated(this.#redis.hexists(key, name))])

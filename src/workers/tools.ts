@@ -72,7 +72,7 @@ export class AttemptTools implements Tools {
   readonly exactnessWith = (settings: Record<string, boolean>): Exactness => exactnessWith(this.exactness, settings)
   readonly shelf: ShelfTools
   /** Artifacts that the commit of the result will name. */
-  readonly kept: { group: 'references' | 'scratch'; sha256: string }[] = []
+  readonly kept: { group: 'references' | 'scratch'; sha256: string; bytes: number }[] = []
   stats: Record<string, unknown> = {}
   readonly #options: ToolsOptions
   readonly #compensations: (() => Promise<void>)[] = []
@@ -156,7 +156,7 @@ export class AttemptTools implements Tools {
   async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
     const sha256 = await this.#put(bytes, kind)
     if (kind === 'image' && pictureType(bytes)) await this.#keepThumbnail(sha256, bytes)
-    this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256 })
+    this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256, bytes: bytes.byteLength })
     return sha256
   }
 
@@ -246,7 +246,7 @@ export class AttemptTools implements Tools {
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
     const { models, ...load } = resident
     const [model] = models
-    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format }) }
+    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format, wasResident: load.wasResident }) }
     if (model) this.#options.onStats(outcome.stats, model.ref)
     const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
     return { output: outcome.output, files: Object.fromEntries(kept), bodyHash: model?.bodyHash ?? null, load }
@@ -363,7 +363,7 @@ export class AttemptTools implements Tools {
 
   async #keepFile(file: FileMade): Promise<string> {
     const sha256 = await this.#putFile(file)
-    this.kept.push({ group: 'scratch', sha256 })
+    this.kept.push({ group: 'scratch', sha256, bytes: file.bytes })
     return sha256
   }
 

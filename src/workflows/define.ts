@@ -2,6 +2,7 @@ import type { AnyStateMachine } from 'xstate'
 import { z } from 'zod'
 import type { StepName } from '../domains/index.ts'
 import type { Catalogue, Route } from '../domains/operation.ts'
+import type { ImageRequest, WantedModel } from '../domains/values.ts'
 import type { Items } from './items.ts'
 import type { InputOf, OutputOf } from './step.ts'
 
@@ -34,6 +35,17 @@ export interface Expanded {
   items: Items
 }
 
+/** What a session draws: known before any step of it is asked. */
+export interface Drawing {
+  model: WantedModel
+  /** What is used beside it. */
+  beside: readonly WantedModel[]
+  /** The denoises of one picture; `steps` are the calls of the network. */
+  passes: readonly Pick<ImageRequest, 'width' | 'height' | 'steps' | 'guidance'>[]
+  /** How many pictures. */
+  count: number
+}
+
 /** A workflow: a machine whose invoked actors are durable steps, with what a client may send and what comes back. */
 export interface Workflow {
   name: string
@@ -64,6 +76,8 @@ export interface Workflow {
    * is cancelled, these run as steps of a session of their own, the last one first. null: nothing is to be undone.
    */
   undo: Readonly<Record<string, (done: { input: unknown; output: unknown }) => { step: string; input: unknown } | null>>
+  /** What a session with this input draws, for what it takes; left out by a workflow that draws nothing itself. */
+  drawing?(input: Fields): Drawing
   /** How many steps a session with this input takes, for the memory its history will need. */
   steps(input: Fields): number
   /** Its own route in the HTTP API, beside `POST /v1/sessions`. */

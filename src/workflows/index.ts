@@ -18,9 +18,9 @@ export { z } from 'zod'
 export { batch } from './built-in/batch.ts'
 export { imageGeneration } from './built-in/image-generation.ts'
 export { checkWorkflows } from './check.ts'
-export { child } from './child-session.ts'
-export { isCommand, defineWorkflow, workflowId, type Catalogue, type ItemCatalogue, type Workflow } from './define.ts'
-export type { Items } from './items.ts'
+export { child, isSession } from './child-session.ts'
+export { isCommand, defineWorkflow, workflowId, type Catalogue, type Drawing, type ItemCatalogue, type Workflow } from './define.ts'
+export { isItems, type Items } from './items.ts'
 export { steps } from './step.ts'
 
 /** Workflows that come with Darkroom. */

@@ -97,6 +97,7 @@ describe('the OpenAPI document', () => {
       '/v1/sessions/{id}/retry',
       '/v1/sessions/{id}/signal',
       '/v1/sessions/{id}/states',
+      '/v1/usage',
       '/v1/webhooks',
       '/v1/webhooks/{id}',
       '/v1/webhooks/{id}/deliveries',

@@ -130,6 +130,66 @@ describe('the queue', () => {
     await farm.pictures(id)
   })
 
+  it('a dry run says where it would run, at which place and for how long, and makes nothing', async () => {
+    const dryRun = async (input: Record<string, unknown> = {}, more: Record<string, unknown> = {}) => {
+      const submission = { workflow: 'image-generation', input: { prompt: 'a red circle', seed: 7, ...input }, ...more }
+      return farm.client.post('/v1/sessions?dryRun=true', submission, { 'Idempotency-Key': 'dry' })
+    }
+    const known = async (): Promise<string[]> => (await farm.eye.keys('darkroom:{s*}:*:?-*')).toSorted()
+    const before = await known()
+    const [{ device, id: worker } = { device: { id: '' }, id: '' }] = await farm.records()
+    const free = await dryRun()
+    expect(free.status).toBe(200)
+    expect(free.json).toMatchObject({
+      dryRun: true,
+      workflow: 'image-generation@1',
+      input: { model: 'darkroom-tiny', width: 64, seed: 7, sampler: expect.any(String) as string },
+      items: null,
+      needs: { lanes: expect.arrayContaining(['gpu', 'host']) as string[], models: [{ id: 'darkroom-tiny' }] },
+      place: { position: 1, startsInS: 0, why: null },
+      nowhere: null,
+    })
+    expect(free.json.devices).toMatchObject([{ device: device.id, worker, runs: true, why: null, paused: false }])
+    // Pictures of this shape were drawn by the tests before.
+    expect(free.json.seconds).toMatchObject({ value: expect.any(Number) as number, basis: 'measured' })
+    const four = await dryRun({ count: 4 })
+    expect(four.json.seconds.value).toBeCloseTo(4 * free.json.seconds.value, 3)
+    const many = await farm.client.post('/v1/sessions?dryRun=true', {
+      workflow: 'batch',
+      input: { input: { prompt: 'a red circle', seed: 7 }, grid: { steps: [20, 20, 20] } },
+    })
+    expect(many.json).toMatchObject({ workflow: 'batch@1', items: 3, needs: { models: [{ id: 'darkroom-tiny' }] } })
+    expect(many.json.seconds.value).toBeCloseTo(3 * free.json.seconds.value, 3)
+    expect(await known()).toEqual(before)
+
+    const { open } = await held()
+    const ids = await submitted(3)
+    await inLine(2)
+    expect((await dryRun()).json.place).toMatchObject({ position: 3, why: 'all devices that could draw it are busy; 2 before it' })
+    expect((await dryRun({}, { priority: 9 })).json.place).toMatchObject({ position: 1, startsInS: 0 })
+    await farm.client.post('/v1/queue/pause', {})
+    expect((await dryRun()).json).toMatchObject({
+      devices: [{ runs: true, paused: true }],
+      place: { startsInS: null, why: 'the queue is paused' },
+    })
+    await farm.client.post('/v1/queue/resume', {})
+    await open()
+    for (const id of ids) await farm.pictures(id)
+
+    expect((await dryRun({ model: 'nobody' })).json).toMatchObject({ status: 422, code: 'model.unknown', field: 'input.model' })
+    expect((await dryRun({ steps: 0 })).json).toMatchObject({ status: 422, code: 'api.invalid', field: 'input.steps' })
+    expect((await dryRun({}, { device: 'cuda:9' })).json).toMatchObject({ status: 422, code: 'device.unknown' })
+    expect((await farm.client.post('/v1/sessions?dryRun=yes', {})).status).toBe(422)
+    // The key of a dry run stands for nothing.
+    const real = await farm.client.post(
+      '/v1/sessions',
+      { workflow: 'image-generation', input: { prompt: 'x' } },
+      { 'Idempotency-Key': 'dry' },
+    )
+    expect(real.status).toBe(202)
+    await farm.pictures(real.json.id)
+  })
+
   it('says about when one begins, once some were drawn', async () => {
     const { open } = await held()
     const [, a = '', b = ''] = await submitted(3)

@@ -88,6 +88,25 @@ describe('POST /v1/sessions', () => {
     expect(other.json).toMatchObject({ status: 422, code: 'session.idempotency_mismatch', field: 'Idempotency-Key' })
   })
 
+  it('a dry run without a worker says that it runs nowhere, and of what it knows the rest', async () => {
+    const answer = await h.client.post('/v1/sessions?dryRun=true', picture())
+    expect(answer).toMatchObject({ status: 200, json: { nowhere: 'no worker is running', place: null, devices: [], seconds: null } })
+    expect(answer.headers['location']).toBeUndefined()
+    expect((await h.client.post('/v1/sessions?dryRun=true', sketchOf('dry'))).json).toMatchObject({
+      needs: { lanes: ['host'], models: [] },
+    })
+    const { json } = await h.client.post('/v1/sessions?dryRun=true', { workflow: 'sketch', input: {} })
+    expect(json).toMatchObject({ status: 422, code: 'api.invalid', field: 'input.text' })
+  })
+
+  it('what a picture took is remembered without the load of its model', async () => {
+    const key = 'a'.repeat(64)
+    const input = { model: { id: 'm', bodyHash: key }, width: 64, height: 64, guidance: 7 }
+    const output = { exactness: { key: '01234567' } }
+    await h.engine.runs.note({ input, output, stats: { seconds: 5, loadS: 4, calls: 2 } })
+    expect(await h.engine.runs.of(key)).toEqual([{ exactnessKey: '01234567', width: 64, height: 64, rows: 2, callS: 0.5 }])
+  })
+
   it('thirty at once with one key make one session', async () => {
     const answers = await Promise.all(
       Array.from({ length: 30 }, () => h.client.post('/v1/sessions', sketchOf('race'), { 'Idempotency-Key': 'race' })),

@@ -8,6 +8,7 @@ import { workflows } from '../../src/workflows/index.ts'
 import { keys, queues, shardOf } from '../../src/keys.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
+import { DarkroomError } from '../../src/errors.ts'
 import { forItsTurn } from '../../src/engine/lines.ts'
 import type { Attempt } from '../../src/engine/attempt.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
@@ -258,8 +259,8 @@ describe('sessions that wait for a device', () => {
   it('an entry of a line whose step is not open is taken out, not met again', async () => {
     await arrive()
     const stale = `0-${'0'.repeat(26)}.1.0`
-    await t.redis.zadd(keys.line(0, `${ofClass} 5 local -`), 0, stale)
-    await t.redis.sadd(keys.lines(0), `${ofClass} 5 local -`)
+    await t.redis.zadd(keys.line(0, `${ofClass} 5 local - -`), 0, stale)
+    await t.redis.sadd(keys.lines(0), `${ofClass} 5 local - -`)
     await t.engine.admission.wake()
     expect((await standing()).waiting).toEqual([])
   })
@@ -282,5 +283,108 @@ describe('sessions that wait for a device', () => {
     await finish(await take(b))
     // What follows runs beside the device.
     expect((await standing()).slots).toEqual({})
+  })
+})
+
+describe('what sessions use', () => {
+  /** From now on the farm's time is so much later. */
+  const later = (ms: number): Promise<unknown> => t.redis.set(keys.clock(0), `${ms} ${Date.now() + ms}`)
+  afterEach(() => t.redis.del(keys.clock(0)))
+  const day = new Date().toISOString().slice(0, 10)
+  const about = (s: number): unknown => expect.closeTo(s * 1000, -3) as unknown
+  const checkpoint = { sha256: 'c'.repeat(64), bytes: 1, call: 3 }
+
+  it('an attempt counts once; of a lost one what no checkpoint keeps, unless it was only late', async () => {
+    const id = await submit({ keyId: 'cccccccc' })
+    const first = await take(id)
+    await later(10_000)
+    await t.port.checkpoint(first, checkpoint)
+    await later(20_000)
+    await t.redis.hset(keys.step(first.stepKey), 'leaseUntil', Date.now() + 14_000)
+    await t.engine.store.expire(first.stepKey, 5)
+    expect((await t.engine.get(id))?.use).toMatchObject({ ms: about(14), lost: about(4) })
+    await t.port.renew(first)
+    expect((await t.engine.get(id))?.use).toMatchObject({ ms: about(14), lost: 0 })
+    await later(26_000)
+    await t.port.deliver(first, { error: new DarkroomError('worker.busy', 'busy') })
+    await later(40_000)
+    const second = await take(id)
+    await later(43_000)
+    await t.port.deliver(second, {
+      output: { n: 1, token: 'token', said: 'done' },
+      artifacts: [
+        { group: 'references', sha256: 'a'.repeat(64), bytes: 5 },
+        { group: 'scratch', sha256: 'b'.repeat(64), bytes: 7 },
+      ],
+      stats: { wasResident: true },
+    })
+    const use = { ms: about(23), lost: about(6), kept: 5, scratch: 7, hits: 1, misses: 0 }
+    expect(await t.engine.get(id)).toMatchObject({ status: 'succeeded', use })
+    expect(await t.engine.usage.days(['cccccccc', null], 1)).toMatchObject([
+      { day, keyId: 'cccccccc', sessions: 1, ...use },
+      { keyId: null },
+    ])
+    opened = []
+  })
+
+  it('a cancelled one has used what it had, and a parent what its children did', async () => {
+    const id = await submit()
+    await take(id)
+    await later(5000)
+    await t.engine.control(id, 'cancel')
+    expect((await t.engine.get(id))?.use).toMatchObject({ ms: about(5), lost: 0 })
+    await t.redis.del(keys.clock(0))
+    const parent = await t.run({ do: 'child', body: programs.step({ lane: 'gpu' }) })
+    opened.push(parent)
+    await arrive()
+    const child = await eventually('the child', async () => (await t.engine.list({ keyId: null, parent, limit: 1 })).sessions[0]?.id)
+    await eventually('it is let in', async () => (await standing()).slots[child])
+    const attempt = await take(child)
+    await later(8000)
+    await t.port.deliver(attempt, { output: { n: 1, token: 't', said: 'd' }, artifacts: [], stats: { wasResident: false } })
+    await eventually('the parent has ended', async () => (await t.engine.get(parent))?.endedAt != null)
+    expect((await t.engine.get(parent))?.use).toMatchObject({ ms: about(8), misses: 1 })
+  })
+
+  it('days that are too old go when a new one begins', async () => {
+    const today = Math.floor(Date.now() / 86_400_000)
+    const all = keys.use(0, 'eeeeeeee')
+    await t.redis.hset(all, `${today - 31} ms`, 5, `${today - 30} ms`, 6)
+    const id = await submit({ keyId: 'eeeeeeee' })
+    await finish(await take(id))
+    expect((await t.redis.hkeys(all)).filter((field) => !field.startsWith(`${today} `))).toEqual([`${today - 30} ms`])
+    expect(await t.redis.ttl(all)).toBeGreaterThan(31 * 86_400)
+    opened = []
+  })
+
+  it('a key that has had devices for as long as it may waits until the next day', async () => {
+    const connections = [connect(t.url, { patience: 'wait' }), connect(t.url, { patience: 'wait' })] as const
+    const config = { ...t.engine.config, keyDeviceS: 10 }
+    const [redis, subscriber] = connections
+    const limited = new Engine({ redis, subscriber, config, log: t.engine.log, sweeps: false, ...all })
+    const used = `${Math.floor(Date.now() / 86_400_000)} ms`
+    try {
+      await arrive()
+      await t.redis.hset(keys.use(0, 'dddddddd'), used, 10_000)
+      const input = { ledger: t.folder, key: crypto.randomUUID(), program: programs.step({ lane: 'gpu' }) }
+      const start = async (keyId: string): Promise<string> =>
+        (await limited.start({ workflow: 'program', input, priority: 5, tags: [], keyId })).session.id
+      const id = await start('dddddddd')
+      opened.push(id)
+      await eventually('it waits', async () => (await standing()).waiting.includes(id))
+      await limited.admission.wake()
+      expect((await limited.waiting.latest()).places).toMatchObject([
+        { session: id, why: expect.stringMatching(/for 10 s today/) as string },
+      ])
+      const other = await start('eeeeeeee')
+      opened.push(other)
+      await eventually('the other passes it', async () => (await standing()).slots[other])
+      await t.redis.hset(keys.use(0, 'dddddddd'), used, 9999)
+      await limited.admission.wake()
+      expect((await standing()).slots[id]).toBe(ofClass)
+    } finally {
+      await limited.close()
+      for (const connection of connections) connection.disconnect()
+    }
   })
 })

@@ -4,6 +4,7 @@ import { keys, shardOf } from '../../src/keys.ts'
 import { AttemptPort, type Attempt } from '../../src/engine/attempt.ts'
 import { acts, type AtPoint } from '../../src/engine/points.ts'
 import type { Cause } from '../../src/engine/store.ts'
+import { noUse } from '../../src/engine/usage.ts'
 import { cancelled } from '../../src/engine/outcome.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 import * as programs from '../support/program.ts'
@@ -389,13 +390,13 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
   join: {
     'a step that was taken': async (t) => {
       const { stepKey } = await t.take(await t.submit(), '1.0')
-      return () => t.engine.lines.join(stepKey, 1, 'gpu.late')
+      return () => t.engine.lines.join(stepKey, 1, 'gpu.late', '-')
     },
     'an older dispatch': async (t) => {
       const { stepKey } = await t.take(await t.submit(), '1.0')
       await t.redis.hset(keys.step(stepKey), 'leaseUntil', 0)
       await t.engine.store.expire(stepKey, 5)
-      return () => t.engine.lines.join(stepKey, 1, 'gpu.late')
+      return () => t.engine.lines.join(stepKey, 1, 'gpu.late', '-')
     },
     'a step of a session that is paused': async ({ engine, submit }) => {
       const id = await submit()
@@ -425,11 +426,13 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
     'an item of a session that has ended': async ({ engine, submit }) => {
       const id = await submit()
       await engine.control(id, 'cancel')
-      return () => engine.store.moveItems(`${id}.1.0`, [], { suffix: '1.0.0', value: 'late', status: 'succeeded', references: [] })
+      return () =>
+        engine.store.moveItems(`${id}.1.0`, [], { suffix: '1.0.0', value: 'late', status: 'succeeded', references: [], use: noUse })
     },
     'an item of a session that works none off': async ({ engine, submit }) => {
       const id = await submit()
-      return () => engine.store.moveItems(`${id}.1.0`, [], { suffix: '1.0.0', value: 'late', status: 'succeeded', references: [] })
+      return () =>
+        engine.store.moveItems(`${id}.1.0`, [], { suffix: '1.0.0', value: 'late', status: 'succeeded', references: [], use: noUse })
     },
   },
   admit: {
@@ -535,9 +538,27 @@ const yields = async ({ engine }: TestEngine, stepKey: string, worker: string): 
 async function admit({ engine }: TestEngine, id: string, number?: number): Promise<unknown> {
   const { numbers } = await engine.lines.read(0)
   const shard = shardOf(id)
-  const line = { name: 'gpu.late 5 local -', shard, queue: 'gpu.late', priority: 5, key: 'local', group: null, length: 1, head: [] }
-  const choice = { line, waiter: { stepKey: `${id}.1.0`, order: 0, waitedMs: 0 }, level: 5, share: 1, floor: 0, overtaken: [] }
-  return engine.lines.admit(choice, number ?? numbers[shard] ?? 0)
+  const line = {
+    name: 'gpu.late 5 local - -',
+    model: '-',
+    shard,
+    queue: 'gpu.late',
+    priority: 5,
+    key: 'local',
+    group: null,
+    length: 1,
+    head: [],
+  }
+  const choice = {
+    line,
+    waiter: { stepKey: `${id}.1.0`, order: 0, waitedMs: 0 },
+    level: 5,
+    share: 1,
+    floor: 0,
+    passes: false,
+    overtaken: [],
+  }
+  return engine.lines.admit(choice, line.queue, number ?? numbers[shard] ?? 0)
 }
 
 describe('the fence', () => {

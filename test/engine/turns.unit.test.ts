@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { modelWord, Nearness } from '../../src/engine/nearness.ts'
 import { Slots, type Holder, type SlotWorker } from '../../src/engine/slots.ts'
 import { Turns, type Line } from '../../src/engine/turns.ts'
 import { queues } from '../../src/keys.ts'
@@ -10,6 +11,7 @@ const line = (key: string, priority: number, waited: number[], queue = 'gpu.0123
   priority,
   key,
   group: null,
+  model: '-',
   length: waited.length,
   head: waited.map((waitedMs, i) => ({ stepKey: `${key}${priority}-${i}`, order: -waitedMs, waitedMs })),
 })
@@ -122,5 +124,48 @@ describe('slots', () => {
     expect(room(new Slots(both, held(ofClass, ofClass)), ofA)).toBe(2)
     expect(room(new Slots(both, held('a', ofA)), ofClass)).toBe(2)
     expect(room(new Slots(both, held('a', ofA)), ofA)).toBe(0)
+  })
+})
+
+describe('a session whose model is on a device', () => {
+  const of = (model: string, ...waited: number[]): Line => ({
+    ...line('a', 5, waited),
+    model,
+    name: `a ${model}`,
+    head: line(model, 5, waited).head,
+  })
+  const worker = (id: string, ...resident: string[]) =>
+    ({ id, exactnessKey: '01234567', shelf: 's', device: { id: `0123-cpu-${id}` }, resident }) as unknown as ConstructorParameters<
+      typeof Nearness
+    >[0][number]
+  const any = (): boolean => true
+  const [one, two] = [modelWord([{ id: 'one' }]), modelWord([{ id: 'two' }])]
+
+  it('goes before one of its level that waits longer, and not before a higher level or a lesser share', () => {
+    const turns = new Turns([of(one, 50), of(two, 10)], fresh, equal)
+    expect(turns.next(any, ({ model }) => model === two)).toMatchObject({ waiter: { stepKey: `${two}5-0` }, passes: true })
+    expect(turns.next(any, ({ model }) => model === two)).toMatchObject({ waiter: { stepKey: `${one}5-0` }, passes: false })
+    const higher = new Turns([{ ...of(one, 10), priority: 6 }, of(two, 50)], fresh, equal)
+    expect(higher.next(any, ({ model }) => model === two)?.line.model).toBe(one)
+    const other = new Turns([line('b', 5, [10]), of(two, 50)], { floor: 0, byKey: new Map([['a', 1]]) }, equal)
+    expect(other.next(any, ({ model }) => model === two)?.line.key).toBe('b')
+  })
+
+  it('is near a worker that has it, or that was given such a one last; without a model it is near none', () => {
+    const workers = [worker('v', 'one'), worker('w', 'two')]
+    const near = new Nearness(workers, new Map())
+    const queue = queues.gpuClass('01234567')
+    expect(near.of({ queue, model: two }, any)).toBe(queues.gpuDevice('0123-cpu-w'))
+    expect(near.of({ queue, model: two }, (own) => own !== queues.gpuDevice('0123-cpu-w'))).toBeUndefined()
+    expect(near.of({ queue, model: modelWord([]) }, any)).toBeUndefined()
+    expect(near.of({ queue: queues.gpuClass('89abcdef'), model: two }, any)).toBeUndefined()
+    // What it was given last will be there before it takes another.
+    expect(new Nearness(workers, new Map([['w', one]])).of({ queue, model: two }, any)).toBeUndefined()
+    expect([near.only(queue), near.only(queues.gpuDevice('0123-cpu-v'))]).toEqual([undefined, 'v'])
+  })
+
+  it('is known by its own model, not by what is used beside it', () => {
+    expect(modelWord([{ id: 'a LoRA', kind: 'lora' }, { id: 'one' }])).toBe(one)
+    expect(one).toMatch(/^[0-9a-f]{10}$/)
   })
 })

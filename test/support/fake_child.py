@@ -6,11 +6,13 @@ state of the chain, and going on from it gives the same bytes as never having st
 
     fake_child.py [--call-ms 5] [--load-ms 0] [--import-ms 0] [--heartbeat-ms 2000] [--build TEXT] [--device-name TEXT]
                   [--numerics 1] [--uuid UUID] [--fault NAME[:ARG][@CALL]]... [--once FILE] [--die-when FILE]
-                  [--gates FOLDER]
+                  [--gates FOLDER] [--holds N]
 
 With `--gates FOLDER` a denoise step whose seed has a file there is held once it has done as many calls as the file
 says, until the file is gone or the step is paused or cancelled: what a test does meanwhile does not depend on time.
 With `--die-when FILE` it exits 1 before the first frame whenever that file is there.
+
+With `--holds N` it keeps so many models at a time, as a device with little memory does.
 
 Faults with `@CALL` fire when that many denoise calls are done; with `--once FILE` each fires a single time over all
 restarts.
@@ -133,6 +135,17 @@ class FakeModel:
         return cls()
 
 
+class FakeModels(Models):
+    """Holds so many models; the one used longest ago goes for another."""
+
+    holds = 1000
+
+    def get(self, reference, tools):
+        while (reference["id"], reference["body_hash"]) not in self._known and len(self._known) >= self.holds:
+            self._forget(next(iter(self._known)))
+        return super().get(reference, tools)
+
+
 class FakeWeights:
     """Reads nothing; tells as much as the cache offered, and that it would have come from disk without it."""
 
@@ -168,6 +181,7 @@ class FakeBackend:
         self._options, self._faults, self._writer = options, faults, writer
         self._call_s = options.call_ms / 1000
         FakeModel.load_s = options.load_ms / 1000
+        FakeModels.holds = options.holds
 
     def load(self, hello, progress):
         if self._faults.fire("mute"):
@@ -205,7 +219,7 @@ class FakeBackend:
             roots=hello["roots"],
             checkpoint=hello["checkpoint"],
             preview_s=hello["preview_s"],
-            models=Models(
+            models=FakeModels(
                 device,
                 hello["roots"]["models"],
                 dict.fromkeys(schema.DOCUMENT["families"], FakeModel),
@@ -247,8 +261,9 @@ class FakeBackend:
         return frames.result(files={"picture_latents": tools.write("picture_latents", content)})
 
     def denoise(self, tools):
+        started = time.monotonic()
         request = tools.input
-        tools.runtime.models.get(request["model"], tools)
+        _, load_s = tools.runtime.models.get(request["model"], tools)
         tools.progress("run")
         calls = request["steps"] * 2 - 1 if request["sampler"] == "Heun" else request["steps"]
         conditioning, _ = tools.read("conditioning")
@@ -289,7 +304,8 @@ class FakeBackend:
         tools.check_stop()
         tools.finish_checkpoints()
         latents = hashlib.shake_256(state.encode()).digest(request["height"] * request["width"])
-        return frames.result(files={"latents": tools.write("latents", latents)}, stats={**stats, "calls": calls - first})
+        stats |= {"calls": calls - first, "load_s": load_s, "seconds": time.monotonic() - started}
+        return frames.result(files={"latents": tools.write("latents", latents)}, stats=stats)
 
     def enlarge(self, tools):
         tools.runtime.models.get(tools.input["model"], tools)
@@ -442,6 +458,7 @@ def parse_arguments():
     parser.add_argument("--once")
     parser.add_argument("--die-when", default="")
     parser.add_argument("--gates")
+    parser.add_argument("--holds", type=int, default=1000)
     return parser.parse_args()
 
 

@@ -384,14 +384,27 @@ async function resolved(node: Node, catalogue: Catalogue): Promise<Node> {
   return { ...node, input }
 }
 
+const of = {
+  input: Input,
+  resolveInput: async (input: Input, catalogue: Catalogue) => ({ ...input, program: await resolved(input.program, catalogue) }),
+}
+
 const program = <const Version extends number>(version: Version, mark = '') =>
-  defineWorkflow({
-    name: 'program',
-    version,
-    input: Input,
-    resolveInput: async (input, catalogue) => ({ ...input, program: await resolved(input.program, catalogue) }),
-    machine: machine(mark),
-  })
+  defineWorkflow({ name: 'program', version, ...of, machine: machine(mark) })
+
+/** In the ledger, what undoes the step of that path. */
+export const undoOf = (path: string): string => `undo ${path}`
+
+/** The same, with a count of its own that undoes each count of the host lane. */
+const undoable = {
+  ...defineWorkflow({ name: 'undoable', ...of, machine: machine('') }),
+  undo: {
+    'test.count': ({ input }: { input: unknown }) => ({
+      step: 'test.count',
+      input: { ...(input as Work), path: undoOf((input as Work).path), ms: 0, failures: 0 },
+    }),
+  },
+}
 
 const deployed = (data: string): string => join(data, 'deployed')
 
@@ -399,7 +412,7 @@ const deployed = (data: string): string => join(data, 'deployed')
 export const deploy = (data: string): void => writeFileSync(deployed(data), '')
 
 const isDeployed = existsSync(deployed(process.env['DARKROOM_DATA'] ?? ''))
-export const workflows: Workflow[] = isDeployed ? [program(1), program(2, 'v2:')] : [program(1)]
+export const workflows: Workflow[] = isDeployed ? [program(1), program(2, 'v2:'), undoable] : [program(1), undoable]
 
 // ---- the ledger ----
 

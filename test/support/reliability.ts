@@ -15,6 +15,7 @@ const groups: Record<string, string[]> = {
     ...['drain', 'role'].map((name) => `test/crash/${name}.test.ts`),
     ...['child-faults', 'worker-death', 'checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
   ],
+  'Cascades: one fault, and what follows from it': ['test/long/cascades.test.ts'],
   'Commands to a device': ['test/long/commands.test.ts', 'test/long/device-memory.test.ts', 'test/crash/reservations.test.ts'],
   'What is done with models': [
     'test/long/model-verbs.test.ts',
@@ -146,16 +147,9 @@ export function catalogue(): string {
   const open = scenarios.flatMap((each) =>
     'notCovered' in each ? [`| ${each.name} | ${each.happens} | ${each.promised} | ${each.notCovered} |`] : [],
   )
-  return `| scenario | what happens | what is promised | proof |
-| --- | --- | --- | --- |
-${rows.join('\n')}
-
-Not yet covered:
-
-| scenario | what happens | what is to be promised | why not yet |
-| --- | --- | --- | --- |
-${open.join('\n')}
-`
+  const head = '| scenario | what happens | what is promised | proof |\n| --- | --- | --- | --- |'
+  const rest = 'Not yet covered:\n\n| scenario | what happens | what is to be promised | why not yet |\n| --- | --- | --- | --- |'
+  return [`${head}\n${rows.join('\n')}\n`, ...(open.length > 0 ? [`${rest}\n${open.join('\n')}\n`] : [])].join('\n')
 }
 
 /** What stands between the marks of a part on the page. */

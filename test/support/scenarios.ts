@@ -351,19 +351,50 @@ export const scenarios: readonly Scenario[] = [
     name: 'fork',
     happens: 'a session is forked from a recorded state with changed input',
     promised: 'steps before that state are reused, those after it run, the old session does not change',
-    notCovered: 'there is `retry`, but no fork yet',
+    proofs: [
+      ['engine/fork', 'with a changed input parts at'],
+      ['engine/fork', 'of each state of the examples'],
+    ],
   },
   {
     name: 'schedule',
-    happens: 'a schedule ticks on five workers while the line to Redis is cut',
-    promised: 'one run for each tick',
-    notCovered: 'there are no schedules yet',
+    happens: 'a schedule falls due while its processes die, or several look at once',
+    promised: 'one run for each instant',
+    proofs: [
+      ['engine/schedules', 'starts a session at each of its instants'],
+      ['engine/schedules', 'whose process dies at …'],
+    ],
+  },
+  // What follows from one fault, over all domains.
+  {
+    name: 'device-lost',
+    happens: 'the driver loses a device in the middle of a step',
+    promised: 'its memory and its models are written off, its steps move and go on from their checkpoints, its commands fail',
+    proofs: [['long/commands', 'goes with its worker']],
   },
   {
     name: 'out-of-memory',
     happens: 'a device runs out of memory in the middle of a step',
-    promised: 'tried again by another plan, a limited number of times, then a failure with its own code',
-    notCovered:
-      'the step is tried again at most three times, on another worker if there is one, then fails with `memory.exhausted`; there is no other plan yet',
+    promised:
+      'the child goes down its ladder and begins again (python/tests/test_memory.py, test_profiles.py; smaller tiles in test_upscaling.py), then another device goes on, three tries at most, then a failure with its own code',
+    proofs: [['long/cascades', 'from memory that runs out']],
+  },
+  {
+    name: 'corrupt-model',
+    happens: 'a worker finds the bytes of a model broken whose headers are whole',
+    promised: 'its session fails at once and in words; the model is quarantined until it is another one or was read whole',
+    proofs: [['long/cascades', 'from a broken model']],
+  },
+  {
+    name: 'inference-fails',
+    happens: 'the inference of a session that is to be postprocessed fails for good',
+    promised: 'no postprocessing begins, and nothing is held of it',
+    proofs: [['long/cascades', 'from an inference that fails']],
+  },
+  {
+    name: 'postprocessing-fails',
+    happens: 'the postprocessing of a picture fails for good',
+    promised: 'the picture that was drawn is kept, and a retry goes on behind it',
+    proofs: [['long/cascades', 'from a postprocessing that fails']],
   },
 ]

@@ -3,12 +3,10 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { sessionIdPattern } from '../../keys.ts'
 import { needs } from '../auth.ts'
-import { refuseBody } from '../body.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { visibleSession } from '../policy.ts'
-import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
-import { SessionView } from '../sessions/views.ts'
-import { shownSession } from '../sessions/shown.ts'
+import { json, keyed, noQuery, pageLimit, problems } from '../route.ts'
+import { addVerb } from '../sessions/verb.ts'
 import { PauseQueue, presentQueue, QueueView } from './views.ts'
 
 const show = createRoute({
@@ -42,61 +40,9 @@ const ends = {
   back: 'Put a waiting session behind all others of its API key, with the priority of the last of them',
 } as const
 
-const moving = (end: keyof typeof ends) =>
-  createRoute({
-    method: 'post',
-    path: `/sessions/{id}/${end}`,
-    summary: ends[end],
-    tags: ['queue'],
-    ...keyed,
-    middleware: needs('control'),
-    request: { params: idParam, query: noQuery },
-    responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
-  })
+const ChangePriority = z.strictObject({ priority: z.int().min(0).max(9) }).meta({ id: 'ChangePriority', example: { priority: 9 } })
 
-const prioritize = createRoute({
-  method: 'post',
-  path: '/sessions/{id}/priority',
-  summary: 'Change the priority of a session',
-  tags: ['queue'],
-  ...keyed,
-  middleware: needs('control'),
-  request: {
-    params: idParam,
-    query: noQuery,
-    body: {
-      required: true,
-      content: {
-        'application/json': {
-          schema: z.strictObject({ priority: z.int().min(0).max(9) }).meta({ id: 'ChangePriority', example: { priority: 9 } }),
-        },
-      },
-    },
-  },
-  responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
-})
-
-const before = createRoute({
-  method: 'post',
-  path: '/sessions/{id}/before',
-  summary: 'Put a waiting session directly before another one of its API key, with the priority of that one',
-  tags: ['queue'],
-  ...keyed,
-  middleware: needs('control'),
-  request: {
-    params: idParam,
-    query: noQuery,
-    body: {
-      required: true,
-      content: {
-        'application/json': {
-          schema: z.strictObject({ session: z.string().regex(sessionIdPattern, 'must be a session id') }).meta({ id: 'MoveBefore' }),
-        },
-      },
-    },
-  },
-  responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
-})
+const MoveBefore = z.strictObject({ session: z.string().regex(sessionIdPattern, 'must be a session id') }).meta({ id: 'MoveBefore' })
 
 /** Sessions that an answer to a change shows. */
 const shownAfterwards = 100
@@ -112,24 +58,21 @@ export function queueRoutes({ engine }: ApiParts): App {
       await engine.resumeQueue(c.req.valid('json'))
       return c.json(presentQueue(await engine.waiting.latest(), c.get('caller'), shownAfterwards), 200)
     })
-    .openapi(prioritize, async (c) => {
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      await engine.waiting.prioritize(id, c.req.valid('json').priority)
-      return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
-    })
-    .openapi(before, async (c) => {
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      const { id: next } = await visibleSession(engine, c.req.valid('json').session, c.get('caller'))
-      await engine.waiting.before(id, next)
-      return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
-    })
-  for (const end of Object.keys(ends) as (keyof typeof ends)[]) {
-    routes.openapi(moving(end), async (c) => {
-      await refuseBody(c)
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      await engine.waiting[end](id)
-      return c.json(await shownSession(engine, await visibleSession(engine, id, c.get('caller'))), 200)
-    })
-  }
+  addVerb(routes, engine, {
+    name: 'priority',
+    summary: 'Change the priority of a session',
+    tag: 'queue',
+    body: ChangePriority,
+    act: (id, { priority }) => engine.waiting.prioritize(id, priority),
+  })
+  addVerb(routes, engine, {
+    name: 'before',
+    summary: 'Put a waiting session directly before another one of its API key, with the priority of that one',
+    tag: 'queue',
+    body: MoveBefore,
+    act: async (id, { session }, caller) => engine.waiting.before(id, (await visibleSession(engine, session, caller)).id),
+  })
+  for (const end of Object.keys(ends) as (keyof typeof ends)[])
+    addVerb(routes, engine, { name: end, summary: ends[end], tag: 'queue', act: (id) => engine.waiting[end](id) })
   return routes
 }

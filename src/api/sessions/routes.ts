@@ -13,7 +13,9 @@ import type { ApiParts, App, AppEnv } from '../context.ts'
 import { sightOf, visibleSession } from '../policy.ts'
 import { idParam, json, keyed, noQuery, pageLimit, problems } from '../route.ts'
 import { afterWait, IdempotencyKey, Prefer } from '../wait.ts'
+import { DryRunView, presentDryRun } from './dry-run.ts'
 import { shownSession } from './shown.ts'
+import { addVerb } from './verb.ts'
 import {
   ChangeSession,
   ExportView,
@@ -37,7 +39,12 @@ const submit = createRoute({
   ...keyed,
   middleware: needs('submit'),
   request: {
-    query: noQuery,
+    query: z.strictObject({
+      dryRun: z
+        .enum(['true', 'false'])
+        .optional()
+        .meta({ description: 'true: nothing is made; the answer says what would come of it, and refusals are the same' }),
+    }),
     headers: z.object({
       'idempotency-key': IdempotencyKey,
       prefer: Prefer,
@@ -46,7 +53,7 @@ const submit = createRoute({
     body: { required: true, content: { 'application/json': { schema: SubmitSession } } },
   },
   responses: {
-    200: json('It has ended within the wait, or this is a repeat', SessionView),
+    200: json('It has ended within the wait, or this is a repeat; of a dry run, what would come of it', z.union([SessionView, DryRunView])),
     202: json('Accepted', SessionView),
     ...problems(404, 409),
   },
@@ -103,36 +110,6 @@ const summaries: Record<ControlVerb, string> = {
   cancel: 'Cancel a session: it has ended when the answer comes',
 }
 const verbs = ['pause', 'resume', 'cancel'] as const satisfies ControlVerb[]
-
-const control = (verb: ControlVerb) =>
-  createRoute({
-    method: 'post',
-    path: `/sessions/{id}/${verb}`,
-    summary: summaries[verb],
-    tags: ['sessions'],
-    ...keyed,
-    middleware: needs('control'),
-    request: { params: idParam, query: noQuery },
-    responses: { 200: json('The session as it is now', SessionView), ...problems(404, 409) },
-  })
-
-const signal = createRoute({
-  method: 'post',
-  path: '/sessions/{id}/signal',
-  summary: 'Tell the workflow of a session something',
-  tags: ['sessions'],
-  ...keyed,
-  middleware: needs('control'),
-  request: {
-    params: idParam,
-    query: noQuery,
-    body: {
-      required: true,
-      content: { 'application/json': { schema: SignalBody } },
-    },
-  },
-  responses: { 200: json('The session as it is now; a repeat of the same `eventId` changes nothing', SessionView), ...problems(404, 409) },
-})
 
 const retry = createRoute({
   method: 'post',
@@ -231,7 +208,7 @@ export function sessionRoutes(parts: ApiParts): App {
   const routes = new OpenAPIHono<AppEnv>()
     .openapi(submit, async (c) => {
       const { workflow, input, priority, tags, deadlineS, device, concurrency, webhook } = c.req.valid('json')
-      const { session, created } = await engine.start({
+      const submission = {
         workflow,
         input,
         priority,
@@ -245,7 +222,9 @@ export function sessionRoutes(parts: ApiParts): App {
         keyId: c.get('caller').keyId,
         mayOperate: c.get('caller').scopes.has('operate'),
         trace: traceIn(c.req.valid('header').traceparent),
-      })
+      }
+      if (c.req.valid('query').dryRun === 'true') return c.json(presentDryRun(await engine.dryRuns.run(submission)), 200)
+      const { session, created } = await engine.start(submission)
       const { session: latest } = await afterWait(parts, c, session)
       const isAccepted = created && !ended.has(latest.status)
       return c.json(await shownSession(engine, latest), isAccepted ? 202 : 200)
@@ -263,10 +242,15 @@ export function sessionRoutes(parts: ApiParts): App {
       if (!found) throw unknownSession(id)
       return c.json(presentReceipt(found), 200)
     })
-    .openapi(signal, async (c) => {
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(await shownSession(engine, await engine.signal(id, c.req.valid('json'))), 200)
-    })
+  addVerb(routes, engine, {
+    name: 'signal',
+    summary: 'Tell the workflow of a session something',
+    tag: 'sessions',
+    answers: 'The session as it is now; a repeat of the same `eventId` changes nothing',
+    body: SignalBody,
+    act: (id, signalled) => engine.signal(id, signalled),
+  })
+  routes
     .openapi(retry, async (c) => {
       await refuseBody(c)
       const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
@@ -299,12 +283,7 @@ export function sessionRoutes(parts: ApiParts): App {
       await engine.remove(id)
       return c.body(null, 204)
     })
-  for (const verb of verbs) {
-    routes.openapi(control(verb), async (c) => {
-      await refuseBody(c)
-      const { id } = await visibleSession(engine, c.req.valid('param').id, c.get('caller'))
-      return c.json(await shownSession(engine, await engine.control(id, verb)), 200)
-    })
-  }
+  for (const verb of verbs)
+    addVerb(routes, engine, { name: verb, summary: summaries[verb], tag: 'sessions', act: (id) => engine.control(id, verb) })
   return routes
 }

@@ -18,6 +18,7 @@ import {
 import type { Place } from '../../engine/waiting.ts'
 import { ArtifactLink, withLinks } from '../artifacts/views.ts'
 import { traceOf } from '../../trace.ts'
+import { presentUse, UseView } from '../usage/views.ts'
 import { iso, isoOrNull, orNull, Time } from '../view.ts'
 
 const Anything = z.record(z.string(), z.unknown())
@@ -102,6 +103,7 @@ export const SessionView = z
     endedAt: Time.nullable(),
     deadlineAt: Time.nullable().meta({ description: 'null without one, and while the session is paused' }),
     deadlineLeftS: z.number().nullable().meta({ description: 'of a paused session: seconds that it has from its resume on' }),
+    use: UseView.meta({ description: 'what it has used until now, its children with it' }),
     version: z.int(),
   })
   .meta({ id: 'Session' })
@@ -174,6 +176,7 @@ export function presentSession(session: Session, place?: Place): SessionView {
     endedAt: isoOrNull(session.endedAt),
     deadlineAt: isoOrNull(session.deadlineAt),
     deadlineLeftS: session.deadlineLeftMs === null ? null : session.deadlineLeftMs / 1000,
+    use: presentUse(session.use),
     version: session.version,
   }
 }

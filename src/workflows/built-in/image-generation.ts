@@ -12,6 +12,7 @@ import { completeDetail } from './detail-input.ts'
 import { checkLimits } from './family-limits.ts'
 import { completeHires } from './hires-input.ts'
 import { completedFields, Input, wholeForm } from './image-form.ts'
+import { drawingOf } from './image-drawing.ts'
 import { withinImage } from './image-progress.ts'
 import { isToCheck, judgedAs, checkOf, mayPassUnchecked, mayRedraw, outputOf, uncheckedOf, withRedraw } from './image-safety.ts'
 import { askedAgain } from './image-asked.ts'
@@ -379,6 +380,7 @@ export const imageGeneration = defineWorkflow({
   },
   isStrict: ({ pin }) => pin === 'strict',
   asked: askedAgain,
+  drawing: (input) => drawingOf(input as ResolvedInput),
   steps: (input) => stepsOf(input as ResolvedInput),
   resources: { lanes: ['gpu', 'host'], note: 'one device; memory by model and size' },
 })

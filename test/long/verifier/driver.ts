@@ -54,9 +54,10 @@ export class Driver {
     submitted.first = await this.view(id, draw)
   }
 
-  body({ program, key, tags = [key], priority, deadlineS }: Scenario & { tags?: string[] }): Record<string, unknown> {
+  body({ kind, program, key, tags = [key], priority, deadlineS, concurrency }: Scenario & { tags?: string[] }): Record<string, unknown> {
     const input = { key, program, ledger: this.#options.ledger }
-    return { workflow: 'program', input, tags, priority, ...(deadlineS !== null && { deadlineS }) }
+    const more = { ...(deadlineS !== null && { deadlineS }), ...(concurrency && { concurrency }) }
+    return { workflow: kind === 'undone' ? 'undoable' : 'program', input, tags, priority, ...more }
   }
 
   // ---- submissions ----
@@ -67,7 +68,7 @@ export class Driver {
         if (answer) submitted.ids.push((answer.json as View).id)
       })
     const once = (): Promise<Answer | undefined> => this.send(scenario, draw)
-    const surely = (): Promise<Answer | undefined> => this.#surely(once)
+    const surely = (): Promise<Answer | undefined> => this.surely(once)
     if (scenario.submit === 'surely') await send(surely)
     if (scenario.submit === 'twice') await Promise.all([send(surely), send(surely)])
     if (scenario.submit === 'once') {
@@ -75,7 +76,7 @@ export class Driver {
       if (submitted.ids.length === 0) {
         // Nobody knows. Once it is quiet the list must show it whole or not at all, and the key must say the same.
         await this.#options.calm
-        const list = await this.#surely(() => this.#ask('GET', `/v1/sessions?tag=${scenario.key}`, draw))
+        const list = await this.surely(() => this.ask('GET', `/v1/sessions?tag=${scenario.key}`, draw))
         submitted.wasThere = { id: (list?.json as { sessions: View[] } | undefined)?.sessions[0]?.id ?? null }
         await send(surely)
       }
@@ -85,7 +86,7 @@ export class Driver {
 
   /** Sends the submission; undefined when nobody knows whether it was accepted. */
   async send(scenario: Scenario, draw: () => number): Promise<Answer | undefined> {
-    const answer = await this.#ask('POST', '/v1/sessions', draw, {
+    const answer = await this.ask('POST', '/v1/sessions', draw, {
       body: this.body(scenario),
       headers: { 'Idempotency-Key': scenario.key },
     })
@@ -94,13 +95,14 @@ export class Driver {
 
   // ---- what is asked of a session that runs ----
 
-  async #control({ signals, pauses, moves, stops, cancelAtMs }: Scenario, id: string, draw: () => number): Promise<void> {
-    const signal = async ({ path, atMs, times }: Scenario['signals'][number]): Promise<void> => {
+  async #control({ key, signals, pauses, moves, stops, cancelAtMs, cancelBy }: Scenario, id: string, draw: () => number): Promise<void> {
+    const signal = async ({ path, atMs, times, by }: Scenario['signals'][number]): Promise<void> => {
       await this.#sleep(atMs)
+      if (by === 'approval') return this.#approve(id, path, times, draw)
       const body = { type: 'go', data: { path }, eventId: `go:${path}` }
       // A program that has failed hears nothing more.
       for (let i = 0; i < times; i++)
-        await this.#surely(() => this.#ask('POST', `/v1/sessions/${id}/signal`, draw, { body }), `signal to ${id}`, 200, 409)
+        await this.surely(() => this.ask('POST', `/v1/sessions/${id}/signal`, draw, { body }), `signal to ${id}`, 200, 409)
     }
     const pause = async (): Promise<void> => {
       for (const { atMs, holdMs } of pauses) {
@@ -113,13 +115,16 @@ export class Driver {
     const cancel = async (): Promise<void> => {
       if (cancelAtMs === null) return
       await this.#sleep(cancelAtMs)
-      await this.#verb(id, 'cancel', draw)
+      if (cancelBy === 'verb') return this.#verb(id, 'cancel', draw)
+      // Its tag is its own; asked for twice, the second action finds what the first has left.
+      const body = { action: 'cancel', filter: { tag: key } }
+      await this.surely(() => this.ask('POST', '/v1/bulk', draw, { body }), `cancel of all with the tag ${key}`, 202)
     }
     const move = async ({ atMs, how }: Scenario['moves'][number]): Promise<void> => {
       await this.#sleep(atMs)
       if (typeof how === 'string') return this.#verb(id, how, draw)
       const path = `/v1/sessions/${id}/priority`
-      await this.#surely(() => this.#ask('POST', path, draw, { body: { priority: how } }), `priority of ${id}`, 200, 409)
+      await this.surely(() => this.ask('POST', path, draw, { body: { priority: how } }), `priority of ${id}`, 200, 409)
     }
     const stop = async ({ atMs, holdMs }: Scenario['stops'][number]): Promise<void> => {
       await this.#sleep(atMs)
@@ -130,16 +135,31 @@ export class Driver {
     await Promise.all([...signals.map(signal), pause(), ...moves.map(move), ...stops.map(stop), cancel()])
   }
 
+  /** Sends the signal by the URL of an approval, as a person without a key would; it counts once, however often. */
+  async #approve(id: string, path: string, times: number, draw: () => number): Promise<void> {
+    const grant = { signals: ['go'], expiresInS: 3600 }
+    const granted = await this.surely(
+      () => this.ask('POST', `/v1/sessions/${id}/approvals`, draw, { body: grant }),
+      `approval of ${id}`,
+      200,
+      409,
+    )
+    const { url } = (granted?.json ?? {}) as { url?: string }
+    if (url === undefined) return
+    const body = { signal: 'go', data: { path } }
+    for (let i = 0; i < times; i++) await this.surely(() => this.ask('POST', url, draw, { body }), `answer to ${id}`, 200, 409, 410)
+  }
+
   async #queue(verb: 'pause' | 'resume', draw: () => number): Promise<void> {
-    await this.#surely(() => this.#ask('POST', `/v1/queue/${verb}`, draw, { body: {} }), `${verb} of the queue`, 200)
+    await this.surely(() => this.ask('POST', `/v1/queue/${verb}`, draw, { body: {} }), `${verb} of the queue`, 200)
   }
 
   async #verb(id: string, verb: string, draw: () => number): Promise<void> {
-    await this.#surely(() => this.#ask('POST', `/v1/sessions/${id}/${verb}`, draw), `${verb} of ${id}`, 200, 409)
+    await this.surely(() => this.ask('POST', `/v1/sessions/${id}/${verb}`, draw), `${verb} of ${id}`, 200, 409)
   }
 
   async view(id: string, draw: () => number): Promise<View | null> {
-    const answer = await this.#surely(() => this.#ask('GET', `/v1/sessions/${id}`, draw), `GET ${id}`, 200)
+    const answer = await this.surely(() => this.ask('GET', `/v1/sessions/${id}`, draw), `GET ${id}`, 200)
     const view = answer?.json as View | undefined
     return view && ended.has(view.status) ? view : null
   }
@@ -149,7 +169,7 @@ export class Driver {
     const all: View[] = []
     for (let cursor: string | null = ''; cursor !== null;) {
       const at: string = cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`
-      const page = await this.#surely(() => this.#ask('GET', `/v1/sessions?limit=200${at}`, draw), 'the list', 200)
+      const page = await this.surely(() => this.ask('GET', `/v1/sessions?limit=200${at}`, draw), 'the list', 200)
       if (!page) throw new Error('the list of sessions could not be read')
       const { sessions, next } = page.json as { sessions: View[]; next: string | null }
       all.push(...sessions)
@@ -216,7 +236,7 @@ export class Driver {
   }
 
   /** One request to some API; undefined when it was cut, took too long, or was answered with 503. */
-  async #ask(method: string, path: string, draw: () => number, options: SendOptions = {}): Promise<Answer | undefined> {
+  async ask(method: string, path: string, draw: () => number, options: SendOptions = {}): Promise<Answer | undefined> {
     const api = this.#choose(draw)
     const asked = this.#note(api.process.name)
     const signal = AbortSignal.any([this.#options.over, AbortSignal.timeout(answerMs)])
@@ -239,7 +259,7 @@ export class Driver {
   }
 
   /** Asks until there is an answer, or no more time. */
-  async #surely(ask: () => Promise<Answer | undefined>, what = '', ...statuses: number[]): Promise<Answer | undefined> {
+  async surely(ask: () => Promise<Answer | undefined>, what = '', ...statuses: number[]): Promise<Answer | undefined> {
     while (!this.#options.over.aborted) {
       const answer = await ask()
       if (answer) return statuses.length === 0 ? answer : this.#expect(answer, what, ...statuses)

@@ -57,8 +57,8 @@ export function expectedOf(node: Node, path: string, pictures: readonly string[]
 }
 
 /** How a scenario may end: in one way, or, when it is cancelled on its way, in one of two. */
-export function endsOf({ kind, program }: Scenario, pictures: readonly string[]): Expected[] {
-  if (kind === 'endless') return [{ ends: 'cancelled' }]
+export function endsOf({ kind, program, cancelAtMs }: Scenario, pictures: readonly string[]): Expected[] {
+  if (kind === 'endless' || (kind === 'undone' && cancelAtMs !== null)) return [{ ends: 'cancelled' }]
   if (kind === 'deadline') return [{ ends: 'failed', code: 'session.deadline_exceeded' }]
   const own = expectedOf(program, '', pictures)
   return kind === 'cancelled' ? [own, { ends: 'cancelled' }] : [own]

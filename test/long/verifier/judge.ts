@@ -5,7 +5,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import { ended, type SessionEvent, type Status } from '../../../src/engine/session.ts'
 import { expectedOf, endsOf, type Expected } from './expectation.ts'
-import { nodesOf, insideChild, type Line, type Node, type Output } from '../../support/program.ts'
+import type { Ran } from './faults.ts'
+import { nodesOf, insideChild, undoOf, type Line, type Node, type Output } from '../../support/program.ts'
 import type { Scenario } from './program.ts'
 
 /** A session as HTTP gives it, as far as it is looked at here. */
@@ -51,7 +52,17 @@ export interface Evidence {
   leftovers: string[]
   /** Answers that nobody should get. */
   answers: string[]
+  /** What ran, by the machine's clock. */
+  attempts: readonly Pick<Ran, 'session' | 'step' | 'from' | 'to'>[]
+  /** What was asked for beside the programs, and accepted. */
+  chores: Chore[]
 }
+
+export type Chore =
+  | { is: 'fork'; id: string; of: string }
+  | { is: 'batch'; id: string; seeds: number[] }
+  /** `started`: sessions that a schedule says it has started. */
+  | { is: 'schedule'; id: string; started: string[] }
 
 export type Rule =
   | 'lost'
@@ -67,6 +78,9 @@ export type Rule =
   | 'ledger'
   | 'events'
   | 'family'
+  | 'undo'
+  | 'over its limit'
+  | 'chore'
   | 'left over'
   | 'answer'
 
@@ -90,13 +104,15 @@ export function judge(evidence: Evidence): Verdict {
     ...evidence.leftovers.map((detail): Violation => ({ rule: 'left over', session: '', detail })),
     ...evidence.answers.map((detail): Violation => ({ rule: 'answer', session: '', detail })),
     ...judgeSubmissions(evidence),
+    ...judgeLimits(evidence),
+    ...judgeChores(evidence),
   ]
   const excused: string[] = []
   const byId = new Map(evidence.found.map((found) => [found.view.id, found]))
   const scenarios = new Map(evidence.submitted.map(({ scenario }) => [scenario.key, scenario]))
   for (const found of evidence.found) {
     const { view } = found
-    const own = [...judgeHistory(found), ...judgeLedger(found, evidence)]
+    const own = [...judgeHistory(found), ...judgeLedger(found, evidence), ...judgeUndo(found, evidence, byId)]
     own.push(...judgeFamily(found, byId))
     const key = view.input['key'] as string | undefined
     const scenario = key === undefined ? undefined : scenarios.get(key)
@@ -249,13 +265,94 @@ function judgeLedger({ view, history }: Found, { ledger, submitted }: Evidence):
     else tokens.set(path, token)
   }
   const started = [...lines]
-    .filter(([path]) => isOwn(path))
+    // What undoes them runs in a session of its own.
+    .filter(([path]) => isOwn(path) && !path.startsWith(undoOf('')))
     .reduce((sum, [, all]) => sum + all.filter(({ is }) => is === 'started').length, 0)
   if (started > taken) say(`its steps ran ${started} times, but were taken ${taken} times`)
   for (const [path, token] of Object.entries((view.status === 'succeeded' && (view.output as Output | null)?.tokens) || {})) {
     if (counted.get(token) !== path) say(`its output names ${token} for ${path}, the ledger ${counted.get(token) ?? 'nothing'}`)
     if (isOwn(path) && tokens.get(path) !== token)
       say(`its output names ${token} for ${path}, its history ${tokens.get(path) ?? 'nothing'}`)
+  }
+  return problems
+}
+
+/** Every count of a session that came to nothing is undone once, the last one first; of any other none is. */
+function judgeUndo({ view, history }: Found, { ledger }: Evidence, byId: Map<string, Found>): Violation[] {
+  if (!view.workflow.startsWith('undoable@')) return []
+  const problems: Violation[] = []
+  const say = (detail: string): void => void problems.push({ rule: 'undo', session: view.id, detail })
+  const lines = ledger.get(view.input['key'] as string) ?? new Map<string, Line[]>()
+  const pathOf = new Map([...lines].flatMap(([path, all]) => all.flatMap(({ token }) => (token ? [[token, path] as const] : []))))
+  const counted = (events: SessionEvent[]): string[] =>
+    events
+      .filter(({ type, step }) => type === 'step.completed' && step === 'test.count')
+      .map((event) => pathOf.get((event['output'] as { token: string }).token) ?? 'a count of nobody')
+  const done = view.status === 'succeeded' ? [] : counted(history)
+  const undo = view['undo'] === null ? undefined : byId.get(view['undo'] as string)
+  if (done.length === 0 && view['undo'] !== null) say(`${String(view['undo'])} undoes what was not done`)
+  if (done.length > 0 && !undo) say(`nothing undoes ${done.join(', ')}`)
+  if (undo && undo.view.status !== 'succeeded') say(`${undo.view.id}, which undoes it, is ${undo.view.status}`)
+  const undone = undo ? counted(undo.history) : []
+  if (undo && !isDeepStrictEqual(undone, done.toReversed().map(undoOf))) say(`done were ${done.join(', ')}, undone ${undone.join(', ')}`)
+  return problems
+}
+
+/**
+ * Processes let in by what each of them has read of all shards: at the same moment they may let in one of each.
+ */
+const atTheSameMoment = 2
+
+/** Of sessions with one concurrency key no more have steps on devices at once than its limit says. */
+function judgeLimits({ found, attempts }: Evidence): Violation[] {
+  const limits = new Map<string, number>()
+  const keyOf = new Map<string, string>()
+  for (const { view } of found) {
+    const group = view['concurrency'] as { key: string; limit: number } | null | undefined
+    if (!group) continue
+    limits.set(group.key, group.limit)
+    keyOf.set(view.id, group.key)
+  }
+  return [...limits].flatMap(([key, limit]): Violation[] => {
+    const own = attempts.filter(
+      ({ session, step }) => keyOf.get(session) === key && (step === 'test.device' || step.startsWith('inference.')),
+    )
+    const most = own.map(
+      (one) => new Set(own.filter((other) => other.from <= one.from && one.from < other.to).map(({ session }) => session)),
+    )
+    const worst = most.toSorted((a, b) => b.size - a.size)[0]
+    if (!worst || worst.size <= limit + atTheSameMoment) return []
+    return [{ rule: 'over its limit', session: '', detail: `${[...worst].join(', ')} had devices at once, with a key for ${limit}` }]
+  })
+}
+
+/** Forks, batches and schedules: what was accepted is there, and came to what it was asked for. */
+function judgeChores({ chores, found }: Evidence): Violation[] {
+  const byId = new Map(found.map((each) => [each.view.id, each.view]))
+  const childrenOf = (id: string): View[] => found.map(({ view }) => view).filter(({ parent }) => parent === id)
+  const problems: Violation[] = []
+  const say = (session: string, detail: string): void => void problems.push({ rule: 'chore', session, detail })
+  for (const chore of chores) {
+    const { id } = chore
+    if (chore.is === 'schedule') {
+      if (new Set(chore.started).size < chore.started.length) say(id, `the schedule has started ${chore.started.join(', ')}`)
+      for (const session of chore.started)
+        if (!byId.has(session)) say(session, `the schedule ${id} has started it, and it is not in the list`)
+      continue
+    }
+    const view = byId.get(id)
+    if (!view) say(id, `the ${chore.is} was accepted, and is not in the list`)
+    else if (chore.is === 'fork') {
+      const { session } = (view['forkOf'] ?? {}) as { session?: string }
+      if (session !== chore.of) say(id, `it is a fork of ${session}, not of ${chore.of}`)
+    } else {
+      const n = chore.seeds.length
+      const counts = { total: n, succeeded: n, failed: 0, cancelled: 0 }
+      if (view.status !== 'succeeded' || !isDeepStrictEqual(view.output, counts))
+        say(id, `the batch ${view.status}: ${JSON.stringify(view.output)}`)
+      const seeds = childrenOf(id).map(({ input }) => input['seed'] as number)
+      if (!isDeepStrictEqual(seeds.toSorted(), chore.seeds.toSorted())) say(id, `its items are those of the seeds ${seeds.join(', ')}`)
+    }
   }
   return problems
 }
@@ -293,10 +390,12 @@ function judgeResult(
   }
 }
 
-type Wanted = Expected | { ends: 'succeeded'; picture: number }
+type Wanted = Expected | { ends: 'succeeded'; picture: number } | { ends: 'succeeded'; anyhow: true }
 
 function expectations({ view }: Found, scenario: Scenario | undefined, pictures: readonly string[], byId: Map<string, Found>): Wanted[] {
   if (view.parent === null && scenario) return endsOf(scenario, pictures)
+  // What they come to is looked at beside what they are of.
+  if (/^(undo|batch)@/.test(view.workflow)) return [{ ends: 'succeeded', anyhow: true }]
   // A child whose parent gave it up is cancelled, unless it had ended before.
   const parent = view.parent === null ? undefined : byId.get(view.parent)
   const wasTold = parent?.history.some((event) => event.type === 'child.ended' && event['session'] === view.id) ?? true
@@ -314,6 +413,7 @@ function childAt(program: Node, path: string): Node | undefined {
 
 function isAs({ status, output, error }: View, expected: Wanted, pictures: readonly string[]): boolean {
   if (status !== expected.ends) return false
+  if ('anyhow' in expected) return true
   if ('picture' in expected)
     return isDeepStrictEqual(
       (output as { images: { sha256: string }[] }).images.map(({ sha256 }) => sha256),

@@ -25,7 +25,9 @@ function allIsWell(): Evidence {
     moves: [],
     stops: [],
     cancelAtMs: null,
+    cancelBy: 'verb',
     deadlineS: null,
+    concurrency: null,
   }
   const event = (at: number, type: SessionEvent['type'], more: object = {}): SessionEvent => ({ at, type, ...more })
   const own = (id: string, attempt: string, worker: string) => ({ key: `${id}.1.0`, step: 'test.count', attemptId: attempt, worker })
@@ -106,6 +108,8 @@ function allIsWell(): Evidence {
     ]),
     leftovers: [],
     answers: [],
+    attempts: [],
+    chores: [],
   }
 }
 

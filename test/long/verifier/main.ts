@@ -1,18 +1,20 @@
 /**
- * `npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N]`: the verifier by itself. Exits 0 when all is
- * well, 1 when a promise was broken, 3 when the run is void because too few faults hit live work.
+ * `npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N]`: the verifier by itself. With `--linear` many
+ * clients ask the same sessions for things at once, and what they were answered must fit into one order. Exits 0 when
+ * all is well, 1 when a promise was broken, 3 when the run is void because too few faults hit live work.
  */
 import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
+import { verifyLinear } from './linear-run.ts'
 import { verify } from './run.ts'
 
-const usage = 'usage: npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N]'
+const usage = 'usage: npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N] [--linear]'
 
 /** @throws Error that names the argument */
-function readArguments(): { minutes: number; seed: number; asked: number | undefined; workers: number } {
+function readArguments(): { minutes: number; seed: number; asked: number | undefined; workers: number; linear: boolean } {
   const text = { type: 'string' } as const
-  const { values } = parseArgs({ options: { minutes: text, seed: text, faults: text, workers: text } })
-  const number = (name: keyof typeof values, least: number, most: number): number | undefined => {
+  const { values } = parseArgs({ options: { minutes: text, seed: text, faults: text, workers: text, linear: { type: 'boolean' } } })
+  const number = (name: 'minutes' | 'seed' | 'faults' | 'workers', least: number, most: number): number | undefined => {
     const value = values[name]
     if (value === undefined) return undefined
     if (value.trim() === '' || !(Number(value) >= least && Number(value) <= most))
@@ -24,19 +26,24 @@ function readArguments(): { minutes: number; seed: number; asked: number | undef
     seed: Math.trunc(number('seed', 0, 2 ** 31 - 1) ?? randomInt(2 ** 31)),
     asked: number('faults', 0, 1e6),
     workers: Math.trunc(number('workers', 1, 32) ?? 3),
+    linear: values.linear ?? false,
   }
 }
 
+const say = (line: string): void => void process.stdout.write(`${line}\n`)
+
 try {
-  const outcome = await verify({ ...readArguments(), isPatient: true, say: (line) => void process.stdout.write(`${line}\n`) })
-  const { verdict, voids } = outcome
-  const words = outcome.isGood
-    ? 'all is well'
-    : verdict.violations.length > 0 || voids.length === 0
-      ? 'a promise was broken'
-      : 'void: this run shows nothing'
+  const { linear, ...options } = readArguments()
+  const { isGood, violations, voids } = linear
+    ? await verifyLinear({ ...options, say })
+    : await verify({ ...options, isPatient: true, say }).then(({ isGood: good, verdict, voids: why }) => ({
+        isGood: good,
+        violations: verdict.violations.length,
+        voids: why,
+      }))
+  const words = isGood ? 'all is well' : violations > 0 || voids.length === 0 ? 'a promise was broken' : 'void: this run shows nothing'
   process.stdout.write(`${words}\n`)
-  process.exit(outcome.isGood ? 0 : words.startsWith('void') ? 3 : 1)
+  process.exit(isGood ? 0 : words.startsWith('void') ? 3 : 1)
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
   process.exit(2)

@@ -15,17 +15,21 @@ export interface Scenario {
   submit: 'once' | 'surely' | 'twice'
   priority: number
   /** Each is sent `times` times under one event id. */
-  signals: { path: string; atMs: number; times: number }[]
+  signals: { path: string; atMs: number; times: number; by: 'signal' | 'approval' }[]
   pauses: { atMs: number; holdMs: number }[]
   /** Places and priorities that it is given in the queue. */
   moves: { atMs: number; how: 'front' | 'back' | number }[]
   /** The whole queue is paused for so long. */
   stops: { atMs: number; holdMs: number }[]
   cancelAtMs: number | null
+  /** By its own verb, or by an action over all sessions of its tag. */
+  cancelBy: 'verb' | 'bulk'
   deadlineS: number | null
+  /** So many with that concurrency key may be on devices at once. */
+  concurrency: { key: string; limit: number } | null
 }
 
-export const kinds = ['plain', 'failing', 'signalled', 'paused', 'cancelled', 'endless', 'deadline'] as const
+export const kinds = ['plain', 'failing', 'signalled', 'paused', 'cancelled', 'endless', 'deadline', 'undone'] as const
 export type Kind = (typeof kinds)[number]
 
 /** As many different pictures are drawn, each again and again. */
@@ -84,6 +88,7 @@ export function scenario(seed: number, i: number): Scenario {
     'cancelled',
     'endless',
     'deadline',
+    'undone',
   ])
   const room: Room = { depth: 3, sessions: 2, mayFail: kind === 'failing' || kind === 'cancelled', hearsSignals: kind === 'signalled' }
   let program = several(draw, room)
@@ -92,8 +97,13 @@ export function scenario(seed: number, i: number): Scenario {
   // It waits for a signal that nobody sends.
   if (kind === 'endless' || kind === 'deadline')
     program = { do: 'parallel', of: [program, { do: 'sequence', of: [step(draw), { do: 'signal' }] }] }
+  const isGivenUp = kind === 'undone' && draw.is(0.5)
+  if (kind === 'undone') program = undone(draw, isGivenUp ? { do: 'signal' } : failure(draw))
   const waits = [...nodesOf(program)].filter(({ node }) => node.do === 'signal')
-  const signals = kind === 'signalled' ? waits.map(({ path }) => ({ path, atMs: draw.between(0, 3000), times: draw.of([1, 1, 2, 3]) })) : []
+  const signals =
+    kind === 'signalled'
+      ? waits.map(({ path }) => ({ path, atMs: draw.between(0, 3000), times: draw.of([1, 1, 2, 3]), by: 'signal' as const }))
+      : []
   const pauses = kind === 'paused' || ((kind === 'signalled' || kind === 'endless') && draw.is(0.4)) ? pausesOf(draw) : []
   return {
     key: `s${seed}-${i}`,
@@ -101,10 +111,10 @@ export function scenario(seed: number, i: number): Scenario {
     program,
     submit: draw.of(['surely', 'surely', 'surely', 'twice', 'once']),
     priority: draw.below(10),
-    signals,
     pauses,
     ...movesOf(new Draw(stream(seed, 'moves', i))),
-    cancelAtMs: kind === 'endless' ? draw.between(500, 6000) : kind === 'cancelled' ? draw.between(0, 2500) : null,
+    ...mannersOf(new Draw(stream(seed, 'manners', i)), signals),
+    cancelAtMs: kind === 'endless' || isGivenUp ? draw.between(500, 6000) : kind === 'cancelled' ? draw.between(0, 2500) : null,
     deadlineS: kind === 'deadline' ? draw.between(2, 8) : null,
   }
 }
@@ -114,6 +124,27 @@ function movesOf(draw: Draw): Pick<Scenario, 'moves' | 'stops'> {
   const moves = Array.from({ length: draw.of([0, 0, 0, 1, 2]) }, () => ({ atMs: draw.between(0, 2500), how: how() }))
   const stops = draw.is(0.04) ? [{ atMs: draw.between(0, 2000), holdMs: draw.between(50, 1200) }] : []
   return { moves, stops }
+}
+
+/** Limits that sessions share, by concurrency key. */
+const shared = [
+  { key: 'one', limit: 1 },
+  { key: 'two', limit: 2 },
+]
+
+function mannersOf(draw: Draw, signals: Scenario['signals']): Pick<Scenario, 'signals' | 'cancelBy' | 'concurrency'> {
+  return {
+    signals: signals.map((signal) => ({ ...signal, by: draw.is(0.4) ? 'approval' : 'signal' })),
+    cancelBy: draw.is(0.4) ? 'bulk' : 'verb',
+    concurrency: draw.is(0.3) ? draw.of(shared) : null,
+  }
+}
+
+/** Counts, some of them at once, and then what keeps them from counting: each is to be undone. */
+function undone(draw: Draw, last: Node): Node {
+  const count = (): Node => ({ ...step(draw), lane: 'host' }) as Node
+  const counts = Array.from({ length: draw.between(2, 4) }, count)
+  return { do: 'sequence', of: [...(draw.is(0.5) ? counts : [{ do: 'parallel' as const, of: counts }]), last] }
 }
 
 function pausesOf(draw: Draw): Scenario['pauses'] {

@@ -76,6 +76,17 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
       found.filter(({ view }) => view.parent !== null && view.workflow.startsWith(`${workflow}@`)).map(({ view }) => view.status),
     ),
   )
+  const beside = (['fork', 'batch', 'schedule'] as const).map(
+    (is) => `${evidence.chores.filter((chore) => chore.is === is).length} × ${is}`,
+  )
+  const made = (of: (found: Evidence['found'][number]) => boolean): number => found.filter(of).length
+  const preempted = made(({ history }) => history.some((event) => event.type === 'step.released' && event['reason'] === 'preempt'))
+  const undone = made(({ view }) => view.workflow.startsWith('undo@'))
+  const limited = made(({ view }) => Boolean(view['concurrency']))
+  const by = (is: (scenario: Evidence['submitted'][number]['scenario']) => boolean): number =>
+    submitted.filter((each) => is(each.scenario)).length
+  const approved = by(({ signals }) => signals.some((signal) => signal.by === 'approval'))
+  const inBulk = by(({ cancelAtMs, cancelBy }) => cancelAtMs !== null && cancelBy === 'bulk')
   const counts = tally(plan, hits)
   const lines = [
     table(['sessions', 'all', ...ends, 'other'], [...roots, ...children]),
@@ -90,6 +101,7 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
       ],
     ),
     '',
+    `  ${beside.join(', ')}; ${preempted} made way, ${undone} undone, ${limited} with a limit, ${approved} approved, ${inBulk} cancelled in bulk`,
     `  ${wordsOf(figures)}`,
     `  ${ownEnds} processes ended by themselves and were started again`,
     `  ${seconds.faults} s of faults, ${seconds.settling} s until all had ended`,

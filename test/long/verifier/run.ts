@@ -11,6 +11,7 @@ import { root } from '../../../src/config.ts'
 import { keys } from '../../../src/keys.ts'
 import { ended } from '../../../src/engine/session.ts'
 import { eventually, sleep } from '../../support/wait.ts'
+import { Chores } from './chores.ts'
 import { Driver } from './driver.ts'
 import { attemptsIn, byMachine, faultKinds, isHit, planOf, voids } from './faults.ts'
 import { Fleet, lacking } from './fleet.ts'
@@ -79,6 +80,8 @@ export async function verify({
   await driver.prepare()
   const pictures: string[] = []
   for (let i = 0; i < pictureSeeds; i++) pictures.push(...(await farm.undisturbed(picture(i))))
+  const chores = new Chores({ driver, seed, over: over.signal })
+  await chores.prepare()
   say(`three pictures drawn undisturbed; programs and faults begin`)
 
   // ---- programs and faults ----
@@ -98,6 +101,7 @@ export async function verify({
         fleet.inject(fault, i)
       }
     })()
+    const beside = chores.run(minutes * 60_000)
     while (elapsed() < minutes * 60_000) {
       if (open.size < atOnce) {
         const each: Submitted = {
@@ -116,6 +120,8 @@ export async function verify({
     }
     await breaking
     await fleet.calm()
+    await beside
+    await chores.end()
 
     // ---- quiet: everything has to end now ----
     const faultsMs = elapsed()
@@ -155,6 +161,7 @@ export async function verify({
     const isWhole = (await fleet.farm.client.get('/v1/sessions?limit=1')).status === 200
     if (!isWhole) leftovers.push('the API does not answer when all is over')
 
+    const attempts = found.flatMap(({ view, history }) => attemptsIn(view.id, history, byMachine(startedOn, Date.now())))
     const evidence: Evidence = {
       pictures,
       submitted,
@@ -162,9 +169,10 @@ export async function verify({
       ledger: new Map(readdirSync(ledger).map((key) => [key, readLedger(join(ledger, key))])),
       leftovers: [...leftovers, ...fleet.problems],
       answers: [...driver.answers, ...clerk.answers],
+      attempts,
+      chores: chores.done,
     }
     evidence.leftovers.push(...(await fleet.end()))
-    const attempts = found.flatMap(({ view, history }) => attemptsIn(view.id, history, byMachine(startedOn, Date.now())))
     const hits = fleet.injected.filter((fault) => isHit(fault, attempts, driver.asked))
     const verdict = judge(evidence)
     const summary: Summary = {
