@@ -90,6 +90,12 @@ const Environment = z.object({
   DARKROOM_WEBHOOK_NETS: networks
     .default([])
     .describe('private networks that webhooks may go to, separated by commas (10.0.0.0/8); without them addresses must be public'),
+  DARKROOM_PICTURE_HOSTS: names
+    .default([])
+    .describe('hosts that pictures may be fetched from by their URL, as in DARKROOM_WEBHOOK_HOSTS; empty turns that off'),
+  DARKROOM_PICTURE_NETS: networks
+    .default([])
+    .describe('private networks that pictures may be fetched from, separated by commas; without them addresses must be public'),
   REDIS_URL: z
     .string()
     .optional()
@@ -197,6 +203,8 @@ export interface Config {
   boardWrite: boolean
   webhookHosts: string[]
   webhookNets: string[]
+  pictureHosts: string[]
+  pictureNets: string[]
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
   maxmemory: string
@@ -266,6 +274,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     boardWrite: e.DARKROOM_BOARD_WRITE,
     webhookHosts: e.DARKROOM_WEBHOOK_HOSTS,
     webhookNets: e.DARKROOM_WEBHOOK_NETS,
+    pictureHosts: e.DARKROOM_PICTURE_HOSTS,
+    pictureNets: e.DARKROOM_PICTURE_NETS,
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,

@@ -62,7 +62,7 @@ export interface ApiParts {
   redis: Redis
   rate: RequestRate
   slots: Slots
-  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite'>
+  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite' | 'pictureHosts' | 'pictureNets'>
   log: Logger
   closing?: AbortSignal
 }

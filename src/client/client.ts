@@ -271,6 +271,14 @@ export class DarkroomClient extends FarmClient {
     return this.http.json('POST', '/v1/artifacts', { body: file, ...(signal && { signal }) })
   }
 
+  /**
+   * The same of a picture that lies on another server, which the farm's operator must allow.
+   * @throws Problem `artifact.url_refused`, `artifact.url_failed`
+   */
+  uploadFrom(url: string): Promise<UploadedPicture> {
+    return this.http.json('POST', '/v1/artifacts', { body: { url } })
+  }
+
   /** The request of a picture, as its own texts tell it. @throws Problem `artifact.untold` where they tell none */
   pictureRequest(sha256: string): Promise<PictureRequest> {
     return this.http.json('GET', `/v1/artifacts/${encodeURIComponent(sha256)}/request`)
