@@ -497,7 +497,7 @@ describe('a picture by its URL', () => {
   const serves = (file: Uint8Array, headers: Record<string, string> = {}): void =>
     receiver.answers((response) => void response.writeHead(200, headers).end(file))
 
-  it('is the artifact that its file is, and can be named by a session', async () => {
+  it('is the artifact that its file is', async () => {
     const file = await fresh().webp().toBuffer()
     serves(file)
     const { status, json } = await byUrl(`${receiver.url}/a/b.webp?c=1`)
