@@ -31,6 +31,7 @@ const targets = {
   test: { command: [suite, 'test'] },
   check: { command: [suite, 'check'], redis: false },
   exact: { command: [suite, 'exact'] },
+  judged: { command: [suite, 'judged'], redis: false },
   crash: { command: [suite, 'crash'], native: true },
   cluster: { command: [suite, 'cluster'] },
   node24: { command: [suite, 'test'], node24: true },

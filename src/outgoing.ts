@@ -16,7 +16,7 @@ export interface Outgoing {
   /** The settings that say so, and who is off when they say nothing. */
   names: { hosts: string; nets: string; what: string }
   /** The refusal of a target, in words that begin with the target. */
-  refusal(message: string): DarkroomError
+  refusal: (message: string) => DarkroomError
 }
 
 /** Resolves a name to all of its addresses. */

@@ -1,5 +1,5 @@
 /** The part of an image generation's form that shows a model pictures beside the text, and how it is completed. */
-import { z } from 'zod'
+import type { z } from 'zod'
 import type { Catalogue } from '../../domains/operation.ts'
 import { maxReferences, PictureId, type ImageRequest } from '../../domains/values.ts'
 import { invalidFields, type FieldProblem } from '../../errors.ts'
