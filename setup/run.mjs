@@ -31,6 +31,7 @@ const targets = {
   test: { command: [suite, 'test'] },
   check: { command: [suite, 'check'], redis: false },
   exact: { command: [suite, 'exact'] },
+  judged: { command: [suite, 'judged'], redis: false },
   crash: { command: [suite, 'crash'], native: true },
   doors: { command: [suite, 'doors'] },
   cluster: { command: [suite, 'cluster'] },

@@ -2,7 +2,8 @@
  * `npm test`: everything there is to check, quick parts first, none hiding another's failure. What failed stands at the
  * end once more; the last line is `N passed, N failed`. With arguments, only the tests that they choose.
  * `npm run check`: the parts that take seconds; `npm run test:exact`, `npm run test:crash`: tests that take minutes and
- * are not among the others; `npm run test:doors`: what public libraries, which it fetches, say of what Darkroom sends.
+ * are not among the others; `npm run test:doors`: what public libraries, which it fetches, say of what Darkroom sends;
+ * `npm run test:judged`: what 200 pictures of each feature show, with the figures.
  * `npm run test:cluster`: what concerns Redis, on three shards of a cluster of one node.
  */
 import { spawn } from 'node:child_process'
@@ -263,6 +264,15 @@ else if (name === 'test' && args.length === 0) {
 } else if (name === 'exact') {
   if (args.length === 0) await perform([pytest(python(), 'tests/every_pair.py')])
   await perform([vitest('vitest', '--project', 'exact', ...args)])
+} else if (name === 'judged') {
+  const count = ['--judged', '200']
+  await perform([
+    {
+      title: 'judged',
+      command: [python(), '-m', 'pytest', 'tests', '-q', '-s', '-m', 'judge', ...count, ...args],
+      cwd: join(root, 'python'),
+    },
+  ])
 } else if (name === 'crash' && args.length === 0)
   // Those that judge pictures are among the former, with more pictures.
   await perform([chosenPart(name, args), pytest(python(), '-m', 'long and not judge')])

@@ -107,6 +107,12 @@ const Environment = z.object({
   DARKROOM_TRACES_NETS: networks
     .default(['127.0.0.0/8', '::1/128'])
     .describe('networks that the collector may be in, separated by commas; elsewhere it must be public and https'),
+  DARKROOM_PICTURE_HOSTS: names
+    .default([])
+    .describe('hosts that pictures may be fetched from by their URL, as in DARKROOM_WEBHOOK_HOSTS; empty turns that off'),
+  DARKROOM_PICTURE_NETS: networks
+    .default([])
+    .describe('private networks that pictures may be fetched from, separated by commas; without them addresses must be public'),
   REDIS_URL: z
     .string()
     .optional()
@@ -224,6 +230,8 @@ export interface Config {
   webhookNets: string[]
   /** Where traces go; null: nowhere. */
   traces: { endpoint: string; headers: Record<string, string>; nets: string[] } | null
+  pictureHosts: string[]
+  pictureNets: string[]
   redisUrl: string | undefined
   durability: 'standard' | 'strict'
   maxmemory: string
@@ -296,6 +304,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     webhookHosts: e.DARKROOM_WEBHOOK_HOSTS,
     webhookNets: e.DARKROOM_WEBHOOK_NETS,
     traces: e.DARKROOM_TRACES === undefined ? null : tracesOf(e.DARKROOM_TRACES, e.DARKROOM_TRACES_HEADERS, e.DARKROOM_TRACES_NETS),
+    pictureHosts: e.DARKROOM_PICTURE_HOSTS,
+    pictureNets: e.DARKROOM_PICTURE_NETS,
     redisUrl: e.REDIS_URL,
     durability: e.DARKROOM_DURABILITY,
     maxmemory: e.DARKROOM_MAXMEMORY,

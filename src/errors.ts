@@ -237,6 +237,11 @@ export const artifactError = defineErrors('artifact', {
   too_many_pixels: { class: 'permanent', remedy: 'Make the picture smaller, and send it again.' },
   broken: { class: 'permanent', remedy: 'Send the whole file, as it opens elsewhere; or save it anew.' },
   busy: { class: 'transient', remedy: 'Send it again in a moment.' },
+  url_refused: {
+    class: 'permanent',
+    remedy: 'Send the file itself, or a URL on a host of DARKROOM_PICTURE_HOSTS whose address is public, or in DARKROOM_PICTURE_NETS.',
+  },
+  url_failed: { class: 'permanent', remedy: 'Check that the URL itself answers with the picture, or send the file.' },
   no_thumbnail: { class: 'permanent', remedy: 'Fetch the picture itself, without `size`.' },
   untold: { class: 'permanent', remedy: 'Say the request yourself; a picture that was saved anew has often lost its texts.' },
   range: { class: 'permanent', remedy: 'Ask for bytes that there are: `Content-Range` says how many.' },

@@ -1,8 +1,9 @@
-"""ControlNets: networks that steer a UNet by a picture, block by block.
+"""ControlNets: networks that steer the one that draws by a picture, block by block.
 
 Zhang, Rao and Agrawala 2023, "Adding Conditional Control to Text-to-Image Diffusion Models", arXiv 2302.05543. What is
-done with them is what diffusers' pipelines for ControlNets do; the modes are those of AUTOMATIC1111's extension
-(Mikubill/sd-webui-controlnet, `soft_injection` and `cfg_injection`):
+done with them is what diffusers' pipelines for ControlNets do. Those of transformers act in one way, `balanced`, and
+their families call them; the modes of those of UNets are AUTOMATIC1111's extension's (Mikubill/sd-webui-controlnet,
+`soft_injection` and `cfg_injection`):
 
 | mode | acts on | with |
 | --- | --- | --- |
@@ -18,21 +19,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import ControlNetModel, ControlNetUnionModel
+from diffusers import ControlNetModel, ControlNetUnionModel, FluxControlNetModel, QwenImageControlNetModel, SD3ControlNetModel
 
-from darkroom import exactness, pictures
+from darkroom import exactness, memory, pictures
 from darkroom.errors import DarkroomError
-from darkroom.families import Family
+from darkroom.families import Family, tiles
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.graphs import Replayed
 from darkroom.tools import Tools
 
 Steering = tuple[torch.Tensor, ...]
 """What is added to a UNet: after each layer of its blocks on the way down, and last in the middle."""
-KINDS = {"ControlNetModel": ControlNetModel, "ControlNetUnionModel": ControlNetUnionModel}
+OF_UNETS = {"ControlNetModel": ControlNetModel, "ControlNetUnionModel": ControlNetUnionModel}
+OF_TRANSFORMERS = {
+    "FluxControlNetModel": FluxControlNetModel,
+    "SD3ControlNetModel": SD3ControlNetModel,
+    "QwenImageControlNetModel": QwenImageControlNetModel,
+}
 """Classes by the name that a configuration gives."""
-TASKS = ("pose", "depth", "soft", "line", "normal", "segment", "tile", "repaint")
+UNET_TASKS = ("pose", "depth", "soft", "line", "normal", "segment", "tile", "repaint")
 """Those of xinsir's ControlNet++ Union, as it numbers them; the last two are its ProMax's."""
+FLUX_TASKS = ("line", "tile", "depth", "blur", "pose", "grey", "low")
+"""Those of InstantX's FLUX.1-dev-Controlnet-Union, as it numbers them: line is Canny's, low is low quality."""
 
 
 class ControlNet:
@@ -42,14 +50,20 @@ class ControlNet:
     """It is a folder by itself."""
 
     def __init__(self, network: Any, device: torch.device):
+        config = network.config
+        self.network = network
+        self.kind = type(network).__name__
+        """Its class."""
         self.bytes = weight_bytes(network)
-        self.hears = network.config.cross_attention_dim
-        """Numbers of a text vector that it listens to."""
+        of_unet = self.kind in OF_UNETS
+        self.hears: int | None = config.cross_attention_dim if of_unet else config.joint_attention_dim
+        """Numbers of a text vector that it listens to; None where it hears no text."""
         # One that pools what it adds says nothing about places: it stands for a text, so it acts as one.
-        self.pools = network.config.global_pool_conditions
-        self.tasks = getattr(network.config, "num_control_type", 0)
-        """Of a union, how many it was trained on."""
-        self._network, self._device = network, device
+        self.pools = of_unet and config.global_pool_conditions
+        count = getattr(config, "num_control_type" if of_unet else "num_mode", None) or 0
+        self.tasks = (UNET_TASKS if of_unet else FLUX_TASKS)[:count]
+        """Of a union, those that it was trained on, by number."""
+        self._device = device
         # The task is a number inside the forward, and no tensor: each has recordings of its own.
         self._forwards: dict[int | None, Replayed[Steering]] = {}
 
@@ -57,15 +71,23 @@ class ControlNet:
     def load(cls, parts: Parts, device: torch.device) -> Self:
         """Takes it onto the device, in the precision of the UNet. Raises as `Family.load`."""
         kind: Any = ControlNetModel
-        name = kind.load_config(parts.folder(""), local_files_only=True).get("_class_name")
-        if name not in KINDS:
-            raise DarkroomError("model.corrupt", f"{parts.where}: its class is {name}, not {' or '.join(KINDS)}", field="model.path")
-        return cls(parts.network(KINDS[name], "", getattr(torch, exactness.settings(device)["dtype"])), device)
+        kinds = {**OF_UNETS, **OF_TRANSFORMERS}
+        config = kind.load_config(parts.folder(""), local_files_only=True)
+        name = config.get("_class_name")
+        if name not in kinds:
+            raise DarkroomError("model.corrupt", f"{parts.where}: its class is {name}, not {' or '.join(kinds)}", field="model.path")
+        for field in ("extra_conditioning_channels", "extra_condition_channels"):
+            if config.get(field):
+                problem = f"{parts.where}: {field} is {config[field]}: it is a ControlNet for inpainting, which Darkroom does not steer by"
+                raise DarkroomError("model.unusable", problem, field="model.path")
+        said = exactness.precisions(device)
+        dtype = said["dtype"] if name in OF_UNETS else said.get("transformer", said["dtype"])
+        return cls(parts.network(kinds[name], "", getattr(torch, dtype)), device)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of what it takes and gives."""
-        return self._network.dtype
+        return self.network.dtype
 
     def __call__(
         self,
@@ -76,13 +98,13 @@ class ControlNet:
         added: Sequence[torch.Tensor],
         task: int | None,
     ) -> Steering:
-        """What it adds to the UNet at full weight.
+        """What one of a UNet adds to it at full weight.
 
         `given`: [rows, channels, rows, columns]; `rows`: [rows, tokens, width]; `picture`: [rows, 3, height, width], 0
         to 1; `added`: as SDXL's UNet is told, `text_embeds` and `time_ids`.
         """
         if task not in self._forwards:
-            self._forwards[task] = Replayed(self._network, _forward_of(self._network, task), self._device)
+            self._forwards[task] = Replayed(self.network, _forward_of(self.network, task), self._device)
         return self._forwards[task](given, t, rows, picture, *added)
 
 
@@ -104,8 +126,8 @@ def _forward_of(network: Any, task: int | None) -> Callable[..., Steering]:
 
 @dataclass(frozen=True)
 class Control:
-    """One ControlNet of a request at work. `picture`: [1, 3, height, width], 0 to 1, on the device in the network's
-    dtype. It acts from the share `start` of the calls to the share `end`."""
+    """One ControlNet of a request at work. `picture`: as the model's family shows it, on the device in the network's
+    dtype; [1, 3, height, width], 0 to 1, for UNets. It acts from the share `start` of the calls to the share `end`."""
 
     network: ControlNet
     picture: torch.Tensor
@@ -150,6 +172,29 @@ def steering(
     return total
 
 
+Added = list[torch.Tensor] | None
+"""What is added to a transformer after each block of one kind."""
+
+
+def acting(controls: Sequence[Control], call: Callable[[Control], Sequence[Sequence[torch.Tensor] | None]]) -> list[Added]:
+    """Of a transformer's: what `call` makes of each, a list of tensors for each kind of block or None, summed in the
+    order of the request."""
+    total: list[Added] = []
+    for control in controls:
+        made = [None if some is None else list(some) for some in call(control)]
+        total = [_summed(before, more) for before, more in zip(total, made, strict=True)] if total else made
+    return total
+
+
+def _summed(before: Added, more: Added) -> Added:
+    if before is None or more is None:
+        return before if more is None else more
+    if len(before) != len(more):
+        message = f"one ControlNet steers {len(before)} blocks and another {len(more)}: these do not act together"
+        raise DarkroomError("inference.request_unfit", message, field="control")
+    return [one + other for one, other in zip(before, more, strict=True)]
+
+
 def pinned(request: Mapping[str, Any]) -> dict[str, Any]:
     """What of the request's `control` decides a picture: the bytes of each ControlNet, wherever they lie."""
     if "control" not in request:
@@ -168,20 +213,30 @@ def of_request(model: Family, tools: Tools) -> tuple[Control, ...]:
     if wanted and model.hears is None:
         message = "models of this family are not steered by ControlNets: leave `control` out"
         raise DarkroomError("inference.request_unfit", message, field="control")
+    if wanted and "references" in request:
+        message = "edits with reference pictures are not steered by ControlNets: leave one of `control` and `references` out"
+        raise DarkroomError("inference.request_unfit", message, field="control")
     size = (request["width"], request["height"])
     made = []
     for number, each in enumerate(wanted):
         field, name = f"control[{number}]", each["model"]["id"]
         network = tools.runtime.models.beside(each["model"], tools)
-        if network.hears != model.hears:
+        if network.kind not in model.steered_by:
+            message = f"{name} is a {network.kind}, and {' and '.join(model.steered_by)} steer the model: it is for another family"
+            raise DarkroomError("inference.request_unfit", message, field=f"{field}.model")
+        if network.hears not in (None, model.hears):
             message = f"{name} listens to texts of {network.hears} numbers, and the model to {model.hears}: it is for another family"
             raise DarkroomError("inference.request_unfit", message, field=f"{field}.model")
-        task = TASKS.index(each["task"]) if "task" in each else None
-        if (task or 0) >= max(1, network.tasks) or (task is None) != (network.tasks == 0):
-            message = f"{name} knows {', '.join(TASKS[: network.tasks]) or 'one task alone'}, and {each.get('task')} is asked for"
+        said = each.get("task")
+        if (said is None) != (not network.tasks) or (said is not None and said not in network.tasks):
+            message = f"{name} knows {', '.join(network.tasks) or 'one task alone'}, and {said} is asked for"
             raise DarkroomError("inference.request_unfit", message, field=f"{field}.task")
+        if network.kind in OF_TRANSFORMERS and each["mode"] != "balanced":
+            message = f"{name} steers a transformer, which knows one mode: it must be balanced, not {each['mode']}"
+            raise DarkroomError("inference.request_unfit", message, field=f"{field}.mode")
+        task = None if said is None else network.tasks.index(said)
         picture = pictures.control(tools, f"control{number}", each, size)
-        seen = torch.tensor(picture, dtype=torch.float32).permute(2, 0, 1)[None] / 255
-        seen = seen.to(tools.runtime.device, network.dtype)
+        with tiles.tiling(memory.in_tiles(tools), tools.advance):
+            seen = model.shown(network, picture).to(tools.runtime.device, network.dtype)
         made.append(Control(network, seen, each["weight"], each["start"], each["end"], each["mode"], task))
     return tuple(made)

@@ -23,7 +23,14 @@ class Drawing:
     let the picture shine through at 1 too.
     """
 
-    def __init__(self, model: Family, runtime: Runtime, request: Mapping[str, Any], picture: Mapping[str, torch.Tensor] | None = None):
+    def __init__(
+        self,
+        model: Family,
+        runtime: Runtime,
+        request: Mapping[str, Any],
+        picture: Mapping[str, torch.Tensor] | None = None,
+        in_tiles: bool = False,
+    ):
         self._device = runtime.device
         self._generator = torch.Generator("cpu").manual_seed(request["seed"])
         self._shape = model.latent_shape(request["width"], request["height"])
@@ -39,6 +46,7 @@ class Drawing:
                 **{name: value for name, value in request.items() if name not in ("model", "memory_profile")},
                 **adapters.pinned(request),
                 **control.pinned(request),
+                **({"tiles": True} if in_tiles else {}),
             },
             "fingerprint": runtime.facts,
         }

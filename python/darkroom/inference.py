@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from darkroom import adapters, checkpoint, control, enlarging, frames, graphs, memory, pictures, previews, tensors, training
+from darkroom import adapters, checkpoint, control, enlarging, frames, graphs, memory, pictures, previews, references, tensors, training
 from darkroom import textual_inversion as inversion
 from darkroom.drawing import Drawing, check_finite
 from darkroom.errors import DarkroomError, Paused
@@ -146,12 +146,13 @@ def _denoise(model: Family, tools: Tools) -> tuple[torch.Tensor, dict[str, Any]]
     """(latents, stats). Raises Cancelled, or Paused with the checkpoint that holds all that was done."""
     runtime, request = tools.runtime, tools.input
     picture = _given_picture(tools)
-    drawing = Drawing(model, runtime, request, picture)
+    drawing = Drawing(model, runtime, request, picture, ("references" in request or "control" in request) and memory.in_tiles(tools))
     encoded, stats = _encoded(model, tools)
     stats["checkpoint_refused"] = _begin(drawing, tools)
     stats["resumed_from"] = first = drawing.call
     led = Led(model, encoded, request, drawing.calls)
     led.steer(control.of_request(model, tools))
+    led.add(**references.of_request(model, tools))
     if picture is not None and model.paints:
         led.add(painting=torch.cat([picture["mask"], picture["masked"]], 1).to(runtime.device))
     captures, replays = graphs.counts()
@@ -267,7 +268,7 @@ def _unusable(file: str, problem: str | None) -> DarkroomError:
 def _conditioning_belongs(tools: Tools) -> str:
     request = tools.input
     asked = {name: request.get(name) for name in ("prompt", "negative_prompt", "prompt_syntax", "clip_skip")}
-    beside = adapters.pinned(request)
+    beside = {**adapters.pinned(request), **({"references": request["references"]} if "references" in request else {})}
     return checkpoint.digest([request["model"]["body_hash"], asked, *beside.items(), tools.runtime.facts])
 
 

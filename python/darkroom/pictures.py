@@ -136,9 +136,15 @@ def control(tools: Tools, name: str, wanted: Mapping[str, Any], size: tuple[int,
     """
     pin, made = wanted.get("picture"), None
     if pin is not None:
-        made = _over(_read(tools, name, pin), WHITE)
+        made = opaque(tools, name, pin)
         made = _fitted(made, wanted["resize"], size) if "resize" in wanted else made
     return preprocess.run(made, wanted.get("preprocessor"), size)
+
+
+def opaque(tools: Tools, name: str, pin: Mapping[str, Any]) -> numpy.ndarray:
+    """The file `name`, a PNG of the size that `pin` says, on white: [rows, columns, 3]. Raises
+    `inference.picture_unreadable`."""
+    return _over(_read(tools, name, pin), WHITE)
 
 
 def cells(mask: numpy.ndarray, rows: int, columns: int) -> numpy.ndarray:
@@ -177,7 +183,6 @@ def filled(picture: numpy.ndarray, mask: numpy.ndarray) -> numpy.ndarray:
             made[near] = sums // count[near][:, None]
             hole &= ~near
     return made
-
 
 
 def _read(tools: Tools, name: str, pin: Mapping[str, Any]) -> numpy.ndarray:

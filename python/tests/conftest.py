@@ -33,7 +33,7 @@ REQUEST = {
     "sampler": "Euler a",
 }
 # What a request may say besides, and what of it a denoise alone is told.
-OF_TEXT = ("prompt_syntax", "clip_skip", "adapters", "embeddings")
+OF_TEXT = ("prompt_syntax", "clip_skip", "adapters", "embeddings", "references")
 OF_DENOISE = ("strength", "sizes", "variation", "guidance_rescale", "guidance_interval", "control", "enlarged", *OF_TEXT)
 MORE = ("picture", "resize", "mask", "drawn", *OF_DENOISE)
 SCHEMA = hashlib.sha256((PYTHON / "darkroom" / "schema.json").read_bytes()).hexdigest()

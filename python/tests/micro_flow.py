@@ -57,14 +57,14 @@ CLIP = {
 T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 128, "feed_forward_proj": "gated-gelu"}
 
 
-def make_flow_model(folder, family, seed=1, scheduler=None, transformer=None):
+def make_flow_model(folder, family, seed=1, scheduler=None, transformer=None, pipeline=None):
     """Writes a diffusers folder of that family and returns it as a request names it. `scheduler` and `transformer`
-    change their configurations."""
+    change their configurations; `pipeline`: the class that its index names, where that is one for edits."""
     import torch
 
     folder = Path(folder)
     torch.manual_seed(seed)
-    make, tokenizers = FAMILIES[family]
+    make, tokenizers = FAMILIES["qwen-image-edit" if family == "qwen-image" and pipeline else family]
     parts = make(transformer or {})
     for name, part in parts.items():
         with torch.no_grad():
@@ -77,7 +77,7 @@ def make_flow_model(folder, family, seed=1, scheduler=None, transformer=None):
     config = {**SCHEDULERS[family], **(scheduler or {})}
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
-    index = {"_class_name": PIPELINES[family], "scheduler": ["diffusers", config["_class_name"]]}
+    index = {"_class_name": pipeline or PIPELINES[family], "scheduler": ["diffusers", config["_class_name"]]}
     for name, part in parts.items():
         index[name] = ["transformers" if name.startswith("text") else "diffusers", type(part).__name__]
     for name in tokenizers:
@@ -119,7 +119,7 @@ def flux(changes):
     }
 
 
-def qwen_image(changes):
+def qwen_image(changes, **more):
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -136,9 +136,14 @@ def qwen_image(changes):
             base_dim=8, z_dim=4, num_res_blocks=1, latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 2.0, 0.7, 1.1]
         ),
         "text_encoder": Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(text_config={**words, "rope_parameters": rope}, vision_config=eyes)
+            Qwen2_5_VLConfig(text_config={**words, "rope_parameters": rope, **more}, vision_config=eyes, **more)
         ),
     }
+
+
+def qwen_image_edit(changes):
+    """Its text encoder knows the marks of a picture."""
+    return qwen_image(changes, vocab_size=262, vision_start_token_id=259, vision_end_token_id=260, image_token_id=261)
 
 
 def sd3(changes):
@@ -181,17 +186,53 @@ def flux2(changes):
     return parts
 
 
+def make_flow_control(folder, family, seed=1, **changes):
+    """A ControlNet that steers models of that family, as a request names it; `changes` are of its configuration."""
+    import torch
+    from diffusers import FluxControlNetModel, QwenImageControlNetModel, SD3ControlNetModel
+
+    torch.manual_seed(seed)
+    heads = {"attention_head_dim": 16, "num_attention_heads": 2}
+    texts = {"joint_attention_dim": 32, "axes_dims_rope": (4, 6, 6)}
+    kind, config = {
+        "flux1": (
+            FluxControlNetModel,
+            {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "pooled_projection_dim": 32, "guidance_embeds": True, **texts},
+        ),
+        "sd3": (
+            SD3ControlNetModel,
+            {
+                **{"sample_size": 16, "in_channels": 4, "out_channels": 4, "num_layers": 1, "joint_attention_dim": 80},
+                **{"caption_projection_dim": 32, "pooled_projection_dim": 40, "pos_embed_max_size": 12, "qk_norm": "rms_norm"},
+            },
+        ),
+        "qwen-image": (QwenImageControlNetModel, {"in_channels": 16, "out_channels": 4, "num_layers": 1, **texts}),
+    }[family]
+    network = kind(**{**heads, **config, **changes})
+    with torch.no_grad():
+        for tensor in network.parameters():
+            # Much of it begins as zeros, so that an untrained one changes nothing.
+            tensor.add_(torch.randn(tensor.shape) * 0.05)
+    network.save_pretrained(folder)
+    return {"id": Path(folder).name, "path": str(folder), "body_hash": f"{seed + 8192:064x}", "family": "controlnet"}
+
+
 def clip_tokenizer(folder):
     from micro import write_tokenizer
 
     write_tokenizer(folder, 77)
 
 
-def qwen_tokenizer(folder):
-    """Bytes and three marks, with a chat template."""
+def seeing_tokenizer(folder):
+    """As `qwen_tokenizer`, with the marks of a picture."""
+    qwen_tokenizer(folder, ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"))
+
+
+def qwen_tokenizer(folder, more=()):
+    """Bytes and three marks, with a chat template; then `more` marks."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *more]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate([*letters, *marks])}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -228,6 +269,7 @@ FAMILIES = {
     "z-image": (z_image, {"tokenizer": qwen_tokenizer}),
     "flux1": (flux, {"tokenizer": clip_tokenizer, "tokenizer_2": t5_tokenizer}),
     "qwen-image": (qwen_image, {"tokenizer": qwen_tokenizer}),
+    "qwen-image-edit": (qwen_image_edit, {"tokenizer": seeing_tokenizer}),
     "sd3": (sd3, {"tokenizer": clip_tokenizer, "tokenizer_2": clip_tokenizer, "tokenizer_3": t5_tokenizer}),
     "flux2": (flux2, {"tokenizer": qwen_tokenizer}),
 }

@@ -279,7 +279,7 @@ def picture_of(child, text, seed, adapters):
     return numpy.frombuffer(Path(decoded["files"]["pixels"]["path"]).read_bytes(), numpy.uint8).reshape(128, 128, 3)
 
 
-@pytest.mark.long
+@pytest.mark.judge
 def test_the_judge_sees_how_much_of_a_style_there_is(fresh, pytestconfig):
     """On scenes and seeds that nobody tuned to: saturation falls with the weight of pastel, two styles together show
     both. Nothing black: a rim is."""
@@ -301,7 +301,7 @@ def test_the_judge_sees_how_much_of_a_style_there_is(fresh, pytestconfig):
     rim = {style: float(numpy.mean([rim_share(picture) for picture in pictures])) for style, pictures in seen.items()}
     # A rim that pastel has mixed with white is grey: darker than any of its colours, and not black.
     dark = {style: float(numpy.mean([(picture.max(2) < 180).mean() for picture in pictures])) for style, pictures in seen.items()}
-    print(json.dumps({"saturation": colour, "rim": rim, "dark": dark, "pictures": count * len(styles)}))
+    print(json.dumps({"saturation": colour, "rim": rim, "dark": dark, "scenes": count}))
     fall = [colour[f"pastel {weight:g}"] for weight in (0, 0.25, 0.5, 0.75, 1)]
     assert all(lower < higher for higher, lower in pairwise(fall)), fall
     assert rim["outline 1"] > 4 * rim["pastel 0"] + 0.1

@@ -308,8 +308,7 @@ def overlaps(child, count, **how):
 def test_what_is_drawn_has_the_edges_that_it_is_shown(fresh, pytestconfig):
     count = pytestconfig.getoption("--judged")
     seen = {"full": overlaps(fresh, count), "none": overlaps(fresh, count, weight=0.0)}
-    few = max(3, count // 8)
-    seen |= {"early": overlaps(fresh, few, end=0.4), "late": overlaps(fresh, few, start=0.5)}
+    seen |= {"early": overlaps(fresh, count, end=0.4), "late": overlaps(fresh, count, start=0.5)}
     print(json.dumps({"pictures": count, **seen}))
     assert seen["full"] >= 0.9
     assert seen["none"] <= 0.2

@@ -367,6 +367,29 @@ def test_at_half_strength_things_stay_where_they_are(fresh, pytestconfig):
 
 
 @pytest.mark.judge
+def test_at_full_strength_the_picture_holds_nothing(fresh, pytestconfig):
+    """What is drawn are the bytes of a picture from the text alone, so its things stand wherever those do."""
+    from training.judge import look
+
+    near = []
+    count = pytestconfig.getoption("--judged")
+    for index, (_, text, picture) in enumerate(scenes(count, 20263)):
+        request = {"prompt": text, "seed": 95_000 + index, "steps": 20, "sampler": "DDIM", "width": 128, "height": 128}
+        begun = Begun(fresh, picture, strength=1.0, **request)
+        drawn = begun.drawn()
+        free = fresh.run("denoise", **request)["files"]["latents"]
+        decoded = fresh.run("decode", files={"latents": free}, width=128, height=128)
+        assert drawn.tobytes() == Path(decoded["files"]["pixels"]["path"]).read_bytes()
+        found = {seen.colour: seen for seen in reversed(look(drawn).things)}
+        for thing in look(picture).things:
+            seen = found.get(thing.colour)
+            near.append(seen is not None and float(numpy.hypot(seen.x - thing.x, seen.y - thing.y)) <= 8)
+    print(json.dumps({"pictures": count, "near_by_chance": numpy.mean(near)}))
+    # A caption says left or right of, and no place.
+    assert numpy.mean(near) <= 0.4
+
+
+@pytest.mark.judge
 def test_behind_a_mask_what_is_asked_is_drawn_and_nothing_else_changes(fresh, pytestconfig):
     from training.captions import write
     from training.judge import grade

@@ -326,5 +326,6 @@ def test_of_two_chunks_the_heavier_one_says_the_colour(fresh, pytestconfig, synt
         return float(numpy.mean(seen))
 
     heavier, lighter = share(1.4, 0.6), share(0.6, 1.4)
-    print(json.dumps({"syntax": syntax, "heavier": heavier, "lighter": lighter}))
+    count = pytestconfig.getoption("--judged")
+    print(json.dumps({"syntax": syntax, "heavier": heavier, "lighter": lighter, "pictures": count}))
     assert heavier - lighter >= 0.3

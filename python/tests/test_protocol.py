@@ -19,8 +19,8 @@ OPTIONAL = {
     "progress": {"call", "calls", "rate", "eta_s"},
     "error": {"field", "details"},
     "stats": set(schema.DOCUMENT["results"]["worker.ping"]["properties"]["stats"]["properties"]),
-    "files": {"conditioning", "control0", "latents", "picture", "picture0"},
-    "input": {"control", "memory_profile"},
+    "files": {"conditioning", "control0", "latents", "picture", "picture0", "reference0"},
+    "input": {"control", "memory_profile", "references"},
 }
 # Their keys are names that others chose.
 OPAQUE = {"sessions", "details", "facts"}

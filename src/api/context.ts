@@ -65,7 +65,7 @@ export interface ApiParts {
   redis: Redis
   rate: RequestRate
   slots: Slots
-  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite' | 'keyDeviceS'>
+  config: Pick<Config, 'host' | 'allowedHosts' | 'allowedOrigins' | 'boardWrite' | 'keyDeviceS' | 'pictureHosts' | 'pictureNets'>
   log: Logger
   closing?: AbortSignal
 }

@@ -34,11 +34,22 @@ export async function savePictures(
 
 const idPattern = /^[0-9a-f]{64}$/
 
-/** The id of a picture that was named by its id, or by a file, which is uploaded. @throws Problem; as `onDisk` */
+/**
+ * The id of a picture that was named by its id, by a URL, which the server fetches, or by a file, which is uploaded.
+ * @throws Problem; as `onDisk`
+ */
 export async function uploaded(client: DarkroomClient, fileOrId: string): Promise<string> {
   if (idPattern.test(fileOrId)) return fileOrId
+  if (/^https?:\/\//i.test(fileOrId)) return (await client.uploadFrom(fileOrId)).sha256
   const { sha256 } = await client.upload(await onDisk(fileOrId, readFile(fileOrId)))
   return sha256
+}
+
+/** The same of several, in their order. */
+export async function eachUploaded(client: DarkroomClient, filesOrIds: readonly string[]): Promise<string[]> {
+  const ids: string[] = []
+  for (const each of filesOrIds) ids.push(await uploaded(client, each))
+  return ids
 }
 
 /** Of files, by what the server says a picture is: the first is given. */

@@ -123,6 +123,7 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (
     .option('--detail <box>', 'draw a region again, at full size: 64x64+32+16 (pixels+left+top); may be given several times', boxes)
     .option('--detail-strength <x>', 'how much is drawn over it, 0 to 1; default: 0.5', decimal)
     .option('--detail-prompt <text>', 'what to draw there; default: the same')
+    .option('--reference <file>', 'show it to a model that edits pictures: a file or an id; may be given several times', collect)
     .option('--control <file>', 'steer it by this picture: a file or an id; with the preprocessor pose OpenPose’s JSON of joints')
     .option('--control-model <name>', 'ControlNet that does so')
     .addOption(new Option('--preprocessor <name>', 'what is made of the picture before').choices([...preprocessors]))

@@ -18,7 +18,7 @@ import { invalidFields } from '../errors.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { controlOf, type ControlOptions } from './control.ts'
 import { dryRun } from './dry-run.ts'
-import { savePictures, uploaded } from './pictures.ts'
+import { eachUploaded, savePictures, uploaded } from './pictures.ts'
 import { postprocessOf } from './postprocess.ts'
 import { describeProgress, duration, percent } from './progress.ts'
 import { Exit, fields, inline, progressView, say, sayJson, silentView, table, whisper, type ProgressView } from './terminal.ts'
@@ -31,6 +31,7 @@ type Mask = NonNullable<ImageRequest['mask']>
 /** Fields that no option has as they are. */
 type NotOptions =
   | 'control'
+  | 'references'
   | 'adapters'
   | 'embeddings'
   | 'prompt'
@@ -48,6 +49,8 @@ type Hires = NonNullable<ImageRequest['hires']>
 export interface GenerateOptions extends Output, ControlOptions, Omit<ImageRequest, NotOptions | 'hires' | 'detail'> {
   lora?: NonNullable<ImageRequest['adapters']>
   embedding?: string[]
+  /** Files, or ids of pictures. */
+  reference?: string[]
   /** A file, the id of a picture, `alpha` or `border`. */
   mask?: string
   invertMask?: boolean
@@ -109,6 +112,7 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
     guidanceEnd: end,
     lora: adapters,
     embedding: embeddings,
+    reference: shown = [],
     policy,
     redraws,
     ...rest
@@ -141,6 +145,7 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
     ...(hires !== undefined && { hires: { ...ofHires, ...(hires !== true && { scale: hires }) } }),
     ...(detail && { detail: detail.map((box) => ({ box, ...ofDetail })) }),
     ...(await controlOf(client, ofControl)),
+    ...(shown.length > 0 && { references: await eachUploaded(client, shown) }),
     ...postprocessOf({ upscale, upscaleBy, enhance, format, maxBytes }),
     ...((policy !== undefined || redraws !== undefined) && {
       safety: { ...(policy !== undefined && { policy }), ...(redraws !== undefined && { redraws }) },

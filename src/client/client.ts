@@ -289,6 +289,14 @@ export class DarkroomClient extends FarmClient {
     return this.http.json('POST', '/v1/artifacts', { body: file, ...(signal && { signal }) })
   }
 
+  /**
+   * The same of a picture that lies on another server, which the farm's operator must allow.
+   * @throws Problem `artifact.url_refused`, `artifact.url_failed`
+   */
+  uploadFrom(url: string): Promise<UploadedPicture> {
+    return this.http.json('POST', '/v1/artifacts', { body: { url } })
+  }
+
   /** How postprocessing went in so many days, with verdicts of policies, and what follows; for operators. */
   pictureAnalytics(days?: number): Promise<PictureAnalytics> {
     return this.http.json('GET', `/v1/images/analytics${queryOf({ days })}`)

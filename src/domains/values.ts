@@ -131,6 +131,9 @@ export const areas = ['whole', 'masked'] as const
 /** Masks that follow from the picture: what is transparent in it, and what `pad` has added. */
 export const ownMasks = ['alpha', 'border'] as const
 
+/** Pictures that an edit is shown. */
+export const maxReferences = 4
+
 /** A part of a picture, in its pixels. */
 export const Box = z.strictObject({ left: Count, top: Count, width: z.int().min(1), height: z.int().min(1) })
 export type Box = z.infer<typeof Box>
@@ -154,8 +157,13 @@ export type Mask = z.infer<typeof Mask>
 
 /** How a ControlNet and the prompt share a picture: alike, more by the prompt, or more by the ControlNet. */
 export const controlModes = ['balanced', 'prompt', 'control'] as const
-/** What a ControlNet that knows several tasks is shown, in the order in which xinsir's Union numbers them. */
-export const controlTasks = ['pose', 'depth', 'soft', 'line', 'normal', 'segment', 'tile', 'repaint'] as const
+/**
+ * What a ControlNet that knows several tasks is shown: in the order in which xinsir's Union for SDXL numbers them, and
+ * in which InstantX's for FLUX.1 does (`line` is its Canny, `low` a picture of low quality).
+ */
+export const unetTasks = ['pose', 'depth', 'soft', 'line', 'normal', 'segment', 'tile', 'repaint'] as const
+export const fluxTasks = ['line', 'tile', 'depth', 'blur', 'pose', 'grey', 'low'] as const
+export const controlTasks = [...unetTasks, 'blur', 'grey', 'low'] as const
 export const ControlResize = z.enum(resizes).exclude(['latent'])
 export const maxControls = 8
 
@@ -274,6 +282,8 @@ export const ImageRequest = z.strictObject({
   hires: Hires.optional(),
   detail: z.array(Detail).min(1).max(mostDetails).optional(),
   control: z.array(Control).min(1).max(maxControls).optional(),
+  /** What an edit is shown beside its text, in this order. */
+  references: z.array(PicturePin).min(1).max(maxReferences).optional(),
   /** In the order in which their differences are summed. */
   adapters: z.array(AdapterPin).optional(),
   embeddings: z.array(EmbeddingPin).optional(),

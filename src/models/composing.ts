@@ -9,7 +9,8 @@ import { textIn } from './json-file.ts'
 import type { Made, MadeOf, ModelPart } from './made.ts'
 import { encoderName, needsOf } from './needs.ts'
 import { packingName, plainTypes, unpackable } from './quantisation.ts'
-import type { Component, Figures, Format, KnownFamily, Precision, Quantisation, TextEncoder } from './verdict.ts'
+import { pipelineOf } from './rules/pipelines.ts'
+import type { Component, Figures, Format, KnownFamily, Precision, Quantisation, TextEncoder, Variant } from './verdict.ts'
 import { familyNames } from './families.ts'
 
 /** Text encoders and VAEs that models may take, and configurations. */
@@ -82,7 +83,7 @@ export function compose(entry: Entry, stock: Stock, beside: ConfigSet | undefine
   const denoiser = components.find(({ kind }) => kind === 'diffusion-model')
   if (!family || !needs || !denoiser) return { lacks: ['a family that is known'] }
   const sets = [...(beside ? [beside] : []), ...stock.sets]
-  const homes = sets.filter((set) => (set === beside || isOf(set, family)) && denoiserConfig(set, denoiser, entry))
+  const homes = sets.filter((set) => (set === beside || isOf(set, family, variants)) && denoiserConfig(set, denoiser, entry))
   const home = homes[0]
   const lacks: string[] = []
   const builder = new Builder(entry)
@@ -119,8 +120,14 @@ export function compose(entry: Entry, stock: Stock, beside: ConfigSet | undefine
   return { made: builder.made(), home }
 }
 
-/** SD1 and SD2 are drawn by one pipeline: their tensors tell them apart. */
-const isOf = ({ family }: ConfigSet, wanted: KnownFamily): boolean => family === wanted || (wanted === 'sd2' && family === 'sd1')
+/**
+ * SD1 and SD2 are drawn by one pipeline: their tensors tell them apart. Of Qwen-Image the index says whether it edits.
+ */
+function isOf({ family, index }: ConfigSet, wanted: KnownFamily, variants: readonly Variant[]): boolean {
+  const edits = pipelineOf(textIn(index?.config ?? {}, '_class_name') ?? '')?.variants.includes('edit') ?? false
+  if (wanted === 'qwen-image') return family === wanted && edits === variants.includes('edit')
+  return family === wanted || (wanted === 'sd2' && family === 'sd1')
+}
 
 /** The configuration of a network of this size. A set may hold several: `unet_2` is that for inpainting. */
 function denoiserConfig(set: ConfigSet, { name, figures = {} }: Component, { verdict }: Entry): ConfigPart | undefined {

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { drawnBy, families, familyNames, usual, type Family } from './families.ts'
 import { flowScale, isFlow, readFlow, type Limits } from './flow.ts'
 import { readSmall } from './read-small.ts'
-import type { Variant, Verdict } from './verdict.ts'
+import type { KnownFamily, Variant, Verdict } from './verdict.ts'
 
 /** What the inference domain needs to know of a model. */
 export interface Drawing {
@@ -12,7 +12,7 @@ export interface Drawing {
   /** Pixels of one latent cell's side. */
   scale: number
   /** What a request must bring beside its prompt; absent where that is nothing. A mask comes with its picture. */
-  needs?: 'picture' | 'mask'
+  needs?: 'picture' | 'mask' | 'references'
   /** Settings it draws well with, for requests that leave them out. */
   recommended: { width: number; height: number; steps: number; guidance: number; sampler: string }
   /** Words it was trained on, where its manifest lists them. */
@@ -32,6 +32,9 @@ const needs: readonly [Variant, Drawing['needs']][] = [
 
 /** Variants that need more than a request can bring yet, or another noise than the samplers have. */
 const needMore: readonly Variant[] = ['instruct', 'edit', 'fill', 'control', 'redux', 'upscaling', 'edm', 'layered', 'dev']
+
+/** Families whose models for edits draw: they are shown pictures beside the prompt. */
+const editing: readonly KnownFamily[] = ['flux1', 'flux2', 'qwen-image']
 
 const Side = z.int().min(1)
 const Recommended = { width: Side, height: Side, steps: z.int().min(1), guidance: z.number(), sampler: z.string() }
@@ -63,7 +66,14 @@ export async function readDrawing(path: string, verdict: Verdict, made?: (file: 
   const vocabulary = Vocabulary.safeParse(manifest['vocabulary'] ?? {})
   if (!vocabulary.success) notes.push('manifest.json: `vocabulary` is not used: it must be lists of words by kind')
   const said = { recommended: recommendedBy(manifest, notes), vocabulary: vocabulary.data ?? {} }
-  if (isFlow(family)) return { drawing: await flowDrawing(path, at, family, verdict, said), obstacle: null, notes }
+  if (isFlow(family)) {
+    const drawing = await flowDrawing(path, at, family, verdict, said)
+    // Its configurations are another model's: it would draw as that one.
+    const isUntold = family === 'qwen-image' && verdict.variants.includes('edit') && !drawing.needs
+    return isUntold
+      ? cannot('it edits pictures, and its model_index.json is none of a pipeline for edits')
+      : { drawing, obstacle: null, notes }
+  }
   const [unet, vae, scheduler] = await Promise.all([
     readConfig(at('unet/config.json'), Unet),
     readConfig(at('vae/config.json'), Vae),
@@ -98,11 +108,11 @@ async function flowDrawing(
   { variants }: Verdict,
   said: { recommended: Partial<Drawing['recommended']>; vocabulary: Drawing['vocabulary'] },
 ): Promise<Drawing> {
-  const { limits, settings } = await readFlow(path, at, family, variants)
+  const { limits, settings, isEdit } = await readFlow(path, at, family, variants)
   const { cells, ...others } = usual[family]
   const side = cells * flowScale
   const recommended = { width: side, height: side, ...others, ...settings, ...said.recommended }
-  return { family, scale: flowScale, recommended, vocabulary: said.vocabulary, limits }
+  return { family, scale: flowScale, ...(isEdit && { needs: 'references' }), recommended, vocabulary: said.vocabulary, limits }
 }
 
 /** What keeps a model that was understood from drawing. */
@@ -119,8 +129,7 @@ function obstacleOf(verdict: Verdict, isDeclared: boolean, isMade = false): stri
 
 /** Why a model cannot draw of a prompt alone. */
 export function asksMore({ family, variants }: Verdict): string | undefined {
-  // Every FLUX.2 takes pictures beside the prompt, and needs none.
-  const more = variants.find((variant) => needMore.includes(variant) && !(variant === 'edit' && family === 'flux2'))
+  const more = variants.find((variant) => needMore.includes(variant) && !(variant === 'edit' && family && editing.includes(family)))
   return more && `it is a model for ${more}, which Darkroom does not draw with yet`
 }
 

@@ -18,6 +18,8 @@ export interface Limits {
   samplers?: readonly string[]
   /** `free`: classifier-free, against a negative prompt. `input`: the network takes it. `none`: it has none. */
   guidance?: 'free' | 'input' | 'none'
+  /** How many pictures it is shown beside a prompt, at most; absent where that is none. */
+  references?: number
   /** It begins from no picture. */
   fromText?: true
 }
@@ -38,19 +40,39 @@ interface Said {
   isDistilled: boolean | undefined
   shift: number | undefined
   isTurbo: boolean
+  /** The class of its pipeline. */
+  pipeline: string
   variants: readonly Variant[]
 }
 
 type FlowFamily = 'flux1' | 'flux2' | 'qwen-image' | 'sd3' | 'z-image'
 
-const rows: Record<FlowFamily, (said: Said) => { guidance: NonNullable<Limits['guidance']>; settings: Partial<Settings> }> = {
-  flux1: ({ isGuided, variants }) =>
-    (isGuided ?? !variants.includes('unguided'))
-      ? { guidance: 'input', settings: {} }
-      : { guidance: 'none', settings: { steps: 4, guidance: 1 } },
-  flux2: ({ isDistilled }) =>
-    isDistilled ? { guidance: 'none', settings: { steps: 4, guidance: 1 } } : { guidance: 'free', settings: {} },
-  'qwen-image': () => ({ guidance: 'free', settings: {} }),
+interface Row {
+  guidance: NonNullable<Limits['guidance']>
+  settings: Partial<Settings>
+  /** As `Limits`; Python's families say the same as `sees`. */
+  references?: number
+  /** It draws nothing without one. */
+  isEdit?: boolean
+}
+
+const rows: Record<FlowFamily, (said: Said) => Row> = {
+  flux1: ({ isGuided, variants }) => ({
+    ...((isGuided ?? !variants.includes('unguided'))
+      ? { guidance: 'input', settings: variants.includes('edit') ? { guidance: 2.5 } : {} }
+      : { guidance: 'none', settings: { steps: 4, guidance: 1 } }),
+    ...(variants.includes('edit') && { references: 1 }),
+  }),
+  flux2: ({ isDistilled }) => ({
+    ...(isDistilled ? { guidance: 'none', settings: { steps: 4, guidance: 1 } } : { guidance: 'free', settings: {} }),
+    references: 4,
+  }),
+  'qwen-image': ({ pipeline }) => ({
+    guidance: 'free',
+    settings: {},
+    ...(pipeline === 'QwenImageEditPipeline' && { references: 1, isEdit: true }),
+    ...(pipeline === 'QwenImageEditPlusPipeline' && { references: 3, isEdit: true }),
+  }),
   sd3: ({ isTurbo, variants }) => ({
     guidance: 'free',
     settings: isTurbo ? { steps: 4, guidance: 1 } : variants.includes('3.5') ? {} : { guidance: 7 },
@@ -74,9 +96,10 @@ export async function readFlow(path: string, at: (file: string) => string, famil
     isDistilled: as(z.boolean(), index?.['is_distilled']),
     shift: as(z.number(), scheduler?.['shift']),
     isTurbo: /turbo/i.test(basename(path)),
+    pipeline: as(z.string(), index?.['_class_name']) ?? '',
     variants,
   }
-  const { guidance, settings } = rows[family](said)
+  const { guidance, settings, references, isEdit = false } = rows[family](said)
   // Of SD3: places that it has learnt, of a token each.
   const places = as(Positive, transformer?.['pos_embed_max_size'])
   const steps = as(Positive, scheduler?.['num_train_timesteps'])
@@ -86,9 +109,10 @@ export async function readFlow(path: string, at: (file: string) => string, famil
     ...(steps !== undefined && { steps }),
     samplers: flowSamplers,
     guidance,
+    ...(references !== undefined && { references }),
     fromText: true,
   }
-  return { limits, settings }
+  return { limits, settings, isEdit }
 }
 
 const Positive = z.int().min(1)

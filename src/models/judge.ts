@@ -6,6 +6,7 @@ import { inspectFolder, type FollowLinks } from './folder.ts'
 import type { Found } from './found.ts'
 import { formatOf, inspectFile } from './inspect.ts'
 import { eachOf, looker, SilentFolder } from './look.ts'
+import { withName } from './named.ts'
 import { isInside, type Root } from './roots.ts'
 import { failed, reasonOf, type Verdict } from './verdict.ts'
 
@@ -76,5 +77,5 @@ export const unjudged = (found: Ranked, message: string): Entry => ({
 
 async function verdictOf({ path, real, isFolder, fault }: Found, follow: FollowLinks): Promise<Verdict> {
   if (fault) return failed(isFolder ? 'diffusers' : (formatOf(path) ?? 'safetensors'), fault)
-  return isFolder ? inspectFolder(real, follow) : inspectFile(real)
+  return isFolder ? inspectFolder(real, follow) : withName(await inspectFile(real), path)
 }

@@ -17,7 +17,7 @@ const needs: Partial<Record<KnownFamily, Needs>> = {
   flux1: { encoders: ['clip-l', 't5-xxl'], latentChannels: 16 },
   chroma: { encoders: ['t5-xxl'], latentChannels: 16 },
   'z-image': { encoders: ['qwen3-4b'], latentChannels: 16 },
-  'qwen-image': { encoders: ['qwen2.5-vl-7b'], latentChannels: 16 },
+  'qwen-image': { encoders: ['qwen2.5-vl-7b'], latentChannels: 16, readsIndex: true },
   lumina2: { encoders: ['gemma2-2b'], latentChannels: 16 },
 }
 

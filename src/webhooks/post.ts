@@ -2,7 +2,7 @@
 import type { LookupAddress } from 'node:dns'
 import { request as overHttp, type ClientRequest, type IncomingMessage } from 'node:http'
 import { request as overHttps } from 'node:https'
-import type { LookupFunction } from 'node:net'
+import { pinnedTo } from '../outgoing.ts'
 
 /** What is sent. */
 export interface Letter {
@@ -21,13 +21,12 @@ export interface Answer {
 
 /** @throws Error that says what went wrong: no connection, a certificate, `signal` was aborted */
 export async function post({ url, address, headers, body }: Letter, signal: AbortSignal): Promise<Answer> {
-  const pinned: LookupFunction = (_host, { all }, done) => (all ? done(null, [address]) : done(null, address.address, address.family))
   const send = url.protocol === 'https:' ? overHttps : overHttp
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const options = {
       method: 'POST',
       agent: false,
-      lookup: pinned,
+      lookup: pinnedTo(address),
       signal,
       headers: { ...headers, 'content-length': Buffer.byteLength(body) },
     }

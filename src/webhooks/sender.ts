@@ -7,6 +7,7 @@
 import type { Config } from '../config.ts'
 import { DarkroomError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import { abortable } from '../outgoing.ts'
 import { Ticker } from '../ticker.ts'
 import type { Deliveries, Delivery, Verdict } from './deliveries.ts'
 import { bodyOf, headersOf } from './message.ts'
@@ -136,12 +137,4 @@ function later({ tries }: Delivery, said: string, retryAfterS = 0): Verdict {
   if (pauseMs === undefined) return { is: 'dead', said }
   const spreadMs = pauseMs * (0.9 + 0.2 * Math.random())
   return { is: 'again', said, afterMs: Math.max(spreadMs, Math.min(retryAfterS, mostRetryAfterS) * 1000) }
-}
-
-/** Rejects as soon as the signal is aborted; what it stands for goes on unheard. */
-async function abortable<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const over = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
-  })
-  return Promise.race([work, over])
 }

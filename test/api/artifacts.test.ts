@@ -1,16 +1,19 @@
 /** Pictures come in: what is taken and how it is kept, what is refused and why, who sees it, and what may name it. */
 import { mkdir, writeFile } from 'node:fs/promises'
+import type { ServerResponse } from 'node:http'
 import { dirname, join } from 'node:path'
 import { deflateSync } from 'node:zlib'
 import { decode } from 'fast-png'
 import sharp, { type Sharp } from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { collectAgeMs } from '../../src/artifacts/collector.ts'
+import { fetchPicture } from '../../src/artifacts/remote.ts'
 import { sha256Of } from '../../src/artifacts/store.ts'
 import { keys } from '../../src/keys.ts'
-import type { ApiClient, Answer } from '../support/http.ts'
+import { ApiClient, type Answer } from '../support/http.ts'
 import { modelFiles } from '../support/model.ts'
 import { jpegWith, pngWith, tEXt, tiffWith, unicodeComment, zTXt } from '../support/pictures.ts'
+import { startReceiver, status, type Receiver } from '../support/receiver.ts'
 import { eventually } from '../support/wait.ts'
 import { picture, sketchOf, startHarness, type Harness } from './harness.ts'
 
@@ -210,7 +213,7 @@ describe('what is refused', () => {
     })
   })
 
-  it.each(['text/plain', 'application/json', 'image/svg+xml', 'text/html; image/png'])('a body of type %s', async (type) => {
+  it.each(['text/plain', 'application/xml', 'image/svg+xml', 'text/html; image/png'])('a body of type %s', async (type) => {
     const answer = await upload(await blank().png().toBuffer(), type)
     expect(answer.json).toMatchObject({ status: 415, code: 'api.unsupported_media_type', field: 'Content-Type' })
     expect(answer.json.detail).toContain('image/png')
@@ -477,6 +480,108 @@ describe('second passes and regions', () => {
       code: 'artifact.unknown',
       field: 'input.detail.0.mask',
     })
+  })
+})
+
+describe('a picture by its URL', () => {
+  let receiver: Receiver
+  let client: ApiClient
+  const allowed = { pictureHosts: ['127.0.0.1', 'pictures.example'], pictureNets: ['127.0.0.0/8'] }
+  beforeAll(async () => {
+    receiver = await startReceiver()
+    client = new ApiClient((await h.another(allowed)).url)
+  })
+  afterAll(() => receiver[Symbol.asyncDispose]())
+
+  const byUrl = (url: unknown, to: ApiClient = client): Promise<Answer> => to.post('/v1/artifacts', { url })
+  const serves = (file: Uint8Array, headers: Record<string, string> = {}): void =>
+    receiver.answers((response) => void response.writeHead(200, headers).end(file))
+
+  it('is the artifact that its file is', async () => {
+    const file = await fresh().webp().toBuffer()
+    serves(file)
+    const { status, json } = await byUrl(`${receiver.url}/a/b.webp?c=1`)
+    expect([status, json.sha256]).toEqual([201, (await upload(file)).json.sha256])
+    const { path, headers } = receiver.letters.at(-1) as { path: string; headers: Record<string, unknown> }
+    expect([path, headers['authorization'], headers['accept-encoding']]).toEqual(['/a/b.webp?c=1', undefined, 'identity'])
+  })
+
+  it.each<[string, (response: ServerResponse) => void, string, RegExp]>([
+    ['a redirect', status(302, { Location: 'http://127.0.0.1:1/' }), 'artifact.url_failed', /answered 302, and redirects are not followed/],
+    ['a page that is not there', status(404), 'artifact.url_failed', /its server answered 404/],
+    [
+      'too many bytes by its own word',
+      status(200, { 'Content-Length': String(2 ** 27) }),
+      'artifact.url_failed',
+      /has more than 67108864 bytes/,
+    ],
+    ['a packed body', status(200, { 'Content-Encoding': 'gzip' }), 'artifact.url_failed', /comes as gzip, which nobody asked for/],
+    [
+      'an end before its end',
+      (response) => void response.writeHead(200, { 'Content-Length': '9' }).write('x', () => response.destroy()),
+      'artifact.url_failed',
+      /aborted|hang up/,
+    ],
+    [
+      'a page',
+      (response) => void response.writeHead(200, { 'Content-Type': 'image/png' }).end('<html>'),
+      'artifact.format',
+      /no format that is known/,
+    ],
+  ])('%s is refused', async (_, answer, code, words) => {
+    receiver.answers(answer)
+    const { status: refused, json } = await byUrl(receiver.url)
+    expect([refused, json.code]).toEqual([code === 'artifact.format' ? 415 : 422, code])
+    expect(json.detail).toMatch(words)
+  })
+
+  it('without an end, or too slow, is cut off', async () => {
+    receiver.answers((response) => void response.writeHead(200).write(Buffer.alloc(5000)))
+    await expect(fetchPicture(receiver.url, { config: allowed, maxBytes: 4000 })).rejects.toMatchObject({ code: 'artifact.url_failed' })
+    receiver.answers((response) => void response.writeHead(200).write('x'))
+    await expect(fetchPicture(receiver.url, { config: allowed, limitMs: 200 })).rejects.toThrow('it was not here within 0.2 s')
+    await expect(
+      fetchPicture('https://pictures.example/', { config: allowed, limitMs: 200, resolve: () => new Promise(() => {}) }),
+    ).rejects.toThrow('it was not here within 0.2 s')
+  })
+
+  it('goes to the address that was judged, and to no private one besides', async () => {
+    serves(await fresh().png().toBuffer())
+    const url = `http://pictures.example:${receiver.port}/`
+    const to =
+      (...addresses: string[]) =>
+      () =>
+        Promise.resolve(addresses.map((address) => ({ address, family: 4 })))
+    expect((await fetchPicture(url, { config: allowed, resolve: to('127.0.0.1') })).length).toBeGreaterThan(20)
+    expect(receiver.letters.at(-1)?.headers['host']).toBe(`pictures.example:${receiver.port}`)
+    for (const found of [['10.0.0.1'], ['127.0.0.1', '169.254.169.254']])
+      await expect(fetchPicture(url, { config: allowed, resolve: to(...found) })).rejects.toMatchObject({ code: 'artifact.url_refused' })
+  })
+
+  it.each<[string, RegExp]>([
+    ['http://169.254.169.254/latest/meta-data', /is not on a host of DARKROOM_PICTURE_HOSTS/],
+    ['http://pictures.example.evil.example/', /is not on a host/],
+    ['file:///etc/passwd', /is neither https nor http/],
+    ['http://ann:secret@127.0.0.1/', /carries a password/],
+    ['no url', /is no URL/],
+  ])('%s is refused before anybody is called', async (url, words) => {
+    const called = receiver.letters.length
+    const { status: refused, json } = await byUrl(url)
+    expect([refused, json.code, json.field]).toEqual([422, 'artifact.url_refused', 'url'])
+    expect(json.detail).toMatch(words)
+    expect(receiver.letters).toHaveLength(called)
+  })
+
+  it('is off where the operator allows no host, and its body is checked', async () => {
+    expect((await byUrl(receiver.url, h.client)).json).toMatchObject({ code: 'artifact.url_refused', field: 'url' })
+    expect((await client.post('/v1/artifacts', {})).json).toMatchObject({ code: 'api.invalid', problems: [{ field: 'url' }] })
+    expect((await byUrl(7)).json).toMatchObject({ code: 'api.invalid' })
+    expect((await client.post('/v1/artifacts', { url: 'https://pictures.example/', more: 1 })).json).toMatchObject({ code: 'api.invalid' })
+    const broken = await client.request('POST', '/v1/artifacts', {
+      headers: { 'Content-Type': 'application/json' },
+      body: Buffer.from('{'),
+    })
+    expect(broken.json).toMatchObject({ code: 'api.malformed' })
   })
 })
 

@@ -256,7 +256,15 @@ describe('a diffusion model without its parts', () => {
       'tokenizer qwen/tokenizer',
       'vae qwen/vae qwen_image_vae.safetensors:',
       'scheduler qwen/scheduler',
+      ' configs/qwen',
     ])
+    // Its tensors are those of the model for edits, which has another pipeline: the name tells.
+    const { 'diffusion_models/qwen.safetensors': network, ...others } = files
+    const edit = { ...others, 'diffusion_models/qwen-edit.safetensors': network }
+    const both = { ...own, 'qwen/tokenizer/merges.txt': {} }
+    const editing = Object.fromEntries(Object.entries(both).map(([file, content]) => [file.replace(/^qwen/, 'editing'), content]))
+    editing['editing/model_index.json'] = { _class_name: 'QwenImageEditPipeline' }
+    expect(await ofFlow('qwen-edit', edit, { ...both, ...editing })).toContain(' configs/editing')
   })
 })
 

@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readDrawing } from '../../src/models/drawing.ts'
 import { inspectFolder } from '../../src/models/folder.ts'
+import { withName } from '../../src/models/named.ts'
+import type { Verdict } from '../../src/models/verdict.ts'
 import { checkLimits } from '../../src/workflows/built-in/family-limits.ts'
 import { folders, writeFolder, type Folder } from '../support/drawable-folders.ts'
 import { transformer } from '../support/model-headers.ts'
@@ -29,6 +31,7 @@ describe('a folder', () => {
     ['FLUX.1 schnell', schnell, 'flux1', { steps: 4, guidance: 1 }, 'none'],
     ['FLUX.2 klein', { ...klein, index: { is_distilled: true } }, 'flux2', { width: 1024, steps: 4, guidance: 1 }, 'none'],
     ['FLUX.2 klein base', { ...klein, index: { is_distilled: false } }, 'flux2', { steps: 50, guidance: 4 }, 'free'],
+    ['FLUX.1 Kontext', { ...kontext, config: { guidance_embeds: true } }, 'flux1', { steps: 28, guidance: 2.5 }, 'input'],
     ['Qwen-Image', qwenImage, 'qwen-image', { width: 1328, height: 1328, steps: 50, guidance: 4 }, 'free'],
     ['SD3', sd3, 'sd3', { width: 1024, steps: 28, guidance: 7 }, 'free'],
     ['SD3.5', { ...sd3, network: transformer.sd3Diffusers(1536, true) }, 'sd3', { steps: 28, guidance: 4.5 }, 'free'],
@@ -46,10 +49,35 @@ describe('a folder', () => {
     })
   })
 
+  it.each<[string, Folder, number | undefined, string | undefined]>([
+    ['FLUX.1 dev', dev, undefined, undefined],
+    ['FLUX.1 Kontext', kontext, 1, undefined],
+    ['FLUX.2 klein', klein, 4, undefined],
+    ['Qwen-Image', qwenImage, undefined, undefined],
+    ['Qwen-Image-Edit', qwenEdit, 1, 'references'],
+    ['Qwen-Image-Edit-2509', { ...qwenEdit, pipeline: 'QwenImageEditPlusPipeline' }, 3, 'references'],
+  ])('of %s says how many pictures it sees', async (_, folder, references, needs) => {
+    const { drawing } = await drawingOf(folder)
+    expect([drawing?.limits?.references, drawing?.needs]).toEqual([references, needs])
+  })
+
+  it.each<[string, string, boolean]>([
+    ['flux1-kontext-dev-Q4_K_S.gguf', 'flux1', true],
+    ['flux1-dev.safetensors', 'flux1', false],
+    ['qwen_image_edit_2509_fp8.safetensors', 'qwen-image', true],
+    ['sd3-edit.safetensors', 'sd3', false],
+  ])('%s is for edits by its name: %s, %s', (name, family, isEdit) => {
+    const verdict = { family, kind: 'diffusion-model', variants: [], notes: [] } as unknown as Verdict
+    expect(withName(verdict, `/models/${name}`).variants).toEqual(isEdit ? ['edit'] : [])
+  })
+
   it.each<[string, Folder, RegExp]>([
-    ['Kontext', kontext, /^it is a model for edit, which/],
     ['Fill', fill, /^it is a model for fill, which/],
-    ['Qwen-Image-Edit', qwenEdit, /^it is a model for edit, which/],
+    [
+      'Qwen-Image-Edit with the index of Qwen-Image',
+      { ...qwenImage, network: { ...qwenImage.network, __index_timestep_zero__: ['F32', [1]] } },
+      /^it edits pictures, and its model_index\.json is none of a pipeline for edits$/,
+    ],
     ['no T5', withoutT5, /^it lacks text_encoder_2 \(t5-xxl\)/],
   ])('of %s does not draw, and says why', async (_, folder, why) => {
     const { drawing, obstacle } = await drawingOf(folder)

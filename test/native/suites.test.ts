@@ -13,7 +13,7 @@ describe.each(backendsOf())('the core on $name', ({ name, env }) => {
       expect(verdict(ended), ended.output).toEqual(allPassed)
       expect(ended.output).toContain('ok survives 10000 random operations')
     },
-    5 * minutes,
+    15 * minutes,
   )
 })
 

@@ -64,6 +64,7 @@ const otherFields: Record<string, { fields: readonly string[]; why: string }> = 
 const leaves = [
   'config',
   'errors',
+  'outgoing',
   'keys',
   'redis',
   'log',
@@ -128,7 +129,7 @@ const doors: Record<string, RegExp> = {
   piscina: /^(domains\/postprocessing\/png|models\/(hash|judges))\.ts$/,
   pino: /^log\.ts$/,
   'rate-limiter-flexible': /^api\/request-rate\.ts$/,
-  'ipaddr.js': /^webhooks\/targets\.ts$/,
+  'ipaddr.js': /^outgoing\.ts$/,
   'prom-client': /^api\/metrics\/metrics\.ts$/,
   croner: /^engine\/schedule-rule\.ts$/,
   yaml: /^models\/extra-paths\.ts$/,

@@ -25,6 +25,7 @@ const groups: Record<string, string[]> = {
   'The picture itself, with real weights': [
     'test/long/exactness.test.ts',
     'test/long/pictures.test.ts',
+    'test/long/features.test.ts',
     'test/long/demo.test.ts',
     'test/long/previews.test.ts',
     'test/long/page-picture.test.ts',

@@ -21,6 +21,11 @@ const models: Record<string, Listed> = {
   'an-sd1': listed('an-sd1', { kind: 'checkpoint', family: 'sd1' }),
   'an-sdxl': listed('an-sdxl', { kind: 'checkpoint', family: 'sdxl' }),
   'a-flux': listed('a-flux', { kind: 'checkpoint', family: 'flux1' }),
+  'a-z': listed('a-z', { kind: 'checkpoint', family: 'z-image' }),
+  'flux-edges': listed('flux-edges', { family: 'flux1', figures: { contextSize: 4096 } }),
+  'flux-union': listed('flux-union', { family: 'flux1', variants: ['union'], figures: { modes: 7 } }),
+  'flux-paint': listed('flux-paint', { family: 'flux1', variants: ['inpainting'] }),
+  'flux-file': listed('flux-file', { family: 'flux1' }, { isFolder: false, made: {} as never }),
   edges: listed('edges', { family: 'sd1', figures: { contextSize: 768 } }),
   unhashed: { ...listed('unhashed', { family: 'sd1' }), bodyHash: null },
   xl: listed('xl', { family: 'sdxl' }),
@@ -33,6 +38,7 @@ const models: Record<string, Listed> = {
   }),
   file: listed('file', { family: 'sd1' }, { isFolder: false }),
 }
+type Family = 'sd1' | 'sdxl' | 'flux1' | 'z-image'
 const wanted: string[] = []
 const shelf = {
   find: (id: string) => Promise.resolve(models[id] ? [models[id]] : []),
@@ -47,12 +53,11 @@ const catalogue = {
   picture: (sha256: string) => Promise.resolve({ sha256, width: 40, height: 30, hasAlpha: false }),
 }
 const parsed = (control: unknown) => imageGeneration.input.parse({ prompt: 'p', control }) as Parameters<typeof completeControl>[0]
-const completed = (control: unknown, id = 'an-sd1', family: 'sd1' | 'sdxl' | 'flux1' = 'sd1') =>
-  completeControl(parsed(control), { id, family }, catalogue)
+const completed = (control: unknown, id = 'an-sd1', family: Family = 'sd1') => completeControl(parsed(control), { id, family }, catalogue)
 const one = { model: 'edges', picture }
 
 /** Field and words of the refusal. */
-async function refusal(control: unknown, id?: string, family?: 'sd1' | 'sdxl' | 'flux1'): Promise<string> {
+async function refusal(control: unknown, id?: string, family?: Family): Promise<string> {
   const shape = imageGeneration.input.safeParse({ prompt: 'p', control })
   if (!shape.success) return shape.error.issues.map((issue) => `input.${issue.path.join('.')}: ${issue.message}`).join('; ')
   try {
@@ -156,14 +161,47 @@ describe('control', () => {
   })
 
   it('is refused for a model that is not steered, and a task that a union does not know', async () => {
-    expect(await refusal([one], 'a-flux', 'flux1')).toMatch(
-      /^input\.control: .*must be left out for a-flux \(FLUX\.1\): ControlNets steer Stable Diffusion 1, /,
+    expect(await refusal([one], 'a-z', 'z-image')).toMatch(
+      /^input\.control: .*must be left out for a-z \(Z-Image\): ControlNets steer Stable Diffusion 1, .* FLUX\.1, Qwen-Image here so far$/,
     )
     const union = { model: 'union', picture }
     expect(await refusal([union], 'an-sdxl', 'sdxl')).toMatch(/^input\.control\.0\.task: .*is missing: union knows several tasks/)
     expect(await refusal([{ ...union, task: 'tile' }], 'an-sdxl', 'sdxl')).toMatch(
       /^input\.control\.0\.task: .*must be one of pose, depth, soft, line, normal, segment/,
     )
+  })
+})
+
+describe('control of a transformer', () => {
+  it('acts in one way, and numbers the tasks of a union as its authors do', async () => {
+    const { control } = await completed(
+      [
+        { model: 'flux-edges', picture },
+        { model: 'flux-union', picture, task: 'low' },
+      ],
+      'a-flux',
+      'flux1',
+    )
+    expect(control).toMatchObject([{ mode: 'balanced' }, { mode: 'balanced', task: 'low' }])
+  })
+
+  it.each<[string, object, RegExp]>([
+    ['another mode', { model: 'flux-edges', mode: 'prompt' }, /^input\.control\.0\.mode: .*must be balanced for flux-edges/],
+    ['one for UNets', { model: 'edges' }, /^input\.control\.0\.model: .*edges is for Stable Diffusion 1, and a-flux is a model of FLUX\.1/],
+    [
+      'a task that it does not know',
+      { model: 'flux-union', task: 'normal' },
+      /must be one of line, tile, depth, blur, pose, grey, low for flux-union/,
+    ],
+    ['one for inpainting', { model: 'flux-paint' }, /flux-paint is a ControlNet for inpainting/],
+    ['a single file', { model: 'flux-file' }, /flux-file is one file/],
+  ])('%s is refused by its field', async (_, said, words) => {
+    expect(await refusal([{ picture, ...said }], 'a-flux', 'flux1')).toMatch(words)
+  })
+
+  it('stands beside no reference pictures', async () => {
+    const said = { ...parsed([{ model: 'flux-edges', picture }]), references: [picture] }
+    await expect(completeControl(said, { id: 'a-flux', family: 'flux1' }, catalogue)).rejects.toMatchObject({ field: 'input.control' })
   })
 })
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
+    import numpy
     import torch
 
-    from darkroom.control import Control
+    from darkroom.control import Control, ControlNet
     from darkroom.families.latent_rgb import LatentRgb
     from darkroom.families.parts import Parts
     from darkroom.tools import Tools
@@ -77,6 +78,12 @@ class Family(Protocol):
     """Numbers of a text vector that its network listens to, where `predict` heeds the conditioning's `controls`; None
     where it does not."""
 
+    steered_by: Sequence[str]
+    """Classes of ControlNets that may steer it."""
+
+    sees: int
+    """How many reference pictures it takes, which `see` turns into tensors for `predict`; 0 where it takes none."""
+
     latent_rgb: LatentRgb | None
     """How its latents look; None where nobody has fitted that: then its pictures have no previews."""
 
@@ -129,6 +136,16 @@ class Family(Protocol):
     def encode_picture(self, pixels: torch.Tensor) -> torch.Tensor:
         """`pixels`, [3, height, width] fp32 on the device, RGB in -1 to 1, as latents of `latent_shape`, fp32 on the
         device."""
+        ...
+
+    def shown(self, network: ControlNet, picture: numpy.ndarray) -> torch.Tensor:
+        """What a ControlNet of `steered_by` is shown of a picture, RGB8 [height, width, 3] of the size that is drawn;
+        fp32 on any device."""
+        ...
+
+    def see(self, pictures: Sequence[numpy.ndarray]) -> Mapping[str, torch.Tensor]:
+        """Reference pictures, RGB8 [rows, columns, 3] of any size, at most as many as `sees` says, as tensors of the
+        conditioning, on the device. Raises `inference.request_unfit` where it takes none."""
         ...
 
 

@@ -11,9 +11,9 @@ from darkroom import exactness
 from darkroom.families import autoencoder_kernels, tiles
 
 
-def to_latents(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """[3, height, width] fp32, RGB in -1 to 1, as [1, channels, rows, columns] fp32. The mean of what the encoder says:
-    no random number is drawn."""
+def to_latents(vae: Any, pixels: torch.Tensor, is_shifted: bool = True) -> torch.Tensor:
+    """[3, height, width] or the same in a row of one, fp32, RGB in -1 to 1, as [1, channels, rows, columns] fp32. The
+    mean of what the encoder says: no random number is drawn. `is_shifted`: as the networks that draw take them."""
 
     def encode(given: torch.Tensor) -> torch.Tensor:
         return vae.encode(given).latent_dist.mode().float()
@@ -21,8 +21,8 @@ def to_latents(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     _suit(vae, pixels)
     with exactness.for_autoencoder():
-        mean = tiles.now().run(encode, pixels[None].to(vae.dtype), scale)
-    return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+        mean = tiles.now().run(encode, (pixels if pixels.ndim == 4 else pixels[None]).to(vae.dtype), scale)
+    return (mean - ((vae.config.shift_factor or 0.0) if is_shifted else 0.0)) * vae.config.scaling_factor
 
 
 def to_pixels(vae: Any, latents: torch.Tensor) -> torch.Tensor:

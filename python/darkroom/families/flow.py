@@ -6,14 +6,18 @@ small for T5 and Qwen. On a CPU all is fp32. The autoencoder computes in fp32 ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 
 from darkroom import exactness
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning
+
+if TYPE_CHECKING:
+    from darkroom.control import ControlNet
 
 
 def dtype(device: torch.device) -> torch.dtype:
@@ -90,11 +94,28 @@ def check_fit(where: str, expected: Mapping[str, tuple[Any, Any]]) -> None:
             raise DarkroomError("model.corrupt", f"{where}: {name} is {found}, not {wanted}", field="model.path")
 
 
+def followed(tokens: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    """`tokens` of what is drawn, [1, tokens, channels], and after them those of the reference pictures, where there are
+    any."""
+    seen = conditioning.tensors.get("reference")
+    return tokens if seen is None else torch.cat([tokens, seen], dim=1)
+
+
 class FromText:
     """The half of a `Family` that begins from no picture."""
 
     paints: bool = False
     hears: int | None = None
+    sees: int = 0
+    steered_by: Sequence[str] = ()
+
+    def shown(self, network: ControlNet, picture: numpy.ndarray) -> torch.Tensor:
+        """As `Family.shown`: never asked of a family that none steers."""
+        raise unfit("control", "models of this family are not steered by ControlNets: leave `control` out")
+
+    def see(self, pictures: Sequence[numpy.ndarray]) -> Mapping[str, torch.Tensor]:
+        """As `Family.see`: none where a family does not say otherwise."""
+        raise unfit("references", "this model takes no reference pictures: leave them out")
 
     def encode_picture(self, pixels: torch.Tensor) -> torch.Tensor:
         """Raises `inference.request_unfit`."""

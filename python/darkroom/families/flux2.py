@@ -1,21 +1,24 @@
 """FLUX.2 klein: a transformer with a stream for the text and one for the picture, led by three layers of Qwen3.
 
 Black Forest Labs 2026, github.com/black-forest-labs/flux2. The conditioning is that of diffusers' Flux2KleinPipeline.
-Guidance is classifier-free, for the undistilled base models; the distilled ones draw with guidance 1.
+Guidance is classifier-free, for the undistilled base models; the distilled ones draw with guidance 1. All of them see
+reference pictures as tokens after those that they draw.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Self
 
+import numpy
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from transformers import Qwen2Tokenizer, Qwen3Model
 
-from darkroom import exactness
-from darkroom.families import Conditioning, autoencoder, flow
+from darkroom import exactness, references
+from darkroom.families import Conditioning, autoencoder, flow, tiles
 from darkroom.families.latent_rgb import FLUX2, LatentRgb
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer, chat
@@ -31,8 +34,11 @@ LAYERS = (9, 18, 27)
 
 class Flux2Klein(flow.FromText):
     """A `Family`. Encoded texts: `positive` and `negative`, [1, 512, 3 · width] fp32. Latents: 128 channels, 16 pixels
-    a cell, which is a token: squares of 2 × 2 cells of the autoencoder, normalised."""
+    a cell, which is a token: squares of 2 × 2 cells of the autoencoder, normalised. Seen of pictures: `reference`, [1,
+    tokens, channels], and `reference_places`, [1, tokens, 4]."""
 
+    # What Black Forest Labs name for klein.
+    sees: int = 4
     latent_rgb: LatentRgb | None = FLUX2
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
@@ -117,18 +123,63 @@ class Flux2Klein(flow.FromText):
         dtype = self._transformer.dtype
         texts = conditioning.tensors
         text_places, places = self._places(texts["positive"].shape[1], rows, columns)
+        if "reference_places" in texts:
+            places = torch.cat([places, texts["reference_places"]], dim=1)
+        drawn = rows * columns
         given: dict[str, Any] = {
-            "hidden_states": latents.reshape(1, channels, rows * columns).permute(0, 2, 1).to(dtype),
+            "hidden_states": flow.followed(latents.reshape(1, channels, drawn).permute(0, 2, 1).to(dtype), conditioning),
             "timestep": t.to(dtype).expand(1) / 1000,
             "txt_ids": text_places,
             "img_ids": places,
             "return_dict": False,
         }
-        predicted = self._transformer(**given, encoder_hidden_states=texts["positive"])[0].float()
+        predicted = self._transformer(**given, encoder_hidden_states=texts["positive"])[0][:, :drawn].float()
         if "negative" in texts:
-            without = self._transformer(**given, encoder_hidden_states=texts["negative"])[0].float()
+            without = self._transformer(**given, encoder_hidden_states=texts["negative"])[0][:, :drawn].float()
             predicted = without + conditioning.guidance * (predicted - without)
         return predicted.permute(0, 2, 1).reshape(latents.shape)
+
+    def see(self, pictures: Sequence[numpy.ndarray]) -> Mapping[str, torch.Tensor]:
+        """As `Family.see`: one with more than `references.AREA` pixels is made smaller, then each is cut to whole
+        tokens around its middle. Picture n, from 0, is at time 10 + 10 n."""
+        tokens: list[torch.Tensor] = []
+        places: list[torch.Tensor] = []
+        for number, picture in enumerate(pictures):
+            seen = self._cut(picture)
+            latents = self._latents(references.signed(seen, self._device))
+            rows, columns = latents.shape[2:]
+            tokens.append(latents.reshape(1, -1, rows * columns).permute(0, 2, 1))
+            places.append(_grid(torch.tensor([10 + 10 * number]), rows, columns))
+        return {
+            "reference": torch.cat(tokens, dim=1).to(self._transformer.dtype),
+            "reference_places": torch.cat(places)[None].to(self._device),
+        }
+
+    def _cut(self, picture: numpy.ndarray) -> numpy.ndarray:
+        rows, columns = picture.shape[:2]
+        if rows * columns > references.AREA:
+            scale = math.sqrt(references.AREA / (rows * columns))
+            picture = references.scaled(picture, (int(columns * scale), int(rows * scale)))
+            rows, columns = picture.shape[:2]
+        height, width = rows // self._square * self._square, columns // self._square * self._square
+        if height == 0 or width == 0:
+            side = f"{NAME} sees pictures in squares of {self._square} pixels, and one of the references has {columns} × {rows}"
+            raise flow.unfit("references", f"{side}: send a larger one")
+        top, left = (rows - height) // 2, (columns - width) // 2
+        return picture[top : top + height, left : left + width]
+
+    def _latents(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels, [1, 3, height, width] in -1 to 1, as latents of `latent_shape`."""
+
+        def encode(given: torch.Tensor) -> torch.Tensor:
+            return self._vae.encode(given).latent_dist.mode()
+
+        with exactness.for_autoencoder():
+            made = tiles.now().run(encode, pixels, self._square // 2)
+        _, channels, rows, columns = made.shape
+        squares = made.view(1, channels, rows // 2, 2, columns // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        mean, deviation = self._norm
+        return (squares.reshape(1, channels * 4, rows // 2, columns // 2) - mean) / deviation
 
     def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
         """As `Family.decode`: the normalisation of each channel taken back, then tokens as squares of 2 × 2 cells."""
@@ -157,5 +208,9 @@ def _places(device: torch.device, tokens: int, rows: int, columns: int) -> tuple
     the text."""
     zero = torch.arange(1)
     text = torch.cartesian_prod(zero, zero, zero, torch.arange(tokens))
-    picture = torch.cartesian_prod(zero, torch.arange(rows), torch.arange(columns), zero)
-    return text[None].to(device), picture[None].to(device)
+    return text[None].to(device), _grid(zero, rows, columns)[None].to(device)
+
+
+def _grid(time: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Places of a picture's tokens, [rows · columns, 4], at a time, [1]."""
+    return torch.cartesian_prod(time, torch.arange(rows), torch.arange(columns), torch.arange(1))

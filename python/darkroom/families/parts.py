@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from darkroom.errors import DarkroomError
 from darkroom.families import single_file
 from darkroom.families.shell import Shell
 from darkroom.families.weights import files_of
@@ -112,6 +114,18 @@ class ModelParts:
         """As `Parts.folder`."""
         source = self._sources.get(part)
         return source["folder"] if source else os.path.join(self.where, part)
+
+
+def index_of(parts: Parts) -> dict[str, Any]:
+    """The pipeline's own configuration, `model_index.json`; empty where there is none. Raises `model.corrupt`."""
+    path = parts.file("", "model_index.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {**json.load(file)}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        raise DarkroomError("model.corrupt", f"{path} cannot be read as a JSON object: {error}", field="model.path") from error
 
 
 def weight_bytes(*networks: torch.nn.Module) -> int:

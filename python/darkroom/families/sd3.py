@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from transformers import CLIPTextModelWithProjection, T5EncoderModel, T5Tokenizer
 
-from darkroom import exactness
+from darkroom import control, exactness, references
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
@@ -31,6 +32,7 @@ class StableDiffusion3(flow.FromText):
     """A `Family`. Encoded texts: `positive` and `negative`, [1, 77 + 256, width], and `pooled_positive` and
     `pooled_negative`, [1, width of both CLIPs], fp32. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells."""
 
+    steered_by: Sequence[str] = ("SD3ControlNetModel",)
     parts: ClassVar[Sequence[str]] = (
         *("scheduler", "text_encoder", "text_encoder_2", "text_encoder_3"),
         *("tokenizer", "tokenizer_2", "tokenizer_3", "transformer", "vae"),
@@ -46,6 +48,7 @@ class StableDiffusion3(flow.FromText):
         device: torch.device,
     ):
         self.bytes = weight_bytes(transformer, vae, t5[1], *(encoder for _, encoder in clips))
+        self.hears = transformer.config.joint_attention_dim
         self.schedule = schedule
         self.latent_rgb = of_autoencoder(vae.config)
         self._transformer, self._vae = transformer, vae
@@ -122,12 +125,31 @@ class StableDiffusion3(flow.FromText):
     @exactness.for_transformer()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: both texts in one pass."""
-        rows = conditioning.tensors["rows"]
+        rows, pooled = conditioning.tensors["rows"], conditioning.tensors["pooled"]
+        given = torch.cat([latents] * len(rows)).to(self._transformer.dtype)
+        time = t.expand(len(rows))
+
+        def call(one: control.Control) -> Any:
+            network = one.network.network
+            # Stability's of 3.5 large hear no text, and take the transformer's places.
+            hidden = given if network.config.use_pos_embed else self._transformer.pos_embed(given)
+            return network(
+                hidden_states=hidden,
+                timestep=time,
+                encoder_hidden_states=None if network.config.joint_attention_dim is None else rows,
+                pooled_projections=torch.zeros_like(pooled) if _is_unpooled(network) else pooled,
+                controlnet_cond=one.picture.repeat(len(rows), 1, 1, 1),
+                conditioning_scale=one.weight,
+                return_dict=False,
+            )
+
+        steering = control.acting(conditioning.controls, call)
         predicted = self._transformer(
-            hidden_states=torch.cat([latents] * len(rows)).to(self._transformer.dtype),
-            timestep=t.expand(len(rows)),
+            hidden_states=given,
+            timestep=time,
             encoder_hidden_states=rows,
-            pooled_projections=conditioning.tensors["pooled"],
+            pooled_projections=pooled,
+            block_controlnet_hidden_states=steering[0] if steering else None,
             return_dict=False,
         )[0].float()
         if len(rows) == 1:
@@ -135,8 +157,19 @@ class StableDiffusion3(flow.FromText):
         without, with_prompt = predicted.chunk(2)
         return without + conditioning.guidance * (with_prompt - without)
 
+    def shown(self, network: control.ControlNet, picture: numpy.ndarray) -> torch.Tensor:
+        """As `Family.shown`: the picture's latents, [1, channels, rows, columns]; for InstantX's not shifted."""
+        # Its rows lie one after the other, as in the pipeline for ControlNets.
+        pixels = references.signed(picture, self._device).contiguous()
+        return autoencoder.to_latents(self._vae, pixels, is_shifted=not _is_unpooled(network.network))
+
     def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
         """As `Family.decode`."""
         latents = latents.to(self._device, torch.float32)
         tools.hold([latents])
         return autoencoder.to_pixels(self._vae, latents)
+
+
+def _is_unpooled(network: Any) -> bool:
+    """Whether a ControlNet was trained as InstantX's were: without pooled texts, on latents that are not shifted."""
+    return network.config.force_zeros_for_pooled_projection

@@ -5,7 +5,6 @@ Podell et al. 2023, "SDXL: Improving Latent Diffusion Models for High-Resolution
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -16,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, long_text
 from darkroom.families.clip_text import ClipTokenizer
-from darkroom.families.parts import Parts
+from darkroom.families.parts import Parts, index_of
 from darkroom.families.unet import UNetFamily, check_fit, load_networks
 from darkroom.schedule import Schedule
 from darkroom.textual_inversion import Listener
@@ -153,14 +152,8 @@ class Refiner(StableDiffusionXL):
 def _zeros_for_empty(parts: Parts) -> bool:
     """Whether an empty negative prompt is zeros, by the pipeline's own configuration; as in diffusers it is where
     nothing says otherwise. Raises `model.corrupt`."""
-    path = parts.file("", "model_index.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file).get("force_zeros_for_empty_prompt", True)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
-        raise DarkroomError("model.corrupt", f"{path} cannot be read as a JSON object: {error}", field="model.path") from error
+    value = index_of(parts).get("force_zeros_for_empty_prompt", True)
     if not isinstance(value, bool):
-        raise DarkroomError("model.corrupt", f"{path}: force_zeros_for_empty_prompt must be true or false", field="model.path")
+        problem = f"{parts.where}: model_index.json: force_zeros_for_empty_prompt must be true or false"
+        raise DarkroomError("model.corrupt", problem, field="model.path")
     return value

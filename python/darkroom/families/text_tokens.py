@@ -3,6 +3,7 @@ leave out."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,18 @@ class TextTokenizer:
         lacking = set(ByteLevel.alphabet()) - self._tokenizer.get_vocab().keys()
         if lacking:
             raise self._corrupt(f"lacks {len(lacking)} of the 256 letters of its vocabulary")
+
+    def id_of(self, word: str) -> int | None:
+        """Of a token of the vocabulary; None where there is no such token."""
+        return self._tokenizer.get_vocab().get(word)
+
+    def within(self, before: str, after: str, length: int) -> TextTokenizer:
+        """The same one for prompts between these texts; a prompt and what is after it may have `length` tokens."""
+        other = copy.copy(self)
+        other._wrap = lambda _, text: before + text + after
+        other._begin = len(before)
+        other._length = len(self._tokenizer(before)["input_ids"]) + length
+        return other
 
     def read(self, prompt: str, padded: bool = True) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """(token ids, mask, what was read), the tensors [1, tokens]; `padded`: to the whole length. Of the prompt

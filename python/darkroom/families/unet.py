@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -27,6 +28,8 @@ class UNetFamily:
     """The half of a `Family` that knows no text. The UNet computes in the dtype of the device's settings, all else in
     fp32."""
 
+    sees: int = 0
+    steered_by: Sequence[str] = tuple(control.OF_UNETS)
     added: ClassVar[Sequence[str]] = ()
     """Names of the tensors that the UNet takes beside latents, time and text: its `added_cond_kwargs`."""
 
@@ -77,6 +80,14 @@ class UNetFamily:
     def encode_picture(self, pixels: torch.Tensor) -> torch.Tensor:
         """As `Family.encode_picture`, in the precision of `decode`."""
         return autoencoder.to_latents(self._vae, pixels)
+
+    def shown(self, network: control.ControlNet, picture: numpy.ndarray) -> torch.Tensor:
+        """As `Family.shown`: [1, 3, height, width], 0 to 1."""
+        return torch.tensor(picture, dtype=torch.float32).permute(2, 0, 1)[None] / 255
+
+    def see(self, pictures: Sequence[numpy.ndarray]) -> Mapping[str, torch.Tensor]:
+        """As `Family.see`: these families take none."""
+        raise DarkroomError("inference.request_unfit", "this model takes no reference pictures", field="input.references")
 
     def _stacked(self, encoded: Mapping[str, torch.Tensor], guidance: float, suffix: str = "") -> torch.Tensor:
         """`negative` and `positive` of what `encode` made, one below the other on the device in the UNet's dtype; the

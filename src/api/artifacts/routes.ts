@@ -14,7 +14,7 @@ import type { ApiParts, App, AppEnv } from '../context.ts'
 import { sightOf } from '../policy.ts'
 import { json, keyed, noQuery, problems } from '../route.ts'
 import { isKnown, rangeOf, type ByteRange } from './conditional.ts'
-import { fileOf, formType } from './upload.ts'
+import { fileOf, formType, PictureUrl } from './upload.ts'
 import { tellingTexts } from '../../domains/postprocessing/texts/index.ts'
 import { withTexts } from '../../artifacts/texts.ts'
 import { pictureRequest } from './request.ts'
@@ -29,12 +29,15 @@ const upload = createRoute({
   method: 'post',
   path: '/artifacts',
   summary: 'Upload a picture',
-  description: `A PNG, JPEG, WebP or AVIF file of at most ${mostBytes} bytes and ${mostPixels} pixels, as the body or as the file of a form. It is kept as a PNG of 8 bits in sRGB, upright, for an hour; longer while a session names it. Of its texts those are kept that tell of its request. The same picture again is the same artifact.`,
+  description: `A PNG, JPEG, WebP or AVIF file of at most ${mostBytes} bytes and ${mostPixels} pixels, as the body, as the file of a form, or by its URL where the operator allows its host. It is kept as a PNG of 8 bits in sRGB, upright, for an hour; longer while a session names it. Of its texts those are kept that tell of its request. The same picture again is the same artifact.`,
   tags: ['artifacts'],
   ...keyed,
   request: {
     query: noQuery,
-    body: { content: { ...content, [formType]: { schema: z.object({ file: bytes }) } }, required: true },
+    body: {
+      content: { ...content, [formType]: { schema: z.object({ file: bytes }) }, 'application/json': { schema: PictureUrl } },
+      required: true,
+    },
   },
   responses: {
     201: { ...json('The picture', UploadView), headers: z.object({ Location: z.string() }) },
@@ -88,12 +91,12 @@ const request = createRoute({
   responses: { 200: json('The request', PictureRequestView), ...problems(404, 410) },
 })
 
-export function artifactRoutes({ engine, artifacts }: ApiParts): App {
+export function artifactRoutes({ engine, artifacts, config }: ApiParts): App {
   const app = new OpenAPIHono<AppEnv>()
   // Bytes, for which the document's schemas have no check: the decoder is it.
   app.openAPIRegistry.registerPath(upload)
   app.post(upload.path, needs('submit'), async (c) => {
-    const file = await fileOf(c)
+    const file = await fileOf(c, config)
     const { png: pixels, thumbnail, ...picture } = await decodePicture(file, 'body')
     const png = withTexts(pixels, tellingTexts(file))
     const sha256 = await engine.upload({ png, thumbnail }, c.get('caller').keyId)

@@ -4,6 +4,7 @@ import { fileOf } from '../python-files.ts'
 import { Exactness, Pass, Sha256 } from '../values.ts'
 import { controlFiles, filesOfControl } from './control.ts'
 import { onDevice } from './device-step.ts'
+import { filesOfReferences, referenceFiles } from './references.ts'
 
 /** `enlarged`: it draws over latents that `inference.enlarge` has made, as much of them as `strength` says. */
 const request = Pass.extend({ enlarged: z.literal(true).optional() })
@@ -22,13 +23,21 @@ export const denoise = operation({
   input: request.extend({ conditioning: Sha256.nullable(), pictureLatents: Sha256.optional() }),
   /** `latents`: safetensors, [1, channels, height / scale, width / scale]. */
   output: z.strictObject({ latents: Sha256, exactness: Exactness }),
-  python: { input: request, files: ['conditioning', 'pictureLatents', ...controlFiles], makes: ['latents'], resumes: true },
+  python: {
+    input: request,
+    files: ['conditioning', 'pictureLatents', ...controlFiles, ...referenceFiles],
+    makes: ['latents'],
+    resumes: true,
+  },
   async run({ conditioning, pictureLatents = null, ...given }, tools) {
     const { guidance, negativePrompt } = given
     // Not refused: programs send their usual one with every guidance.
     if (negativePrompt !== '' && guidance <= 1)
       await tools.note(`the negative prompt is not heard: guidance ${guidance} turns classifier-free guidance off`)
-    const files = { conditioning, pictureLatents, ...filesOfControl(given.control) }
-    return { latents: fileOf(await tools.python(given, files), 'latents'), exactness: tools.exactness }
+    const files = { conditioning, pictureLatents, ...filesOfControl(given.control), ...filesOfReferences(given.references) }
+    // Of what an edit is shown: encoded in tiles it has other bits.
+    const isTiled = given.references !== undefined && given.memoryProfile === 'lowest-memory'
+    const latents = fileOf(await tools.python(given, files), 'latents')
+    return { latents, exactness: isTiled ? tools.exactnessWith({ tiling: true }) : tools.exactness }
   },
 })

@@ -6,15 +6,17 @@ import {
   controlModes,
   ControlResize,
   controlTasks,
+  fluxTasks,
   maxControls,
   ModelName,
+  unetTasks,
   type Control,
   type WantedModel,
   PictureId,
 } from '../../domains/values.ts'
 import { invalidFields, type FieldProblem } from '../../errors.ts'
 import type { Model } from '../../models/entry.ts'
-import { familyNames, steered } from '../../models/families.ts'
+import { familyNames, steered, steeredTransformers } from '../../models/families.ts'
 import type { Listed } from '../../models/listing.ts'
 import type { Verdict } from '../../models/verdict.ts'
 
@@ -51,7 +53,7 @@ type WantedControl = Omit<Control, 'model'> & { model: Pick<WantedModel, 'id' | 
  * @throws DarkroomError `api.invalid`, `artifact.unknown`, `model.unknown`, `model.unusable`
  */
 export async function completeControl(
-  { control }: z.output<z.ZodObject<typeof controlFields>>,
+  { control, references }: z.output<z.ZodObject<typeof controlFields>> & { references?: unknown },
   model: Pick<Model, 'id' | 'family'>,
   catalogue: Pick<Catalogue, 'named' | 'ofKind' | 'picture'>,
 ): Promise<{ control?: WantedControl[] }> {
@@ -60,13 +62,15 @@ export async function completeControl(
   // One that only its manifest tells of is drawn as the first that its class draws.
   const family = verdict.family ?? steered.find((name) => name === model.family)
   if (!family || !steered.includes(family)) throw invalidFields([{ field: 'input.control', message: notSteered(model.id, family) }])
+  if (references !== undefined)
+    throw invalidFields([{ field: 'input.control', message: 'must be left out beside `references`: ControlNets steer no edit' }])
   const problems = control.flatMap((each, n) => contradictions(each, `input.control.${n}`))
   if (problems.length > 0) throw invalidFields(problems)
   const resolved: WantedControl[] = []
   for (const [n, { picture, resize, preprocessor, task, ...acts }] of control.entries()) {
     const field = `input.control.${n}`
     const found = await catalogue.ofKind('controlnet', acts.model, `${field}.model`)
-    const problem = unfit(found, { id: model.id, family, contextSize: verdict.figures.contextSize }, task, field)
+    const problem = unfit(found, { id: model.id, family, contextSize: verdict.figures.contextSize }, { task, mode: acts.mode }, field)
     if (problem) throw invalidFields([problem])
     const { hasAlpha: _, ...pin } = picture === undefined ? { hasAlpha: false } : await catalogue.picture(picture, `${field}.picture`)
     resolved.push({
@@ -104,10 +108,11 @@ function contradictions({ picture, resize, preprocessor }: z.output<typeof Contr
 function unfit(
   { id, entry: { verdict, isFolder, made } }: Listed,
   model: { id: string; family: NonNullable<Verdict['family']>; contextSize: number | undefined },
-  task: Control['task'],
+  { task, mode }: Pick<Control, 'task' | 'mode'>,
   field: string,
 ): FieldProblem | undefined {
   const { family, figures, variants, algorithms = [] } = verdict
+  const isTransformer = steeredTransformers.includes(model.family)
   const no = (message: string): FieldProblem => ({ field: `${field}.model`, message })
   if (family !== model.family)
     return no(
@@ -117,13 +122,16 @@ function unfit(
     return no(`${id} listens to texts of ${figures.contextSize} numbers, and ${model.id} to ${model.contextSize}`)
   if (algorithms.includes('lora'))
     return no(`${id} is a ControlNet as a difference of low rank, which Darkroom does not read yet: take a whole one`)
-  if (!isFolder && !made)
+  if (!isFolder && (!made || isTransformer))
     return no(`${id} is one file, which Darkroom does not read as a ControlNet yet: take its folder in diffusers’ layout`)
+  if (variants.includes('inpainting')) return no(`${id} is a ControlNet for inpainting, which Darkroom does not steer by yet`)
+  if (isTransformer && mode !== 'balanced')
+    return { field: `${field}.mode`, message: `must be balanced for ${id}: ControlNets of ${familyNames[model.family]} know one mode` }
   const isUnion = variants.includes('union')
+  const known: readonly NonNullable<Control['task']>[] = (isTransformer ? fluxTasks : unetTasks).slice(0, figures.modes)
   if (isUnion && task === undefined)
-    return { field: `${field}.task`, message: `is missing: ${id} knows several tasks; say which, of ${controlTasks.join(', ')}` }
+    return { field: `${field}.task`, message: `is missing: ${id} knows several tasks; say which, of ${known.join(', ')}` }
   if (!isUnion && task !== undefined) return { field: `${field}.task`, message: `must be left out: ${id} knows one task` }
-  const tasks = controlTasks.slice(0, figures.modes)
-  if (task && !tasks.includes(task)) return { field: `${field}.task`, message: `must be one of ${tasks.join(', ')} for ${id}` }
+  if (task && !known.includes(task)) return { field: `${field}.task`, message: `must be one of ${known.join(', ')} for ${id}` }
   return undefined
 }

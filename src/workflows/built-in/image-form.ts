@@ -13,6 +13,7 @@ import { memoryFields } from './memory-input.ts'
 import { pictureFields } from './picture-input.ts'
 import { postprocessFields } from './postprocess-input.ts'
 import { promptFields } from './prompt-input.ts'
+import { referenceFields } from './reference-input.ts'
 import { safetyFields } from './safety-input.ts'
 
 /** Fields that are completed where they are declared. */
@@ -22,6 +23,7 @@ export const completedFields = {
   ...hiresFields,
   ...detailFields,
   ...controlFields,
+  ...referenceFields,
   ...adapterFields,
   ...memoryFields,
   ...postprocessFields,

@@ -42,6 +42,7 @@ import { pinnedRequest, unpinned, withHash } from './pinning.ts'
 import { FinishedImage, imageAfter, isFinished, stepAfter } from './postprocess.ts'
 import { completePostprocess } from './postprocess-input.ts'
 import { completePrompt, readingOf } from './prompt-input.ts'
+import { completeReferences, sizedLike } from './reference-input.ts'
 import { checkRedraws, completeSafety } from './safety-input.ts'
 import { checkSize, checkTold } from './size-limits.ts'
 
@@ -161,10 +162,11 @@ const machine = setup({
             id: 'encode',
             src: 'inference.encode',
             input: ({ context }) => {
-              const { model, adapters, embeddings, ...request } = pinnedRequest(context)
+              const { model, references, adapters, embeddings, ...request } = pinnedRequest(context)
               return {
                 model,
                 ...readingOf(request),
+                ...(references && { references }),
                 ...(adapters && { adapters }),
                 ...(embeddings && { embeddings }),
                 ...memoryOf(request),
@@ -339,7 +341,9 @@ export const imageGeneration = defineWorkflow({
   machine,
   exact: true,
   async resolveInput(given, catalogue) {
-    const model = await catalogue.model(given.model)
+    const drawing = await catalogue.model(given.model)
+    const references = await completeReferences(given, drawing, catalogue)
+    const model = sizedLike(drawing, references, given)
     const { whole, own } = wholeForm(given, model)
     checkTold(whole.sizes, model)
     const { adapters, embeddings, ...texts } = await completeBeside(whole, model, catalogue)
@@ -355,6 +359,7 @@ export const imageGeneration = defineWorkflow({
       ...hires,
       ...(await completeDetail(asked, first, finishedSize({ ...first, ...hires }), model, catalogue)),
       ...(await completeControl(asked, model, catalogue)),
+      ...references,
       ...completeMemory(asked),
       ...(await completePostprocess(asked, finishedSize({ ...first, ...hires }), catalogue)),
       ...(await completeSafety(asked, catalogue)),

@@ -201,6 +201,11 @@ export const settings: readonly Setting[] = [
     (value, reading) => (reading.input.control = ToldControls.parse(value) as NonNullable<Asked['control']>),
   ),
   json(
+    'Reference images',
+    (request) => askedOf(request).references,
+    (value, reading) => (reading.input.references = z.array(Sha256).parse(value)),
+  ),
+  json(
     'Sizes told',
     ({ sizes }) => sizes,
     (value, reading) => reading.take('sizes', 'Sizes told', value),

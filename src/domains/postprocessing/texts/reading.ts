@@ -43,6 +43,7 @@ export interface Asked extends Partial<Plain> {
   hires?: AskedPair & Partial<Omit<Hires, keyof AskedPair | 'upscaler'>> & { scale?: number; upscaler?: string }
   detail?: AskedDetail[]
   control?: (Partial<Omit<Control, 'model' | 'picture'>> & { model: string; picture?: string })[]
+  references?: string[]
   adapters?: (Omit<AdapterPin, 'model'> & { model: string })[]
   embeddings?: string[]
   promptAdapters?: boolean

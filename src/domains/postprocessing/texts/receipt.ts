@@ -36,7 +36,7 @@ export function readReceipt(text: string): Reading {
 }
 
 /** The request as a client would send it. */
-export function askedOf({ model, picture, mask, hires, detail, control, adapters, embeddings, ...same }: ImageRequest): Asked {
+export function askedOf({ model, picture, mask, hires, detail, control, references, adapters, embeddings, ...same }: ImageRequest): Asked {
   const isPlain = same.promptSyntax === undefined && textsOf({ ...same, detail }).some(usesSyntax)
   return {
     model: model.id,
@@ -46,6 +46,7 @@ export function askedOf({ model, picture, mask, hires, detail, control, adapters
     ...(control && {
       control: control.map((each) => ({ ...each, model: each.model.id, ...(each.picture && { picture: each.picture.sha256 }) })),
     }),
+    ...(references && { references: references.map(({ sha256 }) => sha256) }),
     ...(adapters && { adapters: adapters.map((each) => ({ ...each, model: each.model.id })) }),
     ...(embeddings && { embeddings: embeddings.map((each) => each.model.id) }),
     ...(picture && { picture: picture.sha256 }),

@@ -90,6 +90,7 @@ const leading = fc
       ),
       'control',
     ),
+    some(fc.array(pin, { minLength: 1, maxLength: 4 }), 'references'),
   )
   .map((all) => Object.assign({}, ...all) as object)
 const request = fc
