@@ -401,12 +401,12 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
     'a step of a session that is paused': async ({ engine, submit }) => {
       const id = await submit()
       await engine.control(id, 'pause')
-      return () => engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      return () => engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
     },
     'a step of a session that was cancelled': async ({ engine, submit }) => {
       const id = await submit()
       await engine.control(id, 'cancel')
-      return () => engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      return () => engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
     },
   },
   change: {
@@ -438,25 +438,25 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
   admit: {
     'a step that was taken': async (t) => {
       const id = await t.submit()
-      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
       await t.take(id, '1.0')
       return () => admit(t, id)
     },
     'a step of a session that was paused': async (t) => {
       const id = await t.submit()
-      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
       await t.engine.control(id, 'pause')
       return () => admit(t, id)
     },
     'a step of a session that was cancelled': async (t) => {
       const id = await t.submit()
-      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
       await t.engine.control(id, 'cancel')
       return () => admit(t, id)
     },
     'when another process has let one in since': async (t) => {
       const [first, id] = [await t.submit(), await t.submit()]
-      for (const each of [first, id]) await t.engine.lines.join(`${each}.1.0`, 1, 'gpu.late')
+      for (const each of [first, id]) await t.engine.lines.join(`${each}.1.0`, 1, 'gpu.late', '-')
       await admit(t, first)
       return () => admit(t, id, 0)
     },
@@ -464,19 +464,19 @@ const lateActs: Record<string, Record<string, (t: TestEngine) => Promise<() => P
   withdraw: {
     'a step that was taken': async (t) => {
       const id = await t.submit()
-      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
       await admit(t, id)
       await t.take(id, '1.0')
       return () => withdrawn(t, id)
     },
     'a step that waits in line': async (t) => {
       const id = await t.submit()
-      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
       return () => withdrawn(t, id)
     },
     'a step of a session that was cancelled': async (t) => {
       const id = await t.submit()
-      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late')
+      await t.engine.lines.join(`${id}.1.0`, 1, 'gpu.late', '-')
       await admit(t, id)
       await t.engine.control(id, 'cancel')
       return () => withdrawn(t, id)

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Session, SessionEvent } from '../../src/engine/session.ts'
 import { spansOf } from '../../src/engine/spans.ts'
+import { noUse } from '../../src/engine/usage.ts'
 import { spanIdOf, traceIn, traceOf, traceOfChild } from '../../src/trace.ts'
 
 const id = '0-01m8jr000000000000000000a1'
@@ -31,6 +32,7 @@ const session = (more: Partial<Session> = {}): Session => ({
   endedAt: 9000,
   deadlineAt: null,
   deadlineLeftMs: null,
+  use: noUse,
   version: 4,
   ...more,
 })
