@@ -39,7 +39,12 @@ describe.each([
   it.each(rows.map(titled))('%s', (_title, { kind, family, variants = [], dialect, encoder, architecture, has }) => {
     const verdict = detect(header(has), 'safetensors')
     expect(verdict.reason).toBeUndefined()
-    expect(verdict).toMatchObject({ kind, ...(dialect && { dialect }), ...(encoder && { encoder }), ...(architecture && { architecture }) })
+    expect(verdict).toMatchObject({
+      kind,
+      ...(dialect && { dialect }),
+      ...(encoder && { encoder }),
+      ...(architecture !== undefined && { architecture }),
+    })
     expect(verdict.family).toBe(family)
     expect(verdict.variants).toEqual(expect.arrayContaining([...variants]))
   })
@@ -51,7 +56,8 @@ describe('variants', () => {
     const all: Record<string, Pattern> = { ...one }
     for (const [name, pattern] of Object.entries(other)) {
       const known = all[name]
-      const sizes = known && known.length > 0 && pattern.length > 0 ? pattern.map((size, i) => size || (known[i] ?? any)) : undefined
+      const sizes =
+        known && known.length > 0 && pattern.length > 0 ? pattern.map((size, i) => (size === any ? (known[i] ?? any) : size)) : undefined
       if (sizes && known?.some((size, i) => size !== any && size !== (sizes[i] ?? any))) return undefined
       all[name] = sizes ?? (pattern.length > 0 ? pattern : (known ?? pattern))
     }

@@ -25,14 +25,14 @@ const attention: Tensors = Object.fromEntries(
     'attn2.to_out.0',
     'ff.net.2',
     'proj_out',
-  ].flatMap((name) => [
+  ].flatMap((name): [string, number[]][] => [
     [`${name}.weight`, [320, 320]],
     [`${name}.bias`, [320]],
   ]),
 )
 const layer: Tensors = Object.fromEntries(
   ['self_attn.k_proj', 'self_attn.v_proj', 'self_attn.q_proj', 'self_attn.out_proj', 'mlp.fc2', 'layer_norm1', 'layer_norm2'].flatMap(
-    (name) => [
+    (name): [string, number[]][] => [
       [`${name}.weight`, name.startsWith('layer') ? [768] : [768, 768]],
       [`${name}.bias`, [768]],
     ],
@@ -91,7 +91,7 @@ const upscaler: Tensors = {
     69,
     (i) => `body.${Math.floor(i / 3)}.rdb${1 + (i % 3)}`,
     Object.fromEntries(
-      [1, 2, 3, 4, 5].flatMap((n) => [
+      [1, 2, 3, 4, 5].flatMap((n): [string, number[]][] => [
         [`conv${n}.weight`, [32, 64, 3, 3]],
         [`conv${n}.bias`, [32]],
       ]),
@@ -118,7 +118,7 @@ const layouts: readonly [folder: string, tensors: Tensors, ending?: 'gguf'][] = 
 const packed = (tensors: Tensors, title: string): Image =>
   gguf({
     metadata: { 'general.architecture': 'flux', 'general.name': title },
-    tensors: Object.fromEntries(Object.entries(tensors).map(([name, shape]) => [name, ['F16', shape]])),
+    tensors: Object.fromEntries(Object.entries(tensors).map(([name, shape]) => [name, ['F16', shape] as const])),
   })
 
 /** Writes `count` files, some fifty in a folder, and a broken one among fifty. Returns the path of the first. */
