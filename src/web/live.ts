@@ -58,8 +58,7 @@ export function connect(): void {
   socket.addEventListener('message', ({ data }: MessageEvent<string>) => batch(() => (JSON.parse(data) as LiveFrame[]).forEach(take)))
   socket.addEventListener('close', ({ code }) => {
     isConnected.value = false
-    // A key that is refused now is no connection that was cut: the page asks for another one, or goes on with a new
-    // one.
+    // A key that is refused is no connection that was cut: the page asks for another one, or goes on with a new one.
     if (code === shutOut) return void again()
     setTimeout(() => void again(), waitMs)
     waitMs = Math.min(2 * waitMs, longestWaitMs)
