@@ -191,7 +191,6 @@ def test_an_edit_that_is_killed_in_the_middle_is_drawn_to_the_same_bytes(fork, f
 @pytest.mark.parametrize(
     ("name", "verb", "count", "changes", "words"),
     [
-        ("klein", "denoise", 5, {}, "this model takes at most 4 reference pictures, not 5"),
         ("kontext", "denoise", 2, {}, "this model takes at most 1 reference pictures, not 2"),
         ("edit", "encode", 0, {}, "edits pictures: send the ids of one or more in references"),
         ("plus", "encode", 4, {}, "this model takes at most 3 reference pictures, not 4"),
