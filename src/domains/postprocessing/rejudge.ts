@@ -47,7 +47,8 @@ export const rejudge = operation({
     policies: z.tuple([PolicyText], PolicyText),
   }),
   output: z.strictObject({ verdicts: z.array(Rejudged) }),
-  async run({ pictures, classifiers = [], policies }, { artifacts, progress }) {
+  async run({ pictures, classifiers = [], policies }, tools) {
+    const { artifacts } = tools
     const asksPrompts = policies.some(({ policy }) => policy.rules.some(({ words, pattern }) => words ?? pattern))
     const verdicts: Rejudged[] = []
     for (const { sha256, scores, problem } of pictures) {
@@ -59,7 +60,7 @@ export const rejudge = operation({
       const why = problem ?? (found ? 'its file is gone, which says its prompt' : 'nobody has scored it: judge it anew')
       const open = { action: null, rule: null, score: null, passes: null, why }
       verdicts.push({ sha256, was: was?.action ?? null, ...(found && texts ? verdictOf(policies, found, texts) : open) })
-      progress({ stage: 'run', call: verdicts.length, calls: pictures.length })
+      tools.progress({ stage: 'run', call: verdicts.length, calls: pictures.length })
     }
     return { verdicts }
   },
