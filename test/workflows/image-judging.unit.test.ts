@@ -124,7 +124,17 @@ describe('scores that are kept beside pictures', () => {
   })
   afterAll(() => rm(folder, { recursive: true }))
 
-  const tools = () => ({ artifacts, progress: () => undefined }) as unknown as Tools
+  /** What a worker gives: a method that needs its object. */
+  const tools = () => {
+    let told = 0
+    class Given {
+      readonly artifacts = artifacts
+      progress(): void {
+        told = this.artifacts === artifacts ? told + 1 : 0
+      }
+    }
+    return new Given() as unknown as Tools
+  }
   const classifiers = [{ id: 'c', bodyHash: hash('a') }]
   let made = 0
   /** A picture with this prompt in its receipt, and with scores or none. */
