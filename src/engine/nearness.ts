@@ -26,7 +26,7 @@ export class Nearness {
 
   /** `given`: by worker, the model of the last session that was let in to it, which will be there before any other. */
   constructor(workers: readonly Holder[], given: ReadonlyMap<string, string>) {
-    this.#workers = workers.map(({ id, exactnessKey, shelf, device, resident = [] }) => {
+    this.#workers = workers.map(({ id, exactnessKey, shelf, device, resident }) => {
       const own = queues.gpuDevice(device.id)
       const last = given.get(id)
       const models = last === undefined ? resident.map(wordOf) : [last]

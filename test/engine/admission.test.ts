@@ -342,7 +342,7 @@ describe('what sessions use', () => {
     const attempt = await take(child)
     await later(8000)
     await t.port.deliver(attempt, { output: { n: 1, token: 't', said: 'd' }, artifacts: [], stats: { wasResident: false } })
-    await eventually('the parent has ended', async () => (await t.engine.get(parent))?.endedAt != null)
+    await eventually('the parent has ended', async () => typeof (await t.engine.get(parent))?.endedAt === 'number')
     expect((await t.engine.get(parent))?.use).toMatchObject({ ms: about(8), misses: 1 })
   })
 

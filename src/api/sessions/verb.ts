@@ -23,7 +23,7 @@ type VerbWith<Body extends z.ZodType> = Verb & {
   /** Without one the request takes no body. */
   body?: Body
   /** Returns the session afterwards, where it knows it. */
-  act(id: string, body: z.output<Body>, caller: Caller): Promise<Session | void>
+  act: (id: string, body: z.output<Body>, caller: Caller) => Promise<Session | void>
 }
 
 /** Adds the route of a verb: for callers with the scope `control` who may see the session. */

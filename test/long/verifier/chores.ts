@@ -34,7 +34,7 @@ export class Chores {
     const draw = stream(seed, 'chores', 0)
     for (const { id } of await driver.list(draw)) {
       const answer = await driver.surely(() => driver.ask('GET', `/v1/sessions/${id}/states`, draw), `states of ${id}`, 200)
-      const { states } = answer?.json as { states: { entry: number }[] }
+      const { states } = (answer as { json: unknown }).json as { states: { entry: number }[] }
       this.#pictures.push({ id, entries: states.map(({ entry }) => entry) })
     }
   }
@@ -85,11 +85,11 @@ export class Chores {
     const { driver, seed } = this.#options
     const draw = stream(seed, 'chores', 1)
     const answer = await driver.surely(() => driver.ask('GET', '/v1/schedules', draw), 'the schedules', 200)
-    const { schedules } = answer?.json as { schedules: { id: string }[] }
+    const { schedules } = (answer as { json: unknown }).json as { schedules: { id: string }[] }
     for (const { id } of schedules) {
       await driver.surely(() => driver.ask('POST', `/v1/schedules/${id}/pause`, draw), `pause of schedule ${id}`, 200)
       const seen = await driver.surely(() => driver.ask('GET', `/v1/schedules/${id}`, draw), `schedule ${id}`, 200)
-      const { occurrences } = seen?.json as { occurrences: { session: string | null }[] }
+      const { occurrences } = (seen as { json: unknown }).json as { occurrences: { session: string | null }[] }
       this.done.push({ is: 'schedule', id, started: occurrences.flatMap(({ session }) => session ?? []) })
     }
   }

@@ -9,6 +9,8 @@ import type { Ran } from './faults.ts'
 import { nodesOf, insideChild, undoOf, type Line, type Node, type Output } from '../../support/program.ts'
 import type { Scenario } from './program.ts'
 
+const ascending = (numbers: readonly number[]): number[] => numbers.toSorted((a, b) => a - b)
+
 /** A session as HTTP gives it, as far as it is looked at here. */
 export interface View {
   id: string
@@ -290,7 +292,7 @@ function judgeUndo({ view, history }: Found, { ledger }: Evidence, byId: Map<str
       .map((event) => pathOf.get((event['output'] as { token: string }).token) ?? 'a count of nobody')
   const done = view.status === 'succeeded' ? [] : counted(history)
   const undo = view['undo'] === null ? undefined : byId.get(view['undo'] as string)
-  if (done.length === 0 && view['undo'] !== null) say(`${String(view['undo'])} undoes what was not done`)
+  if (done.length === 0 && view['undo'] !== null) say(`${JSON.stringify(view['undo'])} undoes what was not done`)
   if (done.length > 0 && !undo) say(`nothing undoes ${done.join(', ')}`)
   if (undo && undo.view.status !== 'succeeded') say(`${undo.view.id}, which undoes it, is ${undo.view.status}`)
   const undone = undo ? counted(undo.history) : []
@@ -351,7 +353,7 @@ function judgeChores({ chores, found }: Evidence): Violation[] {
       if (view.status !== 'succeeded' || !isDeepStrictEqual(view.output, counts))
         say(id, `the batch ${view.status}: ${JSON.stringify(view.output)}`)
       const seeds = childrenOf(id).map(({ input }) => input['seed'] as number)
-      if (!isDeepStrictEqual(seeds.toSorted(), chore.seeds.toSorted())) say(id, `its items are those of the seeds ${seeds.join(', ')}`)
+      if (!isDeepStrictEqual(ascending(seeds), ascending(chore.seeds))) say(id, `its items are those of the seeds ${seeds.join(', ')}`)
     }
   }
   return problems

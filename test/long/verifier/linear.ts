@@ -20,7 +20,7 @@ export interface Operation<Asked, Answer> {
 export interface Model<State, Asked, Answer> {
   begin: State
   /** Every state that the operation may leave with that answer, `undefined` for none. Empty: it cannot be so. */
-  next(state: State, asked: Asked, answer: Answer | undefined): State[]
+  next: (state: State, asked: Asked, answer: Answer | undefined) => State[]
 }
 
 /** States that are looked at for one history at most. */
