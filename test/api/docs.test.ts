@@ -44,6 +44,7 @@ describe('the OpenAPI document', () => {
       '/v1/devices/{id}/memory',
       '/v1/devices/{id}/status',
       '/v1/health',
+      '/v1/images/analytics',
       '/v1/keys',
       '/v1/keys/{id}',
       '/v1/live',

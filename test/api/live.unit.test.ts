@@ -6,6 +6,7 @@ import type { LiveFrame } from '../../src/api/live/views.ts'
 import type { EnginePort } from '../../src/api/context.ts'
 import type { Overseer } from '../../src/engine/feed.ts'
 import type { Session } from '../../src/engine/session.ts'
+import { noUse } from '../../src/engine/usage.ts'
 import { createLog } from '../../src/log.ts'
 
 const idOf = (n: number): string => `0-${String(n).padStart(26, '0')}`
@@ -27,6 +28,7 @@ const sessionOf = (id: string, version: number): Session =>
     error: null,
     progress: null,
     keyId: null,
+    use: noUse,
   }) as unknown as Session
 
 /** An engine of so many sessions, and how often it was asked for one. */

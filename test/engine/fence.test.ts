@@ -38,7 +38,7 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
   },
 }
 /** Of no session: `withhold` keeps a picture that none of them names. */
-const reads = ['close', 'isPaused', 'openWorkflows', 'waitingModels', 'withhold', 'workers']
+const reads = ['close', 'count', 'isPaused', 'openWorkflows', 'waitingModels', 'withhold', 'workers']
 
 const resolved = { output: { model: { id: 'm', bodyHash: '0' }, family: 'sd' }, artifacts: [], stats: {} }
 

@@ -20,7 +20,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
  * What one look may take of a processor, in ms; the hour does not count, since a machine does other things beside. The
  * quickest of some looks counts, since the first compiles the code.
  */
-const maxMs = 100
+const maxMs = 300
 
 async function look(path: string): Promise<Verdict> {
   const times: number[] = []
