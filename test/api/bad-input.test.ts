@@ -167,8 +167,8 @@ describe('the submission', () => {
   })
 
   it('a query parameter that there is not: what was meant by it must not be done without it', async () => {
-    const answer = await h.client.post('/v1/sessions?dryRun=true', picture())
-    expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'dryRun' })
+    const answer = await h.client.post('/v1/sessions?justLooking=true', picture())
+    expect(answer.json).toMatchObject({ status: 422, code: 'api.invalid', field: 'justLooking' })
   })
 })
 

@@ -83,7 +83,7 @@ describe('three shards on a Redis cluster of one node', () => {
     })
     await engine.close()
     redis.disconnect()
-    const left = (await farm.eye.keys('darkroom:{s[0-9]*')).filter((key) => !/:(reserved|clock|turns|totals)$/.test(key))
+    const left = (await farm.eye.keys('darkroom:{s[0-9]*')).filter((key) => !/:(reserved|clock|turns|totals|use:\w+)$/.test(key))
     expect(left).toEqual([])
   })
 

@@ -56,6 +56,7 @@ const arrive = (id = 'w', redis: Redis = t.redis): Promise<void> =>
       status: 'ready',
       shelf: t.engine.models.shelf,
       running: [],
+      resident: [],
     } as unknown as WorkerRecord,
     [],
   )

@@ -93,7 +93,7 @@ describe('a farm that keeps ended sessions for four seconds', () => {
         return status === 404 || (json as SessionView).status === 'succeeded'
       })
     await onlyLeft()
-    expect((await ours()).filter((key) => !/:(reserved|clock|turns|totals|idempotency:)/.test(key))).toEqual([])
+    expect((await ours()).filter((key) => !/:(reserved|clock|turns|totals|use|idempotency:)/.test(key))).toEqual([])
   }, 180_000)
 
   it('an idempotency key outlives its session: a repeat makes no second one', async () => {
