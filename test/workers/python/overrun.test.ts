@@ -25,8 +25,8 @@ describe.concurrent('a call that overruns', { timeout: 60_000 }, () => {
     const before = (await farm.records())[0]?.childPid
     const id = await farm.submit()
     await farm.untilCall(id, 6)
-    expect((await farm.control(id, 'pause')).json.status).toBe('pausing')
     const since = performance.now()
+    expect((await farm.control(id, 'pause')).json.status).toBe('pausing')
     await farm.until(id, 'paused')
     expect(performance.now() - since).toBeGreaterThan(900)
     await farm.control(id, 'resume')
