@@ -28,7 +28,7 @@ def load(
     labels, and whatever onnxruntime throws for one that is none.
     """
     labels = [str(label) for label in manifest["labels"]]
-    become = {"softmax": _softmax, "sigmoid": _sigmoid, "none": lambda values: values}[manifest["scores"]]
+    become = {"softmax": _softmax, "sigmoid": _sigmoid, "none": numpy.asarray}[manifest["scores"]]
     is_last = {"nchw": False, "nhwc": True}[manifest.get("layout", "nchw")]
     session = onnx_graphs.session(path, "input.classifiers", "safety.needs_onnxruntime")
     given = _one(session.get_inputs(), manifest.get("input"), "input")

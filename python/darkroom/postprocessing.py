@@ -39,7 +39,8 @@ def score(tools: Tools) -> dict[str, Any]:
     Raises `safety.classifier_broken`, and as `Classifiers.get`; Cancelled, and Paused with nothing to go on from.
     """
     started = time.monotonic()
-    made, count = [], len(tools.input["pictures"])
+    made: list[dict[str, Any]] = []
+    count = len(tools.input["pictures"])
     for number, pin in enumerate(tools.input["pictures"]):
         tools.check_stop(can_pause=True)
         try:

@@ -550,7 +550,7 @@ def test_a_step_that_runs_out_of_memory_begins_again_with_smaller_tiles(tmp_path
     adapters = type("Adapters", (), {"clear": lambda self: None})()
     runtime = Runtime(
         device=device, roots={"attempts": str(tmp_path)}, checkpoint={"calls": None, "interval_s": 60}, preview_s=0, models=Models(),
-        adapters=adapters, classifiers=adapters, live=LiveTensors(), peaks=Peaks(device), facts={}, wanted=lambda: (),
+        adapters=adapters, classifiers=adapters, faces=adapters, live=LiveTensors(), peaks=Peaks(device), facts={}, wanted=lambda: (),
     )  # fmt: skip
     picture = noise(230, 230)
     path, folder = tmp_path / "picture", tmp_path / "attempt"

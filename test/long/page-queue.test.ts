@@ -51,7 +51,7 @@ it('a queue is reordered by dragging and by keys, paused and resumed, and draws 
   await isShown('one', 'three', 'four', 'two')
   await page.keyboard.press('End')
   await isShown('one', 'four', 'two', 'three')
-  expect(await queue()).toEqual([one, four, two, three])
+  await expect.poll(queue).toEqual([one, four, two, three])
   await picture(page, 'queue')
 
   await page.getByRole('button', { name: 'Pause the queue' }).click()

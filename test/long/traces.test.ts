@@ -77,8 +77,9 @@ it('one trace holds all of a session that was killed twice, under the span that 
   }
   const denoised = attempts.filter(({ name }) => name === 'inference.denoise')
   expect(denoised.map((span) => attribute(span, 'darkroom.end'))).toEqual(['lost', 'lost', 'completed'])
-  // Log lines about its steps name it, such as those of the leases that were lost.
-  expect(farm.apis[0]?.lastWords(100)).toContain(`"trace":"${traceId}"`)
+  // Log lines about its steps name it, such as those of the leases that were lost, whoever found them.
+  const logged = [...farm.apis, ...farm.workers].map((each) => each.lastWords(100)).join('\n')
+  expect(logged).toContain(`"trace":"${traceId}"`)
   expect(receiver.letters.every(({ path, headers }) => path === '/v1/traces' && headers.authorization === 'Bearer abc')).toBe(true)
 })
 
