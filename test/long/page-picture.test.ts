@@ -64,7 +64,10 @@ it('goes from the form to its end through a pause, a reload and the death of its
   // Drawn again from its receipt it has the same bytes, though it was paused on the way; and one forks from it.
   await page.getByRole('button', { name: 'Verify' }).click()
   await page.getByText('The same bytes.').waitFor({ timeout: slow })
-  await page.getByRole('button', { name: /^Fork from .*denoising/ }).first().click()
+  await page
+    .getByRole('button', { name: /^Fork from .*denoising/ })
+    .first()
+    .click()
   const drawn = page.url()
   await page.getByRole('button', { name: 'Fork', exact: true }).click()
   await page.waitForURL((url) => url.href !== drawn)

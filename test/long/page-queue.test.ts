@@ -56,7 +56,10 @@ it('a queue is reordered by dragging and by keys, paused and resumed, and draws 
 
   await page.getByRole('button', { name: 'Pause the queue' }).click()
   await page.getByText(/^The queue is paused/).waitFor()
-  await page.getByText(/^the queue is paused/).first().waitFor()
+  await page
+    .getByText(/^the queue is paused/)
+    .first()
+    .waitFor()
   await page.getByRole('button', { name: 'Resume the queue' }).click()
   await page.getByRole('link', { name: 'Bull Board' }).waitFor()
   await open()
