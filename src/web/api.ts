@@ -70,21 +70,29 @@ export const wordsOf = (error: unknown): string => (error instanceof Error ? err
 /** Not `crypto.randomUUID`: a page that came over plain HTTP from another machine has none. */
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
 
+/** Counts who came in and who left: an answer of before that says nothing of now. */
+let comings = 0
+
 /** @throws TypeError while the API is away */
 export async function lookWho(): Promise<void> {
   const isOut = (error: unknown): null => {
     if (error instanceof Refusal) return null
     throw error
   }
-  viewer.value = await get<Viewer>('/login').catch(isOut)
+  const asked = comings
+  const found = await get<Viewer>('/login').catch(isOut)
+  if (asked === comings) viewer.value = found
 }
 
 /** @throws Refusal for a key that does not open the farm */
 export async function enter(key: string): Promise<void> {
-  viewer.value = await request('POST', '/login', { key })
+  const entered = await request<Viewer>('POST', '/login', { key })
+  comings++
+  viewer.value = entered
 }
 
 export async function leave(): Promise<void> {
   await request('DELETE', '/login')
+  comings++
   viewer.value = null
 }
