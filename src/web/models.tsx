@@ -1,12 +1,11 @@
 /** The models of all hosts: what each is, where it lies, and what keeps it from being used. */
 import { computed, signal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
 import type { Model } from '../client/types.ts'
-import { attempt, may, quietly, request, submit } from './api.ts'
+import { attempt, may, request, submit } from './api.ts'
 import { allModels, lookForModels } from './catalogue.ts'
 import { set } from './form.ts'
 import { devices } from './live.ts'
-import { Room } from './room.tsx'
+import { Room, useLook } from './room.tsx'
 import { go } from './route.ts'
 import { inBytes, plural } from './words.ts'
 
@@ -22,7 +21,7 @@ const found = computed(() => {
 const doing = signal<Readonly<Record<string, string>>>({})
 
 export function Models() {
-  useEffect(() => quietly(lookForModels()), [])
+  useLook(lookForModels, 10_000)
   return (
     <Room
       name="models"

@@ -14,7 +14,7 @@ let device = ''
 let control: Queue
 beforeAll(async () => {
   // A command is valid for long, however busy this machine is.
-  farm = await startFarm({ times: { ...quickTimes, commandMs: 10_000 }, settings: { DARKROOM_LIMIT_ALLOCATIONS: '3' } })
+  farm = await startFarm({ times: { ...quickTimes, commandMs: 60_000 }, settings: { DARKROOM_LIMIT_ALLOCATIONS: '3' } })
   device = await eventually('the device', async () => (await farm.client.get('/v1/devices')).json.devices[0]?.id)
   const name = queues.control(device)
   control = new Queue(name, { connection: farm.eye.duplicate(), prefix: keys.queuePrefix(name) })
