@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,8 +24,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "python"), str(ROOT / "python" / "tests")]
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "python" / "tests"), str(Path(__file__).parent)]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from sdxl import machine
+
 THREADS = 4
 SEED = 3
 PROMPT = "a photo of an astronaut riding a horse on the moon, the earth behind, film grain, wide angle"
@@ -290,24 +292,6 @@ def compare(family, asked):
         "same_bytes_every_round": len({row["sha256"] for row in rows["darkroom"]}) == 1,
         "finite": {name: all(row["finite"] for row in of) for name, of in rows.items()},
         "peak_bytes": torch.cuda.max_memory_allocated() if asked.device != "cpu" else None,
-    }
-
-
-def machine(asked):
-    import diffusers
-    import torch
-    import transformers
-
-    is_gpu = asked.device != "cpu"
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "device": torch.cuda.get_device_name() if is_gpu else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
     }
 
 
