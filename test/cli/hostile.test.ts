@@ -235,6 +235,41 @@ describe('a Darkroom whose texts are hostile', () => {
   })
 })
 
+describe('a refusal is printed once', () => {
+  const refusing =
+    (problems: { field: string; message: string }[]): Handler =>
+    (request, response) => {
+      if (request.url === '/v1/health') return answerJson(response, health)
+      const detail = problems.map(({ field, message }) => `${field}: ${message}`).join('; ')
+      const document = {
+        title: 'Unprocessable',
+        status: 422,
+        detail,
+        code: 'request.invalid',
+        class: 'permanent',
+        remedy: 'Mend it.',
+        problems,
+      }
+      response.writeHead(422, { 'Content-Type': 'application/problem+json' }).end(JSON.stringify(document))
+    }
+  const steps = { field: 'steps', message: 'must be at most 1000' }
+  const width = { field: 'width', message: 'must be a multiple of 8' }
+
+  it.each([
+    ['of the API, one field', [steps], ['cancel', 'x'], ['must be at most 1000', 'Mend it.']],
+    ['of the API, two fields', [steps, width], ['cancel', 'x'], ['must be at most 1000', 'must be a multiple of 8', 'Mend it.']],
+    ['of an option that is not there', [], ['sessions', '--nonsense'], ['--nonsense']],
+    ['of a value', [], ['sessions', '--limit', 'many'], ['many']],
+    ['of a command that is not there', [], ['sesions'], ['sesions']],
+    ['of a file that is not there', [], ['verify', '/nowhere.png'], ['/nowhere.png']],
+  ])('%s', async (_, problems, args, words) => {
+    const { code, stdout, stderr } = await serving(refusing(problems), (url) => darkroom(url, ...args))
+    expect(code).toBeGreaterThan(0)
+    const printed = stdout + stderr
+    for (const word of words) expect(printed.split(word), printed).toHaveLength(2)
+  })
+})
+
 describe('a reader that goes away', () => {
   it('is no fault: nothing is printed after it, and the exit is quiet', async () => {
     const sessions = Array.from({ length: 150 }, (_, i) => ({
