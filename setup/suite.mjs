@@ -100,13 +100,13 @@ const firstLines = (text = '') =>
     .map((line) => `    ${line}`)
     .join('\n')
 
-/** Parts that take seconds. @returns {Part[]} */
+/** Parts that take seconds, and those of them that read the sources beside the others. @returns {[Part[], Part[]]} */
 function quickParts() {
-  const parts = [
-    { title: 'format', command: tool('oxfmt', '--check') },
-    { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
+  const format = { title: 'format', command: tool('oxfmt', '--check') }
+  const readers = [
     { title: 'types', command: tool('tsc', '-p', '.') },
     { title: 'page', command: tool('tsc', '-p', 'src/web') },
+    { title: 'lint', command: tool('oxlint', '--type-aware', '--deny-warnings') },
   ]
   const ruff = { title: 'ruff', command: [python(), '-m', 'ruff', 'check', '--no-cache', '.'], cwd: join(root, 'python') }
   const pyrefly = {
@@ -114,7 +114,7 @@ function quickParts() {
     command: [python(), '-m', 'pyrefly', 'check', '--python-interpreter-path', python()],
     cwd: join(root, 'python'),
   }
-  return [...parts, ruff, pyrefly, vitest('unit', '--project', 'unit')]
+  return [[format, ruff, pyrefly, vitest('unit', '--project', 'unit')], readers]
 }
 
 const python = () => process.env['DARKROOM_PYTHON'] || (readyEnvironment({ home: homeFolder() })?.interpreter ?? 'python3')
@@ -225,20 +225,28 @@ const lines = []
 const failures = []
 
 /**
- * Runs parts one after another, and another one aside: what that one said is shown when all have ended.
+ * Runs parts one after another, and others so beside them: what these said is shown when all have ended.
  * @param {Part[]} parts
- * @param {Part} [aside]
+ * @param {Part[]} [asides]
  */
-async function perform(parts, aside) {
-  const beside = aside && check(aside, true)
+async function perform(parts, asides = []) {
+  const beside = inTurn(asides)
+  const others = asides.length > 0 ? `, with ${asides.map(({ title }) => title).join(', ')} aside` : ''
   for (const part of parts) {
-    process.stdout.write(`\n── ${part.title}${aside ? `, with ${aside.title} aside` : ''}\n`)
+    process.stdout.write(`\n── ${part.title}${others}\n`)
     add(await check(part, false))
   }
-  if (!beside) return
-  const { words, ...done } = await beside
-  process.stdout.write(`\n── ${aside.title}\n${words}`)
-  add(done)
+  for (const [i, { words, ...done }] of (await beside).entries()) {
+    process.stdout.write(`\n── ${asides[i]?.title}\n${words}`)
+    add(done)
+  }
+}
+
+/** @param {Part[]} parts */
+async function inTurn(parts) {
+  const done = []
+  for (const part of parts) done.push(await check(part, true))
+  return done
 }
 
 /** @param {{ count: Count, line: string }} done */
@@ -253,14 +261,14 @@ function add({ count, line }) {
 const [name = 'test', ...args] = process.argv.slice(2)
 /** @type {string[]} */
 const notes = []
-if (name === 'check') await perform(quickParts())
+if (name === 'check') await perform(...quickParts())
 else if (name === 'test' && args.length === 0) {
-  await perform(quickParts())
+  await perform(...quickParts())
   const native = await nativeParts()
   notes.push(...native.notes)
   failures.push(...native.failures)
   total.failed += native.failures.length
-  await perform([vitest('system', '--project', 'system'), ...native.parts], pytest(python(), '-m', 'not long and not judge'))
+  await perform([vitest('system', '--project', 'system'), ...native.parts], [pytest(python(), '-m', 'not long and not judge')])
 } else if (name === 'exact') {
   if (args.length === 0) await perform([pytest(python(), 'tests/every_pair.py')])
   await perform([vitest('vitest', '--project', 'exact', ...args)])

@@ -1,7 +1,7 @@
 /** The page: one room at a time, and above it where one is and how the farm is. */
 import { effect, signal } from '@preact/signals'
 import { render, type FunctionComponent } from 'preact'
-import { useEffect } from 'preact/hooks'
+import { useEffect, useRef } from 'preact/hooks'
 import { leave, lookWho, notice, viewer } from './api.ts'
 import { connect, devices, disconnect, isConnected, openSessions } from './live.ts'
 import { Login } from './login.tsx'
@@ -62,13 +62,7 @@ function Page() {
           <i aria-hidden="true" />
           Darkroom
         </a>
-        <nav aria-label="Rooms">
-          {(Object.keys(rooms) as RoomName[]).map((room) => (
-            <a key={room} href={linkTo(room)} aria-current={place.value.room === room ? 'page' : undefined}>
-              {rooms[room]}
-            </a>
-          ))}
-        </nav>
+        <Rooms />
         <Farm />
       </header>
       <main id="main" tabIndex={-1}>
@@ -83,6 +77,22 @@ function Page() {
         </div>
       )}
     </>
+  )
+}
+
+/** On a phone they are wider than the screen. */
+function Rooms() {
+  const current = useRef<HTMLAnchorElement>(null)
+  const { room: chosen } = place.value
+  useEffect(() => current.current?.scrollIntoView({ block: 'nearest', inline: 'nearest' }), [chosen])
+  return (
+    <nav aria-label="Rooms">
+      {(Object.keys(rooms) as RoomName[]).map((room) => (
+        <a key={room} ref={room === chosen ? current : null} href={linkTo(room)} aria-current={room === chosen ? 'page' : undefined}>
+          {rooms[room]}
+        </a>
+      ))}
+    </nav>
   )
 }
 

@@ -144,12 +144,9 @@ function Row({ model }: { model: Model }) {
           </p>
         ))}
         <ul class="paths">
-          {where.map(({ shelf, path, root, workers }) => (
+          {where.map(({ shelf, path, workers }) => (
             <li key={shelf + path}>
-              <code>
-                {root}/{path}
-              </code>{' '}
-              <small>{plural(workers.length, 'worker')}</small>
+              <code>{path}</code> <small>{plural(workers.length, 'worker')}</small>
             </li>
           ))}
         </ul>

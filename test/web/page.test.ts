@@ -374,6 +374,10 @@ describe('every room', () => {
       await page.locator('main h1').first().waitFor({ state: 'attached' })
       expect(await stumbles(page), room).toEqual([])
       expect(await scrollsSideways(page), room).toBe(false)
+      for (const link of await page.locator('.top nav [aria-current]').all()) {
+        const { x, width } = (await link.boundingBox()) ?? { x: -1, width: 0 }
+        expect([x >= 0, x + width <= (page.viewportSize()?.width ?? 0)], room).toEqual([true, true])
+      }
       await picture(page, `${room.replace(/\/.*/, '')}-${name.split(' ')[0]}`)
     }
     expect(faults).toEqual([])

@@ -24,8 +24,8 @@ export const modelStatuses = ['usable', 'unsupported', 'unknown', 'refused', 'br
 
 export const HolderView = z.strictObject({
   shelf: z.string(),
-  path: z.string(),
-  root: z.string().meta({ description: 'the configured folder' }),
+  path: z.string().meta({ description: 'of its file or folder, absolute' }),
+  root: z.string().meta({ description: 'the configured folder that holds it' }),
   bytes: z.int(),
   modifiedAt: Time,
   bodyHash: z.string().nullable(),
