@@ -1,5 +1,5 @@
 /** One fault and all that follows from it, over every domain: what is written off, what moves, what is refused. */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -49,6 +49,42 @@ describe.concurrent('a cascade', { timeout: 180_000 }, () => {
     expect((await ends(farm, failing)).length).toBe(4)
     // The worker lives, and holds nothing of it.
     expect((await farm.vitals(poor as NonNullable<typeof poor>)).sessions).toEqual({})
+  })
+
+  it('from a lost device: its steps move, its models and its memory are written off, its commands fail', async () => {
+    const gone = join(folder, 'device-gone')
+    const loses = ['--call-ms', '20', '--fault', 'exit:69@5', '--die-when', gone]
+    await using farm = await startFarm({ workers: [{ fake: loses }, { fake: ['--call-ms', '20'] }] })
+    const [losing, other] = farm.workers
+    const elsewhere = await pausedBut(farm, losing?.ready)
+    const device = (await farm.records()).find(({ id }) => id === losing?.ready)?.device.id
+    const wait = { Prefer: 'wait=30' }
+    const allocation = await farm.client.post('/v1/memory/allocations', { device, bytes: 1 << 20 }, wait)
+    expect(allocation.status).toBe(200)
+    const resident = async (): Promise<string[]> => {
+      const { devices } = (await farm.client.get('/v1/memory/models')).json as { devices: { device: string; models: unknown[] }[] }
+      return devices.filter(({ models }) => models.length > 0).map((each) => each.device)
+    }
+    const open = await farm.gate(7, 3)
+    const id = await farm.submit()
+    await eventually('its model is resident', async () => (await resident()).includes(device ?? ''))
+    // The driver is gone for good: no child comes up on that device again.
+    await writeFile(gone, '')
+    await open()
+    expect(await losing?.exited).toMatchObject({ code: 1 })
+    await farm.client.post('/v1/queue/resume', { device: elsewhere })
+    const pictures = await farm.pictures(id)
+    const all = (await ends(farm, id)) as [number, string, string | null][]
+    expect(all[0]).toEqual([0, 'failed', 'device.lost'])
+    expect(all.at(-1)).toEqual([1, 'completed', null])
+    expect((await farm.attempts(id, 'inference.denoise')).at(-1)?.resumedFrom?.call).toBeGreaterThanOrEqual(4)
+    await eventually('the device is forgotten', async () => (await farm.client.get(`/v1/devices/${device}`)).status === 404)
+    expect(await resident()).not.toContain(device)
+    expect((await farm.client.get(`/v1/memory/allocations/${allocation.json.id}`)).json.code).toBe('memory.unknown')
+    const command = await farm.client.post('/v1/memory/allocations', { device, bytes: 1 }, wait)
+    expect(command).toMatchObject({ status: 422, json: { code: 'device.unknown', field: 'device' } })
+    expect((await farm.vitals(other as NonNullable<typeof other>)).sessions).toEqual({})
+    expect(pictures).toEqual(await farm.undisturbed())
   })
 
   it('from a broken model: the session fails at once and in words, the model is quarantined, and a validation lets it out', async () => {

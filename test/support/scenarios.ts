@@ -328,7 +328,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'each has the result computed beforehand; none stays without progress beyond the time limit',
     proofs: [['long/verifier', 'random programs with seed …']],
   },
-  // Not built yet.
+  // Many sessions, and who comes when.
   {
     name: 'batch-of-fifty',
     happens: 'one of fifty children of a batch fails for ever',
@@ -370,7 +370,10 @@ export const scenarios: readonly Scenario[] = [
     name: 'device-lost',
     happens: 'the driver loses a device in the middle of a step',
     promised: 'its memory and its models are written off, its steps move and go on from their checkpoints, its commands fail',
-    proofs: [['long/commands', 'goes with its worker']],
+    proofs: [
+      ['long/cascades', 'from a lost device'],
+      ['long/commands', 'goes with its worker'],
+    ],
   },
   {
     name: 'out-of-memory',
