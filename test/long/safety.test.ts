@@ -2,6 +2,7 @@
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { enforce, folderOf, untilListed, writeClassifier, type Told } from '../support/classifiers.ts'
+import { itemsOf } from '../support/batches.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually } from '../support/wait.ts'
 
@@ -169,16 +170,7 @@ describe('pictures that are kept', () => {
     const { json } = await farm.client.post('/v1/sessions', { workflow: 'batch', input: { input: { prompt: 'x', ...base }, items } })
     const batch = (json as { id: string }).id
     await farm.until(batch, 'succeeded', 200_000)
-    const drawn: Kept[] = []
-    for (let cursor = ''; ;) {
-      const page = (await farm.client.get(`/v1/sessions/${batch}/items?limit=100&cursor=${cursor}`)).json as {
-        items: { output: { images: Kept[] } }[]
-        next: string | null
-      }
-      drawn.push(...page.items.flatMap(({ output }) => output.images))
-      if (page.next === null) break
-      cursor = page.next
-    }
+    const drawn = (await itemsOf(farm, batch)).flatMap(({ output }) => (output?.images ?? []) as unknown as Kept[])
     expect(drawn.length).toBe(1024)
     const flagged = drawn.filter(({ safety }) => safety.action === 'flag')
     expect(flagged.length).toBeGreaterThan(300)
