@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import EVERY_CALL, MODEL, Child
+from conftest import EVERY_CALL, MODEL
 from micro import make_model, make_sdxl
 from safetensors.torch import load_file, save_file
 from test_families import expected, latents_of, pipelines  # noqa: F401
@@ -190,18 +190,15 @@ def test_bits_follow_from_the_request_and_from_nothing_before_it(shared, fresh):
     assert digest(shared) == plain
 
 
-def test_a_killed_step_with_adapters_goes_on_in_another_process_to_the_same_bytes(tmp_path_factory, fresh, device):
+def test_a_killed_step_with_adapters_goes_on_in_another_process_to_the_same_bytes(fork, fresh):
     adapters = [tiny("pastel", 0.8), tiny("outline", 0.6)]
     wanted = digest(fresh, adapters=adapters)
-    victim = Child(tmp_path_factory.mktemp("victim"), device=device, checkpoint=EVERY_CALL).greet()
-    try:
-        victim.ready()
-        stall = victim.stall("denoise", 4, adapters=adapters)
-        victim.process.kill()
-        assert victim.ends() == -signal.SIGKILL
-        last = victim.of(stall.request_id, "checkpoint")[-1]
-    finally:
-        victim.close()
+    victim = fork(checkpoint=EVERY_CALL)
+    victim.ready()
+    stall = victim.stall("denoise", 4, adapters=adapters)
+    victim.process.kill()
+    assert victim.ends() == -signal.SIGKILL
+    last = victim.of(stall.request_id, "checkpoint")[-1]
     resumed = fresh.run("denoise", adapters=adapters, checkpoint=last)
     assert (resumed["stats"]["resumed_from"], resumed["stats"]["checkpoint_refused"]) == (3, None)
     assert resumed["files"]["latents"]["sha256"] == wanted

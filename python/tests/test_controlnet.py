@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import EVERY_CALL, MODEL, ROOT, Child
+from conftest import EVERY_CALL, MODEL, ROOT
 from micro import make_control, make_model, make_sd2, make_sdxl
 from PIL import Image
 from test_families import SCHEDULERS, latents_of
@@ -206,12 +206,13 @@ def test_without_weight_nothing_is_steered_and_afterwards_nothing_is_left(fresh,
     assert {first["id"], second["id"], model["id"]} <= set(fresh.models())
 
 
-def test_models_and_their_controls_that_do_not_fit_together_draw_the_same(spawn, fresh, models, micro_folder):
+@pytest.mark.long
+def test_models_and_their_controls_that_do_not_fit_together_draw_the_same(fork, fresh, models, micro_folder):
     model, first, second = models("sd1")
     request = {**REQUEST, "sampler": "Euler a"}
     wanted, _ = steered(fresh, (first, {}), (second, {"mode": "control"}), model=model, **request)
     held = {each["id"]: each["bytes"] for each in fresh.vitals()["models"]}
-    child = spawn(models=[micro_folder], model_bytes=held[model["id"]] + held[first["id"]])
+    child = fork(models=[micro_folder], model_bytes=held[model["id"]] + held[first["id"]])
     child.ready()
     for _ in range(2):
         drawn, _ = steered(child, (first, {}), (second, {"mode": "control"}), model=model, **request)
@@ -234,22 +235,19 @@ def test_a_run_that_went_on_from_any_checkpoint_draws_the_same(shared, fresh, mo
     assert "control was" in other["stats"]["checkpoint_refused"]
 
 
-def test_a_killed_picture_goes_on_in_another_process_to_the_same_bytes(tmp_path, device, micro_folder, fresh, models):
+def test_a_killed_picture_goes_on_in_another_process_to_the_same_bytes(fork, micro_folder, fresh, models):
     model, first, second = models("sd1")
     file, pin = saved(fresh, noise(seed=40))
     said = [{**PLAIN, "model": each, "picture": pin, "resize": "crop", "weight": 0.6} for each in (first, second)]
     request = {**REQUEST, "sampler": "Euler a", "model": model, "control": said, "files": {"control0": file, "control1": file}}
     whole = fresh.run("denoise", **request)
-    victim = Child(tmp_path, device=device, models=[micro_folder], checkpoint=EVERY_CALL).greet()
-    try:
-        victim.ready()
-        stall = victim.stall("denoise", 3, **request)
-        victim.process.kill()
-        assert victim.ends() == -signal.SIGKILL
-        last = victim.of(stall.request_id, "checkpoint")[-1]
-        resumed = fresh.run("denoise", checkpoint=last, **request)
-    finally:
-        victim.close()
+    victim = fork(models=[micro_folder], checkpoint=EVERY_CALL)
+    victim.ready()
+    stall = victim.stall("denoise", 3, **request)
+    victim.process.kill()
+    assert victim.ends() == -signal.SIGKILL
+    last = victim.of(stall.request_id, "checkpoint")[-1]
+    resumed = fresh.run("denoise", checkpoint=last, **request)
     assert resumed["stats"]["resumed_from"] == last["call"] == 2
     assert resumed["files"]["latents"]["sha256"] == whole["files"]["latents"]["sha256"]
 

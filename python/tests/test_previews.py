@@ -99,8 +99,8 @@ EVERY = 0.2
 
 
 @pytest.fixture(scope="module")
-def shows(tmp_path_factory, device):
-    yield from lasting(tmp_path_factory, "shows", device=device, checkpoint=EVERY_CALL, preview_s=EVERY)
+def shows(tmp_path_factory, device, nursery):
+    yield from lasting(tmp_path_factory, "shows", device=device, nursery=nursery, checkpoint=EVERY_CALL, preview_s=EVERY)
 
 
 def test_a_preview_resembles_the_picture_as_no_other_matrix_would_show_it_and_moves_no_bit(shows, shared):

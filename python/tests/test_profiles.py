@@ -76,8 +76,8 @@ def test_a_large_picture_of_the_lowest_memory_is_decoded_in_tiles_and_says_so(fr
     assert drawn(fresh, micro, "lowest-memory", **LARGE)[0] == tiled
 
 
-def test_a_model_that_must_stay_and_does_not_fit_is_refused_by_name(spawn, micro_folder, micro):
-    child = spawn(models=[micro_folder], model_bytes=100_000)
+def test_a_model_that_must_stay_and_does_not_fit_is_refused_by_name(fork, micro_folder, micro):
+    child = fork(models=[micro_folder], model_bytes=100_000)
     child.ready()
     refused = child.run("denoise", model=micro, memory_profile="highest-speed", **FIELDS)
     assert (refused["type"], refused["code"], refused["field"]) == ("error", "memory.exhausted", "input.memoryProfile"), refused

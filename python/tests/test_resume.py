@@ -331,6 +331,7 @@ def test_latents_of_something_else_are_asked_for_again(fresh, drawn, alter, chan
     assert reason in answer["message"]
 
 
+@pytest.mark.long
 def test_another_thread_count_is_another_class(spawn, stopped, drawn):
     """Really another class, not only another text: such a child goes on from no checkpoint and decodes no latents of
     the first one."""
