@@ -12,8 +12,7 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    ...['drain', 'role'].map((name) => `test/crash/${name}.test.ts`),
-    ...['child-faults', 'worker-death', 'checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
+    ...['drain', 'role', 'child-faults', 'worker-death', 'checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
   ],
   'Cascades: one fault, and what follows from it': ['test/long/cascades.test.ts'],
   'Commands to a device': ['test/long/commands.test.ts', 'test/long/device-memory.test.ts', 'test/crash/reservations.test.ts'],
@@ -41,19 +40,18 @@ const groups: Record<string, string[]> = {
   'Processes of `darkroom up`': ['test/long/up.test.ts', 'test/supervisor.test.ts'],
   'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
   'Redis, and the line to it': [
-    ...['redis-full', 'durability'].map((name) => `test/crash/${name}.test.ts`),
     'test/clock.test.ts',
-    ...['redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
+    ...['redis-full', 'durability', 'redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
   ],
   'Model folders and hashes': ['test/long/keeper-death.test.ts', 'test/long/idle-hash.test.ts', 'test/models/hostile.test.ts'],
-  'Full disks': ['test/crash/full-disk.test.ts'],
+  'Full disks': ['test/long/full-disk.test.ts'],
   'Child sessions and signals': ['test/engine/children.test.ts'],
   'Steps that are undone': ['test/long/undo.test.ts'],
   Batches: ['test/long/batch-kills.test.ts', 'test/engine/items.test.ts', 'test/long/batch.test.ts'],
   'The fence: late attempts': ['test/engine/race.test.ts', 'test/engine/sweep.test.ts', 'test/engine/fence.test.ts'],
   'A poisonous session': ['test/engine/quarantine.test.ts', 'test/long/quarantine.test.ts'],
   'Pause, resume, cancel, retry': ['test/long/control.test.ts', 'test/crash/interrupts.test.ts'],
-  'The command line, and hostile servers': ['test/long/cli.test.ts', 'test/long/model-cli.test.ts', 'test/cli/hostile.test.ts'],
+  'The command line, and hostile servers': ['test/long/cli.test.ts', 'test/long/model-cli.test.ts', 'test/long/hostile-servers.test.ts'],
   'Schedules, and clocks that are set': ['test/engine/schedules.test.ts'],
   'Webhooks, and receivers that are not well': ['test/crash/webhooks.test.ts', 'test/webhooks/webhooks.test.ts'],
   'Traces of what was killed': ['test/long/traces.test.ts'],

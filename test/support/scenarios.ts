@@ -80,7 +80,7 @@ export const scenarios: readonly Scenario[] = [
       'the step is released with a checkpoint at its next call, the worker takes no more steps, the process ends within its time limit',
     proofs: [
       ['long/worker-death', 'SIGTERM at call 5'],
-      ['crash/role', 'SIGTERM: it drains'],
+      ['long/role', 'SIGTERM: it drains'],
     ],
   },
   {
@@ -209,7 +209,7 @@ export const scenarios: readonly Scenario[] = [
     happens: 'Redis is killed in the middle of submissions',
     promised: 'no session that had its 2xx is lost, with either durability setting',
     proofs: [
-      ['crash/durability', '…: Redis killed in the middle'],
+      ['long/durability', '…: Redis killed in the middle'],
       ['redis-server', 'kill -9 loses nothing that was answered'],
     ],
   },
@@ -236,7 +236,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'it ends within its time limit',
     proofs: [
       ['long/redis-away', 'away at shutdown'],
-      ['crash/role', 'SIGTERM: it drains'],
+      ['long/role', 'SIGTERM: it drains'],
     ],
   },
   // Pause, resume, cancel.

@@ -5,7 +5,7 @@ import { pinsIn, type Pin } from '../../host/places.mjs'
 import { ask } from '../../host/programs.mjs'
 import { runBound } from '../../setup/bound.mjs'
 import { installTorch, pipBy } from '../../setup/python.mjs'
-import { lockOf, Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Wheels } from './sandbox.ts'
+import { lockOf, Sandbox, startIndex, torch, wheel, writeWheels, type Index, type Wheels } from '../setup/sandbox.ts'
 
 const cpu = torch('0.9.9+cpu')
 const cuda = torch('0.9.9', { cuda: '13.0', requires: ['nvidia-fake==1.0'] })

@@ -3,9 +3,9 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { run } from '../../support/command.ts'
-import { startFarm } from '../../support/farm.ts'
-import { eventually } from '../../support/wait.ts'
+import { run } from '../support/command.ts'
+import { startFarm } from '../support/farm.ts'
+import { eventually } from '../support/wait.ts'
 
 let folder: string
 beforeAll(async () => {
