@@ -12,7 +12,9 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    ...['drain', 'role', 'child-faults', 'worker-death', 'checkpoints', 'queues', 'lanes'].map((name) => `test/long/${name}.test.ts`),
+    ...['drain', 'role', 'child-faults', 'overrun', 'worker-death', 'checkpoints', 'queues', 'lanes'].map(
+      (name) => `test/long/${name}.test.ts`,
+    ),
   ],
   'Cascades: one fault, and what follows from it': ['test/long/cascades.test.ts'],
   'Commands to a device': ['test/long/commands.test.ts', 'test/long/device-memory.test.ts', 'test/crash/reservations.test.ts'],
@@ -43,7 +45,12 @@ const groups: Record<string, string[]> = {
     'test/clock.test.ts',
     ...['redis-full', 'durability', 'redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
   ],
-  'Model folders and hashes': ['test/long/keeper-death.test.ts', 'test/long/idle-hash.test.ts', 'test/models/hostile.test.ts'],
+  'Model folders and hashes': [
+    'test/long/keeper-death.test.ts',
+    'test/long/two-hosts.test.ts',
+    'test/long/idle-hash.test.ts',
+    'test/models/hostile.test.ts',
+  ],
   'Full disks': ['test/long/full-disk.test.ts'],
   'Child sessions and signals': ['test/engine/children.test.ts'],
   'Steps that are undone': ['test/long/undo.test.ts'],
@@ -63,7 +70,7 @@ const groups: Record<string, string[]> = {
     'test/engine/artifacts.test.ts',
     'test/long/retention.test.ts',
   ],
-  'The set-up of Python': ['test/long/environment.test.ts'],
+  'The set-up of Python': ['test/long/environment.test.ts', 'test/long/torch.test.ts'],
   'The Python child alone': ['test/long/child.test.ts'],
   'Content safety': ['test/long/safety.test.ts'],
   'Families of models': ['test/long/families.test.ts', 'test/long/flow-families.test.ts'],
