@@ -67,6 +67,12 @@ function keyOf(options) {
   return hash.digest('hex')
 }
 
+/** @param {string} folder @returns {boolean} false when the checkout has been moved or copied since it was configured */
+function isOfHere(folder) {
+  const cache = join(folder, 'CMakeCache.txt')
+  return !existsSync(cache) || readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${native}\n`)
+}
+
 /**
  * Configures and builds, unless the sources and the options are those of the last time. `orElse`: options of a build
  * that holds more and will do as well.
@@ -87,8 +93,9 @@ export async function build({ home, folder, title, options, orElse, env = proces
     async () => {
       if (isDone()) return
       const cmake = await ensureCmake(home, say)
-      // What a build left that was cut short may be half an archive, which make takes for a whole one.
-      if (!existsSync(mark)) rmSync(folder, { recursive: true, force: true })
+      // What a build left that was cut short may be half an archive, which make takes for a whole one. CMake goes on
+      // with nothing that was made of sources elsewhere.
+      if (!existsSync(mark) || !isOfHere(folder)) rmSync(folder, { recursive: true, force: true })
       mkdirSync(folder, { recursive: true })
       rmSync(mark, { force: true })
       const log = join(folder, 'build.log')

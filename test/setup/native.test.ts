@@ -1,5 +1,5 @@
 /** The native addon in set-up: it is built where it can be, and where it cannot Darkroom says so and goes on. */
-import { cpSync, existsSync, mkdirSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { onPath } from '../../host/programs.mjs'
@@ -30,8 +30,8 @@ afterEach(() => sandbox[Symbol.dispose]())
 
 const setUp = (env: Record<string, string>): Promise<Ended> =>
   sandbox.start(join(sandbox.folder, 'clone', 'setup', 'run.mjs'), ['setup'], { ...(process.env as Record<string, string>), ...env }).ended
-const isBuilt = (): boolean =>
-  existsSync(join(sandbox.folder, 'clone', 'native', 'build', `${process.platform}-${process.arch}`, 'darkroom_native.node'))
+const inBuild = (name: string): string => join(sandbox.folder, 'clone', 'native', 'build', `${process.platform}-${process.arch}`, name)
+const isBuilt = (): boolean => existsSync(inBuild('darkroom_native.node'))
 
 describe('the native addon', () => {
   it('that cannot be built stops nothing: set-up shows what the compiler said, and goes on without it', async () => {
@@ -42,6 +42,15 @@ describe('the native addon', () => {
     expect(stderr).toMatch(/Everything is in place/)
     expect(code, stderr).toBe(0)
     expect(isBuilt()).toBe(false)
+  })
+
+  it('begins anew where the checkout was moved since it was built', async () => {
+    mkdirSync(inBuild('.'), { recursive: true })
+    writeFileSync(inBuild('complete'), 'of other sources')
+    writeFileSync(inBuild('CMakeCache.txt'), 'CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere/native\n')
+    const compiler = sandbox.program('broken-compiler', 'echo this compiler is broken >&2; exit 1')
+    const { stderr } = await setUp({ CXX: compiler })
+    expect(stderr).toMatch(/The native addon cannot be built\. It said:\n(?:.*\n)*.*broken-compiler/)
   })
 
   it('is left out where there is no compiler', async () => {
