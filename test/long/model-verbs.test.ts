@@ -25,6 +25,9 @@ beforeAll(async () => {
 })
 afterAll(() => farm[Symbol.asyncDispose]())
 
+/** The record of a worker that was killed lasts for some seconds, and its device with it. */
+const untilOneDevice = () => eventually('there is one device', async () => (await farm.client.get('/v1/devices')).json.devices.length === 1)
+
 it('in the middle of a validation: the next worker reads it again, from its first byte', async () => {
   const { id } = (await farm.client.post('/v1/models/large/validate')).json as { id: string }
   await eventually('some of it is read', async () => ((await farm.get(id)).progress?.call ?? 0) > 0)
@@ -55,6 +58,7 @@ it('in the middle of a load: it is resident where it was loaded whole, and nowhe
 })
 
 it('a load is told by its bytes: by the whole of it where that is what was asked for, by nothing where it comes before', async () => {
+  await untilOneDevice()
   await client.run('model-unload', { model: 'darkroom-tiny' })
   const whole: number[] = []
   await eventually('it is hashed', async () => (await client.model('drawn')).bodyHash !== null)
@@ -77,9 +81,6 @@ it('a load is told by its bytes: by the whole of it where that is what was asked
   expect(drawn.some(({ call, calls }) => calls === drawnBytes / 2 ** 20 + 1 && (call ?? 0) > 50)).toBe(true)
   expect(Math.max(...drawn.map(({ fraction }) => fraction))).toBeLessThanOrEqual(0.01)
 })
-
-/** The record of a worker that was killed lasts for some seconds, and its device with it. */
-const untilOneDevice = () => eventually('there is one device', async () => (await farm.client.get('/v1/devices')).json.devices.length === 1)
 
 it('in the middle of a cache: it is in no RAM, and its session says that the worker was lost', async () => {
   await farm.workersAlive()[0]?.kill()
