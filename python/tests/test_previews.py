@@ -94,6 +94,11 @@ def test_so_it_is_with_flow_matching(tmp_path):
     torch.testing.assert_close(FlowSchedule(str(path), 4).clean(given, 700.0, noise - picture), picture)
 
 
+def test_latents_of_other_channels_than_it_has_colours_for_have_no_preview():
+    assert latent_rgb.FLUX2.of(32) is latent_rgb.FLUX2
+    assert latent_rgb.FLUX2.of(4) is None
+
+
 # Least seconds between two previews of `shows`; `shared` makes none.
 EVERY = 0.2
 

@@ -194,12 +194,12 @@ describe('a picture to begin from', () => {
 
 /** Some of what `npm run test:judged` counts in more pictures: tests, and what they print of those they looked at. */
 const judged: [claim: string, file: string, tests: string, count: number, prints: RegExp][] = [
-  ['things where they were, and nothing of them at full strength', 'pictures', 'half_strength or full_strength_the', 100, /"things": 150/],
-  ['new things behind masks, and all else as it was', 'pictures', 'behind_a_mask', 100, /"pictures": 100/],
-  ['the edges that a ControlNet was shown', 'controlnet', 'has_the_edges', 50, /"pictures": 50/],
-  ['less colour by the weight of pastel, and two styles together', 'adapters', 'how_much_of_a_style', 20, /"scenes": 20/],
-  ['the last colour of 300 tokens, and of two chunks the heavier one', 'prompts', '300_tokens or heavier_one', 50, /"heavier"/],
-  ['the scene again in pictures of twice the side', 'passes', 'doubles', 60, /"doubled": 60/],
+  ['things where they were, and nothing of them at full strength', 'pictures', 'half_strength or full_strength_the', 40, /"things": 60/],
+  ['new things behind masks, and all else as it was', 'pictures', 'behind_a_mask', 40, /"pictures": 40/],
+  ['the edges that a ControlNet was shown', 'controlnet', 'has_the_edges', 20, /"pictures": 20/],
+  ['less colour by the weight of pastel, and two styles together', 'adapters', 'how_much_of_a_style', 8, /"scenes": 8/],
+  ['the last colour of 300 tokens, and of two chunks the heavier one', 'prompts', '300_tokens or heavier_one', 30, /"heavier"/],
+  ['the scene again in pictures of twice the side', 'passes', 'doubles', 24, /"doubled": 24/],
 ]
 
 it.each(judged)('the judge finds %s', { timeout: 1_800_000 }, async (_, file, tests, count, prints) => {

@@ -39,7 +39,6 @@ class Flux2Klein(flow.FromText):
 
     # What Black Forest Labs name for klein.
     sees: int = 4
-    latent_rgb: LatentRgb | None = FLUX2
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
     def __init__(
@@ -53,6 +52,7 @@ class Flux2Klein(flow.FromText):
         device: torch.device,
     ):
         self.bytes = weight_bytes(transformer, vae, text_encoder)
+        self.latent_rgb: LatentRgb | None = FLUX2.of(vae.config.latent_channels)
         self._norm = norm
         self.schedule = schedule
         self._transformer, self._vae, self._text_encoder, self._tokenizer = transformer, vae, text_encoder, tokenizer

@@ -25,6 +25,10 @@ class LatentRgb:
     bias: Colour = (0.0, 0.0, 0.0)
     square: int = 1
 
+    def of(self, channels: int) -> LatentRgb | None:
+        """Itself, for latents of as many channels as it has colours for; else None: there are no previews."""
+        return self if channels == len(self.factors) else None
+
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
         """[1, channels, rows, columns] fp32 as RGB8, [rows · square, columns · square, 3], on their device. Nothing
         waits for it."""

@@ -40,7 +40,6 @@ class QwenImage(flow.FromText):
     Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells. Seen of pictures: `reference`, [1, tokens, 4 ·
     channels], and `reference_sizes`, [pictures, 2], rows and columns of tokens, which stays on the CPU."""
 
-    latent_rgb: LatentRgb | None = QWEN
     steered_by: Sequence[str] = ("QwenImageControlNetModel",)
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
@@ -55,6 +54,7 @@ class QwenImage(flow.FromText):
         eyes: Eyes | None = None,
     ):
         self.bytes = weight_bytes(transformer, vae, text_encoder)
+        self.latent_rgb: LatentRgb | None = QWEN.of(vae.config.z_dim)
         self.hears = transformer.config.joint_attention_dim
         self.schedule = schedule
         self._transformer, self._vae, self._text_encoder, self._tokenizer = transformer, vae, text_encoder, tokenizer

@@ -34,8 +34,9 @@ export class Chores {
     const draw = stream(seed, 'chores', 0)
     for (const { id } of await driver.list(draw)) {
       const answer = await driver.surely(() => driver.ask('GET', `/v1/sessions/${id}/states`, draw), `states of ${id}`, 200)
-      const { states } = (answer as { json: unknown }).json as { states: { entry: number }[] }
-      this.#pictures.push({ id, entries: states.map(({ entry }) => entry) })
+      const { states } = (answer as { json: unknown }).json as { states: { entry: number; open: string[] }[] }
+      // From its end nothing goes on.
+      this.#pictures.push({ id, entries: states.filter(({ open }) => open.length > 0).map(({ entry }) => entry) })
     }
   }
 
