@@ -129,8 +129,18 @@ function chosenPart(name, args) {
   const all = ['--project', 'unit', '--project', 'system', '--project', 'long']
   if (name !== 'cluster') return vitest('vitest', ...all, ...args)
   process.env['TEST_REDIS'] = 'cluster'
-  return vitest('cluster', ...all, ...(args.length > 0 ? args : ['test/engine', 'test/farm', 'test/crash', 'test/long', 'test/api']))
+  if (args.length > 0) return vitest('cluster', ...all, ...args)
+  const folders = ['test/engine', 'test/farm', 'test/crash', 'test/long', 'test/api']
+  return vitest('cluster', ...all, ...folders, '--exclude', `test/long/{${withoutRedis.join()}}.test.ts`)
 }
+
+/** Of `test/long` what is about pictures, files, the child, programs, the page: Redis does the same for all of them. */
+const withoutRedis = [
+  ...['child', 'cli', 'demo', 'device-memory', 'edits', 'environment', 'exactness', 'extending', 'families', 'features'],
+  ...['flow-families', 'hostile-servers', 'idle-hash', 'judged-pictures', 'keeper-death', 'lora-training', 'memory-profiles'],
+  ...['model-*', 'overrun', 'packed-files', 'page-*', 'pictures', 'postprocessing', 'previews', 'prompts', 'safety'],
+  ...['single-files', 'table', 'torch', 'two-hosts', 'up', 'upscale'],
+]
 
 /**
  * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which
