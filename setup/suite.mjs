@@ -135,12 +135,10 @@ function chosenPart(name, args) {
 }
 
 /** Of `test/long` what is about pictures, files, the child, programs, the page: Redis does the same for all of them. */
-const withoutRedis = [
-  ...['child', 'cli', 'demo', 'device-memory', 'edits', 'environment', 'exactness', 'extending', 'families', 'features'],
-  ...['flow-families', 'hostile-servers', 'idle-hash', 'judged-pictures', 'keeper-death', 'lora-training', 'memory-profiles'],
-  ...['model-*', 'overrun', 'packed-files', 'page-*', 'pictures', 'postprocessing', 'previews', 'prompts', 'safety'],
-  ...['single-files', 'table', 'torch', 'two-hosts', 'up', 'upscale'],
-]
+const withoutRedis = `child cli demo device-memory edits environment exactness extending families features flow-families
+  hostile-servers idle-hash judged-pictures keeper-death lora-training memory-profiles model-*
+  overrun packed-files page-* pictures postprocessing previews prompts safety single-files table
+  torch two-hosts up upscale`.split(/\s+/)
 
 /**
  * The suites of the native addon, which is built for them. Without a C++ compiler there are none, which
