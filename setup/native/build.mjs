@@ -67,7 +67,7 @@ function keyOf(options) {
   return hash.digest('hex')
 }
 
-/** @param {string} folder @returns {boolean} false when the checkout has been moved or copied since it was configured */
+/** @param {string} folder @returns {boolean} false when the checkout was moved or copied since it was configured */
 function isOfHere(folder) {
   const cache = join(folder, 'CMakeCache.txt')
   return !existsSync(cache) || readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${native}\n`)
