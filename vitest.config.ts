@@ -25,7 +25,15 @@ export default defineConfig({
     projects: [
       // They share their modules: to load these again for each file takes as long as the tests.
       { test: { ...whole, globalSetup: [], isolate: false, name: 'unit', include: unit } },
-      { test: { ...whole, isolate: false, name: 'system', include: ['test/**/*.test.ts'], exclude: [...unit, ...exact, ...long, ...doors, ...native] } },
+      {
+        test: {
+          ...whole,
+          isolate: false,
+          name: 'system',
+          include: ['test/**/*.test.ts'],
+          exclude: [...unit, ...exact, ...long, ...doors, ...native],
+        },
+      },
       { test: { ...whole, name: 'exact', include: exact } },
       { test: { ...whole, name: 'long', include: long } },
       { test: { ...whole, name: 'doors', include: doors } },

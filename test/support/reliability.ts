@@ -12,10 +12,15 @@ import { scenarios, type Proof } from './scenarios.ts'
 /** Files whose tests break something, by what they break. A folder stands for all of its test files. */
 const groups: Record<string, string[]> = {
   'A worker, its Python child, and what they leave': [
-    ...['drain', 'role', 'child-faults', 'overrun', 'worker-death', 'checkpoints', 'queues', 'lanes'].map(
-      (name) => `test/long/${name}.test.ts`,
-    ),
-  ],
+    'drain',
+    'role',
+    'child-faults',
+    'overrun',
+    'worker-death',
+    'checkpoints',
+    'queues',
+    'lanes',
+  ].map((name) => `test/long/${name}.test.ts`),
   'Cascades: one fault, and what follows from it': ['test/long/cascades.test.ts'],
   'Commands to a device': ['test/long/commands.test.ts', 'test/long/device-memory.test.ts', 'test/crash/reservations.test.ts'],
   'What is done with models': [
