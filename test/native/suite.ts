@@ -1,5 +1,6 @@
 /** The suite of the C++ core, native/test/native_test.cpp, as a process that a test runs. */
 import { spawn } from 'node:child_process'
+import type { BackendName } from '../../src/domains/device-memory.ts'
 
 export interface Ended {
   code: number | null
@@ -23,5 +24,8 @@ export const verdict = ({ code, output }: Ended) => ({
   passed: output.split('\n').filter((line) => line.startsWith('ok ')).length >= 14,
 })
 export const allPassed = { code: 0, failed: [], passed: true }
+
+/** Random operations of a run: where no GPU is, a CPU does the work of Direct3D's, tens of seconds of it. */
+export const operationsOn: Record<BackendName, number> = { host: 10_000, cuda: 10_000, d3d12: 2_000 }
 
 export const minutes = 60_000
