@@ -134,10 +134,10 @@ function chosenPart(name, args) {
   return vitest('cluster', ...all, ...folders, '--exclude', `test/long/{${withoutRedis.join()}}.test.ts`)
 }
 
-/** Of `test/long` what is about pictures, files, the child, programs, the page: Redis does the same for all of them. */
-const withoutRedis = `child cli demo device-memory edits environment exactness extending families features flow-families
+/** Of `test/long` what is about pictures, files, the child, programs, the page, or one Redis alone. */
+const withoutRedis = `child cli demo device-memory edits environment exactness extending families farm-clock features flow-families
   hostile-servers idle-hash judged-pictures keeper-death lora-training memory-profiles model-*
-  overrun packed-files page-* pictures postprocessing previews prompts safety single-files table
+  overrun packed-files page-* pictures postprocessing previews prompts redis-server safety single-files table
   torch two-hosts up upscale`.split(/\s+/)
 
 /**

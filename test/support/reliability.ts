@@ -47,8 +47,9 @@ const groups: Record<string, string[]> = {
   'Processes of `darkroom up`': ['test/long/up.test.ts', 'test/supervisor.test.ts'],
   'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
   'Redis, and the line to it': [
-    'test/clock.test.ts',
-    ...['redis-full', 'durability', 'redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map((name) => `test/long/${name}.test.ts`),
+    ...['farm-clock', 'redis-server', 'redis-full', 'durability', 'redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map(
+      (name) => `test/long/${name}.test.ts`,
+    ),
   ],
   'Model folders and hashes': [
     'test/long/keeper-death.test.ts',
@@ -69,8 +70,8 @@ const groups: Record<string, string[]> = {
   'Traces of what was killed': ['test/long/traces.test.ts'],
   'Everything at random': ['test/long/verifier.test.ts'],
   'Events, shards, bytes': [
-    'test/crash/events.test.ts',
-    'test/crash/shards.test.ts',
+    'test/long/events.test.ts',
+    'test/long/shards.test.ts',
     'test/crash/cluster.test.ts',
     'test/engine/artifacts.test.ts',
     'test/long/retention.test.ts',

@@ -146,7 +146,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'a follower of the session receives the event within about a second, once',
     proofs: [
       ['api/events', 'a lost wake is made up for'],
-      ['crash/events', 'progress never falls'],
+      ['long/events', 'progress never falls'],
     ],
   },
   {
@@ -210,7 +210,7 @@ export const scenarios: readonly Scenario[] = [
     promised: 'no session that had its 2xx is lost, with either durability setting',
     proofs: [
       ['long/durability', '…: Redis killed in the middle'],
-      ['redis-server', 'kill -9 loses nothing that was answered'],
+      ['long/redis-server', 'kill -9 loses nothing that was answered'],
     ],
   },
   {

@@ -4,12 +4,12 @@ import { homedir, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { spawnSync } from 'node:child_process'
-import { homeFolder, root } from '../host/home.mjs'
-import { AppendOnlyFile } from '../src/append-only-file.ts'
-import { connect, type Redis, untilReady } from '../src/redis.ts'
-import { repairRedis, type RedisServer, startRedis } from '../src/redis-server.ts'
-import { canUnshare, ownProcesses } from './support/containers.ts'
-import { startTestRedis } from './support/redis.ts'
+import { homeFolder, root } from '../../host/home.mjs'
+import { AppendOnlyFile } from '../../src/append-only-file.ts'
+import { connect, type Redis, untilReady } from '../../src/redis.ts'
+import { repairRedis, type RedisServer, startRedis } from '../../src/redis-server.ts'
+import { canUnshare, ownProcesses } from '../support/containers.ts'
+import { startTestRedis } from '../support/redis.ts'
 
 let folder: string
 const servers: RedisServer[] = []

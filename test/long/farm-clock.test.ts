@@ -1,12 +1,12 @@
 /** The farm's time over a Redis whose wall clock is set: it goes on as real time does, whatever that clock says. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { ClockKeeper, takeTurn, tellTime } from '../src/clock.ts'
-import { keys } from '../src/keys.ts'
-import { createLog } from '../src/log.ts'
-import { connect, runScript, type Redis } from '../src/redis.ts'
-import { startTestRedis, type TestRedis } from './support/redis.ts'
-import { eventually } from './support/wait.ts'
+import { ClockKeeper, takeTurn, tellTime } from '../../src/clock.ts'
+import { keys } from '../../src/keys.ts'
+import { createLog } from '../../src/log.ts'
+import { connect, runScript, type Redis } from '../../src/redis.ts'
+import { startTestRedis, type TestRedis } from '../support/redis.ts'
+import { eventually } from '../support/wait.ts'
 
 const hourMs = 3_600_000
 /** A keeper writes four times a second; a busy machine takes its time. */
