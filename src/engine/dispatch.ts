@@ -4,7 +4,7 @@ import { claimDeserted, forgetQueue } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
-import type { Redis } from '../redis.ts'
+import { translated, type Redis } from '../redis.ts'
 import { placementOf, type Placement, type Waiting } from './placement.ts'
 import { mostUrgent } from './plan.ts'
 import type { AtPoint } from './points.ts'
@@ -74,9 +74,10 @@ export class Dispatcher {
     const { stepKey, dispatch, name, priority } = step
     at?.('dispatch.before', splitStepKey(stepKey).sessionId)
     const turn = queues.isControl(queue) && priority > 0 ? await this.#turn(stepKey, queue, priority) : { priority, data: {} }
-    await this.queue(queue).add(name, turn.data, { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority: turn.priority }) })
+    const options = { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority: turn.priority }) }
+    await translated(this.queue(queue).add(name, turn.data, options))
     at?.('dispatch.after', splitStepKey(stepKey).sessionId)
-    if (queues.isGpu(queue)) await redis.publish(keys.wake(queue), '')
+    if (queues.isGpu(queue)) await translated(redis.publish(keys.wake(queue), ''))
   }
 
   /**
@@ -86,7 +87,7 @@ export class Dispatcher {
   async #turn(stepKey: string, queue: string, priority: number): Promise<{ priority: number; data: CommandData }> {
     const own = await this.#parts.reads.turn(splitStepKey(stepKey).sessionId)
     if (!own) return { priority, data: {} }
-    const [first] = await this.queue(queue).getPrioritized(0, 0)
+    const [first] = await translated(this.queue(queue).getPrioritized(0, 0))
     const served = Math.max(0, (first?.priority ?? 0) - mostUrgent)
     return { priority: Math.min(maxPriority, priority + served + own.before), data: { key: own.key } }
   }
@@ -96,9 +97,9 @@ export class Dispatcher {
    * of the job's own record, and of its state only once a worker has fetched it, for BullMQ searches lists for that.
    */
   async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
-    const job = (await this.queue(queue).getJob(jobId)) as Job | undefined
+    const job = (await translated(this.queue(queue).getJob(jobId))) as Job | undefined
     if (!job) return 'gone'
-    return job.processedOn !== undefined && (await job.isActive()) ? 'active' : 'waiting'
+    return job.processedOn !== undefined && (await translated(job.isActive())) ? 'active' : 'waiting'
   }
 
   /** The queue of that name; Bull Board looks at them too. */

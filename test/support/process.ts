@@ -146,10 +146,21 @@ export class GroupProcess {
   }
 
   lastWords(lines = 15): string {
+    return this.#lines().slice(-lines).join('\n') || '(it said nothing)'
+  }
+
+  /** What it wrote of something, such as of a request by its id. */
+  wordsOf(text: string): string {
+    return this.#lines()
+      .filter((line) => line.includes(text))
+      .join('\n')
+  }
+
+  #lines(): string[] {
     try {
-      return readFileSync(this.#options.log, 'utf8').trimEnd().split('\n').slice(-lines).join('\n')
+      return readFileSync(this.#options.log, 'utf8').trimEnd().split('\n')
     } catch {
-      return '(it said nothing)'
+      return []
     }
   }
 

@@ -255,7 +255,9 @@ export class Driver {
   /** @throws Error when nobody should get such an answer. */
   #expect(answer: Answer, what: string, ...statuses: number[]): Answer {
     if (statuses.includes(answer.status)) return answer
-    throw new Error(`${what} was answered with ${answer.status} ${answer.text.slice(0, 500)}`)
+    const { requestId = '' } = (answer.json ?? {}) as { requestId?: string }
+    const logged = this.#options.fleet.apis.map(({ process }) => (requestId === '' ? '' : process.wordsOf(requestId))).join('')
+    throw new Error(`${what} was answered with ${answer.status} ${answer.text.slice(0, 500)} ${logged.slice(0, 2000)}`)
   }
 
   /** Asks until there is an answer, or no more time. */
