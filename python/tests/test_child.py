@@ -213,6 +213,7 @@ def test_an_interrupt_from_the_terminal_is_the_nodes_business(fresh):
 # --- pipes ---
 
 
+@pytest.mark.long
 def test_what_libraries_print_never_reaches_the_pipe(spawn, device):
     """oneDNN and MKL print to standard output from C when they are told to. `until` reads every line of the pipe as a
     frame."""

@@ -66,6 +66,7 @@ def test_code_in_a_pickle_never_runs(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_bomb_ends_at_its_limits(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "small.pt")
     # The same archive, with a tensor that unpacks to 2 GiB of zeros.

@@ -19,6 +19,7 @@ TINY = ROOT / "models" / "darkroom-tiny"
 REQUEST = {"prompt": "a large red star on yellow", "width": 128, "height": 128, "steps": 30, "sampler": "Euler a"}
 
 
+@pytest.mark.long
 def test_the_matrix_of_darkroom_tiny_is_fitted_to_its_autoencoder():
     from diffusers import AutoencoderKL
 
