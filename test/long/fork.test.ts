@@ -1,7 +1,7 @@
 /** An API that is killed while it writes a fork, at each place: asked again under the same key, there is one, whole. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Session } from '../../src/client/index.ts'
-import { keys } from '../../src/keys.ts'
+import { keys, shardOf } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { anySession } from '../support/points.ts'
 import { module } from '../support/scripted.ts'
@@ -45,12 +45,14 @@ describe('a fork whose API is killed', () => {
     expect((await farm.attempts(id, 'inference.denoise'))[0]?.resumedFrom?.call).toBe(call)
     expect(pictures).toEqual(await farm.undisturbed({ seed: 31 }))
     const made = (await farm.client.get('/v1/sessions?limit=200')).json.sessions as Session[]
-    const key = keys.idempotency(0, null, `${parent}:at-${point}`)
+    const key = keys.idempotency(shardOf(parent), null, `${parent}:at-${point}`)
     expect(await farm.eye.hget(key, 'session')).toBe(id)
     // No half of another is left: every fork that there is belongs to one of the keys.
     const forks = made.filter(({ forkOf }) => forkOf?.session === parent).map((each) => each.id)
     const known = await Promise.all(
-      (await farm.eye.keys(keys.idempotency(0, null, `${parent}:at-*`))).map(async (each) => String(await farm.eye.hget(each, 'session'))),
+      (await farm.eye.keys(keys.idempotency(shardOf(parent), null, `${parent}:at-*`))).map(async (each) =>
+        String(await farm.eye.hget(each, 'session')),
+      ),
     )
     expect(forks.toSorted()).toEqual(known.toSorted())
   })
