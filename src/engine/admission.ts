@@ -119,7 +119,7 @@ export class Admission {
       const { shard, model } = choice.line
       const isShared = nearness.only(choice.line.queue) === undefined
       const queue = (isShared && config.modelsInARow > 0 ? near(choice.line) : undefined) ?? choice.line.queue
-      const admitted = await lines.admit(choice, queue, numbers[shard] ?? 0)
+      const admitted = await lines.admit(choice, queue, numbers)
       if (typeof admitted === 'string') return 'again'
       numbers[shard] = (numbers[shard] ?? 0) + 1
       this.#passes = choice.passes ? this.#passes + 1 : 0

@@ -42,18 +42,21 @@ export class Lines {
   }
 
   /**
-   * Lets a step in to a queue: its line's, or that of one worker of it. `number`: how many its shard had let in when
-   * its lines were read. `conflict`: another process has let one in since; `stale`: the step is not in that line any
-   * more.
+   * Lets a step in to a queue: its line's, or that of one worker of it. `numbers`: how many each shard had let in when
+   * the lines were read. `conflict`: another process has let one of its shard in since; `stale`: the step is not in
+   * that line any more.
    */
   async admit(
     { line, waiter, level, share, floor, overtaken }: Choice,
     queue: string,
-    number: number,
+    numbers: readonly number[],
   ): Promise<Admitted | 'conflict' | 'stale'> {
-    // Those that were let in come in the order in which they were chosen, too.
-    const priority = placeInQueue(level, number)
-    const args = [line.name, number, priority, share, floor, queue, overtaken.length, ...overtaken]
+    // Those that were let in come in the order in which they were chosen, too, of whatever shard they are.
+    const priority = placeInQueue(
+      level,
+      numbers.reduce((sum, each) => sum + each, 0),
+    )
+    const args = [line.name, numbers[line.shard] ?? 0, priority, share, floor, queue, overtaken.length, ...overtaken]
     const [is, dispatch, name] = await this.#act('admitStep', waiter.stepKey, args)
     if (is !== 'ok') return is as 'conflict' | 'stale'
     return { stepKey: waiter.stepKey, dispatch: Number(dispatch), name: String(name), priority }

@@ -560,7 +560,7 @@ async function admit({ engine }: TestEngine, id: string, number?: number): Promi
     passes: false,
     overtaken: [],
   }
-  return engine.lines.admit(choice, line.queue, number ?? numbers[shard] ?? 0)
+  return engine.lines.admit(choice, line.queue, number === undefined ? numbers : numbers.with(shard, number))
 }
 
 describe('the fence', () => {
