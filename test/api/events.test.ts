@@ -2,6 +2,7 @@ import { request } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { ApiClient, send, type ServerSentEvent } from '../support/http.ts'
+import { eventually } from '../support/wait.ts'
 import { sketchOf, startHarness, type Harness } from './harness.ts'
 
 let h: Harness
@@ -168,7 +169,7 @@ describe('restarts', () => {
     const cut = (async () => {
       for await (const event of new ApiClient(first.url).events(`/v1/sessions/${id}/events`)) before.push(event)
     })()
-    await pause(150)
+    await eventually('it streams', () => Promise.resolve(before.length > 0))
     const attempt = await h.take(id)
     await pause(150)
     const closedAt = performance.now()
