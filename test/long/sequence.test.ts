@@ -34,7 +34,7 @@ describe('Redis', { timeout: 900_000 }, () => {
     for (let i = 0; i < count; i++) {
       const input = inputOf(farm, script(names.map((say) => ({ say }))))
       const id = await farm.submitSurely(`sequence-${i}`, {}, { workflow: 'program', input })
-      expect((await farm.until(id, 'succeeded')).output).toMatchObject({ said: names })
+      expect((await farm.until(id, 'succeeded', 120_000)).output).toMatchObject({ said: names })
       sessions.push({ id, folder: join(input.ledger, input.key) })
     }
     isOver = true
