@@ -47,10 +47,16 @@ const groups: Record<string, string[]> = {
   'Processes of `darkroom up`': ['test/long/up.test.ts', 'test/supervisor.test.ts'],
   'Processes that come back': ['test/long/restarts.test.ts', 'test/long/deploy.test.ts'],
   'Redis, and the line to it': [
-    ...['farm-clock', 'redis-server', 'redis-full', 'durability', 'redis-outage', 'redis-away', 'clock', 'sequence', 'line'].map(
-      (name) => `test/long/${name}.test.ts`,
-    ),
-  ],
+    'farm-clock',
+    'redis-server',
+    'redis-full',
+    'durability',
+    'redis-outage',
+    'redis-away',
+    'clock',
+    'sequence',
+    'line',
+  ].map((name) => `test/long/${name}.test.ts`),
   'Model folders and hashes': [
     'test/long/keeper-death.test.ts',
     'test/long/two-hosts.test.ts',

@@ -118,9 +118,11 @@ public:
   }
 
   void wait(std::uint64_t ticket) override {
-    if (fence_->GetCompletedValue() < ticket) {
+    while (fence_->GetCompletedValue() < ticket) {
       check(fence_->SetEventOnCompletion(ticket, signal_.handle()), "SetEventOnCompletion");
-      signal_.wait();
+      // vkd3d 1.2 sets a fence back when its thread comes late with an older value (`d3d12_command_queue_Signal` and
+      // `d3d12_fence_signal` in its command.c): the last value is signalled once more, behind all that was submitted.
+      if (!signal_.wait()) check(queue_->Signal(fence_.get(), last_), "Signal");
     }
     // A removed device sets every fence to its highest value.
     if (fence_->GetCompletedValue() == UINT64_MAX) {

@@ -25,6 +25,7 @@
 #ifdef DARKROOM_DEFINES_GUIDS
 #define INITGUID
 #endif
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <vulkan/vulkan.h>
@@ -76,14 +77,16 @@ public:
   Signal() : handle_(CreateEventA(nullptr, FALSE, FALSE, nullptr)) {}
   ~Signal() { CloseHandle(handle_); }
   HANDLE handle() { return handle_; }
-  void wait() { WaitForSingleObject(handle_, INFINITE); }
+  bool wait() { return WaitForSingleObject(handle_, INFINITE) == WAIT_OBJECT_0; }
 #else
   Signal() = default;
   HANDLE handle() { return this; }
-  void wait() {
+  /** False when it was not set for a tenth of a second: `CopyLane::wait` says why that is looked at. */
+  bool wait() {
     std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return isSet_; });
+    const bool wasSet = changed_.wait_for(lock, std::chrono::milliseconds(100), [this] { return isSet_; });
     isSet_ = false;
+    return wasSet;
   }
   void set() {
     const std::lock_guard<std::mutex> lock(mutex_);
