@@ -120,8 +120,8 @@ public:
   void wait(std::uint64_t ticket) override {
     while (fence_->GetCompletedValue() < ticket) {
       check(fence_->SetEventOnCompletion(ticket, signal_.handle()), "SetEventOnCompletion");
-      // vkd3d 1.2 sets a fence back when its thread comes late with an older value (`d3d12_command_queue_Signal` and
-      // `d3d12_fence_signal` in its command.c): the last value is signalled once more, behind all that was submitted.
+      // Over vkd3d 1.2 a copy was seen to wait for ever while every thread was idle. A thread of it that comes late and
+      // sets the fence back would do that; so the last value is signalled once more, behind all that was submitted.
       if (!signal_.wait()) check(queue_->Signal(fence_.get(), last_), "Signal");
     }
     // A removed device sets every fence to its highest value.
