@@ -119,6 +119,7 @@ describe('a classifier that is not there', () => {
     await farm.worker(began.worker).kill()
     expect(await endOf(id)).toMatchObject({ status: 'failed', output: null })
     expect(await saved(id)).toBe(0)
+    await farm.addWorker()
   })
 })
 
@@ -182,6 +183,7 @@ describe('pictures that are kept', () => {
     const version = await added(0.6)
     const found = await rejudged({ session: batch, policy: 'odd', version })
     for (const open of opens) await open()
+    for (const id of holders) await farm.until(id, 'succeeded')
     expect(found).toMatchObject({
       pictures: 1024,
       actions: { allow: 1024 - flagged.length, flag: 0, blur: 0, block: flagged.length },
