@@ -50,10 +50,12 @@ describe.concurrent('where steps run', { timeout: 120_000 }, () => {
     const { worker, stepKey } = await farm.untilCall(id, 3)
     await farm.control(id, 'pause')
     await farm.until(id, 'paused')
+    const ofWorker = async () => (await farm.records()).find((record) => record.id === worker.ready)
+    await eventually('its worker says that it is free', async () => (await ofWorker())?.running.length === 0)
     // Its last worker still counts as alive, so the step goes to that worker's own queue, which nobody serves any more.
     worker.signalGroup('SIGSTOP')
     await farm.control(id, 'resume')
-    const { device } = (await farm.records()).find((record) => record.id === worker.ready) ?? {}
+    const { device } = (await ofWorker()) ?? {}
     await eventually(
       'the step is placed',
       async () => (await farm.eye.hget(keys.step(stepKey), 'queue')) === queues.gpuDevice(device?.id ?? ''),
