@@ -24,7 +24,7 @@ exactness.prepare_environment(4)
 
 import sdxl
 import torch
-from darkroom.families import autoencoder_kernels
+from darkroom.families import suited
 from diffusers import AutoencoderKL
 
 
@@ -37,10 +37,10 @@ def main() -> None:
     device = exactness.device("cuda")
     torch.manual_seed(1)
     own = AutoencoderKL(**sdxl.VAE).to(device).eval()
-    suited = copy.deepcopy(own)
-    autoencoder_kernels.suit(suited)
+    ours = copy.deepcopy(own).to(memory_format=suited.layout(device))
+    suited.suit(ours, device)
     latents = torch.randn(1, 4, options.size // 8, options.size // 8, device=device)
-    sides = {"decode": suited, "torch": own}
+    sides = {"decode": ours, "torch": own}
     times: dict[str, list[float]] = {name: [] for name in sides}
     digests: dict[str, set[str]] = {name: set() for name in sides}
     peaks: dict[str, int] = {}

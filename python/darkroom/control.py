@@ -25,6 +25,7 @@ from darkroom import exactness, memory, pictures
 from darkroom.errors import DarkroomError
 from darkroom.families import Family, tiles
 from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.suited import suit
 from darkroom.graphs import Replayed
 from darkroom.tools import Tools
 
@@ -64,6 +65,7 @@ class ControlNet:
         self.tasks = (UNET_TASKS if of_unet else FLUX_TASKS)[:count]
         """Of a union, those that it was trained on, by number."""
         self._device = device
+        suit(network, device)
         # The task is a number inside the forward, and no tensor: each has recordings of its own.
         self._forwards: dict[int | None, Replayed[Steering]] = {}
 

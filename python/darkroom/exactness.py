@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 # Raised by hand with any change to this package that can move a bit of a picture.
-NUMERICS = 3
+NUMERICS = 4
 
 # Read by libraries when they are loaded, so set before the first import of torch.
 ENVIRONMENT = {
@@ -52,7 +52,7 @@ def configure(threads: int) -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    # Which of these runs follows from shape and dtype alone; `for_transformer` lets cuDNN's choose too.
+    # Which of these runs follows from shape and dtype alone; `for_attention` lets cuDNN's choose too.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)
@@ -77,11 +77,11 @@ def for_autoencoder() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def for_transformer() -> Generator[None]:
-    """Within it attention on a GPU may be cuDNN's, which takes half the time of the others there. torch counts it among
-    what is not deterministic for the sake of its backward pass, and leaves it out unless that is allowed. The forward
-    pass of a transformer sums nothing in an order that changes, and which kernels cuDNN takes follows from its version,
-    the device and the shapes: the class of hardware names the first two."""
+def for_attention() -> Generator[None]:
+    """Within it attention on a GPU may be cuDNN's, which takes half the time of the others there. torch counts it
+    among what is not deterministic for the sake of its backward pass, and leaves it out unless that is allowed. The
+    forward pass of these networks sums nothing in an order that changes, and which kernels cuDNN takes follows from
+    its version, the device and the shapes: the class of hardware names the first two."""
     import torch
 
     if not torch.cuda.is_initialized():
@@ -186,8 +186,11 @@ def precisions(device: torch.device) -> dict[str, str]:
 
 def settings(device: torch.device) -> dict[str, Any]:
     """What a user of the same hardware and build could have set otherwise. `tiling`: of a picture whose autoencoder
-    computed in tiles the node says true; `offload` is none whatever a memory profile does, since it moves no bit."""
+    computed in tiles the node says true; `offload` is none whatever a memory profile does, since it moves no bit;
+    `kernels`: whose compute what families/suited.py names."""
     import torch
+
+    from darkroom import kernels
 
     of_fp32 = (
         torch.backends.cuda.matmul.fp32_precision,
@@ -195,6 +198,7 @@ def settings(device: torch.device) -> dict[str, Any]:
     )
     return {
         **precisions(device),
+        **({} if device.type == "cpu" else {"kernels": "darkroom" if kernels.are_there(device) else "torch"}),
         "attention": "sdpa",
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "tf32": "tf32" in of_fp32,

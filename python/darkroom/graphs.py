@@ -7,9 +7,10 @@ go on from the other's checkpoint. "Getting Started with CUDA Graphs", NVIDIA 20
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -154,6 +155,18 @@ def drop(network: torch.nn.Module) -> None:
 def replay(network: torch.nn.Module, is_replayed: bool) -> None:
     """Whether the forwards of a network may be recorded."""
     (_eager.discard if is_replayed else _eager.add)(network)
+
+
+@contextlib.contextmanager
+def eagerly(network: torch.nn.Module) -> Generator[None]:
+    """Within it the forwards of a network are not recorded, nor replayed: more runs in them than kernels."""
+    was_eager = network in _eager
+    _eager.add(network)
+    try:
+        yield
+    finally:
+        if not was_eager:
+            _eager.discard(network)
 
 
 def held_bytes() -> int:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from darkroom import graphs
 from darkroom.adapters import read_pinned
 from darkroom.errors import DarkroomError
 from darkroom.families.clip_text import ClipTokenizer
@@ -58,6 +59,7 @@ def heard(model: Any, tools: Tools) -> Generator[None]:
                 places += len(vectors)
                 rows.append(vectors)
             lookup = listener.encoder.get_input_embeddings()
+            stack.enter_context(graphs.eagerly(listener.encoder))
             stack.enter_context(_looked_up(lookup, torch.cat(rows)))
             stack.enter_context(listener.tokenizer.knowing(words))
         yield

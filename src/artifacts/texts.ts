@@ -50,6 +50,29 @@ export function withTexts(png: Uint8Array, texts: Iterable<[keyword: string, tex
   )
 }
 
+/**
+ * A PNG of 8 bits a number, RGB or RGBA (PNG, W3C, §5).
+ * @param texts as `withTexts`
+ * @param stream of zlib, in parts
+ */
+export function pngFile(
+  { width, height, hasAlpha }: { width: number; height: number; hasAlpha: boolean },
+  texts: Iterable<[keyword: string, text: string]>,
+  stream: readonly Uint8Array[],
+): Buffer {
+  const header = Buffer.alloc(13)
+  header.writeUInt32BE(width, 0)
+  header.writeUInt32BE(height, 4)
+  header.set([8, hasAlpha ? 6 : 2], 8)
+  return Buffer.concat([
+    Buffer.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a),
+    chunkOf('IHDR', header),
+    ...Array.from(texts, ([keyword, text]) => textChunk(keyword, text)),
+    ...stream.map((part) => chunkOf('IDAT', part)),
+    chunkOf('IEND', Buffer.alloc(0)),
+  ])
+}
+
 /** A PNG with this EXIF in it (PNG, W3C, §11.3.4.5), behind its header. */
 export const withExif = (png: Uint8Array, exif: Uint8Array): Buffer => withChunks(png, [chunkOf('eXIf', exif)])
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from darkroom import exactness
-from darkroom.families import autoencoder_kernels, tiles
+from darkroom.families import tiles
+from darkroom.families.suited import suit
 
 
 def to_latents(vae: Any, pixels: torch.Tensor, is_shifted: bool = True) -> torch.Tensor:
@@ -19,7 +20,7 @@ def to_latents(vae: Any, pixels: torch.Tensor, is_shifted: bool = True) -> torch
         return vae.encode(given).latent_dist.mode().float()
 
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    _suit(vae, pixels)
+    suit(vae, pixels.device)
     with exactness.for_autoencoder():
         mean = tiles.now().run(encode, (pixels if pixels.ndim == 4 else pixels[None]).to(vae.dtype), scale)
     return (mean - ((vae.config.shift_factor or 0.0) if is_shifted else 0.0)) * vae.config.scaling_factor
@@ -38,12 +39,6 @@ def decoded(vae: Any, scaled: torch.Tensor) -> torch.Tensor:
     def decode(given: torch.Tensor) -> torch.Tensor:
         return vae.decode(given, return_dict=False)[0]
 
-    _suit(vae, scaled)
+    suit(vae, scaled.device)
     with exactness.for_autoencoder():
         return tiles.now().run(decode, scaled, 1)
-
-
-def _suit(vae: Any, given: torch.Tensor) -> None:
-    """On a CPU torch's own kernels are as fast, and the bits are those of diffusers."""
-    if given.device.type == "cuda":
-        autoencoder_kernels.suit(vae)

@@ -124,7 +124,7 @@ class Flux(flow.FromText):
         flow.check_size(NAME, width, height, 2 * self._scale)
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
-    @exactness.for_transformer()
+    @exactness.for_attention()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: one pass."""
         rows, columns = latents.shape[2:]

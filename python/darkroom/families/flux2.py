@@ -116,7 +116,7 @@ class Flux2Klein(flow.FromText):
         flow.check_size(NAME, width, height, self._square)
         return (1, self._transformer.config.in_channels, height // self._square, width // self._square)
 
-    @exactness.for_transformer()
+    @exactness.for_attention()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: a pass for each text."""
         _, channels, rows, columns = latents.shape

@@ -123,7 +123,7 @@ class QwenImage(flow.FromText):
         flow.check_size(NAME, width, height, 2 * self._scale)
         return (1, self._vae.config.z_dim, height // self._scale, width // self._scale)
 
-    @exactness.for_transformer()
+    @exactness.for_attention()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: a pass for each text, since they differ in length."""
         rows, columns = latents.shape[2:]

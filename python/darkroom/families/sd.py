@@ -13,6 +13,7 @@ from transformers import CLIPTextModel
 
 from darkroom.families import Conditioning, long_text
 from darkroom.families.clip_text import ClipTokenizer
+from darkroom.families.hearing import Heard, Hearing
 from darkroom.families.parts import Parts
 from darkroom.families.unet import UNetFamily, check_fit, load_networks
 from darkroom.schedule import Schedule
@@ -33,6 +34,7 @@ class StableDiffusion(UNetFamily):
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: ClipTokenizer, schedule: Schedule, device: torch.device):
         super().__init__(unet, vae, schedule, device, text_encoder)
         self._text_encoder, self._tokenizer = text_encoder, tokenizer
+        self._hearing = Hearing(text_encoder, _hear, device)
 
     @classmethod
     def load(cls, parts: Parts, device: torch.device) -> Self:
@@ -54,16 +56,13 @@ class StableDiffusion(UNetFamily):
         """As `Family.encode`: the text encoder's last hidden state, or that of the layer that `clip_skip` counts from
         the end, each chunk filled up to its window. Version 2's encoder ends at 2."""
         config = self._text_encoder.config
-        last = 2 if config.hidden_act == OPEN_CLIP else 1
+        last = _last(config)
         skip = request.get("clip_skip", last)
         long_text.check_layer(skip, last, config.num_hidden_layers + last - 1)
 
         def forward(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             tools.advance()
-            output = self._text_encoder(tokens, output_hidden_states=skip > last)
-            if skip == last:
-                return output.last_hidden_state, output.pooler_output
-            return self._text_encoder.final_layer_norm(output.hidden_states[last - 1 - skip]), output.pooler_output
+            return self._hearing(tokens, skip)
 
         chunks, heard = long_text.read([self._tokenizer], request)
         made = {}
@@ -78,3 +77,16 @@ class StableDiffusion(UNetFamily):
         alone."""
         tensors = {"rows": self._stacked(encoded, request["guidance"])}
         return Conditioning(tensors, request["guidance"], request.get("guidance_rescale", 0.0))
+
+
+def _last(config: Any) -> int:
+    """The `clip_skip` of an encoder's last layer."""
+    return 2 if config.hidden_act == OPEN_CLIP else 1
+
+
+def _hear(encoder: Any, tokens: torch.Tensor, skip: int) -> Heard:
+    last = _last(encoder.config)
+    output = encoder(tokens, output_hidden_states=skip > last)
+    if skip == last:
+        return output.last_hidden_state, output.pooler_output
+    return encoder.final_layer_norm(output.hidden_states[last - 1 - skip]), output.pooler_output

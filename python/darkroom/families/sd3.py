@@ -122,7 +122,7 @@ class StableDiffusion3(flow.FromText):
         flow.check_size(NAME, width, height, square, config.pos_embed_max_size * square)
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
-    @exactness.for_transformer()
+    @exactness.for_attention()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: both texts in one pass."""
         rows, pooled = conditioning.tensors["rows"], conditioning.tensors["pooled"]

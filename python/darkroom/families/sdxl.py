@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, long_text
 from darkroom.families.clip_text import ClipTokenizer
+from darkroom.families.hearing import Heard, Hearing
 from darkroom.families.parts import Parts, index_of
 from darkroom.families.unet import UNetFamily, check_fit, load_networks
 from darkroom.schedule import Schedule
@@ -52,6 +53,7 @@ class StableDiffusionXL(UNetFamily):
     ):
         super().__init__(unet, vae, schedule, device, *(encoder for encoder, _ in encoders))
         self._encoders = encoders
+        self._hearing = [Hearing(encoder, _hear, device) for encoder, _ in encoders]
         self._zeros_for_empty = zeros_for_empty
 
     @classmethod
@@ -88,20 +90,18 @@ class StableDiffusionXL(UNetFamily):
         skip = request.get("clip_skip", OWN_LAYER)
         long_text.check_layer(skip, 1, min(encoder.config.num_hidden_layers for encoder, _ in self._encoders))
 
-        def of(encoder: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def of(hearing: Hearing, tokens: torch.Tensor) -> Heard:
             tools.advance()
-            output = encoder(tokens, output_hidden_states=True)
-            # The first output of an encoder with a projection is the projected text.
-            return output.hidden_states[-skip], output[0]
+            return hearing(tokens, skip)
 
         chunks, heard = long_text.read([tokenizer for _, tokenizer in self._encoders], request)
         made: dict[str, torch.Tensor] = {}
         for name, of_each in chunks.items():
             hidden: list[torch.Tensor] = []
             pooled = torch.empty(0)
-            for (encoder, tokenizer), own in zip(self._encoders, of_each, strict=True):
+            for hearing, (_, tokenizer), own in zip(self._hearing, self._encoders, of_each, strict=True):
                 syntax = request.get("prompt_syntax", "plain")
-                states, pooled = long_text.encode(own, tokenizer.empty, partial(of, encoder), syntax, self._device)
+                states, pooled = long_text.encode(own, tokenizer.empty, partial(of, hearing), syntax, self._device)
                 hidden.append(states)
             made[name], made[f"{name}_pooled"] = torch.cat(hidden, dim=-1).cpu(), pooled.cpu()
             tools.hold([*hidden, pooled, made[name], made[f"{name}_pooled"]])
@@ -133,6 +133,12 @@ class StableDiffusionXL(UNetFamily):
         usual = {"original_height": height, "original_width": width, "crop_top": 0, "crop_left": 0}
         usual |= {"target_height": height, "target_width": width}
         return [sizes.get(name, value) for name, value in usual.items()]
+
+
+def _hear(encoder: Any, tokens: torch.Tensor, skip: int) -> Heard:
+    output = encoder(tokens, output_hidden_states=True)
+    # The first output of an encoder with a projection is the projected text.
+    return output.hidden_states[-skip], output[0]
 
 
 class Refiner(StableDiffusionXL):

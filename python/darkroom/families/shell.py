@@ -18,6 +18,7 @@ from darkroom import graphs
 from darkroom.adapter_keys import DENOISER, TEXT_ENCODERS, modules_of
 from darkroom.errors import DarkroomError
 from darkroom.families.blocks import Blocks
+from darkroom.families.suited import layout
 from darkroom.patch import Patch, Patched
 
 Read = Callable[[torch.dtype | None, torch.device], Mapping[str, torch.Tensor]]
@@ -191,7 +192,9 @@ class _Weight:
         return self.tensor if self.kept is None else self.kept
 
     def put(self, tensor: torch.Tensor) -> None:
-        tensor = tensor.to(self.dtype).contiguous()
+        tensor = tensor.to(self.dtype)
+        # As convolutions read them; torch would turn them over at each call.
+        tensor = tensor.contiguous(memory_format=layout(tensor.device) if tensor.dim() == 4 else torch.contiguous_format)
         for module, leaf in self.places:
             if leaf in module._parameters:
                 module._parameters[leaf] = torch.nn.Parameter(tensor, requires_grad=False)

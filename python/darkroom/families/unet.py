@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from darkroom import control, exactness, guidance
 from darkroom.errors import DarkroomError
-from darkroom.families import Conditioning, autoencoder
+from darkroom.families import Conditioning, autoencoder, suited
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.graphs import Replayed
@@ -40,6 +40,7 @@ class UNetFamily:
         self.latent_rgb = of_autoencoder(vae.config)
         self.paints = unet.config.in_channels != vae.config.latent_channels
         self._unet, self._vae, self._device = unet, vae, device
+        suited.suit(unet, device)
         self._forward = Replayed(unet, _forward_of(unet, self.added), device)
         # Pixels of a latent cell's side.
         self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -48,6 +49,7 @@ class UNetFamily:
         """As `Family.latent_shape`."""
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
+    @exactness.for_attention()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: classifier-free guidance over both rows in one pass.
 
@@ -63,7 +65,7 @@ class UNetFamily:
             )
         seen = latents if painting is None else torch.cat([latents, painting], dim=1)
         # The memory layout decides which kernel runs: the same one after a resume.
-        given = torch.cat([seen] * len(rows)).contiguous().to(self._unet.dtype)
+        given = torch.cat([seen] * len(rows)).contiguous(memory_format=suited.layout(self._device)).to(self._unet.dtype)
         added = {name: held[name] for name in self.added}
         steered = control.steering(conditioning.controls, latents, t, rows, added)
         predicted = self._forward(given, t, rows, *added.values(), *steered)
@@ -105,7 +107,8 @@ def _forward_of(unet: Any, names: Sequence[str]) -> Callable[..., torch.Tensor]:
         added = dict(zip(names, more, strict=False)) or None
         steered = more[len(names) :]
         steering = {"down_block_additional_residuals": steered[:-1], "mid_block_additional_residual": steered[-1]} if steered else {}
-        return unet(given, t, encoder_hidden_states=rows, added_cond_kwargs=added, **steering, return_dict=False)[0].float()
+        predicted = unet(given, t, encoder_hidden_states=rows, added_cond_kwargs=added, **steering, return_dict=False)[0]
+        return predicted.float().contiguous()
 
     return forward
 

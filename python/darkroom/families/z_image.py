@@ -95,7 +95,7 @@ class ZImage(flow.FromText):
         flow.check_size(NAME, width, height, 2 * self._scale)
         return (1, self._vae.config.latent_channels, height // self._scale, width // self._scale)
 
-    @exactness.for_transformer()
+    @exactness.for_attention()
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: both texts in one pass. The network counts time from noise to picture, and predicts the
         velocity the other way round."""

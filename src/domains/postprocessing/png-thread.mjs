@@ -1,12 +1,48 @@
 /**
- * Compresses the pixels of a PNG in a thread: it takes tens of milliseconds, in which the event loop would hand the
- * device nothing. Plain JavaScript, because Node loads it without the compiler of the main thread.
+ * Rows of a PNG, deflated in a thread: many threads write one picture, and the event loop hands the device its next
+ * step meanwhile. Plain JavaScript, because Node loads it without the compiler of the main thread.
  */
-import { encode } from 'fast-png'
+import { constants, Deflate } from 'pako'
+
+const level = 3
+/** Method 8 with a window of 32 KiB, no dictionary (RFC 1950, §2.2). */
+const zlibHeader = Uint8Array.of(0x78, 0x5e)
 
 /**
- * A PNG without texts of RGB or RGBA pixels, 8 bits each.
- * @param {{ pixels: Uint8Array, width: number, height: number }} picture
+ * A band of rows as its part of a PNG's one stream of zlib, and what the checksum of the whole needs: Adler-32 of the
+ * `bytes` that were deflated. All but the last end at a whole byte, so that they can be written apart and stand one
+ * behind the other. No filter: pictures with areas of one colour become larger by them.
+ * @param {{ pixels: Uint8Array, rowBytes: number, isFirst: boolean, isLast: boolean }} band whole rows of RGB or RGBA
  */
-export default ({ pixels, width, height }) =>
-  encode({ width, height, data: pixels, channels: /** @type {3 | 4} */ (pixels.length / (width * height)), depth: 8 })
+export default ({ pixels, rowBytes, isFirst, isLast }) => {
+  const count = pixels.length / rowBytes
+  // Each row behind the number of its filter, 0 (PNG, W3C, §9).
+  const rows = new Uint8Array(count * (rowBytes + 1))
+  for (let y = 0; y < count; y++) rows.set(pixels.subarray(y * rowBytes, (y + 1) * rowBytes), y * (rowBytes + 1) + 1)
+  const deflate = new Deflate({ level, raw: true })
+  /** @type {Uint8Array[]} */
+  const parts = isFirst ? [zlibHeader] : []
+  deflate.onData = (part) => parts.push(/** @type {Uint8Array} */ (part))
+  deflate.push(rows, isLast ? constants.Z_FINISH : constants.Z_SYNC_FLUSH)
+  if (deflate.err !== 0) throw new Error(`deflate failed: ${deflate.msg || deflate.err}`)
+  return { deflated: Buffer.concat(parts), adler: adler32(rows), bytes: rows.length }
+}
+
+/**
+ * RFC 1950, §8.2.
+ * @param {Uint8Array} bytes
+ */
+function adler32(bytes) {
+  let a = 1
+  let b = 0
+  for (let at = 0; at < bytes.length;) {
+    // So many numbers keep both sums below 2³¹.
+    for (const end = Math.min(at + 3800, bytes.length); at < end; at++) {
+      a += bytes[at] ?? 0
+      b += a
+    }
+    a %= 65_521
+    b %= 65_521
+  }
+  return b * 65_536 + a
+}

@@ -1,23 +1,34 @@
+import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
 import { pictureType } from '../../artifacts/picture.ts'
-import { textsOf, withTexts } from '../../artifacts/texts.ts'
+import { pngFile, textsOf } from '../../artifacts/texts.ts'
 import { artifactError } from '../../errors.ts'
 import type { Tools } from '../operation.ts'
 import { version } from './versions.ts'
 
 /**
- * The one PNG writer: pure JavaScript over a pinned deflate, so that equal pixels and texts are equal bytes on every
- * CPU. Its versions are part of the exactness key.
+ * The one PNG writer: bands of rows through a pinned deflate in JavaScript, so that equal pixels and texts are equal
+ * bytes on every CPU, however many threads there are. Its versions are part of the exactness key.
  */
-export const pngEncoder = `fast-png ${version('fast-png')}, fflate ${version('fflate')}`
+export const pngEncoder = `darkroom 1, pako ${version('pako')}`
+
+/** Bytes of pixels that one thread deflates at a time. */
+const bandBytes = 64 * 1024
+
+interface Band {
+  deflated: Uint8Array
+  adler: number
+  bytes: number
+}
 
 /** Threads are started when a picture is to be written, and end half a minute after the last one. */
-const threads = new Piscina<{ pixels: Uint8Array; width: number; height: number }, Uint8Array>({
+const threads = new Piscina<{ pixels: Uint8Array; rowBytes: number; isFirst: boolean; isLast: boolean }, Band>({
   filename: new URL('./png-thread.mjs', import.meta.url).href,
   // Its own flags: the thread needs no compiler, and loads faster without.
   execArgv: [],
   minThreads: 0,
-  maxThreads: 2,
+  // The event loop keeps a core.
+  maxThreads: Math.min(16, Math.max(1, availableParallelism() - 1)),
   idleTimeout: 30_000,
 })
 
@@ -26,7 +37,35 @@ const threads = new Piscina<{ pixels: Uint8Array; width: number; height: number 
  * @param texts keyword → text; written as tEXt when Latin-1 can hold it, else as iTXt (PNG, W3C, §11.3.3)
  */
 export async function writePng(pixels: Uint8Array, width: number, height: number, texts: Record<string, string>): Promise<Uint8Array> {
-  return withTexts(await threads.run({ pixels, width, height }), Object.entries(texts))
+  const channels = pixels.length / (width * height)
+  if (channels !== 3 && channels !== 4) throw new RangeError(`${pixels.length} bytes are no ${width} · ${height} pixels of RGB or RGBA`)
+  const rowBytes = width * channels
+  const step = rowBytes * Math.max(1, Math.floor(bandBytes / rowBytes))
+  const bands = await Promise.all(
+    Array.from({ length: Math.ceil(pixels.length / step) }, (_, i) => {
+      // A copy of its own: what is sent to a thread is the whole memory that a view looks at.
+      const band = pixels.slice(i * step, (i + 1) * step)
+      return threads.run({ pixels: band, rowBytes, isFirst: i === 0, isLast: (i + 1) * step >= pixels.length })
+    }),
+  )
+  return pngFile({ width, height, hasAlpha: channels === 4 }, Object.entries(texts), [
+    ...bands.map(({ deflated }) => deflated),
+    checksumOf(bands),
+  ])
+}
+
+/** Adler-32 of bands one behind the other (RFC 1950, §8.2: both sums are linear in what stands before them). */
+function checksumOf(bands: readonly Band[]): Buffer {
+  const base = 65_521
+  let [a, b] = [1, 0]
+  for (const { adler, bytes } of bands) {
+    // A band's own sums began at 1 and 0.
+    b = (b + (bytes % base) * (a - 1 + base) + Math.floor(adler / 65_536)) % base
+    a = (a + (adler % 65_536) - 1 + base) % base
+  }
+  const checksum = Buffer.alloc(4)
+  checksum.writeUInt32BE(b * 65_536 + a)
+  return checksum
 }
 
 /** Pixels that a step has left, by their artifact. */

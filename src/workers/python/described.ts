@@ -39,6 +39,8 @@ export const Ready = z.strictObject({
     /** Of UNets, and where it differs of transformers with flow matching. */
     dtype: z.string(),
     transformer: z.string().optional(),
+    /** Whose kernels compute group norms and gated units on a GPU: `darkroom` or `torch`. */
+    kernels: z.string().optional(),
     attention: z.string(),
     deterministic: z.boolean(),
     tf32: z.boolean(),
