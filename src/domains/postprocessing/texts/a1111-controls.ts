@@ -1,7 +1,7 @@
 /**
  * ControlNets by the names of the extension that AUTOMATIC1111's web UI has them from (Mikubill/sd-webui-controlnet,
- * `scripts/infotext.py`): `ControlNet 0: "Module: canny, Model: …"`. The picture has no name there, so what is read back
- * is our own list beside it.
+ * `scripts/infotext.py`): `ControlNet 0: "Module: canny, Model: …"`. The picture has no name there, so what is read
+ * back is our own list beside it.
  */
 import { maxControls, type Control, type ImageRequest } from '../../values.ts'
 import type { Setting } from './reading.ts'
