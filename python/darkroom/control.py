@@ -14,12 +14,20 @@ their families call them; the modes of those of UNets are AUTOMATIC1111's extens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import ControlNetModel, ControlNetUnionModel, FluxControlNetModel, QwenImageControlNetModel, SD3ControlNetModel
+from diffusers import (
+    ControlNetModel,
+    ControlNetUnionModel,
+    FluxControlNetModel,
+    QwenImageControlNetModel,
+    SD3ControlNetModel,
+    ZImageControlNetModel,
+)
 
 from darkroom import exactness, memory, pictures
 from darkroom.errors import DarkroomError
@@ -36,8 +44,11 @@ OF_TRANSFORMERS = {
     "FluxControlNetModel": FluxControlNetModel,
     "SD3ControlNetModel": SD3ControlNetModel,
     "QwenImageControlNetModel": QwenImageControlNetModel,
+    "ZImageControlNetModel": ZImageControlNetModel,
 }
 """Classes by the name that a configuration gives."""
+BORROWING = ("ZImageControlNetModel",)
+"""Those that have no embedders of their own, and compute with those that the model lends."""
 UNET_TASKS = ("pose", "depth", "soft", "line", "normal", "segment", "tile", "repaint")
 """Those of xinsir's ControlNet++ Union, as it numbers them; the last two are its ProMax's."""
 FLUX_TASKS = ("line", "tile", "depth", "blur", "pose", "grey", "low")
@@ -57,8 +68,8 @@ class ControlNet:
         """Its class."""
         self.bytes = weight_bytes(network)
         of_unet = self.kind in OF_UNETS
-        self.hears: int | None = config.cross_attention_dim if of_unet else config.joint_attention_dim
-        """Numbers of a text vector that it listens to; None where it hears no text."""
+        self.hears: int | None = config.get("cross_attention_dim" if of_unet else "joint_attention_dim")
+        """Numbers of a text vector that it listens to; None where it hears no text, or what the model makes of it."""
         # One that pools what it adds says nothing about places: it stands for a text, so it acts as one.
         self.pools = of_unet and config.global_pool_conditions
         count = getattr(config, "num_control_type" if of_unet else "num_mode", None) or 0
@@ -174,6 +185,40 @@ def steering(
     return total
 
 
+@contextmanager
+def borrowing(network: Any, lender: Any) -> Generator[None]:
+    """Within, a ControlNet of `BORROWING` computes with the embedders of that transformer; afterwards it holds nothing
+    of them, so that each of both comes to the device and goes by itself."""
+    own = [name for name, value in vars(network).items() if value is None]
+
+    def lend(*_: Any) -> None:
+        network.from_transformer(network, lender)
+
+    # After the hook that brings the weights of both: a mark of padding is a tensor, and until then one without memory.
+    hook = network.register_forward_pre_hook(lend)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for name in own:
+            delattr(network, name)
+            setattr(network, name, None)
+
+
+def _unfit_to_borrow(own: Mapping[str, Any], lender: Mapping[str, Any]) -> str | None:
+    """Why a ControlNet of this configuration cannot compute with that of a transformer; None where it can."""
+    for name in ("dim", "n_heads"):
+        if own[name] != lender[name]:
+            return f"its {name} is {own[name]}, and the model's {lender[name]}"
+    if own["control_in_dim"] < lender["in_channels"]:
+        return f"it is shown {own['control_in_dim']} channels, and the model's pictures have {lender['in_channels']}"
+    for places, layers in (("control_layers_places", "n_layers"), ("control_refiner_layers_places", "n_refiner_layers")):
+        last = max(own[places] or [0])
+        if last >= lender[layers]:
+            return f"it adds to layer {last} by its {places}, and the model's {layers} is {lender[layers]}"
+    return None
+
+
 Added = list[torch.Tensor] | None
 """What is added to a transformer after each block of one kind."""
 
@@ -229,6 +274,12 @@ def of_request(model: Family, tools: Tools) -> tuple[Control, ...]:
         if network.hears not in (None, model.hears):
             message = f"{name} listens to texts of {network.hears} numbers, and the model to {model.hears}: it is for another family"
             raise DarkroomError("inference.request_unfit", message, field=f"{field}.model")
+        if network.kind in BORROWING:
+            problem = _unfit_to_borrow(network.network.config, model.lends.config)
+            if problem:
+                message = f"{name} does not fit the model: {problem}"
+                raise DarkroomError("inference.request_unfit", message, field=f"{field}.model")
+            tools.runtime.models.keep_together(network.network, model.lends)
         said = each.get("task")
         if (said is None) != (not network.tasks) or (said is not None and said not in network.tasks):
             message = f"{name} knows {', '.join(network.tasks) or 'one task alone'}, and {said} is asked for"

@@ -92,6 +92,8 @@ class Models:
         # The model that computes, its networks, and whose request it is.
         self._key: ModelKey | None = None
         self._own: list[Shell] = []
+        # Those of them that compute with one another's weights.
+        self._together: list[Shell] = []
         self._tools: Tools | None = None
         self._is_loading = False
         self._profile: Profile = PROFILES[AUTO]
@@ -168,6 +170,7 @@ class Models:
         key = (reference["id"], reference["body_hash"])
         self._tools = tools
         self._own = []
+        self._together = []
         if (key, tools.profile) != (self._key, self._profile):
             self._key, self._profile, self.offload = key, tools.profile, tools.profile.first
             known = self._known.get(key)
@@ -180,6 +183,14 @@ class Models:
         """What computes beside the model that came last, such as a ControlNet, and goes with its networks. Raises as
         `get`."""
         return self._take((reference["id"], reference["body_hash"]), reference, tools)[0]
+
+    def keep_together(self, *networks: torch.nn.Module) -> None:
+        """These of the model that computes use one another's weights, until the next `get`: where one is used all are
+        there, however the model is offloaded."""
+        self._together += [shell for shell in self._own if shell.network in networks and shell not in self._together]
+
+    def _with(self, shell: Shell) -> list[Shell]:
+        return self._together if shell in self._together else [shell]
 
     def _take(self, key: ModelKey, reference: Mapping[str, Any], tools: Tools) -> tuple[Family, float]:
         known = self._known.pop(key, None)
@@ -235,8 +246,9 @@ class Models:
         self._fill(shell)
 
     def _use(self, shell: Shell) -> None:
-        if not shell.is_filled:
-            self._fill(shell)
+        # Where the last finds no room the others go once more: then all come back block by block.
+        while missing := [each for each in self._with(shell) if not each.is_filled]:
+            self._fill(missing[0])
 
     def _fill(self, shell: Shell) -> None:
         """Brings its weights, after others have made room for them."""
@@ -244,10 +256,11 @@ class Models:
             if self._fits(shell):
                 break
             other.strip()
+        others = [each for each in self._own if each not in self._with(shell)]
         if self.offload > Offload.NONE:
-            _strip(self._own)
-        elif not self._fits(shell) and self._profile.most > Offload.NONE and any(each.is_filled for each in self._own):
-            self._note(self._go_off(Offload.COMPONENT))
+            _strip(others)
+        elif not self._fits(shell) and self._profile.most > Offload.NONE and any(each.is_filled for each in others):
+            self._note(self._go_off(Offload.COMPONENT, others))
         if not self._fits(shell):
             if self._profile.most == Offload.NONE:
                 name = self._key and self._key[0]
@@ -261,9 +274,9 @@ class Models:
         room = self._room(sum(each.held for each in self._filled()))
         return room is None or room >= shell.bytes
 
-    def _go_off(self, offload: Offload) -> str:
+    def _go_off(self, offload: Offload, shells: Iterable[Shell] | None = None) -> str:
         self.offload = offload
-        freed = _strip(self._own)
+        freed = _strip(self._own if shells is None else shells)
         how = "block by block" if offload == Offload.BLOCKS else "one at a time"
         return f"offloaded {self._key and self._key[0]}, {freed} bytes: its networks come when they are used, {how}"
 

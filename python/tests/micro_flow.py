@@ -189,7 +189,7 @@ def flux2(changes):
 def make_flow_control(folder, family, seed=1, **changes):
     """A ControlNet that steers models of that family, as a request names it; `changes` are of its configuration."""
     import torch
-    from diffusers import FluxControlNetModel, QwenImageControlNetModel, SD3ControlNetModel
+    from diffusers import FluxControlNetModel, QwenImageControlNetModel, SD3ControlNetModel, ZImageControlNetModel
 
     torch.manual_seed(seed)
     heads = {"attention_head_dim": 16, "num_attention_heads": 2}
@@ -207,7 +207,10 @@ def make_flow_control(folder, family, seed=1, **changes):
             },
         ),
         "qwen-image": (QwenImageControlNetModel, {"in_channels": 16, "out_channels": 4, "num_layers": 1, **texts}),
+        "z-image": (ZImageControlNetModel, {"control_in_dim": 4, "dim": 32, "n_refiner_layers": 1, "control_layers_places": [0]}),
     }[family]
+    # This one counts heads by other names.
+    heads = {"n_heads": 2, "n_kv_heads": 2} if family == "z-image" else heads
     network = kind(**{**heads, **config, **changes})
     with torch.no_grad():
         for tensor in network.parameters():

@@ -301,12 +301,13 @@ def test_a_controlnet_of_one_file_becomes_what_diffusers_has(tmp_path, prefix):
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("stable-diffusion-1", 361), ("stable-diffusion-2", 364), ("stable-diffusion-xl", 1251)],
+    [("stable-diffusion-1", 361), ("stable-diffusion-2", 364), ("stable-diffusion-xl", 1251), ("z-image", 1551)],
 )
 def test_configurations_of_controlnets_have_the_published_sizes(name, millions):
     from accelerate import init_empty_weights
-    from diffusers import ControlNetModel
+    from diffusers import ControlNetModel, ZImageControlNetModel
 
+    kind = ZImageControlNetModel if name == "z-image" else ControlNetModel
     with init_empty_weights():
-        network = ControlNetModel.from_config(ControlNetModel.load_config(str(CONFIGS / "controlnet" / name)))
+        network = kind.from_config(kind.load_config(str(CONFIGS / "controlnet" / name)))
     assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6) == millions

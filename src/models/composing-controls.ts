@@ -4,11 +4,17 @@ import { besideOf } from './composing.ts'
 import { states } from './configs.ts'
 import type { Entry } from './entry.ts'
 import type { Made } from './made.ts'
+import { zImageLayers } from './rules/adapters.ts'
 import type { KnownFamily, Verdict } from './verdict.ts'
 
 /** Folder of configurations of ControlNets within one of sets. */
 const inSets = 'controlnet'
-const names: Partial<Record<KnownFamily, string>> = { sd1: 'stable-diffusion-1', sd2: 'stable-diffusion-2', sdxl: 'stable-diffusion-xl' }
+const names: Partial<Record<KnownFamily, string>> = {
+  sd1: 'stable-diffusion-1',
+  sd2: 'stable-diffusion-2',
+  sdxl: 'stable-diffusion-xl',
+  'z-image': 'z-image',
+}
 /** ControlNet++ ProMax knows two tasks more than the first Union. */
 const tasksOfProMax = 8
 
@@ -18,6 +24,7 @@ export const isControlMadeHere = ({ isFolder, verdict: { format, kind, reason, a
 
 function nameOf({ family, variants, figures }: Verdict): string | undefined {
   const name = family && names[family]
+  if (family === 'z-image' && figures.layers !== zImageLayers) return undefined
   if (!name || !variants.includes('union')) return name
   return figures.modes === tasksOfProMax ? `${name}-union-promax` : `${name}-union`
 }

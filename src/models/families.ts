@@ -27,8 +27,8 @@ export const besides = ['controlnet', 'upscaler'] as const
 export const isBeside = (kind: Kind | undefined): kind is (typeof besides)[number] =>
   (besides as readonly (Kind | undefined)[]).includes(kind)
 /** Families whose networks ControlNets steer here; those of transformers act in one way, `balanced`. */
-export const steered: readonly KnownFamily[] = ['sd1', 'sd2', 'sdxl', 'sd3', 'flux1', 'qwen-image']
-export const steeredTransformers: readonly KnownFamily[] = ['sd3', 'flux1', 'qwen-image']
+export const steered: readonly KnownFamily[] = ['sd1', 'sd2', 'sdxl', 'sd3', 'flux1', 'qwen-image', 'z-image']
+export const steeredTransformers: readonly KnownFamily[] = ['sd3', 'flux1', 'qwen-image', 'z-image']
 
 /** Samplers that families with flow matching draw with; Python's table is compared with this one by a test. */
 export const flowSamplers = ['Euler', 'Heun', 'LCM'] as const

@@ -38,5 +38,5 @@ async function unknown(models: Pick<Catalogue, 'list' | 'named'>, kind: Kind, id
   const near = nearest(id, models.list(), ({ entry: { verdict } }) => verdict.kind === kind && !verdict.reason)
   const name = JSON.stringify(id.slice(0, 200))
   const what = 'entry' in other ? `${name} is no ${kind} but a ${other.entry.verdict.kind}` : `there is no ${kind} ${name}`
-  return modelError('unknown', `${what}${near}`, { field, remedy: `Name a ${kind} that GET /v1/models?kind=${kind} lists.` })
+  return modelError('unknown', `${what}${near}`, { field, remedy: `Name one that GET /v1/models?kind=${kind} lists.` })
 }

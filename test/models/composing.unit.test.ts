@@ -380,11 +380,17 @@ describe('a ControlNet of one file', () => {
     'down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight': ['F16', [640, 2048]],
   })
 
+  const zImage = (layers: number, shown: number): Tensors => ({
+    'control_all_x_embedder.2-1.weight': ['BF16', [3840, shown]],
+    ...Object.fromEntries(Array.from({ length: layers }, (_, n) => [`control_layers.${n}.after_proj.weight`, ['BF16', [3840, 3840]]])),
+  })
+
   it.each<[string, Tensors, string]>([
     ['for version 1', control('control_model.', 768), 'stable-diffusion-1'],
     ['without the prefix, for version 2', control('', 1024), 'stable-diffusion-2'],
     ['a union for XL', union(6), 'stable-diffusion-xl-union'],
     ['a ProMax for XL', union(8), 'stable-diffusion-xl-union-promax'],
+    ['the first for Z-Image', zImage(6, 64), 'z-image'],
   ])('%s is made of its tensors and our configuration', async (_, tensors, set) => {
     const path = write('edges.safetensors', tensors)
     const entry = (await composed())('edges')
@@ -395,6 +401,14 @@ describe('a ControlNet of one file', () => {
       { path: join(at, 'config.json'), role: 'config.json' },
     ])
     expect(entry).toMatchObject({ drawing: null, verdict: { kind: 'controlnet' } })
+  })
+
+  it.each<[string, Tensors]>([
+    ['of 15 layers, which two versions have', zImage(15, 132)],
+    ['of another number of layers', zImage(7, 64)],
+  ])('guesses no configuration of one for Z-Image %s', async (_, tensors) => {
+    write('edges.safetensors', tensors)
+    expect((await composed())('edges').made ?? null).toBe(null)
   })
 
   it('counts the configuration beside it first, and is none without any', async () => {

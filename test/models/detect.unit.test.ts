@@ -339,6 +339,11 @@ const adapters: Case[] = [
   ],
   ['ControlNet of Z-Image', of('BF16', { 'control_all_x_embedder.2-1.weight': [3840, 132] }), controlled('z-image', 'diffusers')],
   [
+    'first ControlNet of Z-Image, of six layers',
+    of('BF16', { 'control_all_x_embedder.2-1.weight': [3840, 64], 'control_layers.5.after_proj.weight': [3840, 3840] }),
+    controlled('z-image', 'diffusers', [], { figures: { layers: 6 } }),
+  ],
+  [
     'T2I adapter of SD1.5, original',
     of('F16', { 'conv_in.weight': [320, 192, 3, 3], 'body.0.block1.weight': [320, 320, 3, 3] }),
     { kind: 't2i-adapter', family: 'sd1', dialect: 'original' },

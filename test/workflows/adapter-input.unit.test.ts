@@ -65,7 +65,7 @@ describe('adapters of the form', () => {
   })
 
   it.each<[string, Said['adapters'], string]>([
-    ['of another family', [{ model: 'xl' }], 'xl is an adapter for sdxl, and model base is sd1'],
+    ['of another family', [{ model: 'xl' }], 'xl is an adapter for Stable Diffusion XL, and base is a model of Stable Diffusion 1'],
     [
       'of another width',
       [{ model: 'narrow' }],
@@ -138,7 +138,7 @@ describe('adapters in a prompt', () => {
       adapters: [{ model: { id: 'pastel', bodyHash: hash('1') }, weight: 0.8 }],
     })
     expect(await refusal({ prompt: '<lora:xl:1> a', promptAdapters: true })).toEqual([
-      { field: 'input.prompt', message: 'xl is an adapter for sdxl, and model base is sd1' },
+      { field: 'input.prompt', message: 'xl is an adapter for Stable Diffusion XL, and base is a model of Stable Diffusion 1' },
     ])
     expect(await refusal({ prompt: '<lora:pastel:11> a', promptAdapters: true })).toEqual([
       { field: 'input.prompt', message: 'the weight of pastel must be from -10 to 10' },

@@ -22,6 +22,10 @@ const models: Record<string, Listed> = {
   'an-sdxl': listed('an-sdxl', { kind: 'checkpoint', family: 'sdxl' }),
   'a-flux': listed('a-flux', { kind: 'checkpoint', family: 'flux1' }),
   'a-z': listed('a-z', { kind: 'checkpoint', family: 'z-image' }),
+  'a-klein': listed('a-klein', { kind: 'checkpoint', family: 'flux2' }),
+  'z-edges': listed('z-edges', { family: 'z-image', dialect: 'diffusers' }),
+  'z-file': listed('z-file', { family: 'z-image', dialect: 'diffusers' }, { isFolder: false, made: {} as never }),
+  'z/unknown': listed('z/unknown', { family: 'z-image', dialect: 'diffusers' }, { isFolder: false }),
   'flux-edges': listed('flux-edges', { family: 'flux1', figures: { contextSize: 4096 } }),
   'flux-union': listed('flux-union', { family: 'flux1', variants: ['union'], figures: { modes: 7 } }),
   'flux-paint': listed('flux-paint', { family: 'flux1', variants: ['inpainting'] }),
@@ -38,7 +42,7 @@ const models: Record<string, Listed> = {
   }),
   file: listed('file', { family: 'sd1' }, { isFolder: false }),
 }
-type Family = 'sd1' | 'sdxl' | 'flux1' | 'z-image'
+type Family = 'sd1' | 'sdxl' | 'flux1' | 'flux2' | 'z-image'
 const wanted: string[] = []
 const shelf = {
   find: (id: string) => Promise.resolve(models[id] ? [models[id]] : []),
@@ -161,8 +165,8 @@ describe('control', () => {
   })
 
   it('is refused for a model that is not steered, and a task that a union does not know', async () => {
-    expect(await refusal([one], 'a-z', 'z-image')).toMatch(
-      /^input\.control: .*must be left out for a-z \(Z-Image\): ControlNets steer Stable Diffusion 1, .* FLUX\.1, Qwen-Image here so far$/,
+    expect(await refusal([one], 'a-klein', 'flux2')).toMatch(
+      /^input\.control: .*must be left out for a-klein \(FLUX\.2\): ControlNets steer Stable Diffusion 1, .* Qwen-Image, Z-Image here so far$/,
     )
     const union = { model: 'union', picture }
     expect(await refusal([union], 'an-sdxl', 'sdxl')).toMatch(/^input\.control\.0\.task: .*is missing: union knows several tasks/)
@@ -197,6 +201,20 @@ describe('control of a transformer', () => {
     ['a single file', { model: 'flux-file' }, /flux-file is one file/],
   ])('%s is refused by its field', async (_, said, words) => {
     expect(await refusal([{ picture, ...said }], 'a-flux', 'flux1')).toMatch(words)
+  })
+
+  it.each(['z-edges', 'z-file'])('of Z-Image is a folder or a file of a known configuration: %s', async (model) => {
+    const { control } = await completed([{ model, picture }], 'a-z', 'z-image')
+    expect(control).toMatchObject([{ model: { id: model }, mode: 'balanced' }])
+  })
+
+  it.each<[string, object, RegExp]>([
+    ['another mode', { model: 'z-edges', mode: 'control' }, /^input\.control\.0\.mode: .*must be balanced for z-edges/],
+    ['a task', { model: 'z-edges', task: 'line' }, /^input\.control\.0\.task: .*must be left out: z-edges knows one task/],
+    ['one of FLUX.1', { model: 'flux-edges' }, /^input\.control\.0\.model: .*flux-edges is for FLUX\.1, and a-z is a model of Z-Image/],
+    ['a file of no known configuration', { model: 'z/unknown' }, /put its config\.json into unknown\.configs beside it/],
+  ])('of Z-Image with %s is refused by its field', async (_, said, words) => {
+    expect(await refusal([{ picture, ...said }], 'a-z', 'z-image')).toMatch(words)
   })
 
   it('stands beside no reference pictures', async () => {

@@ -81,6 +81,9 @@ class Family(Protocol):
     steered_by: Sequence[str]
     """Classes of ControlNets that may steer it."""
 
+    lends: Any
+    """Its network, where `steered_by` names ControlNets of `control.BORROWING`; None elsewhere."""
+
     sees: int
     """How many reference pictures it takes, which `see` turns into tensors for `predict`; 0 where it takes none."""
 

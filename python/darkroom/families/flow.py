@@ -108,6 +108,7 @@ class FromText:
     hears: int | None = None
     sees: int = 0
     steered_by: Sequence[str] = ()
+    lends: Any = None
 
     def shown(self, network: ControlNet, picture: numpy.ndarray) -> torch.Tensor:
         """As `Family.shown`: never asked of a family that none steers."""

@@ -30,6 +30,7 @@ class UNetFamily:
 
     sees: int = 0
     steered_by: Sequence[str] = tuple(control.OF_UNETS)
+    lends: Any = None
     added: ClassVar[Sequence[str]] = ()
     """Names of the tensors that the UNet takes beside latents, time and text: its `added_cond_kwargs`."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy
 import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from transformers import Qwen2Tokenizer, Qwen3Model
 
-from darkroom import exactness
+from darkroom import control, exactness, references
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
@@ -33,6 +34,7 @@ class ZImage(flow.FromText):
     `guidance` is the usual scale, where 1 is none: diffusers' pipeline counts it from 0, so 5 here is 4 there.
     """
 
+    steered_by: Sequence[str] = control.BORROWING
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
     def __init__(
@@ -45,6 +47,8 @@ class ZImage(flow.FromText):
         device: torch.device,
     ):
         self.bytes = weight_bytes(transformer, vae, text_encoder)
+        self.hears = transformer.config.cap_feat_dim
+        self.lends = transformer
         self.schedule = schedule
         self.latent_rgb = of_autoencoder(vae.config)
         self._transformer, self._vae, self._text_encoder, self._tokenizer = transformer, vae, text_encoder, tokenizer
@@ -103,11 +107,33 @@ class ZImage(flow.FromText):
         time = ((1000 - t) / 1000).expand(len(rows))
         # [channels, frames, rows, columns] each: a picture is a film of one frame.
         given = latents[0].to(self._transformer.dtype).unsqueeze(1)
-        predicted = self._transformer([given] * len(rows), time, rows, return_dict=False)[0]
+        steering = self._steering([given] * len(rows), time, rows, conditioning)
+        predicted = self._transformer([given] * len(rows), time, rows, controlnet_block_samples=steering, return_dict=False)[0]
         velocity = predicted[0].float()
         if len(rows) == 2:
             velocity = velocity + (conditioning.guidance - 1) * (velocity - predicted[1].float())
         return -velocity.squeeze(1).unsqueeze(0)
+
+    def _steering(
+        self, given: list[torch.Tensor], time: torch.Tensor, rows: list[torch.Tensor], conditioning: Conditioning
+    ) -> dict[int, torch.Tensor] | None:
+        """What ControlNets add after layers, by their number: each has places of its own."""
+        total: dict[int, torch.Tensor] = {}
+        for one in conditioning.controls:
+            pictures = list(one.picture.unsqueeze(2)) * len(rows)
+            with control.borrowing(one.network.network, self._transformer):
+                made = one.network.network(given, time, rows, pictures, conditioning_scale=one.weight)
+            for place, more in made.items():
+                total[place] = total[place] + more if place in total else more
+        return total or None
+
+    def shown(self, network: control.ControlNet, picture: numpy.ndarray) -> torch.Tensor:
+        """As `Family.shown`: the picture's latents, [1, channels, rows, columns]. Versions from 2.0 on take more
+        channels, those of a mask and of what it keeps: none is shown them, as in the pipeline."""
+        # Its rows lie one after the other, as in the pipeline for ControlNets.
+        latents = autoencoder.to_latents(self._vae, references.signed(picture, self._device).contiguous())
+        more = network.network.config.control_in_dim - latents.shape[1]
+        return torch.cat([latents, latents.new_zeros(1, more, *latents.shape[2:])], dim=1)
 
     def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
         """As `Family.decode`."""

@@ -14,6 +14,9 @@ const unets: readonly [family: KnownFamily, original: string, diffusers: string,
   ['sd1', 'input_blocks.3.1', 'down_blocks.1.attentions.0', 64, 96],
 ]
 
+/** Of Z-Image's first ControlNet, by which its configuration is known. */
+export const zImageLayers = 6
+
 const unetControls = unets.flatMap(([family, original, diffusers, hidden, context]): Row[] => {
   const listens = '.transformer_blocks.0.attn2.to_k.weight'
   return [
@@ -111,6 +114,15 @@ export const controlRows: readonly Row[] = [
     figures: { contextSize: 3584 },
   }),
   control({ family: 'qwen-image', dialect: 'original', has: { 'control_blocks.0.after_proj.weight': [], 'control_img_in.weight': [] } }),
+  // Z-Image-Turbo-Fun-Controlnet-Union, the first: six layers, shown 16 channels of 2 · 2 cells. From 2.0 on no tensor
+  // tells the versions apart, so no figure is said of them.
+  control({
+    family: 'z-image',
+    dialect: 'diffusers',
+    has: { 'control_all_x_embedder.2-1.weight': [3840, 64], 'control_layers.5.after_proj.weight': [] },
+    lacks: ['control_layers.6.after_proj.weight', 'control_noise_refiner.0.after_proj.weight'],
+    figures: { layers: zImageLayers },
+  }),
   control({ family: 'z-image', dialect: 'diffusers', has: { 'control_all_x_embedder.2-1.weight': [3840, any] } }),
 ]
 

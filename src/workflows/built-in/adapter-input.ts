@@ -3,6 +3,7 @@ import { z } from 'zod'
 import type { Catalogue } from '../../domains/operation.ts'
 import { ModelName, type AdapterPin } from '../../domains/values.ts'
 import { invalidFields, type FieldProblem } from '../../errors.ts'
+import { familyNames } from '../../models/families.ts'
 import type { Listed } from '../../models/listing.ts'
 import type { Algorithm, Verdict } from '../../models/verdict.ts'
 import { readTags } from './adapter-tags.ts'
@@ -126,7 +127,7 @@ function unfit({ id, entry: { isFolder, verdict } }: Listed, base: Verdict, mode
   if (isFolder || format !== 'safetensors')
     return `${id} is kept as ${format}${isFolder ? ' in a folder' : ''}: put its safetensors file itself into a model folder`
   if (family !== undefined && base.family !== undefined && family !== base.family)
-    return `${id} is an adapter for ${family}, and model ${model} is ${base.family}`
+    return `${id} is an adapter for ${familyNames[family]}, and ${model} is a model of ${familyNames[base.family]}`
   const [own, other] = [figures.contextSize, base.figures.contextSize]
   if (own !== undefined && other !== undefined && own !== other)
     return `${id} is an adapter for models whose texts are vectors of ${own}, and those of model ${model} are of ${other}`

@@ -1,4 +1,5 @@
 /** The part of an image generation's form that speaks of ControlNets, and how it is completed. */
+import { basename } from 'node:path'
 import { z } from 'zod'
 import type { Catalogue } from '../../domains/operation.ts'
 import { Preprocessor } from '../../domains/preprocessors.ts'
@@ -111,7 +112,7 @@ function unfit(
   { task, mode }: Pick<Control, 'task' | 'mode'>,
   field: string,
 ): FieldProblem | undefined {
-  const { family, figures, variants, algorithms = [] } = verdict
+  const { family, figures, variants, dialect, algorithms = [] } = verdict
   const isTransformer = steeredTransformers.includes(model.family)
   const no = (message: string): FieldProblem => ({ field: `${field}.model`, message })
   if (family !== model.family)
@@ -122,8 +123,10 @@ function unfit(
     return no(`${id} listens to texts of ${figures.contextSize} numbers, and ${model.id} to ${model.contextSize}`)
   if (algorithms.includes('lora'))
     return no(`${id} is a ControlNet as a difference of low rank, which Darkroom does not read yet: take a whole one`)
-  if (!isFolder && (!made || isTransformer))
+  if (!isFolder && isTransformer && dialect !== 'diffusers')
     return no(`${id} is one file, which Darkroom does not read as a ControlNet yet: take its folder in diffusers’ layout`)
+  if (!isFolder && !made)
+    return no(`${id} is one file of no known configuration: put its config.json into ${basename(id)}.configs beside it, or take its folder`)
   if (variants.includes('inpainting')) return no(`${id} is a ControlNet for inpainting, which Darkroom does not steer by yet`)
   if (isTransformer && mode !== 'balanced')
     return { field: `${field}.mode`, message: `must be balanced for ${id}: ControlNets of ${familyNames[model.family]} know one mode` }

@@ -4,23 +4,15 @@
  */
 import { z } from 'zod'
 import { AdapterPin, Control, ImageRequest, ownMasks, Sha256, type Hires, type Mask, type upscalers } from '../../values.ts'
+import { controlSettings } from './a1111-controls.ts'
 import { fromDetail, toDetail } from './detail.ts'
-import { jsonOf, numberOf, sizeFrom, type Asked, type Reading } from './reading.ts'
+import { jsonOf, numberOf, sizeFrom, type Asked, type Reading, type Setting, type Settings } from './reading.ts'
 import { askedOf } from './receipt.ts'
 
 const Name = z.string()
 const ToldAdapters = z.array(AdapterPin.extend({ model: Name }))
 const ToldEmbeddings = z.array(Name)
 const ToldControls = z.array(Control.partial().extend({ model: Name, picture: Sha256.optional() }))
-
-export type Settings = ReadonlyMap<string, string>
-
-interface Setting {
-  name: string
-  /** Undefined where there is nothing to say. */
-  write?(request: ImageRequest): string | number | undefined
-  read(value: string, reading: Reading, all: Settings): void
-}
 
 const resizeModes = {
   stretch: 'Just resize',
@@ -195,6 +187,7 @@ export const settings: readonly Setting[] = [
     (request) => askedOf(request).embeddings,
     (value, reading) => (reading.input.embeddings = ToldEmbeddings.parse(value)),
   ),
+  ...controlSettings('ControlNets'),
   json(
     'ControlNets',
     (request) => askedOf(request).control,

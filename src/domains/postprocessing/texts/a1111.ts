@@ -4,8 +4,8 @@
  */
 import type { ImageRequest } from '../../values.ts'
 import { tagsOf } from '../adapter-text.ts'
-import { hasHires, settings, silent, type Settings } from './a1111-settings.ts'
-import { Reading } from './reading.ts'
+import { hasHires, settings, silent } from './a1111-settings.ts'
+import { Reading, type Settings } from './reading.ts'
 import { askedOf } from './receipt.ts'
 
 const negative = 'Negative prompt: '

@@ -166,3 +166,14 @@ export const textOf = (fields: unknown, name: string): string | undefined => {
   const value = fieldOf(fields, name)
   return typeof value === 'string' ? value : undefined
 }
+
+/** What a text says of settings, by their names. */
+export type Settings = ReadonlyMap<string, string>
+
+/** A setting of such a text. */
+export interface Setting {
+  name: string
+  /** Undefined where there is nothing to say. */
+  write?(request: ImageRequest): string | number | undefined
+  read(value: string, reading: Reading, all: Settings): void
+}

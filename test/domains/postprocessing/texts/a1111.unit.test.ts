@@ -150,6 +150,57 @@ describe('the text of a request', () => {
   })
 })
 
+describe('ControlNets', () => {
+  const [bodyHash, sha256] = ['cd'.repeat(32), 'ef'.repeat(32)]
+  const control = [
+    {
+      model: { id: 'edges, v1', bodyHash },
+      picture: { sha256, width: 8, height: 8 },
+      resize: 'pad',
+      preprocessor: { name: 'canny', low: 50, high: 150 },
+      weight: 0.8,
+      start: 0,
+      end: 0.6,
+      mode: 'prompt',
+    },
+    {
+      model: { id: 'depth', bodyHash },
+      picture: { sha256, width: 8, height: 8 },
+      resize: 'crop',
+      weight: 1,
+      start: 0.25,
+      end: 1,
+      mode: 'control',
+    },
+  ]
+  const made = ImageRequest.parse({
+    model: { id: 'm', bodyHash },
+    prompt: 'a star',
+    negativePrompt: '',
+    width: 64,
+    height: 64,
+    steps: 4,
+    guidance: 7,
+    seed: 1,
+    sampler: 'Euler',
+    control,
+  })
+
+  it('have the names of the extension', () => {
+    expect(infotext(made)).toContain(
+      ', ControlNet 0: "Module: canny, Model: edges  v1 [cdcdcdcd], Weight: 0.8, Resize Mode: Resize and Fill, Threshold A: 50, Threshold B: 150, Guidance Start: 0, Guidance End: 0.6, Control Mode: My prompt is more important", ControlNet 1: "Module: none, Model: depth [cdcdcdcd], Weight: 1, Resize Mode: Crop and Resize, Guidance Start: 0.25, Guidance End: 1, Control Mode: ControlNet is more important", ControlNets: ',
+    )
+  })
+
+  it('of another program are named, for their pictures are not', () => {
+    const theirs = infotext(made).replace(/, ControlNets: .*$/, '')
+    const { input, unread } = readInfotext(theirs)
+    expect(input).not.toHaveProperty('control')
+    expect(unread.map(({ name }) => name)).toEqual(['ControlNet 0', 'ControlNet 1'])
+    expect(unread[0]?.why).toMatch(/does not name its picture/)
+  })
+})
+
 /** What is said of the mask in nothing is as it usually is. */
 function withUsual<Asked extends { mask?: object }>(asked: Asked): Asked {
   if (!asked.mask) return asked
