@@ -15,9 +15,13 @@ import torch
 from darkroom import exactness, frames, memory
 from darkroom.drawing import Drawing
 from darkroom.families import Family
-from darkroom.tools import Tools, inside
+from darkroom.profiles import Offload
+from darkroom.tools import ModelKey, Tools, inside
 
 Made = TypeVar("Made")
+
+# So many warm loads, unless they take as long together, seconds.
+WARM_LOADS, WARM_S = 5, 20.0
 
 
 class Pace(NamedTuple):
@@ -30,31 +34,39 @@ class Pace(NamedTuple):
 
 
 def benchmark(tools: Tools) -> dict[str, Any]:
-    """model.benchmark: `cold_load_s` with the files read from their disk, `warm_load_s` from RAM (the worker's cache
-    where it has the model, else the system's), seconds of the parts of a picture, `peak_bytes` as `_peak` says.
+    """model.benchmark: `cold_load_s` of a model that was never here, its networks made and the files read from their
+    disk; `warm_load_s` of one whose networks are made, with the weights from RAM (the worker's cache where it has the
+    model, else the system's), the median of several; seconds of the parts of a picture, `peak_bytes` as `_peak` says.
+    Networks that do not fit together come when they are used: then a warm load makes them, too.
 
-    The model is let go of three times, and stays resident at the end. Raises as `Models.get` and `inference.denoise`;
+    The model is let go of several times, and stays resident at the end. Raises as `Models.get` and `inference.denoise`;
     Cancelled.
     """
     models, reference = tools.runtime.models, tools.input["model"]
+    key: ModelKey = (reference["id"], reference["body_hash"])
     files = _files_of(reference, tools.runtime.roots["models"])
+    calls = WARM_LOADS + 2
 
-    def load(number: int) -> tuple[Family, float]:
+    def load(number: int, is_new: bool) -> tuple[Family, float]:
         tools.check_stop()
-        tools.progress("measure", call=number, calls=3)
-        models.unload(reference["id"], keep=())
+        tools.progress("measure", call=number, calls=calls)
+        models.forget(key) if is_new else models.strip(key)
         return models.get(reference, tools)
 
     # What a process does once, such as to register the cache's memory with the driver, is no part of a load.
-    load(0)
-    _, warm_s = load(1)
+    load(0, is_new=True)
+    warm: list[float] = []
+    while len(warm) < WARM_LOADS and sum(warm) < WARM_S:
+        warm.append(load(1 + len(warm), is_new=models.offload > Offload.NONE)[1])
     # None of it comes from the worker's cache, which is offered again with the next step.
     models.weights.offer(())
+    models.forget(key)
     is_forgotten = _forget(files)
     models.weights.measure()
-    model, cold_s = load(2)
+    model, cold_s = load(calls - 1, is_new=True)
     is_cold = is_forgotten and models.weights.measure().ram == 0
-    tools.progress("measure", call=3, calls=3)
+    tools.progress("measure", call=calls, calls=calls)
+    warm_s = statistics.median(warm)
     with _peak(tools.runtime.device) as peak:
         pace = _draw(model, tools)
     output = {"bytes": model.bytes, "is_cold": is_cold, "cold_load_s": cold_s, "warm_load_s": warm_s, **pace._asdict()}

@@ -47,8 +47,9 @@ Load = Callable[[Mapping[str, Any], "Callable[[Shell], None]", Tools], "Parts"]
 
 @dataclass
 class Known:
-    """A model that was loaded: its networks, with weights or without."""
+    """A model that was loaded: its networks, with weights or without. `name`: of its family, as a reference has it."""
 
+    name: str
     family: Family
     shells: list[Shell]
     used_at: float
@@ -109,6 +110,7 @@ class Models:
         return [
             {
                 "id": key[0],
+                "family": model.name,
                 "bytes": model.bytes,
                 "is_idle": key not in wanted,
                 "used_s": round(max(0.0, now - model.used_at), 3),
@@ -122,20 +124,34 @@ class Models:
         """Lets go of so many models but those in `keep`, the one used longest ago first; returns their ids."""
         gone = [key for key, model in self._known.items() if key not in keep and model.is_resident][:at_most]
         for key in gone:
-            self._forget(key)
+            self.forget(key)
         return [model_id for model_id, _ in gone]
 
-    def unload(self, model_id: str, keep: Collection[ModelKey]) -> list[dict[str, Any]]:
+    def unload(self, model_id: str, keep: Collection[ModelKey], families: Collection[str] | None = None) -> list[dict[str, Any]]:
         """Takes the weights of every body of that model off the device but those in `keep`; returns {id, bytes} of
-        each. Its networks stay made, without weights."""
-        found = [(key, model) for key, model in self._known.items() if key[0] == model_id and key not in keep and model.is_resident]
+        each. Its networks stay made, without weights. `families`: only what one of these loads."""
+        found = [
+            (key, model)
+            for key, model in self._known.items()
+            if key[0] == model_id and key not in keep and model.is_resident and (families is None or model.name in families)
+        ]
         gone = [{"id": model_id, "bytes": model.bytes} for _, model in found]
         for key, model in found:
             if model.shells:
                 _strip(model.shells)
             else:
-                self._forget(key)
+                self.forget(key)
         return gone
+
+    def strip(self, key: ModelKey) -> None:
+        """Takes the weights of a model off the device, if it is there; its networks stay made."""
+        if known := self._known.get(key):
+            _strip(known.shells)
+
+    def forget(self, key: ModelKey) -> None:
+        """Lets go of a model, if it is there, with its networks, which are made anew when it comes again."""
+        if known := self._known.pop(key, None):
+            _strip(known.shells)
 
     def networks(self) -> Sequence[Shell]:
         """Those of the model that computes."""
@@ -144,7 +160,7 @@ class Models:
     def clear(self) -> None:
         """Lets go of all of them."""
         for key in list(self._known):
-            self._forget(key)
+            self.forget(key)
 
     def relieve(self) -> Iterator[str]:
         """What goes when a request of the model that computes runs out of memory, one thing after another, in words."""
@@ -207,7 +223,7 @@ class Models:
         self._known[key] = known
         known.used_at = time.monotonic()
         while len(self._known) > MAX_KNOWN:
-            self._forget(next(iter(self._known)))
+            self.forget(next(iter(self._known)))
         return known.family, 0.0 if is_there else known.used_at - started
 
     def _load(self, known: Known | None, reference: Mapping[str, Any], tools: Tools) -> Known:
@@ -219,7 +235,7 @@ class Models:
             if known is None:
                 shells: list[Shell] = []
                 made = family.load(self._parts({**reference, "path": path}, partial(self._add, shells), tools), self._device)
-                known = Known(made, shells, time.monotonic())
+                known = Known(reference["family"], made, shells, time.monotonic())
             for shell in known.shells if self.offload == Offload.NONE else []:
                 if not shell.is_filled:
                     # As its files have it: what adapters made of it belonged to another request.
@@ -296,9 +312,6 @@ class Models:
         every |= {id(shell): shell for shell in self._own}
         return [shell for shell in every.values() if shell.is_filled]
 
-    def _forget(self, key: ModelKey) -> None:
-        _strip(self._known.pop(key).shells)
-
     def _inside(self, path: str) -> str:
         real = inside(path, self._roots)
         if real is None:
@@ -365,7 +378,7 @@ def drop(tools: Tools) -> dict[str, Any]:
     `freed_bytes` what the device has again: None where there is no device but the CPU."""
     runtime = tools.runtime
     before = memory.reserved_bytes(runtime.device)
-    gone = runtime.models.unload(tools.data["id"], keep=runtime.wanted())
+    gone = runtime.models.unload(tools.data["id"], runtime.wanted(), tools.data["families"])
     memory.empty_caches(runtime.device)
     after = memory.reserved_bytes(runtime.device)
     freed = None if before is None or after is None else max(0, before - after)

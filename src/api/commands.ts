@@ -15,7 +15,7 @@ import { traceIn } from '../trace.ts'
 import { needs } from './auth.ts'
 import { refuseBody } from './body.ts'
 import type { ApiParts, App, AppEnv } from './context.ts'
-import { json, keyed, noQuery, problems } from './route.ts'
+import { json, keyed, problems } from './route.ts'
 import { shownSession } from './sessions/shown.ts'
 import { SessionView } from './sessions/views.ts'
 import { present, viewOf } from './view.ts'
@@ -39,7 +39,7 @@ export function commandRoutes(parts: ApiParts): App {
 }
 
 function addRoute(routes: App, parts: ApiParts, workflow: WorkflowInfo, route: Route): void {
-  const { params, body } = requestOf(workflow, route)
+  const { params, query, body } = requestOf(workflow, route)
   const [tag = ''] = route.path.split('/').filter(Boolean)
   const description = createRoute({
     method: route.method,
@@ -51,7 +51,7 @@ function addRoute(routes: App, parts: ApiParts, workflow: WorkflowInfo, route: R
     middleware: needs(workflow.scope ?? 'submit'),
     request: {
       params: z.object(Object.fromEntries(params.map(({ name, schema }) => [name, schema.meta({ param: { name, in: 'path' } })]))),
-      query: noQuery,
+      query,
       headers: z.object({ 'idempotency-key': IdempotencyKey, prefer: Prefer }),
       ...(body && { body: { required: route.isBodyRequired ?? true, content: { 'application/json': { schema: body } } } }),
     },
@@ -66,7 +66,7 @@ function addRoute(routes: App, parts: ApiParts, workflow: WorkflowInfo, route: R
     const given = c.req.valid('param') as Fields
     const named = Object.fromEntries(params.map(({ name, field }) => [field, given[name]]))
     // The types of a route that is made at run time do not say whether it has a body.
-    const rest = body ? (c.req.valid('json' as never) as Fields) : {}
+    const rest = { ...(body ? (c.req.valid('json' as never) as Fields) : {}), ...(c.req.valid('query' as never) as Fields) }
     try {
       return await answer(parts, c, workflow, { ...rest, ...named })
     } catch (error) {
@@ -82,8 +82,14 @@ interface Param {
   schema: z.ZodType
 }
 
-/** The parts of a workflow's input as its route takes them: some in the path, the others as body. */
-function requestOf({ name: workflow, input }: WorkflowInfo, route: Route): { params: Param[]; body: z.ZodType | undefined } {
+interface Request {
+  params: Param[]
+  query: z.ZodObject
+  body: z.ZodType | undefined
+}
+
+/** The parts of a workflow's input as its route takes them: some in the path and the query, the others as body. */
+function requestOf({ name: workflow, input }: WorkflowInfo, route: Route): Request {
   if (!(input instanceof z.ZodObject)) throw workflowError('broken', `${workflow} has a route, so its input must be an object`)
   const shape = input.shape as Record<string, z.ZodType>
   const params = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, name = '']) => {
@@ -92,14 +98,20 @@ function requestOf({ name: workflow, input }: WorkflowInfo, route: Route): { par
     if (!schema) throw workflowError('broken', `the route of ${workflow} names ${field}, which is no field of its input`)
     return { name, field, schema }
   })
-  const inPath = new Set(params.map(({ field }) => field))
+  const inQuery = new Set(route.query ?? [])
+  for (const field of inQuery)
+    if (!shape[field]?.isOptional())
+      throw workflowError('broken', `the query of ${workflow}’s route names ${field}, which is no field that may be left out`)
+  const query = z.strictObject(Object.fromEntries([...inQuery].map((field) => [field, shape[field]])) as Record<string, z.ZodType>)
+  const placed = new Set([...params.map(({ field }) => field), ...inQuery])
+  const isLeft = (field: string): boolean => !placed.has(field)
   if (!route.body) {
-    const left = Object.keys(shape).filter((field) => !inPath.has(field))
+    const left = Object.keys(shape).filter(isLeft)
     if (left.length > 0) throw workflowError('broken', `the route of ${workflow} has no place for ${left.join(', ')}`)
-    return { params, body: undefined }
+    return { params, query, body: undefined }
   }
-  const body = z.strictObject(Object.fromEntries(Object.entries(shape).filter(([field]) => !inPath.has(field))))
-  return { params, body: body.meta({ ...input.meta(), id: route.body }) }
+  const body = z.strictObject(Object.fromEntries(Object.entries(shape).filter(([field]) => isLeft(field))))
+  return { params, query, body: body.meta({ ...input.meta(), id: route.body }) }
 }
 
 /**

@@ -55,6 +55,7 @@ const statusOfCode: Record<string, ContentfulStatusCode> = {
   'model.changed': 409,
   'model.unusable': 422,
   'model.unknown': 422,
+  'model.ambiguous': 409,
   'device.not_ready': 409,
   'device.unavailable': 409,
   'artifact.missing': 410,

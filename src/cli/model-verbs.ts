@@ -1,12 +1,17 @@
 /** `darkroom models load | unload | validate | hash | …`: what is done with one model, with its progress. */
-import type { CommandInput, CommandName, CommandOutput, DarkroomClient } from '../client/index.ts'
+import type { CommandInput, CommandName, CommandOutput, DarkroomClient, Model, OfKind } from '../client/index.ts'
 import { bar, size } from './bars.ts'
 import { connectApi } from './connection.ts'
 import { duration } from './progress.ts'
 import { watched, type Output } from './sessions.ts'
 import { Exit, fields, inline, say, sayJson, table } from './terminal.ts'
 
-export interface OnDevice extends Output {
+/** `kind`: which of several models with one name. */
+export interface OfModel extends Output {
+  kind?: Model['kind']
+}
+
+export interface OnDevice extends OfModel {
   device?: string
 }
 
@@ -22,12 +27,12 @@ const speed = (gbPerS: number): string => `${gbPerS.toFixed(2)} GB/s`
 async function act<Name extends CommandName>(
   name: Name,
   input: CommandInput<Name>,
-  { device, ...options }: OnDevice,
+  { kind, device, ...options }: OnDevice,
   tell: (output: CommandOutput<Name>) => string,
 ): Promise<CommandOutput<Name>> {
   const client = await connectApi(options)
   const where = device === undefined ? {} : { device }
-  const output = await watched(options, (more) => client.run(name, input, { ...more, ...where }))
+  const output = await watched(options, (more) => client.run(name, { ...input, kind } as CommandInput<Name>, { ...more, ...where }))
   if (options.json) sayJson(output)
   else say(tell(output))
   return output
@@ -51,7 +56,7 @@ export async function unload(model: string, { device, ...options }: OnDevice): P
 }
 
 /** @throws Exit 1 when something is wrong with it */
-export async function validate(model: string, options: Output): Promise<void> {
+export async function validate(model: string, options: OfModel): Promise<void> {
   const { isValid } = await act('model-validate', { model }, options, (found) => {
     const { path, bytes, findings, findingsMore, bodyHash, recordedHash, sha256 } = found
     const rows = findings.map(({ file, tensor, code, message }) => [file, tensor ?? '', code, message])
@@ -73,11 +78,11 @@ export async function validate(model: string, options: Output): Promise<void> {
   if (!isValid) throw new Exit(1)
 }
 
-export async function hash(model: string, options: Output): Promise<void> {
+export async function hash(model: string, options: OfModel): Promise<void> {
   await act('model-hash', { model }, options, ({ model: { id, bodyHash } }) => inline(`${bodyHash}  ${id}`))
 }
 
-export async function inspect(model: string, options: Output): Promise<void> {
+export async function inspect(model: string, options: OfModel): Promise<void> {
   await act('model-inspect', { model }, options, ({ path, state, kind, family, format, precision, parameters, bytes, reason, notes }) =>
     fields(
       [
@@ -94,7 +99,7 @@ export async function inspect(model: string, options: Output): Promise<void> {
   )
 }
 
-export async function components(model: string, options: Output): Promise<void> {
+export async function components(model: string, options: OfModel): Promise<void> {
   await act('model-components', { model }, options, ({ bytes: total, components: parts }) => {
     const rows = parts.map(({ name, kind, precision, bytes, at }) => [
       name,
@@ -108,7 +113,7 @@ export async function components(model: string, options: Output): Promise<void> 
   })
 }
 
-export async function convert(model: string, options: Output): Promise<void> {
+export async function convert(model: string, options: OfModel): Promise<void> {
   await act('model-convert', { model }, options, ({ path, bytes, tensors, skipped }) => {
     const left = skipped.length > 0 ? `; left out, as they are no tensors: ${skipped.join(', ')}` : ''
     return inline(`made ${path}, ${size(bytes)}, ${tensors} tensors${left}`)
@@ -149,7 +154,7 @@ export async function optimize(model: string, options: Measuring): Promise<void>
   })
 }
 
-export interface Annotating extends Output {
+export interface Annotating extends OfModel {
   title?: string
   tag?: string[]
   notes?: string
@@ -159,21 +164,25 @@ export interface Annotating extends Output {
 }
 
 /** Changes what the options name, and leaves the rest as it is. */
-export async function annotate(model: string, { title, tag, notes, set, vae, clear, ...options }: Annotating): Promise<void> {
+export async function annotate(model: string, { kind, title, tag, notes, set, vae, clear, ...options }: Annotating): Promise<void> {
   const client = await connectApi(options)
   if (clear) {
-    await client.removeAnnotation(model)
+    await client.removeAnnotation(model, { kind })
     return options.json ? sayJson(null) : say(inline(`nothing is said of ${model} any more`))
   }
-  const before = await said(client, model)
+  const before = await said(client, model, { kind })
   const settings = { ...before.settings, ...(set && Object.fromEntries([...set].map(([name, value]) => [name, numeric(value)]))) }
-  const after = await client.annotateModel(model, {
-    title: title ?? before.title,
-    tags: tag ?? before.tags,
-    notes: notes ?? before.notes,
-    settings,
-    vae: vae === undefined ? before.vae : vae === 'own' ? null : vae,
-  })
+  const after = await client.annotateModel(
+    model,
+    {
+      title: title ?? before.title,
+      tags: tag ?? before.tags,
+      notes: notes ?? before.notes,
+      settings,
+      vae: vae === undefined ? before.vae : vae === 'own' ? null : vae,
+    },
+    { kind },
+  )
   if (options.json) return sayJson(after)
   const liked = Object.entries(after.settings).map(([name, value]) => `${name}=${value}`)
   say(
@@ -190,17 +199,17 @@ export async function annotate(model: string, { title, tag, notes, set, vae, cle
   )
 }
 
-async function said(client: DarkroomClient, model: string) {
+async function said(client: DarkroomClient, model: string, of: OfKind) {
   const nothing = { title: '', tags: [], notes: '', settings: {}, vae: null }
-  const { title, tags, notes, settings, vae } = (await client.model(model)).annotation ?? nothing
+  const { title, tags, notes, settings, vae } = (await client.model(model, of)).annotation ?? nothing
   return { title, tags, notes, settings, vae: vae?.bodyHash ?? null }
 }
 
 /** The API refuses what is of another kind than its setting. */
 const numeric = (text: string): number | string => (/^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text)
 
-export async function status(model: string, options: Output): Promise<void> {
-  const told = await (await connectApi(options)).modelStatus(model)
+export async function status(model: string, { kind, ...options }: OfModel): Promise<void> {
+  const told = await (await connectApi(options)).modelStatus(model, { kind })
   if (options.json) return sayJson(told)
   const now = Date.now()
   say(

@@ -19,6 +19,11 @@ export interface ListOptions extends Output {
   limit?: number
 }
 
+/** `kind`: which of several models with one name. */
+interface OfModel extends Output {
+  kind?: Model['kind']
+}
+
 const pageLimit = 500
 
 /** Everything that matches, page by page. */
@@ -59,10 +64,10 @@ export async function list(
   for (const { problems } of page.shelves) for (const { path, problem } of problems) whisper(`${printable(path)}: ${printable(problem)}`)
 }
 
-export async function show(id: string, options: Output): Promise<void> {
+export async function show(id: string, { kind, ...options }: OfModel): Promise<void> {
   const client = await connectApi(options)
-  const model = await client.model(id)
-  const devices = model.status === 'usable' ? await client.compatible(id) : []
+  const model = await client.model(id, { kind })
+  const devices = model.status === 'usable' ? await client.compatible(id, { kind }) : []
   if (options.json) return sayJson({ ...model, compatible: devices })
   const { metadata, quantisation, where } = model
   const parts = model.components.map(({ name, precision, bytes }) => [name, precision, size(bytes)].filter(Boolean).join(' '))
@@ -101,10 +106,10 @@ export async function show(id: string, options: Output): Promise<void> {
   say(lines.flatMap(([name, value]) => (value === null || value === '' ? [] : [`${name.padEnd(15)}${printable(value)}`])).join('\n'))
 }
 
-export interface OnDevice extends Output {
+interface OnDevice extends OfModel {
   device?: string
 }
-const on = (id: string, { device }: OnDevice) => ({ model: id, ...(device !== undefined && { device }) })
+const on = (model: string, { kind, device }: OnDevice) => ({ model, kind, device })
 
 export async function cache(id: string, options: OnDevice): Promise<void> {
   const client = await connectApi(options)

@@ -280,7 +280,10 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (
   finding(
     client('search', 'list those that hold some words', models).argument('<words>', 'as in name, title, tags, notes or trigger words'),
   )
-  const ofModel = (name: string, summary: string): Command => client(name, summary, models).argument('<model>')
+  const ofModel = (name: string, summary: string): Command =>
+    client(name, summary, models)
+      .argument('<model>')
+      .addOption(new Option('--kind <kind>', 'which of several models with that name').choices([...kinds]))
   const byModel = (name: 'inspect' | 'components' | 'validate' | 'hash' | 'status' | 'convert', summary: string): Command =>
     ofModel(name, summary).action(async (id: string, options) => (await import('./model-verbs.ts'))[name](id, options))
   ofModel('show', 'show a model').action(async (id: string, options) => (await import('./models.ts')).show(id, options))

@@ -20,6 +20,7 @@ import type {
   Compatible,
   Model,
   ModelFilter,
+  OfKind,
   ModelPage,
   ModelStatus,
   PictureShape,
@@ -112,28 +113,31 @@ export abstract class FarmClient {
     return this.http.json('GET', `/v1/models${queryOf({ ...filter })}`)
   }
 
-  model(id: string): Promise<Model> {
-    return this.http.json('GET', modelOf(id))
+  /**
+   * Of several kinds with one name the one that draws, else the one that is understood.
+   * @throws Problem `model.ambiguous`
+   */
+  model(id: string, of: OfKind = {}): Promise<Model> {
+    return this.http.json('GET', modelOf(id, of))
   }
 
   /** Where a model lies, where it is resident and how, what people say of it, and what it did where it was measured. */
-  modelStatus(id: string): Promise<ModelStatus> {
-    return this.http.json('GET', `${modelOf(id)}/status`)
+  modelStatus(id: string, of: OfKind = {}): Promise<ModelStatus> {
+    return this.http.json('GET', modelOf(id, of, 'status'))
   }
 
   /** Says this of a model from now on, in place of what was said before. @throws Problem `model.unhashed` */
-  annotateModel(id: string, annotation: Annotate): Promise<Annotation> {
-    return this.http.json('PUT', `${modelOf(id)}/annotation`, { body: annotation })
+  annotateModel(id: string, annotation: Annotate, of: OfKind = {}): Promise<Annotation> {
+    return this.http.json('PUT', modelOf(id, of, 'annotation'), { body: annotation })
   }
 
-  async removeAnnotation(id: string): Promise<void> {
-    await this.http.request('DELETE', `${modelOf(id)}/annotation`, nothing)
+  async removeAnnotation(id: string, of: OfKind = {}): Promise<void> {
+    await this.http.request('DELETE', modelOf(id, of, 'annotation'), nothing)
   }
 
   /** On which devices a model draws a picture, what it takes there, and why not; without a shape, one of its own. */
-  async compatible(id: string, picture: PictureShape = {}): Promise<Compatible[]> {
-    const path = `${modelOf(id)}/compatible${queryOf({ ...picture })}`
-    return (await this.http.json<{ devices: Compatible[] }>('GET', path)).devices
+  async compatible(id: string, picture: PictureShape & OfKind = {}): Promise<Compatible[]> {
+    return (await this.http.json<{ devices: Compatible[] }>('GET', modelOf(id, picture, 'compatible'))).devices
   }
 
   /** Has every host look at its folders again; returns the ids of their shelves. */

@@ -1,6 +1,8 @@
 /** Paths of the HTTP interface. */
 export const deviceOf = (id: string): string => `/v1/devices/${encodeURIComponent(id)}`
-export const modelOf = (id: string): string => `/v1/models/${encodeURIComponent(id)}`
+/** With what its query says, as its kind. */
+export const modelOf = (id: string, query: Record<string, string | number | undefined> = {}, part?: string): string =>
+  `/v1/models/${encodeURIComponent(id)}${part === undefined ? '' : `/${part}`}${queryOf({ ...query })}`
 export const allocationOf = (id: string): string => `/v1/memory/allocations/${encodeURIComponent(id)}`
 
 export function queryOf(fields: Record<string, string | number | undefined>): string {

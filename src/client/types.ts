@@ -114,6 +114,8 @@ export type Annotation = z.infer<typeof Models.AnnotationView>
 export type Annotate = z.input<typeof Models.AnnotateModel>
 export type Compatible = z.infer<typeof Compatibility.CompatibleView>['devices'][number]
 export type PictureShape = Partial<z.infer<typeof Compatibility.CompatibleView>['picture']>
+/** Which of several kinds with one name is meant. */
+export type OfKind = Pick<ModelFilter, 'kind'>
 export type ModelPage = z.infer<typeof Models.ModelPage>
 /** Several filters mean *and*; `text` is words. */
 export interface ModelFilter {

@@ -3,6 +3,7 @@ import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
 import type { DarkroomError } from '../errors.ts'
 import type { Entry, Model } from '../models/entry.ts'
 import type { Listed } from '../models/listing.ts'
+import type { Meant } from '../models/meant.ts'
 import type { Kind } from '../models/verdict.ts'
 import type { Conversion } from '../models/conversion.ts'
 import type { Stored } from '../models/storing.ts'
@@ -61,12 +62,14 @@ export interface DeviceTools extends Target {
    */
   trimPython(idleModels: number): Promise<{ freedBytes: number | null; models: string[] } | null>
   /**
-   * Lets go of a model in Python, in every body that no step uses or waits for.
+   * Lets go of a model in Python, in every body that no step uses or waits for; of that kind alone where one is said.
    * @throws DarkroomError `model.in_use`; `device.not_ready` without a child
    */
-  dropModel(id: string): Promise<{ models: { id: string; bytes: number }[]; freedBytes: number | null }>
-  /** Lets go of a model in the worker's RAM, in every body. Returns what went. */
-  evictCached(id: string): CachedModel[]
+  dropModel(id: string, kind?: Kind): Promise<{ models: { id: string; bytes: number }[]; freedBytes: number | null }>
+  /**
+   * Lets go of a model in the worker's RAM, in every body; of that kind alone where one is said. Returns what went.
+   */
+  evictCached(id: string, kind?: Kind): CachedModel[]
   /** What the Python child holds now; null without one. */
   python(): Promise<{ reservedBytes: number | null; models: string[] } | null>
   /** Takes the figures and publishes them now; answers when they were taken. */
@@ -176,9 +179,10 @@ export interface Catalogue {
   /**
    * A model that pictures can be drawn with, by its headers and configurations. Its body hash is null until it has been
    * hashed: a step does that (`model.hash`), never the submit.
-   * @throws DarkroomError `model.unknown`, `model.unusable`
+   * Of several that draw and have that name the first, or the one of that kind.
+   * @throws DarkroomError `model.unknown`, `model.unusable`; `model.unhashed` for one that a kind alone tells apart
    */
-  model(name: string): Promise<Model>
+  model(name: string, kind?: Kind): Promise<Model>
   /**
    * A picture that the caller may see: one that it has uploaded, or one of a session. The new session names it from its
    * beginning.
@@ -186,10 +190,11 @@ export interface Catalogue {
    */
   picture(sha256: string, field: string): Promise<PicturePin & { hasAlpha: boolean }>
   /**
-   * A model of any kind, whether it draws or not.
-   * @throws DarkroomError `model.unknown`
+   * A model of any kind, whether it draws or not. Of several with that name the one of that kind; without a kind the
+   * one that draws, else the one that is understood.
+   * @throws DarkroomError `model.unknown`, `model.ambiguous`
    */
-  named(name: string): Promise<Listed>
+  named(name: string, kind?: Meant): Promise<Listed>
   /**
    * A model of one kind, that was understood. Its hash is asked for when it is not known.
    * @throws DarkroomError `model.unknown` with the nearest names, `model.unusable`; `model.unlisted` while a host has
@@ -238,6 +243,8 @@ export interface Route {
   method: 'post' | 'delete'
   /** `/memory/allocations/{id}`: what is in braces is a field of the input, the other fields are the body. */
   path: string
+  /** Fields of the input that come in the query; none is required. */
+  query?: readonly string[]
   /** Fields of the path that the input calls otherwise, as `{ id: 'device' }`. */
   params?: Readonly<Record<string, string>>
   /** Name of the body in the OpenAPI document; none where every field is in the path. */

@@ -22,6 +22,12 @@ export const Crc32 = z.string().regex(/^[0-9a-f]{8}$/)
 /** A model as a client names it. */
 export const ModelName = z.string().min(1).max(200).describe('name of the model')
 
+/** Tells models apart that have one name. */
+export const ModelKind = z
+  .enum(kinds)
+  .optional()
+  .describe('of several models with that name the one of this kind; default: the one that draws, else the one that is understood')
+
 /** A VAE that decodes in place of a model's own, by its name and the SHA-256 of its body. */
 export const VaePin = z.strictObject({ id: z.string(), bodyHash: Sha256 })
 

@@ -51,12 +51,12 @@ export async function completed(parts: CompletionParts, workflow: Workflow, give
   if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
   const named = new Set<string>()
   const catalogue: ItemCatalogue = {
-    model: async (name) => {
-      const model = await models.model(name)
+    model: async (name, kind) => {
+      const model = await models.model(name, kind)
       await quarantine.check(model, 'input.model')
       return model
     },
-    named: (name) => models.named(name),
+    named: (name, kind) => models.named(name, kind),
     ofKind: (kind, name, field) => ofKind(models, kind, name, field),
     async picture(sha256, field) {
       const found = await pictures.find(sha256, mayOperate ? null : keyId, field)

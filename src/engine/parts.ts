@@ -148,6 +148,7 @@ export class EngineParts {
       redis,
       folders: config.models,
       configs: configRoots(config),
+      rescanMs: times.rescanMs,
       log,
       idleHash: config.idleHash,
       // Not `this.workers`: asked all the time, it would show requests a list that is always some moments old.

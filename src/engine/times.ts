@@ -33,6 +33,8 @@ export interface Times {
   insistMs: number
   /** How long a try to tell a webhook takes at most; its delivery is nobody else's for twice as long. */
   webhookTryMs: number
+  /** Between two looks at everything in the model folders: of what no watch tells. */
+  rescanMs: number
 }
 
 export const productTimes: Times = {
@@ -52,4 +54,5 @@ export const productTimes: Times = {
   missingMs: 1000,
   insistMs: 500,
   webhookTryMs: 15_000,
+  rescanMs: 60_000,
 }

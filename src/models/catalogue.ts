@@ -2,7 +2,6 @@
  * The models of the farm: the shelves of all hosts in one, read from Redis. Each process has a catalogue, and keeps the
  * shelf of its own folders by turns with the others of its host.
  */
-import type { DarkroomError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { within } from '../promises.ts'
 import type { Redis } from '../redis.ts'
@@ -14,11 +13,12 @@ import { modelError } from './errors.ts'
 import { judge } from './judge.ts'
 import { Keeper, type Written } from './keeper.ts'
 import { listing, type Listed } from './listing.ts'
+import { meant, type Meant } from './meant.ts'
 import { hostId, isOnThisHost, resolveRoots, shelfId } from './roots.ts'
 import { everything, readChanges, readShelves, Shelf, type ShelfCopy, type ShelfRecord } from './shelf.ts'
 import { isUnchanged } from './made.ts'
 import { vaeFor } from './own-vae.ts'
-import { unknown, usable } from './usable.ts'
+import { unhashed, unknown, unlisted, usable } from './usable.ts'
 import { validate, type Validation } from './validate.ts'
 import type { Kind } from './verdict.ts'
 import { described, holdingOf, indexed, isOf, kindAndName, nameOf, type Holding, type Wanted } from './wanted.ts'
@@ -35,6 +35,8 @@ export interface CatalogueParts {
   folders: readonly string[]
   /** Folders of configurations for models that are files. */
   configs: readonly string[]
+  /** Between two looks at everything in the folders, ms. */
+  rescanMs: number
   log: Logger
   /** Bytes a second of models that nobody asked for that are hashed while no worker of this host runs a step. */
   idleHash: number
@@ -62,7 +64,7 @@ export class Catalogue {
   #refreshing: Promise<void> | undefined
   #hasRead: Promise<void> | undefined
 
-  constructor({ redis, folders, configs, log, idleHash, workers }: CatalogueParts) {
+  constructor({ redis, folders, configs, rescanMs, log, idleHash, workers }: CatalogueParts) {
     this.shelf = shelfId([...folders, ...configs])
     this.#redis = redis
     this.benchmarks = new Benchmarks(redis)
@@ -76,6 +78,7 @@ export class Catalogue {
       host: hostId(),
       folders,
       configs,
+      rescanMs,
       log,
       idle: {
         pace: idleHash,
@@ -203,21 +206,26 @@ export class Catalogue {
    * The model that a request names, for pictures. Its hash is asked for when it is not known.
    * @throws DarkroomError `model.unknown`, `model.unusable`; `model.unlisted` while a host has not told what it has
    */
-  async model(id: string, field = 'input.model'): Promise<Model> {
-    const [found] = await this.find(id)
+  async model(id: string, kind?: Kind, field = 'input.model'): Promise<Model> {
+    const same = await this.find(id)
+    const found = kind === undefined ? same[0] : meant(same, id, kind, field)
     if (!found && !(await this.#isWhole())) throw unlisted(id, field)
     if (!found) throw unknown(id, this.list(), field)
     const model = usable(found, this.list(), id, field)
-    if (model.bodyHash === null) await this.want(model)
+    if (model.bodyHash === null) {
+      await this.want({ id, kind })
+      // Without a hash a name is all that a worker has, and of several that draw it takes the first.
+      if (found !== same[0]) throw unhashed(id, found.entry.verdict.kind, field)
+    }
     return model
   }
 
   /**
-   * A model of any kind that a request names, whether it draws or not.
-   * @throws DarkroomError `model.unknown`
+   * A model of any kind that a request names, whether it draws or not; `meant` says which of several kinds.
+   * @throws DarkroomError `model.unknown`, `model.ambiguous`; `model.unlisted` while a host has not told what it has
    */
-  async named(id: string, field = 'input.model'): Promise<Listed> {
-    const [found] = await this.find(id)
+  async named(id: string, kind?: Meant, field = 'input.model'): Promise<Listed> {
+    const found = meant(await this.find(id), id, kind, field)
     if (found) return found
     if (!(await this.#isWhole())) throw unlisted(id, field)
     throw modelError('unknown', `there is no model ${JSON.stringify(id.slice(0, 200))}`, {
@@ -388,6 +396,3 @@ export class Catalogue {
     }
   }
 }
-
-const unlisted = (id: string, field: string): DarkroomError =>
-  modelError('unlisted', `no host that has told of its models has ${JSON.stringify(id.slice(0, 200))}, and not all have told`, { field })

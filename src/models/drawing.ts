@@ -37,12 +37,14 @@ const needMore: readonly Variant[] = ['instruct', 'edit', 'fill', 'control', 're
 const editing: readonly KnownFamily[] = ['flux1', 'flux2', 'qwen-image']
 
 const Side = z.int().min(1)
+/** Latent cells of a side; no network is made for more, and pixels would be no number any more. */
+const Cells = Side.max(8192)
 const Recommended = { width: Side, height: Side, steps: z.int().min(1), guidance: z.number(), sampler: z.string() }
 const Vocabulary = z.record(z.string(), z.array(z.string()))
 const Vae = z.looseObject({ block_out_channels: z.array(z.int().min(1)).min(1).max(12) })
 /** diffusers allows both; without it what is usual for the family counts. */
 const Scheduler = z.looseObject({ num_train_timesteps: z.int().min(1) })
-const Unet = z.looseObject({ sample_size: z.union([Side, z.tuple([Side, Side])]).nullish() })
+const Unet = z.looseObject({ sample_size: z.union([Cells, z.tuple([Cells, Cells])]).nullish() })
 
 /** By which class a model is drawn, as far as its headers say; undefined where that is none. */
 export const drawnFamily = ({ family, variants }: Verdict): Family | undefined =>

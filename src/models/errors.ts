@@ -5,6 +5,7 @@ export const modelError = defineErrors('model', {
     class: 'permanent',
     remedy: 'Put the model into a model folder (DARKROOM_MODELS), or name one that GET /v1/models lists.',
   },
+  ambiguous: { class: 'permanent', remedy: 'Say which is meant: `kind` of the request, `--kind` of the command.' },
   unlisted: { class: 'transient', remedy: 'Try again in a moment: a host has not told yet which models it has.' },
   unusable: {
     class: 'permanent',

@@ -10,6 +10,9 @@ import type { Kind } from './verdict.ts'
 
 export const extraPathsFile = 'extra_model_paths.yaml'
 
+/** Most folders of one file; each is asked for several times a second while it is not there. */
+const maxFolders = 256
+
 const Section = z.record(z.string(), z.unknown())
 const Sections = z.record(z.string(), Section.nullable()).nullable()
 
@@ -27,7 +30,9 @@ const expanded = (path: string): string =>
  * @throws Error when the file cannot be read, or is no such file
  */
 export async function readExtraPaths(file: string, look: Look): Promise<{ path: string; kind: Kind }[]> {
-  const sections = Sections.safeParse(parse((await look(file, () => readSmall(file))).toString('utf8'), { maxAliasCount: 100 }))
+  const sections = Sections.safeParse(
+    parse((await look(file, () => readSmall(file))).toString('utf8'), { maxAliasCount: 100, logLevel: 'error' }),
+  )
   if (!sections.success) throw new Error('it is no extra_model_paths.yaml: sections of folders by kind are expected')
   const found: { path: string; kind: Kind }[] = []
   for (const section of Object.values(sections.data ?? {})) {
@@ -38,7 +43,10 @@ export async function readExtraPaths(file: string, look: Look): Promise<{ path: 
       const kind = kindOfFolder(name)
       if (!kind || typeof lines !== 'string') continue
       const paths = lines.split('\n').map((line) => line.trim())
-      found.push(...paths.filter(Boolean).map((path) => ({ path: resolve(base, expanded(path)), kind })))
+      for (const path of paths.filter(Boolean)) {
+        if (found.length === maxFolders) throw new Error(`it names more than ${maxFolders} folders`)
+        found.push({ path: resolve(base, expanded(path)), kind })
+      }
     }
   }
   return found

@@ -26,6 +26,11 @@ export const families = Object.keys(usual) as [Family, ...Family[]]
 export const besides = ['controlnet', 'upscaler'] as const
 export const isBeside = (kind: Kind | undefined): kind is (typeof besides)[number] =>
   (besides as readonly (Kind | undefined)[]).includes(kind)
+/** By which of Python's classes a model of that kind is loaded; none where it only changes another one. */
+export const loadedBy = (kind: Kind): readonly Loaded[] =>
+  isBeside(kind) ? [kind] : kind === 'checkpoint' || kind === 'diffusion-model' ? families : []
+export const loadable = [...families, ...besides] as const
+export type Loaded = (typeof loadable)[number]
 /** Families whose networks ControlNets steer here; those of transformers act in one way, `balanced`. */
 export const steered: readonly KnownFamily[] = ['sd1', 'sd2', 'sdxl', 'sd3', 'flux1', 'qwen-image', 'z-image']
 export const steeredTransformers: readonly KnownFamily[] = ['sd3', 'flux1', 'qwen-image', 'z-image']

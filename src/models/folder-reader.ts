@@ -36,6 +36,8 @@ export function faultOf(error: unknown, path: string): Reason {
   const { code, message } = error as NodeJS.ErrnoException
   if (error instanceof SilentFolder) return reasonOf('unreadable', '', message)
   if (code === 'ELOOP') return reasonOf('link', '', `${path} is a link that leads to itself`)
+  // Whatever bytes of a name are no text were read as this character.
+  if (code === 'ENOENT' && path.includes('\uFFFD')) return reasonOf('name', '', `the name of ${path} is no UTF-8 text`)
   if (code === 'ENOENT' || code === 'ENOTDIR') return reasonOf('gone', '', `${path} is not there`)
   return reasonOf('unreadable', '', `${path} cannot be read: ${code ?? message}`)
 }

@@ -3,6 +3,7 @@
  * metadata are skipped where they are not of use; a vocabulary has 300,000 of them.
  * Source: `docs/gguf.md` of the ggml project for the format; block sizes from its table of types.
  */
+import { isUtf8 } from 'node:buffer'
 import { HeaderFault, isPlain, maxName, maxTensors, maxTexts, quote, sizeText, type Header, type OpenFile, type Tensor } from './header.ts'
 
 /** Number of a type: its name, how many weights a block has, and its bytes. */
@@ -48,7 +49,7 @@ const [textType, listType] = [8, 9]
 /** Bytes that are read at first, and at most: a vocabulary in the metadata has some 6 MB. */
 const [firstBytes, mostBytes] = [64 * 1024, 32 * 1024 * 1024]
 const maxDimensions = 4
-/** Most entries of a list that is skipped one by one, which lists of texts are. */
+/** Most texts in all lists, which are passed over one by one. */
 const maxListed = 1_000_000
 
 /** The bytes at hand end before the header does. */
@@ -128,12 +129,14 @@ function readMetadata(cursor: Cursor, count: number): Map<string, string> {
   const metadata = new Map<string, string>()
   const seen = new Set<string>()
   for (let i = 0; i < count; i++) {
-    const name = cursor.text(maxName)
+    const name = cursor.name()
     if (!isPlain(name)) throw new HeaderFault('header_syntax', 'metadata', `The name ${quote(name)} of an entry holds control characters.`)
     if (seen.has(name))
       throw new HeaderFault('duplicate', `metadata.${quote(name)}`, `The entry ${quote(name)} of the metadata is there twice.`)
     seen.add(name)
     const type = cursor.u32()
+    if (name === 'general.alignment' && type !== 4 && type !== 10)
+      throw new HeaderFault('header_syntax', 'general.alignment', 'The alignment is no whole number without a sign.')
     if (type === listType) {
       const numbers = cursor.list(name)
       if (numbers) metadata.set(name, numbers.join(','))
@@ -146,7 +149,7 @@ function readMetadata(cursor: Cursor, count: number): Map<string, string> {
 }
 
 function readTensor(cursor: Cursor): Tensor & { name: string; begin: number } {
-  const name = cursor.text(maxName)
+  const name = cursor.name()
   if (name === '' || !isPlain(name))
     throw new HeaderFault('tensor', quote(name), `The name ${quote(name)} of a tensor is empty or holds control characters.`)
   const rank = cursor.u32()
@@ -179,6 +182,8 @@ function readTensor(cursor: Cursor): Tensor & { name: string; begin: number } {
 /** Reads values one behind the other, the lowest byte first. */
 class Cursor {
   at = 0
+  /** Texts in lists that were passed over. */
+  #listed = 0
   readonly #bytes: Buffer
 
   constructor(bytes: Buffer) {
@@ -209,6 +214,15 @@ class Cursor {
     const count = this.u64(field)
     if (count > most) throw new HeaderFault('header_limits', field, `It claims ${count} entries; at most ${most} are read.`)
     return count
+  }
+
+  /** @throws HeaderFault when it is no UTF-8 text: two names must not become one */
+  name(): string {
+    const from = this.at + 8
+    const name = this.text(maxName)
+    if (!isUtf8(this.#bytes.subarray(from, this.at)))
+      throw new HeaderFault('header_syntax', 'name', `The name ${quote(name)} is no UTF-8 text.`)
+    return name
   }
 
   text(most = mostBytes): string {
@@ -252,16 +266,16 @@ class Cursor {
     const type = this.u32()
     const count = this.u64(`metadata.${quote(name)}`)
     if (type === textType) {
-      if (count > maxListed)
+      this.#listed += count
+      if (this.#listed > maxListed)
         throw new HeaderFault(
           'header_limits',
           `metadata.${quote(name)}`,
-          `The list ${quote(name)} claims ${count} texts; at most ${maxListed} are read.`,
+          `With the list ${quote(name)} it claims ${this.#listed} texts in lists; at most ${maxListed} are read.`,
         )
-      for (let i = 0; i < count; i++) {
-        const length = this.u64(`metadata.${quote(name)}`)
-        this.skip(length)
-      }
+      // Its name is escaped once: a vocabulary has 300,000 of them.
+      const field = `metadata.${quote(name)}`
+      for (let i = 0; i < count; i++) this.skip(this.u64(field))
       return undefined
     }
     const width = widths[type] ?? unknownType(type, name)

@@ -47,8 +47,8 @@ export async function inspectFile(path: string): Promise<Verdict> {
 
 /** First bytes of what is no model, or none that is read. */
 const others: readonly [begins: RegExp, what: string][] = [
-  [/^\s*(?:<!doctype|<html|<\?xml|<head)/i, 'It is a web page.'],
-  [/^\s*\{\s*"(?:error|message|detail|code|status)"/, 'It is an error message of a web server.'],
+  [/^(?:\xef\xbb\xbf)?\s*(?:<!doctype|<html|<\?xml|<head)/i, 'It is a web page.'],
+  [/^(?:\xef\xbb\xbf)?\s*\{\s*"(?:errors?|message|detail|code|status)"/, 'It is an error message of a web server.'],
 ]
 /** The same by their exact first bytes. */
 const marks: readonly [begins: string, what: string][] = [

@@ -12,6 +12,8 @@ import { failed, reasonOf, type Verdict } from './verdict.ts'
 
 /** How long the headers of one model may take, ms. */
 const judgeMs = 15_000
+/** The last instant that a date can be, ms: file systems know later ones. */
+const lastInstant = 8.64e15
 /** How many models are looked at at once. */
 const width = 3
 
@@ -58,7 +60,7 @@ const unreadable = ({ isFolder }: Found, message: string): Verdict =>
 const entryWith = (found: Ranked, verdict: Verdict): Entry => ({
   ...found,
   bytes: found.files.reduce((sum, { size }) => sum + size, 0),
-  modifiedAt: Math.round(Math.max(0, ...found.files.map(({ modifiedMs }) => modifiedMs))),
+  modifiedAt: Math.min(lastInstant, Math.round(Math.max(0, ...found.files.map(({ modifiedMs }) => modifiedMs)))),
   identity: null,
   unhashable: null,
   verdict,

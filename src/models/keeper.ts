@@ -16,8 +16,6 @@ import { Scanner, type Changes } from './scanner.ts'
 import { everything, keeperMs, type Shelf, type ShelfCopy, type ShelfRecord } from './shelf.ts'
 import { FolderWatch } from './watch.ts'
 
-/** Between two looks at everything, ms: of what no watch tells. */
-const rescanMs = 60_000
 /** How long a change is left alone, ms: most come in bursts. */
 const settleMs = 200
 /** How often it looks for hashes that are asked for, ms. */
@@ -28,6 +26,8 @@ export interface KeeperParts {
   shelf: Shelf
   host: string
   folders: readonly string[]
+  /** Between two looks at everything, ms: of what no watch tells. */
+  rescanMs: number
   /** Folders of configurations for models that are files. */
   configs: readonly string[]
   log: Logger
@@ -92,7 +92,8 @@ export class Keeper {
     this.#watch = new FolderWatch(
       () => this.#bell.ring(),
       (error) => {
-        if (!this.#hasToldOfWatch) log.warn({ err: error }, 'a model folder is not watched; it is looked at once a minute')
+        if (!this.#hasToldOfWatch)
+          log.warn({ err: error, everyMs: parts.rescanMs }, 'a model folder is not watched; it is looked at by turns')
         this.#hasToldOfWatch = true
       },
     )
@@ -147,7 +148,7 @@ export class Keeper {
   async #turn(): Promise<void> {
     const scanner = (this.#scanner ??= await this.#open())
     if (!scanner) return
-    if (this.#wantsLook || performance.now() - this.#lookedAt > rescanMs || (await scanner.hasNewRoot())) {
+    if (this.#wantsLook || performance.now() - this.#lookedAt > this.#parts.rescanMs || (await scanner.hasNewRoot())) {
       this.#wantsLook = false
       this.#watch.take()
       await scanner.scan((changes) => this.#note(scanner, changes))

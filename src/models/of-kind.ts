@@ -2,6 +2,7 @@
 import type { Catalogue } from './catalogue.ts'
 import { modelError } from './errors.ts'
 import type { Listed } from './listing.ts'
+import { kindsOf } from './meant.ts'
 import { nearest } from './nearest.ts'
 import type { Kind } from './verdict.ts'
 
@@ -31,12 +32,13 @@ export async function ofKind(
   return found
 }
 
-async function unknown(models: Pick<Catalogue, 'list' | 'named'>, kind: Kind, id: string, field: string): Promise<Error> {
-  // Of another kind, or of no host that has told yet: then this throws.
-  const other = await models.named(id, field).catch((error: unknown) => error as Error & { code?: string })
-  if ('code' in other && other.code !== 'model.unknown') return other
+async function unknown(models: Pick<Catalogue, 'find' | 'list' | 'named'>, kind: Kind, id: string, field: string): Promise<Error> {
+  const others = await models.find(id)
+  // Of no host that has told yet: then this throws.
+  const refused = others.length === 0 && (await models.named(id, kind, field).catch((error: unknown) => error as Error & { code?: string }))
+  if (refused && 'code' in refused && refused.code !== 'model.unknown') return refused
   const near = nearest(id, models.list(), ({ entry: { verdict } }) => verdict.kind === kind && !verdict.reason)
   const name = JSON.stringify(id.slice(0, 200))
-  const what = 'entry' in other ? `${name} is no ${kind} but a ${other.entry.verdict.kind}` : `there is no ${kind} ${name}`
+  const what = others.length > 0 ? `${name} is no ${kind} but a ${kindsOf(others).join(' and a ')}` : `there is no ${kind} ${name}`
   return modelError('unknown', `${what}${near}`, { field, remedy: `Name one that GET /v1/models?kind=${kind} lists.` })
 }

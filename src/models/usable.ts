@@ -5,6 +5,7 @@ import { modelError } from './errors.ts'
 import type { Listed } from './listing.ts'
 import { nearest } from './nearest.ts'
 import { annotatedVae } from './own-vae.ts'
+import type { Kind } from './verdict.ts'
 
 const draws = ({ entry }: Listed): boolean => entry.drawing !== null
 
@@ -31,3 +32,12 @@ export function usable(found: Listed, all: readonly Listed[], id: string, field:
 
 export const unknown = (id: string, all: readonly Listed[], field: string): DarkroomError =>
   modelError('unknown', `there is no model ${JSON.stringify(id)}${nearest(id, all, draws)}`, { field })
+
+export const unlisted = (id: string, field: string): DarkroomError =>
+  modelError('unlisted', `no host that has told of its models has ${JSON.stringify(id.slice(0, 200))}, and not all have told`, { field })
+/** Of one that only its kind tells apart from another that draws. */
+export const unhashed = (id: string, kind: Kind, field: string): DarkroomError =>
+  modelError('unhashed', `${kind} ${JSON.stringify(id.slice(0, 200))} has the name of another model that draws, and has no hash yet`, {
+    field,
+    remedy: 'Try again in a moment: it is being hashed.',
+  })

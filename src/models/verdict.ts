@@ -223,6 +223,7 @@ export type Metadata = z.infer<typeof Metadata>
 export const faults = {
   unreadable: { state: 'broken', remedy: 'Give the user of Darkroom the right to read it.' },
   gone: { state: 'broken', remedy: 'Scan again; it was moved or deleted during the look.' },
+  name: { state: 'broken', remedy: 'Rename it: its name is no UTF-8 text, under which it cannot be opened.' },
   not_a_file: { state: 'refused', remedy: 'Put the file itself here; pipes, devices and sockets are never opened.' },
   link: { state: 'refused', remedy: 'Put the file itself here, or add the folder it points to to the model folders.' },
   empty: { state: 'broken', remedy: 'Fetch the file again.' },

@@ -118,6 +118,8 @@ function wholeOrShards(parts: readonly { name: string; shard: number; of: number
   if (whole) return [whole.name]
   const [first] = parts
   if (!first) return []
+  const astray = parts.find(({ shard, of }) => shard < 1 || shard > of)
+  if (astray) throw new HeaderFault('layout', at + astray.name, `${quote(astray.name)} is no shard of ${astray.of}.`)
   const numbers = new Set(parts.map(({ shard }) => shard))
   // The number of shards is a stranger's: only as many are named as a sentence holds.
   const absent = Array.from({ length: Math.min(first.of, maxFiles) }, (_, i) => i + 1)

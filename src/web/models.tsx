@@ -17,6 +17,8 @@ const found = computed(() => {
     return wanted.every((word) => text.includes(word))
   })
 })
+/** Several kinds may have one name. */
+const keyOf = ({ kind, id }: Model): string => `${kind} ${id}`
 /** What is under way, by model. */
 const doing = signal<Readonly<Record<string, string>>>({})
 
@@ -50,36 +52,38 @@ export function Models() {
     >
       <ul class="rows">
         {found.value.map((model) => (
-          <Row key={`${model.kind} ${model.id}`} model={model} />
+          <Row key={keyOf(model)} model={model} />
         ))}
       </ul>
     </Room>
   )
 }
 
-async function load(model: string): Promise<void> {
-  doing.value = { ...doing.value, [model]: 'loads…' }
-  const done = await attempt(() => submit('model-loading', { model }, 60))
+async function load(one: Model): Promise<void> {
+  const { id: model, kind } = one
+  doing.value = { ...doing.value, [keyOf(one)]: 'loads…' }
+  const done = await attempt(() => submit('model-loading', { model, kind }, 60))
   doing.value = {
     ...doing.value,
-    [model]: done ? (done.error?.message ?? (done.status === 'succeeded' ? 'resident' : done.status)) : '',
+    [keyOf(one)]: done ? (done.error?.message ?? (done.status === 'succeeded' ? 'resident' : done.status)) : '',
   }
 }
 
 /** From every device. */
-async function unload(model: string): Promise<void> {
-  const ends = await Promise.all(devices.value.map(({ id }) => attempt(() => submit('model-unload', { model, device: id }, 60))))
+async function unload(one: Model): Promise<void> {
+  const { id: model, kind } = one
+  const ends = await Promise.all(devices.value.map(({ id }) => attempt(() => submit('model-unload', { model, kind, device: id }, 60))))
   const isGone = ends.every((end) => end?.status === 'succeeded')
-  doing.value = { ...doing.value, [model]: isGone ? 'not resident' : (ends.find((end) => end?.error)?.error?.message ?? '') }
+  doing.value = { ...doing.value, [keyOf(one)]: isGone ? 'not resident' : (ends.find((end) => end?.error)?.error?.message ?? '') }
 }
 
-async function annotate({ id, annotation }: Model, form: HTMLFormElement): Promise<void> {
+async function annotate({ id, kind, annotation }: Model, form: HTMLFormElement): Promise<void> {
   const { title, tags = '', notes } = Object.fromEntries(new FormData(form)) as Record<string, string>
   const { settings, vae } = annotation ?? { settings: {}, vae: null }
   await attempt(async () => {
     const listed = tags.split(',').map((each) => each.trim())
     const said = { title, tags: listed.filter(Boolean), notes, settings, vae: vae?.id ?? null }
-    await request('PUT', `/models/${encodeURIComponent(id)}/annotation`, said)
+    await request('PUT', `/models/${encodeURIComponent(id)}/annotation?kind=${kind}`, said)
     await lookForModels()
   })
 }
@@ -163,15 +167,15 @@ function Row({ model }: { model: Model }) {
             </button>
             {devices.value.length > 0 && (
               <>
-                <button type="button" onClick={() => void load(id)}>
+                <button type="button" onClick={() => void load(model)}>
                   Load
                 </button>
-                <button type="button" onClick={() => void unload(id)}>
+                <button type="button" onClick={() => void unload(model)}>
                   Unload
                 </button>
               </>
             )}
-            <span role="status">{doing.value[id]}</span>
+            <span role="status">{doing.value[keyOf(model)]}</span>
           </div>
         )}
         {may('operate') && model.bodyHash !== null && <Annotate model={model} />}

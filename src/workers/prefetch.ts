@@ -28,7 +28,7 @@ export async function prefetch({ cache, exactnessKey, port, queues, worker }: Pr
     if (others.some((other) => isIdle(other) && has(other, id, bodyHash))) continue
     // One that is gone or changed meanwhile is told of by the step that wants it.
     const entry = await port.models.here(wanted).catch(() => undefined)
-    if (entry) cache.prefetch({ id, bodyHash, entry })
+    if (entry) cache.prefetch({ id, kind: entry.verdict.kind, bodyHash, entry })
   }
 }
 

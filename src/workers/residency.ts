@@ -86,7 +86,7 @@ async function ensure(
   const held = { wanted, ref, bodyHash: pin.bodyHash, format: formatName(entry.verdict) }
   await requireRoom()
   const loading = { progress: (far: StepProgress) => progress({ ...far, stage: 'load' }), note }
-  const cacheable = { ...pin, entry }
+  const cacheable = { ...pin, kind: entry.verdict.kind, entry }
   const files = await cache.filesOf(cacheable)
   const outcome = await finish(child.start('model.ensure', { model: ref, files, weightBytes: bytesOf(entry, vae), memoryProfile }, loading))
   if (outcome.type !== 'result' || outcome.output.resident) return held

@@ -40,7 +40,7 @@ export const shelfTools = ({ models, cache, convert, storesIn, exactness, signal
   },
   async cached(wanted) {
     const entry = await models.hashed(wanted, inBytes('hash', progress), signal())
-    return cache.fill({ ...pinOf(wanted.id, entry), entry }, signal(), inBytes('cache', progress))
+    return cache.fill({ ...pinOf(wanted.id, entry), kind: entry.verdict.kind, entry }, signal(), inBytes('cache', progress))
   },
   recordBenchmark: (bodyHash, figures) => models.benchmarks.record(bodyHash, exactness.key, figures),
 })

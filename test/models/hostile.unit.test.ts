@@ -9,9 +9,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { inspectFile } from '../../src/models/inspect.ts'
+import { resolveRoots } from '../../src/models/roots.ts'
 import { type Verdict } from '../../src/models/verdict.ts'
 import { framed, gguf, safetensors, text, writeImage, type Image } from '../support/headers.ts'
-import { fit, hostileFiles, list, lying, tensor } from '../support/hostile-files.ts'
+import { fit, hostileFiles } from '../support/hostile-files.ts'
+import { list, lying, tensor } from '../support/hostile-parts.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'darkroom-hostile-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -153,6 +155,36 @@ describe('what looks hostile and is sound', () => {
       write(gguf({ metadata: { 'tokenizer.ggml.tokens': tokens, 'general.name': 'x' }, tensors: { 'a.b': ['F32', [8]] } }), '.gguf'),
     )
     expect(verdict).toMatchObject({ metadata: { title: 'x' }, reason: { code: 'not_understood' } })
+  })
+})
+
+describe('a hostile extra_model_paths.yaml', () => {
+  const laughs = 'bcdefghi'.replaceAll(
+    /./g,
+    (name) => `${name}: &${name} [${`*${String.fromCharCode(name.charCodeAt(0) - 1)},`.repeat(9)}]\n`,
+  )
+  it.each<[string, string | Buffer, RegExp | undefined]>([
+    ['of 170,000 folders', `a:\n  checkpoints: |\n${'    x\n'.repeat(170_000)}`, /more than 256 folders/],
+    ['whose aliases multiply', `a: &a [x,x,x,x,x,x,x,x,x]\n${laughs}`, /alias/],
+    ['with an alias of itself', 'a: &a\n  checkpoints: *a\n', undefined],
+    ['of 100,000 lists in each other', '['.repeat(100_000), /call stack|deep/],
+    ['with a function', 'a: !!js/function "x"\n', /sections/],
+    ['that is no text', Buffer.alloc(1000, 0xff), /sections/],
+    ['that is a list', '- a\n', /sections/],
+    ['with a base of zero bytes', 'a:\n  base_path: "/tmp/\\0x"\n  checkpoints: x\n', /null bytes/],
+    ['with numbers for folders', 'a:\n  base_path: 7\n  checkpoints: 9\n', undefined],
+    ['with tabs', 'a:\n\tcheckpoints: x\n', /Tabs/],
+    ['of two documents', 'a:\n  checkpoints: x\n---\nb: c\n', /multiple documents/],
+    ['of 2 MB', 'a: b\n'.repeat(400_000), /1048576 are the most/],
+  ])('%s', async (_, content, problem) => {
+    const file = join(folder, 'extra_model_paths.yaml')
+    writeFileSync(file, content)
+    const begun = process.cpuUsage()
+    const { roots, problems } = await resolveRoots([file])
+    expect(process.cpuUsage(begun).user / 1000).toBeLessThan(2000)
+    expect(roots).toEqual([])
+    if (problem === undefined) expect(problems).toEqual([])
+    else expect(problems).toEqual([{ path: expect.anything() as string, problem: expect.stringMatching(problem) as string }])
   })
 })
 

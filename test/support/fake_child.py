@@ -142,7 +142,7 @@ class FakeModels(Models):
 
     def get(self, reference, tools):
         while (reference["id"], reference["body_hash"]) not in self._known and len(self._known) >= self.holds:
-            self._forget(next(iter(self._known)))
+            self.forget(next(iter(self._known)))
         return super().get(reference, tools)
 
 
@@ -222,7 +222,7 @@ class FakeBackend:
             models=FakeModels(
                 device,
                 hello["roots"]["models"],
-                dict.fromkeys(schema.DOCUMENT["families"], FakeModel),
+                dict.fromkeys([*schema.DOCUMENT["families"], "controlnet", "upscaler"], FakeModel),
                 lambda _reference, _fill, tools: tools,
                 FakeWeights(),
                 lambda held: None,

@@ -26,6 +26,7 @@ import { startProxy, type FaultProxy } from './proxy.ts'
 import { defaultShards, startTestRedis, type TestRedis } from './redis.ts'
 import { smallDisks, type SmallDisks } from './small-disk.ts'
 import { quickTimes } from './times.ts'
+import { withoutWatches } from './watches.ts'
 import { User } from './user.ts'
 import { eventually, patienceMs } from './wait.ts'
 import type { WorkerSetup } from './worker.ts'
@@ -59,6 +60,8 @@ export interface FarmOptions extends WorkerOptions {
    * machine.
    */
   times?: Times
+  /** No process of it can watch a folder, as where the user watches too many already. */
+  unwatched?: boolean
   /** Durability and memory of its Redis. */
   redis?: Parameters<typeof startTestRedis>[0]
   /** Every process reaches Redis through a proxy that can break the line. */
@@ -201,6 +204,11 @@ export class Farm extends User implements AsyncDisposable {
     await Promise.all(each.map((worker) => this.addWorker(worker)))
   }
 
+  /** Program and arguments that run what follows them. */
+  get #inside(): readonly string[] {
+    return this.#options.unwatched ? withoutWatches : (this.#disks?.inside ?? [])
+  }
+
   #dying(kind: Kind): { points?: string; sweeps?: boolean } {
     const { dying } = this.#options
     if (dying === undefined) return {}
@@ -214,7 +222,7 @@ export class Farm extends User implements AsyncDisposable {
     const setup: ApiSetup = { times: this.times, ...(module !== undefined && { module: moduleUrl(module) }), ...this.#dying('api') }
     const args = [JSON.stringify(setup)]
     const log = join(this.folder, `${name}.log`)
-    const inside = this.#disks?.inside ?? []
+    const inside = this.#inside
     const api = new GroupProcess({
       name,
       entry: 'test/support/api.ts',
@@ -261,7 +269,7 @@ export class Farm extends User implements AsyncDisposable {
       args: [JSON.stringify(setup)],
       env: { ...this.#env, ...env },
       preload,
-      inside: this.#disks?.inside ?? [],
+      inside: this.#inside,
       ownLog: this.#options.ownLog,
       log: join(this.folder, `${name}.log`),
     })

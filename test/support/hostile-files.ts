@@ -3,27 +3,9 @@
  * JSON to be lost in, names that act on a terminal, pickles under other names.
  */
 import type { Fault } from '../../src/models/verdict.ts'
-import { entry, framed, gguf, ggufBytes, safetensors, text, type Image } from './headers.ts'
-
-const whole = (head: Buffer | string): Image => ({ head: Buffer.from(head), body: 0 })
-
-/** A header of one tensor of two bytes, with `json` in its place. */
-export const lying = (json: string, body = 2): Image => ({ head: framed(json), body })
-export const tensor = (dtype: unknown = 'F16', shape: unknown = [1], offsets: unknown = [0, 2]): string =>
-  JSON.stringify({ dtype, shape, data_offsets: offsets })
-const one = (fields: string, body = 2): Image => lying(`{"a":${fields}}`, body)
-const two = (first: number[], second: number[], body: number): Image =>
-  lying(
-    JSON.stringify({
-      a: { dtype: 'U8', shape: [(first[1] ?? 0) - (first[0] ?? 0)], data_offsets: first },
-      b: { dtype: 'U8', shape: [(second[1] ?? 0) - (second[0] ?? 0)], data_offsets: second },
-    }),
-    body,
-  )
-const huge = 2n ** 63n
-
-type Case = [name: string, image: Image, code: Fault, message: RegExp]
-const cut = ({ head, body }: Image, by: number): Image => ({ head, body: body - by })
+import { entry, framed, gguf, ggufBytes, safetensors, type Image } from './headers.ts'
+import { rarer } from './hostile-headers.ts'
+import { cut, huge, list, lying, one, row, rows, tensor, two, whole, type Case } from './hostile-parts.ts'
 
 const safetensorsCases: Case[] = [
   ['an empty file', whole(''), 'empty', /empty/],
@@ -137,14 +119,6 @@ safetensorsCases[safetensorsCases.findIndex(([name]) => name === 'no UTF-8')] = 
 ]
 
 const { u32, u64 } = ggufBytes
-export const list = (type: number, count: number | bigint, items: Buffer[] = []): Buffer =>
-  Buffer.concat([u32(9), u32(type), u64(count), ...items])
-const row = (name: string, dimensions: (number | bigint)[], type: number, offset: number | bigint): Buffer =>
-  Buffer.concat([text(name), u32(dimensions.length), ...dimensions.map(u64), u32(type), u64(offset)])
-const rows = (...all: Buffer[]): Image => {
-  const head = Buffer.concat([Buffer.from('GGUF'), u32(3), u64(all.length), u64(0), ...all])
-  return { head: Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32)]), body: 64 }
-}
 export const fit = { a: ['F32', [16]] } as const
 const ggufCases: Case[] = [
   ['four bytes', whole('GGUF'), 'incomplete', /ends after 4 bytes/],
@@ -248,4 +222,5 @@ export const hostileFiles = (mark: string): HostileFile[] =>
     ...safetensorsCases.map((each) => [...each, '.safetensors'] as const),
     ...ggufCases.map((each) => [...each, '.gguf'] as const),
     ...foreign(mark),
+    ...rarer,
   ].map(([name, image, code, message, ending]) => ({ name: `${ending}: ${name}`, image, ending, code, message }))

@@ -1,6 +1,6 @@
 /** What people's model folders look like: sound, broken, foreign or hostile layouts, each in its own folder. */
 import { execFileSync } from 'node:child_process'
-import { chmod, link, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, link, mkdir, rm, symlink, utimes, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { dirname, join } from 'node:path'
 import { modelFiles, safetensors } from './model.ts'
@@ -34,6 +34,17 @@ const faulty = ['broken', 'refused']
 const lfs =
   'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n'
 const bom = '\uFEFF'
+
+const index = (): object => modelFiles()['model_index.json'] as object
+const shard = (n: number, of: number): string =>
+  `diffusion_pytorch_model-${String(n).padStart(5, '0')}-of-${String(of).padStart(5, '0')}.safetensors`
+/** A pipeline whose network is these shards, with an index of them or none. */
+const sharded = (weights: Record<string, string> | undefined, shards: Record<string, Buffer> = {}): Record<string, unknown> =>
+  pipeline({
+    'unet/diffusion_pytorch_model.safetensors': undefined,
+    ...(weights && { 'unet/diffusion_pytorch_model.safetensors.index.json': { weight_map: weights } }),
+    ...Object.fromEntries(Object.entries(shards).map(([name, content]) => [`unet/${name}`, content])),
+  })
 
 /** Each a kind of its own. `cleanUp` ends what some of them need to be. */
 export const oddModels: readonly OddModel[] = [
@@ -211,6 +222,63 @@ export const oddModels: readonly OddModel[] = [
     under('m', pipeline({ 'manifest.json': { recommended: { width: 'wide', steps: -3, sampler: 7 }, vocabulary: [1] } })),
     { m: { status: 'usable' } },
   ),
+  files('shards-outside', under('m', sharded({ a: '../../../../etc/passwd' })), { m: { status: 'broken', why: /no name of a shard/ } }),
+  files('shards-60000', under('m', sharded(Object.fromEntries(Array.from({ length: 60_000 }, (_, i) => [`t${i}`, shard(i, 60_000)])))), {
+    m: { status: 'broken', why: /60000 of its 60000 shards are missing/ },
+  }),
+  files(
+    'shards-elsewhere',
+    under(
+      'm',
+      sharded({ unet: shard(2, 2), other: shard(1, 2) }, { [shard(1, 2)]: safetensors('unet'), [shard(2, 2)]: safetensors('other') }),
+    ),
+    { m: { status: 'broken', why: /puts the tensor “unet” elsewhere/ } },
+  ),
+  files('shards-twice', under('m', sharded(undefined, { [shard(1, 2)]: safetensors('unet'), [shard(2, 2)]: safetensors('unet') })), {
+    m: { status: 'broken', why: /Two shards hold/ },
+  }),
+  files('shards-of-none', under('m', sharded(undefined, { [shard(0, 0)]: safetensors('unet') })), {
+    m: { status: 'broken', why: /no shard of 0/ },
+  }),
+  files('immense-latents', under('m', pipeline({ 'unet/config.json': { sample_size: 9_007_199_254_740_991, in_channels: 4 } })), {
+    m: { status: [...faulty, 'unsupported'], why: /sample_size/ },
+  }),
+  files('utf-16', under('m', pipeline({ 'unet/config.json': Buffer.from('{"sample_size": 16}', 'utf16le') })), {
+    m: { status: 'broken', why: /unet\/config\.json is no JSON/ },
+  }),
+  files('part-outside', under('m', pipeline({ 'model_index.json': { ...index(), '../../etc': ['diffusers', 'X'] } })), {
+    m: { status: 'broken', why: /no name of a folder/ },
+  }),
+  files(
+    'parts-10000',
+    under(
+      'm',
+      pipeline({
+        'model_index.json': { ...index(), ...Object.fromEntries(Array.from({ length: 10_000 }, (_, i) => [`p${i}`, ['x', 'X']])) },
+      }),
+    ),
+    { m: { status: 'broken', why: /one part too many/ } },
+  ),
+  {
+    name: 'no-text',
+    make: async (folder) => {
+      await mkdir(folder, { recursive: true })
+      await writeFile(
+        Buffer.concat([Buffer.from(`${folder}/a`), Buffer.from('fffe', 'hex'), Buffer.from('.safetensors')]),
+        safetensors('x'),
+      )
+    },
+    listed: { 'a\uFFFD\uFFFD.safetensors': { status: 'broken', why: /no UTF-8 text/ } },
+  },
+  {
+    name: 'future',
+    make: async (folder) => {
+      await writeFiles(folder, { 'a.safetensors': safetensors('x') })
+      // Later than any date of JavaScript's, where the file system has such a time.
+      await utimes(join(folder, 'a.safetensors'), 9e12, 9e12)
+    },
+    listed: { 'a.safetensors': { status: 'unknown' } },
+  },
   {
     name: 'hub-cache',
     make: async (folder) => {

@@ -1,17 +1,17 @@
 /** On which devices a model draws, and what it takes there. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { ImageRequest, ModelName } from '../../domains/values.ts'
-import { apiError } from '../../errors.ts'
+import { ImageRequest, ModelKind, ModelName } from '../../domains/values.ts'
 import { Compatible, compatibleWith } from '../../farm/compatible.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { json, keyed, problems } from '../route.ts'
+import { modelOf } from './of-path.ts'
 
 const side = z.coerce.number().int().min(8).max(65_536).multipleOf(8)
 const count = z.coerce.number().int().min(1).max(100_000)
 const scale = z.coerce.number().min(0).max(1000)
-const Shape = z.strictObject({ width: side, height: side, steps: count, guidance: scale }).partial()
+const Shape = z.strictObject({ width: side, height: side, steps: count, guidance: scale, kind: ModelKind }).partial()
 
 const Picture = ImageRequest.pick({ width: true, height: true, steps: true, guidance: true })
 
@@ -30,20 +30,17 @@ const compatible = createRoute({
     params: z.object({ model: ModelName.meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }) }),
     query: Shape,
   },
-  responses: { 200: json('The devices, by their ids', CompatibleView), ...problems(404) },
+  responses: { 200: json('The devices, by their ids', CompatibleView), ...problems(404, 409) },
 })
 
 export function compatibleRoutes({ engine }: ApiParts): App {
   const { models, runs } = engine
+  const modelNamed = modelOf(models)
   return new OpenAPIHono<AppEnv>().openapi(compatible, async (c) => {
-    const { model } = c.req.valid('param')
-    const [found] = await models.find(model)
-    if (!found)
-      throw apiError('not_found', `there is no model ${JSON.stringify(model.slice(0, 200))}`, {
-        remedy: 'GET /v1/models lists all models.',
-      })
+    const { kind, ...shape } = c.req.valid('query')
+    const found = await modelNamed(c.req.valid('param').model, kind)
     const { entry, bodyHash } = found
-    const { width = 512, height = 512, steps = 20, guidance = 7 } = { ...entry.drawing?.recommended, ...c.req.valid('query') }
+    const { width = 512, height = 512, steps = 20, guidance = 7 } = { ...entry.drawing?.recommended, ...shape }
     const picture = { width, height, steps, guidance }
     const known = bodyHash === null ? [] : await runs.of(bodyHash)
     const workers = (await engine.workers()).toSorted((a, b) => (a.device.id < b.device.id ? -1 : 1))

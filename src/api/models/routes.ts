@@ -1,6 +1,6 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { ModelName } from '../../domains/values.ts'
+import { ModelKind, ModelName } from '../../domains/values.ts'
 import { apiError, fieldProblems, invalidFields } from '../../errors.ts'
 import type { Annotation } from '../../models/annotations.ts'
 import type { Listed } from '../../models/listing.ts'
@@ -9,6 +9,7 @@ import { imageGeneration } from '../../workflows/index.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { json, keyed, noQuery, pageLimit, problems } from '../route.ts'
+import { modelOf } from './of-path.ts'
 import { ModelStatusView, presentStatus } from './status.ts'
 import {
   AnnotateModel,
@@ -50,6 +51,8 @@ const modelParam = z.object({
   model: ModelName.meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }),
 })
 
+const ofKind = z.strictObject({ kind: ModelKind })
+
 const get = createRoute({
   method: 'get',
   path: '/models/{model}',
@@ -57,8 +60,8 @@ const get = createRoute({
   tags: ['models'],
   ...keyed,
   middleware: needs('read'),
-  request: { params: modelParam, query: noQuery },
-  responses: { 200: json('The model; of several kinds with one name the one that draws', ModelView), ...problems(404) },
+  request: { params: modelParam, query: ofKind },
+  responses: { 200: json('The model', ModelView), ...problems(404, 409) },
 })
 
 const status = createRoute({
@@ -68,8 +71,8 @@ const status = createRoute({
   tags: ['models'],
   ...keyed,
   middleware: needs('read'),
-  request: { params: modelParam, query: noQuery },
-  responses: { 200: json('All of it, at this moment', ModelStatusView), ...problems(404) },
+  request: { params: modelParam, query: ofKind },
+  responses: { 200: json('All of it, at this moment', ModelStatusView), ...problems(404, 409) },
 })
 
 const annotate = createRoute({
@@ -80,7 +83,7 @@ const annotate = createRoute({
   tags: ['models'],
   ...keyed,
   middleware: needs('operate'),
-  request: { params: modelParam, query: noQuery, body: { required: true, content: { 'application/json': { schema: AnnotateModel } } } },
+  request: { params: modelParam, query: ofKind, body: { required: true, content: { 'application/json': { schema: AnnotateModel } } } },
   responses: { 200: json('What is said of it now', AnnotationView), ...problems(404, 409) },
 })
 
@@ -91,7 +94,7 @@ const removeAnnotation = createRoute({
   tags: ['models'],
   ...keyed,
   middleware: needs('operate'),
-  request: { params: modelParam, query: noQuery },
+  request: { params: modelParam, query: ofKind },
   responses: { 204: { description: 'Nothing is said of it' }, ...problems(404, 409) },
 })
 
@@ -144,11 +147,7 @@ function checkSettings(settings: z.infer<typeof AnnotateModel>['settings']): voi
 
 export function modelRoutes({ engine }: ApiParts): App {
   const { models } = engine
-  const found = async (id: string): Promise<Listed> => {
-    const [first] = await models.find(id)
-    if (first) return first
-    throw apiError('not_found', `there is no model ${JSON.stringify(id.slice(0, 200))}`, { remedy: 'GET /v1/models lists all models.' })
-  }
+  const found = modelOf(models)
   return new OpenAPIHono<AppEnv>()
     .openapi(list, async (c) => {
       const filter = c.req.valid('query')
@@ -170,10 +169,10 @@ export function modelRoutes({ engine }: ApiParts): App {
     })
     .openapi(get, async (c) => {
       const { model } = c.req.valid('param')
-      return c.json(presentModel(await found(model), await engine.workers()), 200)
+      return c.json(presentModel(await found(model, c.req.valid('query').kind), await engine.workers()), 200)
     })
     .openapi(status, async (c) => {
-      const listed = await found(c.req.valid('param').model)
+      const listed = await found(c.req.valid('param').model, c.req.valid('query').kind)
       const workers = await engine.workers()
       const classes = [...new Set(workers.map(({ exactnessKey }) => exactnessKey))]
       const benchmarks = listed.bodyHash === null ? [] : await models.benchmarks.of(listed.bodyHash, classes)
@@ -183,14 +182,14 @@ export function modelRoutes({ engine }: ApiParts): App {
       const said = c.req.valid('json')
       checkSettings(said.settings)
       const settings = Object.fromEntries(Object.entries(said.settings).filter(([, value]) => value !== undefined))
-      const model = await found(c.req.valid('param').model)
+      const model = await found(c.req.valid('param').model, c.req.valid('query').kind)
       const vae = said.vae === null ? null : await models.vaeOf(model, said.vae, 'vae')
       const annotation: Annotation = { ...said, settings, vae, changedAt: Date.now() }
       await models.annotate(model, annotation)
       return c.json(presentAnnotation(annotation), 200)
     })
     .openapi(removeAnnotation, async (c) => {
-      await models.annotate(await found(c.req.valid('param').model), null)
+      await models.annotate(await found(c.req.valid('param').model, c.req.valid('query').kind), null)
       return c.body(null, 204)
     })
     .openapi(rescan, async (c) => c.json({ shelves: await models.rescan() }, 200))

@@ -3,7 +3,9 @@ import { z } from 'zod'
 import { Benchmark } from '../../domains/model/benchmark.ts'
 import type { WorkerRecord } from '../../farm/record.ts'
 import type { Measured } from '../../models/benchmarks.ts'
+import { loadedBy } from '../../models/families.ts'
 import type { Listed } from '../../models/listing.ts'
+import type { Kind } from '../../models/verdict.ts'
 import { iso, Time } from '../view.ts'
 import { AnnotationView, HolderView, modelStatuses, presentAnnotation, presentHolders, statusOf } from './views.ts'
 
@@ -59,8 +61,8 @@ export function presentStatus(
     status: statusOf(listed),
     why: entry.obstacle,
     onDisk: presentHolders(listed, workers),
-    cached: workers.flatMap((worker) => cachedOn(worker, id)),
-    resident: workers.flatMap((worker) => residentOn(worker, id)),
+    cached: workers.flatMap((worker) => cachedOn(worker, id, entry.verdict.kind)),
+    resident: workers.flatMap((worker) => residentOn(worker, id, entry.verdict.kind)),
     annotation: annotation ? presentAnnotation(annotation) : null,
     benchmarks: benchmarks.flatMap(({ exactnessKey, measuredAt, figures }) => {
       const told = Benchmark.safeParse(figures)
@@ -71,14 +73,16 @@ export function presentStatus(
   }
 }
 
-function cachedOn({ id: worker, device, report }: WorkerRecord, model: string): z.infer<typeof CachedView>[] {
+function cachedOn({ id: worker, device, report }: WorkerRecord, model: string, kind: Kind): z.infer<typeof CachedView>[] {
   // A worker of an earlier version has none.
   const { models = [] } = (report.modelCache as typeof report.modelCache | undefined) ?? {}
-  return models.filter(({ id }) => id === model).map(({ bytes, uses }) => ({ worker, device: device.id, bytes, uses }))
+  return models
+    .filter((each) => each.id === model && each.kind === kind)
+    .map(({ bytes, uses }) => ({ worker, device: device.id, bytes, uses }))
 }
 
-function residentOn({ id: worker, device, report, settings }: WorkerRecord, model: string): z.infer<typeof ResidentView>[] {
-  const found = report.python?.models.find(({ id }) => id === model)
+function residentOn({ id: worker, device, report, settings }: WorkerRecord, model: string, kind: Kind): z.infer<typeof ResidentView>[] {
+  const found = report.python?.models.find(({ id, family }) => id === model && (family === undefined || loadedBy(kind).includes(family)))
   if (!found) return []
   const { dtype, attention } = settings as { dtype?: unknown; attention?: unknown }
   const { bytes, isIdle, parts } = found

@@ -68,6 +68,13 @@ export const benchmark = operation({
       'Loads a model with cold files and with warm ones, draws a picture that nobody sees, and keeps the figures by model and hardware class.',
     input: MeasureModel,
     resolve: measured,
-    route: { method: 'post', path: '/models/{model}/benchmark', body: 'BenchmarkModel', isBodyRequired: false, answers: 'The figures' },
+    route: {
+      method: 'post',
+      path: '/models/{model}/benchmark',
+      query: ['kind'],
+      body: 'BenchmarkModel',
+      isBodyRequired: false,
+      answers: 'The figures',
+    },
   },
 })

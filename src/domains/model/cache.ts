@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { besides, isBeside } from '../../models/families.ts'
 import { DeviceName, lasting } from '../command.ts'
 import { operation } from '../operation.ts'
-import { ModelName, Target } from '../values.ts'
+import { ModelKind, ModelName, Target } from '../values.ts'
 import { CachedModel } from './cached.ts'
 import { wanted } from './named.ts'
 
@@ -33,12 +33,20 @@ export const cache = operation({
       'Reads a model, a ControlNet or an upscaler into the RAM of the worker of one device, so that its load need not wait for the disk.',
     input: z.strictObject({
       model: ModelName,
+      kind: ModelKind,
       device: DeviceName.optional().describe('whose worker; default: your default device, else the only one'),
     }),
-    async resolve({ model, device }, catalogue) {
-      const { id, kind } = await wanted(model, catalogue, isBeside)
+    async resolve({ device, ...named }, catalogue) {
+      const { id, kind } = await wanted(named, catalogue, isBeside)
       return { target: await catalogue.device(device, 'input.device'), model: id, ...(isBeside(kind) && { kind }) }
     },
-    route: { method: 'post', path: '/models/{model}/cache', body: 'CacheModel', isBodyRequired: false, answers: 'What is cached' },
+    route: {
+      method: 'post',
+      path: '/models/{model}/cache',
+      query: ['kind'],
+      body: 'CacheModel',
+      isBodyRequired: false,
+      answers: 'What is cached',
+    },
   },
 })

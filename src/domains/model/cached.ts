@@ -1,9 +1,11 @@
 /** The cache of model weights in a worker's RAM, as it tells of it. Bytes; instants by the worker's own clock. */
 import { z } from 'zod'
+import { kinds } from '../../models/verdict.ts'
 import { Count, Fraction, Instant, Sha256 } from '../values.ts'
 
 export const CachedModel = z.strictObject({
   id: z.string(),
+  kind: z.enum(kinds),
   bodyHash: Sha256,
   bytes: Count,
   /** Loads that read it from there. */

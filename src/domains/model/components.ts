@@ -31,6 +31,6 @@ export const components = operation({
     description: 'Its network, VAE and text encoders as they lie on disk: how large, in which precision, and where.',
     input: Named,
     resolve: shelved,
-    route: { method: 'post', path: '/models/{model}/components', answers: 'Its parts' },
+    route: { method: 'post', path: '/models/{model}/components', query: ['kind'], answers: 'Its parts' },
   },
 })

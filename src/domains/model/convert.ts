@@ -30,6 +30,6 @@ export const convert = operation({
     scope: 'operate',
     input: Named,
     resolve: shelved,
-    route: { method: 'post', path: '/models/{model}/convert', answers: 'The file that was made, or the folder' },
+    route: { method: 'post', path: '/models/{model}/convert', query: ['kind'], answers: 'The file that was made, or the folder' },
   },
 })

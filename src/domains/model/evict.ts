@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { brief, DeviceName } from '../command.ts'
 import { operation } from '../operation.ts'
-import { Count, ModelName, Target } from '../values.ts'
+import { Count, ModelKind, ModelName, Target } from '../values.ts'
 import { CachedModel } from './cached.ts'
 
 /**
@@ -10,7 +10,7 @@ import { CachedModel } from './cached.ts'
  */
 export const evict = operation({
   ...brief,
-  input: z.strictObject({ target: Target, model: ModelName }),
+  input: z.strictObject({ target: Target, model: ModelName, kind: ModelKind }),
   output: z
     .strictObject({
       device: z.string(),
@@ -19,9 +19,9 @@ export const evict = operation({
       bytes: Count,
     })
     .meta({ id: 'ModelEvicted' }),
-  async run({ target, model }, tools) {
+  async run({ target, model, kind }, tools) {
     const device = tools.device(target)
-    const evicted = device.evictCached(model)
+    const evicted = device.evictCached(model, kind)
     await device.publish()
     return { device: device.device, evicted, bytes: evicted.reduce((sum, { bytes }) => sum + bytes, 0) }
   },
@@ -31,9 +31,17 @@ export const evict = operation({
     input: z.strictObject({
       // It may lie in no folder any more.
       model: ModelName,
+      kind: ModelKind.describe('only what is of this kind; default: whatever has the name'),
       device: DeviceName.optional().describe('whose worker; default: your default device, else the only one'),
     }),
-    resolve: async ({ model, device }, catalogue) => ({ target: await catalogue.device(device, 'input.device'), model }),
-    route: { method: 'post', path: '/models/{model}/evict', body: 'EvictModel', isBodyRequired: false, answers: 'What went' },
+    resolve: async ({ device, ...named }, catalogue) => ({ target: await catalogue.device(device, 'input.device'), ...named }),
+    route: {
+      method: 'post',
+      path: '/models/{model}/evict',
+      query: ['kind'],
+      body: 'EvictModel',
+      isBodyRequired: false,
+      answers: 'What went',
+    },
   },
 })

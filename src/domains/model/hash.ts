@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { operation } from '../operation.ts'
-import { ModelName, ModelPin, WantedModel } from '../values.ts'
+import { ModelPin, WantedModel } from '../values.ts'
 import { wanted } from './named.ts'
+import { Named } from './on-disk.ts'
 
 /**
  * Computes the body hash of a model of any kind, which pins it: beside the device, once for all who ask, with progress
@@ -24,11 +25,11 @@ export const hash = operation({
     title: 'Hash a model',
     description:
       'Computes the hashes of a model of any kind ahead of the work, so that its first picture need not wait for it, and annotations may follow it.',
-    input: z.strictObject({ model: ModelName }),
-    async resolve({ model }, catalogue) {
-      const { vae: _, ...own } = await wanted(model, catalogue, (kind) => kind !== 'unknown')
+    input: Named,
+    async resolve(given, catalogue) {
+      const { vae: _, ...own } = await wanted(given, catalogue, (kind) => kind !== 'unknown')
       return { model: own }
     },
-    route: { method: 'post', path: '/models/{model}/hash', answers: 'The pinned model' },
+    route: { method: 'post', path: '/models/{model}/hash', query: ['kind'], answers: 'The pinned model' },
   },
 })

@@ -55,7 +55,7 @@ export const inspect = operation({
     description: 'Reads the headers of a model anew, on a host that has it: what it is, its parts, its author’s words, its files.',
     input: Named,
     resolve: shelved,
-    route: { method: 'post', path: '/models/{model}/inspect', answers: 'What its headers say' },
+    route: { method: 'post', path: '/models/{model}/inspect', query: ['kind'], answers: 'What its headers say' },
   },
 })
 

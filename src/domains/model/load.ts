@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import { isBeside } from '../../models/families.ts'
 import { operation } from '../operation.ts'
-import { Count, ModelName, WantedModel, withOwnVae } from '../values.ts'
+import { Count, WantedModel, withOwnVae } from '../values.ts'
 import { wanted } from './named.ts'
+import { Named } from './on-disk.ts'
 
 const input = z.strictObject({ model: WantedModel })
 const told = z.strictObject({ id: z.string(), bytes: Count })
@@ -38,8 +39,8 @@ export const load = operation({
   command: {
     title: 'Load a model',
     description: 'Makes a model, a ControlNet or an upscaler resident on a device ahead of the work, which then need not wait for it.',
-    input: z.strictObject({ model: ModelName }),
-    resolve: async ({ model }, catalogue) => ({ model: await wanted(model, catalogue, isBeside) }),
-    route: { method: 'post', path: '/models/{model}/load', answers: 'The model' },
+    input: Named,
+    resolve: async (given, catalogue) => ({ model: await wanted(given, catalogue, isBeside) }),
+    route: { method: 'post', path: '/models/{model}/load', query: ['kind'], answers: 'The model' },
   },
 })

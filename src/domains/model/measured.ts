@@ -4,7 +4,7 @@ import { invalidFields } from '../../errors.ts'
 import { wantedOf } from '../../models/entry.ts'
 import { modelError } from './errors.ts'
 import type { Catalogue } from '../operation.ts'
-import { ImageRequest, ModelName, Pass, WantedModel } from '../values.ts'
+import { ImageRequest, ModelKind, ModelName, Pass, WantedModel } from '../values.ts'
 
 /** A picture without a negative prompt, of a model that may not have been hashed. */
 export const Measured = Pass.omit({ negativePrompt: true }).extend({ model: WantedModel })
@@ -16,17 +16,17 @@ const maxPixels = 2048 ** 2
 /** What a client may send; the size that it leaves out is the model's own. */
 export const MeasureModel = ImageRequest.pick({ width: true, height: true })
   .partial()
-  .extend({ model: ModelName, calls: z.int().min(2).max(maxCalls).default(8).describe('denoise steps of the picture') })
+  .extend({ model: ModelName, kind: ModelKind, calls: z.int().min(2).max(maxCalls).default(8).describe('denoise steps of the picture') })
 
 /**
  * The picture, with the model's own settings where the client says none.
  * @throws DarkroomError `model.unknown`, `model.unusable`; `api.invalid` for a picture that no device may draw
  */
 export async function measured(
-  { model, calls, ...size }: z.infer<typeof MeasureModel>,
+  { model, kind, calls, ...size }: z.infer<typeof MeasureModel>,
   catalogue: Catalogue,
 ): Promise<z.infer<typeof Measured>> {
-  const found = await catalogue.model(model)
+  const found = await catalogue.model(model, kind)
   const { id, bodyHash, recommended, scale } = found
   const { width = recommended.width, height = recommended.height } = size
   const limits = await catalogue.limits({ id, bodyHash })

@@ -36,6 +36,13 @@ export const optimize = operation({
       'Loads a model and warms it up on a device, so that the next picture is as fast as any; figures of the first and the last.',
     input: MeasureModel,
     resolve: measured,
-    route: { method: 'post', path: '/models/{model}/optimize', body: 'OptimizeModel', isBodyRequired: false, answers: 'Before and after' },
+    route: {
+      method: 'post',
+      path: '/models/{model}/optimize',
+      query: ['kind'],
+      body: 'OptimizeModel',
+      isBodyRequired: false,
+      answers: 'Before and after',
+    },
   },
 })

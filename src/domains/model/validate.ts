@@ -58,6 +58,6 @@ export const validate = operation({
       'Reads a model whole, on a host that has it, and says by tensor what is wrong: structure, sizes, offsets, numbers that are none, and its hash against the recorded one.',
     input: Named,
     resolve: shelved,
-    route: { method: 'post', path: '/models/{model}/validate', answers: 'What was found' },
+    route: { method: 'post', path: '/models/{model}/validate', query: ['kind'], answers: 'What was found' },
   },
 })

@@ -13,6 +13,7 @@ import { modelError } from '../../models/errors.ts'
 import type { Entry } from '../../models/entry.ts'
 import type { FileState } from '../../models/found.ts'
 import { isUnchanged } from '../../models/made.ts'
+import type { Kind } from '../../models/verdict.ts'
 import { drawnFiles } from '../../models/weights.ts'
 import type { CachedFile } from '../python/protocol.ts'
 import { systemRam } from './ram.ts'
@@ -30,6 +31,7 @@ const tmpfs = 0x01021994
 /** A model as it is asked for, with its body hash. */
 export interface Cacheable {
   id: string
+  kind: Kind
   bodyHash: string
   entry: Pick<Entry, 'path' | 'real' | 'isFolder' | 'files' | 'state' | 'made'>
 }
@@ -180,9 +182,11 @@ export class ModelCache {
     }
   }
 
-  /** Lets go of a model, in every body; all of them without a name. Returns what went. */
-  evict(id?: string): CachedModel[] {
-    const gone = [...this.#cached.values()].filter((cached) => id === undefined || cached.id === id)
+  /** Lets go of a model, in every body; of every kind without one, of all models without a name. Returns what went. */
+  evict(id?: string, kind?: Kind): CachedModel[] {
+    const gone = [...this.#cached.values()].filter(
+      (cached) => (id === undefined || cached.id === id) && (kind === undefined || cached.kind === kind),
+    )
     this.#drop(gone, 'asked')
     return gone.map(describe)
   }
@@ -329,7 +333,15 @@ export class ModelCache {
 const isSame = ({ size, mtimeMs, ino }: Stats, state: FileState): boolean =>
   size === state.size && mtimeMs === state.modifiedMs && ino === state.inode
 
-const describe = ({ id, bodyHash, bytes, uses, cachedAt, usedAt }: Cached): CachedModel => ({ id, bodyHash, bytes, uses, cachedAt, usedAt })
+const describe = ({ id, kind, bodyHash, bytes, uses, cachedAt, usedAt }: Cached): CachedModel => ({
+  id,
+  kind,
+  bodyHash,
+  bytes,
+  uses,
+  cachedAt,
+  usedAt,
+})
 
 const changed = (id: string) =>
   modelError('changed', `the files of model ${id} changed while they were read into RAM`, { field: 'input.model' })

@@ -60,7 +60,7 @@ async function readFigures({ memory, index }: OwnDevice, { hardware }: Ready): P
 const pythonMemory = ({ allocatedBytes, deviceBytes, models }: Heartbeat): PythonMemory => ({
   allocatedBytes,
   reservedBytes: deviceBytes,
-  models: models.map(({ id, bytes, isIdle, parts }) => ({ id, bytes, isIdle, parts })),
+  models: models.map(({ id, family, bytes, isIdle, parts }) => ({ id, family, bytes, isIdle, parts })),
 })
 
 function ramNow(childRss: number): Ram {

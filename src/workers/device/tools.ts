@@ -7,6 +7,8 @@ import type { DeviceTools } from '../../domains/operation.ts'
 import type { Target } from '../../domains/values.ts'
 import { DarkroomError } from '../../errors.ts'
 import { modelError } from '../../models/errors.ts'
+import { loadedBy } from '../../models/families.ts'
+import type { Kind } from '../../models/verdict.ts'
 import type { Reservation } from '../../farm/reservations.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
@@ -98,22 +100,24 @@ export class OwnDeviceTools implements DeviceTools {
     return this.#options.relief.trimPython(idleModels)
   }
 
-  async dropModel(id: string): Promise<{ models: { id: string; bytes: number }[]; freedBytes: number | null }> {
+  async dropModel(id: string, kind?: Kind): Promise<{ models: { id: string; bytes: number }[]; freedBytes: number | null }> {
     const { child } = this.#options
     if (!child.isReady) throw deviceError('not_ready', `no Python child of ${this.device} is ready now`)
     const inUse = (why: string): DarkroomError =>
       modelError('in_use', `model ${id} is in use on ${this.device}: ${why}`, { field: 'input.model' })
     // Asked now: what it said last is up to two seconds old.
-    const known = (await child.ping()).models.find((model) => model.id === id)
+    const known = (await child.ping()).models.find(
+      (model) => model.id === id && (kind === undefined || loadedBy(kind).includes(model.family)),
+    )
     if (known && !known.isIdle) throw inUse('a step draws with it or waits to')
-    const outcome = await child.start('model.drop', { id }).outcome
+    const outcome = await child.start('model.drop', { id, families: kind === undefined ? null : [...loadedBy(kind)] }).outcome
     if (outcome.type !== 'result') throw deviceError('not_ready', `the Python child of ${this.device} is ending`)
     if (known && outcome.output.models.length === 0) throw inUse('a step has begun to wait for it')
     return outcome.output
   }
 
-  evictCached(id: string): CachedModel[] {
-    return this.#options.cache.evict(id)
+  evictCached(id: string, kind?: Kind): CachedModel[] {
+    return this.#options.cache.evict(id, kind)
   }
 
   async python(): Promise<{ reservedBytes: number | null; models: string[] } | null> {

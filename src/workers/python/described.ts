@@ -1,6 +1,7 @@
 /** What the Python child says of itself: what it is, once, and how it fares, with every heartbeat. */
 import { z } from 'zod'
 import { ResidentPart } from '../../domains/memory/figures/report.ts'
+import { loadable } from '../../models/families.ts'
 import { Count } from '../../domains/values.ts'
 
 export const protocolVersion = 1
@@ -70,6 +71,7 @@ export const Heartbeat = z.strictObject({
   models: z.array(
     z.strictObject({
       id: z.string(),
+      family: z.enum(loadable),
       bytes: Count,
       isIdle: z.boolean(),
       usedS: Seconds,

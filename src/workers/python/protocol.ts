@@ -14,7 +14,7 @@ import { operations } from '../../domains/index.ts'
 import type { PythonPart } from '../../domains/operation.ts'
 import { AdapterPin, Control, Count, EmbeddingPin, MemoryProfile, ModelPin, PicturePin, Sha256, upscalers } from '../../domains/values.ts'
 import { DarkroomError, errorClasses, workerError } from '../../errors.ts'
-import { besides, families } from '../../models/families.ts'
+import { loadable } from '../../models/families.ts'
 import { ModelPart } from '../../models/made.ts'
 import { Heartbeat, protocolVersion, Ready, Seconds } from './described.ts'
 
@@ -38,7 +38,7 @@ export const ModelRef = z.strictObject({
   id: z.string(),
   path: Path,
   bodyHash: Sha256,
-  family: z.enum([...families, ...besides]),
+  family: z.enum(loadable),
   parts: z.array(ModelPart).optional(),
 })
 export type ModelRef = z.infer<typeof ModelRef>
@@ -132,9 +132,12 @@ const verbs = {
       registeredBytes: Count,
     }),
   },
-  /** Lets go of a model, in every body that no request uses or waits for. `freedBytes` as in `memory.trim`. */
+  /**
+   * Lets go of a model, in every body that no request uses or waits for; null: whichever family loads it. `freedBytes`
+   * as in `memory.trim`.
+   */
   'model.drop': {
-    request: z.strictObject({ id: z.string() }),
+    request: z.strictObject({ id: z.string(), families: z.enum(loadable).array().nullable() }),
     output: z.strictObject({ freedBytes: Count.nullable(), models: z.array(z.strictObject({ id: z.string(), bytes: Count })) }),
   },
   /** The cache lets go of these files, which the child must not keep mapped. */

@@ -82,7 +82,7 @@ async function completeAdapters(
   problems.push(...faultsOf(wanted))
   if (problems.length > 0) throw invalidFields(problems)
   if (wanted.length === 0) return { prompt: text }
-  const base = await catalogue.named(model.id)
+  const base = await catalogue.named(model.id, 'drawing')
   const found: Listed[] = []
   for (const { field, model: name } of wanted) {
     const listed = await catalogue.ofKind('lora', name, field === 'input.prompt' ? field : `${field}.model`)

@@ -59,7 +59,7 @@ export async function completeControl(
   catalogue: Pick<Catalogue, 'named' | 'ofKind' | 'picture'>,
 ): Promise<{ control?: WantedControl[] }> {
   if (!control) return {}
-  const { verdict } = (await catalogue.named(model.id)).entry
+  const { verdict } = (await catalogue.named(model.id, 'drawing')).entry
   // One that only its manifest tells of is drawn as the first that its class draws.
   const family = verdict.family ?? steered.find((name) => name === model.family)
   if (!family || !steered.includes(family)) throw invalidFields([{ field: 'input.control', message: notSteered(model.id, family) }])

@@ -54,7 +54,7 @@ export async function completeEmbeddings(
       field: 'input.prompt',
       message: `names ${wanted.length} embeddings with those of \`embeddings\`; at most ${maxEmbeddings} are heard`,
     })
-  const base = await catalogue.named(model.id)
+  const base = await catalogue.named(model.id, 'drawing')
   const embeddings: WantedEmbedding[] = []
   for (const { field, name } of wanted) {
     const listed = await catalogue.ofKind('embedding', name, field)

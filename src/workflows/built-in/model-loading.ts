@@ -1,8 +1,10 @@
 import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { Loaded } from '../../domains/model/load.ts'
-import { ModelName, WantedModel, type ModelPin } from '../../domains/values.ts'
+import { ModelKind, ModelName, WantedModel, type ModelPin } from '../../domains/values.ts'
+import { wanted } from '../../domains/model/named.ts'
 import { wantedOf } from '../../models/entry.ts'
+import { isBeside } from '../../models/families.ts'
 import { defineWorkflow } from '../define.ts'
 import { steps } from '../step.ts'
 
@@ -13,7 +15,10 @@ interface Context extends Resolved {
   bodyHash: string | null
 }
 
-const pinOf = ({ model, bodyHash }: Context): ModelPin => wantedOf({ ...model, bodyHash: model.bodyHash ?? bodyHash ?? '' })
+const hashOf = ({ model, bodyHash }: Context): string => model.bodyHash ?? bodyHash ?? ''
+/** One that draws, as it is pinned. */
+const pinOf = (context: Context): ModelPin => wantedOf({ ...context.model, bodyHash: hashOf(context) })
+const pinned = (context: Context): WantedModel => ({ ...context.model, bodyHash: hashOf(context) })
 
 /** [hash] → resolve → load: from disk to the device, pinned before anything is read for it. */
 const machine = setup({
@@ -24,7 +29,14 @@ const machine = setup({
   context: ({ input }) => ({ ...input, bodyHash: null }),
   initial: 'pinning',
   states: {
-    pinning: { always: [{ guard: ({ context }) => context.model.bodyHash !== null, target: 'resolving' }, { target: 'hashing' }] },
+    pinning: {
+      always: [
+        { guard: ({ context }) => context.model.bodyHash === null, target: 'hashing' },
+        // What computes beside a model draws nothing by itself, and is looked for by its load.
+        { guard: ({ context }) => context.model.kind !== undefined, target: 'loading' },
+        { target: 'resolving' },
+      ],
+    },
     hashing: {
       invoke: {
         id: 'hash',
@@ -37,7 +49,7 @@ const machine = setup({
       invoke: { id: 'resolve', src: 'model.resolve', input: ({ context }) => ({ model: pinOf(context) }), onDone: 'loading' },
     },
     loading: {
-      invoke: { id: 'load', src: 'model.load', input: ({ context }) => ({ model: pinOf(context) }), onDone: 'done' },
+      invoke: { id: 'load', src: 'model.load', input: ({ context }) => ({ model: pinned(context) }), onDone: 'done' },
     },
     done: { type: 'final', output: ({ event }) => event['output'] as z.infer<typeof Loaded> },
   },
@@ -57,13 +69,12 @@ const shares: Readonly<Record<string, { from: number; to: number }>> = {
 export const modelLoading = defineWorkflow({
   name: 'model-loading',
   title: 'Load a model from disk to the device',
-  description: 'Pins a model, hashing it first where nobody has, and makes it resident on a device, with one progress over all of it.',
-  input: z.strictObject({ model: ModelName }),
+  description:
+    'Pins a model, a ControlNet or an upscaler, hashing it first where nobody has, and makes it resident on a device, with one progress over all of it.',
+  input: z.strictObject({ model: ModelName, kind: ModelKind }),
   output: Loaded,
   machine,
-  async resolveInput({ model }, catalogue) {
-    return { model: wantedOf(await catalogue.model(model)) } satisfies Resolved
-  },
+  resolveInput: async (given, catalogue) => ({ model: await wanted(given, catalogue, isBeside) }) satisfies Resolved,
   progress(context, step, fraction) {
     const { from, to } = shares[step] ?? { from: 0, to: 0 }
     const start = (context as Context).model.bodyHash === null ? 0 : (shares['model.resolve']?.from ?? 0)

@@ -50,7 +50,12 @@ async function model(id: string, files: Record<string, number>): Promise<Cacheab
     const { ino, mtimeMs, size } = await stat(join(path, name))
     states.push({ path: name, size, modifiedMs: mtimeMs, inode: ino })
   }
-  return { id, bodyHash: id.padEnd(64, '0'), entry: { path, real: path, isFolder: true, files: states, state: stateOf(states) } }
+  return {
+    id,
+    kind: 'checkpoint',
+    bodyHash: id.padEnd(64, '0'),
+    entry: { path, real: path, isFolder: true, files: states, state: stateOf(states) },
+  }
 }
 const weights = 'unet/diffusion_pytorch_model.safetensors'
 const small = (id: string): Promise<Cacheable> => model(id, { [weights]: 100 * KiB })

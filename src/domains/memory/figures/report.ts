@@ -3,6 +3,7 @@
  * null.
  */
 import { z } from 'zod'
+import { loadable } from '../../../models/families.ts'
 import type * as Native from '../../device-memory.ts'
 import { AllocationId, Count, Fraction, Instant } from '../../values.ts'
 
@@ -82,6 +83,8 @@ export const PythonMemory = z.strictObject({
   models: z.array(
     z.strictObject({
       id: z.string(),
+      /** How it is loaded; a worker of an earlier version does not say. */
+      family: z.enum(loadable).optional(),
       bytes: Count.nullable(),
       isIdle: z.boolean(),
       /** Its networks that are on the device. */
