@@ -8,8 +8,9 @@
  * | pausing | the attempt of its step has ended | paused |
  * | running, `needed` signals applied | its step has ended (`version` + 1) | succeeded |
  *
- * A signal is taken in whatever open state, and counts once by its event id. While a session pauses or is paused nothing
- * is applied. A pause leaves it pausing only where an attempt may run, and so only once `needed` signals were applied.
+ * A signal is taken in whatever open state, and counts once by its event id. While a session pauses or is paused
+ * nothing is applied. A pause leaves it pausing only where an attempt may run, and so only once `needed` signals were
+ * applied.
  */
 import type { Status } from '../../../src/engine/session.ts'
 import type { Model, Operation } from './linear.ts'

@@ -1,8 +1,8 @@
 /**
  * `npm run chaos -- [--minutes N] [--seed S] [--faults N] [--workers N]`: the verifier by itself. With `--linear` many
  * clients ask the same sessions for things at once, and what they were answered must fit into one order; with `--spoil`
- * besides, two of the answers are exchanged first. Exits 0 when all is well, 1 when a promise was broken, 3 when the run
- * is void because too few faults hit live work.
+ * besides, two of the answers are exchanged first. Exits 0 when all is well, 1 when a promise was broken, 3 when the
+ * run is void because too few faults hit live work.
  */
 import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
