@@ -86,9 +86,8 @@ export function spoil(history: readonly Recorded[]): Recorded[] | undefined {
 function wordsOf(key: string, history: readonly Recorded[], needed: number, isWhole: boolean): string {
   const { core, besides, best } = witnessOf(operationsOf(history), sessionModel(needed))
   const start = Math.min(...history.map(({ calledAt }) => calledAt))
-  const width = String(
-    Math.round(Math.max(...core.map(({ answeredAt, calledAt }) => (answeredAt === Infinity ? calledAt : answeredAt))) - start),
-  ).length
+  const times = history.flatMap(({ calledAt, answeredAt }) => (answeredAt === Infinity ? [calledAt] : [answeredAt]))
+  const width = String(Math.round(Math.max(...times) - start)).length
   const time = (at: number): string => (at === Infinity ? '…' : String(Math.round(at - start))).padStart(width)
   const line = (
     by: Recorded,
@@ -97,8 +96,8 @@ function wordsOf(key: string, history: readonly Recorded[], needed: number, isWh
   const lines = core.map((each) => line(history[Math.floor(each.n / 2)] as Recorded, each))
   const texts = besides.map((asked) => inWords(asked))
   const others = [...new Set(texts)].map((text) => {
-    const times = texts.filter((each) => each === text).length
-    return times > 1 ? `${times} × ${text}` : text
+    const { length } = texts.filter((each) => each === text)
+    return length > 1 ? `${length} × ${text}` : text
   })
   return [
     `${key}: no order explains these of its ${history.length} requests:`,
