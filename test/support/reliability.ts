@@ -74,7 +74,7 @@ const groups: Record<string, string[]> = {
   'Schedules, and clocks that are set': ['test/engine/schedules.test.ts'],
   'Webhooks, and receivers that are not well': ['test/crash/webhooks.test.ts', 'test/webhooks/webhooks.test.ts'],
   'Traces of what was killed': ['test/long/traces.test.ts'],
-  'Everything at random': ['test/long/verifier.test.ts'],
+  'Everything at random': ['test/long/verifier.test.ts', 'test/long/linear.test.ts'],
   'Events, shards, bytes': [
     'test/long/events.test.ts',
     'test/long/shards.test.ts',

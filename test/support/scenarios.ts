@@ -328,6 +328,12 @@ export const scenarios: readonly Scenario[] = [
     promised: 'each has the result computed beforehand; none stays without progress beyond the time limit',
     proofs: [['long/verifier', 'random programs with seed …']],
   },
+  {
+    name: 'many-clients',
+    happens: 'several clients submit, pause, resume, cancel, signal and look at the same session at once, under random faults',
+    promised: 'one order of all that they asked explains all that they were answered',
+    proofs: [['long/linear', 'four clients of each session']],
+  },
   // Many sessions, and who comes when.
   {
     name: 'batch-of-fifty',

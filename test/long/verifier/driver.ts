@@ -195,7 +195,7 @@ export class Driver {
 
   async #stream(id: string, submitted: Submitted, draw: () => number): Promise<boolean> {
     const { over } = this.#options
-    const api = this.#choose(draw)
+    const api = this.choose(draw)
     const asked = this.#note(api.process.name)
     const silence = new AbortController()
     const hush = setTimeout(() => silence.abort(), silenceMs)
@@ -222,7 +222,8 @@ export class Driver {
 
   // ---- requests ----
 
-  #choose(draw: () => number): Fleet['apis'][number] {
+  /** Some API that is there, as far as one knows. */
+  choose(draw: () => number): Fleet['apis'][number] {
     const { apis } = this.#options.fleet
     const up = apis.filter(({ isUp }) => isUp)
     const some = up.length > 0 ? up : apis
@@ -236,8 +237,13 @@ export class Driver {
   }
 
   /** One request to some API; undefined when it was cut, took too long, or was answered with 503. */
-  async ask(method: string, path: string, draw: () => number, options: SendOptions = {}): Promise<Answer | undefined> {
-    const api = this.#choose(draw)
+  async ask(
+    method: string,
+    path: string,
+    draw: () => number,
+    options: SendOptions = {},
+    api = this.choose(draw),
+  ): Promise<Answer | undefined> {
     const asked = this.#note(api.process.name)
     const signal = AbortSignal.any([this.#options.over, AbortSignal.timeout(answerMs)])
     try {

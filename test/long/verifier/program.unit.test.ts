@@ -8,7 +8,7 @@ import { doneEvent, errorEvent, PureMachine, type Document, type OpenEffect } fr
 import { endsOf, expectedOf, failureCodes, type Expected } from './expectation.ts'
 import { faultKinds, planOf } from './faults.ts'
 import { nodesOf, workflows, type FailureKind, type Node } from '../../support/program.ts'
-import { kinds, pictureSeeds, scenario } from './program.ts'
+import { kinds, pictureSeeds, scenario, type Scenario } from './program.ts'
 
 const pictures = Array.from({ length: pictureSeeds }, (_, i) => `picture ${i}`)
 const [program] = workflows
@@ -94,6 +94,14 @@ describe('random programs', () => {
     const done = ['step', 'fail', 'timer', 'signal', 'child', 'picture', 'sequence', 'parallel', 'try', 'race']
     expect(new Set(nodes.map((node) => node.do))).toEqual(new Set(done))
     expect(new Set(nodes.flatMap((node) => (node.do === 'fail' ? [node.how] : [])))).toEqual(new Set(Object.keys(failureCodes)))
+    const signals = all.flatMap((each) => each.signals)
+    expect(new Set(signals.map(({ by }) => by))).toEqual(new Set(['signal', 'approval']))
+    const cancelled = all.filter(({ cancelAtMs }) => cancelAtMs !== null)
+    expect(new Set(cancelled.map(({ cancelBy }) => cancelBy))).toEqual(new Set(['verb', 'bulk']))
+    expect(new Set(all.map(({ concurrency }) => concurrency?.limit))).toEqual(new Set([undefined, 1, 2]))
+    // What is urgent takes the place of others.
+    const isUrgent = ({ priority, moves }: Scenario): boolean => priority === 9 || moves.some(({ how }) => how === 9)
+    expect(all.some(isUrgent)).toBe(true)
     const ends = all.flatMap((each) => endsOf(each, pictures)).map((end) => end.ends)
     expect(new Set(ends)).toEqual(new Set(['succeeded', 'failed', 'cancelled']))
     expect(new Set(planOf({ seed: 1, minutes: 1.2, workers: 3, apis: 2 }).map(({ kind }) => kind))).toEqual(new Set(faultKinds))

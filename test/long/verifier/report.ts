@@ -76,17 +76,7 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
       found.filter(({ view }) => view.parent !== null && view.workflow.startsWith(`${workflow}@`)).map(({ view }) => view.status),
     ),
   )
-  const beside = (['fork', 'batch', 'schedule'] as const).map(
-    (is) => `${evidence.chores.filter((chore) => chore.is === is).length} × ${is}`,
-  )
-  const made = (of: (found: Evidence['found'][number]) => boolean): number => found.filter(of).length
-  const preempted = made(({ history }) => history.some((event) => event.type === 'step.released' && event['reason'] === 'preempt'))
-  const undone = made(({ view }) => view.workflow.startsWith('undo@'))
-  const limited = made(({ view }) => Boolean(view['concurrency']))
-  const by = (is: (scenario: Evidence['submitted'][number]['scenario']) => boolean): number =>
-    submitted.filter((each) => is(each.scenario)).length
-  const approved = by(({ signals }) => signals.some((signal) => signal.by === 'approval'))
-  const inBulk = by(({ cancelAtMs, cancelBy }) => cancelAtMs !== null && cancelBy === 'bulk')
+  const uses = [...usesIn(evidence)].map(([what, times]) => `${times} × ${what}`)
   const counts = tally(plan, hits)
   const lines = [
     table(['sessions', 'all', ...ends, 'other'], [...roots, ...children]),
@@ -101,7 +91,7 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
       ],
     ),
     '',
-    `  ${beside.join(', ')}; ${preempted} made way, ${undone} undone, ${limited} with a limit, ${approved} approved, ${inBulk} cancelled in bulk`,
+    `  ${uses.join(', ')}`,
     `  ${wordsOf(figures)}`,
     `  ${ownEnds} processes ended by themselves and were started again`,
     `  ${seconds.faults} s of faults, ${seconds.settling} s until all had ended`,
@@ -113,6 +103,24 @@ export function summaryOf({ evidence, verdict, voids, plan, hits, figures, secon
   ]
   if (verdict.violations.length > 40) lines.push(`  … and ${verdict.violations.length - 40} more`)
   return lines.join('\n')
+}
+
+/** How often a run has used what is not in every session. */
+export function usesIn({ chores, found, submitted }: Pick<Evidence, 'chores' | 'found' | 'submitted'>): Map<string, number> {
+  const chore = (is: Evidence['chores'][number]['is']): number => chores.filter((each) => each.is === is).length
+  const made = (of: (found: Evidence['found'][number]) => boolean): number => found.filter(of).length
+  const asked = (of: (scenario: Evidence['submitted'][number]['scenario']) => boolean): number =>
+    submitted.filter(({ scenario }) => of(scenario)).length
+  return new Map([
+    ['fork', chore('fork')],
+    ['batch', chore('batch')],
+    ['schedule', chore('schedule')],
+    ['preemption', made(({ history }) => history.some((event) => event.type === 'step.released' && event['reason'] === 'preempt'))],
+    ['undoing', made(({ view }) => view.workflow.startsWith('undo@'))],
+    ['concurrency limit', made(({ view }) => Boolean(view['concurrency']))],
+    ['approval', asked(({ signals }) => signals.some((signal) => signal.by === 'approval'))],
+    ['bulk cancel', asked(({ cancelAtMs, cancelBy }) => cancelAtMs !== null && cancelBy === 'bulk')],
+  ])
 }
 
 /** Everything that Redis holds about a session. */

@@ -17,7 +17,7 @@ import { attemptsIn, byMachine, faultKinds, isHit, planOf, voids } from './fault
 import { Fleet, lacking } from './fleet.ts'
 import { judge, type Evidence, type Found, type Submitted, type View } from './judge.ts'
 import { pictureSeeds, scenario, stream } from './program.ts'
-import { dumpOf, recoveriesOf, summaryOf, type Summary } from './report.ts'
+import { dumpOf, recoveriesOf, summaryOf, usesIn, type Summary } from './report.ts'
 import { picture, readLedger } from '../../support/program.ts'
 
 export interface RunOptions {
@@ -49,6 +49,8 @@ const apis = 2
 const orphansMs = 150_000
 /** Until the queues of a device that is gone are removed, and then some. */
 const desertedMs = 40_000
+/** A run of so many minutes uses everything there is. */
+const wholeMinutes = 2
 /** What is asked at the end may take so long. */
 const clerkMs = 600_000
 /** Stuck sessions that are shown whole. */
@@ -178,7 +180,7 @@ export async function verify({
     const summary: Summary = {
       evidence,
       verdict,
-      voids: voids(plan, hits, asked),
+      voids: [...voids(plan, hits, asked), ...(minutes < wholeMinutes ? [] : unused(evidence))],
       plan,
       hits,
       figures: recoveriesOf(attempts, hits),
@@ -210,6 +212,8 @@ async function whileMoving(look: () => string, isLeft: () => boolean | Promise<b
 /** Of a thousand sessions one may be given up with reason, and of fewer one. */
 const isGood = ({ evidence, verdict, voids: why }: Summary): boolean =>
   verdict.violations.length === 0 && why.length === 0 && verdict.excused.length <= Math.max(1, evidence.found.length / 1000)
+
+const unused = (evidence: Evidence): string[] => [...usesIn(evidence)].flatMap(([what, times]) => (times === 0 ? [`no ${what} in it`] : []))
 
 async function gather({ farm }: Fleet, views: View[]): Promise<Found[]> {
   const found: Found[] = []
