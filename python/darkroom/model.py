@@ -3,18 +3,17 @@ business."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from darkroom import faults, frames, memory
+from darkroom import faults, frames, memory, model_files
 from darkroom.errors import DarkroomError
 from darkroom.families import Family
 from darkroom.profiles import AUTO, PROFILES, Offload, Profile
-from darkroom.tools import ModelKey, Tools, inside
+from darkroom.tools import ModelKey, Tools
 
 if TYPE_CHECKING:
     import torch
@@ -228,10 +227,10 @@ class Models:
 
     def _load(self, known: Known | None, reference: Mapping[str, Any], tools: Tools) -> Known:
         """All networks of a model, made where they are not `known`, with their weights."""
-        path = self._inside(reference["path"])
+        path = model_files.inside(reference["path"], self._roots)
         family = self._families[reference["family"]]
         try:
-            self._check_files(path, reference.get("parts") or (), family)
+            model_files.check(path, reference.get("parts") or (), family, self._roots)
             if known is None:
                 shells: list[Shell] = []
                 made = family.load(self._parts({**reference, "path": path}, partial(self._add, shells), tools), self._device)
@@ -311,35 +310,6 @@ class Models:
         every = {id(shell): shell for model in self._known.values() for shell in model.shells}
         every |= {id(shell): shell for shell in self._own}
         return [shell for shell in every.values() if shell.is_filled]
-
-    def _inside(self, path: str) -> str:
-        real = inside(path, self._roots)
-        if real is None:
-            raise DarkroomError("worker.path_refused", f"{path} is in no model folder", field="model.path")
-        return real
-
-    def _check_files(self, path: str, parts: Iterable[Mapping[str, Any]], family: type[Any]) -> None:
-        """Nothing that the load would read may lie outside the roots."""
-        sources = {part["name"]: part for part in parts}
-        for part in family.parts:
-            source = sources.get(part)
-            folder = source["folder"] if source else os.path.join(path, part)
-            if not os.path.isdir(folder):
-                raise DarkroomError("model.corrupt", f"{path} has no {part}/", field="model.path")
-            if source and source["weights"]:
-                self._inside(source["weights"]["path"])
-            for name in os.listdir(folder):
-                # What file managers and tools leave is never read.
-                if not name.startswith("."):
-                    self._check_file(os.path.join(folder, name))
-        # What lies beside the parts: a pipeline's own configuration.
-        index = os.path.join(sources[""]["folder"] if "" in sources else path, "model_index.json")
-        if os.path.lexists(index):
-            self._check_file(index)
-
-    def _check_file(self, file: str) -> None:
-        if inside(file, self._roots) is None:
-            raise DarkroomError("worker.path_refused", f"{file} leads out of the model folders", field="model.path")
 
 
 def _part(shell: Shell) -> dict[str, Any]:
