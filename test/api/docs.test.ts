@@ -61,6 +61,7 @@ describe('the OpenAPI document', () => {
       '/v1/models/{model}',
       '/v1/models/{model}/annotation',
       '/v1/models/{model}/compatible',
+      '/v1/models/{model}/picture',
       '/v1/models/{model}/status',
       '/v1/queue',
       '/v1/queue/pause',
@@ -108,6 +109,7 @@ describe('the OpenAPI document', () => {
       '/v1/workflows',
       '/v1/workflows/reload',
       '/v1/workflows/{name}',
+      '/v1/workflows/{name}/drawing',
     ]
     expect(Object.keys(json.paths).toSorted()).toEqual([...new Set([...reads, ...commands])].toSorted())
   })

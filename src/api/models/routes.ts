@@ -1,6 +1,5 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { ModelName } from '../../domains/values.ts'
 import { apiError, fieldProblems, invalidFields } from '../../errors.ts'
 import type { Annotation } from '../../models/annotations.ts'
 import type { Listed } from '../../models/listing.ts'
@@ -9,6 +8,7 @@ import { imageGeneration } from '../../workflows/index.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { json, keyed, noQuery, pageLimit, problems } from '../route.ts'
+import { modelParam } from './param.ts'
 import { ModelStatusView, presentStatus } from './status.ts'
 import {
   AnnotateModel,
@@ -44,10 +44,6 @@ const list = createRoute({
   middleware: needs('read'),
   request: { query: Filter },
   responses: { 200: json('A page of models, by name', ModelPage), ...problems() },
-})
-
-const modelParam = z.object({
-  model: ModelName.meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }),
 })
 
 const get = createRoute({
