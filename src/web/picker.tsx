@@ -29,7 +29,7 @@ export function Picker({
   const current = models.find(({ id: name }) => name === chosen)
   return (
     <>
-      <button id={id} class="picked" popovertarget={list}>
+      <button id={id} class="picked" popovertarget={list} aria-label={chosen === undefined ? title : `${title}: ${chosen}`}>
         {chosen !== undefined && <Picture key={chosen} shown={current && lookOf(current)} isSmall />}
         <span>{chosen ?? title}</span>
       </button>

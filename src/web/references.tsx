@@ -19,8 +19,8 @@ export function References({ model, schema }: { model: string; schema: Schema | 
       name="references"
       label={`Pictures that it is shown, at most ${most}`}
       schema={schema}
-      control={({ id, ...said }) => (
-        <div id={id} class="references" role="group" aria-label="Pictures that it is shown" {...said}>
+      control={({ id, 'aria-describedby': fault }) => (
+        <div id={id} class="references" role="group" aria-label="Pictures that it is shown" aria-describedby={fault}>
           <ol>
             {pictures.map((sha256, at) => (
               <li key={sha256}>
