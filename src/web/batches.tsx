@@ -103,7 +103,7 @@ function Open({ session }: { session: Session }) {
       </p>
       <ProgressBar session={session} label="Progress of the batch" />
       <div class="verbs">
-        <Verbs session={session} without={['delete']} done={(verb, made) => verb === 'retry' && made && go('batches', made.id)} />
+        <Verbs session={session} without={['delete']} told={(verb, made) => verb === 'retry' && made && go('batches', made.id)} />
         <a class="button" href={`/v1/sessions/${id}/results.zip`} download="">
           Download all
         </a>

@@ -13,7 +13,7 @@ import './page.css'
 type Component = FunctionComponent<{ id: string }>
 
 /** A button sends no form unless it says that it does. */
-const { vnode: made } = options
+const made = options.vnode?.bind(options)
 options.vnode = (vnode) => {
   if (vnode.type === 'button') (vnode.props as { type?: string }).type ??= 'button'
   made?.(vnode)

@@ -99,7 +99,7 @@ function Row({ model }: { model: Model }) {
   const facts = listed(
     family,
     precision,
-    parameters > 0 && `${(parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0)} M parameters`,
+    parameters >= 5e4 && `${(parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0)} M parameters`,
     inBytes(bytes),
     format,
   )

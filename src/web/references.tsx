@@ -10,7 +10,7 @@ const keep = (pictures: readonly string[]): void => set('references', pictures.l
 
 export function References({ model, schema }: { model: string; schema: Schema | undefined }) {
   const pictures = chosen()
-  const most = modelNamed(model)?.references ?? 0
+  const most = modelNamed(model)?.mostReferences ?? 0
   // What the form has from another model is shown, so it can be taken out.
   if (most === 0 && pictures.length === 0) return null
   const move = (at: number, to: number): void => keep(pictures.toSpliced(at, 1).toSpliced(to, 0, pictures[at] ?? ''))

@@ -113,7 +113,7 @@ function Whole({ session }: { session: Session }) {
         <div class="verbs">
           <Verbs
             session={session}
-            done={(verb, made) => {
+            told={(verb, made) => {
               if (verb === 'delete' && sessionOf(session.id) === undefined) go('table')
               else if (verb === 'retry' && made) go('session', made.id)
             }}
@@ -175,7 +175,7 @@ function lasted({ createdAt, startedAt, endedAt, status }: Session): string {
 
 function Essentials({ session: { input, workflow, device } }: { session: Session }) {
   const { prompt: _, width, height, negativePrompt: without, ...rest } = Object.fromEntries(plain.map((name) => [name, input[name]]))
-  const facts = { ...rest, size: width && `${String(width)} × ${String(height)}`, without, device, workflow }
+  const facts = { ...rest, size: width !== undefined && [width, height].join(' × '), without, device, workflow }
   return (
     <dl class="essentials">
       {Object.entries(facts).map(

@@ -5,15 +5,15 @@ import { Star } from './picture.tsx'
 import { act, allows, isStarred, starred, tag, verbs, type Verb } from './session-view.ts'
 import { capital } from './words.ts'
 
-/** `done` is told what became of it. */
+/** `told` hears what became of it. */
 export const Verbs = ({
   session,
   without = [],
-  done,
+  told,
 }: {
   session: Session
   without?: readonly Verb[]
-  done?: (verb: Verb, made: Session | undefined) => unknown
+  told?: (verb: Verb, made: Session | undefined) => unknown
 }) => (
   <>
     {verbs
@@ -22,7 +22,7 @@ export const Verbs = ({
         <button
           key={verb}
           class={verb === 'delete' ? 'plain' : undefined}
-          onClick={() => void act(session.id, verb).then((made) => done?.(verb, made))}
+          onClick={() => void act(session.id, verb).then((made) => told?.(verb, made))}
         >
           {capital(verb)}
         </button>

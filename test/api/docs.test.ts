@@ -164,6 +164,11 @@ describe('the OpenAPI document', () => {
     expect(generation.diagram).toMatch(/stateDiagram/)
     expect((await h.client.get('/v1/workflows/image-generation')).json).toEqual(generation)
     expect((await h.client.get('/v1/workflows/image-generation@1')).json).toEqual(generation)
+    const { status, json: drawn } = await h.client.get('/v1/workflows/image-generation/drawing')
+    expect(status).toBe(200)
+    expect(drawn.boxes).toContainEqual(expect.objectContaining({ path: 'drawing.denoising', isOuter: false, steps: ['inference.denoise'] }))
+    expect(drawn.edges[0]).toEqual({ path: expect.stringMatching(/^M[\d.]+ /), title: expect.stringMatching(/ → .*: /) })
+    expect((await h.client.get('/v1/workflows/none/drawing')).json).toMatchObject({ status: 404, code: 'workflow.unknown' })
   })
 
   it('the checker of responses notices what is not in it', async () => {

@@ -20,7 +20,7 @@ const isShown = (page: Page, where: string): Promise<boolean> =>
   page
     .locator(where)
     .first()
-    .evaluate((image) => image instanceof HTMLImageElement && image.complete && image.naturalWidth > 0)
+    .evaluate((image) => image.complete && image.naturalWidth > 0)
 
 beforeAll(async () => {
   ;({ started: h, browser } = seen)

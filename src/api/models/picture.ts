@@ -6,6 +6,7 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { decodePicture, pictureLimits } from '../../artifacts/picture.ts'
 import { thumbnailSide } from '../../artifacts/thumbnail.mjs'
+import type { ImageRequest } from '../../domains/values.ts'
 import { apiError } from '../../errors.ts'
 import { readPicture, type PictureFile } from '../../models/beside.ts'
 import { modelError } from '../../models/errors.ts'
@@ -108,10 +109,9 @@ export class Newest {
     for (let cursor: string | undefined, n = 0; n < mostPages; n++) {
       const page = await this.#engine.list({ workflow: 'image-generation', status: 'succeeded', keyId, cursor, limit: pageSize })
       for (const { input, output } of page.sessions) {
-        const { data } = Drawn.safeParse({ input, output })
-        const [image] = data?.output.images ?? []
-        if (!data || !image) continue
-        const { model, adapters = [] } = data.input
+        const { model, adapters = [] } = input as Partial<Asked>
+        const [image] = (output as { images?: { sha256: string }[] } | null)?.images ?? []
+        if (!model || !image) continue
         for (const name of [nameIn(false, model.id), ...adapters.map((each) => nameIn(true, each.model.id))])
           if (!byModel.has(name)) byModel.set(name, image.sha256)
       }
@@ -125,11 +125,8 @@ export class Newest {
 /** An adapter may be called as a model is. */
 const nameIn = (isAdapter: boolean, id: string): string => `${isAdapter ? 'adapter' : 'model'} ${id}`
 
-const Named = z.object({ model: z.object({ id: z.string() }) })
-const Drawn = z.object({
-  input: Named.extend({ adapters: z.array(Named).optional() }),
-  output: z.object({ images: z.array(z.object({ sha256: z.string() })) }),
-})
+/** Of a completed request. */
+type Asked = Pick<ImageRequest, 'model' | 'adapters'>
 
 export function modelPictureRoutes({ engine, artifacts }: ApiParts): App {
   const thumbnails = new Thumbnails()
