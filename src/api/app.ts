@@ -30,6 +30,7 @@ import { memoryRoutes } from './memory/routes.ts'
 import { compatibleRoutes } from './models/compatible.ts'
 import { Metrics } from './metrics/metrics.ts'
 import { metricsRoutes } from './metrics/routes.ts'
+import { modelPictureRoutes } from './models/picture.ts'
 import { modelRoutes } from './models/routes.ts'
 import { mayComeKeyless, pageRoutes } from './page.ts'
 import { policyRoutes } from './policies/routes.ts'
@@ -157,6 +158,7 @@ export function createApp(parts: ApiParts): App {
     deviceRoutes,
     memoryRoutes,
     modelRoutes,
+    modelPictureRoutes,
     compatibleRoutes,
     policyRoutes,
     analyticsRoutes,

@@ -42,6 +42,7 @@ import type {
   Usage,
   Worker,
   Workflow,
+  WorkflowDrawing,
   WorkflowReload,
 } from './types.ts'
 
@@ -217,6 +218,11 @@ export class DarkroomClient extends FarmClient {
   /** A workflow by its name, `image-generation` or `image-generation@1`. @throws Problem `workflow.unknown` */
   workflow(name: string): Promise<Workflow> {
     return this.http.json('GET', `/v1/workflows/${encodeURIComponent(name)}`)
+  }
+
+  /** Where the states of a workflow stand in a drawing of it. @throws Problem `workflow.unknown` */
+  workflowDrawing(name: string): Promise<WorkflowDrawing> {
+    return this.http.json('GET', `/v1/workflows/${encodeURIComponent(name)}/drawing`)
   }
 
   /** The newest and all other versions of the workflows that there are. */

@@ -126,6 +126,18 @@ export abstract class FarmClient {
     return this.http.json('GET', modelOf(id, of, 'status'))
   }
 
+  /**
+   * A thumbnail, WebP: of the picture beside the model's file, or of the newest that was drawn with it.
+   * @throws Problem `model.no_picture`; why the file beside it is no picture
+   */
+  modelPicture(id: string, of: { kind?: Model['kind'] } = {}): Promise<Uint8Array> {
+    return this.http.request(
+      'GET',
+      `${modelOf(id)}/picture${queryOf(of)}`,
+      async (response) => new Uint8Array(await response.arrayBuffer()),
+    )
+  }
+
   /** Says this of a model from now on, in place of what was said before. @throws Problem `model.unhashed` */
   annotateModel(id: string, annotation: Annotate, of: OfKind = {}): Promise<Annotation> {
     return this.http.json('PUT', modelOf(id, of, 'annotation'), { body: annotation })

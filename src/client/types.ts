@@ -19,7 +19,7 @@ import type * as Sessions from '../api/sessions/views.ts'
 import type { UsageView } from '../api/usage/views.ts'
 import type * as Webhooks from '../api/webhooks/views.ts'
 import type { WorkerView } from '../api/workers/views.ts'
-import type { ReloadView, WorkflowView } from '../api/workflows/views.ts'
+import type { DrawingView, ReloadView, WorkflowView } from '../api/workflows/views.ts'
 import type { Operations, StepName } from '../domains/index.ts'
 import type { Report } from '../domains/postprocessing/analytics/report.ts'
 import type { Trial } from '../domains/postprocessing/safety/trial.ts'
@@ -86,6 +86,7 @@ export type ApiKeyWithSecret = z.infer<typeof Keys.KeyWithSecret>
 
 export type Worker = z.infer<typeof WorkerView>
 export type Workflow = z.infer<typeof WorkflowView>
+export type WorkflowDrawing = z.infer<typeof DrawingView>
 export type WorkflowReload = z.infer<typeof ReloadView>
 export type Device = z.infer<typeof Devices.DeviceView>
 export type DeviceHistory = z.infer<typeof Devices.HistoryView>

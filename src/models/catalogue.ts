@@ -7,6 +7,7 @@ import { within } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import { Ticker } from '../ticker.ts'
 import { Annotations, type Annotation } from './annotations.ts'
+import { pictureBeside, type PictureFile } from './beside.ts'
 import { Benchmarks } from './benchmarks.ts'
 import type { Entry, Model, VaePin } from './entry.ts'
 import { modelError } from './errors.ts'
@@ -309,6 +310,12 @@ export class Catalogue {
   }
 
   // ---- this host's own ----
+
+  /** The picture that lies beside a model in this host's folders. @throws SilentFolder */
+  async pictureBeside({ holders }: Pick<Listed, 'holders'>): Promise<PictureFile | undefined> {
+    const own = holders.find(({ shelf }) => shelf === this.shelf)
+    return own && pictureBeside(own.entry, (await resolveRoots(this.#folders)).roots)
+  }
 
   /** The models of this host, as far as was read. */
   own(): Entry[] {

@@ -32,5 +32,11 @@ export const modelError = defineErrors('model', {
   not_stored: { class: 'resource', remedy: 'Give the user of Darkroom the right to write there, and room, then retry the session.' },
   unhashed: { class: 'permanent', remedy: 'Have it hashed with POST /v1/models/{model}/hash, then try again.' },
   annotations_full: { class: 'permanent', remedy: 'Remove annotations that nobody needs any more: DELETE /v1/models/{model}/annotation.' },
+  no_picture: {
+    class: 'permanent',
+    remedy: 'Put a picture beside the model, as NAME.png or NAME.preview.png, or draw one with it.',
+  },
+  picture_too_large: { class: 'permanent', remedy: 'Put a smaller picture beside the model.' },
+  pictures_busy: { class: 'transient', remedy: 'Try again in a moment.' },
   load_failed: { class: 'permanent', remedy: 'Read the worker log for the file that could not be loaded; fetch the model again.' },
 })

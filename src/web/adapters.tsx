@@ -1,6 +1,8 @@
 /** LoRAs and their kin, each with its weight. */
 import { form, set } from './form.ts'
-import { modelsOf } from './catalogue.ts'
+import { lookOf, modelsOf } from './catalogue.ts'
+import { Picker } from './picker.tsx'
+import { Picture } from './picture.tsx'
 
 interface Adapter {
   model: string
@@ -14,12 +16,14 @@ export function AdapterFields() {
   const known = modelsOf('lora')
   const adapters = chosen()
   if (known.length === 0 && adapters.length === 0) return null
+  const looks = new Map(known.map((model) => [model.id, lookOf(model)]))
   const free = known.filter(({ id }) => !adapters.some(({ model }) => model === id))
   return (
     <fieldset class="adapters">
       <legend>LoRA</legend>
       {adapters.map((adapter, at) => (
         <div key={adapter.model} class="row">
+          <Picture shown={looks.get(adapter.model)} isSmall />
           <span class="name">{adapter.model}</span>
           <input
             type="number"
@@ -30,21 +34,12 @@ export function AdapterFields() {
             value={adapter.weight ?? 1}
             onInput={(event) => keep(adapters.with(at, { ...adapter, weight: event.currentTarget.valueAsNumber || 0 }))}
           />
-          <button type="button" aria-label={`Without ${adapter.model}`} onClick={() => keep(adapters.toSpliced(at, 1))}>
+          <button aria-label={`Without ${adapter.model}`} onClick={() => keep(adapters.toSpliced(at, 1))}>
             ×
           </button>
         </div>
       ))}
-      {free.length > 0 && (
-        <select aria-label="Add a LoRA" value="" onChange={(event) => keep([...adapters, { model: event.currentTarget.value, weight: 1 }])}>
-          <option value="">Add one</option>
-          {free.map(({ id }) => (
-            <option key={id} value={id}>
-              {id}
-            </option>
-          ))}
-        </select>
-      )}
+      {free.length > 0 && <Picker title="Add a LoRA" models={free} choose={(model) => keep([...adapters, { model, weight: 1 }])} />}
     </fieldset>
   )
 }

@@ -1,16 +1,16 @@
 /** A request that is used again, as much of it as one likes. */
 import { useSignal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect } from 'preact/hooks'
 import { wordsOf } from './api.ts'
 import { fill, groups, groupOf, isEmpty, type Fields, type Group } from './form.ts'
+import { Dialog } from './parts.tsx'
 import { go } from './route.ts'
+import { listed } from './words.ts'
 
 export function Again({ request, close }: { request: () => Promise<Fields>; close: () => void }) {
-  const dialog = useRef<HTMLDialogElement>(null)
   const found = useSignal<Fields | string | undefined>(undefined)
   const chosen = useSignal<ReadonlySet<Group>>(new Set(groups))
   useEffect(() => {
-    dialog.current?.showModal()
     request().then(
       (fields) => (found.value = fields),
       (error: unknown) => (found.value = wordsOf(error)),
@@ -29,8 +29,7 @@ export function Again({ request, close }: { request: () => Promise<Fields>; clos
     go('draw')
   }
   return (
-    <dialog ref={dialog} onClose={close} aria-labelledby="again-name">
-      <h2 id="again-name">Use again</h2>
+    <Dialog title="Use again" close={close}>
       {typeof found.value === 'string' && <p role="alert">{found.value}</p>}
       <fieldset>
         <legend class="sr">What of it</legend>
@@ -43,20 +42,18 @@ export function Again({ request, close }: { request: () => Promise<Fields>; clos
       </fieldset>
       {!isEmpty() && <p class="hint">It takes the place of what stands in the form.</p>}
       <div class="verbs">
-        <button type="button" class="main" disabled={present.length === 0} onClick={use}>
+        <button class="main" disabled={present.length === 0} onClick={use}>
           Fill the form
         </button>
-        <button type="button" onClick={close}>
-          Leave it
-        </button>
+        <button onClick={close}>Leave it</button>
       </div>
-    </dialog>
+    </Dialog>
   )
 }
 
 const told = (fields: Fields, group: Group): string =>
-  Object.entries(fields)
-    .filter(([name, value]) => groupOf(name) === group && (typeof value === 'string' || typeof value === 'number') && value !== '')
-    .map(([, value]) => String(value))
-    .join(' · ')
-    .slice(0, 120)
+  listed(
+    ...Object.entries(fields).map(
+      ([name, value]) => groupOf(name) === group && (typeof value === 'string' || typeof value === 'number') && String(value),
+    ),
+  ).slice(0, 120)

@@ -2,6 +2,7 @@
 import { signal } from '@preact/signals'
 import type { ProblemDocument } from '../client/problem.ts'
 import type { Session, UploadedPicture } from '../client/types.ts'
+import { capital } from './words.ts'
 
 /** The API has refused, in the words of its problem document. */
 export class Refusal extends Error {
@@ -9,7 +10,7 @@ export class Refusal extends Error {
 
   constructor(document: ProblemDocument) {
     const { detail, remedy } = document
-    super(`${detail.slice(0, 1).toUpperCase()}${detail.slice(1)}. ${remedy}`)
+    super(`${capital(detail)}. ${remedy}`)
     this.document = document
   }
 }

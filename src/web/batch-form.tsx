@@ -2,7 +2,9 @@
 import { signal } from '@preact/signals'
 import { attempt, submit } from './api.ts'
 import { form } from './form.ts'
+import { Labelled, Select } from './parts.tsx'
 import { go } from './route.ts'
+import { plain } from './session-view.ts'
 import { plural } from './words.ts'
 
 interface Axis {
@@ -12,9 +14,7 @@ interface Axis {
 
 const axes = signal<readonly Axis[]>([])
 const seeds = signal(1)
-const wildcards = signal<'each' | 'all' | 'off'>('each')
-/** Fields that a grid goes over, in the order in which people ask for them. */
-const usual = ['steps', 'guidance', 'sampler', 'schedule', 'model', 'strength', 'seed', 'prompt', 'width', 'height']
+const wildcards = signal('each')
 
 /** Values between commas; what reads as JSON is meant so. */
 const valuesOf = ({ values }: Axis): unknown[] =>
@@ -55,55 +55,48 @@ export function BatchFields({ names }: { names: readonly string[] }) {
       <summary>Batch and grid</summary>
       {axes.value.map((axis, at) => (
         <div key={at} class="row">
-          <label class="field">
-            <span>Over</span>
-            <select value={axis.field} onChange={({ currentTarget: { value } }) => change(at, { field: value })}>
-              {usual
-                .filter((name) => names.includes(name))
-                .map((name) => (
-                  <option key={name}>{name}</option>
-                ))}
-            </select>
-          </label>
-          <label class="field">
-            <span>Values, between commas</span>
-            <input value={axis.values} placeholder="8, 16, 32" onInput={({ currentTarget: { value } }) => change(at, { values: value })} />
-          </label>
-          <button type="button" aria-label={`Not over ${axis.field}`} onClick={() => (axes.value = axes.value.toSpliced(at, 1))}>
+          <Labelled label="Over">
+            <Select
+              value={axis.field}
+              of={plain.filter((name) => name !== 'count' && names.includes(name))}
+              choose={(field) => change(at, { field })}
+            />
+          </Labelled>
+          <Labelled
+            label="Values, between commas"
+            value={axis.values}
+            placeholder="8, 16, 32"
+            onInput={({ currentTarget: { value } }) => change(at, { values: value })}
+          />
+          <button aria-label={`Not over ${axis.field}`} onClick={() => (axes.value = axes.value.toSpliced(at, 1))}>
             ×
           </button>
         </div>
       ))}
       <div class="row">
-        <label class="field">
-          <span>Seeds of each</span>
-          <input
-            type="number"
-            min="1"
-            max="10000"
-            value={seeds.value}
-            onInput={({ currentTarget }) => (seeds.value = currentTarget.valueAsNumber || 1)}
+        <Labelled
+          label="Seeds of each"
+          type="number"
+          min="1"
+          max="10000"
+          value={seeds.value}
+          onInput={({ currentTarget }) => (seeds.value = currentTarget.valueAsNumber || 1)}
+        />
+        <Labelled label="{a|b} in the prompt">
+          <Select
+            value={wildcards.value}
+            of={{ each: 'draws one for each', all: 'makes all of them', off: 'stays as it is' }}
+            choose={(value) => (wildcards.value = value)}
           />
-        </label>
-        <label class="field">
-          <span>{'{a|b}'} in the prompt</span>
-          <select value={wildcards.value} onChange={({ currentTarget: { value } }) => (wildcards.value = value as typeof wildcards.value)}>
-            <option value="each">draws one for each</option>
-            <option value="all">makes all of them</option>
-            <option value="off">stays as it is</option>
-          </select>
-        </label>
+        </Labelled>
       </div>
       <div class="verbs">
         {axes.value.length < 2 && (
-          <button
-            type="button"
-            onClick={() => (axes.value = [...axes.value, { field: axes.value.length === 0 ? 'steps' : 'guidance', values: '' }])}
-          >
+          <button onClick={() => (axes.value = [...axes.value, { field: axes.value.length === 0 ? 'steps' : 'guidance', values: '' }])}>
             Over values of a field
           </button>
         )}
-        <button type="button" disabled={typeof form.value['prompt'] !== 'string'} onClick={() => void send()}>
+        <button disabled={typeof form.value['prompt'] !== 'string'} onClick={() => void send()}>
           Draw {plural(cells, 'picture')} as a batch
         </button>
       </div>

@@ -3,17 +3,19 @@ import { signal } from '@preact/signals'
 import type { Item, ItemPage, Session, SessionPage } from '../client/types.ts'
 import { attempt, get, may, request } from './api.ts'
 import { note, sessionOf } from './live.ts'
+import { Choices, Dot } from './parts.tsx'
 import { Picture } from './picture.tsx'
 import { ProgressBar } from './progress.tsx'
 import { Room, useLook } from './room.tsx'
 import { go, linkTo } from './route.ts'
-import { act, allows, imagesOf, previewOf, sideOf, verbNames, verbs } from './session-view.ts'
-import { atTime, inTime, plural } from './words.ts'
+import { imagesOf, pictureOf } from './session-view.ts'
+import { Verbs } from './verbs.tsx'
+import { atTime, inTime, listed, plural } from './words.ts'
 
 const ids = signal<readonly string[]>([])
 const items = signal<readonly Item[]>([])
-const status = signal('')
 const shown = ['', 'waiting', 'running', 'succeeded', 'failed'] as const
+const status = signal<(typeof shown)[number]>('')
 const pageSize = 200
 const shownBatches = 100
 
@@ -33,9 +35,7 @@ function countsOf({ progress, output }: Session): string {
   const counts = progress?.items ?? (output as unknown as NonNullable<Session['progress']>['items'])
   if (!counts) return ''
   const { total, succeeded, failed, running } = counts
-  return [`${succeeded} of ${plural(total, 'item')}`, running > 0 && `${running} run`, failed > 0 && `${failed} failed`]
-    .filter(Boolean)
-    .join(' · ')
+  return listed(`${succeeded} of ${plural(total, 'item')}`, running > 0 && `${running} run`, failed > 0 && `${failed} failed`)
 }
 
 export function Batches({ id }: { id: string }) {
@@ -63,8 +63,7 @@ export function Batches({ id }: { id: string }) {
                   <a href={linkTo('batches', each)} aria-current={each === id ? 'page' : undefined}>
                     <span class="name">{nameOf(session)}</span>
                     <small>
-                      <i class={`dot ${session.status}`} aria-hidden="true" /> {session.status} · {countsOf(session)} ·{' '}
-                      {atTime(session.createdAt)}
+                      <Dot of={session.status} /> {session.status} · {countsOf(session)} · {atTime(session.createdAt)}
                     </small>
                   </a>
                 </li>
@@ -104,36 +103,16 @@ function Open({ session }: { session: Session }) {
       </p>
       <ProgressBar session={session} label="Progress of the batch" />
       <div class="verbs">
-        {verbs
-          .filter((verb) => verb !== 'delete' && allows(session, verb))
-          .map((verb) => (
-            <button
-              key={verb}
-              type="button"
-              onClick={() => void act(id, verb).then((made) => verb === 'retry' && made && go('batches', made.id))}
-            >
-              {verbNames[verb]}
-            </button>
-          ))}
+        <Verbs session={session} without={['delete']} told={(verb, made) => verb === 'retry' && made && go('batches', made.id)} />
         <a class="button" href={`/v1/sessions/${id}/results.zip`} download="">
           Download all
         </a>
-        {may('submit') && (
-          <button type="button" onClick={() => void sheet()}>
-            Contact sheet
-          </button>
-        )}
+        {may('submit') && <button onClick={() => void sheet()}>Contact sheet</button>}
         <a class="button" href={linkTo('session', id)}>
           Its session
         </a>
       </div>
-      <div class="chips" role="group" aria-label="Items">
-        {shown.map((each) => (
-          <button key={each} type="button" aria-pressed={status.value === each} onClick={() => (status.value = each)}>
-            {each || 'all'}
-          </button>
-        ))}
-      </div>
+      <Choices label="Items" of={shown} chosen={status} all="all" />
       <ol class="items">
         {items.value.map((item) => (
           <Cell key={item.index} item={item} />
@@ -145,13 +124,10 @@ function Open({ session }: { session: Session }) {
 }
 
 function Cell({ item: { index, status: state, session: id, input, output, error } }: { item: Item }) {
-  const [image] = output?.images ?? []
   const known = id === null ? undefined : sessionOf(id)?.value
-  const picture = image
-    ? { url: image.url, width: sideOf(image['width']), height: sideOf(image['height']) }
-    : known && (imagesOf(known)[0] ?? previewOf(known))
+  const picture = imagesOf({ output })[0] ?? (known && pictureOf(known))
   const words = `Item ${index}, ${state}: ${typeof input['prompt'] === 'string' ? input['prompt'] : ''}`
-  const inside = picture ? <Picture shown={picture} alt="" isSmall /> : <span class="no-picture" aria-hidden="true" />
+  const inside = <Picture shown={picture} isSmall />
   return (
     <li title={error?.message ?? words}>
       {id === null ? (
@@ -162,7 +138,7 @@ function Cell({ item: { index, status: state, session: id, input, output, error 
         </a>
       )}
       <small>
-        <i class={`dot ${state}`} aria-hidden="true" /> {index}
+        <Dot of={state} /> {index}
       </small>
     </li>
   )

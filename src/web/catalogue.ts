@@ -19,6 +19,14 @@ export async function lookForModels(): Promise<void> {
   models.value = found
 }
 
+/** Its picture, which not every model has. */
+export const lookOf = ({ id, kind }: Model) => ({
+  url: `/v1/models/${encodeURIComponent(id)}/picture?kind=${kind}`,
+  width: 256,
+  height: 256,
+})
+
+export const modelNamed = (id: string): Model | undefined => drawing().find((model) => model.id === id)
 export const allModels = (): readonly Model[] => models.value
 export const modelsOf = (kind: Model['kind']): readonly Model[] => models.value.filter((model) => model.kind === kind)
 /** Those that draw. */

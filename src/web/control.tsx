@@ -4,6 +4,7 @@ import type { Model } from '../client/types.ts'
 import { attempt, submit } from './api.ts'
 import { Drop } from './drop.tsx'
 import { form, set } from './form.ts'
+import { Labelled, Select } from './parts.tsx'
 
 interface Control {
   model: string
@@ -52,53 +53,47 @@ export function ControlFields({ controlnets }: { controlnets: readonly Model[] }
             )}
           </div>
           <div class="row">
-            <label class="field">
-              <span>Preprocessor</span>
-              <select
+            <Labelled label="Preprocessor">
+              <Select
                 value={control.preprocessor?.name ?? ''}
-                onChange={({ currentTarget: { value } }) => {
+                none="shown as it is"
+                of={preprocessors}
+                choose={(name) => {
                   const { preprocessor: _, ...rest } = control
-                  keep(controls.with(at, value === '' ? rest : { ...rest, preprocessor: { name: value } }))
+                  keep(controls.with(at, name === '' ? rest : { ...rest, preprocessor: { name } }))
                 }}
-              >
-                <option value="">shown as it is</option>
-                {preprocessors.map((name) => (
-                  <option key={name}>{name}</option>
-                ))}
-              </select>
-            </label>
+              />
+            </Labelled>
             {(['weight', 'start', 'end'] as const).map((name) => (
-              <label key={name} class="field">
-                <span>{name}</span>
-                <input
-                  type="number"
-                  min="0"
-                  max={name === 'weight' ? 2 : 1}
-                  step="0.05"
-                  value={control[name] ?? (name === 'start' ? 0 : 1)}
-                  onInput={(event) => change(at, { [name]: event.currentTarget.valueAsNumber || 0 })}
-                />
-              </label>
+              <Labelled
+                key={name}
+                label={name}
+                type="number"
+                min="0"
+                max={name === 'weight' ? 2 : 1}
+                step="0.05"
+                value={control[name] ?? (name === 'start' ? 0 : 1)}
+                onInput={(event) => change(at, { [name]: event.currentTarget.valueAsNumber || 0 })}
+              />
             ))}
           </div>
           <div class="verbs">
-            <button type="button" disabled={!control.picture || !control.preprocessor} onClick={() => void look(control)}>
+            <button disabled={!control.picture || !control.preprocessor} onClick={() => void look(control)}>
               Show what it sees
             </button>
-            <button type="button" class="plain" onClick={() => keep(controls.toSpliced(at, 1))}>
+            <button class="plain" onClick={() => keep(controls.toSpliced(at, 1))}>
               Without it
             </button>
           </div>
         </fieldset>
       ))}
-      <select aria-label="Add a ControlNet" value="" onChange={(event) => keep([...controls, { model: event.currentTarget.value }])}>
-        <option value="">Add one</option>
-        {controlnets.map(({ id }) => (
-          <option key={id} value={id}>
-            {id}
-          </option>
-        ))}
-      </select>
+      <Select
+        aria-label="Add a ControlNet"
+        value=""
+        none="Add one"
+        of={controlnets.map(({ id }) => id)}
+        choose={(model) => keep([...controls, { model }])}
+      />
     </details>
   )
 }

@@ -4,6 +4,7 @@ import type { Allocation, DeviceEvent, DeviceEventPage, DeviceHistory, LiveDevic
 import { get } from './api.ts'
 import { Chart, type Point } from './chart.tsx'
 import { devices } from './live.ts'
+import { Choices, Dot, Fault, Table } from './parts.tsx'
 import { Room, useLook } from './room.tsx'
 import { linkTo } from './route.ts'
 import { atTime, inBytes, inTime, secondsBetween } from './words.ts'
@@ -46,19 +47,7 @@ export function Devices() {
     known,
   )
   return (
-    <Room
-      name="devices"
-      title="Devices"
-      bar={
-        <div class="chips" role="group" aria-label="History">
-          {(Object.keys(spans) as (keyof typeof spans)[]).map((each) => (
-            <button key={each} type="button" aria-pressed={span.value === each} onClick={() => (span.value = each)}>
-              {each}
-            </button>
-          ))}
-        </div>
-      }
-    >
+    <Room name="devices" title="Devices" bar={<Choices label="History" of={Object.keys(spans) as (keyof typeof spans)[]} chosen={span} />}>
       {devices.value.length === 0 && <p class="empty">No worker is here. Sessions wait until one comes.</p>}
       <div class="panels">
         {devices.value.map((device) => (
@@ -126,7 +115,7 @@ function DevicePanel({ device }: { device: LiveDevice }) {
       <header>
         <h2 id={`device-${id}`}>{name}</h2>
         <span class="state">
-          <i class={`dot ${state}`} aria-hidden="true" />
+          <Dot of={state} />
           {state}
         </span>
       </header>
@@ -139,9 +128,7 @@ function DevicePanel({ device }: { device: LiveDevice }) {
         ))}
       </dl>
       {alerts.map((alert) => (
-        <p key={alert.code} class="fault" role="alert">
-          {alert.message}
-        </p>
+        <Fault key={alert.code}>{alert.message}</Fault>
       ))}
       <ul class="runs">
         {running.map(({ key, step, session, since }) => (
@@ -213,34 +200,17 @@ function Shown({
   )
 }
 
-const columns = ['Pool', 'Used', 'Evictable', 'Total', 'Pressure'] as const
-
-function Pools() {
-  return (
-    <table class="plain-table">
-      <caption>Memory by pool</caption>
-      <thead>
-        <tr>
-          {columns.map((column) => (
-            <th key={column} scope="col">
-              {column}
-            </th>
-          ))}
-        </tr>
-      </thead>
-      <tbody>
-        {pools.value.map((pool) => (
-          <tr key={`${pool.pool} ${pool.device ?? pool.host}`}>
-            <th scope="row">{pool.pool === 'ram' ? `RAM of ${pool.host}` : pool.name}</th>
-            <td>{bytesOr(pool.used)}</td>
-            <td>{inBytes(pool.evictable)}</td>
-            <td>{bytesOr(pool.total)}</td>
-            <td>{pool.pressure.level}</td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
-  )
-}
+const Pools = () => (
+  <Table
+    caption="Memory by pool"
+    heads={['Pool', 'Used', 'Evictable', 'Total', 'Pressure']}
+    rows={Object.fromEntries(
+      pools.value.map(({ pool, device, host, name, used, evictable, total, pressure }) => [
+        `${pool} ${device ?? host}`,
+        [pool === 'ram' ? `RAM of ${host}` : name, bytesOr(used), inBytes(evictable), bytesOr(total), pressure.level],
+      ]),
+    )}
+  />
+)
 
 const bytesOr = (bytes: number | null): string => (bytes === null ? '–' : inBytes(bytes))

@@ -1,16 +1,15 @@
 /** The machine of a workflow, with the states lit that a session is in, and those marked that it was in. */
 import { signal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
-import type { Session, SessionState, Workflow } from '../client/types.ts'
+import type { Session, SessionState, WorkflowDrawing as Drawing } from '../client/types.ts'
 import { get, quietly } from './api.ts'
-import { layOut, type Drawing } from './layout.ts'
 
 const drawings = signal<Readonly<Record<string, Drawing>>>({})
 
 async function look(workflow: string): Promise<void> {
   if (drawings.value[workflow]) return
-  const { graph } = await get<Workflow>(`/workflows/${encodeURIComponent(workflow)}`)
-  drawings.value = { ...drawings.value, [workflow]: layOut(graph) }
+  const drawing = await get<Drawing>(`/workflows/${encodeURIComponent(workflow)}/drawing`)
+  drawings.value = { ...drawings.value, [workflow]: drawing }
 }
 
 /** The states that a value of a machine names, each by its path. */

@@ -1,15 +1,18 @@
 /** The form of a picture, and what became of the last one. */
 import { signal, useSignal } from '@preact/signals'
-import { useEffect, useId } from 'preact/hooks'
+import { useEffect } from 'preact/hooks'
 import type { Workflow } from '../client/types.ts'
 import { Again } from './again.tsx'
 import { get, may, quietly, Refusal, submit, wordsOf } from './api.ts'
 import { AdapterFields } from './adapters.tsx'
 import { drawing, lookForModels, modelsOf } from './catalogue.ts'
 import { ControlFields } from './control.tsx'
-import { Estimate, Tokens, useOwn } from './estimate.tsx'
+import { Estimate, Tokens, useOwn, type Own } from './estimate.tsx'
 import { BatchFields } from './batch-form.tsx'
 import { ChoiceField, Field, NumberField, TextField, type Schema } from './fields.tsx'
+import { Fault, Main } from './parts.tsx'
+import { Picker } from './picker.tsx'
+import { References } from './references.tsx'
 import { clear, faults, form, isPainting, set } from './form.ts'
 import { note } from './live.ts'
 import { drawn, Results } from './results.tsx'
@@ -54,11 +57,11 @@ function sizeOf(across: number, down: number, pixels: number): [number, number] 
 
 function Form() {
   const fields = schema.value?.properties ?? {}
-  const id = useId()
   const isSending = useSignal(false)
   const model = typeof form.value['model'] === 'string' ? form.value['model'] : String(fields['model']?.default ?? '')
   const own = useOwn(model)
   const field = (name: string) => ({ name, schema: fields[name] })
+  const asModel = (name: keyof Own) => ({ ...field(name), placeholder: own && String(own[name]) })
   const pixels = (own?.width ?? 512) * (own?.height ?? 512)
   const draw = async (event: Event): Promise<void> => {
     event.preventDefault()
@@ -68,19 +71,15 @@ function Form() {
   }
   return (
     <form onSubmit={(event) => void draw(event)}>
-      <TextField {...field('prompt')} label="Prompt" rows={4} isRequired placeholder="What to draw" />
+      <TextField {...field('prompt')} rows={4} required placeholder="What to draw" />
       <Tokens name="prompt" />
       <TextField {...field('negativePrompt')} label="Without" rows={2} placeholder="What not to draw" />
-      <Field name="model" label="Model" id={id}>
-        <select id={id} value={model} onChange={(event) => set('model', event.currentTarget.value)}>
-          {[...new Set([model, ...drawing().map((each) => each.id)])].map((each) => (
-            <option key={each} value={each}>
-              {each}
-            </option>
-          ))}
-        </select>
-      </Field>
+      <Field
+        {...field('model')}
+        control={(said) => <Picker title="Model" models={drawing()} chosen={model} choose={(name) => set('model', name)} {...said} />}
+      />
       <AdapterFields />
+      <References model={model} schema={fields['references']} />
       <fieldset class="size">
         <legend>Size</legend>
         <div class="chips" role="group" aria-label="Proportions">
@@ -90,7 +89,6 @@ function Form() {
             return (
               <button
                 key={name}
-                type="button"
                 aria-pressed={isChosen}
                 title={`${width} × ${height}`}
                 onClick={() => {
@@ -105,35 +103,28 @@ function Form() {
           })}
         </div>
         <div class="row">
-          <NumberField {...field('width')} label="Width" placeholder={own && String(own.width)} />
-          <NumberField {...field('height')} label="Height" placeholder={own && String(own.height)} />
+          <NumberField {...asModel('width')} />
+          <NumberField {...asModel('height')} />
         </div>
       </fieldset>
       <div class="row">
-        <NumberField {...field('steps')} label="Steps" placeholder={own && String(own.steps)} />
-        <NumberField {...field('guidance')} label="Guidance" placeholder={own && String(own.guidance)} />
+        <NumberField {...asModel('steps')} />
+        <NumberField {...asModel('guidance')} />
         <NumberField {...field('count')} label="Pictures" placeholder="1" />
       </div>
       <div class="row">
-        <ChoiceField {...field('sampler')} label="Sampler" />
-        <ChoiceField {...field('schedule')} label="Schedule" />
+        <ChoiceField {...field('sampler')} />
+        <ChoiceField {...field('schedule')} />
       </div>
       <Seed schema={fields['seed']} />
       <Source fields={fields} />
       <ControlFields controlnets={modelsOf('controlnet')} />
       <BatchFields names={Object.keys(fields)} />
       <div class="send">
-        {fault.value && (
-          <p class="fault" role="alert">
-            {fault.value}
-          </p>
-        )}
+        <Fault>{fault.value}</Fault>
         <Estimate model={model} />
-        <button type="submit" class="main" disabled={isSending.value || isPainting.value}>
-          Draw
-        </button>
+        <Main disabled={isSending.value || isPainting.value}>Draw</Main>
         <button
-          type="button"
           class="plain"
           onClick={() => {
             clear()
@@ -156,25 +147,9 @@ async function send(): Promise<void> {
     faults.value = {}
   } catch (error) {
     const problems = error instanceof Refusal ? (error.document.problems ?? []) : []
-    faults.value = Object.fromEntries(problems.map(({ field, message }) => [field.replace(/^input\./, '').split('.')[0] ?? field, message]))
-    const isShown = problems.length > 0 && problems.every(({ field }) => shownFields.has(field.replace(/^input\./, '')))
+    const said = problems.map(({ field, message }) => [field.replace(/^input\.(\w+).*/, '$1'), message] as const)
+    faults.value = Object.fromEntries(said)
+    const isShown = said.length > 0 && said.every(([name]) => document.querySelector(`[data-name="${CSS.escape(name)}"]`))
     fault.value = isShown ? null : wordsOf(error)
   }
 }
-
-/** Fields that show their own faults. */
-const shownFields = new Set([
-  'prompt',
-  'negativePrompt',
-  'model',
-  'width',
-  'height',
-  'steps',
-  'guidance',
-  'count',
-  'sampler',
-  'schedule',
-  'seed',
-  'strength',
-  'resize',
-])

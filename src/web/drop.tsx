@@ -8,21 +8,25 @@ export function Drop({
   label,
   onPicture,
   takesPaste = false,
+  many = false,
 }: {
   label: string
   onPicture: (picture: UploadedPicture) => void
   takesPaste?: boolean
+  /** Several at once, each told of in turn. */
+  many?: boolean
 }) {
   const id = useId()
   const isOver = useSignal(false)
   const isBusy = useSignal(false)
   const take = async (files: FileList | null | undefined): Promise<void> => {
-    const [file] = files ?? []
-    if (!file) return
+    const taken = [...(files ?? [])].slice(0, many ? undefined : 1)
     isBusy.value = true
-    const picture = await attempt(async () => upload(new Uint8Array(await file.arrayBuffer())))
+    for (const file of taken) {
+      const picture = await attempt(async () => upload(new Uint8Array(await file.arrayBuffer())))
+      if (picture) onPicture(picture)
+    }
     isBusy.value = false
-    if (picture) onPicture(picture)
   }
   useEffect(() => {
     if (!takesPaste) return undefined
@@ -48,10 +52,11 @@ export function Drop({
       <input
         id={id}
         type="file"
+        multiple={many}
         accept="image/png,image/jpeg,image/webp,image/avif"
         onChange={(event) => {
-          void take(event.currentTarget.files)
-          event.currentTarget.value = ''
+          const { currentTarget } = event
+          void take(currentTarget.files).finally(() => (currentTarget.value = ''))
         }}
       />
       <span>{isBusy.value ? 'Taking it in…' : label}</span>

@@ -1,9 +1,20 @@
 /** The rooms that show how the farm is and what it is told to do: one script, for each alone is small. */
-export { Batches } from './batches.tsx'
-export { Devices } from './devices.tsx'
-export { Keys } from './keys.tsx'
-export { Models } from './models.tsx'
-export { QueueRoom } from './queue.tsx'
-export { Schedules } from './schedules.tsx'
-export { Webhooks } from './webhooks.tsx'
-export { Workflows } from './workflows.tsx'
+import { Batches } from './batches.tsx'
+import { Devices } from './devices.tsx'
+import { Keys } from './keys.tsx'
+import { Models } from './models.tsx'
+import { QueueRoom } from './queue.tsx'
+import { Schedules } from './schedules.tsx'
+import { Webhooks } from './webhooks.tsx'
+import { Workflows } from './workflows.tsx'
+
+export const rooms = {
+  batches: Batches,
+  devices: Devices,
+  keys: Keys,
+  models: Models,
+  queue: QueueRoom,
+  schedules: Schedules,
+  webhooks: Webhooks,
+  workflows: Workflows,
+}

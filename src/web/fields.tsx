@@ -2,6 +2,8 @@
 import { useId } from 'preact/hooks'
 import type { ComponentChildren } from 'preact'
 import { faults, form, set } from './form.ts'
+import { Fault, Select } from './parts.tsx'
+import { capital } from './words.ts'
 
 /** As much of JSON Schema as the form reads. */
 export interface Schema {
@@ -21,109 +23,87 @@ export interface Schema {
 
 export interface FieldProps {
   name: string
-  label: string
+  /** Its name, where nothing else is said. */
+  label?: string
   schema: Schema | undefined
   placeholder?: string | undefined
+}
+
+interface Said {
+  id: string
+  'aria-invalid': boolean
+  'aria-describedby': string | undefined
 }
 
 /** Label, control, and what the API said of it. */
 export function Field({
   name,
-  label,
-  hint,
-  children,
-  id,
-}: {
-  name: string
-  label: string
-  hint?: string | undefined
-  id: string
-  children: ComponentChildren
-}) {
+  label = capital(name),
+  schema,
+  control,
+}: Omit<FieldProps, 'placeholder'> & { control: (said: Said, value: unknown) => ComponentChildren }) {
+  const id = useId()
   const fault = faults.value[name]
+  const isWrong = fault !== undefined
   return (
     <div class="field" data-name={name}>
-      <label for={id} title={hint}>
+      <label for={id} title={schema?.description}>
         {label}
       </label>
-      {children}
-      {fault !== undefined && (
-        <p class="fault" id={`${id}-fault`} role="alert">
-          {fault}
-        </p>
-      )}
+      {control({ id, 'aria-invalid': isWrong, 'aria-describedby': isWrong ? `${id}-fault` : undefined }, form.value[name])}
+      <Fault id={`${id}-fault`}>{fault}</Fault>
     </div>
   )
 }
 
-const described = (name: string, id: string) =>
-  faults.value[name] === undefined ? {} : { 'aria-invalid': true, 'aria-describedby': `${id}-fault` }
+export const stepOf = ({ multipleOf, type }: Schema): number | 'any' => multipleOf ?? (type === 'integer' ? 1 : 'any')
 
-export function NumberField({ name, label, schema, placeholder }: FieldProps) {
-  const id = useId()
-  const value = form.value[name]
-  return (
-    <Field name={name} label={label} hint={schema?.description} id={id}>
+export const NumberField = ({ placeholder, ...field }: FieldProps) => (
+  <Field
+    {...field}
+    control={(said, value) => (
       <input
-        id={id}
+        {...said}
         type="number"
-        min={schema?.minimum}
-        max={schema?.maximum}
-        step={schema?.multipleOf ?? (schema?.type === 'integer' ? 1 : 'any')}
+        min={field.schema?.minimum}
+        max={field.schema?.maximum}
+        step={stepOf(field.schema ?? {})}
         value={typeof value === 'number' ? value : ''}
         placeholder={placeholder}
-        onInput={(event) => set(name, event.currentTarget.value === '' ? undefined : event.currentTarget.valueAsNumber)}
-        {...described(name, id)}
+        onInput={({ currentTarget }) => set(field.name, currentTarget.value === '' ? undefined : currentTarget.valueAsNumber)}
       />
-    </Field>
-  )
-}
+    )}
+  />
+)
 
-export function TextField({
-  name,
-  label,
-  schema,
-  placeholder,
-  rows = 3,
-  isRequired = false,
-}: FieldProps & { rows?: number; isRequired?: boolean }) {
-  const id = useId()
-  const value = form.value[name]
-  return (
-    <Field name={name} label={label} hint={schema?.description} id={id}>
+export const TextField = ({ placeholder, rows, required = false, ...field }: FieldProps & { rows: number; required?: boolean }) => (
+  <Field
+    {...field}
+    control={(said, value) => (
       <textarea
-        id={id}
+        {...said}
         rows={rows}
-        required={isRequired}
-        maxLength={schema?.maxLength}
+        required={required}
+        maxLength={field.schema?.maxLength}
         placeholder={placeholder}
         value={typeof value === 'string' ? value : ''}
-        onInput={(event) => set(name, event.currentTarget.value)}
-        {...described(name, id)}
+        onInput={(event) => set(field.name, event.currentTarget.value)}
       />
-    </Field>
-  )
-}
+    )}
+  />
+)
 
 /** Names of an enumeration, wherever it stands in the schema. */
 export const namesIn = (schema: Schema | undefined): readonly string[] =>
   schema?.enum ?? schema?.anyOf?.flatMap((each) => each.enum ?? []) ?? []
 
-export function ChoiceField({ name, label, schema, placeholder = 'as the model says' }: FieldProps) {
-  const id = useId()
-  const value = form.value[name]
-  const chosen = typeof value === 'string' ? value : ''
-  const names = namesIn(schema)
-  return (
-    <Field name={name} label={label} hint={schema?.description} id={id}>
-      <select id={id} value={chosen} onChange={(event) => set(name, event.currentTarget.value)} {...described(name, id)}>
-        <option value="">{placeholder}</option>
-        {(chosen !== '' && !names.includes(chosen) ? [chosen, ...names] : names).map((each) => (
-          <option key={each} value={each}>
-            {each}
-          </option>
-        ))}
-      </select>
-    </Field>
-  )
-}
+export const ChoiceField = ({ placeholder = 'as the model says', ...field }: FieldProps) => (
+  <Field
+    {...field}
+    control={(said, value) => {
+      const chosen = typeof value === 'string' ? value : ''
+      const names = new Set([chosen, ...namesIn(field.schema)].filter(Boolean))
+      return <Select {...said} value={chosen} none={placeholder} of={[...names]} choose={(name) => set(field.name, name)} />
+    }}
+  />
+)

@@ -1,9 +1,9 @@
 /** Going on from a state of a session another time, with the same request or a changed one. */
 import { signal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
 import type { Session, SessionState } from '../client/types.ts'
 import { attempt, may, request } from './api.ts'
 import { pathsIn } from './diagram.tsx'
+import { Dialog, Form, Labelled, Main, Select, textOf } from './parts.tsx'
 import { go } from './route.ts'
 import { atTime } from './words.ts'
 
@@ -28,9 +28,7 @@ export function States({ states }: { states: readonly SessionState[] }) {
             <span>
               {nameOf(state)} <small>{atTime(state.at)}</small>
             </span>
-            <button type="button" onClick={() => (point.value = state)}>
-              Fork here
-            </button>
+            <button onClick={() => (point.value = state)}>Fork here</button>
           </li>
         ))}
       </ol>
@@ -39,55 +37,34 @@ export function States({ states }: { states: readonly SessionState[] }) {
 }
 
 export function ForkDialog({ id }: { id: string }) {
-  const dialog = useRef<HTMLDialogElement>(null)
-  useEffect(() => dialog.current?.showModal(), [])
   const state = point.value
   if (!state) return null
   const close = (): void => void (point.value = null)
-  const fork = async (form: HTMLFormElement): Promise<void> => {
-    const said = Object.fromEntries(new FormData(form)) as Record<string, string>
-    const made = await attempt(() => {
-      const changed = said['input']?.trim() ? { input: JSON.parse(said['input']) as unknown } : {}
-      const call = said['call'] ? { call: Number(said['call']) } : {}
-      return request<Session>('POST', `/sessions/${id}/fork`, { from: { entry: state.entry, ...call }, ...changed })
-    })
+  const fork = async (said: FormData): Promise<void> => {
+    const [input, call] = [textOf(said, 'input'), textOf(said, 'call')]
+    const made = await attempt(async () =>
+      request<Session>('POST', `/sessions/${id}/fork`, {
+        from: { entry: state.entry, ...(call && { call: Number(call) }) },
+        ...(input && { input: JSON.parse(input) as unknown }),
+      }),
+    )
     close()
     if (made) go('session', made.id)
   }
   return (
-    <dialog ref={dialog} onClose={close} aria-labelledby="fork-name">
-      <h2 id="fork-name">Go on from {nameOf(state)}</h2>
-      <form
-        class="schema"
-        onSubmit={(event) => {
-          event.preventDefault()
-          void fork(event.currentTarget)
-        }}
-      >
+    <Dialog title={`Go on from ${nameOf(state)}`} close={close}>
+      <Form class="schema" act={fork}>
         {state.calls.length > 0 && (
-          <label class="field">
-            <span>From the call</span>
-            <select name="call">
-              <option value="">the beginning of its step</option>
-              {state.calls.map((call) => (
-                <option key={call}>{call}</option>
-              ))}
-            </select>
-          </label>
+          <Labelled label="From the call">
+            <Select name="call" none="the beginning of its step" of={state.calls.map(String)} />
+          </Labelled>
         )}
-        <label class="field">
-          <span>What is to be other, as JSON</span>
-          <input name="input" placeholder='{"steps": 30}' spellcheck={false} />
-        </label>
+        <Labelled label="What is to be other, as JSON" name="input" placeholder='{"steps": 30}' spellcheck={false} />
         <div class="verbs">
-          <button type="submit" class="main">
-            Fork
-          </button>
-          <button type="button" onClick={close}>
-            Leave it
-          </button>
+          <Main>Fork</Main>
+          <button onClick={close}>Leave it</button>
         </div>
-      </form>
-    </dialog>
+      </Form>
+    </Dialog>
   )
 }

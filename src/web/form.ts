@@ -20,6 +20,7 @@ const groupsOf: Record<string, Group> = {
   strength: 'Picture',
   resize: 'Picture',
   control: 'Picture',
+  references: 'Picture',
 }
 export const groupOf = (name: string): Group => groupsOf[name] ?? 'Settings'
 

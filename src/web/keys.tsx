@@ -2,6 +2,7 @@
 import { signal } from '@preact/signals'
 import type { ApiKey, ApiKeyWithSecret } from '../client/types.ts'
 import { attempt, enter, get, may, request, viewer } from './api.ts'
+import { Labelled, Panel, Table } from './parts.tsx'
 import { Room, Secret, Sure, useLook } from './room.tsx'
 import { atTime } from './words.ts'
 
@@ -20,18 +21,31 @@ const usual: readonly string[] = ['submit', 'read', 'control']
 
 const look = async (): Promise<void> => void (keys.value = (await get<{ keys: ApiKey[] }>('/keys')).keys)
 
-async function add(form: HTMLFormElement): Promise<void> {
-  const data = new FormData(form)
+async function add(said: FormData): Promise<boolean> {
   const isFirst = viewer.value?.keyId === null
-  const body = { name: data.get('name'), scopes: data.getAll('scope'), weight: Number(data.get('weight')) }
+  const body = { name: said.get('name'), scopes: said.getAll('scope'), weight: Number(said.get('weight')) }
   const key = await attempt(() => request<ApiKeyWithSecret>('POST', '/keys', body))
-  if (!key) return
+  if (!key) return false
   made.value = key
-  form.reset()
   // The farm is closed from now on: whoever has made its first key comes in with it.
   if (isFirst) await attempt(() => enter(key.key))
   await attempt(look)
+  return true
 }
+
+const rowOf = ({ id, name, scopes: granted, weight, createdAt, isOwn }: ApiKey) => [
+  <>
+    {name}{' '}
+    <small>
+      {id}
+      {isOwn && ', yours'}
+    </small>
+  </>,
+  granted.join(', '),
+  weight,
+  atTime(createdAt),
+  <Sure key={id} verb="Revoke" of={name} act={() => void attempt(() => request('DELETE', `/keys/${id}`).then(look))} />,
+]
 
 export function Keys() {
   const isOperator = may('operate')
@@ -47,58 +61,16 @@ export function Keys() {
         </p>
       )}
       {keys.value.length > 0 && (
-        <table class="plain-table">
-          <thead>
-            <tr>
-              <th scope="col">Key</th>
-              <th scope="col">May</th>
-              <th scope="col">Weight</th>
-              <th scope="col">Made</th>
-              <th scope="col">
-                <span class="sr">Revoke</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {keys.value.map(({ id, name, scopes: granted, weight, createdAt, isOwn }) => (
-              <tr key={id}>
-                <th scope="row">
-                  {name}{' '}
-                  <small>
-                    {id}
-                    {isOwn && ', yours'}
-                  </small>
-                </th>
-                <td>{granted.join(', ')}</td>
-                <td>{weight}</td>
-                <td>{atTime(createdAt)}</td>
-                <td>
-                  <Sure verb="Revoke" of={name} act={() => void attempt(() => request('DELETE', `/keys/${id}`).then(look))} />
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
+        <Table
+          heads={['Key', 'May', 'Weight', 'Made', <span class="sr">Revoke</span>]}
+          rows={Object.fromEntries(keys.value.map((key) => [key.id, rowOf(key)]))}
+        />
       )}
       {isOperator && (
-        <form
-          class="panel"
-          aria-labelledby="key-form"
-          onSubmit={(event) => {
-            event.preventDefault()
-            void add(event.currentTarget)
-          }}
-        >
-          <h2 id="key-form">A new key</h2>
+        <Panel title="A new key" act={add}>
           <div class="row">
-            <label class="field">
-              <span>Name</span>
-              <input name="name" required maxLength={64} placeholder="studio" />
-            </label>
-            <label class="field">
-              <span>Weight</span>
-              <input name="weight" type="number" min="0.01" max="100" step="any" defaultValue="1" required />
-            </label>
+            <Labelled label="Name" name="name" required maxLength={64} placeholder="studio" />
+            <Labelled label="Weight" name="weight" type="number" min="0.01" max="100" step="any" defaultValue="1" required />
           </div>
           <fieldset>
             <legend>It may</legend>
@@ -109,10 +81,7 @@ export function Keys() {
               </label>
             ))}
           </fieldset>
-          <button type="submit" class="main">
-            Make it
-          </button>
-        </form>
+        </Panel>
       )}
     </Room>
   )

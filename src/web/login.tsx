@@ -1,41 +1,27 @@
 /** The way in, where the farm asks for an API key. */
 import { useSignal } from '@preact/signals'
 import { enter, wordsOf } from './api.ts'
+import { Fault, Form, Labelled, Main, textOf } from './parts.tsx'
 
 export function Login() {
   const fault = useSignal<string | undefined>(undefined)
   const isBusy = useSignal(false)
-  const submit = async (form: HTMLFormElement): Promise<void> => {
+  const submit = async (said: FormData): Promise<void> => {
     isBusy.value = true
-    const key = new FormData(form).get('key')
-    fault.value = await enter(typeof key === 'string' ? key.trim() : '').then(() => undefined, wordsOf)
+    fault.value = await enter(textOf(said, 'key')).then(() => undefined, wordsOf)
     isBusy.value = false
   }
   return (
     <main class="login">
-      <form
-        onSubmit={(event) => {
-          event.preventDefault()
-          void submit(event.currentTarget)
-        }}
-      >
+      <Form act={submit}>
         <h1>Darkroom</h1>
-        <label class="field">
-          <span>API key</span>
-          <input type="password" name="key" required autocomplete="current-password" aria-describedby="login-hint" />
-        </label>
-        {fault.value !== undefined && (
-          <p class="fault" role="alert">
-            {fault.value}
-          </p>
-        )}
-        <button type="submit" class="main" disabled={isBusy.value}>
-          Come in
-        </button>
+        <Labelled label="API key" type="password" name="key" required autocomplete="current-password" aria-describedby="login-hint" />
+        <Fault>{fault.value}</Fault>
+        <Main disabled={isBusy.value}>Come in</Main>
         <p id="login-hint" class="hint">
           <code>darkroom keys add</code> makes one. This browser keeps it until it is closed, where no script can read it.
         </p>
-      </form>
+      </Form>
     </main>
   )
 }

@@ -1,6 +1,6 @@
 /** The page: one room at a time, and above it where one is and how the farm is. */
 import { effect, signal } from '@preact/signals'
-import { render, type FunctionComponent } from 'preact'
+import { options, render, type FunctionComponent } from 'preact'
 import { useEffect, useRef } from 'preact/hooks'
 import { leave, lookWho, notice, viewer } from './api.ts'
 import { connect, devices, disconnect, isConnected, openSessions } from './live.ts'
@@ -12,31 +12,26 @@ import './page.css'
 
 type Component = FunctionComponent<{ id: string }>
 
-/** The rooms behind the table come as three scripts: how the farm is, what is drawn, what was drawn. */
-const ofFarm = () => import('./farm-rooms.ts')
-const scripts: Record<Exclude<Place['room'], 'table'>, () => Promise<Component>> = {
-  draw: async () => (await import('./draw.tsx')).Draw,
-  session: async () => (await import('./session.tsx')).SessionRoom,
-  compare: async () => (await import('./session.tsx')).Compare,
-  queue: async () => (await ofFarm()).QueueRoom,
-  batches: async () => (await ofFarm()).Batches,
-  schedules: async () => (await ofFarm()).Schedules,
-  devices: async () => (await ofFarm()).Devices,
-  models: async () => (await ofFarm()).Models,
-  workflows: async () => (await ofFarm()).Workflows,
-  webhooks: async () => (await ofFarm()).Webhooks,
-  keys: async () => (await ofFarm()).Keys,
+/** A button sends no form unless it says that it does. */
+const made = options.vnode?.bind(options)
+options.vnode = (vnode) => {
+  if (vnode.type === 'button') (vnode.props as { type?: string }).type ??= 'button'
+  made?.(vnode)
 }
+
+/** The rooms behind the table come as two scripts. */
+const scripts = { pictures: () => import('./picture-rooms.ts'), farm: () => import('./farm-rooms.ts') }
+const ofPictures: readonly Place['room'][] = ['draw', 'session', 'compare']
 
 const loaded = signal<Readonly<Partial<Record<Place['room'], Component>>>>({ table: Table })
 /** The room whose script did not come. */
 const lost = signal<Place['room'] | undefined>(undefined)
 
 async function load(room: Place['room']): Promise<void> {
-  if (room === 'table' || loaded.value[room]) return
+  if (loaded.value[room]) return
   try {
-    const component = await scripts[room]()
-    loaded.value = { ...loaded.value, [room]: component }
+    const { rooms: others } = await scripts[ofPictures.includes(room) ? 'pictures' : 'farm']()
+    loaded.value = { ...loaded.value, ...others }
   } catch {
     lost.value = room
   }
@@ -45,7 +40,8 @@ async function load(room: Place['room']): Promise<void> {
 /** Once the first room stands, the others come too: the way into one then waits for nothing. */
 const settledMs = 1500
 async function loadAll(): Promise<void> {
-  for (const room of Object.keys(scripts) as (keyof typeof scripts)[]) await load(room)
+  await load('draw')
+  await load('queue')
 }
 
 function Page() {
@@ -71,7 +67,7 @@ function Page() {
       {notice.value !== null && (
         <div class="notice" role="alert">
           <span>{notice.value}</span>
-          <button type="button" aria-label="Close the notice" onClick={() => (notice.value = null)}>
+          <button aria-label="Close the notice" onClick={() => (notice.value = null)}>
             ×
           </button>
         </div>
@@ -112,7 +108,7 @@ function Farm() {
           : 'Not connected, trying again'}
       </span>
       {viewer.value?.keyId && (
-        <button type="button" class="plain" onClick={() => void leave()}>
+        <button class="plain" onClick={() => void leave()}>
           Leave
         </button>
       )}

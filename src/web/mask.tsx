@@ -111,7 +111,6 @@ export function MaskPainter({ src, width, height, onMask }: MaskProps) {
         {(Object.keys(tools) as Tool[]).map((name) => (
           <button
             key={name}
-            type="button"
             aria-pressed={tool.value === name}
             aria-keyshortcuts={tools[name][1]}
             title={`${tools[name][0]} (${tools[name][1].toUpperCase()})`}
@@ -131,19 +130,15 @@ export function MaskPainter({ src, width, height, onMask }: MaskProps) {
           />
           <output>{size.value}</output>
         </label>
-        <button type="button" disabled={count.value === 0} onClick={undo}>
+        <button disabled={count.value === 0} onClick={undo}>
           Undo
         </button>
-        <button type="button" disabled={undone.value.length === 0} onClick={redo}>
+        <button disabled={undone.value.length === 0} onClick={redo}>
           Redo
         </button>
-        <button type="button" onClick={all('all')}>
-          All
-        </button>
-        <button type="button" onClick={all('invert')}>
-          Invert
-        </button>
-        <button type="button" disabled={count.value === 0} onClick={all('clear')}>
+        <button onClick={all('all')}>All</button>
+        <button onClick={all('invert')}>Invert</button>
+        <button disabled={count.value === 0} onClick={all('clear')}>
           Clear
         </button>
       </div>

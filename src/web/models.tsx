@@ -2,12 +2,14 @@
 import { computed, signal } from '@preact/signals'
 import type { Model } from '../client/types.ts'
 import { attempt, may, request, submit } from './api.ts'
-import { allModels, lookForModels } from './catalogue.ts'
+import { allModels, lookForModels, lookOf } from './catalogue.ts'
 import { set } from './form.ts'
 import { devices } from './live.ts'
+import { Form, Labelled, Main, Search, textOf } from './parts.tsx'
+import { Picture } from './picture.tsx'
 import { Room, useLook } from './room.tsx'
 import { go } from './route.ts'
-import { inBytes, plural } from './words.ts'
+import { inBytes, listed, plural } from './words.ts'
 
 const words = signal('')
 const found = computed(() => {
@@ -30,22 +32,12 @@ export function Models() {
       title="Models"
       bar={
         <>
-          <label class="search">
-            <span class="sr">Search models</span>
-            <input
-              type="search"
-              placeholder="Search: name, kind, family, tag"
-              value={words.value}
-              onInput={(event) => (words.value = event.currentTarget.value)}
-            />
-          </label>
+          <Search label="Search models" placeholder="Search: name, kind, family, tag" line={words} />
           <span class="count" role="status">
             {plural(found.value.length, 'model')}
           </span>
           {may('submit') && (
-            <button type="button" onClick={() => void attempt(() => request('POST', '/models/rescan').then(lookForModels))}>
-              Look again
-            </button>
+            <button onClick={() => void attempt(() => request('POST', '/models/rescan').then(lookForModels))}>Look again</button>
           )}
         </>
       }
@@ -77,13 +69,12 @@ async function unload(one: Model): Promise<void> {
   doing.value = { ...doing.value, [keyOf(one)]: isGone ? 'not resident' : (ends.find((end) => end?.error)?.error?.message ?? '') }
 }
 
-async function annotate({ id, kind, annotation }: Model, form: HTMLFormElement): Promise<void> {
-  const { title, tags = '', notes } = Object.fromEntries(new FormData(form)) as Record<string, string>
-  const { settings, vae } = annotation ?? { settings: {}, vae: null }
+async function annotate({ id, kind, annotation }: Model, said: FormData): Promise<void> {
+  const { settings = {}, vae = null } = annotation ?? {}
   await attempt(async () => {
-    const listed = tags.split(',').map((each) => each.trim())
-    const said = { title, tags: listed.filter(Boolean), notes, settings, vae: vae?.id ?? null }
-    await request('PUT', `/models/${encodeURIComponent(id)}/annotation?kind=${kind}`, said)
+    const tags = textOf(said, 'tags').split(/\s*,\s*/)
+    const body = { title: said.get('title'), tags: tags.filter(Boolean), notes: said.get('notes'), settings, vae: vae?.id ?? null }
+    await request('PUT', `/models/${encodeURIComponent(id)}/annotation?kind=${kind}`, body)
     await lookForModels()
   })
 }
@@ -93,52 +84,38 @@ function Annotate({ model }: { model: Model }) {
   return (
     <details>
       <summary>What is said of it</summary>
-      <form
-        class="schema"
-        onSubmit={(event) => {
-          event.preventDefault()
-          void annotate(model, event.currentTarget)
-        }}
-      >
+      <Form class="schema" act={(said) => annotate(model, said)}>
         <div class="row">
-          <label class="field">
-            <span>Title</span>
-            <input name="title" maxLength={200} defaultValue={annotation?.title ?? ''} />
-          </label>
-          <label class="field">
-            <span>Tags, between commas</span>
-            <input name="tags" defaultValue={annotation?.tags.join(', ') ?? ''} />
-          </label>
+          <Labelled label="Title" name="title" maxLength={200} defaultValue={annotation?.title ?? ''} />
+          <Labelled label="Tags, between commas" name="tags" defaultValue={annotation?.tags.join(', ') ?? ''} />
         </div>
-        <label class="field">
-          <span>Notes</span>
+        <Labelled label="Notes">
           <textarea name="notes" rows={3} maxLength={8000} defaultValue={annotation?.notes ?? ''} />
-        </label>
-        <button type="submit" class="main">
-          Keep it
-        </button>
-      </form>
+        </Labelled>
+        <Main>Keep it</Main>
+      </Form>
     </details>
   )
 }
 
 function Row({ model }: { model: Model }) {
   const { id, kind, family, status, why, precision, parameters, bytes, format, where, annotation, reason, notes } = model
-  const facts = [
+  const facts = listed(
     family,
     precision,
-    parameters > 0 && `${(parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0)} M parameters`,
+    parameters >= 5e4 && `${(parameters / 1e6).toFixed(parameters < 1e7 ? 1 : 0)} M parameters`,
     inBytes(bytes),
     format,
-  ]
+  )
   return (
     <li>
       <details>
         <summary>
+          <Picture shown={lookOf(model)} isSmall />
           <span class="name">{annotation?.title || id}</span>
           <span class="tag">{kind}</span>
           {status !== 'unsupported' && <span class={`tag ${status}`}>{status}</span>}
-          <span class="hint">{facts.filter(Boolean).join(' · ')}</span>
+          <span class="hint">{facts}</span>
         </summary>
         {(why ?? reason?.message) && <p class="hint">{why ?? reason?.message}</p>}
         {annotation?.notes && <p>{annotation.notes}</p>}
@@ -157,7 +134,6 @@ function Row({ model }: { model: Model }) {
         {status === 'usable' && may('submit') && (
           <div class="verbs">
             <button
-              type="button"
               onClick={() => {
                 set('model', id)
                 go('draw')
@@ -167,12 +143,8 @@ function Row({ model }: { model: Model }) {
             </button>
             {devices.value.length > 0 && (
               <>
-                <button type="button" onClick={() => void load(model)}>
-                  Load
-                </button>
-                <button type="button" onClick={() => void unload(model)}>
-                  Unload
-                </button>
+                <button onClick={() => void load(model)}>Load</button>
+                <button onClick={() => void unload(model)}>Unload</button>
               </>
             )}
             <span role="status">{doing.value[keyOf(model)]}</span>

@@ -6,18 +6,19 @@ import type { Shown } from './session-view.ts'
 const thumbnail = 256
 
 /** `isSmall`: its thumbnail, or itself where there is none. */
-export function Picture({ shown, alt, isSmall = false }: { shown: Shown; alt: string; isSmall?: boolean }) {
+export function Picture({ shown, alt = '', isSmall = false }: { shown: Shown | undefined; alt?: string; isSmall?: boolean }) {
   const lost = useSignal<readonly string[]>([])
-  const isStored = shown.url.startsWith('/v1/artifacts/')
-  const [src] = [...(isSmall && isStored ? [`${shown.url}?size=${thumbnail}`] : []), shown.url].filter((each) => !lost.value.includes(each))
-  if (src === undefined) return <span class="no-picture" aria-hidden="true" />
+  const { url = '', width, height } = shown ?? {}
+  const isStored = url.startsWith('/v1/artifacts/')
+  const [src] = [isSmall && isStored && `${url}?size=${thumbnail}`, url].filter((each) => each && !lost.value.includes(each))
+  if (!src) return <span class="no-picture" aria-hidden="true" />
   return (
     <img
       class={isStored ? undefined : 'preview'}
       src={src}
       alt={alt}
-      width={shown.width}
-      height={shown.height}
+      width={width}
+      height={height}
       loading={isSmall ? 'lazy' : 'eager'}
       decoding="async"
       onError={() => (lost.value = [...lost.value, src])}

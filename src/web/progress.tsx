@@ -1,6 +1,6 @@
 /** How far a session is. */
 import type { Session } from '../client/types.ts'
-import { inBytes, inTime } from './words.ts'
+import { inBytes, inTime, listed } from './words.ts'
 
 /** Stages in which a model is read whole: they count MiB. */
 const wholeReads: ReadonlySet<string> = new Set(['hash', 'validate', 'cache', 'load'])
@@ -11,13 +11,12 @@ export function progressWords({ status, waiting, progress }: Session): string {
   if (status === 'pausing') return 'finishes the call it is in'
   if (!progress) return status === 'paused' ? 'rests' : 'begins'
   const { image, images, call, calls, rate, etaS, stage } = progress
-  const parts = [
+  return listed(
     images !== undefined && images > 1 && `image ${image} of ${images}`,
     call !== undefined && calls !== undefined ? counted(stage, call, calls) : stage,
     status === 'running' && rate !== undefined && `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)}/s`,
     status === 'running' && etaS !== undefined && `${inTime(etaS)} left`,
-  ]
-  return parts.filter(Boolean).join(' · ')
+  )
 }
 
 const counted = (stage: string, call: number, calls: number): string =>

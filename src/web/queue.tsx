@@ -4,10 +4,11 @@ import { useEffect, useRef } from 'preact/hooks'
 import type { Queue, Session } from '../client/types.ts'
 import { attempt, get, may, quietly, request } from './api.ts'
 import { note, sessionOf } from './live.ts'
+import { Select } from './parts.tsx'
 import { Picture } from './picture.tsx'
 import { Room, useLook } from './room.tsx'
 import { linkTo } from './route.ts'
-import { act, allows, previewOf, titleOf } from './session-view.ts'
+import { act, allows, pictureOf, titleOf } from './session-view.ts'
 import { atTime, inTime, plural } from './words.ts'
 
 type Place = Queue['sessions'][number]
@@ -101,9 +102,7 @@ export function QueueRoom() {
           </span>
           {may('operate') && (
             <>
-              <button type="button" onClick={() => turn(isPaused ? 'resume' : 'pause')}>
-                {isPaused ? 'Resume the queue' : 'Pause the queue'}
-              </button>
+              <button onClick={() => turn(isPaused ? 'resume' : 'pause')}>{isPaused ? 'Resume the queue' : 'Pause the queue'}</button>
               <a class="button" href="/admin/queues">
                 Bull Board
               </a>
@@ -117,9 +116,7 @@ export function QueueRoom() {
           {device ?? (key === undefined ? 'The queue' : `Class ${key}`)} is paused since {atTime(since)}: nobody is let in, what runs goes
           on.{' '}
           {may('operate') && (device ?? key) !== undefined && (
-            <button type="button" onClick={() => turn('resume', device === undefined ? { class: key } : { device })}>
-              Resume
-            </button>
+            <button onClick={() => turn('resume', device === undefined ? { class: key } : { device })}>Resume</button>
           )}
         </p>
       ))}
@@ -140,6 +137,8 @@ export function QueueRoom() {
     </Room>
   )
 }
+
+const priorities = Object.fromEntries(Array.from({ length: 10 }, (_, n) => [n, `priority ${n}`]))
 
 const dropOn = (id: string) => ({
   onDragOver: (event: DragEvent) => {
@@ -165,7 +164,6 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
   }, [position])
   const session = sessionOf(id)?.value
   const name = nameOf(id)
-  const shown = session && previewOf(session)
   const mayMove = may('control')
   const keys = (event: KeyboardEvent): void => {
     const to = keyed(event.key, id)
@@ -185,19 +183,12 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
     >
       <span class="position">{position}</span>
       {mayMove && (
-        <button
-          ref={handle}
-          type="button"
-          class="handle plain"
-          aria-label={`Move ${name}`}
-          title="Drag, or arrow keys; Home and End"
-          onKeyDown={keys}
-        >
+        <button ref={handle} class="handle plain" aria-label={`Move ${name}`} title="Drag, or arrow keys; Home and End" onKeyDown={keys}>
           <i aria-hidden="true" />
         </button>
       )}
       <a class="thumb" href={linkTo('session', id)} aria-hidden="true" tabIndex={-1}>
-        {shown ? <Picture shown={shown} alt="" isSmall /> : <span class="no-picture" />}
+        <Picture shown={session && pictureOf(session)} isSmall />
       </a>
       <div class="what">
         <a class="name" href={linkTo('session', id)}>
@@ -210,23 +201,16 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
       </div>
       <label class="priority">
         <span class="sr">Priority of {name}</span>
-        <select
+        <Select
           value={priority}
           disabled={!mayMove}
           title={level > priority ? `${level} with what waiting has added` : undefined}
-          onChange={({ currentTarget: { value } }) =>
-            void attempt(() => request('POST', `/sessions/${id}/priority`, { priority: Number(value) }).then(look))
-          }
-        >
-          {Array.from({ length: 10 }, (_, n) => (
-            <option key={n} value={n}>
-              priority {n}
-            </option>
-          ))}
-        </select>
+          of={priorities}
+          choose={(value) => void attempt(() => request('POST', `/sessions/${id}/priority`, { priority: Number(value) }).then(look))}
+        />
       </label>
       {session && allows(session, 'cancel') && (
-        <button type="button" aria-label={`Cancel ${name}`} onClick={() => void act(id, 'cancel').then(look)}>
+        <button aria-label={`Cancel ${name}`} onClick={() => void act(id, 'cancel').then(look)}>
           Cancel
         </button>
       )}

@@ -47,7 +47,7 @@ export function Sure({ verb, of, act }: { verb: string; of: string; act: () => u
   const isAsked = useSignal(false)
   if (!isAsked.value)
     return (
-      <button type="button" aria-label={`${verb} ${of}`} onClick={() => (isAsked.value = true)}>
+      <button aria-label={`${verb} ${of}`} onClick={() => (isAsked.value = true)}>
         {verb}
       </button>
     )
@@ -58,12 +58,10 @@ export function Sure({ verb, of, act }: { verb: string; of: string; act: () => u
   return (
     <span class="sure" role="group" aria-label={`${verb} ${of}?`}>
       {verb} {of}?
-      <button type="button" class="danger" ref={focused} onClick={answer(true)}>
+      <button class="danger" ref={focused} onClick={answer(true)}>
         {verb}
       </button>
-      <button type="button" onClick={answer(false)}>
-        Keep
-      </button>
+      <button onClick={answer(false)}>Keep</button>
     </span>
   )
 }
@@ -74,9 +72,7 @@ export function Secret({ what, text, close }: { what: string; text: string; clos
     <div class="secret" role="alert">
       <p>{what} This is the only time it is shown:</p>
       <code>{text}</code>
-      <button type="button" onClick={close}>
-        I have it
-      </button>
+      <button onClick={close}>I have it</button>
     </div>
   )
 }

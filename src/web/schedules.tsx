@@ -3,28 +3,29 @@ import { signal } from '@preact/signals'
 import type { Schedule, Workflow } from '../client/types.ts'
 import { attempt, get, may, request } from './api.ts'
 import { form as written } from './form.ts'
+import { Json, Labelled, Panel, Select } from './parts.tsx'
 import { Room, Sure, useLook } from './room.tsx'
 import { linkTo } from './route.ts'
+import { capital } from './words.ts'
 
 const all = signal<readonly Schedule[]>([])
 const workflows = signal<readonly string[]>([])
+const kind = signal('cron')
 
 const look = async (): Promise<void> => void (all.value = (await get<{ schedules: Schedule[] }>('/schedules')).schedules)
 
 const ruleOf = ({ cron, timezone, everyS }: Schedule): string => (cron === null ? `every ${everyS} s` : `${cron} ${timezone}`)
 const dayAndTime = (iso: string): string => new Date(iso).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })
 
-async function add(form: HTMLFormElement): Promise<void> {
-  const data = Object.fromEntries(new FormData(form)) as Record<string, string>
-  const { name, rule, when = '', timezone, overlap, workflow, input = '' } = data
-  const isCron = rule === 'cron'
+async function add(said: FormData): Promise<boolean> {
+  const { rule, when = '', timezone, workflow, input = '', ...rest } = Object.fromEntries(said) as Record<string, string>
   const done = await attempt(async () => {
     const session = { workflow, input: JSON.parse(input) as unknown }
-    return request('POST', '/schedules', { name, overlap, session, ...(isCron ? { cron: when, timezone } : { everyS: Number(when) }) })
+    const times = rule === 'cron' ? { cron: when, timezone } : { everyS: Number(when) }
+    return request('POST', '/schedules', { ...rest, session, ...times })
   })
-  if (!done) return
-  form.reset()
-  await attempt(look)
+  if (done) await attempt(look)
+  return done !== undefined
 }
 
 export function Schedules() {
@@ -41,7 +42,7 @@ export function Schedules() {
         ))}
       </ul>
       {all.value.length === 0 && <p class="hint">There is none.</p>}
-      {may('submit') && <Form />}
+      {may('submit') && <Fields />}
     </Room>
   )
 }
@@ -49,7 +50,8 @@ export function Schedules() {
 function Row({ schedule }: { schedule: Schedule }) {
   const { id, name, session, isPaused, next, occurrences } = schedule
   const [latest] = occurrences
-  const change = (verb: string) => () => void attempt(() => request('POST', `/schedules/${id}/${verb}`).then(look))
+  const path = `/schedules/${id}`
+  const turn = isPaused ? 'resume' : 'pause'
   return (
     <li>
       <details>
@@ -70,13 +72,11 @@ function Row({ schedule }: { schedule: Schedule }) {
             </li>
           ))}
         </ol>
-        <pre>{JSON.stringify(session.input, null, 2)}</pre>
+        <Json of={session.input} />
         {may('control') && (
           <div class="verbs">
-            <button type="button" onClick={change(isPaused ? 'resume' : 'pause')}>
-              {isPaused ? 'Resume' : 'Pause'}
-            </button>
-            <Sure verb="Remove" of={name} act={() => void attempt(() => request('DELETE', `/schedules/${id}`).then(look))} />
+            <button onClick={() => void attempt(() => request('POST', `${path}/${turn}`).then(look))}>{capital(turn)}</button>
+            <Sure verb="Remove" of={name} act={() => void attempt(() => request('DELETE', path).then(look))} />
           </div>
         )}
       </details>
@@ -84,70 +84,42 @@ function Row({ schedule }: { schedule: Schedule }) {
   )
 }
 
-function Form() {
+function Fields() {
   const isCron = kind.value === 'cron'
   return (
-    <form
-      class="panel"
-      aria-labelledby="schedule-form"
-      onSubmit={(event) => {
-        event.preventDefault()
-        void add(event.currentTarget)
-      }}
-    >
-      <h2 id="schedule-form">A new schedule</h2>
+    <Panel title="A new schedule" act={add}>
       <div class="row">
-        <label class="field">
-          <span>Name</span>
-          <input name="name" required maxLength={64} placeholder="nightly" />
-        </label>
-        <label class="field">
-          <span>Rule</span>
-          <select name="rule" value={kind.value} onChange={({ currentTarget: { value } }) => (kind.value = value)}>
-            <option value="cron">by a cron pattern</option>
-            <option value="every">every so many seconds</option>
-          </select>
-        </label>
-        <label class="field">
-          <span>{isCron ? 'Minute hour day month weekday' : 'Seconds'}</span>
-          <input name="when" required placeholder={isCron ? '30 2 * * 1-5' : '3600'} inputMode={isCron ? undefined : 'numeric'} />
-        </label>
+        <Labelled label="Name" name="name" required maxLength={64} placeholder="nightly" />
+        <Labelled label="Rule">
+          <Select
+            name="rule"
+            of={{ cron: 'by a cron pattern', every: 'every so many seconds' }}
+            value={kind.value}
+            choose={(rule) => (kind.value = rule)}
+          />
+        </Labelled>
+        <Labelled
+          label={isCron ? 'Minute hour day month weekday' : 'Seconds'}
+          name="when"
+          required
+          placeholder={isCron ? '30 2 * * 1-5' : '3600'}
+          inputMode={isCron ? undefined : 'numeric'}
+        />
       </div>
       <div class="row">
         {isCron && (
-          <label class="field">
-            <span>Time zone</span>
-            <input name="timezone" required defaultValue={new Intl.DateTimeFormat().resolvedOptions().timeZone} />
-          </label>
+          <Labelled label="Time zone" name="timezone" required defaultValue={new Intl.DateTimeFormat().resolvedOptions().timeZone} />
         )}
-        <label class="field">
-          <span>While the last one goes on</span>
-          <select name="overlap">
-            {['skip', 'queue', 'replace', 'allow'].map((each) => (
-              <option key={each}>{each}</option>
-            ))}
-          </select>
-        </label>
-        <label class="field">
-          <span>Workflow</span>
-          <select name="workflow" defaultValue="image-generation">
-            {workflows.value.map((each) => (
-              <option key={each} selected={each === 'image-generation'}>
-                {each}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Labelled label="While the last one goes on">
+          <Select name="overlap" of={['skip', 'queue', 'replace', 'allow']} />
+        </Labelled>
+        <Labelled label="Workflow">
+          <Select name="workflow" of={workflows.value} defaultValue="image-generation" />
+        </Labelled>
       </div>
-      <label class="field">
-        <span>Input, as JSON; to begin with it is what stands in the form of Draw</span>
+      <Labelled label="Input, as JSON; to begin with it is what stands in the form of Draw">
         <textarea name="input" rows={5} required spellcheck={false} defaultValue={JSON.stringify(written.value, null, 2)} />
-      </label>
-      <button type="submit" class="main">
-        Make it
-      </button>
-    </form>
+      </Labelled>
+    </Panel>
   )
 }
-
-const kind = signal('cron')

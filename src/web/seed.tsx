@@ -9,15 +9,14 @@ export function Seed({ schema: seed }: { schema: Schema | undefined }) {
   const isKept = form.value['seed'] !== undefined
   return (
     <div class="row seed">
-      <NumberField name="seed" schema={seed} label="Seed" placeholder="another one each time" />
-      <button type="button" title="Draw a seed" aria-label="Draw a seed" onClick={draw}>
+      <NumberField name="seed" schema={seed} placeholder="another one each time" />
+      <button title="Draw a seed" aria-label="Draw a seed" onClick={draw}>
         <svg class="dice" viewBox="0 0 20 20" aria-hidden="true">
           <rect x="2" y="2" width="16" height="16" rx="4" />
           <path d="M6.5 6.5h0M13.5 6.5h0M10 10h0M6.5 13.5h0M13.5 13.5h0" />
         </svg>
       </button>
       <button
-        type="button"
         aria-pressed={isKept}
         title={isKept ? 'The seed is kept' : 'Keep the seed of the last picture'}
         onClick={() => {

@@ -4,8 +4,9 @@ import { may, notice, wordsOf } from './api.ts'
 import { sessionOf } from './live.ts'
 import { focused } from './room.tsx'
 import { linkTo } from './route.ts'
-import { allows, perform, tag, tagPattern, verbNames, verbs, type Verb } from './session-view.ts'
-import { plural } from './words.ts'
+import { allows, perform, tag, tagPattern, verbs, type Verb } from './session-view.ts'
+import { Form, textOf } from './parts.tsx'
+import { capital, plural } from './words.ts'
 
 export const selected = signal<ReadonlySet<string>>(new Set())
 /** Where a range begins. */
@@ -49,10 +50,10 @@ async function withEach(ids: readonly string[], what: string, work: (id: string)
   if (refusals.length > 0) notice.value = `${what}: ${plural(refusals.length, 'session')} refused. ${refusals[0]}`
 }
 
-async function tagAll(form: HTMLFormElement, isOn: boolean): Promise<void> {
-  const said = new FormData(form).get('tag')
-  const name = typeof said === 'string' ? said.trim() : ''
+async function tagAll(said: FormData): Promise<void> {
+  const name = textOf(said, 'tag')
   if (name === '') return
+  const isOn = !said.has('off')
   await withEach([...selected.value], 'Tag', async (id) => {
     const session = sessionOf(id)?.value
     if (session) await tag(session, name, isOn)
@@ -63,53 +64,39 @@ export function Selection() {
   const { size } = selected.value
   if (size === 0) return null
   const [one] = able.value.filter(({ verb }) => verb === asked.value)
-  const keep = (
-    <button type="button" onClick={() => (asked.value = undefined)}>
-      Keep
-    </button>
-  )
+  const keep = <button onClick={() => (asked.value = undefined)}>Keep</button>
   return (
     <div class="selection" role="region" aria-label="Chosen sessions">
       <strong role="status">{plural(size, 'session')} chosen</strong>
       {one ? (
         <>
           <span>
-            {verbNames[one.verb]} {plural(one.ids.length, 'session')}?
+            {capital(one.verb)} {plural(one.ids.length, 'session')}?
           </span>
-          <button type="button" class="danger" onClick={() => void withEach(one.ids, verbNames[one.verb], (id) => perform(id, one.verb))}>
-            {verbNames[one.verb]} {one.ids.length}
+          <button class="danger" onClick={() => void withEach(one.ids, capital(one.verb), (id) => perform(id, one.verb))}>
+            {capital(one.verb)} {one.ids.length}
           </button>
           {keep}
         </>
       ) : asked.value === 'tag' ? (
-        <form
-          class="verbs"
-          onSubmit={(event) => {
-            event.preventDefault()
-            void tagAll(event.currentTarget, (event.submitter as HTMLButtonElement | null)?.value !== 'off')
-          }}
-        >
+        <Form class="verbs" act={tagAll}>
           <input name="tag" required maxLength={64} pattern={tagPattern} aria-label="Tag" placeholder="tag" ref={focused} />
           <button type="submit">Tag {plural(size, 'session')}</button>
-          <button type="submit" value="off">
+          <button type="submit" name="off">
             Take it from {plural(size, 'session')}
           </button>
           {keep}
-        </form>
+        </Form>
       ) : (
         <>
           {able.value
             .filter(({ ids }) => ids.length > 0)
             .map(({ verb, ids }) => (
-              <button key={verb} type="button" onClick={() => (asked.value = verb)}>
-                {verbNames[verb]} {ids.length}
+              <button key={verb} onClick={() => (asked.value = verb)}>
+                {capital(verb)} {ids.length}
               </button>
             ))}
-          {may('control') && (
-            <button type="button" onClick={() => (asked.value = 'tag')}>
-              Tag {size}
-            </button>
-          )}
+          {may('control') && <button onClick={() => (asked.value = 'tag')}>Tag {size}</button>}
           {size === 2 && (
             <a class="button" href={linkTo('compare', [...selected.value].join())}>
               Compare
@@ -117,7 +104,7 @@ export function Selection() {
           )}
         </>
       )}
-      <button type="button" class="plain" onClick={() => (selected.value = new Set())}>
+      <button class="plain" onClick={() => (selected.value = new Set())}>
         Choose none
       </button>
     </div>

@@ -17,39 +17,54 @@ export interface Shown {
   height: number
 }
 
-export const sideOf = (value: unknown): number => (typeof value === 'number' && value > 0 ? value : 1)
+const sideOf = (value: unknown): number => (typeof value === 'number' && value > 0 ? value : 1)
 
-export const imagesOf = ({ output }: Session): Shown[] =>
+/** The pictures of what a session, or one of its items, has put out. */
+export const imagesOf = ({ output }: Pick<Session, 'output'>): Shown[] =>
   (output?.images ?? []).map(({ url, ...more }) => ({ url, width: sideOf(more['width']), height: sideOf(more['height']) }))
 
 /** The picture while it is drawn, and the draft of one that rests; the number makes a browser ask anew. */
-export function previewOf({ id, status, progress, version, input }: Session): Shown | undefined {
-  if (status === 'succeeded' || status === 'failed' || status === 'cancelled') return undefined
+export function previewOf({ id, status, progress, version, input, endedAt }: Session): Shown | undefined {
+  if (endedAt !== null) return undefined
   const { preview, checkpoint, image } = progress ?? {}
   if (preview === undefined && checkpoint === undefined) return undefined
   const n = status === 'running' ? (image ?? 1) * 10_000 + (preview ?? checkpoint ?? 0) : version * 100_000_000
   return { url: `/v1/sessions/${id}/preview?n=${n}`, width: sideOf(input['width']), height: sideOf(input['height']) }
 }
 
-export const verbs = ['pause', 'resume', 'cancel', 'retry', 'delete'] as const
-export type Verb = (typeof verbs)[number]
-export const verbNames: Record<Verb, string> = { pause: 'Pause', resume: 'Resume', cancel: 'Cancel', retry: 'Retry', delete: 'Delete' }
+/** Its first picture, or what there is of it so far. */
+export const pictureOf = (session: Session): Shown | undefined => imagesOf(session)[0] ?? previewOf(session)
+
+/** What a request for a picture says in plain words and figures. */
+export const plain = [
+  'prompt',
+  'negativePrompt',
+  'model',
+  'seed',
+  'width',
+  'height',
+  'steps',
+  'guidance',
+  'sampler',
+  'schedule',
+  'strength',
+  'count',
+] as const
+
+/** In which states of a session each verb means something. */
+const meant = {
+  pause: ['queued', 'running'],
+  resume: ['paused', 'pausing'],
+  cancel: ['queued', 'running', 'pausing', 'paused'],
+  retry: ['failed', 'cancelled'],
+  delete: ['succeeded', 'failed', 'cancelled'],
+} as const satisfies Record<string, readonly Session['status'][]>
+export type Verb = keyof typeof meant
+export const verbs = Object.keys(meant) as readonly Verb[]
 
 /** Whether the verb means something now, and the viewer may say it. */
-export function allows({ status }: Session, verb: Verb): boolean {
-  switch (verb) {
-    case 'pause':
-      return may('control') && (status === 'queued' || status === 'running')
-    case 'resume':
-      return may('control') && (status === 'paused' || status === 'pausing')
-    case 'cancel':
-      return may('control') && !['succeeded', 'failed', 'cancelled'].includes(status)
-    case 'retry':
-      return may('submit') && (status === 'failed' || status === 'cancelled')
-    case 'delete':
-      return may('control') && ['succeeded', 'failed', 'cancelled'].includes(status)
-  }
-}
+export const allows = ({ status }: Session, verb: Verb): boolean =>
+  may(verb === 'retry' ? 'submit' : 'control') && (meant[verb] as readonly string[]).includes(status)
 
 /** @throws Problem */
 export async function perform(id: string, verb: Verb): Promise<Session | undefined> {

@@ -7,15 +7,15 @@ import { attempt, get, may, quietly, Refusal } from './api.ts'
 import { Diagram } from './diagram.tsx'
 import { ForkDialog, point, States } from './fork.tsx'
 import { entries, follow, ids, note, sessionOf } from './live.ts'
-import { Picture, Star } from './picture.tsx'
+import { Dot, Form, Json, textOf, useKeys } from './parts.tsx'
+import { Picture } from './picture.tsx'
 import { ProgressBar, progressWords } from './progress.tsx'
 import { go, linkTo } from './route.ts'
-import { act, allows, imagesOf, isStarred, previewOf, starred, tag, tagPattern, titleOf, verbNames, verbs } from './session-view.ts'
+import { imagesOf, plain, previewOf, starred, tag, tagPattern, titleOf } from './session-view.ts'
 import { Timeline } from './timeline.tsx'
+import { Starring, Verbs } from './verbs.tsx'
 import { Verify } from './verify.tsx'
-import { atTime, inTime, secondsBetween } from './words.ts'
-
-export { Compare } from './compare.tsx'
+import { atTime, inTime, listed, secondsBetween } from './words.ts'
 
 /** Of the session that is open. */
 const receipt = signal<Receipt | null>(null)
@@ -68,34 +68,24 @@ function Whole({ session }: { session: Session }) {
   const isPicture = session.workflow.startsWith('image-generation@')
   const sha256 = session.output?.images?.[at.value]?.sha256
   const place = ids.value.indexOf(session.id)
-  const keys = (event: KeyboardEvent): void => {
+  useKeys((event) => {
     if ((event.target as HTMLElement).closest('input,textarea,select,dialog,.stage')) return
     const by = event.key === 'ArrowLeft' ? -1 : event.key === 'ArrowRight' ? 1 : 0
     const other = by === 0 ? undefined : ids.value[place + by]
     if (other !== undefined) go('session', other)
-  }
-  useEffect(() => {
-    addEventListener('keydown', keys)
-    return () => removeEventListener('keydown', keys)
   })
   return (
     <article class="session" aria-labelledby="session-name">
       <div class="viewer">
         <div class={`sheet ${session.status}`} style={{ '--shape': shown ? shown.width / shown.height : 1 }}>
-          {shown ? <Picture shown={shown} alt={title} /> : <span class="no-picture" aria-hidden="true" />}
+          <Picture shown={shown} alt={title} />
           {!images.length && shown && <span class="draft">{session.status === 'paused' ? 'draft' : 'preview'}</span>}
         </div>
         {images.length > 1 && (
           <div class="strip" role="group" aria-label="Pictures">
             {images.map((image, i) => (
-              <button
-                key={image.url}
-                type="button"
-                aria-pressed={at.value === i}
-                aria-label={`Picture ${i + 1}`}
-                onClick={() => (at.value = i)}
-              >
-                <Picture shown={image} alt="" isSmall />
+              <button key={image.url} aria-pressed={at.value === i} aria-label={`Picture ${i + 1}`} onClick={() => (at.value = i)}>
+                <Picture shown={image} isSmall />
               </button>
             ))}
           </div>
@@ -109,7 +99,7 @@ function Whole({ session }: { session: Session }) {
         </nav>
         <h1 id="session-name">{title}</h1>
         <p class="state" role="status">
-          <i class={`dot ${session.status}`} aria-hidden="true" />
+          <Dot of={session.status} />
           <strong>{session.status}</strong> {session.endedAt === null ? progressWords(session) : lasted(session)}
         </p>
         <ProgressBar session={session} label="Progress" />
@@ -121,41 +111,21 @@ function Whole({ session }: { session: Session }) {
           </div>
         )}
         <div class="verbs">
-          {verbs
-            .filter((verb) => allows(session, verb))
-            .map((verb) => (
-              <button
-                key={verb}
-                type="button"
-                class={verb === 'delete' ? 'plain' : undefined}
-                onClick={() =>
-                  void act(session.id, verb).then((made) => {
-                    if (verb === 'delete' && sessionOf(session.id) === undefined) go('table')
-                    else if (verb === 'retry' && made) go('session', made.id)
-                  })
-                }
-              >
-                {verbNames[verb]}
-              </button>
-            ))}
+          <Verbs
+            session={session}
+            told={(verb, made) => {
+              if (verb === 'delete' && sessionOf(session.id) === undefined) go('table')
+              else if (verb === 'retry' && made) go('session', made.id)
+            }}
+          />
           {session.workflow.startsWith('batch@') && (
             <a class="button main" href={linkTo('batches', session.id)}>
               Its pictures
             </a>
           )}
-          {may('control') && (
-            <button
-              type="button"
-              class="starring"
-              aria-label="Star"
-              aria-pressed={isStarred(session)}
-              onClick={() => void attempt(() => tag(session, starred, !isStarred(session)))}
-            >
-              <Star />
-            </button>
-          )}
+          {may('control') && <Starring session={session} label="Star" look="starring" />}
           {may('submit') && isPicture && (
-            <button type="button" class="main" onClick={() => (isAgain.value = true)}>
+            <button class="main" onClick={() => (isAgain.value = true)}>
               Use again
             </button>
           )}
@@ -184,8 +154,8 @@ function Whole({ session }: { session: Session }) {
         <Events />
         <details>
           <summary>Request and receipt</summary>
-          <pre>{JSON.stringify(session.input, null, 2)}</pre>
-          <pre>{JSON.stringify(receipt.value, null, 2)}</pre>
+          <Json of={session.input} />
+          <Json of={receipt.value} />
         </details>
       </div>
       {isAgain.value && <Again request={() => requestOf(session, at.value)} close={() => (isAgain.value = false)} />}
@@ -200,32 +170,22 @@ function Neighbour({ id, name }: { id: string | undefined; name: string }) {
 
 function lasted({ createdAt, startedAt, endedAt, status }: Session): string {
   const took = startedAt === null ? '' : `${status === 'succeeded' ? 'in' : 'after'} ${inTime(secondsBetween(startedAt, endedAt))}`
-  return [took, atTime(createdAt)].filter(Boolean).join(' · ')
+  return listed(took, atTime(createdAt))
 }
 
-const told = ['model', 'width', 'height', 'steps', 'guidance', 'sampler', 'schedule', 'seed', 'count'] as const
-
 function Essentials({ session: { input, workflow, device } }: { session: Session }) {
-  const { width, height, ...rest } = Object.fromEntries(told.map((name) => [name, input[name]]))
-  const facts: [string, unknown][] = [
-    ...Object.entries({ ...(width !== undefined && { size: [width, height].join(' × ') }), ...rest }),
-    ['without', input['negativePrompt']],
-    ['device', device],
-    ['workflow', workflow],
-  ]
+  const { prompt: _, width, height, negativePrompt: without, ...rest } = Object.fromEntries(plain.map((name) => [name, input[name]]))
+  const facts = { ...rest, size: width !== undefined && [width, height].join(' × '), without, device, workflow }
   return (
     <dl class="essentials">
-      {facts.flatMap(([name, value]) =>
-        typeof value === 'string' || typeof value === 'number'
-          ? value === ''
-            ? []
-            : [
-                <div key={name}>
-                  <dt>{name}</dt>
-                  <dd>{value}</dd>
-                </div>,
-              ]
-          : [],
+      {Object.entries(facts).map(
+        ([name, value]) =>
+          (typeof value === 'number' || (typeof value === 'string' && value !== '')) && (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ),
       )}
     </dl>
   )
@@ -234,32 +194,20 @@ function Essentials({ session: { input, workflow, device } }: { session: Session
 function Tags({ session }: { session: Session }) {
   if (!may('control')) return null
   const others = session.tags.filter((each) => each !== starred)
-  const add = (form: HTMLFormElement): void => {
-    const said = new FormData(form).get('tag')
-    if (typeof said === 'string' && said.trim() !== '') void attempt(() => tag(session, said.trim(), true))
-    form.reset()
+  const add = async (said: FormData): Promise<boolean> => {
+    const name = textOf(said, 'tag')
+    if (name !== '') await attempt(() => tag(session, name, true))
+    return true
   }
   return (
-    <form
-      class="chips"
-      aria-label="Tags"
-      onSubmit={(event) => {
-        event.preventDefault()
-        add(event.currentTarget)
-      }}
-    >
+    <Form class="chips" aria-label="Tags" act={add}>
       {others.map((each) => (
-        <button
-          key={each}
-          type="button"
-          aria-label={`Take the tag ${each} away`}
-          onClick={() => void attempt(() => tag(session, each, false))}
-        >
+        <button key={each} aria-label={`Take the tag ${each} away`} onClick={() => void attempt(() => tag(session, each, false))}>
           {each} ×
         </button>
       ))}
       <input name="tag" maxLength={64} pattern={tagPattern} aria-label="Another tag" placeholder="add a tag" />
-    </form>
+    </Form>
   )
 }
 
@@ -283,20 +231,6 @@ function Events() {
 async function requestOf(session: Session, at: number): Promise<PictureRequest['input']> {
   const image = session.output?.images?.[at]
   if (image) return (await get<PictureRequest>(`/artifacts/${image.sha256}/request`)).input
-  const plain = [
-    'model',
-    'prompt',
-    'negativePrompt',
-    'width',
-    'height',
-    'steps',
-    'guidance',
-    'sampler',
-    'schedule',
-    'seed',
-    'count',
-    'strength',
-  ]
   const { picture } = session.input as { picture?: { sha256?: string } }
   return {
     ...Object.fromEntries(plain.flatMap((name) => (name in session.input ? [[name, session.input[name]]] : []))),

@@ -51,10 +51,9 @@ export function Source({ fields }: { fields: Readonly<Record<string, Schema>> })
             <img class="begun" src={`/v1/artifacts/${String(form.value['picture'])}`} alt="The picture to begin from" />
           )}
           <div class="row">
-            <NumberField name="strength" schema={fields['strength']} label="Strength" placeholder="0.75" />
+            <NumberField name="strength" schema={fields['strength']} placeholder="0.75" />
             <ChoiceField name="resize" schema={fields['resize']} label="Fit" placeholder="crop" />
             <button
-              type="button"
               class="plain"
               onClick={() => {
                 for (const name of ['picture', 'mask', 'strength', 'resize']) set(name, undefined)

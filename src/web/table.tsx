@@ -2,14 +2,16 @@
 import { computed, signal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
 import type { Session } from '../client/types.ts'
-import { attempt, may, quietly } from './api.ts'
+import { may, quietly } from './api.ts'
 import { hasMore, ids, isConnected, loadMore, sessionOf, type SessionSignal } from './live.ts'
 import { Picture, Star } from './picture.tsx'
 import { ProgressBar, progressWords } from './progress.tsx'
 import { linkTo } from './route.ts'
 import { isFound, readSearch } from './search.ts'
 import { Selection, selected, toggle } from './selection.tsx'
-import { imagesOf, isStarred, previewOf, starred, tag, titleOf } from './session-view.ts'
+import { imagesOf, pictureOf, starred, titleOf } from './session-view.ts'
+import { Dot, Search } from './parts.tsx'
+import { Starring, toggleStar } from './verbs.tsx'
 import { useGrid } from './virtual-grid.ts'
 import { atTime, plural } from './words.ts'
 
@@ -50,28 +52,15 @@ export function Table() {
         <h1 id="table-name" class="sr">
           Light table
         </h1>
-        <label class="search">
-          <span class="sr">Search</span>
-          <input
-            type="search"
-            placeholder="Search: words, model: status: tag: seed: after:2026-01-31"
-            value={line.value}
-            onInput={(event) => (line.value = event.currentTarget.value)}
-          />
-        </label>
+        <Search label="Search" placeholder="Search: words, model: status: tag: seed: after:2026-01-31" line={line} />
         <div class="chips" role="group" aria-label="Status">
           {shortcuts.map((status) => (
-            <button
-              key={status}
-              type="button"
-              aria-pressed={isAsked('status', status)}
-              onClick={() => (line.value = withTerm('status', status))}
-            >
-              <i class={`dot ${status}`} aria-hidden="true" />
+            <button key={status} aria-pressed={isAsked('status', status)} onClick={() => (line.value = withTerm('status', status))}>
+              <Dot of={status} />
               {status}
             </button>
           ))}
-          <button type="button" aria-pressed={isAsked('tag', starred)} onClick={() => (line.value = withTerm('tag', starred))}>
+          <button aria-pressed={isAsked('tag', starred)} onClick={() => (line.value = withTerm('tag', starred))}>
             <Star /> starred
           </button>
         </div>
@@ -123,7 +112,7 @@ function moveFocus(event: KeyboardEvent & { currentTarget: HTMLElement }, column
     return toggle(link.dataset['id'] ?? '', event.shiftKey, shown.value)
   }
   const session = event.key === 's' && may('control') && sessionOf(link.dataset['id'] ?? '')?.value
-  if (session) return void attempt(() => tag(session, starred, !isStarred(session)))
+  if (session) return toggleStar(session)
   const by = step[event.key]?.(columns)
   if (by === undefined) return
   event.preventDefault()
@@ -137,13 +126,13 @@ function Card({ session: signalled, place, of }: { session: SessionSignal; place
   const session = signalled.value
   const { id, status } = session
   const title = titleOf(session)
-  const [image, ...others] = imagesOf(session)
+  const { length } = imagesOf(session)
   const isChosen = selected.value.has(id)
   return (
     <li class={`card ${status}`} aria-setsize={of} aria-posinset={place} aria-current={isChosen ? 'true' : undefined}>
       <a href={linkTo('session', id)} data-id={id} aria-label={`${title}, ${status}`}>
-        <Sheet session={session} shown={image ?? previewOf(session)} />
-        {others.length > 0 && <span class="several">{others.length + 1}</span>}
+        <Sheet session={session} />
+        {length > 1 && <span class="several">{length}</span>}
         <ProgressBar session={session} label={`Progress of ${title}`} />
       </a>
       <input
@@ -152,21 +141,11 @@ function Card({ session: signalled, place, of }: { session: SessionSignal; place
         checked={isChosen}
         onClick={(event) => toggle(id, event.shiftKey, shown.value)}
       />
-      {may('control') && (
-        <button
-          type="button"
-          class="star plain"
-          aria-label={`Star ${title}`}
-          aria-pressed={isStarred(session)}
-          onClick={() => void attempt(() => tag(session, starred, !isStarred(session)))}
-        >
-          <Star />
-        </button>
-      )}
+      {may('control') && <Starring session={session} label={`Star ${title}`} look="star plain" />}
       <div class="caption">
         <span class="title">{title}</span>
         <span class="fact">
-          <i class={`dot ${status}`} aria-hidden="true" />
+          <Dot of={status} />
           <span>{factOf(session)}</span>
           <time dateTime={session.createdAt}>{atTime(session.createdAt)}</time>
         </span>
@@ -175,10 +154,9 @@ function Card({ session: signalled, place, of }: { session: SessionSignal; place
   )
 }
 
-function Sheet({ session, shown: picture }: { session: Session; shown: ReturnType<typeof previewOf> }) {
-  if (picture) return <Picture shown={picture} alt="" isSmall />
-  if (session.error) return <span class="words">{session.error.message}</span>
-  return <span class="no-picture" aria-hidden="true" />
+function Sheet({ session }: { session: Session }) {
+  const shown = pictureOf(session)
+  return session.error && !shown ? <span class="words">{session.error.message}</span> : <Picture shown={shown} isSmall />
 }
 
 function factOf(session: Session): string {

@@ -96,7 +96,7 @@ export function Timeline({ receipt, states }: { receipt: Receipt; states: readon
               </span>
               <span class="took">{inTime((to - from) / 1000)}</span>
               {state && (
-                <button type="button" class="plain" aria-label={`Fork from ${nameOf(state)}`} onClick={() => (point.value = state)}>
+                <button class="plain" aria-label={`Fork from ${nameOf(state)}`} onClick={() => (point.value = state)}>
                   Fork
                 </button>
               )}

@@ -37,7 +37,6 @@ export function Verify({ session, sha256, exactnessKey }: { session: string; sha
   return (
     <>
       <button
-        type="button"
         title="Draw it again from its receipt, and compare the bytes"
         onClick={() => void attempt(() => verify(sha256, exactnessKey)).then(() => verdict.value?.again ?? (verdict.value = null))}
       >

@@ -2,6 +2,7 @@
 import { signal } from '@preact/signals'
 import type { Delivery, Webhook, WebhookWithSecret } from '../client/types.ts'
 import { attempt, get, may, request } from './api.ts'
+import { Choices, Labelled, Panel } from './parts.tsx'
 import { Room, Secret, Sure, useLook } from './room.tsx'
 import { linkTo } from './route.ts'
 import { atTime, plural } from './words.ts'
@@ -15,20 +16,17 @@ const endings = ['succeeded', 'failed', 'cancelled'] as const
 
 const look = async (): Promise<void> => void (all.value = (await get<{ webhooks: Webhook[] }>('/webhooks')).webhooks)
 
-async function add(form: HTMLFormElement): Promise<void> {
-  const data = new FormData(form)
-  const webhook = await attempt(() =>
-    request<WebhookWithSecret>('POST', '/webhooks', { url: data.get('url'), events: data.getAll('event') }),
-  )
-  if (!webhook) return
+async function add(said: FormData): Promise<boolean> {
+  const body = { url: said.get('url'), events: said.getAll('event') }
+  const webhook = await attempt(() => request<WebhookWithSecret>('POST', '/webhooks', body))
+  if (!webhook) return false
   made.value = webhook
-  form.reset()
   await attempt(look)
+  return true
 }
 
 export function Webhooks({ id }: { id: string }) {
   useLook(look, 10_000)
-  const open = all.value.find((webhook) => webhook.id === id)
   return (
     <Room name="webhooks" title="Webhooks">
       {made.value && <Secret what={`The secret of ${made.value.url}.`} text={made.value.secret} close={() => (made.value = null)} />}
@@ -41,25 +39,14 @@ export function Webhooks({ id }: { id: string }) {
                 {webhook.id} · {webhook.events.join(', ')}
               </small>
             </a>
-            {webhook === open && <Open webhook={open} />}
+            {webhook.id === id && <Open webhook={webhook} />}
           </li>
         ))}
       </ul>
       {all.value.length === 0 && <p class="hint">There is none. A submission names one, and its end is told there.</p>}
       {may('control') && (
-        <form
-          class="panel"
-          aria-labelledby="webhook-form"
-          onSubmit={(event) => {
-            event.preventDefault()
-            void add(event.currentTarget)
-          }}
-        >
-          <h2 id="webhook-form">A new webhook</h2>
-          <label class="field">
-            <span>URL</span>
-            <input name="url" type="url" required maxLength={2000} placeholder="https://studio.example.org/darkroom" />
-          </label>
+        <Panel title="A new webhook" act={add}>
+          <Labelled label="URL" name="url" type="url" required maxLength={2000} placeholder="https://studio.example.org/darkroom" />
           <fieldset class="chips">
             <legend>Of sessions that have</legend>
             {endings.map((ending) => (
@@ -68,47 +55,30 @@ export function Webhooks({ id }: { id: string }) {
               </label>
             ))}
           </fieldset>
-          <button type="submit" class="main">
-            Make it
-          </button>
-        </form>
+        </Panel>
       )}
     </Room>
   )
 }
 
 function Open({ webhook: { id, url } }: { webhook: Webhook }) {
+  const path = `/webhooks/${id}`
   const lookInto = async (): Promise<void> =>
-    void (deliveries.value = (
-      await get<{ deliveries: Delivery[] }>(`/webhooks/${id}/deliveries?state=${state.value}&limit=100`)
-    ).deliveries)
+    void (deliveries.value = (await get<{ deliveries: Delivery[] }>(`${path}/deliveries?state=${state.value}&limit=100`)).deliveries)
   useLook(lookInto, 2000, id, state.value)
-  const send = (sessions?: string[]): void =>
-    void attempt(() => request('POST', `/webhooks/${id}/send`, sessions ? { sessions } : {}).then(lookInto))
+  const send = (sessions?: string[]): void => void attempt(() => request('POST', `${path}/send`, { sessions }).then(lookInto))
+  const rotate = async (): Promise<void> => void (made.value = await request<WebhookWithSecret>('POST', `${path}/rotate`))
   return (
     <div class="panel">
       <div class="bar">
-        <div class="chips" role="group" aria-label="Deliveries">
-          {states.map((each) => (
-            <button key={each} type="button" aria-pressed={state.value === each} onClick={() => (state.value = each)}>
-              {each}
-            </button>
-          ))}
-        </div>
+        <Choices label="Deliveries" of={states} chosen={state} />
         {may('control') && (
           <>
             {state.value === 'dead' && deliveries.value.length > 0 && (
-              <button type="button" onClick={() => send()}>
-                Send {plural(deliveries.value.length, 'dead one')} again
-              </button>
+              <button onClick={() => send()}>Send {plural(deliveries.value.length, 'dead one')} again</button>
             )}
-            <button
-              type="button"
-              onClick={() => void attempt(async () => (made.value = await request<WebhookWithSecret>('POST', `/webhooks/${id}/rotate`)))}
-            >
-              New secret
-            </button>
-            <Sure verb="Remove" of={url} act={() => void attempt(() => request('DELETE', `/webhooks/${id}`).then(look))} />
+            <button onClick={() => void attempt(rotate)}>New secret</button>
+            <Sure verb="Remove" of={url} act={() => void attempt(() => request('DELETE', path).then(look))} />
           </>
         )}
       </div>
@@ -122,7 +92,7 @@ function Open({ webhook: { id, url } }: { webhook: Webhook }) {
               {said !== null && ` · ${said}`}
             </small>
             {may('control') && state.value !== 'pending' && (
-              <button type="button" aria-label={`Send ${event} of ${session} again`} onClick={() => send([session])}>
+              <button aria-label={`Send ${event} of ${session} again`} onClick={() => send([session])}>
                 Send again
               </button>
             )}

@@ -28,3 +28,8 @@ export const secondsBetween = (from: string, to: string | null): number =>
   (to === null ? Date.now() : Date.parse(to)) / 1000 - Date.parse(from) / 1000
 
 export const plural = (count: number, word: string): string => `${count.toLocaleString()} ${word}${count === 1 ? '' : 's'}`
+
+export const capital = (text: string): string => text.slice(0, 1).toUpperCase() + text.slice(1)
+
+/** What there is of these, in one line. */
+export const listed = (...parts: readonly (string | number | false | null | undefined)[]): string => parts.filter(Boolean).join(' · ')

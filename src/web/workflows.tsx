@@ -5,6 +5,7 @@ import type { Workflow } from '../client/types.ts'
 import { attempt, get, may, quietly, submit } from './api.ts'
 import { Diagram } from './diagram.tsx'
 import type { Schema } from './fields.tsx'
+import { Json } from './parts.tsx'
 import { Room } from './room.tsx'
 import { linkTo, go } from './route.ts'
 import { readInput, SchemaForm } from './schema-form.tsx'
@@ -41,8 +42,8 @@ export function Workflows({ id }: { id: string }) {
 
 function Open({ workflow: { name, title, description, inputSchema } }: { workflow: Workflow }) {
   const schema = inputSchema as Schema
-  const run = async (form: HTMLFormElement): Promise<void> => {
-    const session = await attempt(async () => submit(name, readInput(schema, form)))
+  const run = async (said: FormData): Promise<void> => {
+    const session = await attempt(async () => submit(name, readInput(schema, said)))
     if (session) go('session', session.id)
   }
   return (
@@ -55,10 +56,10 @@ function Open({ workflow: { name, title, description, inputSchema } }: { workflo
           Draw a picture
         </a>
       )}
-      {may('submit') && name !== 'image-generation' && <SchemaForm schema={schema} onSubmit={(form) => void run(form)} />}
+      {may('submit') && name !== 'image-generation' && <SchemaForm schema={schema} act={run} />}
       <details>
         <summary>Input schema</summary>
-        <pre>{JSON.stringify(inputSchema, null, 2)}</pre>
+        <Json of={inputSchema} />
       </details>
     </article>
   )

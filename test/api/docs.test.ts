@@ -61,6 +61,7 @@ describe('the OpenAPI document', () => {
       '/v1/models/{model}',
       '/v1/models/{model}/annotation',
       '/v1/models/{model}/compatible',
+      '/v1/models/{model}/picture',
       '/v1/models/{model}/status',
       '/v1/queue',
       '/v1/queue/pause',
@@ -108,6 +109,7 @@ describe('the OpenAPI document', () => {
       '/v1/workflows',
       '/v1/workflows/reload',
       '/v1/workflows/{name}',
+      '/v1/workflows/{name}/drawing',
     ]
     expect(Object.keys(json.paths).toSorted()).toEqual([...new Set([...reads, ...commands])].toSorted())
   })
@@ -162,6 +164,11 @@ describe('the OpenAPI document', () => {
     expect(generation.diagram).toMatch(/stateDiagram/)
     expect((await h.client.get('/v1/workflows/image-generation')).json).toEqual(generation)
     expect((await h.client.get('/v1/workflows/image-generation@1')).json).toEqual(generation)
+    const { status, json: drawn } = await h.client.get('/v1/workflows/image-generation/drawing')
+    expect(status).toBe(200)
+    expect(drawn.boxes).toContainEqual(expect.objectContaining({ path: 'drawing.denoising', isOuter: false, steps: ['inference.denoise'] }))
+    expect(drawn.edges[0]).toEqual({ path: expect.stringMatching(/^M[\d.]+ /), title: expect.stringMatching(/ → .*: /) })
+    expect((await h.client.get('/v1/workflows/none/drawing')).json).toMatchObject({ status: 404, code: 'workflow.unknown' })
   })
 
   it('the checker of responses notices what is not in it', async () => {

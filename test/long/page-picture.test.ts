@@ -88,6 +88,9 @@ it('draws inside a mask that a pointer has painted, and nowhere else', { timeout
   const id = await farm.submit({ prompt: 'a red circle left of a blue square on yellow', seed: 8, ...size })
   const [sha256 = ''] = await farm.pictures(id, slow)
   const { bytes } = await farm.client.get(`/v1/artifacts/${sha256}`)
+  // It is the newest one of its model, which has none beside it.
+  const thumbnail = (await farm.client.get(`/v1/artifacts/${sha256}?size=256`)).bytes
+  await expect.poll(async () => (await farm.client.get('/v1/models/darkroom-tiny/picture')).bytes.equals(thumbnail), inTime).toBe(true)
   const { page, faults } = await openTab(browser, `${farm.client.url}/#/draw`)
   await page.getByText('Picture to begin from').click()
   const file = { name: 'drawn.png', mimeType: 'image/png', buffer: Buffer.from(bytes) }

@@ -1,12 +1,13 @@
 /** On which devices a model draws, and what it takes there. */
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { ImageRequest, ModelKind, ModelName } from '../../domains/values.ts'
+import { ImageRequest, ModelKind } from '../../domains/values.ts'
 import { Compatible, compatibleWith } from '../../farm/compatible.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { json, keyed, problems } from '../route.ts'
 import { modelOf } from './of-path.ts'
+import { modelParam } from './param.ts'
 
 const side = z.coerce.number().int().min(8).max(65_536).multipleOf(8)
 const count = z.coerce.number().int().min(1).max(100_000)
@@ -27,7 +28,7 @@ const compatible = createRoute({
   ...keyed,
   middleware: needs('read'),
   request: {
-    params: z.object({ model: ModelName.meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }) }),
+    params: modelParam,
     query: Shape,
   },
   responses: { 200: json('The devices, by their ids', CompatibleView), ...problems(404, 409) },

@@ -1,6 +1,6 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
-import { ModelKind, ModelName } from '../../domains/values.ts'
+import { ModelKind } from '../../domains/values.ts'
 import { apiError, fieldProblems, invalidFields } from '../../errors.ts'
 import type { Annotation } from '../../models/annotations.ts'
 import type { Listed } from '../../models/listing.ts'
@@ -10,6 +10,7 @@ import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { json, keyed, noQuery, pageLimit, problems } from '../route.ts'
 import { modelOf } from './of-path.ts'
+import { modelParam } from './param.ts'
 import { ModelStatusView, presentStatus } from './status.ts'
 import {
   AnnotateModel,
@@ -45,10 +46,6 @@ const list = createRoute({
   middleware: needs('read'),
   request: { query: Filter },
   responses: { 200: json('A page of models, by name', ModelPage), ...problems() },
-})
-
-const modelParam = z.object({
-  model: ModelName.meta({ param: { name: 'model', in: 'path' }, description: 'its id, URL-encoded' }),
 })
 
 const ofKind = z.strictObject({ kind: ModelKind })

@@ -5,7 +5,9 @@ import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
 import { refuseBody } from '../body.ts'
 import { json, keyed, noQuery, problems } from '../route.ts'
-import { presentReload, presentWorkflow, ReloadView, WorkflowView } from './views.ts'
+import { layOut } from '../../engine/layout.ts'
+import type { WorkflowInfo } from '../../engine/registry.ts'
+import { DrawingView, presentDrawing, presentReload, presentWorkflow, ReloadView, WorkflowView } from './views.ts'
 
 const list = createRoute({
   method: 'get',
@@ -29,6 +31,17 @@ const get = createRoute({
   responses: { 200: json('The workflow', WorkflowView), ...problems(404) },
 })
 
+const draw = createRoute({
+  method: 'get',
+  path: '/workflows/{name}/drawing',
+  summary: 'Where the states of a workflow stand in a drawing of it',
+  tags: ['workflows'],
+  ...keyed,
+  middleware: needs('read'),
+  request: get.request,
+  responses: { 200: json('Its boxes and the ways between them', DrawingView), ...problems(404) },
+})
+
 const reload = createRoute({
   method: 'post',
   path: '/workflows/reload',
@@ -43,17 +56,18 @@ const reload = createRoute({
 })
 
 export function workflowRoutes({ engine }: ApiParts): App {
+  const newest = (name: string): WorkflowInfo => {
+    const versions = engine.workflows().filter((workflow) => name === workflow.name || name === `${workflow.name}@${workflow.version}`)
+    const [found] = versions.toSorted((a, b) => b.version - a.version)
+    if (found) return found
+    throw workflowError('unknown', `there is no workflow ${JSON.stringify(name.slice(0, 128))}`)
+  }
   return new OpenAPIHono<AppEnv>()
     .openapi(list, (c) => c.json({ workflows: engine.workflows().map(presentWorkflow) }, 200))
     .openapi(reload, async (c) => {
       await refuseBody(c)
       return c.json(presentReload(await engine.reloadWorkflows()), 200)
     })
-    .openapi(get, (c) => {
-      const { name } = c.req.valid('param')
-      const versions = engine.workflows().filter((workflow) => name === workflow.name || name === `${workflow.name}@${workflow.version}`)
-      const newest = versions.toSorted((a, b) => b.version - a.version)[0]
-      if (!newest) throw workflowError('unknown', `there is no workflow ${JSON.stringify(name.slice(0, 128))}`)
-      return c.json(presentWorkflow(newest), 200)
-    })
+    .openapi(get, (c) => c.json(presentWorkflow(newest(c.req.valid('param').name)), 200))
+    .openapi(draw, (c) => c.json(presentDrawing(layOut(newest(c.req.valid('param').name).graph)), 200))
 }

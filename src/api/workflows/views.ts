@@ -1,6 +1,7 @@
 /** Workflows as HTTP shows them: with the JSON Schema of their inputs and outputs. */
 import { z } from 'zod'
 import type { GraphState, GraphTransition } from '../../engine/diagram.ts'
+import type { Drawing } from '../../engine/layout.ts'
 import type { OwnReport } from '../../engine/own-workflows.ts'
 import type { WorkflowInfo } from '../../engine/registry.ts'
 import { jsonSchema } from '../json-schema.ts'
@@ -8,11 +9,13 @@ import { ErrorView, presentError } from '../sessions/views.ts'
 
 const Schema = z.record(z.string(), z.unknown()).meta({ description: 'JSON Schema' })
 
+const stateType = z.enum(['atomic', 'compound', 'parallel', 'final', 'history'])
+
 const StateView: z.ZodType<GraphState> = z
   .strictObject({
     id: z.string(),
     name: z.string(),
-    type: z.enum(['atomic', 'compound', 'parallel', 'final', 'history']),
+    type: stateType,
     isFailure: z.boolean().meta({ description: 'a session that ends here has failed' }),
     steps: z.array(z.string()).meta({ description: 'steps and child sessions that run while it is entered' }),
     initial: z.string().nullable().meta({ description: 'id of the state inside in which it begins' }),
@@ -50,6 +53,55 @@ export const WorkflowView = z
       .meta({ description: 'the module in the folder of workflows; null: it comes with Darkroom' }),
   })
   .meta({ id: 'Workflow' })
+
+const Pixels = z.number().meta({ description: 'pixels' })
+
+export const DrawingView = z
+  .strictObject({
+    width: Pixels,
+    height: Pixels,
+    above: Pixels.meta({ description: 'pixels over the boxes, for edges that leap over some' }),
+    boxes: z
+      .array(
+        z.strictObject({
+          id: z.string(),
+          name: z.string(),
+          type: stateType,
+          isFailure: z.boolean(),
+          steps: z.array(z.string()),
+          path: z.string().meta({ description: 'names from the outermost state to it, joined by dots' }),
+          isOuter: z.boolean().meta({ description: 'whether there are states inside it' }),
+          depth: z.int().meta({ description: 'states around it' }),
+          x: Pixels,
+          y: Pixels,
+          width: Pixels,
+          height: Pixels,
+        }),
+      )
+      .meta({ description: 'each before those inside it' }),
+    edges: z
+      .array(z.strictObject({ path: z.string().meta({ description: 'as `d` of an SVG path' }), title: z.string() }))
+      .meta({ description: 'the ways between them' }),
+  })
+  .meta({ id: 'WorkflowDrawing' })
+
+export const presentDrawing = ({ boxes, ...rest }: Drawing): z.infer<typeof DrawingView> => ({
+  ...rest,
+  boxes: boxes.map(({ id, name, type, isFailure, steps, path, isOuter, depth, x, y, width, height }) => ({
+    id,
+    name,
+    type,
+    isFailure,
+    steps,
+    path,
+    isOuter,
+    depth,
+    x,
+    y,
+    width,
+    height,
+  })),
+})
 
 export function presentWorkflow(workflow: WorkflowInfo): z.infer<typeof WorkflowView> {
   return {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { graphOf } from '../../src/engine/diagram.ts'
-import { layOut, type Box } from '../../src/web/layout.ts'
+import { layOut, type Box } from '../../src/engine/layout.ts'
 import { workflows } from '../../src/workflows/index.ts'
 
 const areApart = (a: Box, b: Box): boolean => a.x + a.width <= b.x || b.x + b.width <= a.x || a.y + a.height <= b.y || b.y + b.height <= a.y

@@ -2,17 +2,14 @@
  * Where the states of a machine stand in its drawing. Each state with others inside is laid out by itself, in columns
  * by the longest way from its start, and then is one box among its neighbours.
  */
-import type { Workflow } from '../client/types.ts'
-
-type Graph = Workflow['graph']
-type State = Graph['root']
+import type { Graph, GraphState as State } from './diagram.ts'
 
 export interface Box {
   id: string
   name: string
-  type: string
+  type: State['type']
   isFailure: boolean
-  steps: readonly string[]
+  steps: string[]
   /** Names from the outermost state to it, joined by dots. */
   path: string
   isOuter: boolean
@@ -28,8 +25,8 @@ export interface Drawing {
   height: number
   /** Room over the boxes for edges that leap over some. */
   above: number
-  boxes: readonly Box[]
-  edges: readonly { path: string; title: string }[]
+  boxes: Box[]
+  edges: { path: string; title: string }[]
 }
 
 const [character, padding, gapX, gapY, head, line, lane] = [7, 14, 40, 16, 26, 15, 11] as const

@@ -1,0 +1,176 @@
+/** What several rooms are made of: dots, fields, choices, forms, tables, dialogs. */
+import type { Signal } from '@preact/signals'
+import type { ButtonHTMLAttributes, ComponentChildren, FormHTMLAttributes, InputHTMLAttributes, SelectHTMLAttributes } from 'preact'
+import { useEffect, useRef } from 'preact/hooks'
+
+type Text = readonly string[]
+
+/** The state of something as a colour; it stands beside its name. */
+export const Dot = ({ of }: { of: string }) => <i class={`dot ${of}`} aria-hidden="true" />
+
+/** What went wrong, where anything did. */
+export const Fault = ({ children, id }: { children: ComponentChildren; id?: string }) =>
+  children ? (
+    <p class="fault" id={id} role="alert">
+      {children}
+    </p>
+  ) : null
+
+/** A value as the API has it. */
+export const Json = ({ of }: { of: unknown }) => <pre>{JSON.stringify(of, null, 2)}</pre>
+
+/** What a control is for, above it: an input of these attributes, or what stands inside. */
+export const Labelled = ({ label, children, ...input }: InputHTMLAttributes<HTMLInputElement> & { label: ComponentChildren }) => (
+  <label class="field">
+    <span>{label}</span>
+    {children ?? <input {...input} />}
+  </label>
+)
+
+/**
+ * A list to choose from. `of`: names, or words by their values. `none`: what nothing is called. `choose` is told the
+ * value that was chosen.
+ */
+export function Select({
+  of,
+  none,
+  choose,
+  ...more
+}: Omit<SelectHTMLAttributes<HTMLSelectElement>, 'role'> & {
+  of: Text | Readonly<Record<string, string>>
+  none?: string | undefined
+  choose?: (value: string) => void
+}) {
+  const entries = Array.isArray(of) ? (of as Text).map((name) => [name, name] as const) : Object.entries(of)
+  return (
+    <select {...more} onChange={(event) => choose?.(event.currentTarget.value)}>
+      {none !== undefined && <option value="">{none}</option>}
+      {entries.map(([value, words]) => (
+        <option key={value} value={value} selected={value === more.defaultValue}>
+          {words}
+        </option>
+      ))}
+    </select>
+  )
+}
+
+/** Buttons of which one is pressed. `all`: what '' is called. */
+export const Choices = <T extends string>({
+  label,
+  of,
+  chosen,
+  all,
+}: {
+  label: string
+  of: readonly T[]
+  chosen: Signal<T>
+  all?: string
+}) => (
+  <div class="chips" role="group" aria-label={label}>
+    {of.map((each) => (
+      <button key={each} aria-pressed={chosen.value === each} onClick={() => (chosen.value = each)}>
+        {each || all}
+      </button>
+    ))}
+  </div>
+)
+
+/** A line to search by. */
+export const Search = ({ label, placeholder, line }: { label: string; placeholder: string; line: Signal<string> }) => (
+  <label class="search">
+    <span class="sr">{label}</span>
+    <input type="search" placeholder={placeholder} value={line.value} onInput={(event) => (line.value = event.currentTarget.value)} />
+  </label>
+)
+
+/** A form that the browser sends nowhere: `act` is told what was written; after true it is as it was at first. */
+export function Form({ act, ...more }: FormHTMLAttributes<HTMLFormElement> & { act: (said: FormData) => Promise<unknown> }) {
+  const send = async (event: SubmitEvent & { currentTarget: HTMLFormElement }): Promise<void> => {
+    event.preventDefault()
+    const form = event.currentTarget
+    if ((await act(new FormData(form, event.submitter))) === true) form.reset()
+  }
+  return <form {...more} onSubmit={(event) => void send(event)} />
+}
+
+/** Names, tags and keys that were written, without the blanks around them. */
+export const textOf = (said: FormData, name: string): string => {
+  const text = said.get(name)
+  return typeof text === 'string' ? text.trim() : ''
+}
+
+/** A form with its name and its button. */
+export const Panel = ({
+  title,
+  act,
+  children,
+}: {
+  title: string
+  act: (said: FormData) => Promise<unknown>
+  children: ComponentChildren
+}) => (
+  <Form class="panel" aria-label={title} act={act}>
+    <h2>{title}</h2>
+    {children}
+    <Main>Make it</Main>
+  </Form>
+)
+
+/** What sends a form. */
+export const Main = ({ children, ...more }: ButtonHTMLAttributes<HTMLButtonElement>) => (
+  <button type="submit" class="main" {...more}>
+    {children}
+  </button>
+)
+
+/** The first cell of a row names it. */
+export const Table = ({
+  caption,
+  heads,
+  rows,
+}: {
+  caption?: string
+  heads: readonly ComponentChildren[]
+  rows: Readonly<Record<string, readonly ComponentChildren[]>>
+}) => (
+  <table class="plain-table">
+    {caption && <caption>{caption}</caption>}
+    <thead>
+      <tr>
+        {heads.map((head) => (
+          <th scope="col">{head}</th>
+        ))}
+      </tr>
+    </thead>
+    <tbody>
+      {Object.entries(rows).map(([key, [name, ...cells]]) => (
+        <tr key={key}>
+          <th scope="row">{name}</th>
+          {cells.map((cell) => (
+            <td>{cell}</td>
+          ))}
+        </tr>
+      ))}
+    </tbody>
+  </table>
+)
+
+/** A dialog that is open as long as it is there. */
+export function Dialog({ title, close, children }: { title: string; close: () => void; children: ComponentChildren }) {
+  const dialog = useRef<HTMLDialogElement>(null)
+  useEffect(() => dialog.current?.showModal(), [])
+  return (
+    <dialog ref={dialog} onClose={close} aria-label={title}>
+      <h2>{title}</h2>
+      {children}
+    </dialog>
+  )
+}
+
+/** Keys that are pressed anywhere on the page while this is shown. */
+export function useKeys(pressed: (event: KeyboardEvent) => void): void {
+  useEffect(() => {
+    addEventListener('keydown', pressed)
+    return () => removeEventListener('keydown', pressed)
+  })
+}
