@@ -151,7 +151,7 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
 
     described = {
         "kind": device.type,
-        "name": _cpu_name(),
+        "name": cpu_name(),
         "uuid": None,
         "index": device.index or 0,
         "capability": None,
@@ -168,7 +168,7 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
             name=properties.name,
             uuid=str(properties.uuid),
             capability=f"{properties.major}.{properties.minor}",
-            driver=_driver(),
+            driver=driver(),
             total_bytes=properties.total_memory,
             math=f"cuda {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}",
         )
@@ -218,7 +218,8 @@ def facts(*, build: dict[str, Any], hardware: dict[str, Any], settings: dict[str
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The model of the CPU, as its maker names it; else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -236,7 +237,7 @@ def _math_libraries(config: str) -> str:
     return ", ".join(f"{names[name]} {version}" for name, version in found) or "unknown"
 
 
-def _driver() -> str | None:
+def driver() -> str | None:
     """The NVIDIA kernel driver's version; where the system does not tell (WSL), the CUDA version that it speaks."""
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8") as file:

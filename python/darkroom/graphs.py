@@ -7,9 +7,10 @@ go on from the other's checkpoint. "Getting Started with CUDA Graphs", NVIDIA 20
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -69,7 +70,7 @@ class Replayed(Generic[Made]):
         # What is differentiated is computed: a recording knows of no gradients.
         if self._device.type != "cuda" or not enabled or self._network in _eager or _is_learning():
             return self._forward(*given)
-        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in given)
+        key = (self._network in _another, *((tuple(tensor.shape), tensor.dtype) for tensor in given))
         recording = self._recordings.get(key)
         if recording is not None and recording.graph is not None and recording.is_stale():
             # Somebody gave the network other tensors: the graph would read the old ones.
@@ -134,6 +135,8 @@ enabled = True
 _all: weakref.WeakSet[Replayed[Any]] = weakref.WeakSet()
 # Networks whose weights are not all on the device: a recording would read what is elsewhere by then.
 _eager: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+# Networks whose blocks are compiled ones now.
+_another: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 def drop_all() -> int:
@@ -154,6 +157,16 @@ def drop(network: torch.nn.Module) -> None:
 def replay(network: torch.nn.Module, is_replayed: bool) -> None:
     """Whether the forwards of a network may be recorded."""
     (_eager.discard if is_replayed else _eager.add)(network)
+
+
+@contextlib.contextmanager
+def another(network: torch.nn.Module) -> Generator[None]:
+    """Within it the network computes the same with other kernels, which have recordings of their own."""
+    _another.add(network)
+    try:
+        yield
+    finally:
+        _another.discard(network)
 
 
 def held_bytes() -> int:

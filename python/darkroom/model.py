@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from darkroom import faults, frames, memory
+from darkroom import compiling, faults, frames, memory
 from darkroom.errors import DarkroomError
 from darkroom.families import Family
 from darkroom.profiles import AUTO, PROFILES, Offload, Profile
@@ -130,7 +130,7 @@ class Models:
         gone = [{"id": model_id, "bytes": model.bytes} for _, model in found]
         for key, model in found:
             if model.shells:
-                _strip(model.shells)
+                _let_go(model.shells)
             else:
                 self._forget(key)
         return gone
@@ -284,7 +284,7 @@ class Models:
         return [shell for shell in every.values() if shell.is_filled]
 
     def _forget(self, key: ModelKey) -> None:
-        _strip(self._known.pop(key).shells)
+        _let_go(self._known.pop(key).shells)
 
     def _inside(self, path: str) -> str:
         real = inside(path, self._roots)
@@ -330,6 +330,13 @@ def _strip(shells: Iterable[Shell]) -> int:
             freed += shell.held
             shell.strip()
     return freed
+
+
+def _let_go(shells: Iterable[Shell]) -> None:
+    """Of their weights, and of what was compiled of them."""
+    for shell in shells:
+        compiling.drop(shell.network)
+    _strip(shells)
 
 
 def ensure(tools: Tools) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer, chat
+from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
 from darkroom.tools import Tools
 
@@ -33,6 +34,7 @@ class ZImage(flow.FromText):
     `guidance` is the usual scale, where 1 is none: diffusers' pipeline counts it from 0, so 5 here is 4 there.
     """
 
+    fast: ClassVar[Ways] = Ways("transformer", ("layers",), varies=True)
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
     def __init__(

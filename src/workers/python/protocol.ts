@@ -12,7 +12,7 @@
 import { z } from 'zod'
 import { operations } from '../../domains/index.ts'
 import type { PythonPart } from '../../domains/operation.ts'
-import { AdapterPin, Control, Count, EmbeddingPin, MemoryProfile, ModelPin, PicturePin, Sha256, upscalers } from '../../domains/values.ts'
+import { AdapterPin, Control, Count, EmbeddingPin, Fraction, MemoryProfile, ModelPin, PicturePin, Sha256, upscalers } from '../../domains/values.ts'
 import { DarkroomError, errorClasses, workerError } from '../../errors.ts'
 import { besides, families } from '../../models/families.ts'
 import { ModelPart } from '../../models/made.ts'
@@ -84,7 +84,8 @@ export const Hello = z.strictObject({
   /** `cpu`, `cuda`, `cuda:0`, … */
   device: z.string(),
   threads: z.int().min(1),
-  roots: z.strictObject({ models: z.array(Path), attempts: Path }),
+  /** `compiled`: where what is compiled is kept for the next process; an owner-only folder. */
+  roots: z.strictObject({ models: z.array(Path), attempts: Path, compiled: Path.nullable() }),
   checkpoint: z.strictObject({ intervalS: Seconds, calls: z.int().min(1).nullable() }),
   /** Least time between two previews; 0 makes none. */
   previewS: Seconds,
@@ -92,6 +93,9 @@ export const Hello = z.strictObject({
   modelBytes: Count.nullable(),
 })
 export type Hello = z.infer<typeof Hello>
+
+/** Ways of the class `fast`. */
+const fastWays = ['compile', 'step-cache'] as const
 
 const Nothing = z.strictObject({})
 /** Which request is meant. */
@@ -215,6 +219,27 @@ const Tokens = z.strictObject({
   parts: z.array(z.strictObject({ text: z.string(), weight: z.number(), tokens: Count })).optional(),
 })
 
+/**
+ * What a picture of the class `fast` used, and why not the rest. `functions`: compiled for it, of which `fromCache` were
+ * found on disk. `computed`: passes through the network in which all blocks ran; `reused`: in which the first one did.
+ * `rows`: pictures that were drawn in one pass.
+ */
+export const FastUsed = z.strictObject({
+  used: z.array(z.enum(fastWays)),
+  notUsed: z.array(z.strictObject({ way: z.enum(fastWays), why: z.string() })),
+  compile: z
+    .strictObject({
+      blocks: z.array(z.strictObject({ kind: z.string(), count: Count })),
+      build: z.string(),
+      functions: Count,
+      fromCache: Count,
+      seconds: Seconds,
+    })
+    .optional(),
+  stepCache: z.strictObject({ threshold: Fraction, computed: Count, reused: Count }).optional(),
+  rows: Count,
+})
+
 /** How a request went, for the receipt; a field that does not concern it is left out. */
 export const Stats = z.strictObject({
   /** Seconds of the work, and of the load of its model before it; 0 when that was resident. */
@@ -231,6 +256,8 @@ export const Stats = z.strictObject({
   /** CUDA graphs that were recorded for them, and calls that were replays of one. */
   graphCaptures: Count.optional(),
   graphReplays: Count.optional(),
+  /** Of a picture of the class `fast`. */
+  fast: FastUsed.optional(),
   /** The call it began at. */
   resumedFrom: Count.optional(),
   /** Why a checkpoint was not used; null when none was refused. */
