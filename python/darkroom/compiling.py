@@ -272,5 +272,7 @@ def _remove_old(root: Path, own: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    # torch wraps what its compiler raised into words about itself.
+    error = getattr(error, "inner_exception", None) or error
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0] if said else ''}"[:300]

@@ -29,7 +29,9 @@ export class Speeds {
     return [...this.#byShape.values()].reverse()
   }
 
-  /** Notes how long it took. One that did no call here, asks for no picture, or is of the class `fast`, is passed over. */
+  /**
+   * Notes how long it took. One that did no call here, asks for no picture, or is of the class `fast`, is passed over.
+   */
   note({ model, family, input, stats }: DrawnStep): void {
     const { data } = Drawn.safeParse(input)
     const seconds = (stats.seconds ?? 0) - (stats.loadS ?? 0)

@@ -40,8 +40,8 @@ export function callLimit({ stepMs, loadMs }: Stall, action: string, call: Pendi
 }
 
 /**
- * Whether a request goes on although it was asked to stop long ago. While its model loads or is compiled it may: that serves the next
- * one as well.
+ * Whether a request goes on although it was asked to stop long ago. While its model loads or is compiled it may: that
+ * serves the next one as well.
  */
 export function overruns({ overrunMs }: Stall, call: PendingCall, now: number): boolean {
   const { action, paceMs = 0, stoppingSince } = call
