@@ -42,8 +42,15 @@ SEED = 3
 NEAR = 0.05
 # stable-diffusion-3-medium.
 SD3 = {
-    "sample_size": 128, "in_channels": 16, "out_channels": 16, "num_layers": 24, "attention_head_dim": 64,
-    "num_attention_heads": 24, "joint_attention_dim": 4096, "caption_projection_dim": 1536, "pooled_projection_dim": 2048,
+    "sample_size": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
     "pos_embed_max_size": 192,
 }
 VAE_16 = {**sdxl.VAE, "latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
@@ -139,7 +146,12 @@ def make_sdxl(asked, folder, device, text):
     model = Denoiser(network, vae, Schedule(path, network.config.in_channels), device)
     told = network.config.projection_class_embeddings_input_dim - 6 * network.config.addition_time_embed_dim
     sizes = torch.tensor([[asked.size, asked.size, 0, 0, asked.size, asked.size]] * 2, dtype=torch.float32)
-    return model, network, "_forward", {"rows": text(2, 77, network.config.cross_attention_dim), "text_embeds": text(2, told), "time_ids": sizes}
+    return (
+        model,
+        network,
+        "_forward",
+        {"rows": text(2, 77, network.config.cross_attention_dim), "text_embeds": text(2, told), "time_ids": sizes},
+    )
 
 
 class Sides:

@@ -81,8 +81,8 @@ class Used:
         if self.compiled is not None:
             functions, anew = (now - then for now, then in zip(compiling.counted(), self.began, strict=True))
             blocks = [{"kind": kind, "count": count} for kind, count in self.compiled.counts.items()]
-            said = {"blocks": blocks, "build": self.build, "functions": functions, "from_cache": max(0, functions - anew)}
-            said["seconds"] = round(self.compiled.seconds - self.seconds, 3)
+            counted = {"functions": functions, "from_cache": max(0, functions - anew)}
+            said = {"blocks": blocks, "build": self.build, **counted, "seconds": round(self.compiled.seconds - self.seconds, 3)}
             if self.compiled.failure is None:
                 used[COMPILE] = {"compile": said}
             else:
@@ -104,13 +104,12 @@ def drawing(model: Family, tools: Tools) -> Generator[Used | None]:
         yield None
         return
     build = tools.runtime.facts["build"]
-    used = Used(f"torch {build['torch']}, diffusers {build['diffusers']}, Python {build.get('python', '')}".removesuffix(", Python "))
+    used = Used(f"torch {build['torch']}, diffusers {build['diffusers']}")
     ways = model.fast
-    [network, *_] = [shell.network for shell in tools.runtime.models.networks() if shell.part == ways.part] or [None]
+    [network] = [shell.network for shell in tools.runtime.models.networks() if shell.part == ways.part]
     with contextlib.ExitStack() as stack:
-        if network is not None:
-            _compile(used, ways, network, tools, stack)
-            _cache(used, ways, network, request, stack)
+        _compile(used, ways, network, tools, stack)
+        _cache(used, ways, network, request, stack)
         yield used
     if used.compiled is not None and used.compiled.failure is not None:
         tools.note(f"the picture was not drawn with compiled blocks: {used.compiled.failure}")

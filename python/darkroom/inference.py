@@ -12,7 +12,21 @@ from typing import Any
 
 import torch
 
-from darkroom import adapters, checkpoint, control, enlarging, fast, frames, graphs, memory, pictures, previews, references, tensors, training
+from darkroom import (
+    adapters,
+    checkpoint,
+    control,
+    enlarging,
+    fast,
+    frames,
+    graphs,
+    memory,
+    pictures,
+    previews,
+    references,
+    tensors,
+    training,
+)
 from darkroom import textual_inversion as inversion
 from darkroom.drawing import Drawing, check_finite
 from darkroom.errors import DarkroomError, Paused

@@ -75,10 +75,10 @@ class StepCache:
             yield
         finally:
             for index, block in enumerate(self._blocks):
-                if was[index] is None:
-                    del block.forward
-                else:
-                    block.forward = was[index]
+                del block.forward
+                # Of one that is compiled, its other `forward`.
+                if (before := was[index]) is not None:
+                    block.forward = before
 
     def _run_first(self, forward: Forward, *given: Any, **named: Any) -> Any:
         before, _ = _streams(given, named)

@@ -116,7 +116,9 @@ function factsThatDiffer(file: unknown, again: unknown, name = ''): Verdict['fac
 }
 
 export function describe({ isSame, isPromised, sha256, exactnessKey, facts, broken, pixels = 0, of = 0, texts = [] }: Verdict): string {
-  const promise = isPromised ? [] : ['it is of the class fast, which promises no bytes: this says how it came out, and nothing of its promise']
+  const promise = isPromised
+    ? []
+    : ['it is of the class fast, which promises no bytes: this says how it came out, and nothing of its promise']
   if (isSame) return [`the same bytes: ${sha256.file}, exactness key ${exactnessKey.file}`, ...promise].map(inline).join('\n')
   const head = broken
     ? `differs: ${broken}`

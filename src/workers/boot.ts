@@ -121,7 +121,11 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       device: config.device,
       threads: config.threads,
       // Those that are not there yet too: they may come while the worker runs.
-      roots: { models: [...new Set([...config.models, ...roots.map(({ real }) => real), ...configRoots(config)])], attempts, compiled: compiledFolder(config, log) },
+      roots: {
+        models: [...new Set([...config.models, ...roots.map(({ real }) => real), ...configRoots(config)])],
+        attempts,
+        compiled: compiledFolder(config, log),
+      },
       checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
       previewS: config.previewS,
       modelBytes: config.modelMemory,

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from darkroom.control import Control, ControlNet
-    from darkroom.fast import Ways
     from darkroom.families.latent_rgb import LatentRgb
     from darkroom.families.parts import Parts
+    from darkroom.fast import Ways
     from darkroom.tools import Tools
 
 

@@ -6,7 +6,16 @@ import { classFacts, onDevice } from './device-step.ts'
 import { filesOfPicture, sizeOf } from './picture.ts'
 
 /** `picture`, `resize` and `mask` where the pixels are pasted back. */
-const fields = { model: true, width: true, height: true, picture: true, resize: true, mask: true, memoryProfile: true, class: true } as const
+const fields = {
+  model: true,
+  width: true,
+  height: true,
+  picture: true,
+  resize: true,
+  mask: true,
+  memoryProfile: true,
+  class: true,
+} as const
 const request = ImageRequest.pick(fields).extend({ drawn: Drawn })
 /** In how many pieces the autoencoder computed; 0 in none. */
 const made = z.strictObject({ tiles: Count })

@@ -1,6 +1,15 @@
 /** What the steps of diffusion share. */
 import { fileBytesOf } from '../python-files.ts'
-import { upscalerOf, withOwnVae, type AdapterPin, type Control, type EmbeddingPin, type ImageRequest, type Upscaler, type WantedModel } from '../values.ts'
+import {
+  upscalerOf,
+  withOwnVae,
+  type AdapterPin,
+  type Control,
+  type EmbeddingPin,
+  type ImageRequest,
+  type Upscaler,
+  type WantedModel,
+} from '../values.ts'
 import { modelsOfControl } from './control.ts'
 
 interface Input {
