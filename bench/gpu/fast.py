@@ -185,19 +185,23 @@ class Sides:
 
     @contextlib.contextmanager
     def within(self, side):
-        from darkroom import compiling, graphs
+        from darkroom import compiling, exactness, graphs
 
+        if side == "exact":
+            yield
+            return
         if side == "fast":
             ways = self.model.fast
             kinds = self.asked.regions or ways.regions or self.network._repeated_blocks
             self.compiled = compiling.of(self.network, kinds, ways.varies)
-            with self.compiled.within(self.asked.size, lambda: None), graphs.another(self.network):
+            with exactness.unbound(), graphs.another(self.network), self.compiled.within(self.asked.size, lambda: None):
                 yield
             return
-        if side == "whole":
-            setattr(self.model, self.attribute, self.whole())
+        setattr(self.model, self.attribute, self.whole())
         try:
-            yield
+            # With the same settings as `fast` has.
+            with exactness.unbound():
+                yield
         finally:
             setattr(self.model, self.attribute, self.own)
 

@@ -87,13 +87,39 @@ def for_transformer() -> Generator[None]:
     if not torch.cuda.is_initialized():
         yield
         return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
     torch.use_deterministic_algorithms(False)
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cuda.enable_cudnn_sdp(before[1])
+
+
+@contextlib.contextmanager
+def unbound() -> Generator[None]:
+    """Within it whichever kernels are fastest may run on a GPU, since no bytes are promised: what `configure` has set
+    is as torch itself has it, and cuDNN tries out its convolutions. A CPU's kernels are the same."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        yield
+        return
+
+    def bind(is_bound: bool) -> None:
+        torch.use_deterministic_algorithms(is_bound)
+        torch.backends.cudnn.deterministic = is_bound
+        torch.backends.cudnn.benchmark = not is_bound
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = not is_bound
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = not is_bound
+        torch.backends.cuda.enable_cudnn_sdp(not is_bound)
+
+    bind(False)
+    try:
+        yield
+    finally:
+        bind(True)
 
 
 def device(name: str) -> torch.device:

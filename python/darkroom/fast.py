@@ -16,7 +16,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from darkroom import compiling, graphs
+from darkroom import compiling, exactness, graphs
 from darkroom.profiles import Offload
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def drawing(model: Family, tools: Tools) -> Generator[Used | None]:
     ways = model.fast
     [network] = [shell.network for shell in tools.runtime.models.networks() if shell.part == ways.part]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(exactness.unbound())
+        stack.enter_context(graphs.another(network))
         _compile(used, ways, network, tools, stack)
         _cache(used, ways, network, request, stack)
         yield used
@@ -131,7 +133,6 @@ def _compile(used: Used, ways: Ways, network: torch.nn.Module, tools: Tools, sta
     shape = (request["width"], request["height"], request["guidance"] > 1, len(request.get("references", ())))
     used.compiled, used.began, used.seconds = compiled, compiling.counted(), compiled.seconds
     stack.enter_context(compiled.within(shape, lambda: tools.progress("compile")))
-    stack.enter_context(graphs.another(network))
 
 
 def _cache(used: Used, ways: Ways, network: torch.nn.Module, request: Mapping[str, Any], stack: contextlib.ExitStack) -> None:

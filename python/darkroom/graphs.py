@@ -135,7 +135,7 @@ enabled = True
 _all: weakref.WeakSet[Replayed[Any]] = weakref.WeakSet()
 # Networks whose weights are not all on the device: a recording would read what is elsewhere by then.
 _eager: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-# Networks whose blocks are compiled ones now.
+# Networks that draw in the class `fast` now, with other kernels.
 _another: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 

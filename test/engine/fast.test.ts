@@ -57,7 +57,8 @@ describe('a picture of the class fast', () => {
 
   it('is refused by name where no device that may take it compiles, and drawn where one does', async () => {
     const { status, json } = await submit({ class: 'fast' }, { device: await deviceOf(1) })
-    expect([status, json.code, json.errors?.[0]?.field]).toEqual([422, 'api.invalid', 'input.class'])
+    expect([status, json.code]).toEqual([422, 'api.invalid'])
+    expect(JSON.stringify(json)).toContain('input.class')
     expect(JSON.stringify(json)).toContain(why)
     expect((await submit({ class: 'fast', seed: 1, steps: 1 })).status).toBe(202)
     const exact = await drawn({}, { device: await deviceOf(1) })
