@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from darkroom import exactness, families, logs, memory, registry, samplers
+from darkroom import compiling, exactness, families, logs, memory, registry, samplers
 from darkroom.device_loop import Operation, Prepared
 from darkroom.model import Models
 from darkroom.runtime import LiveTensors, Runtime
@@ -18,9 +18,13 @@ from darkroom.tools import ModelKey
 class TorchBackend:
     """A `Backend`."""
 
+    # Why what it compiles is not kept for the next process; None where it is.
+    _uncached: str | None = None
+
     def load(self, hello: dict[str, Any], progress: Callable[[int, int], None]) -> None:
         """As `Backend.load`."""
         exactness.prepare_environment(hello["threads"])
+        self._uncached = compiling.prepare_environment(hello["roots"].get("compiled"), hello["device"])
         loads = [partial(importlib.import_module, "torch"), families.families, samplers.load_classes]
         for done, load in enumerate(loads):
             progress(done, len(loads))
@@ -50,6 +54,7 @@ class TorchBackend:
         }
         facts = exactness.facts(**described)
         described["facts"] = facts
+        described["fast"] = {"why": compiling.obstacle(device.type), "uncached": self._uncached}
         weights, peaks = WeightFiles(device), memory.Peaks(device)
         models = Models(
             device,

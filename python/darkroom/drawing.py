@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from darkroom import adapters, checkpoint, control, noise, previews
+from darkroom import adapters, checkpoint, control, fast, noise, previews
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, Family
 from darkroom.runtime import Runtime
@@ -48,7 +48,7 @@ class Drawing:
                 **control.pinned(request),
                 **({"tiles": True} if in_tiles else {}),
             },
-            "fingerprint": runtime.facts,
+            "fingerprint": fast.facts_of(runtime.facts, request),
         }
         self._recorder = checkpoint.Recorder(self._scheduler, self._generator, self._identity)
         self.latents: torch.Tensor = torch.empty(0)

@@ -87,13 +87,39 @@ def for_attention() -> Generator[None]:
     if not torch.cuda.is_initialized():
         yield
         return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
     torch.use_deterministic_algorithms(False)
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cuda.enable_cudnn_sdp(before[1])
+
+
+@contextlib.contextmanager
+def unbound() -> Generator[None]:
+    """Within it whichever kernels are fastest may run on a GPU, since no bytes are promised: what `configure` has set
+    is as torch itself has it, and cuDNN tries out its convolutions. A CPU's kernels are the same."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        yield
+        return
+
+    def bind(is_bound: bool) -> None:
+        torch.use_deterministic_algorithms(is_bound)
+        torch.backends.cudnn.deterministic = is_bound
+        torch.backends.cudnn.benchmark = not is_bound
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = not is_bound
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = not is_bound
+        torch.backends.cuda.enable_cudnn_sdp(not is_bound)
+
+    bind(False)
+    try:
+        yield
+    finally:
+        bind(True)
 
 
 def device(name: str) -> torch.device:
@@ -151,7 +177,7 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
 
     described = {
         "kind": device.type,
-        "name": _cpu_name(),
+        "name": cpu_name(),
         "uuid": None,
         "index": device.index or 0,
         "capability": None,
@@ -168,7 +194,7 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
             name=properties.name,
             uuid=str(properties.uuid),
             capability=f"{properties.major}.{properties.minor}",
-            driver=_driver(),
+            driver=driver(),
             total_bytes=properties.total_memory,
             math=f"cuda {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}",
         )
@@ -222,7 +248,8 @@ def facts(*, build: dict[str, Any], hardware: dict[str, Any], settings: dict[str
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The model of the CPU, as its maker names it; else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -240,7 +267,7 @@ def _math_libraries(config: str) -> str:
     return ", ".join(f"{names[name]} {version}" for name, version in found) or "unknown"
 
 
-def _driver() -> str | None:
+def driver() -> str | None:
     """The NVIDIA kernel driver's version; where the system does not tell (WSL), the CUDA version that it speaks."""
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8") as file:

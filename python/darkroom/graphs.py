@@ -70,7 +70,7 @@ class Replayed(Generic[Made]):
         # What is differentiated is computed: a recording knows of no gradients.
         if self._device.type != "cuda" or not enabled or self._network in _eager or _is_learning():
             return self._forward(*given)
-        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in given)
+        key = (self._network in _another, *((tuple(tensor.shape), tensor.dtype) for tensor in given))
         recording = self._recordings.get(key)
         if recording is not None and recording.graph is not None and recording.is_stale():
             # Somebody gave the network other tensors: the graph would read the old ones.
@@ -135,6 +135,8 @@ enabled = True
 _all: weakref.WeakSet[Replayed[Any]] = weakref.WeakSet()
 # Networks whose weights are not all on the device: a recording would read what is elsewhere by then.
 _eager: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+# Networks that draw in the class `fast` now, with other kernels.
+_another: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 def drop_all() -> int:
@@ -167,6 +169,16 @@ def eagerly(network: torch.nn.Module) -> Generator[None]:
     finally:
         if not was_eager:
             _eager.discard(network)
+
+
+@contextlib.contextmanager
+def another(network: torch.nn.Module) -> Generator[None]:
+    """Within it the network computes the same with other kernels, which have recordings of their own."""
+    _another.add(network)
+    try:
+        yield
+    finally:
+        _another.discard(network)
 
 
 def held_bytes() -> int:

@@ -12,7 +12,21 @@ from typing import Any
 
 import torch
 
-from darkroom import adapters, checkpoint, control, enlarging, frames, graphs, memory, pictures, previews, references, tensors, training
+from darkroom import (
+    adapters,
+    checkpoint,
+    control,
+    enlarging,
+    fast,
+    frames,
+    graphs,
+    memory,
+    pictures,
+    previews,
+    references,
+    tensors,
+    training,
+)
 from darkroom import textual_inversion as inversion
 from darkroom.drawing import Drawing, check_finite
 from darkroom.errors import DarkroomError, Paused
@@ -162,22 +176,28 @@ def _denoise(model: Family, tools: Tools) -> tuple[torch.Tensor, dict[str, Any]]
         tools.save_checkpoint(drawing.call, drawing.snapshot(previews.look(model, drawing.seen, tools)))
 
     tools.hold([*encoded.values(), *led.tensors(), *drawing.tensors()])
-    while drawing.call < drawing.calls:
-        tools.check_stop()
-        if tools.stop == "pause":
-            if drawing.call == first:
-                raise Paused
-            save()
-            raise Paused(tools.finish_checkpoints())
-        drawing.advance(model, led.at(drawing.call))
-        tools.hold(drawing.tensors())
-        pace.wait()
-        tools.progress("run", call=drawing.call, calls=drawing.calls, **pace.figures(drawing.calls - drawing.call))
-        if drawing.call < drawing.calls:
-            previews.show(model, drawing.seen, drawing.call, tools)
-            if tools.checkpoint_due(drawing.call):
+    with fast.drawing(model, tools) as used:
+        if used is not None and used.cache is not None and first > 0:
+            tools.note(f"the picture goes on from call {first} with a step cache that is empty")
+        while drawing.call < drawing.calls:
+            tools.check_stop()
+            if tools.stop == "pause":
+                if drawing.call == first:
+                    raise Paused
                 save()
+                raise Paused(tools.finish_checkpoints())
+            if used is not None:
+                used.begin_call()
+            drawing.advance(model, led.at(drawing.call))
+            tools.hold([*drawing.tensors(), *(used.tensors() if used is not None else ())])
+            pace.wait()
+            tools.progress("run", call=drawing.call, calls=drawing.calls, **pace.figures(drawing.calls - drawing.call))
+            if drawing.call < drawing.calls:
+                previews.show(model, drawing.seen, drawing.call, tools)
+                if tools.checkpoint_due(drawing.call):
+                    save()
     drawing.check()
+    stats |= used.stats() if used is not None else {}
     tools.finish_checkpoints()
     now = graphs.counts()
     stats |= {"calls": drawing.calls - first, "graph_captures": now[0] - captures, "graph_replays": now[1] - replays}
@@ -265,27 +285,32 @@ def _unusable(file: str, problem: str | None) -> DarkroomError:
     return DarkroomError("artifact.missing", f"the {file.replace('_', ' ')} cannot be used: {problem}", field=f"files.{file}")
 
 
+def _facts(tools: Tools) -> dict[str, Any]:
+    """What must be shared by whoever goes on from a file of this request."""
+    return fast.facts_of(tools.runtime.facts, tools.input)
+
+
 def _conditioning_belongs(tools: Tools) -> str:
     request = tools.input
     asked = {name: request.get(name) for name in ("prompt", "negative_prompt", "prompt_syntax", "clip_skip")}
     beside = {**adapters.pinned(request), **({"references": request["references"]} if "references" in request else {})}
-    return checkpoint.digest([request["model"]["body_hash"], asked, *beside.items(), tools.runtime.facts])
+    return checkpoint.digest([request["model"]["body_hash"], asked, *beside.items(), _facts(tools)])
 
 
 def _picture_belongs(tools: Tools) -> str:
     fields = {name: tools.input.get(name) for name in ("picture", "resize", "mask", "width", "height")}
     if memory.in_tiles(tools):
         fields["tiles"] = True
-    return checkpoint.digest([tools.input["model"]["body_hash"], fields, tools.runtime.facts])
+    return checkpoint.digest([tools.input["model"]["body_hash"], fields, _facts(tools)])
 
 
 def _enlarged_belong(tools: Tools) -> str:
     size = [tools.input["width"], tools.input["height"]]
-    return checkpoint.digest([tools.input["model"]["body_hash"], "enlarged", size, tools.runtime.facts])
+    return checkpoint.digest([tools.input["model"]["body_hash"], "enlarged", size, _facts(tools)])
 
 
 def _latents_belong(tools: Tools) -> str:
-    return checkpoint.digest([tools.input["model"]["body_hash"], tools.runtime.facts])
+    return checkpoint.digest([tools.input["model"]["body_hash"], _facts(tools)])
 
 
 def _check_shape(latents: torch.Tensor, expected: tuple[int, ...]) -> None:

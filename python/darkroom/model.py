@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from darkroom import faults, frames, memory, model_files
+from darkroom import compiling, faults, frames, memory, model_files
 from darkroom.errors import DarkroomError
 from darkroom.families import Family
 from darkroom.profiles import AUTO, PROFILES, Offload, Profile
@@ -137,7 +137,7 @@ class Models:
         gone = [{"id": model_id, "bytes": model.bytes} for _, model in found]
         for key, model in found:
             if model.shells:
-                _strip(model.shells)
+                _let_go(model.shells)
             else:
                 self.forget(key)
         return gone
@@ -145,12 +145,12 @@ class Models:
     def strip(self, key: ModelKey) -> None:
         """Takes the weights of a model off the device, if it is there; its networks stay made."""
         if known := self._known.get(key):
-            _strip(known.shells)
+            _let_go(known.shells)
 
     def forget(self, key: ModelKey) -> None:
         """Lets go of a model, if it is there, with its networks, which are made anew when it comes again."""
         if known := self._known.pop(key, None):
-            _strip(known.shells)
+            _let_go(known.shells)
 
     def networks(self) -> Sequence[Shell]:
         """Those of the model that computes."""
@@ -326,6 +326,13 @@ def _strip(shells: Iterable[Shell]) -> int:
             freed += shell.held
             shell.strip()
     return freed
+
+
+def _let_go(shells: Iterable[Shell]) -> None:
+    """Of their weights, and of what was compiled of them."""
+    for shell in shells:
+        compiling.drop(shell.network)
+    _strip(shells)
 
 
 def ensure(tools: Tools) -> dict[str, Any]:

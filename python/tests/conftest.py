@@ -34,7 +34,7 @@ REQUEST = {
 }
 # What a request may say besides, and what of it a denoise alone is told.
 OF_TEXT = ("prompt_syntax", "clip_skip", "adapters", "embeddings", "references")
-OF_DENOISE = ("strength", "sizes", "variation", "guidance_rescale", "guidance_interval", "control", "enlarged", *OF_TEXT)
+OF_DENOISE = ("strength", "sizes", "variation", "guidance_rescale", "guidance_interval", "control", "enlarged", "step_cache", *OF_TEXT)
 MORE = ("picture", "resize", "mask", "drawn", *OF_DENOISE)
 SCHEMA = hashlib.sha256((PYTHON / "darkroom" / "schema.json").read_bytes()).hexdigest()
 EVERY_CALL = {"interval_s": 60, "calls": 1}
@@ -161,6 +161,7 @@ class Child:
         model_bytes=None,
         nursery=None,
         preview_s=0,
+        compiled=None,
     ):
         self.attempts = attempts
         self.errors = attempts / "stderr.log"
@@ -181,7 +182,7 @@ class Child:
             "device": device,
             "threads": threads,
             "spare": spare,
-            "roots": {"models": [str(ROOT / "models"), *map(str, models)], "attempts": str(attempts)},
+            "roots": {"models": [str(ROOT / "models"), *map(str, models)], "attempts": str(attempts), "compiled": compiled},
             "checkpoint": checkpoint,
             "preview_s": preview_s,
             "model_bytes": model_bytes,
@@ -218,7 +219,7 @@ class Child:
             "enlarge": ("model", "width", "height", "from", "upscaler"),
             "decode": ("model", "width", "height"),
         }[verb]
-        names += ("memory_profile",) if "memory_profile" in changes else ()
+        names += tuple(name for name in ("memory_profile", "class") if name in changes)
         if verb == "encode":
             names += tuple(name for name in OF_TEXT if name in changes)
         elif verb == "denoise":

@@ -1,6 +1,7 @@
 /**
  * `darkroom verify`: a picture is drawn again from its own receipt, through the API, and the bytes are compared. Equal
- * bytes are promised where the exactness keys are equal; where they are not, it says what of the key is another.
+ * bytes are promised where the exactness keys are equal; where they are not, it says what of the key is another. One of
+ * the class `fast` promises none: it is drawn again and compared, and other bytes are no failure.
  */
 import { readFile } from 'node:fs/promises'
 import { sha256Of } from '../artifacts/store.ts'
@@ -21,6 +22,8 @@ const differs = 3
 
 interface Verdict extends Partial<Difference> {
   isSame: boolean
+  /** Whether equal bytes are promised of such a picture at all. */
+  isPromised: boolean
   session: string
   sha256: { file: string; again: string }
   exactnessKey: { file: string; again: string }
@@ -52,7 +55,7 @@ export async function verify(file: string, { json, url, device }: Output & { dev
   const verdict = await verdictOf(bytes, again, session.id)
   if (json) sayJson(verdict)
   else say(describe(verdict))
-  if (!verdict.isSame) throw new Exit(differs)
+  if (!verdict.isSame && verdict.isPromised) throw new Exit(differs)
 }
 
 /** @throws DarkroomError `artifact.untold` */
@@ -90,7 +93,8 @@ async function deviceOf(client: DarkroomClient, key: string): Promise<string | u
 async function verdictOf(bytes: Uint8Array, again: Uint8Array, session: string): Promise<Verdict> {
   const [before, after] = [receiptOf(bytes), receiptOf(again)]
   const sha256 = { file: sha256Of(bytes), again: sha256Of(again) }
-  const told = { session, sha256, exactnessKey: { file: before.exactness.key, again: after.exactness.key } }
+  const isPromised = before.input.class !== 'fast'
+  const told = { session, isPromised, sha256, exactnessKey: { file: before.exactness.key, again: after.exactness.key } }
   if (sha256.file === sha256.again) return { isSame: true, ...told, facts: [] }
   const factsOf = ({ exactness, editor }: Receipt) => ({ ...exactness.facts, ...(editor !== undefined && { editor }) })
   const facts = factsThatDiffer(factsOf(before), factsOf(after))
@@ -111,8 +115,11 @@ function factsThatDiffer(file: unknown, again: unknown, name = ''): Verdict['fac
   return JSON.stringify(file) === JSON.stringify(again) ? [] : [{ name, file: file ?? null, again: again ?? null }]
 }
 
-function describe({ isSame, sha256, exactnessKey, facts, broken, pixels = 0, of = 0, texts = [] }: Verdict): string {
-  if (isSame) return `the same bytes: ${sha256.file}, exactness key ${exactnessKey.file}`
+export function describe({ isSame, isPromised, sha256, exactnessKey, facts, broken, pixels = 0, of = 0, texts = [] }: Verdict): string {
+  const promise = isPromised
+    ? []
+    : ['it is of the class fast, which promises no bytes: this says how it came out, and nothing of its promise']
+  if (isSame) return [`the same bytes: ${sha256.file}, exactness key ${exactnessKey.file}`, ...promise].map(inline).join('\n')
   const head = broken
     ? `differs: ${broken}`
     : pixels === 0
@@ -124,6 +131,6 @@ function describe({ isSame, sha256, exactnessKey, facts, broken, pixels = 0, of 
           `its exactness key is ${exactnessKey.file}, and here it is ${exactnessKey.again}, so equal bytes are not promised:`,
           ...facts.map((fact) => `  ${fact.name}: ${JSON.stringify(fact.file)}, and here ${JSON.stringify(fact.again)}`),
         ]
-      : [`the exactness key is the same, ${exactnessKey.file}: the file was changed, or a promise was broken`]
-  return [head, ...key, ...(texts.length > 0 ? [`texts that differ: ${texts.join(', ')}`] : [])].map(inline).join('\n')
+      : [`the exactness key is the same, ${exactnessKey.file}${isPromised ? ': the file was changed, or a promise was broken' : ''}`]
+  return [head, ...promise, ...key, ...(texts.length > 0 ? [`texts that differ: ${texts.join(', ')}`] : [])].map(inline).join('\n')
 }

@@ -11,7 +11,7 @@ import type { Validation } from '../models/validate.ts'
 import type { AllocationInfo, AllocationRequest, DeviceMemory } from './device-memory.ts'
 import { deviceError } from './device/errors.ts'
 import type { Policy, PolicyRef } from './postprocessing/safety/policy.ts'
-import type { PictureLimits } from './device/status.ts'
+import type { FastSupport, PictureLimits } from './device/status.ts'
 import type { Exactness, ModelPin, PicturePin, ShelvedModel, Target, WantedModel } from './values.ts'
 import type { CachedModel } from './model/cached.ts'
 
@@ -120,7 +120,7 @@ export interface Tools {
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
   /** The same with settings of this piece of work alone, which move bits. */
-  exactnessWith(settings: Record<string, boolean>): Exactness
+  exactnessWith(settings: Record<string, boolean | string>): Exactness
   /** Keeps bytes; the commit of the step's result names them. Returns their SHA-256. */
   keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
   /**
@@ -220,6 +220,8 @@ export interface Catalogue {
    * while none is here.
    */
   limits(model: WantedModel): Promise<PictureLimits | null>
+  /** What the class `fast` means on each device that may draw with this model; none while no worker is here. */
+  fast(model: WantedModel): Promise<{ device: string; fast: FastSupport }[]>
   /** What there is in all of a device's memory and of its host's RAM, in bytes; null where unknown. */
   capacity(target: Target): Promise<{ device: number | null; ram: number | null }>
   /**

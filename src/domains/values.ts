@@ -215,6 +215,18 @@ export type Sizes = z.infer<typeof Sizes>
 export const MemoryProfile = z.enum(['auto', 'highest-speed', 'balanced', 'lowest-memory'])
 export type MemoryProfile = z.infer<typeof MemoryProfile>
 
+/**
+ * What a picture promises (`python/darkroom/fast.py`): `exact` its bytes; `fast` none, and it may be computed by other
+ * kernels, or leave out what would hardly change anything.
+ */
+export const DrawingClass = z.enum(['exact', 'fast'])
+/**
+ * Of a `fast` picture of a transformer: by how much, as a share, what the first block adds may differ from an earlier
+ * call's for the others to be left out. 0 leaves none out. 0.05 is what diffusers has.
+ */
+export const StepCache = Fraction
+export const usualStepCache = 0.05
+
 /** Regions of one request that are drawn again. */
 export const mostDetails = 16
 
@@ -295,6 +307,10 @@ export const ImageRequest = z.strictObject({
   embeddings: z.array(EmbeddingPin).optional(),
   /** Absent is `auto`. */
   memoryProfile: MemoryProfile.optional(),
+  /** Absent is `exact`. */
+  class: DrawingClass.optional(),
+  /** Where it is `fast`, and the model has a step cache. */
+  stepCache: StepCache.optional(),
 })
 export type ImageRequest = z.infer<typeof ImageRequest>
 

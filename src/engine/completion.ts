@@ -2,6 +2,8 @@
 import { randomInt } from 'node:crypto'
 import { fieldProblems, invalidFields, sessionError, workflowError } from '../errors.ts'
 import type { Config } from '../config.ts'
+import type { FastSupport } from '../domains/device/status.ts'
+import type { WantedModel } from '../domains/values.ts'
 import type { Devices } from '../farm/devices.ts'
 import { isHere, smallestLimits, type WorkerRecord } from '../farm/record.ts'
 import type { Catalogue as Models } from '../models/catalogue.ts'
@@ -50,6 +52,13 @@ export async function completed(parts: CompletionParts, workflow: Workflow, give
   const parsed = workflow.input.safeParse(given)
   if (!parsed.success) throw invalidFields(fieldProblems(parsed.error.issues, 'input', 'input.'))
   const named = new Set<string>()
+  /** Workers that may draw with a model, on the session's device where it has one. */
+  const mayTake = async (model: WantedModel): Promise<WorkerRecord[]> => {
+    const chosen = await device
+    return (await workers()).filter(
+      (each) => isHere(each) && models.holds(each.shelf, model) === 'yes' && (chosen === null || each.device.id === chosen),
+    )
+  }
   const catalogue: ItemCatalogue = {
     model: async (name, kind) => {
       const model = await models.model(name, kind)
@@ -78,13 +87,13 @@ export async function completed(parts: CompletionParts, workflow: Workflow, give
       const { device: chosen, id, epoch } = await devices.commanded(name, keyId, field)
       return { device: chosen.id, worker: id, epoch }
     },
-    limits: async (model) => {
-      const chosen = await device
-      return smallestLimits(
-        (await workers()).filter(
-          (each) => isHere(each) && models.holds(each.shelf, model) === 'yes' && (chosen === null || each.device.id === chosen),
-        ),
-      )
+    limits: async (model) => smallestLimits(await mayTake(model)),
+    fast: async (model) => {
+      // A worker of an earlier version says nothing of it.
+      return (await mayTake(model)).flatMap(({ device: { id }, report }) => {
+        const support = report.capabilities.fast as FastSupport | undefined
+        return support ? [{ device: id, fast: support }] : []
+      })
     },
     capacity: async (target) => {
       const worker = (await workers()).find(({ id, epoch }) => id === target.worker && epoch === target.epoch)

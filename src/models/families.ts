@@ -50,6 +50,9 @@ export const drawnBy: Partial<Record<KnownFamily, Family>> = {
   'z-image': 'z-image',
 }
 
+/** Families with a step cache, in the class `fast`; Python's are compared with these by a test. */
+export const stepCached = ['flux1', 'flux2', 'qwen-image', 'sd3', 'z-image'] as const satisfies readonly Family[]
+
 /** Families by the names that people use. */
 export const familyNames: Record<KnownFamily, string> = {
   sd1: 'Stable Diffusion 1',

@@ -1,7 +1,9 @@
 /** Starts a worker: opens everything in order, and closes it in reverse order when the worker ends, or cannot start. */
 import { randomUUID } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ownFolder } from '../../host/own-folder.mjs'
 import { checkStore } from '../artifacts/index-mark.ts'
 import { FileArtifactStore } from '../artifacts/store.ts'
 import { root, type Config } from '../config.ts'
@@ -74,6 +76,17 @@ export async function startWorker(options: WorkerOptions): Promise<WorkerNode> {
   }
 }
 
+/** Where children keep what they compile; null where there is no such folder that is this user's alone. */
+function compiledFolder({ home }: Pick<Config, 'home'>, log: Logger): string | null {
+  try {
+    mkdirSync(home, { recursive: true })
+    return ownFolder(join(home, 'compiled'))
+  } catch (error) {
+    log.warn(`what is compiled for pictures of the class fast is not kept: ${(error as Error).message}`)
+    return null
+  }
+}
+
 async function open(options: WorkerOptions, closers: (() => unknown)[], close: () => Promise<void>): Promise<WorkerNode> {
   const { at, config, log, operations = builtIn, redisUrl, stall, sweeps, times, workflows } = options
   const farewell = (act: PromiseLike<void>): Promise<void> =>
@@ -108,7 +121,11 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       device: config.device,
       threads: config.threads,
       // Those that are not there yet too: they may come while the worker runs.
-      roots: { models: [...new Set([...config.models, ...roots.map(({ real }) => real), ...configRoots(config)])], attempts },
+      roots: {
+        models: [...new Set([...config.models, ...roots.map(({ real }) => real), ...configRoots(config)])],
+        attempts,
+        compiled: compiledFolder(config, log),
+      },
       checkpoint: { intervalS: config.checkpointS, calls: config.checkpointCalls ?? null },
       previewS: config.previewS,
       modelBytes: config.modelMemory,

@@ -15,8 +15,11 @@ export function exactnessOf(facts: Ready['facts']): Exactness {
   return keyed({ ...facts, build: { ...facts.build, png: pngEncoder } })
 }
 
-/** With other settings: of a picture whose autoencoder computed in tiles, `tiling`. */
-export function exactnessWith({ facts }: Exactness, settings: Record<string, boolean>): Exactness {
+/**
+ * With other settings: of a picture whose autoencoder computed in tiles, `tiling`; of one whose bytes are not promised,
+ * its `class`. The same where there are none.
+ */
+export function exactnessWith({ facts }: Exactness, settings: Record<string, boolean | string>): Exactness {
   return keyed({ ...facts, settings: { ...(facts['settings'] as object), ...settings } })
 }
 

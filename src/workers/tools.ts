@@ -69,7 +69,7 @@ const minProgressMs = 200
 export class AttemptTools implements Tools {
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
-  readonly exactnessWith = (settings: Record<string, boolean>): Exactness => exactnessWith(this.exactness, settings)
+  readonly exactnessWith = (settings: Record<string, boolean | string>): Exactness => exactnessWith(this.exactness, settings)
   readonly shelf: ShelfTools
   /** Artifacts that the commit of the result will name. */
   readonly kept: { group: 'references' | 'scratch'; sha256: string; bytes: number }[] = []

@@ -64,7 +64,7 @@ function childOf(args: string[], { stall = {}, calls = 1, env = {}, options = {}
       workerId: 'w',
       device: 'cpu',
       threads: 1,
-      roots: { models: ['/models'], attempts: folder },
+      roots: { models: ['/models'], attempts: folder, compiled: null },
       checkpoint: { intervalS: 1, calls },
       previewS: 0,
       modelBytes: null,

@@ -120,6 +120,17 @@ class FaultyWriter(Writer):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fast_of(request, calls, why):
+    """What a picture of the class `fast` used: it has no blocks, and computes every other call."""
+    blocks = {"blocks": [], "build": "fake", "functions": 0, "from_cache": 0, "seconds": 0}
+    used = {} if why else {"compile": blocks}
+    said = {"used": ["compile"] if used else [], "not_used": [{"way": "compile", "why": why}] if why else [], "rows": 1}
+    if "step_cache" in request:
+        said["used"].append("step-cache")
+        used["step_cache"] = {"threshold": request["step_cache"], "computed": calls - calls // 2, "reused": calls // 2}
+    return {**said, **used}
+
+
 class FakeModel:
     """A family without weights."""
 
@@ -212,6 +223,7 @@ class FakeBackend:
             },
             "settings": {"dtype": "float32", "attention": "none", "deterministic": True, "tf32": False, "tiling": False, "offload": "none"},
         }
+        fast = {"why": self._options.cannot_compile, "uncached": None}
         # Whatever it says of its hardware, it holds nothing outside its process.
         device = SimpleNamespace(type="cpu", index=0)
         runtime = Runtime(
@@ -235,7 +247,7 @@ class FakeBackend:
             facts=exactness.facts(**described),
             wanted=wanted,
         )
-        return Prepared(runtime, {**described, "facts": runtime.facts})
+        return Prepared(runtime, {**described, "facts": runtime.facts, "fast": fast})
 
     def operation(self, action):
         drawing = {f"inference.{verb}": getattr(self, verb) for verb in ("encode", "encode_picture", "denoise", "enlarge", "decode")}
@@ -305,6 +317,8 @@ class FakeBackend:
         tools.finish_checkpoints()
         latents = hashlib.shake_256(state.encode()).digest(request["height"] * request["width"])
         stats |= {"calls": calls - first, "load_s": load_s, "seconds": time.monotonic() - started}
+        if request.get("class") == "fast":
+            stats["fast"] = fast_of(request, calls - first, self._options.cannot_compile)
         return frames.result(files={"latents": tools.write("latents", latents)}, stats=stats)
 
     def enlarge(self, tools):
@@ -459,6 +473,7 @@ def parse_arguments():
     parser.add_argument("--die-when", default="")
     parser.add_argument("--gates")
     parser.add_argument("--holds", type=int, default=1000)
+    parser.add_argument("--cannot-compile")
     return parser.parse_args()
 
 

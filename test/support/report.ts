@@ -24,6 +24,7 @@ export const report = (more: Partial<DeviceReport> = {}): DeviceReport => ({
     drawing: [],
     measured: [],
     limits: { cells: 16_384, cellSteps: 3_276_800 },
+    fast: { compiles: true, why: null, uncached: null, stepCache: [] },
   },
   vitals: noVitals,
   state: 'online',

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from darkroom.control import Control, ControlNet
     from darkroom.families.latent_rgb import LatentRgb
     from darkroom.families.parts import Parts
+    from darkroom.fast import Ways
     from darkroom.tools import Tools
 
 
@@ -66,6 +67,9 @@ class Family(Protocol):
 
     parts: ClassVar[Sequence[str]]
     """Folders within the model's folder that `load` reads; nothing else of it is opened."""
+
+    fast: ClassVar[Ways]
+    """What of its network may be compiled or left out in the class `fast`."""
 
     bytes: int
     """Bytes of its weights on the device."""

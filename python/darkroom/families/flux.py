@@ -23,6 +23,7 @@ from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer
+from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
 from darkroom.tools import Tools
 
@@ -47,6 +48,7 @@ class Flux(flow.FromText):
 
     sees: int = 1
     steered_by: Sequence[str] = ("FluxControlNetModel",)
+    fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks", "single_transformer_blocks"))
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
 
     def __init__(

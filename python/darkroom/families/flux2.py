@@ -22,6 +22,7 @@ from darkroom.families import Conditioning, autoencoder, flow, tiles
 from darkroom.families.latent_rgb import FLUX2, LatentRgb
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer, chat
+from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
 from darkroom.tools import Tools
 
@@ -39,6 +40,7 @@ class Flux2Klein(flow.FromText):
 
     # What Black Forest Labs name for klein.
     sees: int = 4
+    fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks", "single_transformer_blocks"))
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
     def __init__(

@@ -23,6 +23,7 @@ from darkroom.families.parts import Parts, index_of, weight_bytes
 from darkroom.families.qwen_eyes import EDITS, Eyes
 from darkroom.families.qwen_eyes import PREFIX as EDIT_PREFIX
 from darkroom.families.text_tokens import TextTokenizer
+from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
 from darkroom.tools import Tools
 
@@ -41,6 +42,7 @@ class QwenImage(flow.FromText):
     channels], and `reference_sizes`, [pictures, 2], rows and columns of tokens, which stays on the CPU."""
 
     steered_by: Sequence[str] = ("QwenImageControlNetModel",)
+    fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks",), varies=True)
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
     def __init__(

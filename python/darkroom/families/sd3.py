@@ -20,6 +20,7 @@ from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer
+from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
 from darkroom.tools import Tools
 
@@ -33,6 +34,7 @@ class StableDiffusion3(flow.FromText):
     `pooled_negative`, [1, width of both CLIPs], fp32. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells."""
 
     steered_by: Sequence[str] = ("SD3ControlNetModel",)
+    fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks",), ("JointTransformerBlock",))
     parts: ClassVar[Sequence[str]] = (
         *("scheduler", "text_encoder", "text_encoder_2", "text_encoder_3"),
         *("tokenizer", "tokenizer_2", "tokenizer_3", "transformer", "vae"),

@@ -117,9 +117,11 @@ def gated(unit: GEGLU, given: torch.Tensor) -> torch.Tensor:
 
 
 def _is_own(given: torch.Tensor, weight: torch.Tensor | None) -> bool:
-    """Whether a kernel of our own computes it: none has a gradient."""
+    """Whether a kernel of our own computes it: none has a gradient, and what is compiled is joined with its
+    neighbours instead."""
     return (
         kernels.are_there(given.device)
+        and not torch.compiler.is_compiling()
         and given.dtype in kernels.ELEMENTS
         and (weight is None or weight.dtype == given.dtype)
         and not (torch.is_grad_enabled() and (given.requires_grad or (weight is not None and weight.requires_grad)))

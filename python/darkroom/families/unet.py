@@ -19,6 +19,7 @@ from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, autoencoder, suited
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
+from darkroom.fast import Ways
 from darkroom.graphs import Replayed
 from darkroom.schedule import Schedule
 from darkroom.tools import Tools
@@ -28,6 +29,8 @@ class UNetFamily:
     """The half of a `Family` that knows no text. The UNet computes in the dtype of the device's settings, all else in
     fp32."""
 
+    # Most of a UNet's time goes into these.
+    fast: ClassVar[Ways] = Ways("unet", regions=("ResnetBlock2D", "BasicTransformerBlock"))
     sees: int = 0
     steered_by: Sequence[str] = tuple(control.OF_UNETS)
     lends: Any = None

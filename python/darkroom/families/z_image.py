@@ -19,6 +19,7 @@ from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import of_autoencoder
 from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer, chat
+from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
 from darkroom.tools import Tools
 
@@ -35,6 +36,7 @@ class ZImage(flow.FromText):
     """
 
     steered_by: Sequence[str] = control.BORROWING
+    fast: ClassVar[Ways] = Ways("transformer", ("layers",), varies=True)
     parts: ClassVar[Sequence[str]] = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
     def __init__(

@@ -39,6 +39,17 @@ export const FamilyCapabilities = z
   .meta({ id: 'FamilyCapabilities' })
 export type FamilyCapabilities = z.infer<typeof FamilyCapabilities>
 
+/** What the class `fast` means on a device. */
+export const FastSupport = z
+  .strictObject({
+    compiles: z.boolean().meta({ description: 'whether blocks of networks are compiled' }),
+    why: z.string().nullable().meta({ description: 'why not; null where they are' }),
+    uncached: z.string().nullable().meta({ description: 'why what was compiled is not kept for the next process; null where it is' }),
+    stepCache: z.array(z.string()).meta({ description: 'families whose pictures may have a step cache' }),
+  })
+  .meta({ id: 'FastSupport' })
+export type FastSupport = z.infer<typeof FastSupport>
+
 /** How fast pictures of one shape were drawn, the last time that one was. */
 export const MeasuredSpeed = z
   .strictObject({
@@ -70,6 +81,7 @@ export const Capabilities = z.strictObject({
   /** The newest, one a model and shape. */
   measured: z.array(MeasuredSpeed),
   limits: PictureLimits,
+  fast: FastSupport,
 })
 export type Capabilities = z.infer<typeof Capabilities>
 

@@ -2,11 +2,20 @@ import { z } from 'zod'
 import { operation } from '../operation.ts'
 import { fileOf } from '../python-files.ts'
 import { Count, Drawn, Exactness, ImageRequest, PicturePin, Sha256 } from '../values.ts'
-import { onDevice } from './device-step.ts'
+import { classFacts, onDevice } from './device-step.ts'
 import { filesOfPicture, sizeOf } from './picture.ts'
 
 /** `picture`, `resize` and `mask` where the pixels are pasted back. */
-const fields = { model: true, width: true, height: true, picture: true, resize: true, mask: true, memoryProfile: true } as const
+const fields = {
+  model: true,
+  width: true,
+  height: true,
+  picture: true,
+  resize: true,
+  mask: true,
+  memoryProfile: true,
+  class: true,
+} as const
 const request = ImageRequest.pick(fields).extend({ drawn: Drawn })
 /** In how many pieces the autoencoder computed; 0 in none. */
 const made = z.strictObject({ tiles: Count })
@@ -30,6 +39,7 @@ export const decode = operation({
     const files = { latents, ...filesOfPicture(given) }
     const result = await tools.python(given, files)
     const isTiled = made.parse(result.output).tiles > 0
-    return { pixels: fileOf(result, 'pixels'), ...sizeOf(given), ...(isTiled && { exactness: tools.exactnessWith({ tiling: true }) }) }
+    const exactness = tools.exactnessWith({ ...classFacts(given), tiling: true })
+    return { pixels: fileOf(result, 'pixels'), ...sizeOf(given), ...(isTiled && { exactness }) }
   },
 })

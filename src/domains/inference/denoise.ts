@@ -3,7 +3,7 @@ import { operation } from '../operation.ts'
 import { fileOf } from '../python-files.ts'
 import { Exactness, Pass, Sha256 } from '../values.ts'
 import { controlFiles, filesOfControl } from './control.ts'
-import { onDevice } from './device-step.ts'
+import { classFacts, onDevice } from './device-step.ts'
 import { filesOfReferences, referenceFiles } from './references.ts'
 
 /** `enlarged`: it draws over latents that `inference.enlarge` has made, as much of them as `strength` says. */
@@ -34,10 +34,11 @@ export const denoise = operation({
     // Not refused: programs send their usual one with every guidance.
     if (negativePrompt !== '' && guidance <= 1)
       await tools.note(`the negative prompt is not heard: guidance ${guidance} turns classifier-free guidance off`)
+    if (given.class === 'fast') await tools.note('the picture is drawn in the class fast: its bytes are not promised')
     const files = { conditioning, pictureLatents, ...filesOfControl(given.control), ...filesOfReferences(given.references) }
     // Of what an edit is shown: encoded in tiles it has other bits.
     const isTiled = given.references !== undefined && given.memoryProfile === 'lowest-memory'
     const latents = fileOf(await tools.python(given, files), 'latents')
-    return { latents, exactness: isTiled ? tools.exactnessWith({ tiling: true }) : tools.exactness }
+    return { latents, exactness: tools.exactnessWith({ ...classFacts(given), ...(isTiled && { tiling: true }) }) }
   },
 })

@@ -1,6 +1,15 @@
 /** What the steps of diffusion share. */
 import { fileBytesOf } from '../python-files.ts'
-import { upscalerOf, withOwnVae, type AdapterPin, type Control, type EmbeddingPin, type Upscaler, type WantedModel } from '../values.ts'
+import {
+  upscalerOf,
+  withOwnVae,
+  type AdapterPin,
+  type Control,
+  type EmbeddingPin,
+  type ImageRequest,
+  type Upscaler,
+  type WantedModel,
+} from '../values.ts'
 import { modelsOfControl } from './control.ts'
 
 interface Input {
@@ -12,6 +21,10 @@ interface Input {
   embeddings?: readonly EmbeddingPin[] | undefined
   upscaler?: Upscaler | undefined
 }
+
+/** What the class of a picture adds to the settings that its bits follow from: nothing where they are promised. */
+export const classFacts = ({ class: drawingClass = 'exact' }: Pick<ImageRequest, 'class'>): Record<string, string> =>
+  drawingClass === 'exact' ? {} : { class: drawingClass }
 
 /** A step on the device that needs its models there, and room for what it hands on. */
 export const onDevice = {

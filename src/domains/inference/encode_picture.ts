@@ -5,7 +5,7 @@ import { Drawn, ImageRequest, PicturePin, Sha256 } from '../values.ts'
 import { onDevice } from './device-step.ts'
 import { filesOfPicture, sizeOf } from './picture.ts'
 
-const fields = { model: true, width: true, height: true, resize: true, mask: true, memoryProfile: true } as const
+const fields = { model: true, width: true, height: true, resize: true, mask: true, memoryProfile: true, class: true } as const
 const input = ImageRequest.pick(fields).extend({ picture: PicturePin, drawn: Drawn })
 
 /** The picture that an image begins from, to latents; with the latents of its mask. */

@@ -6,7 +6,7 @@ import { onDevice } from './device-step.ts'
 
 const size = ImageRequest.pick({ width: true, height: true })
 /** `width` and `height` are those of the larger picture, `from` is the size that was drawn, in pixels. */
-const request = ImageRequest.pick({ model: true, width: true, height: true, memoryProfile: true })
+const request = ImageRequest.pick({ model: true, width: true, height: true, memoryProfile: true, class: true })
 const input = request.extend({ from: size, upscaler: Upscaler })
 
 /**

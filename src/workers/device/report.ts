@@ -10,7 +10,7 @@ import type { Heartbeat, Ready } from '../python/protocol.ts'
 import type { PythonChild } from '../python/supervisor.ts'
 import type { OwnDevice } from './open.ts'
 import { systemRam } from './ram.ts'
-import { capabilitiesOf } from './speeds.ts'
+import { capabilitiesOf, hasStepCache } from './speeds.ts'
 
 /** A report lists at most so many allocations. */
 const maxListed = 200
@@ -103,6 +103,7 @@ export function reportOf({ at, figures, live, python, ram, usage, vitals }: Samp
       drawing,
       measured,
       limits,
+      fast: { ...ready.fast, compiles: ready.fast.why === null, stepCache: families.filter(hasStepCache) },
     },
     vitals,
     state,

@@ -4,7 +4,7 @@ import type { FamilyCapabilities, MeasuredSpeed } from '../../domains/device/sta
 import { samplers, schedules } from '../../domains/samplers.ts'
 import { ImageRequest } from '../../domains/values.ts'
 import { rowsOf } from '../../farm/runs.ts'
-import { families, flowSamplers, type Family } from '../../models/families.ts'
+import { families, flowSamplers, stepCached, type Family } from '../../models/families.ts'
 import { isFlow } from '../../models/flow.ts'
 import type { Ready, Stats } from '../python/protocol.ts'
 
@@ -29,11 +29,13 @@ export class Speeds {
     return [...this.#byShape.values()].reverse()
   }
 
-  /** Notes how long it took. One that did no call here, or asks for no picture, is passed over. */
+  /**
+   * Notes how long it took. One that did no call here, asks for no picture, or is of the class `fast`, is passed over.
+   */
   note({ model, family, input, stats }: DrawnStep): void {
     const { data } = Drawn.safeParse(input)
     const seconds = (stats.seconds ?? 0) - (stats.loadS ?? 0)
-    if (!data || !stats.calls || seconds <= 0) return
+    if (!data || stats.fast || !stats.calls || seconds <= 0) return
     const { width, height } = data
     const rows = rowsOf(data.guidance)
     const shape = `${model} ${width} ${height} ${rows}`
@@ -52,6 +54,9 @@ export class Speeds {
     if (this.#byShape.size > maxShapes && oldest !== undefined) this.#byShape.delete(oldest)
   }
 }
+
+/** Whether its pictures of the class `fast` may have a step cache. */
+export const hasStepCache = (family: string): boolean => (stepCached as readonly string[]).includes(family)
 
 const isFamily = (name: string): name is Family => (families as readonly string[]).includes(name)
 

@@ -50,7 +50,12 @@ export const Ready = z.strictObject({
     tiling: z.boolean(),
     offload: z.string(),
   }),
-  /** Of the three above what decides the bits of a picture, as Python compares it; the exactness key is made of it. */
+  /** Of the class `fast`: why it compiles nothing, and why what it compiles is not kept; null where it does and is. */
+  fast: z.strictObject({ why: z.string().nullable(), uncached: z.string().nullable() }),
+  /**
+   * Of build, hardware and settings: what decides the bits of a picture, as Python compares it; the exactness key is
+   * made of it.
+   */
   facts: z.record(z.enum(['hardware', 'build', 'settings']), Facts),
 })
 export type Ready = z.infer<typeof Ready>

@@ -17,8 +17,9 @@ import { DarkroomError, errorClasses, workerError } from '../../errors.ts'
 import { loadable } from '../../models/families.ts'
 import { ModelPart } from '../../models/made.ts'
 import { Heartbeat, protocolVersion, Ready, Seconds } from './described.ts'
+import { Stats } from './stats.ts'
 
-export { Heartbeat, protocolVersion, Ready }
+export { Heartbeat, protocolVersion, Ready, Stats }
 
 /** Longest line either side may send, newline included, in bytes. */
 export const lineCap = 1_048_576
@@ -84,7 +85,8 @@ export const Hello = z.strictObject({
   /** `cpu`, `cuda`, `cuda:0`, … */
   device: z.string(),
   threads: z.int().min(1),
-  roots: z.strictObject({ models: z.array(Path), attempts: Path }),
+  /** `compiled`: where what is compiled is kept for the next process; an owner-only folder. */
+  roots: z.strictObject({ models: z.array(Path), attempts: Path, compiled: Path.nullable() }),
   checkpoint: z.strictObject({ intervalS: Seconds, calls: z.int().min(1).nullable() }),
   /** Least time between two previews; 0 makes none. */
   previewS: Seconds,
@@ -204,46 +206,6 @@ function stepRequest({ input, files = [], resumes = false }: PythonPart): z.ZodT
     input: input.extend(Object.fromEntries(Object.entries(placed).filter(([name]) => name in input.shape))),
   })
 }
-
-/**
- * What of a text was read, counted in tokens; `droppedText` is the part that the dropped ones stand for. `chunks`: how
- * many windows of the text encoder it fills, where it may have any length; `parts`: its words by weight, where it has
- * weights.
- */
-const Tokens = z.strictObject({
-  read: Count,
-  dropped: Count,
-  droppedText: z.string(),
-  chunks: Count.optional(),
-  parts: z.array(z.strictObject({ text: z.string(), weight: z.number(), tokens: Count })).optional(),
-})
-
-/** How a request went, for the receipt; a field that does not concern it is left out. */
-export const Stats = z.strictObject({
-  /** Seconds of the work, and of the load of its model before it; 0 when that was resident. */
-  seconds: Seconds.optional(),
-  loadS: Seconds.optional(),
-  /** The most device memory that it took beyond the weights that were there; on a CPU, of the tensors that it names. */
-  peakBytes: Count.optional(),
-  /** Which memory profile it was asked for, and where that left the model's networks. */
-  memory: z.strictObject({ profile: MemoryProfile, offload: z.enum(['none', 'component', 'blocks']) }).optional(),
-  /** In how many pieces the autoencoder computed, 0 in none; or a network that enlarges. */
-  tiles: Count.optional(),
-  /** Denoise calls that were done here. */
-  calls: Count.optional(),
-  /** CUDA graphs that were recorded for them, and calls that were replays of one. */
-  graphCaptures: Count.optional(),
-  graphReplays: Count.optional(),
-  /** The call it began at. */
-  resumedFrom: Count.optional(),
-  /** Why a checkpoint was not used; null when none was refused. */
-  checkpointRefused: z.string().nullable().optional(),
-  /** Files that were given and could not be used, so that they were made again. */
-  remade: z.array(z.string()).optional(),
-  /** What was read of the texts, where they were encoded. */
-  tokens: z.strictObject({ prompt: Tokens, negativePrompt: Tokens }).optional(),
-})
-export type Stats = z.infer<typeof Stats>
 
 const resultOf = (output: z.ZodType, makes: readonly string[] = []) =>
   z.strictObject({

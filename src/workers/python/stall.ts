@@ -29,7 +29,9 @@ export const defaultStall: Stall = {
   termMs: 5_000,
 }
 
-const loads = (action: string, call: PendingCall | undefined): boolean => action === 'model.ensure' || call?.stage === 'load'
+/** While it loads a model, or compiles blocks of its network. */
+const loads = (action: string, call: PendingCall | undefined): boolean =>
+  action === 'model.ensure' || call?.stage === 'load' || call?.stage === 'compile'
 
 /** How long one call may take, by the request's own pace: a larger picture or a decode has another one. */
 export function callLimit({ stepMs, loadMs }: Stall, action: string, call: PendingCall | undefined): number {
@@ -38,8 +40,8 @@ export function callLimit({ stepMs, loadMs }: Stall, action: string, call: Pendi
 }
 
 /**
- * Whether a request goes on although it was asked to stop long ago. While its model loads it may: that serves the next
- * one as well.
+ * Whether a request goes on although it was asked to stop long ago. While its model loads or is compiled it may: that
+ * serves the next one as well.
  */
 export function overruns({ overrunMs }: Stall, call: PendingCall, now: number): boolean {
   const { action, paceMs = 0, stoppingSince } = call

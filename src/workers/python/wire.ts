@@ -10,7 +10,7 @@ import { root } from '../../config.ts'
 import { operations } from '../../domains/index.ts'
 import { samplers, samplerTable, schedules, schedulesOf, type SamplerRow } from '../../domains/samplers.ts'
 import { errorCatalogue } from '../../errors.ts'
-import { families, flowSamplers } from '../../models/families.ts'
+import { families, flowSamplers, stepCached } from '../../models/families.ts'
 import { unpackable } from '../../models/quantisation.ts'
 import { Envelope, heartbeatS, lineCap, protocolVersion, replies, requests, results, snake, unasked } from './protocol.ts'
 
@@ -42,6 +42,7 @@ function wireSchema(): Record<string, unknown> {
     samplers: samplerRows(),
     schedules,
     flow_samplers: flowSamplers,
+    step_cached: stepCached,
     gguf_types: unpackable,
     families,
   }

@@ -8,6 +8,7 @@ import { adapterFields } from './adapter-input.ts'
 import { controlFields } from './control-input.ts'
 import { detailFields } from './detail-input.ts'
 import { maxPixels, Prompt, side } from './form-values.ts'
+import { fastFields } from './fast-input.ts'
 import { hiresFields } from './hires-input.ts'
 import { memoryFields } from './memory-input.ts'
 import { pictureFields } from './picture-input.ts'
@@ -26,6 +27,7 @@ export const completedFields = {
   ...referenceFields,
   ...adapterFields,
   ...memoryFields,
+  ...fastFields,
   ...postprocessFields,
   ...safetyFields,
 }

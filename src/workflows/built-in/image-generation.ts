@@ -10,6 +10,7 @@ import { completeBeside } from './adapter-input.ts'
 import { completeControl } from './control-input.ts'
 import { completeDetail } from './detail-input.ts'
 import { checkLimits } from './family-limits.ts'
+import { classOf, completeFast } from './fast-input.ts'
 import { completeHires } from './hires-input.ts'
 import { completedFields, Input, wholeForm } from './image-form.ts'
 import { drawingOf } from './image-drawing.ts'
@@ -170,6 +171,7 @@ const machine = setup({
                 ...(adapters && { adapters }),
                 ...(embeddings && { embeddings }),
                 ...memoryOf(request),
+                ...classOf(request),
               }
             },
             onDone: { target: 'encoded', actions: assign({ conditioning: ({ event }) => event.output.conditioning }) },
@@ -186,6 +188,7 @@ const machine = setup({
               height: context.input.height,
               ...pictureOf(context),
               ...memoryOf(context.input),
+              ...classOf(context.input),
             }),
             onDone: { target: 'denoising', actions: assign({ pictureLatents: ({ event }) => event.output.pictureLatents }) },
           },
@@ -234,6 +237,7 @@ const machine = setup({
               latents: context.denoised?.latents ?? '',
               ...(context.input.mask && pictureOf(context)),
               ...memoryOf(context.input),
+              ...classOf(context.input),
             }),
             onDone: [
               { guard: 'isToDetail', target: 'detailing', actions: ['keepDrawn', assign({ region: 0 })] },
@@ -361,6 +365,7 @@ export const imageGeneration = defineWorkflow({
       ...(await completeControl(asked, model, catalogue)),
       ...references,
       ...completeMemory(asked),
+      ...completeFast(asked, model, asked.class === 'fast' ? await catalogue.fast({ id: model.id, bodyHash: model.bodyHash }) : []),
       ...(await completePostprocess(asked, finishedSize({ ...first, ...hires }), catalogue)),
       ...(await completeSafety(asked, catalogue)),
       ...(adapters && { adapters }),

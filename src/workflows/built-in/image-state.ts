@@ -5,6 +5,7 @@ import type { Judgement } from '../../domains/postprocessing/safety/judgement.ts
 import type { model } from '../../domains/model/index.ts'
 import type { ImageRequest, ModelPin, Pass } from '../../domains/values.ts'
 import type { WireError } from '../../errors.ts'
+import { classOf } from './fast-input.ts'
 import { memoryOf } from './memory-input.ts'
 import { detailPass, finishedSize, firstPass, hasOwnTexts } from './passes.ts'
 import { besideOf, pinnedRequest, PinnedInput, type Pinned } from './pinning.ts'
@@ -71,6 +72,7 @@ export function enlargingOf(context: Context) {
     ...finishedSize(input),
     upscaler: pinnedRequest(context).hires?.upscaler ?? 'latent',
     ...memoryOf(input),
+    ...classOf(input),
     latents: denoised?.latents ?? '',
   }
 }
@@ -91,7 +93,7 @@ export function regionOf(context: Context): Pass {
 export const regionOfPixels = (context: Context) => {
   const region = regionOf(context)
   const { model, width, height, mask, picture = { sha256: '', width: 0, height: 0 } } = region
-  return { model, width, height, picture, ...(mask && { mask }), ...memoryOf(region), drawn: true as const }
+  return { model, width, height, picture, ...(mask && { mask }), ...memoryOf(region), ...classOf(region), drawn: true as const }
 }
 
 /** Saves are spawned as `save.<image>`, what is done after them as `save.<image>.<number>`. */

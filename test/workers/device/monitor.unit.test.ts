@@ -21,7 +21,11 @@ describe('a device that its driver has lost', () => {
     const reasons: DarkroomError[] = []
     const options: MonitorOptions = {
       target: { device: 'd', worker: 'w', epoch: '01234567-0000' },
-      ready: { hardware: { totalBytes: null, capability: null, driver: null }, settings: { dtype: 'float32', attention: 'none' } } as Ready,
+      ready: {
+        hardware: { totalBytes: null, capability: null, driver: null },
+        settings: { dtype: 'float32', attention: 'none' },
+        fast: { why: null, uncached: null },
+      } as Ready,
       child: {} as PythonChild,
       families: () => [],
       cacheBytes: 0,
