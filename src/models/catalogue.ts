@@ -322,10 +322,7 @@ export class Catalogue {
     return [...(this.#copies.get(this.shelf)?.entries.values() ?? [])]
   }
 
-  /**
-   * The model in this host's folders, as it lies there now.
-   * @throws DarkroomError `model.missing` when it is not there, or not in the state that the shelf knows
-   */
+  /** The model in this host's folders as it lies there. @throws DarkroomError `model.missing`, also when it has changed */
   async here(wanted: Wanted): Promise<Entry & { drawing: NonNullable<Entry['drawing']> }> {
     const { byHash, byName } = await this.#indexed()
     const entry = wanted.bodyHash === null ? byName.get(nameOf(wanted.id))?.[0] : byHash.get(wanted.bodyHash)
@@ -358,10 +355,7 @@ export class Catalogue {
     return { ...entry, verdict: anew?.verdict ?? entry.verdict }
   }
 
-  /**
-   * A model of this host, read whole.
-   * @throws DarkroomError `model.missing`, `model.unreadable`; what `signal` aborts with
-   */
+  /** A model of this host, read whole. @throws as `hashed` */
   async validated(wanted: Wanted & { kind: Kind }, progress: Tell, signal: AbortSignal): Promise<Validation> {
     const entry = await this.lying(wanted)
     const found = await validate(entry, this.#own, progress, signal)
