@@ -322,7 +322,7 @@ export class Catalogue {
     return [...(this.#copies.get(this.shelf)?.entries.values() ?? [])]
   }
 
-  /** The model in this host's folders as it lies there. @throws DarkroomError `model.missing`, also when it has changed */
+  /** As it lies in this host's folders now. @throws DarkroomError `model.missing`, also when it has changed */
   async here(wanted: Wanted): Promise<Entry & { drawing: NonNullable<Entry['drawing']> }> {
     const { byHash, byName } = await this.#indexed()
     const entry = wanted.bodyHash === null ? byName.get(nameOf(wanted.id))?.[0] : byHash.get(wanted.bodyHash)
