@@ -92,7 +92,7 @@ class Darkroom:
         backend = TorchBackend()
         hello = {"threads": THREADS, "device": asked.device, "checkpoint": {"interval_s": 3600, "calls": None}}
         hello |= {"model_bytes": None, "preview_s": 1}
-        hello["roots"] = {"models": [str(folder.parent)], "attempts": str(self.attempts)}
+        hello["roots"] = {"models": [str(folder.parent)], "attempts": str(self.attempts), "compiled": str(self.attempts)}
         backend.load(hello, lambda done, imports: None)
         prepared = backend.open(hello, list)
         self.backend, self.runtime, self.settings = backend, prepared.runtime, prepared.described["settings"]
