@@ -17,6 +17,9 @@ export function size(bytes: number | null): string {
   return `${unit === 0 ? bytes : Number((bytes / 1024 ** unit).toFixed(2))} ${units[unit]}`
 }
 
+/** `859.5 million weights`, and of few their number. */
+export const weights = (count: number): string => (count < 1e6 ? `${count} weights` : `${(count / 1e6).toFixed(1)} million weights`)
+
 /** Bytes of a size as people write it: `4096`, `64MiB`, `1.5 GiB`; `G` means GiB. Undefined when it is none. */
 export function parseSize(text: string): number | undefined {
   const [, number, letter = ''] = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?$/i.exec(text.trim()) ?? []

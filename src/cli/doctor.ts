@@ -196,7 +196,7 @@ async function models(config: Config): Promise<Finding[]> {
       what: 'models',
       ok: null,
       is: `${path}: ${problem}`,
-      remedy: 'Correct DARKROOM_MODELS.',
+      remedy: 'Correct DARKROOM_MODELS, or the file that names the folder.',
     })),
     ...lacking.slice(0, maxNamed).map(({ path, obstacle }) => ({ what: 'models', ok: null, is: `${path}: ${obstacle}` })),
     ...(lacking.length > maxNamed

@@ -1,6 +1,6 @@
 /** `darkroom models load | unload | validate | hash | …`: what is done with one model, with its progress. */
 import type { CommandInput, CommandName, CommandOutput, DarkroomClient, Model, OfKind } from '../client/index.ts'
-import { bar, size } from './bars.ts'
+import { bar, size, weights } from './bars.ts'
 import { connectApi } from './connection.ts'
 import { duration } from './progress.ts'
 import { watched, type Output } from './sessions.ts'
@@ -89,7 +89,7 @@ export async function inspect(model: string, options: OfModel): Promise<void> {
         ['path', path],
         ['is', [kind, family, format, precision].filter(Boolean).join(', ')],
         ['state', state],
-        ['size', `${size(bytes)}, ${(parameters / 1e6).toFixed(1)} million weights`],
+        ['size', `${size(bytes)}, ${weights(parameters)}`],
         ['because', reason?.message],
         ['what to do', reason?.remedy],
         ['note', notes],

@@ -2,7 +2,7 @@
 import type { Compatible, Model, ModelPage } from '../client/index.ts'
 import { readConfig } from '../config.ts'
 import { importConfigs } from '../models/import-configs.ts'
-import { size } from './bars.ts'
+import { size, weights } from './bars.ts'
 import { connectApi, type ConnectionOptions } from './connection.ts'
 import { watched } from './sessions.ts'
 import { inline, say, sayJson, table, whisper } from './terminal.ts'
@@ -78,11 +78,12 @@ export async function show(id: string, { kind, ...options }: OfModel): Promise<v
     ['because', model.why],
     ['what to do', model.reason?.remedy ?? null],
     ['format', [model.format, model.precision, quantisation?.type].filter(Boolean).join(', ')],
-    ['size', `${size(model.bytes)}, ${(model.parameters / 1e6).toFixed(1)} million weights`],
+    ['size', `${size(model.bytes)}, ${weights(model.parameters)}`],
     ['parts', parts.join('; ') || null],
     ['title', metadata.title ?? null],
     ['author', metadata.author ?? null],
     ['licence', metadata.licence ?? null],
+    ['tags', metadata.tags?.join(', ') ?? null],
     ['trigger words', metadata.triggerWords?.join(', ') ?? null],
     ['called here', model.annotation?.title ?? null],
     ['tags here', model.annotation?.tags.join(', ') ?? null],

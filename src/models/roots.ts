@@ -51,7 +51,7 @@ export async function resolveRoots(folders: readonly string[]): Promise<{ roots:
   const roots: Root[] = []
   const absent: string[] = []
   const problems: RootProblem[] = []
-  const add = async (path: string, kind: Kind | undefined, isOptional: boolean): Promise<void> => {
+  const add = async (path: string, kind?: Kind, namedBy?: string): Promise<void> => {
     const look = looker()
     try {
       const real = await look(path, () => realpath(path))
@@ -59,12 +59,13 @@ export async function resolveRoots(folders: readonly string[]): Promise<{ roots:
     } catch (error) {
       const isAbsent = (error as NodeJS.ErrnoException).code === 'ENOENT'
       if (isAbsent) absent.push(path)
-      if (!(isAbsent && isOptional)) problems.push({ path, problem: isAbsent ? 'there is no such folder' : (error as Error).message })
+      if (isAbsent && namedBy !== undefined) problems.push({ path, problem: `there is no such folder, which ${namedBy} names` })
+      else if (!isAbsent) problems.push({ path, problem: (error as Error).message })
     }
   }
   const addExtra = async (file: string, look: Look): Promise<void> => {
     try {
-      for (const { path, kind } of await readExtraPaths(file, look)) await add(path, kind, false)
+      for (const { path, kind } of await readExtraPaths(file, look)) await add(path, kind, file)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') problems.push({ path: file, problem: (error as Error).message })
     }
@@ -75,7 +76,7 @@ export async function resolveRoots(folders: readonly string[]): Promise<{ roots:
       await addExtra(folder, look)
       continue
     }
-    await add(folder, undefined, true)
+    await add(folder)
     await addExtra(join(folder, extraPathsFile), look)
   }
   return { roots, problems, absent }

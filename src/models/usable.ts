@@ -14,7 +14,8 @@ export function usable(found: Listed, all: readonly Listed[], id: string, field:
   const { entry, bodyHash } = found
   if (!entry.drawing) {
     const { reason } = entry.verdict
-    const why = entry.obstacle ?? 'it does not draw'
+    // Reasons of headers are whole sentences.
+    const why = (entry.obstacle ?? 'it does not draw').replace(/\.$/, '')
     throw modelError('unusable', `model ${JSON.stringify(id)} cannot be used: ${why}${nearest(id, all, draws)}`, {
       field,
       ...(reason && { remedy: reason.remedy }),

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { inspectFile } from '../../src/models/inspect.ts'
+import { judge } from '../../src/models/judge.ts'
 import { resolveRoots } from '../../src/models/roots.ts'
 import { type Verdict } from '../../src/models/verdict.ts'
 import { framed, gguf, safetensors, text, writeImage, type Image } from '../support/headers.ts'
@@ -156,6 +157,13 @@ describe('what looks hostile and is sound', () => {
     )
     expect(verdict).toMatchObject({ metadata: { title: 'x' }, reason: { code: 'not_understood' } })
   })
+})
+
+it('a file later than any date is as late as a date can be', async () => {
+  const path = write(safetensors({ emb_params: ['F32', [768]] }), '.safetensors')
+  const found = { path, real: path, name: 'late', folderKind: null, root: folder, isFolder: false, rank: 0, state: 'x', fault: null }
+  const [entry] = await judge([{ ...found, files: [{ path, size: 4000, modifiedMs: 9e15, inode: 1 }] }], [])
+  expect(new Date(entry?.modifiedAt ?? Number.NaN).toISOString()).toMatch(/^\+275760/)
 })
 
 describe('a hostile extra_model_paths.yaml', () => {

@@ -151,7 +151,12 @@ describe('roots', () => {
     await writeFiles(folder, { 'extra_model_paths.yaml': 'a:\n  checkpoints: nowhere\n' })
     const { roots, problems } = await resolveRoots([join(folder, 'none'), folder])
     expect(roots.map(({ path }) => path)).toEqual([folder])
-    expect(problems).toEqual([{ path: join(folder, 'nowhere'), problem: 'there is no such folder' }])
+    expect(problems).toEqual([
+      {
+        path: join(folder, 'nowhere'),
+        problem: expect.stringMatching(/^there is no such folder, which \S+extra_model_paths.yaml names$/) as string,
+      },
+    ])
   })
 })
 

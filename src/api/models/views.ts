@@ -86,7 +86,7 @@ export const ModelView = z
     format: z.enum(formats),
     status: z.enum(modelStatuses).meta({
       description:
-        '`usable`: pictures can be drawn with it; `unsupported`: it is understood, and no part of Darkroom uses it yet; else `reason` says what is wrong',
+        '`usable`: pictures can be drawn with it; `unsupported`: it is understood, and no picture is drawn with it alone: `why` says what it is or lacks; else `reason` says what is wrong',
     }),
     why: z.string().nullable().meta({ description: 'what keeps it from being usable, in words' }),
     reason: orNull(Reason),
