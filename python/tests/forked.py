@@ -108,5 +108,5 @@ if __name__ == "__main__":
 
     asking = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    TorchBackend().load({"threads": THREADS}, lambda done, count: None)
+    TorchBackend().load({"threads": THREADS, "roots": {}, "device": "cpu"}, lambda done, count: None)
     serve(asking)
