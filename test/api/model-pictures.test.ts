@@ -133,7 +133,7 @@ describe('the picture beside a model', () => {
 describe('the newest picture of a model', () => {
   const session = (id: string, adapter: string, sha256: string, keyId: string | null): Session =>
     ({
-      input: { model: { id, bodyHash: 'x' }, adapters: [{ model: { id: adapter, bodyHash: 'x' }, weight: 1 }] },
+      input: { model: id, modelHash: 'x', adapters: [{ model: { id: adapter, bodyHash: 'x' }, weight: 1 }] },
       output: { images: [{ sha256 }] },
       keyId,
     }) as unknown as Session

@@ -6,7 +6,6 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { decodePicture, pictureLimits } from '../../artifacts/picture.ts'
 import { thumbnailSide } from '../../artifacts/thumbnail.mjs'
-import type { ImageRequest } from '../../domains/values.ts'
 import { apiError } from '../../errors.ts'
 import { readPicture, type PictureFile } from '../../models/beside.ts'
 import { modelError } from '../../models/errors.ts'
@@ -109,10 +108,10 @@ export class Newest {
     for (let cursor: string | undefined, n = 0; n < mostPages; n++) {
       const page = await this.#engine.list({ workflow: 'image-generation', status: 'succeeded', keyId, cursor, limit: pageSize })
       for (const { input, output } of page.sessions) {
-        const { model, adapters = [] } = input as Partial<Asked>
+        const { model, adapters = [] } = input as Asked
         const [image] = (output as { images?: { sha256: string }[] } | null)?.images ?? []
         if (!model || !image) continue
-        for (const name of [nameIn(false, model.id), ...adapters.map((each) => nameIn(true, each.model.id))])
+        for (const name of [nameIn(false, model), ...adapters.map((each) => nameIn(true, each.model.id))])
           if (!byModel.has(name)) byModel.set(name, image.sha256)
       }
       if (page.next === null) break
@@ -125,8 +124,11 @@ export class Newest {
 /** An adapter may be called as a model is. */
 const nameIn = (isAdapter: boolean, id: string): string => `${isAdapter ? 'adapter' : 'model'} ${id}`
 
-/** Of a completed request. */
-type Asked = Pick<ImageRequest, 'model' | 'adapters'>
+/** Of a session's input: a model's id, and adapters as they were completed. */
+interface Asked {
+  model?: string
+  adapters?: { model: { id: string } }[]
+}
 
 export function modelPictureRoutes({ engine, artifacts }: ApiParts): App {
   const thumbnails = new Thumbnails()
