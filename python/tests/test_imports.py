@@ -8,9 +8,9 @@ import pytest
 from conftest import PYTHON
 
 LIGHT = (
-    "adapter_keys", "backend", "child", "device_loop", "errors", "exactness", "families", "faults", "frames", "gguf", "graphs", "logs",
-    "memory", "model", "process", "profiles", "prompts", "read_ahead", "registry", "requests", "runtime", "samplers", "sandbox",
-    "schema", "tools", "writer", "__main__",
+    "adapter_keys", "backend", "child", "compiling", "device_loop", "errors", "exactness", "families", "fast", "faults", "frames",
+    "gguf", "graphs", "logs", "memory", "model", "model_files", "process", "profiles", "prompts", "read_ahead", "registry",
+    "requests", "runtime", "samplers", "sandbox", "schema", "tools", "writer", "__main__",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def test_every_other_module_computes_with_tensors():
     files = {path.stem for path in (PYTHON / "darkroom").glob("*.py")} | {"families"}
     assert files - set(LIGHT) - {"__init__"} == {
         *("adapters", "checkpoint", "classifiers", "control", "convert", "differences", "drawing", "enlarging", "faces", "flow_schedule"),
-        *("ggml_blocks", "guidance", "inference", "measure", "noise", "onnx_classifiers", "onnx_graphs", "other_upscalers", "pace"),
-        *("patch", "pictures", "postprocessing", "preprocess", "previews", "references", "schedule", "sigmas", "solvers"),
+        *("ggml_blocks", "guidance", "inference", "kernels", "measure", "noise", "onnx_classifiers", "onnx_graphs", "other_upscalers"),
+        *("pace", "patch", "pictures", "postprocessing", "preprocess", "previews", "references", "schedule", "sigmas", "solvers", "step_cache"),
         *("tensors", "textual_inversion", "training", "upload", "upscalers", "upscaling", "weight_files"),
     }
