@@ -190,6 +190,7 @@ def test_bits_follow_from_the_request_and_from_nothing_before_it(shared, fresh):
     assert digest(shared) == plain
 
 
+@pytest.mark.long
 def test_a_killed_step_with_adapters_goes_on_in_another_process_to_the_same_bytes(fork, fresh):
     adapters = [tiny("pastel", 0.8), tiny("outline", 0.6)]
     wanted = digest(fresh, adapters=adapters)

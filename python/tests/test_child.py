@@ -42,6 +42,7 @@ def test_the_child_says_what_decides_the_bits(fresh, device):
     assert calls == sorted(set(calls))
 
 
+@pytest.mark.long
 def test_a_spare_imports_and_opens_its_device_only_when_it_is_taken_into_use(spawn, fork, shared, device):
     # A device that is not there shows when it is opened.
     spare, other = spawn(spare=True), fork(spare=True, device="cuda:99")
