@@ -15,6 +15,8 @@ export interface LaneOptions {
 }
 
 export interface LaneHandle {
+  /** Begins anew where its loop is stuck; what it runs goes on. */
+  renew?(): void
   /** Takes no more jobs, and waits for those that run. */
   close(): Promise<void>
 }
@@ -66,18 +68,29 @@ export function openLane(
       else running.set(key, left)
     }
   }
-  const worker = new BullWorker(
-    queue,
-    async (job: Job<CommandData>, token?: string) => {
-      const again = await run(job)
-      if (!again) return
-      await putOff(job, again.againMs, token)
-      throw new DelayedError()
+  const opened = (): BullWorker => {
+    const made = new BullWorker(
+      queue,
+      async (job: Job<CommandData>, token?: string) => {
+        const again = await run(job)
+        if (!again) return
+        await putOff(job, again.againMs, token)
+        throw new DelayedError()
+      },
+      { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
+    )
+    made.on('error', (error) => log.debug({ queue, err: error }, 'BullMQ'))
+    return made
+  }
+  let worker = opened()
+  return {
+    renew() {
+      const stuck = worker
+      worker = opened()
+      stuck.close().catch((error: unknown) => log.debug({ queue, err: error }, 'BullMQ'))
     },
-    { connection: redis, prefix: keys.queuePrefix(queue), concurrency, ...bull },
-  )
-  worker.on('error', (error) => log.debug({ queue, err: error }, 'BullMQ'))
-  return { close: () => worker.close() }
+    close: () => worker.close(),
+  }
 }
 
 export interface DeviceLaneOptions extends LaneOptions {

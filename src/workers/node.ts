@@ -392,8 +392,11 @@ export class WorkerNode {
     }
     if (!this.#takes) return
     const status = stalled.length > 0 ? 'stalled' : 'ready'
-    if (status === 'stalled' && this.#status === 'ready')
+    if (status === 'stalled' && this.#status === 'ready') {
       log.error({ worker: this.id, lanes: stalled }, 'this worker takes no job although jobs wait for it')
+      // BullMQ's loop may hang on a connection that an outage of Redis has left behind.
+      for (const lane of this.#lanes) lane.renew?.()
+    }
     this.#status = status
   }
 }

@@ -20,6 +20,7 @@ const programs = [
   'test/support/worker.ts',
   'test/support/reserver.ts',
   'test/support/program.ts',
+  'test/support/stuck-lanes.ts',
   'test/support/scribble.ts',
   'test/api/api_process.ts',
   'test/examples/module.ts',
