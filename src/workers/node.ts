@@ -86,10 +86,7 @@ export interface NodeParts {
 
 export class WorkerNode {
   readonly id: string
-  /**
-   * Resolves when the node has drained by itself: its Python child cannot be started any more, or another worker holds
-   * its device.
-   */
+  /** Resolves when the node has drained by itself: its child cannot be started any more, or its device is another's. */
   readonly ended: Promise<DarkroomError>
   readonly #parts: NodeParts
   readonly #runner: StepRunner
@@ -394,7 +391,6 @@ export class WorkerNode {
     const status = stalled.length > 0 ? 'stalled' : 'ready'
     if (status === 'stalled' && this.#status === 'ready') {
       log.error({ worker: this.id, lanes: stalled }, 'this worker takes no job although jobs wait for it')
-      // BullMQ's loop may hang on a connection that an outage of Redis has left behind.
       for (const lane of this.#lanes) lane.renew?.()
     }
     this.#status = status

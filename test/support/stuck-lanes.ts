@@ -9,7 +9,7 @@ export * from './program.ts'
 let areStuck = false
 process.on('SIGUSR1', () => (areStuck = true))
 const there = new WeakSet()
-const prototype = Worker.prototype as unknown as { waitForJob(this: object, ...given: unknown[]): Promise<unknown> }
+const prototype = Worker.prototype as unknown as { waitForJob: (this: object, ...given: unknown[]) => Promise<unknown> }
 const own = prototype.waitForJob
 prototype.waitForJob = function (...given) {
   if (!areStuck) there.add(this)
