@@ -16,8 +16,8 @@ export interface LaneOptions {
 
 export interface LaneHandle {
   /**
-   * Begins anew where its loop is stuck, as one of BullMQ may be on a connection that an outage of Redis has left behind;
-   * what it runs goes on.
+   * Begins anew where its loop is stuck, as one of BullMQ may be on a connection that an outage of Redis has left
+   * behind; what it runs goes on.
    */
   renew?(): void
   /** Takes no more jobs, and waits for those that run. */
