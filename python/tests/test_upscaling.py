@@ -402,7 +402,7 @@ def test_the_upscaler_of_darkroom_tiny_is_resident_and_goes_again(shared):
     assert answer["output"] == {"has_alpha": False, "network": "Compact", "tile": None}
     assert numpy.array_equal(pixels_of(answer, 80, 60), enlarged(loaded(TINY), picture, 64))
     assert TINY.stem in shared.models()
-    gone = shared.until(shared.send("model.drop", {"id": TINY.stem}))["output"]["models"]
+    gone = shared.until(shared.send("model.drop", {"id": TINY.stem, "families": ["upscaler"]}))["output"]["models"]
     assert gone == [{"id": TINY.stem, "bytes": 4 * sum(tensor.numel() for tensor in load_file(TINY).values())}]
     again = asked(shared, picture, named(TINY))
     assert again["files"]["pixels"]["sha256"] == answer["files"]["pixels"]["sha256"]

@@ -28,7 +28,10 @@ async function read(
     port: {
       waitingModels: () => Promise.resolve(waiting),
       workers: () => Promise.resolve(workers),
-      models: { here: (model: { id: string }) => (model.id === 'gone' ? Promise.reject(new Error('gone')) : Promise.resolve({})) },
+      models: {
+        here: (model: { id: string }) =>
+          model.id === 'gone' ? Promise.reject(new Error('gone')) : Promise.resolve({ verdict: { kind: 'checkpoint' } }),
+      },
     },
     cache: {
       has: (hash: string) => (more.cached ?? []).includes(hash),
