@@ -6,11 +6,11 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { decodePicture, pictureLimits } from '../../artifacts/picture.ts'
 import { thumbnailSide } from '../../artifacts/thumbnail.mjs'
-import type { ImageRequest } from '../../domains/values.ts'
 import { apiError } from '../../errors.ts'
 import { readPicture, type PictureFile } from '../../models/beside.ts'
 import { modelError } from '../../models/errors.ts'
 import { kinds, type Kind } from '../../models/verdict.ts'
+import type { PinnedInput } from '../../workflows/built-in/pinning.ts'
 import { isKnown } from '../artifacts/conditional.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from '../context.ts'
@@ -112,7 +112,7 @@ export class Newest {
         const { model, adapters = [] } = input as Partial<Asked>
         const [image] = (output as { images?: { sha256: string }[] } | null)?.images ?? []
         if (!model || !image) continue
-        for (const name of [nameIn(false, model.id), ...adapters.map((each) => nameIn(true, each.model.id))])
+        for (const name of [nameIn(false, model), ...adapters.map((each) => nameIn(true, each.model.id))])
           if (!byModel.has(name)) byModel.set(name, image.sha256)
       }
       if (page.next === null) break
@@ -126,7 +126,7 @@ export class Newest {
 const nameIn = (isAdapter: boolean, id: string): string => `${isAdapter ? 'adapter' : 'model'} ${id}`
 
 /** Of a completed request. */
-type Asked = Pick<ImageRequest, 'model' | 'adapters'>
+type Asked = Pick<z.infer<typeof PinnedInput>, 'model' | 'adapters'>
 
 export function modelPictureRoutes({ engine, artifacts }: ApiParts): App {
   const thumbnails = new Thumbnails()
