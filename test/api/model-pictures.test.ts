@@ -6,9 +6,11 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { z } from 'zod'
 import { Newest } from '../../src/api/models/picture.ts'
 import { pictureLimits } from '../../src/artifacts/picture.ts'
 import type { Session } from '../../src/engine/session.ts'
+import type { PinnedInput } from '../../src/workflows/built-in/pinning.ts'
 import type { Answer } from '../support/http.ts'
 import { safetensors } from '../support/model.ts'
 import { eventually } from '../support/wait.ts'
@@ -133,7 +135,7 @@ describe('the picture beside a model', () => {
 describe('the newest picture of a model', () => {
   const session = (id: string, adapter: string, sha256: string, keyId: string | null): Session =>
     ({
-      input: { model: id, modelHash: 'x', adapters: [{ model: { id: adapter, bodyHash: 'x' }, weight: 1 }] },
+      input: { model: id, adapters: [{ model: { id: adapter, bodyHash: 'x' }, weight: 1 }] } satisfies Partial<z.infer<typeof PinnedInput>>,
       output: { images: [{ sha256 }] },
       keyId,
     }) as unknown as Session

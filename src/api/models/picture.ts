@@ -10,6 +10,7 @@ import { apiError } from '../../errors.ts'
 import { readPicture, type PictureFile } from '../../models/beside.ts'
 import { modelError } from '../../models/errors.ts'
 import { kinds, type Kind } from '../../models/verdict.ts'
+import type { PinnedInput } from '../../workflows/built-in/pinning.ts'
 import { isKnown } from '../artifacts/conditional.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv, EnginePort } from '../context.ts'
@@ -108,7 +109,7 @@ export class Newest {
     for (let cursor: string | undefined, n = 0; n < mostPages; n++) {
       const page = await this.#engine.list({ workflow: 'image-generation', status: 'succeeded', keyId, cursor, limit: pageSize })
       for (const { input, output } of page.sessions) {
-        const { model, adapters = [] } = input as Asked
+        const { model, adapters = [] } = input as Partial<Asked>
         const [image] = (output as { images?: { sha256: string }[] } | null)?.images ?? []
         if (!model || !image) continue
         for (const name of [nameIn(false, model), ...adapters.map((each) => nameIn(true, each.model.id))])
@@ -124,11 +125,8 @@ export class Newest {
 /** An adapter may be called as a model is. */
 const nameIn = (isAdapter: boolean, id: string): string => `${isAdapter ? 'adapter' : 'model'} ${id}`
 
-/** Of a session's input: a model's id, and adapters as they were completed. */
-interface Asked {
-  model?: string
-  adapters?: { model: { id: string } }[]
-}
+/** Of a completed request. */
+type Asked = Pick<z.infer<typeof PinnedInput>, 'model' | 'adapters'>
 
 export function modelPictureRoutes({ engine, artifacts }: ApiParts): App {
   const thumbnails = new Thumbnails()
