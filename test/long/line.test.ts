@@ -79,10 +79,14 @@ describe('the line to Redis', { timeout: 120_000 }, () => {
   afterAll(() => farm[Symbol.asyncDispose]())
 
   it('cut between any two commands of a session, or after any one whose answer is lost: it ends once, with the same picture', async () => {
-    const count = new Walk([])
-    farm.proxy.rule = count.rule
-    const clean = await cleanRun(7)
-    const [commands = 0] = count.counts.values()
+    // Some sessions have a command more than others, for a sweep that met them.
+    let [clean, commands] = [await cleanRun(7), Infinity]
+    for (let i = 0; i < 4; i++) {
+      const count = new Walk([])
+      farm.proxy.rule = count.rule
+      clean = await cleanRun(7)
+      commands = Math.min(commands, ...count.counts.values())
+    }
     const draw = chance(seed)
     const all = Array.from({ length: commands }, (_, i) => i + 1).flatMap((at): Place[] => [
       { at, fault: 'cut' },
