@@ -34,7 +34,8 @@ def group_norm(
 ) -> torch.Tensor:
     """Group norm of [rows, channels, …] in its dtype, and SiLU of that where it is asked for; moments are fp32. Laid
     out as `given`: planes one behind the other, or channels beside one another where torch's channels_last has it so.
-    Wu and He 2018, "Group Normalization", arXiv 1803.08494."""
+    Wu and He 2018, "Group Normalization", arXiv 1803.08494. Raises RuntimeError, in the words of the compiler or the
+    driver."""
     rows, channels = given.shape[:2]
     size = given[0, 0].numel()
     beside = given.dim() == 4 and channels > 1 and size > 1 and given.is_contiguous(memory_format=torch.channels_last)
@@ -69,7 +70,8 @@ def group_norm(
 
 
 def gated(given: torch.Tensor) -> torch.Tensor:
-    """Of [… , 2 · width] the first half times the GELU of the second, [… , width], in its dtype."""
+    """Of [… , 2 · width] the first half times the GELU of the second, [… , width], in its dtype. Raises as
+    `group_norm`."""
     given = given.contiguous()
     width = given.shape[-1] // 2
     made = torch.empty(*given.shape[:-1], width, dtype=given.dtype, device=given.device)
