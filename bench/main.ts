@@ -20,6 +20,7 @@ import { models } from './models.ts'
 import { childRecovery, recovery, soleRecovery } from './recovery.ts'
 import { submit } from './submit.ts'
 import { tax } from './tax.ts'
+import { together } from './together.ts'
 
 const benchmarks: readonly Benchmark[] = [
   chain,
@@ -36,6 +37,7 @@ const benchmarks: readonly Benchmark[] = [
   childRecovery,
   soleRecovery,
   tax,
+  together,
   gpu,
   judging,
 ]

@@ -53,6 +53,16 @@ SD3 = {
     "pooled_projection_dim": 2048,
     "pos_embed_max_size": 192,
 }
+# stable-diffusion-xl-base-1.0.
+SDXL_SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+}
 VAE_16 = {**sdxl.VAE, "latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
 GUIDANCE = {"sdxl": 7.0, "sd3": 4.5, "flux1": 3.5}
 
@@ -142,7 +152,7 @@ def make_sdxl(asked, folder, device, text):
     dtype = getattr(torch, exactness.precisions(device)["dtype"])
     network = on_device(lambda: diffusers.UNet2DConditionModel(**config), device, dtype)
     vae = on_device(lambda: diffusers.AutoencoderKL(**{**sdxl.VAE, "latent_channels": network.config.in_channels}), device, torch.float32)
-    path = scheduler(folder, {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"})
+    path = scheduler(folder, SDXL_SCHEDULER)
     model = Denoiser(network, vae, Schedule(path, network.config.in_channels), device)
     told = network.config.projection_class_embeddings_input_dim - 6 * network.config.addition_time_embed_dim
     sizes = torch.tensor([[asked.size, asked.size, 0, 0, asked.size, asked.size]] * 2, dtype=torch.float32)

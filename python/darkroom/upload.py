@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy
 import torch
@@ -26,8 +27,7 @@ ALIGNMENT = 16
 REGISTER_PORTABLE, REGISTER_READ_ONLY = 0x01, 0x08
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Elements of a flat tensor, and where their bytes are in a chunk."""
 
     target: torch.Tensor
@@ -44,19 +44,20 @@ class Chunk:
 
 
 def chunks_of(wanted: Iterable[Stored], target: Callable[[Stored], torch.Tensor]) -> Iterator[Chunk]:
-    """Neighbours together, up to `CHUNK_BYTES`; what is larger is cut between elements. `target`: makes the tensor that
-    a stored one is brought into."""
+    """Neighbours together, up to `CHUNK_BYTES`; what is larger is cut between elements. `target`: makes the flat tensor
+    that a stored one is brought into."""
     chunk: Chunk | None = None
     for stored in wanted:
-        size, flat, begin = stored.dtype.itemsize, target(stored).view(-1), stored.begin
-        while begin < stored.end:
+        size, flat, begin, last = stored.dtype.itemsize, target(stored), stored.begin, stored.end
+        while begin < last:
             if chunk is not None and (begin - chunk.begin + size > CHUNK_BYTES or begin - chunk.end > ALIGNMENT):
                 yield chunk
                 chunk = None
             if chunk is None:
                 chunk = Chunk(begin - begin % ALIGNMENT, begin, [])
-            end = begin + min(stored.end - begin, (CHUNK_BYTES - (begin - chunk.begin)) // size * size)
-            part = flat[(begin - stored.begin) // size : (end - stored.begin) // size]
+            end = begin + min(last - begin, (CHUNK_BYTES - (begin - chunk.begin)) // size * size)
+            is_whole = end - begin == last - stored.begin
+            part = flat if is_whole else flat[(begin - stored.begin) // size : (end - stored.begin) // size]
             chunk.pieces.append(Piece(part, stored.dtype, begin - chunk.begin, end - chunk.begin))
             chunk.end = begin = end
     if chunk is not None:
@@ -65,7 +66,26 @@ def chunks_of(wanted: Iterable[Stored], target: Callable[[Stored], torch.Tensor]
 
 def spread(landed: torch.Tensor, chunk: Chunk) -> None:
     """The bytes of a chunk to the tensors that they are of, in these tensors' types."""
-    torch._foreach_copy_([piece.target for piece in chunk.pieces], [_elements(landed, piece) for piece in chunk.pieces])
+    torch._foreach_copy_([piece.target for piece in chunk.pieces], _elements(landed, chunk.pieces))
+
+
+def _elements(landed: torch.Tensor, pieces: list[Piece]) -> list[torch.Tensor]:
+    """The pieces of a chunk on the device, each in the type it is stored in."""
+    first, last = pieces[0], pieces[-1]
+    size = first.dtype.itemsize
+    lengths = [(piece.end - piece.at) // size for piece in pieces]
+    # As nearly all files are written: of one type, aligned, one after the other. A model has a thousand tensors, and the
+    # copies are no faster than whoever asks for them.
+    is_even = first.at % size == 0 and first.at + sum(lengths) * size == last.end
+    if is_even and all(piece.dtype == first.dtype for piece in pieces):
+        return list(landed[first.at : last.end].view(first.dtype).split(lengths))
+    return [_element(landed, piece) for piece in pieces]
+
+
+def _element(landed: torch.Tensor, piece: Piece) -> torch.Tensor:
+    raw = landed[piece.at : piece.end]
+    # Few writers align nothing.
+    return (raw if piece.at % piece.dtype.itemsize == 0 else raw.clone()).view(piece.dtype)
 
 
 class Uploader:
@@ -76,6 +96,8 @@ class Uploader:
         self._stream = torch.cuda.Stream(device)
         self._threads = ThreadPoolExecutor(SLABS, "weights")
         self._slabs: list[torch.Tensor | None] = [None] * SLABS
+        # Recorded when the main stream has read a chunk for the last time.
+        self._emptied: list[torch.cuda.Event | None] = [None, None]
 
     def upload(
         self, file: File, wanted: list[Stored], dtype: torch.dtype | None, advance: Callable[[int], None]
@@ -84,14 +106,18 @@ class Uploader:
         made: dict[str, torch.Tensor] = {}
 
         def target(stored: Stored) -> torch.Tensor:
-            made[stored.name] = torch.empty(stored.shape, dtype=stored.dtype_in(dtype), device=self._device)
-            return made[stored.name]
+            flat = torch.empty(math.prod(stored.shape), dtype=stored.dtype_in(dtype), device=self._device)
+            made[stored.name] = flat.view(stored.shape)
+            return flat
 
-        landing = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, device=self._device) for _ in range(2)]
-        main = torch.cuda.current_stream(self._device)
-        # Their memory may still be in use by what was computed before.
-        self._stream.wait_stream(main)
-        emptied: list[torch.cuda.Event | None] = [None, None]
+        main, emptied = torch.cuda.current_stream(self._device), self._emptied
+        # Memory of this stream, which nothing but uploads has used. So a copy waits for the last upload, and not for what
+        # the main stream does with what came by it.
+        with torch.cuda.stream(self._stream):
+            landing = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, device=self._device) for _ in emptied]
+            for event in emptied:
+                if event is not None:
+                    self._stream.wait_event(event)
         for number, (chunk, source, sent) in enumerate(self._sources(file, chunks_of(wanted, target))):
             landed = landing[number % 2]
             with torch.cuda.stream(self._stream):
@@ -139,13 +165,6 @@ class Uploader:
         filled = memory[: chunk.end - chunk.begin]
         file.read_into(filled, chunk.begin)
         return filled
-
-
-def _elements(landed: torch.Tensor, piece: Piece) -> torch.Tensor:
-    """The piece in a chunk on the device, in the type it is stored in."""
-    raw = landed[piece.at : piece.end]
-    # Few writers align nothing.
-    return (raw if piece.at % piece.dtype.itemsize == 0 else raw.clone()).view(piece.dtype)
 
 
 class Mapped:

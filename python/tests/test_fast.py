@@ -7,6 +7,7 @@ import gc
 import os
 import stat
 import weakref
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -286,7 +287,7 @@ def test_what_is_compiled_is_kept_by_build_in_folders_of_ones_own(tmp_path, monk
     [folder] = root.iterdir()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder / "inductor")
     assert [stat.S_IMODE(each.stat().st_mode) for each in (root, folder)] == [0o700, 0o700]
-    assert f'"torch": "{torch.__version__}"' in (folder / "build.json").read_text()
+    assert f'"torch": "{version("torch")}"' in (folder / "build.json").read_text()
     old, other = root / ("0" * 16), root / ("1" * 16)
     for each, age in ((old, 40), (other, 1)):
         each.mkdir()
@@ -302,7 +303,9 @@ def test_what_is_compiled_is_kept_by_build_in_folders_of_ones_own(tmp_path, monk
 
 
 @pytest.mark.long
-def test_compiled_blocks_draw_nearly_the_same_and_the_next_process_finds_them_on_disk(spawn, tmp_path, micro_folder, model_of):
+def test_compiled_blocks_draw_nearly_the_same_and_the_next_process_finds_them_on_disk(
+    spawn, tmp_path, micro_folder, model_of, device
+):
     model = model_of("qwen-image")
     cache = tmp_path / "compiled"
     cold, warm = (spawn(models=[micro_folder], compiled=str(cache)) for _ in range(2))
@@ -316,8 +319,8 @@ def test_compiled_blocks_draw_nearly_the_same_and_the_next_process_finds_them_on
     assert "compile" in {frame["data"].get("stage") for frame in cold.frames}, "who waits is told what for"
     whole, made = latents_of(exact), latents_of(file)
     assert not torch.equal(made, whole) or torch.allclose(made, whole)
-    # Fused sums round otherwise: by some of fp32's last digits, grown over the calls.
-    assert (made - whole).norm() / whole.norm() < 1e-4
+    # Fused sums round otherwise: by some of the last digits of fp32, on a GPU of bf16, grown over the calls.
+    assert (made - whole).norm() / whole.norm() < (1e-4 if device == "cpu" else 1e-2)
     assert drawn(cold, model)[0]["sha256"] == exact["sha256"], "the class exact computes as before"
     # Another text has another length: what was compiled holds for it.
     _, stats = drawn(cold, model, 0.5, prompt="a longer prompt than before, by some words")

@@ -48,6 +48,7 @@ class Shell:
         # What adapters change of it, and its weights while they are there.
         self._patch = Patch()
         self._patched: Patched | None = None
+        self._buffered = [module for module in self.network.modules() if module._buffers]
         self._blocks = Blocks(self.network, self._weights, device)
         self.is_in_blocks = False
 
@@ -154,7 +155,7 @@ class Shell:
             weight.put(given[names[id(weight)]].to(self._device))
         if self.is_in_blocks:
             self._blocks.keep(lambda weight: given.pop(names[id(weight)]).to(weight.dtype))
-        for module in self.network.modules():
+        for module in self._buffered:
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.device != self._device and buffer.device.type != "meta":
                     module._buffers[name] = buffer.to(self._device)
