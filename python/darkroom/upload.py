@@ -74,8 +74,8 @@ def _elements(landed: torch.Tensor, pieces: list[Piece]) -> list[torch.Tensor]:
     first, last = pieces[0], pieces[-1]
     size = first.dtype.itemsize
     lengths = [(piece.end - piece.at) // size for piece in pieces]
-    # As nearly all files are written: of one type, aligned, one after the other. A model has a thousand tensors, and the
-    # copies are no faster than whoever asks for them.
+    # As nearly all files are written: of one type, aligned, one after the other. A model has a thousand tensors, and
+    # the copies are no faster than whoever asks for them.
     is_even = first.at % size == 0 and first.at + sum(lengths) * size == last.end
     if is_even and all(piece.dtype == first.dtype for piece in pieces):
         return list(landed[first.at : last.end].view(first.dtype).split(lengths))
@@ -111,8 +111,8 @@ class Uploader:
             return flat
 
         main, emptied = torch.cuda.current_stream(self._device), self._emptied
-        # Memory of this stream, which nothing but uploads has used. So a copy waits for the last upload, and not for what
-        # the main stream does with what came by it.
+        # Memory of this stream, which nothing but uploads has used. So a copy waits for the last upload, and not for
+        # what the main stream does with what came by it.
         with torch.cuda.stream(self._stream):
             landing = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, device=self._device) for _ in emptied]
             for event in emptied:
