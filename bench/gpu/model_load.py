@@ -14,9 +14,9 @@ JSON, by size:
 | `coldGBs`, `warmGBs` | bytes a second |
 | `makeS` | what making the networks takes of a load |
 
-`turns`: see `model_turns.py`. `benchmark`: the two ratios by the figures of `model.benchmark`, each against that of
-this script for the same model in the same run: to be within 10 %. Both count the same: cold, networks made anew with
-cold files; warm, the weights of networks that are made, the second of two loads in a row at the earliest.
+`turns`: see `model_turns.py`. `benchmark`: seconds that `model.benchmark` says against those of this script's own load
+of the same model just before, five times by turns; medians of the pairs, to be within 10 %. Both count the same: cold,
+networks made anew with cold files; warm, the weights of networks that are made, the median of several loads in a row.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 READERS = 8
 PIECE = 16 << 20
+WARM_LOADS = 5
 
 SDXL_UNET = {
     "cross_attention_dim": 2048,
@@ -196,7 +197,7 @@ def warm(folder: Path, size: str, rounds: int, total: int) -> dict:
     pinned.fill_(1)
     target = torch.empty(total, dtype=torch.uint8, device=device)
     loads, firsts, copies = [], [], []
-    for _ in range(max(rounds, 5)):
+    for _ in range(max(rounds, WARM_LOADS)):
         copies.append(timed(lambda: target.copy_(pinned, non_blocking=True)))
         # The first one after a copy of other memory is no warm one: the second counts, as in `model.benchmark`.
         seconds = []
@@ -236,19 +237,48 @@ def measure(folder: Path, size: str, rounds: int) -> dict:
     return told
 
 
-def agrees(benchmarks: list[dict], own: dict) -> dict:
-    """The ratios by what `model.benchmark` said, each against that of this script."""
-    cold_s, warm_s = (statistics.median(each[name] for each in benchmarks) for name in ("cold_load_s", "warm_load_s"))
-    ratios = {"coldLoadRatio": cold_s / own["readS"], "warmLoadRatio": warm_s / own["copyS"]}
-    against = {name: round(value / own[name], 3) for name, value in ratios.items()}
-    return {
-        **{name: round(value, 3) for name, value in ratios.items()},
-        "against": against,
-        "agrees": all(0.9 <= value <= 1.1 for value in against.values()),
-        "cold": rounded([each["cold_load_s"] for each in benchmarks]),
-        "warm": rounded([each["warm_load_s"] for each in benchmarks]),
-        "is_cold": all(each["is_cold"] for each in benchmarks),
-    }
+class Own:
+    """This script's own loads of a model, beside which `model.benchmark` is asked for its own by turns."""
+
+    def __init__(self, folder: Path, size: str):
+        self.cold: list[float] = []
+        self.warm: list[float] = []
+        self._load = lambda weights: load(folder, size, weights)
+        self._files = sorted(folder.glob("*/*.safetensors"))
+        self._disk, self._ram = WeightFiles(torch.device("cuda")), WeightFiles(torch.device("cuda"))
+        self._offers = model_turns.cache(folder)
+        self._ram.offer(self._offers)
+        self._load(self._disk)
+        self._shells = self._load(self._ram)
+
+    def measure(self) -> None:
+        loads = []
+        for _ in range(WARM_LOADS):
+            for shell in self._shells:
+                shell.strip()
+            loads.append(timed(lambda: [shell.fill() for shell in self._shells]))
+        self.warm.append(statistics.median(loads))
+        make_cold(self._files)
+        self.cold.append(timed(lambda: self._load(self._disk)))
+
+    def against(self, benchmarks: list[dict]) -> dict:
+        """Medians of the pairs: what a benchmark says against the load just before it."""
+        told = {"cold": [each["cold_load_s"] for each in benchmarks], "warm": [each["warm_load_s"] for each in benchmarks]}
+        own = {"cold": self.cold, "warm": self.warm}
+        pairs = {name: [said / seen for said, seen in zip(told[name], own[name], strict=True)] for name in told}
+        against = {name: round(statistics.median(ratios), 3) for name, ratios in pairs.items()}
+        return {
+            "against": against,
+            "agrees": all(0.9 <= value <= 1.1 for value in against.values()),
+            **{f"{name}Told": rounded(values) for name, values in told.items()},
+            **{f"{name}Own": rounded(values) for name, values in own.items()},
+            "isCold": all(each["is_cold"] for each in benchmarks),
+        }
+
+    def close(self) -> None:
+        self._ram.withdraw([offer["inode"] for offer in self._offers])
+        for offer in self._offers:
+            os.close(int(offer["mapping"].rpartition("/")[2]))
 
 
 def main() -> None:
@@ -267,8 +297,10 @@ def main() -> None:
         if "sd15" in asked.sizes:
             models = [model_turns.make(folder / f"model-{seed}", seed, "cuda", False) for seed in (1, 2)]
             told["sd15"] = measure(Path(models[0]["path"]), "sd15", asked.rounds)
-            told["turns"] = model_turns.run(folder, "cuda", models, 512)
-            told["benchmark"] = agrees(told["turns"].pop("benchmarks"), told["sd15"])
+            own = Own(Path(models[0]["path"]), "sd15")
+            told["turns"] = model_turns.run(folder, "cuda", models, 512, own.measure)
+            own.close()
+            told["benchmark"] = own.against(told["turns"].pop("benchmarks"))
             for model in models:
                 shutil.rmtree(model["path"])
         if "sdxl" in asked.sizes:

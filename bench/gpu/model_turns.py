@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "python" / "tests")]
 TURNS = 20
+BENCHMARKS = 5
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 SD15_UNET = {
     "cross_attention_dim": 768,
@@ -138,14 +139,16 @@ def alternate(child: Child, models: list[dict], offers: list[list[dict]], size: 
     }
 
 
-def run(folder: Path, device: str, models: list[dict], size: int) -> dict:
-    """Both children, and what `model.benchmark` says in the first one, three times. `holds`: what has to be so."""
+def run(folder: Path, device: str, models: list[dict], size: int, before: Callable[[], None] = lambda: None) -> dict:
+    """Both children, and what `model.benchmark` says in the first one, some times, `before` each of which is called.
+    `holds`: what has to be so."""
     offers = [cache(Path(model["path"])) for model in models]
     whole = Child(folder, folder / "attempts-both", device, None)
     both = alternate(whole, models, offers, size)
     held = whole.ask("model.ensure", {"model": models[0], "files": offers[0], "weight_bytes": 0})["output"]["bytes"]
     benchmarks = []
-    for _ in range(3):
+    for _ in range(BENCHMARKS):
+        before()
         whole.ask("model.ensure", {"model": models[0], "files": offers[0], "weight_bytes": 0})
         request = {"model": models[0], **PICTURE, "width": size, "height": size}
         benchmarks.append(whole.step("model.benchmark", {}, request)["output"])
