@@ -230,8 +230,10 @@ describe('retention, sweep by sweep', () => {
       await sleep(Math.random() * 60)
       await t.engine.remove(ids[i] ?? '').catch((error: { code: string }) => refusals.push(error.code))
     }
+    // One that is there for certain; below, one that is gone for certain. Of the others chance decides.
+    await retry(0)
     await Promise.all([
-      ...ids.map((_, i) => (i % 3 === 0 ? retry(i) : i % 3 === 1 ? remove(i) : undefined)),
+      ...ids.map((_, i) => (i % 3 === 1 ? remove(i) : i % 3 === 0 && i > 0 ? retry(i) : undefined)),
       ...[t.engine, other].map(async (engine) => {
         for (let i = 0; i < 20; i++) {
           await engine.retention.sweep()
@@ -239,13 +241,14 @@ describe('retention, sweep by sweep', () => {
         }
       }),
     ])
+    const left = await there(ids)
+    await remove(ids.findIndex((id) => !left.includes(id)))
     expect(retries.length).toBeGreaterThan(0)
     expect(new Set(refusals)).toEqual(new Set(['session.unknown']))
     for (const [i, { id }] of retries) {
       expect(await t.redis.smembers(keys.references(id))).toEqual([sha(i)])
       expect(await t.redis.smembers(keys.named(0, sha(i)))).toContain(id)
     }
-    const left = await there(ids)
     // The last that ended is kept, unless it was deleted by hand.
     expect(left.length).toBeLessThanOrEqual(1)
     expect(await traces(ids.filter((id) => !left.includes(id)))).toEqual([])

@@ -430,10 +430,11 @@ const ledgerFile = (folder: string, path: string): string => join(folder, `at ${
 /** A file that a step which `holds` waits to go. */
 export const holdFile = (folder: string, name: string): string => join(folder, `${name}.hold`)
 
+/** What stands behind the last line end is just being written, by another process. */
 const linesIn = (file: string): Line[] =>
   readFileSync(file, 'utf8')
     .split('\n')
-    .filter((line) => line !== '')
+    .slice(0, -1)
     .map((line) => JSON.parse(line) as Line)
 
 /** What the steps in a session's folder have noted, by name or path. */
