@@ -1,7 +1,8 @@
 """What a ControlNet is shown, made of an ordinary picture or of joints: edges, less detail, figures.
 
 Everything here is whole numbers on the CPU, or square roots, which IEEE 754 rounds alike everywhere: one picture makes
-the same bytes on every machine. What networks see is in `preprocessors.py`. Pictures are arrays [rows, columns, 3] of uint8.
+the same bytes on every machine. What networks see is in `preprocessors.py`. Pictures are arrays [rows, columns, 3] of
+uint8.
 """
 
 from __future__ import annotations

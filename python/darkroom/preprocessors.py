@@ -1,9 +1,9 @@
 """Networks that see in a picture what a ControlNet is shown of it: folders of transformers in the operator's models.
 
-| task | what is drawn | as |
-| --- | --- | --- |
-| `depth` | grey, near is white: from the least to the most that the picture has | transformers' pipeline `depth-estimation` |
-| `segment` | each pixel in the colour of its class of ADE20K | ControlNets of segmentation were trained on |
+| task | what is drawn |
+| --- | --- |
+| `depth` | grey, near is white, from the least to the most of the picture, as transformers' pipeline has it |
+| `segment` | each pixel in the colour of its class of ADE20K, as ControlNets of segmentation were trained |
 
 A network computes on its device in fp32; all behind it is done on the CPU. Pictures are arrays [rows, columns, 3] of
 uint8.
@@ -76,8 +76,11 @@ class Preprocessor:
 
     def see(self, picture: numpy.ndarray, advance: Callable[[], None] = lambda: None) -> numpy.ndarray:
         """What it sees in a picture, drawn at its size. `advance`: called before each layer, for a picture may take a
-        CPU longer than a watchdog waits. Raises `inference.preprocessor_broken` for a network that does not take the picture,
-        and for one that makes a number which is not finite."""
+        CPU longer than a watchdog waits.
+
+        Raises `inference.preprocessor_broken` for a network that does not take the picture, and for one that makes a
+        number which is not finite.
+        """
         self._advance = advance
         height, width = picture.shape[:2]
         with torch.inference_mode():

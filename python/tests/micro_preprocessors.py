@@ -1,5 +1,5 @@
-"""Random networks of every class that preprocessors may have, as transformers saves them: `python micro_preprocessors.py
-NAME FOLDER` writes one."""
+"""Random networks of every class that preprocessors may have, as transformers saves them: `python
+micro_preprocessors.py FOLDER NAME…` writes them."""
 
 import json
 import sys
@@ -99,4 +99,5 @@ def make_preprocessor(folder, name, seed=1):
 
 
 if __name__ == "__main__":
-    make_preprocessor(sys.argv[2], sys.argv[1])
+    for number, wanted in enumerate(sys.argv[2:]):
+        make_preprocessor(Path(sys.argv[1]) / wanted, wanted, seed=number + 1)

@@ -96,7 +96,7 @@ describe('networks that see what a ControlNet is shown', () => {
     const file = join(models, 'shapes.png')
     await writeFile(file, png)
     const words = ['--control', file, '--control-model', edges, '--preprocessor', 'depth', '--preprocessor-model', 'depth-anything']
-    const settings = ['--seed', '50', '--steps', '4', '--width', '128', '--height', '128', '--json', '--out', models]
+    const settings = ['--seed', '50', '--steps', '4', '--size', '128x128', '--json', '--out', models]
     const { code, stdout } = await run(['generate', request.prompt, ...words, ...settings], { DARKROOM_URL: farm.client.url })
     expect(code).toBe(0)
     const { files, output } = JSON.parse(stdout) as { files: string[]; output: { images: { sha256: string }[] } }

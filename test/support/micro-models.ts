@@ -24,6 +24,5 @@ export async function makeMicroPreprocessors(
   folder: string,
   ...names: ('dpt' | 'depth-anything' | 'segformer' | 'upernet')[]
 ): Promise<void> {
-  for (const name of names)
-    await run(interpreter(), [join(root, 'python/tests/micro_preprocessors.py'), name, join(folder, 'preprocessors', name)])
+  await run(interpreter(), [join(root, 'python/tests/micro_preprocessors.py'), join(folder, 'preprocessors'), ...names])
 }
