@@ -42,6 +42,7 @@ class TorchBackend:
         from darkroom.control import ControlNet
         from darkroom.faces import Faces
         from darkroom.families.parts import ModelParts
+        from darkroom.preprocessors import Preprocessor
         from darkroom.upscalers import Upscaler
         from darkroom.weight_files import WeightFiles
 
@@ -59,7 +60,7 @@ class TorchBackend:
         models = Models(
             device,
             hello["roots"]["models"],
-            {**families.families(), "controlnet": ControlNet, "upscaler": Upscaler},
+            {**families.families(), "controlnet": ControlNet, "upscaler": Upscaler, "preprocessor": Preprocessor},
             lambda reference, fill, tools: ModelParts(reference, device, weights, fill, tools.advance),
             weights,
             partial(memory.room, device, peaks, hello["model_bytes"]),

@@ -13,7 +13,6 @@ A score is one or nothing: whatever is wrong with a classifier ends the check, a
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import OrderedDict
@@ -23,10 +22,10 @@ from typing import Any
 
 import numpy
 import torch
-from PIL import Image
 
 from darkroom import faults, onnx_classifiers
 from darkroom.errors import DarkroomError
+from darkroom.preparation import Preparation, read_json
 from darkroom.tools import inside
 
 # So many are kept on the device, the one used last the longest: a policy names no more.
@@ -141,15 +140,6 @@ def broken(name: str, problem: str) -> DarkroomError:
     return DarkroomError("safety.classifier_broken", f"classifier {name}: {problem}", field="input.classifiers")
 
 
-def read_json(path: str, name: str) -> dict[str, Any]:
-    """An object of a folder's file. Raises OSError, and ValueError for one that is none."""
-    with open(os.path.join(path, name), "rb") as file:
-        found = json.load(file)
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} is no JSON object")
-    return found
-
-
 def categories_of(name: str, labels: Sequence[str], told: Mapping[str, Any]) -> dict[str, str | None]:
     """Which category each label means. Raises `safety.classifier_broken` for a label that nobody has told of."""
     unknown = [label for label in told if label not in labels]
@@ -209,39 +199,3 @@ def _whole(kind: Any, path: str) -> Any:
     if lacking:
         raise ValueError(f"its weights have no {lacking[0]}, and {len(lacking) - 1} tensors more are not there")
     return network.eval().requires_grad_(False)
-
-
-class Preparation:
-    """How a classifier wants to see a picture, by its `preprocessor_config.json`: RGB8, [rows, columns, 3], to [1, 3,
-    rows, columns] fp32 on the device. Raises ValueError for a configuration without a size."""
-
-    def __init__(self, config: Mapping[str, Any], device: torch.device):
-        self._config, self._device = config, device
-        self._size, self._crop = config.get("size", 224), config.get("crop_size", 224)
-        self._mean, self._deviation = (numpy.float32(config.get(name, 0.5)) for name in ("image_mean", "image_std"))
-
-    def __call__(self, picture: numpy.ndarray) -> torch.Tensor:
-        image = Image.fromarray(picture)
-        if self._config.get("do_resize", True):
-            size = _sides(self._size, image.size)
-            image = image.resize(size, Image.Resampling(self._config.get("resample", 2)))
-        if self._config.get("do_center_crop", False):
-            width, height = _sides(self._crop, (1, 1))
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))
-        made = numpy.asarray(image, numpy.float32)
-        if self._config.get("do_rescale", True):
-            made = made * numpy.float32(self._config.get("rescale_factor", 1 / 255))
-        if self._config.get("do_normalize", True):
-            made = (made - self._mean) / self._deviation
-        return torch.from_numpy(numpy.ascontiguousarray(made.transpose(2, 0, 1)))[None].to(self._device)
-
-
-def _sides(size: Any, of: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) as a configuration says them; `of`: of the picture, whose proportions a shortest edge keeps."""
-    if isinstance(size, int):
-        return size, size
-    if "shortest_edge" in size:
-        scale = size["shortest_edge"] / min(of)
-        return round(of[0] * scale), round(of[1] * scale)
-    return size["width"], size["height"]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy
 import torch
 from diffusers import (
     ControlNetModel,
@@ -29,7 +30,7 @@ from diffusers import (
     ZImageControlNetModel,
 )
 
-from darkroom import exactness, memory, pictures
+from darkroom import exactness, memory, pictures, preprocessors
 from darkroom.errors import DarkroomError
 from darkroom.families import Family, tiles
 from darkroom.families.parts import Parts, weight_bytes
@@ -246,12 +247,25 @@ def pinned(request: Mapping[str, Any]) -> dict[str, Any]:
     """What of the request's `control` decides a picture: the bytes of each ControlNet, wherever they lie."""
     if "control" not in request:
         return {}
-    return {"control": [{**each, "model": each["model"]["body_hash"]} for each in request["control"]]}
+    return {"control": [{**each, "model": each["model"]["body_hash"], **preprocessors.pinned(each)} for each in request["control"]]}
 
 
-def of_request(model: Family, tools: Tools) -> tuple[Control, ...]:
-    """The request's `control`, with its ControlNets on the device beside the model and the files `control<n>` as their
-    pictures.
+def seen(tools: Tools) -> dict[int, numpy.ndarray]:
+    """What networks see for the request's `control`, by its numbers. Before the model comes: they need no place beside
+    it. Raises `inference.picture_unreadable`, and as `preprocessors.of`."""
+    request = tools.input
+    size = (request["width"], request["height"])
+    made = {}
+    for number, each in enumerate(request.get("control") or ()):
+        network, _ = preprocessors.of(each, tools)
+        if network is not None:
+            made[number] = pictures.control(tools, f"control{number}", each, size, network)
+    return made
+
+
+def of_request(model: Family, tools: Tools, seen: Mapping[int, numpy.ndarray]) -> tuple[Control, ...]:
+    """The request's `control`, with its ControlNets on the device beside the model, and as their pictures the files
+    `control<n>` or what was `seen` of them.
 
     Raises `inference.request_unfit`, `inference.picture_unreadable`, and as `Models.get`.
     """
@@ -288,8 +302,8 @@ def of_request(model: Family, tools: Tools) -> tuple[Control, ...]:
             message = f"{name} steers a transformer, which knows one mode: it must be balanced, not {each['mode']}"
             raise DarkroomError("inference.request_unfit", message, field=f"{field}.mode")
         task = None if said is None else network.tasks.index(said)
-        picture = pictures.control(tools, f"control{number}", each, size)
+        picture = seen[number] if number in seen else pictures.control(tools, f"control{number}", each, size)
         with tiles.tiling(memory.in_tiles(tools), tools.advance):
-            seen = model.shown(network, picture).to(tools.runtime.device, network.dtype)
-        made.append(Control(network, seen, each["weight"], each["start"], each["end"], each["mode"], task))
+            shown = model.shown(network, picture).to(tools.runtime.device, network.dtype)
+        made.append(Control(network, shown, each["weight"], each["start"], each["end"], each["mode"], task))
     return tuple(made)

@@ -8,8 +8,10 @@ on.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 
 from darkroom import (
@@ -22,6 +24,7 @@ from darkroom import (
     graphs,
     memory,
     pictures,
+    preprocessors,
     previews,
     references,
     tensors,
@@ -76,14 +79,17 @@ def encode_picture(tools: Tools) -> dict[str, Any]:
 def preprocess(tools: Tools) -> dict[str, Any]:
     """inference.preprocess: file `pixels`, RGB8 row by row, width · height · 3 bytes: what a ControlNet is shown.
 
-    Raises `inference.picture_unreadable`; Cancelled, and Paused with nothing to go on from.
+    Raises `inference.picture_unreadable`, and as `preprocessors.of` of one that is a network; Cancelled, and
+    Paused with nothing to go on from.
     """
+    network, load_s = preprocessors.of(tools.input, tools)
     tools.check_stop(can_pause=True)
     started = time.monotonic()
     tools.progress("run")
-    made = pictures.control(tools, "picture", tools.input, (tools.input["width"], tools.input["height"]))
+    made = pictures.control(tools, "picture", tools.input, (tools.input["width"], tools.input["height"]), network)
     file = tools.write("pixels.rgb", made.tobytes())
-    return frames.result(files={"pixels": file}, stats={"seconds": time.monotonic() - started})
+    stats = {"seconds": time.monotonic() - started, **({} if network is None else {"load_s": load_s})}
+    return frames.result(files={"pixels": file}, stats=stats)
 
 
 def denoise(tools: Tools) -> dict[str, Any]:
@@ -91,14 +97,16 @@ def denoise(tools: Tools) -> dict[str, Any]:
 
     Raises `inference.diverged`, `inference.sampler_unknown`, `inference.schedule_unfit`, `inference.request_unfit`,
     `model.unusable` and as `Models.get` and `adapters.wear`; Cancelled, and Paused with the checkpoint that holds all
-    that was done. With a `picture`, `artifact.missing` when its latents cannot be used.
+    that was done. With a `picture`, `artifact.missing` when its latents cannot be used; with ControlNets as
+    `control.seen` and `control.of_request`.
     """
+    seen = control.seen(tools)
     model, load_s = tools.runtime.models.get(tools.input["model"], tools)
     started = time.monotonic()
     tools.progress("run")
     adapters.wear(tools)
     with torch.inference_mode():
-        latents, stats = _denoise(model, tools)
+        latents, stats = _denoise(model, tools, seen)
     file = tools.write("latents.safetensors", tensors.save({"latents": latents}, {"belongs": _latents_belong(tools)}))
     return frames.result(files={"latents": file}, stats={**stats, "load_s": load_s, "seconds": time.monotonic() - started})
 
@@ -156,7 +164,7 @@ def train(tools: Tools) -> dict[str, Any]:
     return training.train(tools)
 
 
-def _denoise(model: Family, tools: Tools) -> tuple[torch.Tensor, dict[str, Any]]:
+def _denoise(model: Family, tools: Tools, seen: Mapping[int, numpy.ndarray]) -> tuple[torch.Tensor, dict[str, Any]]:
     """(latents, stats). Raises Cancelled, or Paused with the checkpoint that holds all that was done."""
     runtime, request = tools.runtime, tools.input
     picture = _given_picture(tools)
@@ -165,7 +173,7 @@ def _denoise(model: Family, tools: Tools) -> tuple[torch.Tensor, dict[str, Any]]
     stats["checkpoint_refused"] = _begin(drawing, tools)
     stats["resumed_from"] = first = drawing.call
     led = Led(model, encoded, request, drawing.calls)
-    led.steer(control.of_request(model, tools))
+    led.steer(control.of_request(model, tools, seen))
     led.add(**references.of_request(model, tools))
     if picture is not None and model.paints:
         led.add(painting=torch.cat([picture["mask"], picture["masked"]], 1).to(runtime.device))

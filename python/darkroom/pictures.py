@@ -8,7 +8,7 @@ bool: true is drawn anew.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,9 +128,16 @@ def rgb(image: torch.Tensor) -> numpy.ndarray:
     return (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def control(tools: Tools, name: str, wanted: Mapping[str, Any], size: tuple[int, int]) -> numpy.ndarray:
+def control(
+    tools: Tools,
+    name: str,
+    wanted: Mapping[str, Any],
+    size: tuple[int, int],
+    network: Callable[[numpy.ndarray], numpy.ndarray] | None = None,
+) -> numpy.ndarray:
     """The picture that a ControlNet is shown, of `size` (width, height): the file `name`, fitted as `wanted` says of
-    its `resize`, then what its `preprocessor` makes of it, which may need no picture.
+    its `resize`, then what its `preprocessor` makes of it, which may need no picture. `network`: of a preprocessor that
+    has one.
 
     Raises `inference.picture_unreadable`.
     """
@@ -138,7 +145,7 @@ def control(tools: Tools, name: str, wanted: Mapping[str, Any], size: tuple[int,
     if pin is not None:
         made = opaque(tools, name, pin)
         made = _fitted(made, wanted["resize"], size) if "resize" in wanted else made
-    return preprocess.run(made, wanted.get("preprocessor"), size)
+    return preprocess.run(made, wanted.get("preprocessor"), size, network)
 
 
 def opaque(tools: Tools, name: str, pin: Mapping[str, Any]) -> numpy.ndarray:

@@ -1,7 +1,8 @@
 """What a ControlNet is shown, made of an ordinary picture or of joints: edges, less detail, figures.
 
-Everything is whole numbers on the CPU, or square roots, which IEEE 754 rounds alike everywhere: one picture makes the
-same bytes on every machine. Pictures are arrays [rows, columns, 3] of uint8.
+Everything here is whole numbers on the CPU, or square roots, which IEEE 754 rounds alike everywhere: one picture makes
+the same bytes on every machine. What networks see is in `preprocessors.py`. Pictures are arrays [rows, columns, 3] of
+uint8.
 """
 
 from __future__ import annotations
@@ -34,15 +35,23 @@ LIMB_SHARE = 60
 STICK, OF_SIDE = 4, 512
 
 
-def run(picture: numpy.ndarray | None, wanted: Mapping[str, Any] | None, size: tuple[int, int]) -> numpy.ndarray:
+def run(
+    picture: numpy.ndarray | None,
+    wanted: Mapping[str, Any] | None,
+    size: tuple[int, int],
+    network: Callable[[numpy.ndarray], numpy.ndarray] | None = None,
+) -> numpy.ndarray:
     """`wanted`: a preprocessor's `name` and its settings, as the request has them; None leaves the picture as it is.
-    `size`: width and height of what is drawn without a picture."""
+    `size`: width and height of what is drawn without a picture; `network`: what sees the picture for those that need
+    one (`preprocessors.py`)."""
     if wanted is not None and wanted["name"] == "pose":
         return pose(wanted["people"], size)
     if picture is None:
         raise ValueError("without joints there must be a picture")
     if wanted is None:
         return picture
+    if network is not None:
+        return network(picture)
     settings = {name: value for name, value in wanted.items() if name != "name"}
     return OF_PICTURES[wanted["name"]](picture, **settings)
 

@@ -82,6 +82,7 @@ class Tools:
         """The models that the request uses."""
         asked = self.data.get("input", {})
         found = [self.data.get("model"), asked.get("model"), asked.get("upscaler"), *(each["model"] for each in asked.get("control", ()))]
+        found += [(each.get("preprocessor") or {}).get("model") for each in (asked, *asked.get("control", ()))]
         # An upscaler may be the name of a filter.
         return {(reference["id"], reference["body_hash"]) for reference in found if isinstance(reference, dict)}
 

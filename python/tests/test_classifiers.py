@@ -12,8 +12,9 @@ import torch
 from conftest import PYTHON, ROOT
 from safetensors.torch import load_file, save_file
 
-from darkroom.classifiers import CHECKER_SCALE, Classifiers, Preparation
+from darkroom.classifiers import CHECKER_SCALE, Classifiers
 from darkroom.errors import DarkroomError
+from darkroom.preparation import Preparation
 
 sys.path.insert(0, str(PYTHON))
 

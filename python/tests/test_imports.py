@@ -28,6 +28,7 @@ def test_every_other_module_computes_with_tensors():
     assert files - set(LIGHT) - {"__init__"} == {
         *("adapters", "checkpoint", "classifiers", "control", "convert", "differences", "drawing", "enlarging", "faces", "flow_schedule"),
         *("ggml_blocks", "guidance", "inference", "kernels", "measure", "noise", "onnx_classifiers", "onnx_graphs", "other_upscalers"),
-        *("pace", "patch", "pictures", "postprocessing", "preprocess", "previews", "references", "schedule", "sigmas", "solvers"),
-        *("step_cache", "tensors", "textual_inversion", "training", "upload", "upscalers", "upscaling", "weight_files"),
+        *("pace", "patch", "pictures", "postprocessing", "preparation", "preprocess", "preprocessors", "previews", "references"),
+        *("schedule", "sigmas", "solvers", "step_cache", "tensors", "textual_inversion", "training", "upload", "upscalers"),
+        *("upscaling", "weight_files"),
     }

@@ -2,16 +2,19 @@
 import { readFile } from 'node:fs/promises'
 import type { DarkroomClient } from '../client/index.ts'
 import { onDisk } from '../disk.ts'
-import { OpenPose, type People, type Preprocessor } from '../domains/preprocessors.ts'
+import { OpenPose, type People, type preprocessors } from '../domains/preprocessors.ts'
 import type { Control } from '../domains/values.ts'
 import { fieldProblems, invalidFields } from '../errors.ts'
+import { preprocessorTasks } from '../models/verdict.ts'
 import { uploaded } from './pictures.ts'
 
 export interface ControlOptions {
   /** A file, or the id of a picture; with the preprocessor pose a file of joints. */
   control?: string | undefined
   controlModel?: string | undefined
-  preprocessor?: Preprocessor['name'] | undefined
+  preprocessor?: (typeof preprocessors)[number] | undefined
+  /** Of a preprocessor that a network sees: its name. */
+  preprocessorModel?: string | undefined
   controlWeight?: number | undefined
   controlStart?: number | undefined
   controlEnd?: number | undefined
@@ -26,6 +29,7 @@ export async function controlOf(
     control: file,
     controlModel: model,
     preprocessor,
+    preprocessorModel: network,
     controlWeight: weight,
     controlStart: start,
     controlEnd: end,
@@ -35,15 +39,31 @@ export async function controlOf(
   const { controlMode: mode, controlTask: task } = more
   const acts = Object.fromEntries(Object.entries({ weight, start, end, mode, task }).filter(([, value]) => value !== undefined))
   if (file === undefined) {
-    const said = Object.keys({ ...(model && { model }), ...(preprocessor && { preprocessor }), ...acts })
+    const said = Object.keys({
+      ...(model && { model }),
+      ...(preprocessor && { preprocessor }),
+      ...(network && { preprocessorModel: network }),
+      ...acts,
+    })
     if (said.length > 0)
       throw invalidFields(said.map((field) => ({ field, message: 'is said of a ControlNet, and there is none: add --control' })))
     return {}
   }
   if (model === undefined) throw invalidFields([{ field: 'model', message: 'is missing: say which ControlNet with --control-model' }])
+  if (network !== undefined && !preprocessorTasks.some((task) => task === preprocessor))
+    throw invalidFields([
+      {
+        field: 'preprocessorModel',
+        message: `is said of a network, and none sees here: add --preprocessor ${preprocessorTasks.join(' or ')}`,
+      },
+    ])
   if (preprocessor === 'pose') return { control: [{ model, ...acts, preprocessor: { name: preprocessor, people: await joints(file) } }] }
   const picture = await uploaded(client, file)
-  return { control: [{ model, picture, ...acts, ...(preprocessor && { preprocessor: { name: preprocessor } }) }] }
+  return {
+    control: [
+      { model, picture, ...acts, ...(preprocessor && { preprocessor: { name: preprocessor, ...(network && { model: network }) } }) },
+    ],
+  }
 }
 
 async function joints(file: string): Promise<People> {

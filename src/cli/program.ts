@@ -127,6 +127,7 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 not the same bytes (
     .option('--control <file>', 'steer it by this picture: a file or an id; with the preprocessor pose OpenPose’s JSON of joints')
     .option('--control-model <name>', 'ControlNet that does so')
     .addOption(new Option('--preprocessor <name>', 'what is made of the picture before').choices([...preprocessors]))
+    .option('--preprocessor-model <name>', 'network that sees depth or segment; default: the only one there is')
     .option('--control-weight <x>', '0 to 2; default: 1', decimal)
     .option('--control-start <x>', 'share of the steps after which it acts; default: 0', decimal)
     .option('--control-end <x>', 'share of the steps until which it acts; default: 1', decimal)

@@ -118,9 +118,11 @@ export async function generate(prompt: string, options: GenerateOptions): Promis
     ...rest
   } = others
   const { hires, upscaler, hiresSteps, hiresStrength, detail, detailStrength, detailPrompt, ...besides } = rest
-  const { control, controlModel, preprocessor, controlWeight, controlStart, controlEnd, controlMode, controlTask, ...last } = besides
+  const { control, controlModel, preprocessor, preprocessorModel, controlWeight, controlStart, ...steering } = besides
+  const { controlEnd, controlMode, controlTask, ...last } = steering
   const { upscale, upscaleBy, enhance, format, maxBytes, ...request } = last
-  const ofControl = { control, controlModel, preprocessor, controlWeight, controlStart, controlEnd, controlMode, controlTask }
+  const how = { controlWeight, controlStart, controlEnd, controlMode, controlTask }
+  const ofControl = { control, controlModel, preprocessor, preprocessorModel, ...how }
   const client = await connectApi(url === undefined ? {} : { url })
   const ofMask = saidOf('a mask', '--mask', mask !== undefined, { invert, grow, blur, fill, area, padding })
   const ofHires = saidOf('a second pass', '--hires', hires !== undefined, { upscaler, steps: hiresSteps, strength: hiresStrength })

@@ -202,6 +202,11 @@ export interface Catalogue {
    */
   ofKind(kind: Kind, name: string, field: string): Promise<Listed>
   /**
+   * Every model of one kind that was understood.
+   * @throws DarkroomError `model.unlisted` while a host has not told what it has, and no other has any
+   */
+  all(kind: Kind, field: string): Promise<readonly Listed[]>
+  /**
    * Pictures of a session that the caller may see, in the order of its items: null for an item that has none.
    * `columns`: how many stand in a row where the items are a grid, else null.
    * @throws DarkroomError `session.unknown`

@@ -1,10 +1,26 @@
-/** What a ControlNet can be shown of an ordinary picture, or of joints; `python/darkroom/preprocess.py` makes it. */
+/**
+ * What a ControlNet can be shown of an ordinary picture, or of joints: `python/darkroom/preprocess.py` makes it, and
+ * `preprocessors.py` there what a network has to see.
+ */
 import { z } from 'zod'
+import { preprocessorTasks } from '../models/verdict.ts'
 
 /** Joints of a figure: nose, neck, and so on in the order of OpenPose's body of 18 (COCO). */
 const jointsOfFigure = 18
 const Share = z.number().min(0).max(1)
 const slope = z.int().min(0).max(2040)
+
+const pose = z.strictObject({
+  name: z.literal('pose'),
+  people: z
+    .array(
+      z.array(z.tuple([Share, Share]).nullable()).length(jointsOfFigure, `must be ${jointsOfFigure} joints, null where one is not seen`),
+    )
+    .min(1)
+    .max(32)
+    .describe('of each figure its 18 joints as OpenPose numbers them: [x, y] as shares of width and height'),
+})
+export type People = z.infer<typeof pose>['people']
 
 const named = [
   z
@@ -20,33 +36,24 @@ const named = [
   z.strictObject({ name: z.literal('blur'), radius: z.int().min(1).max(256).default(8).describe('pixels') }),
   z.strictObject({ name: z.literal('grey') }),
   z.strictObject({ name: z.literal('invert') }),
-  z.strictObject({
-    name: z.literal('pose'),
-    people: z
-      .array(
-        z.array(z.tuple([Share, Share]).nullable()).length(jointsOfFigure, `must be ${jointsOfFigure} joints, null where one is not seen`),
-      )
-      .min(1)
-      .max(32)
-      .describe('of each figure its 18 joints as OpenPose numbers them: [x, y] as shares of width and height'),
-  }),
+  pose,
 ] as const
-export const preprocessors = named.map(({ shape }) => shape.name.value)
 
-/** Those that need weights of their own, which Darkroom does not ship. */
-const needWeights = ['depth', 'normal', 'hed', 'pidinet', 'lineart', 'mlsd', 'openpose', 'dwpose', 'segment']
+/** Those that a network of the operator sees are the last. */
+export const preprocessors = [...named.map(({ shape }) => shape.name.value), ...preprocessorTasks] as const
 
-/** By its name, with its settings. One of joints, `pose`, needs no picture. */
-export const Preprocessor = z.discriminatedUnion('name', named, {
-  error: (issue) =>
-    issue.code === 'invalid_union'
-      ? `must be one of ${preprocessors.join(', ')}; ${needWeights.join(', ')} need weights that Darkroom does not have: ` +
-        'make their picture elsewhere, and send it without a `preprocessor`'
-      : undefined,
-})
-export type Preprocessor = z.infer<typeof Preprocessor>
+/** Those whose networks no class of transformers is. */
+const notHere = ['normal', 'hed', 'pidinet', 'lineart', 'mlsd', 'openpose', 'dwpose']
 
-export type People = Extract<Preprocessor, { name: 'pose' }>['people']
+/** By its name, with its settings; `model`: how a network is named. One of joints, `pose`, needs no picture. */
+export const preprocessorWith = <Model extends z.ZodType>(model: Model) =>
+  z.discriminatedUnion('name', [...named, z.strictObject({ name: z.enum(preprocessorTasks), model })], {
+    error: (issue) =>
+      issue.code === 'invalid_union'
+        ? `must be one of ${preprocessors.join(', ')}; ${notHere.join(', ')} need networks that Darkroom does not know: ` +
+          'make their picture elsewhere, and send it without a `preprocessor`'
+        : undefined,
+  })
 
 /** Joints as OpenPose writes them: of each figure 18 times x, y and how sure it is, by a canvas or as shares. */
 export const OpenPose = z

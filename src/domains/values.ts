@@ -1,7 +1,7 @@
 /** Values that several domains speak of, each declared once. */
 import { z } from 'zod'
 import { kinds } from '../models/verdict.ts'
-import { Preprocessor } from './preprocessors.ts'
+import { preprocessorWith } from './preprocessors.ts'
 import { samplers, schedules } from './samplers.ts'
 
 /** A whole number from 0 on. */
@@ -172,6 +172,13 @@ export const fluxTasks = ['line', 'tile', 'depth', 'blur', 'pose', 'grey', 'low'
 export const controlTasks = [...unetTasks, 'blur', 'grey', 'low'] as const
 export const ControlResize = z.enum(resizes).exclude(['latent'])
 export const maxControls = 8
+
+/** What is made of a picture before a ControlNet is shown it. */
+export const Preprocessor = preprocessorWith(ModelPin)
+export type Preprocessor = z.infer<typeof Preprocessor>
+/** The network of it, if it needs one, as a step asks for it. */
+export const networkOf = (preprocessor: Preprocessor | undefined): (ModelPin & { kind: 'preprocessor' })[] =>
+  preprocessor && 'model' in preprocessor ? [{ ...preprocessor.model, kind: 'preprocessor' }] : []
 
 /**
  * A ControlNet at work: what it is shown, how heavily and in which share of the steps it acts. `picture` is there

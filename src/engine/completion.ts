@@ -8,7 +8,7 @@ import type { Devices } from '../farm/devices.ts'
 import { isHere, smallestLimits, type WorkerRecord } from '../farm/record.ts'
 import type { Catalogue as Models } from '../models/catalogue.ts'
 import type { Quarantine } from '../models/quarantine.ts'
-import { ofKind } from '../models/of-kind.ts'
+import { allOfKind, ofKind } from '../models/of-kind.ts'
 import type { ItemCatalogue, Items, Workflow } from '../workflows/index.ts'
 import { imagesOf, type ItemReads } from './item-reads.ts'
 import type { Pictures } from './pictures.ts'
@@ -67,6 +67,7 @@ export async function completed(parts: CompletionParts, workflow: Workflow, give
     },
     named: (name, kind) => models.named(name, kind),
     ofKind: (kind, name, field) => ofKind(models, kind, name, field),
+    all: (kind, field) => allOfKind(models, kind, field),
     async picture(sha256, field) {
       const found = await pictures.find(sha256, mayOperate ? null : keyId, field)
       named.add(sha256)

@@ -159,6 +159,7 @@ export const kindNames: Record<Verdict['kind'], string> = {
   classifier: 'a classifier',
   'face-detector': 'a detector of faces',
   'face-restorer': 'a restorer of faces',
+  preprocessor: 'a preprocessor',
   unknown: 'nothing that Darkroom knows',
 }
 

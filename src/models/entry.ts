@@ -68,4 +68,4 @@ export function pinned(id: string, entry: Entry): Model & { bodyHash: string } {
 }
 
 /** Raised with what detection or an entry says: an index of another number is written anew. */
-export const indexFormat = 4
+export const indexFormat = 5

@@ -23,7 +23,7 @@ export type Family = keyof typeof usual
 export const families = Object.keys(usual) as [Family, ...Family[]]
 
 /** Kinds of models that are loaded beside one that draws, or alone; Python's table has them by these names. */
-export const besides = ['controlnet', 'upscaler'] as const
+export const besides = ['controlnet', 'upscaler', 'preprocessor'] as const
 export const isBeside = (kind: Kind | undefined): kind is (typeof besides)[number] =>
   (besides as readonly (Kind | undefined)[]).includes(kind)
 /** By which of Python's classes a model of that kind is loaded; none where it only changes another one. */

@@ -34,6 +34,9 @@ const kinds: Readonly<Record<string, Kind>> = {
   facerestore_models: 'face-restorer',
   facerestorer: 'face-restorer',
   gfpgan: 'face-restorer',
+  preprocessors: 'preprocessor',
+  annotators: 'preprocessor',
+  annotator: 'preprocessor',
 }
 const kindsByName = new Map(Object.entries(kinds))
 /** The kind that a folder of that name is for, if it is for one. */

@@ -1,7 +1,7 @@
 /**
  * A folder's verdict, where the folder as a whole is one model: a pipeline of diffusers by its `model_index.json`, one
- * part of one, an encoder or classifier of transformers, an adapter of peft, a graph of ONNX. Configurations say
- * what there should be, headers what there is; nothing of a folder is ever run or unpickled.
+ * part of one, an encoder, classifier or preprocessor of transformers, an adapter of peft, a graph of ONNX.
+ * Configurations say what there should be, headers what there is; nothing of a folder is ever run or unpickled.
  */
 import { opendir, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'
@@ -11,6 +11,7 @@ import { readJsonFile, numberIn, textIn, type Json } from './json-file.ts'
 import { lacksOf } from './needs.ts'
 import { graphName, manifestedBy, manifests, onnxModel } from './onnx.ts'
 import { kindOfClass, pipelineOf, plainParts } from './rules/pipelines.ts'
+import { preprocessorOf } from './rules/preprocessors.ts'
 import {
   blank,
   failed,
@@ -145,7 +146,9 @@ async function single(folder: Folder, kind: Exclude<FolderKind, 'diffusers' | 'o
       ...failed(format, reason ?? reasonOf('weights_missing', '.', 'The folder has no weights.')),
       kind: kindOfClass(className ?? ''),
     }
-  const verdict = detect(variant.header, format)
+  const verdict = verdictBy(className, config, detect(variant.header, format))
+  // It says how a picture goes in; without it nobody can tell.
+  if (verdict.kind === 'preprocessor' && !verdict.reason) await folder.json('preprocessor_config.json')
   const base = textIn(config, 'base_model_name_or_path')
   const isNamed = verdict.kind === 'unknown' && className !== undefined && kindOfClass(className) !== 'unknown'
   const { name, encoder, dialect, ...part } = componentOf(verdict, weights, { name: '', at: '' })
@@ -158,6 +161,16 @@ async function single(folder: Folder, kind: Exclude<FolderKind, 'diffusers' | 'o
     notes: [...verdict.notes, ...brokenVariants(weights)],
     metadata: { ...(base !== undefined && { base: quote(base).slice(1, -1) }), ...verdict.metadata },
   }
+}
+
+/** What tensors say, with what a configuration alone tells of a preprocessor. */
+function verdictBy(className: string | undefined, config: Json, verdict: Verdict): Verdict {
+  if (className === undefined || kindOfClass(className) !== 'preprocessor') return verdict
+  const { format, parameters, precision, quantisation, metadata, reason } = verdict
+  const totals = { parameters, ...(precision && { precision }), ...(quantisation && { quantisation }), metadata }
+  const said = { ...blank(format), ...totals, ...preprocessorOf(className, config) }
+  // That no rule knows the tensors is no fault here; that nobody can unpack them is.
+  return reason && reason.code !== 'not_understood' ? { ...said, reason } : said
 }
 
 function firstArchitecture(config: Json): string | undefined {

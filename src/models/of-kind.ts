@@ -32,6 +32,23 @@ export async function ofKind(
   return found
 }
 
+/**
+ * Every model of that kind that was understood.
+ * @throws DarkroomError `model.unlisted` while a host has not told what it has, and no other has any
+ */
+export async function allOfKind(
+  models: Pick<Catalogue, 'find' | 'list' | 'named' | 'read'>,
+  kind: Kind,
+  field: string,
+): Promise<readonly Listed[]> {
+  const found = (): Listed[] => models.list().filter(({ entry: { verdict } }) => verdict.kind === kind && !verdict.reason)
+  await models.read()
+  if (found().length > 0) return found()
+  const refused = await models.named(`any ${kind}`, kind, field).catch((error: unknown) => error as Error & { code?: string })
+  if ('code' in refused && refused.code === 'model.unlisted') throw refused
+  return found()
+}
+
 async function unknown(models: Pick<Catalogue, 'find' | 'list' | 'named'>, kind: Kind, id: string, field: string): Promise<Error> {
   const others = await models.find(id)
   // Of no host that has told yet: then this throws.

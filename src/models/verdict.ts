@@ -27,6 +27,7 @@ export const kinds = [
   'classifier',
   'face-detector',
   'face-restorer',
+  'preprocessor',
   'unknown',
 ] as const
 export type Kind = (typeof kinds)[number]
@@ -112,6 +113,10 @@ export const textEncoders = [
 ] as const
 export type TextEncoder = (typeof textEncoders)[number]
 
+/** What a preprocessor sees in a picture: how far away things are, or which of ADE20K's 150 classes they are of. */
+export const preprocessorTasks = ['depth', 'segment'] as const
+export type PreprocessorTask = (typeof preprocessorTasks)[number]
+
 /** Algorithms of adapters: how the difference to a weight is made of the tensors of a LoRA file. */
 export const algorithms = ['lora', 'locon', 'dora', 'loha', 'lokr', 'ia3', 'oft', 'boft', 'glora', 'diff', 'norm'] as const
 export type Algorithm = (typeof algorithms)[number]
@@ -155,7 +160,7 @@ export const Figures = z
     rank: z.int(),
     /** How many modes a union ControlNet has. */
     modes: z.int(),
-    /** How many labels a classifier knows. */
+    /** How many labels a classifier or a preprocessor knows. */
     labels: z.int(),
   })
   .partial()
@@ -247,6 +252,7 @@ export const faults = {
     remedy: 'Fetch the model in fp16, bf16, fp8 with known scales, nf4 or GGUF; the message names what was found.',
   },
   channels: { state: 'refused', remedy: 'Use a model for colour pictures of three channels.' },
+  architecture: { state: 'refused', remedy: 'Use a model of one of the classes that the message names.' },
   not_understood: {
     state: 'unknown',
     remedy: 'Name its family in a report if pictures should be drawn with it; other models are not affected.',
@@ -288,8 +294,10 @@ export const Verdict = z.strictObject({
   algorithms: z.array(z.enum(algorithms)).optional(),
   /** Of a LoRA: which parts it changes, `denoiser` or a text encoder's name as in a component. */
   targets: z.array(z.string()).optional(),
-  /** Of an upscaler or classifier: the architecture, such as `esrgan` or `compact`. */
+  /** Of an upscaler, classifier or preprocessor: the architecture, such as `esrgan` or `compact`. */
   architecture: z.string().optional(),
+  /** Of a preprocessor. */
+  task: z.enum(preprocessorTasks).optional(),
   figures: Figures,
   metadata: Metadata,
   /** What a user should know though nothing is wrong: what headers cannot tell, where metadata and tensors differ. */

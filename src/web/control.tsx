@@ -9,7 +9,7 @@ import { Labelled, Select } from './parts.tsx'
 interface Control {
   model: string
   picture?: string
-  preprocessor?: { name: string }
+  preprocessor?: { name: string; model?: string }
   weight?: number
   start?: number
   end?: number
@@ -20,7 +20,9 @@ const preprocessors = ['canny', 'edge', 'soft', 'tile', 'blur', 'grey', 'invert'
 
 /** What a ControlNet is shown, by picture and preprocessor. */
 const previews = signal<Readonly<Record<string, string>>>({})
-const keyOf = ({ picture, preprocessor }: Control): string => `${picture} ${preprocessor?.name}`
+const keyOf = (control: Control): string => `${control.picture} ${sightOf(control)}`
+/** A preprocessor in one line: `grey`, or with its network `depth NAME`. */
+const sightOf = ({ preprocessor: { name, model } = { name: '' } }: Control): string => (model ? `${name} ${model}` : name)
 
 const chosen = (): Control[] => (Array.isArray(form.value['control']) ? (form.value['control'] as Control[]) : [])
 const keep = (controls: readonly Control[]): void => set('control', controls.length === 0 ? undefined : controls)
@@ -33,7 +35,8 @@ async function look(control: Control): Promise<void> {
   if (image) previews.value = { ...previews.value, [keyOf(control)]: image.url }
 }
 
-export function ControlFields({ controlnets }: { controlnets: readonly Model[] }) {
+export function ControlFields({ controlnets, networks }: { controlnets: readonly Model[]; networks: readonly Model[] }) {
+  const sights = networks.flatMap(({ id, task, reason }) => (reason ? [] : [`${task} ${id}`]))
   const controls = chosen()
   if (controlnets.length === 0 && controls.length === 0) return null
   const change = (at: number, more: Partial<Control>): void => keep(controls.with(at, { ...(controls[at] as Control), ...more }))
@@ -55,12 +58,13 @@ export function ControlFields({ controlnets }: { controlnets: readonly Model[] }
           <div class="row">
             <Labelled label="Preprocessor">
               <Select
-                value={control.preprocessor?.name ?? ''}
+                value={sightOf(control)}
                 none="shown as it is"
-                of={preprocessors}
-                choose={(name) => {
+                of={[...preprocessors, ...sights]}
+                choose={(sight) => {
                   const { preprocessor: _, ...rest } = control
-                  keep(controls.with(at, name === '' ? rest : { ...rest, preprocessor: { name } }))
+                  const [, name = '', model] = /^(\S*) ?(.*)/.exec(sight) ?? []
+                  keep(controls.with(at, name ? { ...rest, preprocessor: { name, ...(model && { model }) } } : rest))
                 }}
               />
             </Labelled>

@@ -118,7 +118,7 @@ function Form() {
       </div>
       <Seed schema={fields['seed']} />
       <Source fields={fields} />
-      <ControlFields controlnets={modelsOf('controlnet')} />
+      <ControlFields controlnets={modelsOf('controlnet')} networks={modelsOf('preprocessor')} />
       <BatchFields names={Object.keys(fields)} />
       <div class="send">
         <Fault>{fault.value}</Fault>

@@ -1,6 +1,6 @@
 /** The models that a step needs, made resident in the Python child before it runs, and told to it where they lie. */
 import type { StepProgress } from '../domains/operation.ts'
-import type { Control, MemoryProfile, WantedModel } from '../domains/values.ts'
+import type { Control, MemoryProfile, Preprocessor, WantedModel } from '../domains/values.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { pinOf, type Entry } from '../models/entry.ts'
 import { modelError } from '../models/errors.ts'
@@ -106,23 +106,30 @@ const bytesOf = (entry: Entry, vae: Entry | undefined): number =>
   [entry, ...(vae ? [vae] : [])].flatMap(drawnFiles).reduce((sum, { size }) => sum + size, 0)
 
 /**
- * What of a step's input the child is told with places: its `model`, the ControlNets of its `control`, and the network
- * that is its `upscaler`.
+ * What of a step's input the child is told with places: its `model`, the ControlNets of its `control` with the networks
+ * of their preprocessors, that of its own `preprocessor`, and the network that is its `upscaler`.
  */
-export function withRefs({ model, control, upscaler, ...input }: Record<string, unknown>, { models }: Resident): Record<string, unknown> {
+export function withRefs(
+  { model, control, upscaler, preprocessor, ...input }: Record<string, unknown>,
+  { models }: Resident,
+): Record<string, unknown> {
   const refOf = (isOf: (resident: Resident['models'][number]) => boolean): ModelRef | undefined => models.find(isOf)?.ref
-  const steering = control as readonly Pick<Control, 'model'>[] | undefined
+  const bodyOf = (kind: WantedModel['kind'], { bodyHash }: Pick<WantedModel, 'bodyHash'>): ModelRef | undefined =>
+    refOf(({ wanted, ref }) => wanted.kind === kind && ref.bodyHash === bodyHash)
+  const steering = control as readonly Pick<Control, 'model' | 'preprocessor'>[] | undefined
+  const seeing = (said: unknown): Record<string, unknown> => {
+    const each = said as Preprocessor | undefined
+    return { ...(each && { preprocessor: 'model' in each ? { ...each, model: bodyOf('preprocessor', each.model) } : each }) }
+  }
   return {
     ...input,
     ...(model !== undefined && { model: refOf(({ wanted }) => wanted.kind === (model as WantedModel).kind) }),
     ...(upscaler !== undefined && {
       upscaler: typeof upscaler === 'string' ? upscaler : refOf(({ wanted }) => wanted.kind === 'upscaler'),
     }),
+    ...seeing(preprocessor),
     ...(steering && {
-      control: steering.map((each) => ({
-        ...each,
-        model: refOf(({ wanted, ref }) => wanted.kind === 'controlnet' && ref.bodyHash === each.model.bodyHash),
-      })),
+      control: steering.map((each) => ({ ...each, model: bodyOf('controlnet', each.model), ...seeing(each.preprocessor) })),
     }),
   }
 }

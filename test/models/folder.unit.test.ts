@@ -508,6 +508,55 @@ describe('whether a folder is one model', () => {
   })
 })
 
+describe('a preprocessor', () => {
+  const tensors = of('F32', { 'neck.convs.0.weight': [8, 8, 3, 3], 'head.conv1.bias': [4] })
+  const ade = { id2label: Object.fromEntries(Array.from({ length: 150 }, (_, n) => [n, `${n}`])) }
+
+  it.each<[string, object, object]>([
+    ['DPTForDepthEstimation', {}, { architecture: 'dpt', task: 'depth', figures: {} }],
+    ['DepthAnythingForDepthEstimation', {}, { architecture: 'depth-anything', task: 'depth', figures: {} }],
+    ['SegformerForSemanticSegmentation', ade, { architecture: 'segformer', task: 'segment', figures: { labels: 150 } }],
+    ['UperNetForSemanticSegmentation', { num_labels: 150 }, { architecture: 'upernet', task: 'segment', figures: { labels: 150 } }],
+  ])('of the class %s', async (name, config, says) => {
+    put('config.json', { architectures: [name], ...config })
+    put('preprocessor_config.json', { size: 64 })
+    weights('model.safetensors', tensors)
+    const verdict = await verdictOf()
+    expect(verdict).toMatchObject({ format: 'transformers', kind: 'preprocessor', precision: 'fp32', parameters: 580, ...says })
+    expect(verdict.components).toMatchObject([{ name: 'preprocessor', files: { '': ['model.safetensors'] } }])
+    expect(verdict.reason).toBeUndefined()
+  })
+
+  it.each<[string, object, RegExp]>([
+    [
+      'of a class that is not known',
+      { architectures: ['GLPNForDepthEstimation'] },
+      /^Its class GLPNForDepthEstimation is none of DPTForDepthEstimation, .*UperNetForSemanticSegmentation\.$/,
+    ],
+    [
+      'of other classes of things than ADE20K’s',
+      { architectures: ['SegformerForSemanticSegmentation'], num_labels: 19 },
+      /^It knows 19 labels; ControlNets are shown the colours of ADE20K’s 150: /,
+    ],
+    ['without labels', { architectures: ['UperNetForSemanticSegmentation'] }, /^It knows 2 labels; /],
+  ])('%s is refused with what would do', async (_, config, words) => {
+    put('config.json', config)
+    weights('model.safetensors', tensors)
+    const verdict = await verdictOf()
+    expect(verdict).toMatchObject({ kind: 'preprocessor', reason: { code: 'architecture', field: 'config.json' } })
+    expect(verdict.reason?.message).toMatch(words)
+    expect(stateOf(verdict)).toBe('refused')
+  })
+
+  it('without what says how a picture goes in is broken, and as a pickle refused', async () => {
+    put('config.json', { architectures: ['DPTForDepthEstimation'] })
+    put('pytorch_model.bin', 'x')
+    expect(await verdictOf()).toMatchObject({ kind: 'preprocessor', reason: { code: 'pickle', field: 'pytorch_model.bin' } })
+    weights('model.safetensors', tensors)
+    expect(await verdictOf()).toMatchObject({ reason: { field: 'preprocessor_config.json' } })
+  })
+})
+
 describe('a classifier of ONNX', () => {
   const manifest = { labels: ['nsfw', 'normal'], scores: 'softmax', layout: 'nhwc' }
 

@@ -67,6 +67,10 @@ describe('names', () => {
     ['embeddings/one.bin', 'one', 'embedding'],
     ['ipadapter/one.bin', 'one', 'ip-adapter'],
     ['classifiers/one.safetensors', 'one', 'classifier'],
+    ['preprocessors/one.safetensors', 'one', 'preprocessor'],
+    ['annotators/midas/one.pt', 'midas/one', 'preprocessor'],
+    ['annotator/one.pth', 'one', 'preprocessor'],
+    ['ControlNet/annotator/one.pth', 'annotator/one', 'controlnet'],
     ['else/where/one.safetensors', 'else/where/one', null],
     // The first folder that says a kind counts.
     ['loras/vae/one.safetensors', 'vae/one', 'lora'],

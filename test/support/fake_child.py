@@ -234,7 +234,7 @@ class FakeBackend:
             models=FakeModels(
                 device,
                 hello["roots"]["models"],
-                dict.fromkeys([*schema.DOCUMENT["families"], "controlnet", "upscaler"], FakeModel),
+                dict.fromkeys([*schema.DOCUMENT["families"], "controlnet", "upscaler", "preprocessor"], FakeModel),
                 lambda _reference, _fill, tools: tools,
                 FakeWeights(),
                 lambda held: None,

@@ -18,3 +18,11 @@ const maker = (family: MicroFamily): string => ((flow as readonly string[]).incl
 export async function makeMicroModels(folder: string, ...families: MicroFamily[]): Promise<void> {
   for (const family of families) await run(interpreter(), [join(root, 'python/tests', maker(family)), family, join(folder, family)])
 }
+
+/** Writes `<folder>/preprocessors/<name>`, some hundred kilobytes each, by `python/tests/micro_preprocessors.py`. */
+export async function makeMicroPreprocessors(
+  folder: string,
+  ...names: ('dpt' | 'depth-anything' | 'segformer' | 'upernet')[]
+): Promise<void> {
+  await run(interpreter(), [join(root, 'python/tests/micro_preprocessors.py'), join(folder, 'preprocessors'), ...names])
+}

@@ -94,7 +94,9 @@ type Part = keyof typeof parts
 const marks = (part: Part): [string, string] => [`<!-- ${part}: written by test/support/reliability.ts -->`, `<!-- end of ${part} -->`]
 
 /** They take long, and break nothing. */
-const unbroken = ['extending', 'table', 'judged-pictures', 'replay', 'edits', 'page-queue'].map((name) => `test/long/${name}.test.ts`)
+const unbroken = ['extending', 'table', 'judged-pictures', 'replay', 'edits', 'page-queue', 'preprocessors'].map(
+  (name) => `test/long/${name}.test.ts`,
+)
 
 /** Test files of the folders that are there to break things: none of them may be left out. */
 export const breaking = ['test/crash', 'test/long'].flatMap(testsIn).filter((file) => !unbroken.includes(file))

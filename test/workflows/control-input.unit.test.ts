@@ -1,13 +1,19 @@
 /** What a request may say of ControlNets, and what becomes of it. */
 import { describe, expect, it } from 'vitest'
+import { modelsOfControl } from '../../src/domains/inference/control.ts'
+import type { Catalogue } from '../../src/domains/operation.ts'
+import { askedOf } from '../../src/domains/postprocessing/texts/receipt.ts'
+import { PureMachine } from '../../src/engine/transition.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { modelError } from '../../src/models/errors.ts'
 import type { Listed } from '../../src/models/listing.ts'
-import { ofKind } from '../../src/models/of-kind.ts'
+import { allOfKind, ofKind } from '../../src/models/of-kind.ts'
 import { blank, type Verdict } from '../../src/models/verdict.ts'
 import { completeControl } from '../../src/workflows/built-in/control-input.ts'
 import { imageGeneration } from '../../src/workflows/built-in/image-generation.ts'
 import { imagePreprocess } from '../../src/workflows/built-in/image-preprocess.ts'
+import { pinnedRequest, unpinned, withHash, type Pinned } from '../../src/workflows/built-in/pinning.ts'
+import { Course } from '../support/course.ts'
 
 const hash = (digit: string): string => digit.repeat(64)
 const picture = hash('b')
@@ -40,20 +46,31 @@ const models: Record<string, Listed> = {
     family: 'sd1',
     reason: { code: 'incomplete', field: '', message: 'It ends too early.', remedy: 'Fetch it again.' },
   }),
+  sharp: listed('sharp', { kind: 'preprocessor', task: 'depth' }),
+  names: { ...listed('names', { kind: 'preprocessor', task: 'segment' }), bodyHash: null },
+  worn: listed('worn', {
+    kind: 'preprocessor',
+    reason: { code: 'architecture', field: '', message: 'Its class is none.', remedy: 'Take another.' },
+  }),
   file: listed('file', { family: 'sd1' }, { isFolder: false }),
 }
 type Family = 'sd1' | 'sdxl' | 'flux1' | 'flux2' | 'z-image'
 const wanted: string[] = []
+let isWhole = true
 const shelf = {
+  read: () => Promise.resolve(),
   find: (id: string) => Promise.resolve(models[id] ? [models[id]] : []),
   list: () => Object.values(models),
   named: (id: string, field = 'input.model') =>
-    models[id] ? Promise.resolve(models[id]) : Promise.reject(modelError('unknown', `there is no model ${id}`, { field })),
+    models[id]
+      ? Promise.resolve(models[id])
+      : Promise.reject(modelError(isWhole ? 'unknown' : 'unlisted', `there is no model ${id}`, { field })),
   want: ({ id }: { id: string }) => Promise.resolve(void wanted.push(id)),
 }
 const catalogue = {
   named: shelf.named,
-  ofKind: (...asked: [kind: 'controlnet', id: string, field: string]) => ofKind(shelf as never, ...asked),
+  ofKind: (...asked: Parameters<Catalogue['ofKind']>) => ofKind(shelf as never, ...asked),
+  all: (...asked: Parameters<Catalogue['all']>) => allOfKind(shelf as never, ...asked),
   picture: (sha256: string) => Promise.resolve({ sha256, width: 40, height: 30, hasAlpha: false }),
 }
 const parsed = (control: unknown) => imageGeneration.input.parse({ prompt: 'p', control }) as Parameters<typeof completeControl>[0]
@@ -138,9 +155,34 @@ describe('control', () => {
     ['a start at its end', [{ ...one, start: 0.5, end: 0.5 }], /^input\.control\.0\.start: must be less than `end`/],
     ['a mode that is none', [{ ...one, mode: 'guess' }], /^input\.control\.0\.mode: /],
     [
-      'a preprocessor with weights',
-      [{ ...one, preprocessor: { name: 'depth' } }],
-      /^input\.control\.0\.preprocessor(\.name)?: must be one of canny, .*depth, .* need weights .*without a `preprocessor`/,
+      'a preprocessor that there is not',
+      [{ ...one, preprocessor: { name: 'hed' } }],
+      /^input\.control\.0\.preprocessor(\.name)?: must be one of canny, .*depth, segment; .*hed, .* need networks .*without a `preprocessor`/,
+    ],
+    [
+      'a network that is not there',
+      [{ ...one, preprocessor: { name: 'depth', model: 'none' } }],
+      /^input\.control\.0\.preprocessor\.model: there is no preprocessor "none"; usable are: sharp, names$/,
+    ],
+    [
+      'what is no preprocessor',
+      [{ ...one, preprocessor: { name: 'depth', model: 'edges' } }],
+      /^input\.control\.0\.preprocessor\.model: "edges" is no preprocessor but a controlnet/,
+    ],
+    [
+      'a network that sees something else',
+      [{ ...one, preprocessor: { name: 'depth', model: 'names' } }],
+      /^input\.control\.0\.preprocessor\.model: .*names sees classes of things, not depth: name one that does/,
+    ],
+    [
+      'a network that cannot be used',
+      [{ ...one, preprocessor: { name: 'depth', model: 'worn' } }],
+      /^input\.control\.0\.preprocessor\.model: .*cannot be used: Its class is none/,
+    ],
+    [
+      'a network where none sees',
+      [{ ...one, preprocessor: { name: 'grey', model: 'sharp' } }],
+      /^input\.control\.0\.preprocessor: .*model/,
     ],
     [
       'thresholds the wrong way about',
@@ -220,6 +262,83 @@ describe('control of a transformer', () => {
   it('stands beside no reference pictures', async () => {
     const said = { ...parsed([{ model: 'flux-edges', picture }]), references: [picture] }
     await expect(completeControl(said, { id: 'a-flux', family: 'flux1' }, catalogue)).rejects.toMatchObject({ field: 'input.control' })
+  })
+})
+
+describe('a preprocessor that is a network', () => {
+  const asked = (name: string, model?: string) => [{ ...one, preprocessor: { name, ...(model !== undefined && { model }) } }]
+  const shelved = async (without: string[], more: Record<string, Listed>, run: () => Promise<void>): Promise<void> => {
+    const before = { ...models }
+    for (const id of without) delete models[id]
+    Object.assign(models, more)
+    try {
+      await run()
+    } finally {
+      for (const id of Object.keys(models)) delete models[id]
+      Object.assign(models, before)
+    }
+  }
+
+  it('is named, or the only one that sees this; it is pinned where it can be, and hashed where not', async () => {
+    wanted.length = 0
+    expect((await completed(asked('depth', 'sharp'))).control).toMatchObject([
+      { preprocessor: { name: 'depth', model: { id: 'sharp', bodyHash: hash('c') } } },
+    ])
+    expect((await completed(asked('segment'))).control).toMatchObject([
+      { preprocessor: { name: 'segment', model: { id: 'names', bodyHash: null } } },
+    ])
+    expect(wanted).toEqual(['names'])
+  })
+
+  it('of several must be named', async () => {
+    await shelved([], { other: listed('other', { kind: 'preprocessor', task: 'depth' }) }, async () => {
+      expect(await refusal(asked('depth'))).toMatch(
+        /^input\.control\.0\.preprocessor\.model: .*is missing: 2 preprocessors see depth; name one of sharp, other$/,
+      )
+    })
+  })
+
+  it('where there is none is refused with the folders to put one into, unless a host has not told yet', async () => {
+    await shelved(['sharp'], {}, async () => {
+      await expect(completed(asked('depth'))).rejects.toMatchObject({
+        code: 'model.unknown',
+        field: 'input.control.0.preprocessor.model',
+        message: 'there is no preprocessor that sees depth',
+        remedy: expect.stringMatching(
+          /config\.json, model\.safetensors and preprocessor_config\.json, into preprocessors\/ or annotators\//,
+        ) as string,
+      })
+    })
+    await shelved(['sharp', 'names', 'worn'], {}, async () => {
+      isWhole = false
+      await expect(completed(asked('depth'))).rejects.toMatchObject({ code: 'model.unlisted' })
+      isWhole = true
+    })
+  })
+
+  it('is hashed and pinned by the session, and told with its receipt as a client would ask for it', async () => {
+    const { control } = await completed(asked('segment'))
+    const request = { prompt: 'p', model: 'an-sd1', modelHash: hash('a'), control } as unknown as Pinned['input']
+    expect(unpinned({ input: request })).toEqual([{ id: 'names', bodyHash: null, kind: 'preprocessor' }])
+    const pinned = pinnedRequest({ input: request, ...withHash({ input: request }, hash('d')) })
+    expect(pinned.control).toMatchObject([{ preprocessor: { name: 'segment', model: { id: 'names', bodyHash: hash('d') } } }])
+    expect(modelsOfControl(pinned.control)).toEqual([
+      { id: 'edges', bodyHash: hash('c'), kind: 'controlnet' },
+      { id: 'names', bodyHash: hash('d'), kind: 'preprocessor' },
+    ])
+    expect(askedOf(pinned)['control']).toMatchObject([{ model: 'edges', picture, preprocessor: { name: 'segment', model: 'names' } }])
+  })
+
+  it('alone makes a picture, hashed first where it is not known', async () => {
+    const shape = imagePreprocess.input.parse({ picture, preprocessor: { name: 'segment' } })
+    const input = await imagePreprocess.resolveInput(shape, catalogue as never)
+    const course = new Course(new PureMachine(imagePreprocess.machine), input)
+    expect(course.open('model.hash').input).toEqual({ model: { id: 'names', bodyHash: null, kind: 'preprocessor' } })
+    course.ends('model.hash', { model: { id: 'names', bodyHash: hash('e') } })
+    const request = { preprocessor: { name: 'segment', model: { id: 'names', bodyHash: hash('e') } }, width: 40, height: 30 }
+    expect(course.open('inference.preprocess').input).toMatchObject(request)
+    course.ends('inference.preprocess', { pixels: hash('f'), exactness: { key: 'k', facts: {} } })
+    expect(course.open('postprocessing.keep').input).toMatchObject({ pixels: hash('f'), request, exactness: { key: 'k' } })
   })
 })
 

@@ -226,7 +226,9 @@ def _without_weights(kind: Any, folder: str, dtype: torch.dtype) -> Any:
         if issubclass(kind, PreTrainedModel):
             kinds_config: Any = kind.config_class
             config = kinds_config.from_pretrained(folder, local_files_only=True)
-            network = kind._from_config(config, dtype=dtype, attn_implementation="sdpa")
+            # One with a backbone leaves that to choose: not every one attends so.
+            attention = {} if hasattr(config, "backbone_config") else {"attn_implementation": "sdpa"}
+            network = kind._from_config(config, dtype=dtype, **attention)
         else:
             config = kind.load_config(folder, local_files_only=True)
             before = torch.get_default_dtype()

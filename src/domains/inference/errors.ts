@@ -9,6 +9,10 @@ export const inferenceError = defineErrors('inference', {
     class: 'permanent',
     remedy: 'Leave the embedding out, or name one that was made for the text encoders of this model.',
   },
+  preprocessor_broken: {
+    class: 'permanent',
+    remedy: 'Name another preprocessor, or fetch its folder again; POST /v1/models/NAME/validate reads it whole.',
+  },
   diverged: { class: 'permanent', remedy: 'Lower the guidance or choose another sampler; the latents became NaN.' },
   mask_empty: { class: 'permanent', remedy: 'Send a mask that is white where the picture is to be drawn anew.' },
   picture_unreadable: { class: 'permanent', remedy: 'Upload the picture again, and send its new id.' },

@@ -30,7 +30,7 @@ export const cache = operation({
   command: {
     title: 'Cache a model',
     description:
-      'Reads a model, a ControlNet or an upscaler into the RAM of the worker of one device, so that its load need not wait for the disk.',
+      'Reads a model, a ControlNet, an upscaler or a preprocessor into the RAM of the worker of one device, so that its load need not wait for the disk.',
     input: z.strictObject({
       model: ModelName,
       kind: ModelKind,

@@ -38,7 +38,8 @@ export const load = operation({
   },
   command: {
     title: 'Load a model',
-    description: 'Makes a model, a ControlNet or an upscaler resident on a device ahead of the work, which then need not wait for it.',
+    description:
+      'Makes a model, a ControlNet, an upscaler or a preprocessor resident on a device ahead of the work, which then need not wait for it.',
     input: Named,
     resolve: async (given, catalogue) => ({ model: await wanted(given, catalogue, isBeside) }),
     route: { method: 'post', path: '/models/{model}/load', query: ['kind'], answers: 'The model' },

@@ -43,6 +43,7 @@ const parts: readonly [name: RegExp, kind: Kind][] = [
   [/^T2IAdapter/, 't2i-adapter'],
   [/^(?:Autoencoder|Asymmetric|VQModel|ConsistencyDecoder)/, 'vae'],
   [/SafetyChecker|ForImageClassification$/, 'classifier'],
+  [/For(?:DepthEstimation|SemanticSegmentation|UniversalSegmentation)$/, 'preprocessor'],
   [/^(?:CLIPVisionModel|SiglipVisionModel)/, 'clip-vision'],
   [/^(?:CLIPTextModel|T5EncoderModel|UMT5EncoderModel|Qwen|Mistral|Llama|Gemma|ChatGLM)/, 'text-encoder'],
 ]

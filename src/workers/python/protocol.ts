@@ -12,6 +12,7 @@
 import { z } from 'zod'
 import { operations } from '../../domains/index.ts'
 import type { PythonPart } from '../../domains/operation.ts'
+import { preprocessorWith } from '../../domains/preprocessors.ts'
 import { AdapterPin, Control, Count, EmbeddingPin, MemoryProfile, ModelPin, PicturePin, Sha256, upscalers } from '../../domains/values.ts'
 import { DarkroomError, errorClasses, workerError } from '../../errors.ts'
 import { loadable } from '../../models/families.ts'
@@ -180,10 +181,12 @@ export interface StepRequest {
   input: Record<string, unknown>
 }
 
+const PlacedPreprocessor = preprocessorWith(ModelRef)
 /** Fields of operations that the child is told more of. */
 const placed = {
   model: ModelRef,
-  control: Control.extend({ model: ModelRef }).array().optional(),
+  control: Control.extend({ model: ModelRef, preprocessor: PlacedPreprocessor.optional() }).array().optional(),
+  preprocessor: PlacedPreprocessor,
   adapters: AdapterRef.array().optional(),
   embeddings: EmbeddingRef.array().optional(),
   upscaler: z.union([z.enum(upscalers), ModelRef]),

@@ -11,6 +11,7 @@ import { operations } from '../../domains/index.ts'
 import { samplers, samplerTable, schedules, schedulesOf, type SamplerRow } from '../../domains/samplers.ts'
 import { errorCatalogue } from '../../errors.ts'
 import { families, flowSamplers, stepCached } from '../../models/families.ts'
+import { preprocessorClasses } from '../../models/rules/preprocessors.ts'
 import { unpackable } from '../../models/quantisation.ts'
 import { Envelope, heartbeatS, lineCap, protocolVersion, replies, requests, results, snake, unasked } from './protocol.ts'
 
@@ -45,6 +46,8 @@ function wireSchema(): Record<string, unknown> {
     step_cached: stepCached,
     gguf_types: unpackable,
     families,
+    /** What a preprocessor sees, by its class. */
+    preprocessors: Object.fromEntries(Object.entries(preprocessorClasses).map(([name, { task }]) => [name, task])),
   }
 }
 

@@ -2,7 +2,6 @@
 import { basename } from 'node:path'
 import { z } from 'zod'
 import type { Catalogue } from '../../domains/operation.ts'
-import { Preprocessor } from '../../domains/preprocessors.ts'
 import {
   controlModes,
   ControlResize,
@@ -20,6 +19,8 @@ import type { Model } from '../../models/entry.ts'
 import { familyNames, steered, steeredTransformers } from '../../models/families.ts'
 import type { Listed } from '../../models/listing.ts'
 import type { Verdict } from '../../models/verdict.ts'
+import type { UnpinnedPreprocessor } from './pinning.ts'
+import { completePreprocessor, PreprocessorInput } from './preprocessor-input.ts'
 
 const Share = z.number().min(0, 'must be at least 0').max(1, 'must be at most 1')
 
@@ -27,7 +28,7 @@ const ControlInput = z
   .strictObject({
     model: ModelName.describe('name of the ControlNet, as GET /v1/models?kind=controlnet lists it'),
     picture: PictureId.optional().describe('id of the picture that it is shown; `pose` needs none'),
-    preprocessor: Preprocessor.optional().describe('what is made of the picture before; default: it is shown as it is'),
+    preprocessor: PreprocessorInput.optional().describe('what is made of the picture before; default: it is shown as it is'),
     resize: ControlResize.optional().describe('how the picture comes to width · height; default: crop'),
     weight: z.number().min(0, 'must be at least 0').max(2, 'must be at most 2').default(1),
     start: Share.default(0).describe('share of the steps after which it acts'),
@@ -47,7 +48,10 @@ export const controlFields = {
 }
 
 /** As `Control`, of a model whose hash may not be known yet. */
-type WantedControl = Omit<Control, 'model'> & { model: Pick<WantedModel, 'id' | 'bodyHash'> }
+type WantedControl = Omit<Control, 'model' | 'preprocessor'> & {
+  model: Pick<WantedModel, 'id' | 'bodyHash'>
+  preprocessor?: UnpinnedPreprocessor
+}
 
 /**
  * What is said of ControlNets, with everything filled in; nothing where there is none.
@@ -56,7 +60,7 @@ type WantedControl = Omit<Control, 'model'> & { model: Pick<WantedModel, 'id' | 
 export async function completeControl(
   { control, references }: z.output<z.ZodObject<typeof controlFields>> & { references?: unknown },
   model: Pick<Model, 'id' | 'family'>,
-  catalogue: Pick<Catalogue, 'named' | 'ofKind' | 'picture'>,
+  catalogue: Pick<Catalogue, 'all' | 'named' | 'ofKind' | 'picture'>,
 ): Promise<{ control?: WantedControl[] }> {
   if (!control) return {}
   const { verdict } = (await catalogue.named(model.id, 'drawing')).entry
@@ -78,7 +82,7 @@ export async function completeControl(
       ...acts,
       model: { id: found.id, bodyHash: found.bodyHash },
       ...('sha256' in pin && { picture: pin, resize: resize ?? 'crop' }),
-      ...(preprocessor && { preprocessor }),
+      ...(preprocessor && { preprocessor: await completePreprocessor(preprocessor, catalogue, `${field}.preprocessor`) }),
       ...(task && { task }),
     })
   }

@@ -70,7 +70,7 @@ export const modelLoading = defineWorkflow({
   name: 'model-loading',
   title: 'Load a model from disk to the device',
   description:
-    'Pins a model, a ControlNet or an upscaler, hashing it first where nobody has, and makes it resident on a device, with one progress over all of it.',
+    'Pins a model, a ControlNet, an upscaler or a preprocessor, hashing it first where nobody has, and makes it resident on a device, with one progress over all of it.',
   input: z.strictObject({ model: ModelName, kind: ModelKind }),
   output: Loaded,
   machine,

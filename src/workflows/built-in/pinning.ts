@@ -10,17 +10,23 @@ import {
   Hires,
   ImageRequest,
   ModelName,
+  type Preprocessor,
   upscalers,
   VaePin,
   type ModelPin,
   type WantedModel,
 } from '../../domains/values.ts'
+import { preprocessorWith } from '../../domains/preprocessors.ts'
 import { wantedOf } from '../../models/entry.ts'
 import type { Kind } from '../../models/verdict.ts'
 import { Stages, upscalersOf } from './postprocess-input.ts'
 import { classifiersOf, Safety } from './safety-input.ts'
 
 const Unpinned = z.strictObject({ id: z.string(), bodyHash: z.string().nullable() })
+
+/** A preprocessor whose network may have no hash yet. */
+export const UnpinnedPreprocessor = preprocessorWith(Unpinned)
+export type UnpinnedPreprocessor = z.infer<typeof UnpinnedPreprocessor>
 
 /** An image request whose models may have no hash yet. */
 export const PinnedInput = ImageRequest.extend({
@@ -29,7 +35,7 @@ export const PinnedInput = ImageRequest.extend({
   modelHash: z.string().nullable(),
   vae: VaePin.optional(),
   hires: Hires.extend({ upscaler: z.union([z.enum(upscalers), Unpinned]) }).optional(),
-  control: Control.extend({ model: Unpinned }).array().optional(),
+  control: Control.extend({ model: Unpinned, preprocessor: UnpinnedPreprocessor.optional() }).array().optional(),
   adapters: AdapterPin.extend({ model: Unpinned }).array().optional(),
   embeddings: EmbeddingPin.extend({ model: Unpinned }).array().optional(),
   postprocess: Stages.optional(),
@@ -48,6 +54,10 @@ export interface Pinned {
 
 const keyOf = (kind: Kind, id: string): string => `${kind} ${id}`
 
+/** The network of a preprocessor, if it needs one. */
+export const unpinnedNetwork = (preprocessor: UnpinnedPreprocessor | undefined) =>
+  preprocessor && 'model' in preprocessor ? [{ ...preprocessor.model, kind: 'preprocessor' as const }] : []
+
 /** What a request uses beside the model that draws. */
 export const besideOf = ({
   hires,
@@ -64,6 +74,7 @@ export const besideOf = ({
     ]),
   ).values(),
   ...new Map(control.map(({ model }) => [model.id, { ...model, kind: 'controlnet' as const }])).values(),
+  ...new Map(control.flatMap(({ preprocessor }) => unpinnedNetwork(preprocessor)).map((network) => [network.id, network])).values(),
   ...adapters.map(({ model }) => ({ ...model, kind: 'lora' as const })),
   ...embeddings.map(({ model }) => ({ ...model, kind: 'embedding' as const })),
   ...classifiersOf(safety).map((classifier) => ({ ...classifier, kind: 'classifier' as const })),
@@ -91,6 +102,12 @@ export const pinnedUpscaler = ({ hashes = {} }: Pick<Pinned, 'hashes'>, { id, bo
   bodyHash: bodyHash ?? hashes[keyOf('upscaler', id)] ?? '',
 })
 
+/** What is made of a picture, its network pinned as `pin` says. */
+export const pinnedPreprocessor = (
+  preprocessor: UnpinnedPreprocessor,
+  pin: (network: z.infer<typeof Unpinned>) => ModelPin,
+): Preprocessor => ('model' in preprocessor ? { ...preprocessor, model: pin(preprocessor.model) } : preprocessor)
+
 /** The request with every model pinned; one without a hash yet has none. */
 export function pinnedRequest({ input, modelHash, hashes = {} }: Pinned): ImageRequest {
   const { model, modelHash: own, vae, hires, control, adapters, embeddings, postprocess: _done, safety: _, ...rest } = input
@@ -110,7 +127,12 @@ export function pinnedRequest({ input, modelHash, hashes = {} }: Pinned): ImageR
     ...(hires && {
       hires: { ...hires, upscaler: typeof hires.upscaler === 'string' ? hires.upscaler : pinOf('upscaler', hires.upscaler) },
     }),
-    ...(control && { control: control.map(pinned('controlnet')) }),
+    ...(control && {
+      control: control.map(pinned('controlnet')).map(({ preprocessor, ...each }) => ({
+        ...each,
+        ...(preprocessor && { preprocessor: pinnedPreprocessor(preprocessor, (network) => pinOf('preprocessor', network)) }),
+      })),
+    }),
     ...(adapters && { adapters: adapters.map(pinned('lora')) }),
     ...(embeddings && { embeddings: embeddings.map(pinned('embedding')) }),
   }

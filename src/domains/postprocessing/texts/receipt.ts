@@ -1,7 +1,7 @@
 /** The text `darkroom`: a picture's own receipt. */
 import { z } from 'zod'
 import { textsOf, usesSyntax } from '../../prompt-syntax.ts'
-import { Exactness, ImageRequest, type Mask } from '../../values.ts'
+import { Exactness, ImageRequest, type Mask, type Preprocessor } from '../../values.ts'
 import { askedPostprocess, Postprocess } from '../settings.ts'
 import { fromDetail } from './detail.ts'
 import { jsonOf, Reading, type Asked } from './reading.ts'
@@ -44,7 +44,12 @@ export function askedOf({ model, picture, mask, hires, detail, control, referenc
     // A client that says nothing of it means another.
     ...(isPlain && { promptSyntax: 'plain' }),
     ...(control && {
-      control: control.map((each) => ({ ...each, model: each.model.id, ...(each.picture && { picture: each.picture.sha256 }) })),
+      control: control.map((each) => ({
+        ...each,
+        model: each.model.id,
+        ...(each.picture && { picture: each.picture.sha256 }),
+        ...(each.preprocessor && 'model' in each.preprocessor && { preprocessor: askedNetwork(each.preprocessor) }),
+      })),
     }),
     ...(references && { references: references.map(({ sha256 }) => sha256) }),
     ...(adapters && { adapters: adapters.map((each) => ({ ...each, model: each.model.id })) }),
@@ -55,6 +60,8 @@ export function askedOf({ model, picture, mask, hires, detail, control, referenc
     ...(detail && { detail: detail.map(fromDetail) }),
   } as Asked
 }
+
+const askedNetwork = ({ name, model }: Extract<Preprocessor, { model: unknown }>) => ({ name, model: model.id })
 
 /** A box is a mask's source within a session alone. */
 const sourceOf = (source: Mask['source']): string => (typeof source === 'string' ? source : 'sha256' in source ? source.sha256 : '')
