@@ -173,7 +173,8 @@ describe('the machine of a workflow of one’s own', () => {
 
   it('may not go in a circle of `always`', async () => {
     await write({ 'circle.ts': module('circle', { more: "always: 'done2' },\n    done2: { always: 'done'" }) })
-    expect(await broken('circle')).toMatch(/Infinite loop detected/)
+    // Whichever notices first: XState counts the transitions, the judge has its two seconds.
+    expect(await broken('circle')).toMatch(/Infinite loop detected|did not end within 2 s/)
   })
 
   it('may reckon with dates that it is given', async () => {
