@@ -59,7 +59,7 @@ OVER_ALL = {
     "test_guidance_in_some_calls_has_the_bits_of_diffusers_whose_scale_is_changed_on_the_way": 4,
     "test_a_rescaled_guidance_has_the_bits_of_diffusers": 10,
     "test_every_family_with_guidance_is_guided_in_some_calls": 3,
-    "test_a_run_that_went_on_from_any_checkpoint_draws_the_same": 2,
+    "test_a_run_that_went_on_from_any_checkpoint_draws_the_same": 3,
     "test_the_prompt_decides_and_so_does_the_guidance": 3,
     "test_the_picture_is_the_one_that_diffusers_own_pipeline_decodes": 3,
     "test_every_checkpoint_of_a_run_leads_to_the_same_bytes": 2,
@@ -86,6 +86,7 @@ OVER_ALL = {
     "test_a_spare_that_is_not_wanted_ends": 3,
     "test_a_tokenizer_that_would_not_hear_the_prompt_is_refused": 3,
     "test_inside_a_mask_is_drawn_what_diffusers_own_pipeline_draws": 3,
+    "test_a_step_cache_that_leaves_nothing_out_moves_no_bit_and_one_that_does_says_how_often": 5,
 }
 
 
