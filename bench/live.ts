@@ -22,16 +22,24 @@ const readers = 200
 const rate = 50
 const warmUpMs = 15_000
 const measureMs = 30_000
-/** How long the step of a session takes, ms. */
-const stepMs = 200
+/** How long the step of a session takes, ms, as a picture does. */
+const stepMs = 2000
 /** A page shows so many of the newest. */
 const shown = 100
+/** Of Linux, on every machine that Node runs on. */
+const ticksPerS = 100
 /** Of the live connections so many are listened to frame by frame: reading all would measure the reader. */
 const heard = 50
 
 const residentMB = (pid: number): number => {
   const kB = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
   return Number(kB) / 1000
+}
+
+/** Seconds of a processor that a process has used. */
+const processorS = (pid: number): number => {
+  const [user, system] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ').slice(11, 13) ?? []
+  return (Number(user) + Number(system)) / ticksPerS
 }
 
 /** The instants of what ended, in the frames of one message. */
@@ -53,7 +61,7 @@ export const live: Benchmark = {
       times: productTimes,
       workers: 2,
       module,
-      settings: { DARKROOM_HOST_LANE: '16', DARKROOM_LIMIT_STREAMS: '0' },
+      settings: { DARKROOM_HOST_LANE: '96', DARKROOM_LIMIT_STREAMS: '0' },
     })
     const url = farm.client.url
     const delays = { socket: [] as number[], stream: [] as number[] }
@@ -70,7 +78,7 @@ export const live: Benchmark = {
         for (let n = i; !isOver;) {
           const id = ids.at(-1 - (n++ % 8))
           if (id === undefined) await delay(50)
-          else await follow(url, id, (text) => delaysIn(text, instants, delays.stream, since))
+          else await follow(url, id, (text, openedAt) => delaysIn(text, instants, delays.stream, Math.max(since, openedAt)))
         }
       }),
     )
@@ -91,10 +99,12 @@ export const live: Benchmark = {
     await steady(source, rate, warmUpMs)
     const pid = farm.apis[0]?.pid ?? 0
     const before = residentMB(pid)
+    const usedBefore = processorS(pid)
     submits.length = 0
     since = Date.now()
     await steady(source, rate, measureMs)
     const growth = residentMB(pid) - before
+    const used = processorS(pid) - usedBefore
     isOver = true
     for (const id of ids) await farm.until(id, 'succeeded', 60_000)
     await followed
@@ -102,7 +112,7 @@ export const live: Benchmark = {
     if (delays.socket.length < heard * 100 || delays.stream.length < readers) throw new Error('void: too little was told')
     const [bySocket, byStream] = [quantile(delays.socket, 0.99), quantile(delays.stream, 0.99)]
     say(
-      `${submits.length} submits at ${rate}/s, ${range(submits)} ms; the API has ${rounded(before)} MB, and ${rounded(growth)} more at the end`,
+      `${submits.length} submits at ${rate}/s, ${range(submits)} ms; the API has ${rounded(before)} MB, ${rounded(growth)} more at the end, and took ${rounded(used)} s of a processor`,
     )
     say(
       `p99 of ${delays.socket.length} ends by socket ${rounded(bySocket)} ms, of ${delays.stream.length} entries by stream ${rounded(byStream)} ms`,
@@ -123,11 +133,12 @@ async function connect(url: string, hear: (text: string) => unknown): Promise<We
   return socket
 }
 
-/** Reads the events of a session from where it is now to its end. */
-async function follow(url: string, id: string, hear: (text: string) => void): Promise<void> {
+/** Reads the events of a session to its end. What had happened before is no delay: hence when the stream was open. */
+async function follow(url: string, id: string, hear: (text: string, openedAt: number) => void): Promise<void> {
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     get(`${url}/v1/sessions/${id}/events`, { headers: { Accept: 'text/event-stream' } }, resolve).on('error', reject)
   })
+  const openedAt = Date.now()
   response.setEncoding('latin1')
-  for await (const text of response) hear(String(text))
+  for await (const text of response) hear(String(text), openedAt)
 }

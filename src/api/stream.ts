@@ -74,14 +74,16 @@ export async function streamEvents(
       sentAt = performance.now()
     }
     try {
-      while (!gone.signal.aborted && !slot.shut.aborted && !closing?.aborted) {
+      // One signal of the stream's own: to those of all streams, each wait of each would add itself.
+      const over = AbortSignal.any([gone.signal, slot.shut, ...(closing ? [closing] : [])])
+      while (!over.aborted) {
         const waitMs = await feed.next(send)
         if (waitMs === undefined) return
         if (performance.now() - sentAt >= keepAliveMs) {
           await stream.write(': still here\n\n')
           sentAt = performance.now()
         }
-        await feed.bell.wait(waitMs, gone.signal, slot.shut, closing)
+        await feed.bell.wait(waitMs, over)
       }
     } catch (error) {
       log.error({ requestId: c.get('requestId'), path: c.req.path, err: error }, 'event stream failed')

@@ -306,13 +306,13 @@ export class Reads {
 }
 
 /** Whether a session is one of those that a filter asks for. */
-export function matches(session: Session, filter: Omit<SessionFilter, 'limit' | 'cursor'>): boolean {
+export function matches(session: Session, filter: Partial<Omit<SessionFilter, 'limit' | 'cursor'>>): boolean {
   return (
     (!filter.status || session.status === filter.status) &&
     (!filter.workflow || session.workflow === filter.workflow || session.workflow.split('@')[0] === filter.workflow) &&
     (!filter.tag || session.tags.includes(filter.tag)) &&
     (!filter.parent || session.parent === filter.parent) &&
-    (filter.keyId === null || session.keyId === filter.keyId)
+    ((filter.keyId ?? null) === null || session.keyId === filter.keyId)
   )
 }
 

@@ -2,6 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { Changes } from '../../src/api/live/changes.ts'
 import { Connection } from '../../src/api/live/connection.ts'
+import { Devices } from '../../src/api/live/devices.ts'
+import { SharedLists } from '../../src/api/live/shared-list.ts'
 import type { LiveFrame } from '../../src/api/live/views.ts'
 import type { EnginePort } from '../../src/api/context.ts'
 import type { Overseer } from '../../src/engine/feed.ts'
@@ -36,13 +38,16 @@ function played(count: number) {
   let overseer: Overseer | undefined
   let version = 1
   const asked = { get: 0, list: 0 }
+  let isThere = true
   const engine = {
     get: (id: string) => {
       asked.get++
-      return Promise.resolve(sessionOf(id, version))
+      return Promise.resolve(isThere ? sessionOf(id, version) : undefined)
     },
-    list: () => {
+    history: () => Promise.resolve([]),
+    list: ({ keyId }: { keyId: string | null }) => {
       asked.list++
+      if (keyId !== null) return Promise.resolve({ sessions: [], next: null })
       return Promise.resolve({ sessions: Array.from({ length: count }, (_, n) => sessionOf(idOf(n), version)), next: null })
     },
     oversee: (given: Overseer) => {
@@ -56,41 +61,105 @@ function played(count: number) {
       for (let n = 0; n < count; n++) overseer?.changed(idOf(n))
     }
   }
-  return { engine, asked, change, version: () => version }
+  const remove = (): void => {
+    isThere = false
+    change(1)
+  }
+  return { engine, asked, change, remove, version: () => version }
+}
+
+interface Heard {
+  told: LiveFrame[][]
+  isFree: boolean
+}
+
+/** Connections of one API, each with a caller of its own; `keyId` null sees all. */
+function connections(engine: EnginePort) {
+  const log = createLog('silent', 'api')
+  const changes = new Changes(engine, log)
+  const lists = new SharedLists(changes, log)
+  const devices = new Devices(engine)
+  const over = new AbortController()
+  const running: Promise<void>[] = []
+  const open = async (request: object, keyId: string | null = null): Promise<Heard> => {
+    const heard: Heard = { told: [], isFree: true }
+    const connection = new Connection({
+      engine,
+      changes,
+      lists,
+      devices,
+      caller: { keyId, scopes: new Set(['read']) },
+      requestId: 'x',
+      outlet: { isFree: () => heard.isFree, send: (message) => void heard.told.push(JSON.parse(String(message)) as LiveFrame[]) },
+    })
+    connection.take(JSON.stringify(request))
+    running.push(connection.run(over.signal))
+    await untilTold(heard, 1)
+    return heard
+  }
+  const close = async (): Promise<void> => {
+    over.abort()
+    await Promise.all(running)
+    await changes.close()
+  }
+  return { open, close }
+}
+
+async function untilTold({ told }: Heard, count: number): Promise<void> {
+  while (told.length < count) await delay(10)
 }
 
 describe('a live connection', () => {
   it('says nothing to a caller that has not taken what was sent, keeps nothing for it, and then says what is the case', async () => {
     const farm = played(100)
-    const changes = new Changes(farm.engine, createLog('silent', 'api'))
-    const told: LiveFrame[][] = []
-    let isFree = true
-    const connection = new Connection({
-      engine: farm.engine,
-      changes,
-      caller: { keyId: null, scopes: new Set(['read']) },
-      requestId: 'x',
-      outlet: { isFree: () => isFree, send: (text) => void told.push(JSON.parse(text) as LiveFrame[]) },
-    })
-    const over = new AbortController()
-    connection.take('{"list":{}}')
-    const running = connection.run(over.signal)
-    while (told.length === 0) await delay(10)
-    isFree = false
+    const { open, close } = connections(farm.engine)
+    const heard = await open({ list: {} })
+    heard.isFree = false
     await delay(300)
-    const before = { get: farm.asked.get, told: told.length }
+    const before = { get: farm.asked.get, told: heard.told.length }
     farm.change(200)
     await delay(600)
     // 20,000 changes cost no question while nobody hears the answer.
-    expect({ get: farm.asked.get, told: told.length }).toEqual(before)
-    isFree = true
-    while (told.length === before.told) await delay(10)
-    over.abort()
-    await running
-    await changes.close()
-    const frames = told.slice(before.told).flat()
+    expect({ get: farm.asked.get, told: heard.told.length }).toEqual(before)
+    heard.isFree = true
+    await untilTold(heard, before.told + 1)
+    await close()
+    const frames = heard.told.slice(before.told).flat()
     expect(frames).toHaveLength(100)
     for (const frame of frames) expect(frame).toMatchObject({ type: 'session', session: { version: farm.version() } })
     expect(farm.asked.get - before.get).toBe(100)
+  })
+
+  it('shares what it is told with all who want the same list, and keeps up with them after it could not hear', async () => {
+    const farm = played(40)
+    const { open, close } = connections(farm.engine)
+    const [one, other, slow] = await Promise.all([open({ list: {} }), open({ list: { limit: 7 } }), open({ list: {} })])
+    slow.isFree = false
+    const before = farm.asked.get
+    farm.change(3)
+    await Promise.all([untilTold(one, 2), untilTold(other, 2)])
+    expect(farm.asked.get - before).toBe(40)
+    expect(other.told[1]).toEqual(one.told[1])
+    expect(one.told[1]).toHaveLength(40)
+    expect(slow.told).toHaveLength(1)
+    slow.isFree = true
+    await untilTold(slow, 2)
+    await close()
+    expect(slow.told[1]).toHaveLength(40)
+    for (const frame of slow.told[1] ?? []) expect(frame).toMatchObject({ type: 'session', session: { version: farm.version() } })
+  })
+
+  it('of another key hears nothing of them, not even that they are gone', async () => {
+    const farm = played(20)
+    const { open, close } = connections(farm.engine)
+    const [all, other] = await Promise.all([open({ list: {} }), open({ list: {}, sessions: { [idOf(3)]: 0 } }, 'another')])
+    farm.change(1)
+    await untilTold(all, 2)
+    farm.remove()
+    await untilTold(all, 3)
+    await close()
+    expect(all.told[2]).toHaveLength(20)
+    for (const frame of all.told[2] ?? []) expect(frame.type).toBe('gone')
+    expect(other.told.flat().filter(({ type }) => type !== 'list')).toEqual([{ type: 'gone', id: idOf(3) }])
   })
 })

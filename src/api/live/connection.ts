@@ -1,40 +1,38 @@
 /**
- * One live connection. It keeps what its caller wants and what has changed of it, never what it would say: that is read
- * when the caller can take it. So a caller who reads slowly is told less often, and holds no more memory than others.
+ * One live connection. Of its list it is told what it is to say, which all who want the same share; while its caller
+ * reads too slowly, it keeps which sessions have changed, and what is the case is read when the caller can take it. So
+ * such a caller is told less often, and holds no more memory than others.
  */
 import { Bell } from '../../bell.ts'
 import type { Caller } from '../../api-keys.ts'
 import { fieldProblems, invalidFields, apiError, type DarkroomError } from '../../errors.ts'
-import { matches } from '../../engine/reads.ts'
-import type { Progress, Session } from '../../engine/session.ts'
+import type { Session } from '../../engine/session.ts'
 import type { ApiParts } from '../context.ts'
-import { presentDevice, presentStatus } from '../devices/views.ts'
 import { seesAll, sightOf } from '../policy.ts'
 import { describe } from '../problem.ts'
-import { presentEvent, presentProgress, presentSession } from '../sessions/views.ts'
+import { presentEvent, presentSession } from '../sessions/views.ts'
 import { tolerant } from '../stream.ts'
-import { stateOf, type Changes } from './changes.ts'
-import { LiveRequest, type LiveFrame } from './views.ts'
+import { paceMs, stateOf, type Changes } from './changes.ts'
+import type { Devices } from './devices.ts'
+import { frameOf, gone, maxChanged, Shared, written, type Member, type SharedLists } from './shared-list.ts'
+import { LiveRequest } from './views.ts'
 
-/** Between two messages, ms. */
-const paceMs = 200
+/** Rounds come this much early or late, ms. */
+const slackMs = 20
 /** The workers publish once a second. */
 const devicesMs = 1000
 const historyPage = 500
-/** More that has changed at once is told by a new snapshot. */
-const maxChanged = 500
-/** Sessions of which it is remembered how they were shown; beyond them a change is told whole. */
-const maxShown = 10_000
-
 /** What a connection needs of its socket. */
 export interface Outlet {
   /** Whether the caller has taken what was sent. */
   isFree(): boolean
-  send(text: string): void
+  send(message: string | Buffer): void
 }
 
 export interface ConnectionParts extends Pick<ApiParts, 'engine'> {
   changes: Changes
+  lists: SharedLists
+  devices: Devices
   caller: Caller
   requestId: string
   outlet: Outlet
@@ -45,35 +43,22 @@ interface Followed {
   hasMore: boolean
 }
 
-const written = (frame: LiveFrame): string => JSON.stringify(frame)
-
-/** Frames of one record, which all connections are told: written once for all of them. */
-class Written {
-  readonly #frames = new WeakMap<Session, string>()
-  readonly #frameOf: (session: Session) => LiveFrame
-
-  constructor(frameOf: (session: Session) => LiveFrame) {
-    this.#frameOf = frameOf
-  }
-
-  of(session: Session): string {
-    const known = this.#frames.get(session) ?? written(this.#frameOf(session))
-    this.#frames.set(session, known)
-    return known
-  }
-}
-const wholes = new Written((session) => ({ type: 'session', session: presentSession(session) }))
-const advances = new Written(({ id, progress }) => ({ type: 'progress', id, progress: presentProgress(progress as Progress) }))
-
 export class Connection {
   readonly #parts: ConnectionParts
   readonly #bell = new Bell()
+  #wanted: LiveRequest = LiveRequest.parse({})
+  #refusal: DarkroomError | undefined
+  #list: ReturnType<SharedLists['join']> | undefined
+  /** Whether the list is to be told anew, and whether it is read for that. */
+  #isAnew = false
+  #isReading = false
+  /** Frames for the list, not yet sent, and sessions of it that could not be told of when they changed. */
+  #told: Shared[] = []
+  readonly #missed = new Set<string>()
+  readonly #followed = new Map<string, Followed>()
+  /** Of those that are followed. */
   readonly #changed = new Set<string>()
   readonly #shown = new Map<string, string>()
-  readonly #followed = new Map<string, Followed>()
-  #wanted: LiveRequest = LiveRequest.parse({})
-  #isAnew = false
-  #refusal: DarkroomError | undefined
   #devicesAt = Number.NEGATIVE_INFINITY
   #devices = ''
 
@@ -86,14 +71,11 @@ export class Connection {
     try {
       const wanted = readRequest(text)
       // A list that is told already goes on.
-      if (JSON.stringify(wanted.list) !== JSON.stringify(this.#wanted.list)) {
-        this.#isAnew = wanted.list !== undefined
-        this.#shown.clear()
-      }
+      if (JSON.stringify(wanted.list) !== JSON.stringify(this.#wanted.list)) this.#takeList(wanted.list)
       this.#followed.clear()
+      this.#shown.clear()
       for (const [id, after] of Object.entries(wanted.sessions)) {
         this.#followed.set(id, { after, hasMore: true })
-        this.#shown.delete(id)
         this.#changed.add(id)
       }
       if (!this.#wanted.devices) this.#devices = ''
@@ -105,50 +87,81 @@ export class Connection {
     this.#bell.ring()
   }
 
-  /** Tells the caller what there is until one of the signals aborts. @throws DarkroomError of a defect alone */
-  async run(...over: AbortSignal[]): Promise<void> {
-    const leave = await this.#parts.changes.listen({
-      changed: (id) => this.#note(id),
-      anew: () => {
-        this.#isAnew = this.#wanted.list !== undefined
-        for (const id of this.#followed.keys()) this.#note(id)
-        this.#bell.ring()
-      },
-    })
+  /** Tells the caller what there is until the signal aborts. @throws DarkroomError of a defect alone */
+  async run(over: AbortSignal): Promise<void> {
+    const { changes, outlet } = this.#parts
+    const pause = new Bell()
+    let leave: (() => void) | undefined
     try {
-      while (!over.some((signal) => signal.aborted)) {
-        const frames = this.#parts.outlet.isFree() ? await this.#frames() : []
-        if (frames.length > 0) this.#parts.outlet.send(`[${frames.join(',')}]`)
+      leave = await changes.listen({
+        isFree: () => outlet.isFree(),
+        changed: (ids) => {
+          this.#list?.list.changed(ids)
+          for (const [id, followed] of this.#followed) if (ids.has(id)) this.#note(id, followed)
+        },
+        anew: () => {
+          this.#beginAnew()
+          for (const [id, followed] of this.#followed) this.#note(id, followed)
+        },
+      })
+      while (!over.aborted) {
         const startedAt = performance.now()
-        await this.#bell.wait(this.#parts.outlet.isFree() ? devicesMs : paceMs, ...over)
-        const rest = paceMs - (performance.now() - startedAt)
-        if (rest > 0) await new Bell().wait(rest, ...over)
+        const frames = outlet.isFree() ? await this.#frames() : []
+        const [first] = frames
+        if (first !== undefined) outlet.send(frames.length === 1 && first instanceof Shared ? first.message : `[${frames.join(',')}]`)
+        await this.#bell.wait(outlet.isFree() ? devicesMs : paceMs, over)
+        const rest = paceMs - slackMs - (performance.now() - startedAt)
+        if (rest > 0) await pause.wait(rest, over)
       }
     } finally {
-      leave()
+      leave?.()
+      this.#list?.leave()
     }
   }
 
-  #note(id: string): void {
-    const followed = this.#followed.get(id)
-    if (followed) followed.hasMore = true
-    else if (!this.#wanted.list || this.#isAnew) return
+  #takeList(wanted: LiveRequest['list']): void {
+    this.#list?.leave()
+    this.#list = wanted && this.#parts.lists.join(wanted, this.#parts.caller, this.#member)
+    this.#told = []
+    this.#missed.clear()
+    this.#isAnew = wanted !== undefined
+  }
+
+  readonly #member: Member = {
+    isFree: () => this.#parts.outlet.isFree(),
+    told: (ids, frames) => {
+      // What is read now may have been read before.
+      if (this.#isReading || !this.#parts.outlet.isFree()) for (const id of ids) this.#missed.add(id)
+      else if (!this.#isAnew) this.#told.push(frames)
+      if (this.#missed.size > maxChanged) this.#beginAnew()
+      this.#bell.ring()
+    },
+    anew: () => this.#beginAnew(),
+  }
+
+  #beginAnew(): void {
+    this.#isAnew = this.#wanted.list !== undefined
+    this.#told = []
+    this.#missed.clear()
+    this.#bell.ring()
+  }
+
+  #note(id: string, followed: Followed): void {
+    followed.hasMore = true
     this.#changed.add(id)
-    if (this.#changed.size > maxChanged && this.#wanted.list) {
-      this.#isAnew = true
-      this.#changed.clear()
-      for (const each of this.#followed.keys()) this.#changed.add(each)
-    }
     this.#bell.ring()
   }
 
   /** Frames as JSON. */
-  async #frames(): Promise<string[]> {
-    const frames: string[] = []
+  async #frames(): Promise<(string | Shared)[]> {
+    const frames: (string | Shared)[] = []
     if (this.#refusal) frames.push(written({ type: 'problem', problem: describe(this.#refusal, this.#parts.requestId) }))
     this.#refusal = undefined
     if (this.#isAnew) frames.push(...(await this.#snapshot()))
-    frames.push(...(await this.#changes()))
+    await this.#list?.list.catchUp()
+    frames.push(...this.#told.splice(0))
+    if (this.#missed.size > 0) frames.push(...(await this.#late()))
+    if (this.#changed.size > 0) frames.push(...(await this.#changes()))
     for (const [id, followed] of this.#followed) if (followed.hasMore) frames.push(...(await this.#history(id, followed)))
     if (this.#wanted.devices && performance.now() - this.#devicesAt >= devicesMs) frames.push(...(await this.#devicesNow()))
     return frames
@@ -158,43 +171,47 @@ export class Connection {
     const { list } = this.#wanted
     if (!list) return []
     this.#isAnew = false
-    const page = await tolerant(() => this.#parts.engine.list({ ...list, keyId: sightOf(this.#parts.caller) }))
-    if (!page) {
+    this.#isReading = true
+    const page = await tolerant(() => this.#parts.engine.list({ ...list, keyId: sightOf(this.#parts.caller) })).finally(
+      () => (this.#isReading = false),
+    )
+    // The caller may want another list by now.
+    if (this.#isAnew || !page) {
       this.#isAnew = true
       return []
     }
-    this.#shown.clear()
-    for (const session of page.sessions) this.#shown.set(session.id, stateOf(session))
+    this.#list?.list.show(page.sessions)
     return [written({ type: 'list', sessions: page.sessions.map((session) => presentSession(session)), next: page.next })]
+  }
+
+  async #late(): Promise<string[]> {
+    const ids = [...this.#missed]
+    this.#missed.clear()
+    const frames = await this.#list?.list.whatIs(ids)
+    if (!frames && this.#list) for (const id of ids) this.#missed.add(id)
+    return frames ?? []
   }
 
   async #changes(): Promise<string[]> {
     const ids = [...this.#changed]
     this.#changed.clear()
-    const found = await tolerant(() => Promise.all(ids.map((id) => this.#parts.changes.get(id))))
-    if (found) return ids.flatMap((id, i) => this.#frameOf(id, found[i]))
+    const found = await tolerant(() => this.#parts.changes.get(ids))
+    if (found) return ids.map((id, i) => this.#frameOf(id, found[i])).filter((frame) => frame !== undefined)
     for (const id of ids) this.#changed.add(id)
     return []
   }
 
-  #frameOf(id: string, session: Session | undefined): string[] {
+  /** Of a session that is followed. */
+  #frameOf(id: string, session: Session | undefined): string | undefined {
     const { caller } = this.#parts
-    const isVisible = session !== undefined && (seesAll(caller) || session.keyId === caller.keyId)
-    const followed = this.#followed.has(id)
-    if (!isVisible || !(followed || this.#isListed(session))) {
-      const wasShown = this.#shown.delete(id)
-      if (!isVisible) this.#followed.delete(id)
-      return wasShown || followed ? [written({ type: 'gone', id })] : []
+    if (!this.#followed.has(id)) return undefined
+    if (!session || !(seesAll(caller) || session.keyId === caller.keyId)) {
+      this.#followed.delete(id)
+      return gone(id)
     }
-    const [before, state] = [this.#shown.get(id), stateOf(session)]
-    if (before !== undefined || this.#shown.size < maxShown) this.#shown.set(id, state)
-    if (before !== state) return [wholes.of(session)]
-    return session.progress ? [advances.of(session)] : []
-  }
-
-  #isListed(session: Session): boolean {
-    const { list } = this.#wanted
-    return list !== undefined && matches(session, { ...list, keyId: null })
+    const before = this.#shown.get(id)
+    this.#shown.set(id, stateOf(session))
+    return frameOf(session, before)
   }
 
   async #history(id: string, followed: Followed): Promise<string[]> {
@@ -209,21 +226,12 @@ export class Connection {
 
   /** As their workers published them; nothing when they have published nothing new. */
   async #devicesNow(): Promise<string[]> {
-    const { engine, caller } = this.#parts
+    const { devices, caller } = this.#parts
     this.#devicesAt = performance.now()
-    const found = await tolerant(() => Promise.all([engine.workers(), engine.devices.default(caller.keyId)]))
-    if (!found) return []
-    const [workers, own] = found
-    const state = workers.map((worker) => `${worker.id} ${worker.status} ${worker.report.sampledAt} ${worker.running.length}`).join('\n')
-    if (state === this.#devices) return []
-    this.#devices = state
-    const devices = workers
-      .toSorted((a, b) => (a.device.id < b.device.id ? -1 : 1))
-      .map((worker) => {
-        const { vitals, running } = presentStatus(worker, caller)
-        return { ...presentDevice(worker, own), vitals, running }
-      })
-    return [written({ type: 'devices', devices })]
+    const published = await tolerant(() => devices.of(caller))
+    if (!published || published.state === this.#devices) return []
+    this.#devices = published.state
+    return [published.frame]
   }
 }
 

@@ -7,6 +7,8 @@ import type { ApiParts, App, AppEnv } from '../context.ts'
 import { keyed, noQuery, problems } from '../route.ts'
 import { Changes } from './changes.ts'
 import { Connection } from './connection.ts'
+import { Devices } from './devices.ts'
+import { SharedLists } from './shared-list.ts'
 import { closeCodes, LiveFrame, LiveRequest } from './views.ts'
 
 /** Bytes that a caller may have left unread before it is told nothing more for now. */
@@ -38,6 +40,8 @@ const live = createRoute({
 export function liveRoutes(parts: ApiParts): App {
   const { slots, engine, log, closing } = parts
   const changes = new Changes(engine, log)
+  const lists = new SharedLists(changes, log)
+  const devices = new Devices(engine)
   closing?.addEventListener('abort', () => void changes.close())
   const routes = new OpenAPIHono<AppEnv>()
   routes.openAPIRegistry.register('LiveRequest', LiveRequest)
@@ -52,8 +56,11 @@ export function liveRoutes(parts: ApiParts): App {
     const hold = (socket: WebSocket): void => {
       const gone = new AbortController()
       const beat = keepAlive(socket)
-      const outlet = { isFree: () => socket.bufferedAmount < maxUnread, send: (text: string) => socket.send(text) }
-      const connection = new Connection({ engine, changes, caller, requestId, outlet })
+      const outlet = {
+        isFree: () => socket.bufferedAmount < maxUnread,
+        send: (message: string | Buffer) => socket.send(message, { binary: false }),
+      }
+      const connection = new Connection({ engine, changes, lists, devices, caller, requestId, outlet })
       const end = (code: number, why: string): void => {
         socket.close(code, why)
         setTimeout(() => socket.terminate(), closeMs)
@@ -71,9 +78,8 @@ export function liveRoutes(parts: ApiParts): App {
         gone.abort()
       })
       slot.shut.addEventListener('abort', () => end(closeCodes.shutOut, 'the key was revoked'))
-      closing?.addEventListener('abort', () => end(closeCodes.restart, 'the API goes'))
-      const signals = [gone.signal, slot.shut, ...(closing ? [closing] : [])]
-      connection.run(...signals).catch((error: unknown) => {
+      closing?.addEventListener('abort', () => end(closeCodes.restart, 'the API goes'), { signal: gone.signal })
+      connection.run(AbortSignal.any([gone.signal, slot.shut, ...(closing ? [closing] : [])])).catch((error: unknown) => {
         log.error({ requestId, err: error }, 'live connection failed')
         end(closeCodes.restart, 'it failed; come back')
       })
