@@ -1,4 +1,4 @@
-/** What devices are, for all live connections of one API together: asked once, and written once for all who see alike. */
+/** What devices are, for all live connections of one API: asked once, and written once for all who see alike. */
 import type { Caller } from '../../api-keys.ts'
 import type { EnginePort } from '../context.ts'
 import { presentDevice, presentStatus } from '../devices/views.ts'
