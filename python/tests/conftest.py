@@ -86,6 +86,7 @@ OVER_ALL = {
     "test_a_spare_that_is_not_wanted_ends": 3,
     "test_a_tokenizer_that_would_not_hear_the_prompt_is_refused": 3,
     "test_inside_a_mask_is_drawn_what_diffusers_own_pipeline_draws": 3,
+    "test_a_killed_picture_goes_on_where_its_networks_are_elsewhere": 4,
     "test_a_step_cache_that_leaves_nothing_out_moves_no_bit_and_one_that_does_says_how_often": 5,
 }
 

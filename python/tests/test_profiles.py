@@ -1,8 +1,10 @@
 """Memory profiles: where networks are moves no bit, tiles do and are told, and what does not fit is refused by name."""
 
+import signal
+
 import pytest
 import torch
-from conftest import PYTHON
+from conftest import EVERY_CALL, PYTHON
 from micro_flow import SCHEDULERS, make_flow_model
 
 from darkroom import schema
@@ -64,6 +66,29 @@ def test_where_the_networks_are_moves_no_bit(fresh, of_family, family):
     assert stats["memory"] == {"profile": "highest-speed", "offload": "none"}
     assert len(resident(fresh, model)) > 1
     assert one == in_blocks == again == whole
+
+
+@pytest.mark.parametrize("family", ["sdxl", "z-image"])
+@pytest.mark.parametrize(("before", "after"), [("highest-speed", "lowest-memory"), ("lowest-memory", "highest-speed")])
+def test_a_killed_picture_goes_on_where_its_networks_are_elsewhere(fork, fresh, micro_folder, of_family, device, family, before, after):
+    """On a GPU a network that stays is replayed as a graph, and one that comes in blocks computes eagerly."""
+    request = {**FIELDS, "model": of_family(family), "width": 128, "height": 128, "steps": 8}
+    whole = fresh.run("denoise", memory_profile=before, **request)
+    victim = fork(models=[micro_folder], checkpoint=EVERY_CALL)
+    victim.ready()
+    for _ in range(2):
+        victim.run("denoise", memory_profile=before, **request)
+    stall = victim.stall("denoise", 5, memory_profile=before, **request)
+    victim.process.kill()
+    assert victim.ends() == -signal.SIGKILL
+    last = victim.of(stall.request_id, "checkpoint")[-1]
+    resumed = fresh.run("denoise", checkpoint=last, memory_profile=after, **request)
+    assert (resumed["stats"]["resumed_from"], resumed["stats"]["checkpoint_refused"]) == (4, None)
+    assert resumed["stats"]["memory"]["profile"] == after
+    assert resumed["files"]["latents"]["sha256"] == whole["files"]["latents"]["sha256"]
+    if device.startswith("cuda") and family == "sdxl":
+        replayed = {answer["stats"]["memory"]["profile"]: answer["stats"]["graph_replays"] > 0 for answer in (whole, resumed)}
+        assert replayed == {"highest-speed": True, "lowest-memory": False}
 
 
 def test_a_large_picture_of_the_lowest_memory_is_decoded_in_tiles_and_says_so(fresh, micro):
