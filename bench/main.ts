@@ -5,6 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { affinity } from './affinity.ts'
+import { along } from './along.ts'
 import { batch } from './batch.ts'
 import { chain } from './chain.ts'
 import { device } from './device.ts'
@@ -32,6 +33,7 @@ const benchmarks: readonly Benchmark[] = [
   live,
   models,
   growth,
+  along,
   device,
   affinity,
   childRecovery,
