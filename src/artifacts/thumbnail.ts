@@ -1,4 +1,4 @@
-/** Thumbnails of pictures that are made here, in a thread of libvips: each lies beside its picture, and goes with it. */
+/** Thumbnails of pictures made here, in a thread of libvips: each lies beside its picture, and goes with it. */
 import { libvips } from './libvips.ts'
 import { thumbnailOf } from './thumbnail.mjs'
 
