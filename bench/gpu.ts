@@ -14,7 +14,8 @@ import { productTimes } from '../src/engine/times.ts'
 import { interpreter } from '../test/support/child.ts'
 import { startFarm, type Farm } from '../test/support/farm.ts'
 import { figure, type Benchmark, type Figure } from './figure.ts'
-import { gapsBetween, sessionOver, workOf } from './sessions.ts'
+import { saved } from './saving.ts'
+import { gapsBetween, partsInWords, partsOf, sessionOver, workOf } from './sessions.ts'
 import { median, medianRatio, quantile, range, rounded } from './statistics.ts'
 
 const rounds = 8
@@ -102,20 +103,26 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
     await session(i, careful)
   }
 
-  const [ours, theirs, shares, decodes, plain, saved]: number[][] = [[], [], [], [], [], []]
+  const [ours, theirs, shares, decodes, plain, kept]: number[][] = [[], [], [], [], [], []]
+  const parts: Map<string, number>[] = []
   for (let i = 0; i < rounds; i++) {
     theirs?.push(await bare.draw())
-    const { id, ms } = await session(100 + i)
+    const over = await session(100 + i)
+    const { id, ms } = over
     const { seconds, of } = await workOf(farm, id)
+    parts.push(await partsOf(farm, over))
     ours?.push(ms / 1000)
     shares?.push(1 - (seconds * 1000) / ms)
     decodes?.push((of['inference.decode'] ?? NaN) * 1000)
     plain?.push(of['inference.denoise'] ?? NaN)
     const other = await session(100 + i, careful)
-    saved?.push((await workOf(careful, other.id)).of['inference.denoise'] ?? NaN)
+    kept?.push((await workOf(careful, other.id)).of['inference.denoise'] ?? NaN)
   }
-  if (!ours || !theirs || !shares || !decodes || !plain || !saved) throw new Error('void')
+  if (!ours || !theirs || !shares || !decodes || !plain || !kept) throw new Error('void')
   say(`${model}: bare ${range(theirs)} s, session ${range(ours)} s, decode ${range(decodes)} ms, denoise ${range(plain)} s`)
+  say(`${model}: denoise with a checkpoint after every call ${range(kept)} s`)
+  say(`${model}: where its time goes, ms: ${partsInWords(parts)}`)
+  say(`${model}: of a save alone, ms: ${await saved(size)}`)
 
   const ids: string[] = []
   const busy = await busyWhile(async () => {
@@ -135,7 +142,7 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
     figure(`${name(model)}TaxShare`, median(shares), '', { atMost: 0.03 }),
     figure(`${name(model)}GapMs`, median(gaps), 'ms', { atMost: 50 }),
     figure(`${name(model)}BusyShare`, mean, '', { atLeast: 0.98 }),
-    figure(`${name(model)}CheckpointRatio`, medianRatio(saved, plain), '', { atMost: 1.015 }),
+    figure(`${name(model)}CheckpointRatio`, medianRatio(kept, plain), '', { atMost: 1.015 }),
     ...(model === 'sdxl' ? [figure('gpu.sdxlDecodeMs', median(decodes), 'ms', { atMost: 60 })] : []),
   ]
 }

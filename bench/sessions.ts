@@ -1,6 +1,7 @@
 /** Sessions over HTTP as benchmarks look at them: how long one takes, and what its device did of that. */
 import type { Farm } from '../test/support/farm.ts'
 import { timed } from './http.ts'
+import { median, rounded } from './statistics.ts'
 
 /** What runs in Python, on the device. */
 const onDevice = new Set(['inference.encode', 'inference.denoise', 'inference.decode'])
@@ -20,14 +21,48 @@ export interface Work {
   span: Span
 }
 
-/** From POST to the answer that says it succeeded, ms. */
-export async function sessionOver(farm: Farm, input: object): Promise<{ id: string; ms: number }> {
+/** A session that has succeeded: from POST to the answer that says so, `ms`, and by the clock of this machine. */
+export interface Over extends Span {
+  id: string
+  ms: number
+}
+
+export async function sessionOver(farm: Farm, input: object): Promise<Over> {
   const body = { workflow: 'image-generation', input }
   const headers = { Prefer: `wait=${patienceS}` }
+  const from = Date.now()
   const { ms, text } = await timed(`${farm.client.url}/v1/sessions`, 'POST', 200, body, headers)
   const { id, status } = JSON.parse(text) as { id: string; status: string }
   if (status !== 'succeeded') throw new Error(`void: ${id} is ${status}: ${text}`)
-  return { id, ms }
+  return { id, ms, from, to: from + ms }
+}
+
+/**
+ * Where a session's time went, ms, in order: of each step what its worker did around the work in Python, and that work
+ * itself, as the child measured it; between them what the engine and the queues took. The farm is of this machine.
+ */
+export async function partsOf(farm: Farm, { id, from, to }: Over): Promise<Map<string, number>> {
+  const { steps } = await farm.receipt(id)
+  const attempts = steps.flatMap(({ step, attempts: its }) => its.map((attempt) => ({ verb: step.replace(/^.*\./, ''), ...attempt })))
+  const parts = new Map<string, number>()
+  const add = (name: string, ms: number): void => void parts.set(name, (parts.get(name) ?? 0) + ms)
+  let last = from
+  for (const { verb, startedAt, endedAt, stats } of attempts.toSorted((a, b) => Date.parse(a.startedAt) - Date.parse(b.startedAt))) {
+    const [began, ended] = [Date.parse(startedAt), Date.parse(endedAt ?? '')]
+    const worked = Number(stats?.['seconds'] ?? 0) * 1000
+    add(`→ ${verb}`, began - last)
+    add(verb, ended - began - worked)
+    if (worked > 0) add(`${verb} in Python`, worked)
+    last = ended
+  }
+  add('→ answer', to - last)
+  return parts
+}
+
+/** The medians of these, in words. */
+export function partsInWords(all: readonly ReadonlyMap<string, number>[]): string {
+  const names = [...new Set(all.flatMap((parts) => [...parts.keys()]))]
+  return names.map((name) => `${name} ${rounded(median(all.map((parts) => parts.get(name) ?? 0)))}`).join(', ')
 }
 
 /** What of a session ran on the device. @throws Error when an attempt of it did not complete */

@@ -6,7 +6,7 @@
 import { productTimes } from '../src/engine/times.ts'
 import { startFarm } from '../test/support/farm.ts'
 import { figure, type Benchmark } from './figure.ts'
-import { gapsBetween, sessionOver, workOf } from './sessions.ts'
+import { gapsBetween, partsInWords, partsOf, sessionOver, workOf } from './sessions.ts'
 import { median, quantile, range, rounded } from './statistics.ts'
 
 const sessions = 12
@@ -24,13 +24,17 @@ export const tax: Benchmark = {
 
     const shares: number[] = []
     const taxes: number[] = []
+    const parts: Map<string, number>[] = []
     for (let seed = 0; seed < sessions; seed++) {
-      const { id, ms } = await sessionOver(farm, { ...request, seed: 100 + seed })
+      const over = await sessionOver(farm, { ...request, seed: 100 + seed })
+      const { id, ms } = over
       const { seconds } = await workOf(farm, id)
+      parts.push(await partsOf(farm, over))
       taxes.push(ms - seconds * 1000)
       shares.push(1 - (seconds * 1000) / ms)
     }
     say(`${sessions} sessions one by one: ${range(taxes)} ms beside the work, median share ${rounded(median(shares))}`)
+    say(`where its time goes, ms: ${partsInWords(parts)}`)
 
     const ids: string[] = []
     for (let seed = 0; seed < queued; seed++) ids.push(await farm.submit({ ...request, seed: 200 + seed }))

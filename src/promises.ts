@@ -14,6 +14,12 @@ export async function within<T, Late>(ms: number, act: PromiseLike<T>, late: Lat
   }
 }
 
+/** As `Promise.all`; when it settles none of them goes on. */
+export async function allDone<T extends readonly unknown[]>(acts: T): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(acts)
+  return Promise.all(acts)
+}
+
 export interface Deferred<T> {
   promise: Promise<T>
   resolve: (value: T) => void

@@ -31,6 +31,9 @@ from darkroom.tools import Tools
 from darkroom.writer import Writer
 
 EXIT_HANDSHAKE, EXIT_INTERNAL = 64, 70
+# How long a thread that computes in Python may keep the device thread from launching, seconds; 5 ms by default, as long
+# as a call of a small picture.
+SWITCH_S = 0.0005
 
 
 class Child:
@@ -53,6 +56,7 @@ class Child:
 
     def run(self) -> NoReturn:
         """Greets the node, then reads until the process ends."""
+        sys.setswitchinterval(SWITCH_S)
         self._guard(self._read)
         os._exit(0)
 

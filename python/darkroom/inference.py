@@ -153,8 +153,8 @@ def decode(tools: Tools) -> dict[str, Any]:
         check_finite(image, "the decoded picture")
         drawn = pictures.rgb(image)
     mask = tools.input.get("mask")
-    content = (drawn if mask is None else pictures.canvas(tools).paste(drawn, mask["blur"])).tobytes()
-    file = tools.write("pixels.rgb", content)
+    pixels = drawn if mask is None else pictures.canvas(tools).paste(drawn, mask["blur"])
+    file = tools.write("pixels.rgb", numpy.ascontiguousarray(pixels).data.cast("B"))
     stats = {"seconds": time.monotonic() - started, "load_s": load_s, "tiles": tiling.count}
     return frames.result({"tiles": tiling.count}, files={"pixels": file}, stats=stats)
 

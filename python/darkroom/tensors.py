@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import safetensors
 import safetensors.torch
 import torch
+
+# Of more than this, bytes, the copy to the host is not pinned: torch keeps pinned memory for the next copy.
+MOST_PINNED = 32 << 20
 
 
 class Unreadable(Exception):
@@ -28,19 +32,51 @@ def save(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes
 
 
 def leaving(tensors: Mapping[str, torch.Tensor], device: torch.device) -> Callable[[], dict[str, torch.Tensor]]:
-    """What copies them to the CPU as they are now, on any thread and at any time later; nobody may write to them
-    meanwhile. Of a GPU by a stream of its own, so that whatever goes on there goes on beside it."""
+    """Copies them to the CPU as they are now; what is returned waits for that, on any thread and at any time later.
+    Nobody may write to them meanwhile. Of a GPU by a stream of its own, so that whatever goes on there goes on beside
+    it."""
     if device.type != "cuda":
         return lambda: {name: tensor.to("cpu") for name, tensor in tensors.items()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > MOST_PINNED:
+        return _leaving_later(tensors, device)
+    side = _side(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        # Into memory that the driver knows. A copy to other memory holds the driver until the device has come so far,
+        # and with it the thread that would launch the next call meanwhile.
+        on_host = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+            for name, tensor in tensors.items()
+        }
+        arrived = torch.cuda.Event(blocking=True)
+        arrived.record()
+    sources = list(tensors.values())
+
+    def copied() -> dict[str, torch.Tensor]:
+        arrived.synchronize()
+        # Until now their memory was not to be given to others.
+        sources.clear()
+        return on_host
+
+    return copied
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _leaving_later(tensors: Mapping[str, torch.Tensor], device: torch.device) -> Callable[[], dict[str, torch.Tensor]]:
+    """As `leaving`, of more than shall be pinned: copied by whoever wants it."""
     made = torch.cuda.Event()
     made.record()
 
     def copied() -> dict[str, torch.Tensor]:
-        stream = torch.cuda.Stream(device)
-        with torch.cuda.stream(stream):
-            stream.wait_event(made)
+        side = _side(device)
+        with torch.cuda.stream(side):
+            side.wait_event(made)
             on_host = {name: tensor.to("cpu") for name, tensor in tensors.items()}
-        stream.synchronize()
+        side.synchronize()
         return on_host
 
     return copied

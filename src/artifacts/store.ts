@@ -28,10 +28,11 @@ export interface ArtifactStore {
   /** Which Redis has indexed it, and how far. */
   readonly mark: IndexMark
   /**
-   * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young.
+   * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young. `sha256`:
+   * what the caller has computed of them.
    * @throws DarkroomError `disk.full`; then nothing is left behind
    */
-  put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
+  put(bytes: Uint8Array, kind: ArtifactKind, sha256?: string): Promise<string>
   /** Makes present bytes young, so that the collector spares them. False when they are gone. */
   refresh(sha256: string): Promise<boolean>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
@@ -123,8 +124,7 @@ export class FileArtifactStore implements ArtifactStore {
     return join(this.#folder, sha256.slice(0, 2), sha256)
   }
 
-  async put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
-    const sha256 = sha256Of(bytes)
+  async put(bytes: Uint8Array, kind: ArtifactKind, sha256 = sha256Of(bytes)): Promise<string> {
     const path = this.#path(sha256)
     const known = await stat(path).catch(() => undefined)
     if (known?.size === bytes.byteLength) {

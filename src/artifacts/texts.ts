@@ -5,10 +5,11 @@
  *
  * Files are hostile: nothing is decoded but these texts, and every length is looked at before it is used.
  */
-import { crc32, inflateSync } from 'node:zlib'
+import { inflateSync } from 'node:zlib'
 import { exifOfAvif } from './avif.ts'
 import { exifTags } from './exif.ts'
 import { pictureType } from './picture.ts'
+import { chunkOf } from './png-chunk.mjs'
 
 /** What texts may have, all of those in one file together: bytes once they are inflated, and how many. */
 export const textLimits = { bytes: 4 * 2 ** 20, count: 64 } as const
@@ -53,12 +54,12 @@ export function withTexts(png: Uint8Array, texts: Iterable<[keyword: string, tex
 /**
  * A PNG of 8 bits a number, RGB or RGBA (PNG, W3C, §5).
  * @param texts as `withTexts`
- * @param stream of zlib, in parts
+ * @param data its IDAT chunks: one stream of zlib
  */
 export function pngFile(
   { width, height, hasAlpha }: { width: number; height: number; hasAlpha: boolean },
   texts: Iterable<[keyword: string, text: string]>,
-  stream: readonly Uint8Array[],
+  data: readonly Uint8Array[],
 ): Buffer {
   const header = Buffer.alloc(13)
   header.writeUInt32BE(width, 0)
@@ -68,8 +69,8 @@ export function pngFile(
     Buffer.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a),
     chunkOf('IHDR', header),
     ...Array.from(texts, ([keyword, text]) => textChunk(keyword, text)),
-    ...stream.map((part) => chunkOf('IDAT', part)),
-    chunkOf('IEND', Buffer.alloc(0)),
+    ...data,
+    chunkOf('IEND'),
   ])
 }
 
@@ -87,15 +88,6 @@ function textChunk(keyword: string, text: string): Buffer {
     ? Buffer.concat([Buffer.from(`${keyword}\0`, 'latin1'), Buffer.from(text, 'latin1')])
     : Buffer.concat([Buffer.from(`${keyword}\0\0\0\0\0`, 'latin1'), Buffer.from(text, 'utf8')])
   return chunkOf(isLatin1 ? 'tEXt' : 'iTXt', data)
-}
-
-function chunkOf(name: string, data: Uint8Array): Buffer {
-  const body = Buffer.concat([Buffer.from(name, 'latin1'), data])
-  const chunk = Buffer.alloc(body.length + 8)
-  chunk.writeUInt32BE(data.length, 0)
-  body.copy(chunk, 4)
-  chunk.writeUInt32BE(crc32(body), body.length + 4)
-  return chunk
 }
 
 /** What was found so far, within the limits. */

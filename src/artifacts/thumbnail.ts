@@ -1,13 +1,16 @@
-/** The thumbnail of a picture that was made here: it lies beside the picture, and goes with it. */
+/** Thumbnails of pictures made here, in a thread of libvips: each lies beside its picture, and goes with it. */
 import { libvips } from './libvips.ts'
-import type { ArtifactStore } from './store.ts'
 import { thumbnailOf } from './thumbnail.mjs'
 
-/**
- * Makes it of the bytes of a picture that is kept, in a thread of libvips.
- * @throws Error when they are no picture; DarkroomError `disk.full`
- */
-export async function keepThumbnail(artifacts: Pick<ArtifactStore, 'putThumbnail'>, sha256: string, picture: Uint8Array): Promise<void> {
+/** Of the file of a picture. @throws Error when it is none */
+export async function thumbnailOfFile(picture: Uint8Array): Promise<Uint8Array> {
   const sharp = await libvips()
-  await artifacts.putThumbnail(sha256, await thumbnailOf(sharp(picture, { limitInputPixels: false })))
+  return thumbnailOf(sharp(picture, { limitInputPixels: false }))
+}
+
+/** Of RGB or RGBA, 8 bits each, row by row: the bytes that `thumbnailOfFile` makes of their PNG. */
+export async function thumbnailOfPixels(pixels: Uint8Array, width: number, height: number): Promise<Uint8Array> {
+  const sharp = await libvips()
+  const channels = pixels.length === width * height * 4 ? 4 : 3
+  return thumbnailOf(sharp(pixels, { raw: { width, height, channels }, limitInputPixels: false }))
 }

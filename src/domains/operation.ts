@@ -121,8 +121,11 @@ export interface Tools {
   readonly exactness: Exactness
   /** The same with settings of this piece of work alone, which move bits. */
   exactnessWith(settings: Record<string, boolean | string>): Exactness
-  /** Keeps bytes; the commit of the step's result names them. Returns their SHA-256. */
-  keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
+  /**
+   * Keeps bytes; the commit of the step's result names them. Returns their SHA-256. `thumbnail`: of a picture, where it
+   * is being made already.
+   */
+  keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: Promise<Uint8Array>): Promise<string>
   /**
    * Keeps a picture that no session names: only operators see it, for so many seconds, an hour at most. At 0 nothing is
    * kept. Returns its SHA-256.
@@ -311,6 +314,11 @@ export interface Operation<Input = unknown, Output = unknown> {
   /** Tries of a transient error. */
   attempts: number
   timeoutMs: number
+  /**
+   * Of the lane `gpu`: a session most often has no step on the device behind it. The next one there, of another
+   * session, begins when Python has answered, while the result is being recorded.
+   */
+  leavesDevice?: true
   /** Nothing when left out. */
   needs?(input: Input): Needs
   command?: Command<unknown, Input>

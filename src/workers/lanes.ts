@@ -5,6 +5,7 @@ import { Bell } from '../bell.ts'
 import type { CommandData } from '../engine/dispatch.ts'
 import { keys } from '../keys.ts'
 import type { Logger } from '../log.ts'
+import { deferred } from '../promises.ts'
 import type { Redis } from '../redis.ts'
 import type { StepRunner } from './runner.ts'
 
@@ -106,7 +107,8 @@ export interface DeviceLaneOptions extends LaneOptions {
 
 /**
  * The lane of steps on the device: several queues, the first served first, one step at a time. BullMQ's own loop serves
- * one queue and blocks on it, so this lane fetches jobs by hand. The dispatcher's wake ends its pause; polling makes up
+ * one queue and blocks on it, so this lane fetches jobs by hand. A step whose operation `leavesDevice` makes room for
+ * the next one before its result is recorded. The dispatcher's wake ends its pause; polling makes up
  * for a wake that was lost.
  */
 export class DeviceLane implements LaneHandle {
@@ -116,6 +118,8 @@ export class DeviceLane implements LaneHandle {
   /** Rung by the dispatcher's wake: one that comes while the lane is busy is kept. */
   readonly #bell = new Bell()
   readonly #loop: Promise<void>
+  /** Jobs that are not over: one on the device, and those whose steps have left it and are being recorded. */
+  readonly #under = new Set<Promise<void>>()
   #isClosing = false
 
   constructor(options: DeviceLaneOptions) {
@@ -149,27 +153,43 @@ export class DeviceLane implements LaneHandle {
   async #runOne(): Promise<boolean> {
     if (!this.#options.isOpen()) return false
     const token = randomUUID()
-    const workers = (await this.#options.isPaused()) ? this.#workers.slice(0, 1) : this.#workers
-    for (const worker of workers) {
+    for (const worker of this.#workers) {
+      // What the device has begun, which comes by the first queue, is not held up; nor is it by asking.
+      if (worker !== this.#workers[0] && (await this.#options.isPaused())) return false
       const job = await worker.getNextJob(token, { block: false })
       if (!job) continue
-      const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
-      try {
-        const again = await this.#options.runner.run(job.id ?? '', 'gpu')
-        if (again) await putOff(job, again.againMs, token)
-        else await job.moveToCompleted(null, token, false)
-      } finally {
-        clearInterval(keepLock)
-      }
+      const left = deferred<void>()
+      const over = this.#runJob(job, token, () => left.resolve()).finally(() => this.#under.delete(over))
+      this.#under.add(over)
+      await Promise.race([over, left.promise])
       return true
     }
     return false
+  }
+
+  /** Never throws: what BullMQ is not told of a job, it finds out by its own check, and its step is not taken again. */
+  async #runJob(job: Job, token: string, onLeft: () => void): Promise<void> {
+    const keepLock = setInterval(() => void job.extendLock(token, bull.lockDuration).catch(() => undefined), bull.lockDuration / 3)
+    try {
+      const again = await this.#options.runner.run(job.id ?? '', 'gpu', onLeft)
+      if (again) await putOff(job, again.againMs, token)
+      else {
+        // Nothing that the next one needs waits for this.
+        onLeft()
+        await job.moveToCompleted(null, token, false)
+      }
+    } catch (error) {
+      this.#options.log.debug({ job: job.id, err: error }, 'BullMQ was not told of the end of a job')
+    } finally {
+      clearInterval(keepLock)
+    }
   }
 
   async close(): Promise<void> {
     this.#isClosing = true
     this.#bell.ring()
     await this.#loop
+    await Promise.all(this.#under)
     this.#subscriber.disconnect()
     await Promise.all(this.#workers.map((worker) => worker.close()))
   }

@@ -216,6 +216,7 @@ export class WorkerNode {
     // Not awaited: a turn may wait for a Redis that is away.
     void this.#publisher.stop()
     await Promise.all([this.#publish(), ...this.#lanes.map((lane) => lane.close())])
+    await this.#runner.closed()
     await withdrawWorker(this.#parts.redis, this.id)
     await Promise.all(this.#watches.map(({ watch }) => watch.close()))
   }

@@ -48,15 +48,16 @@ export interface StepRunnerOptions {
   onCompleted?(attempt: Attempt, output: unknown, went: Went): void
 }
 
-/** Runs steps; the lanes decide when. */
 /** What every log line of an attempt says. */
 const ofAttempt = ({ stepKey, traceId }: Attempt) => ({ step: stepKey, trace: traceId })
 
+/** Runs steps; the lanes decide when. */
 export class StepRunner {
   readonly #options: StepRunnerOptions
   /** Steps that each lane has tried to lease so far. */
   readonly taken: Record<Lane, number> = { gpu: 0, host: 0, control: 0 }
   readonly #running = new Map<string, Running>()
+  readonly #closing = new Set<Promise<void>>()
   #isDraining = false
 
   constructor(options: StepRunnerOptions) {
@@ -125,15 +126,18 @@ export class StepRunner {
     return this.#options.operations[attempt.step]?.lane === 'control'
   }
 
-  /** Runs the step of one job. Returns when the job should be looked at again, if it should; never throws. */
-  async run(jobId: string, lane: Lane): Promise<{ againMs: number } | undefined> {
+  /**
+   * Runs the step of one job. Returns when the job should be looked at again, if it should; never throws. `onLeft`:
+   * told when the device has room for the next one already.
+   */
+  async run(jobId: string, lane: Lane, onLeft?: () => void): Promise<{ againMs: number } | undefined> {
     const { port, log } = this.#options
     try {
       const taken = await port.take(jobId, this.#take(lane))
       if (taken.is === 'gone') return undefined
       if (taken.is !== 'taken') return { againMs: taken.forMs }
       let attempt: Attempt | undefined = taken.attempt
-      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.maxInARow)
+      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.maxInARow, onLeft)
     } catch (error) {
       // Redis was away, or the engine found a broken session: the lease ends by itself and the sweep dispatches the
       // step again.
@@ -148,9 +152,19 @@ export class StepRunner {
   }
 
   /** Runs it, and returns the attempt at the session's next step if lease chaining has leased that with the result. */
-  async #attempt(attempt: Attempt, lane: Lane, mayChain: boolean): Promise<Attempt | undefined> {
-    const { port } = this.#options
-    const tools = new AttemptTools(this.#options.tools(attempt))
+  async #attempt(attempt: Attempt, lane: Lane, mayChain: boolean, onLeft?: () => void): Promise<Attempt | undefined> {
+    const { port, operations } = this.#options
+    const leaves = operations[attempt.step]?.leavesDevice && onLeft
+    const tools = new AttemptTools({
+      ...this.#options.tools(attempt),
+      ...(leaves && {
+        onLeft: () => {
+          void running.reservation?.[Symbol.asyncDispose]()
+          running.reservation = undefined
+          leaves()
+        },
+      }),
+    })
     const running: Running = {
       attempt,
       since: Date.now(),
@@ -187,8 +201,22 @@ export class StepRunner {
     } finally {
       if (!isRecorded) await tools.compensate()
       this.#running.delete(attempt.id)
-      await tools.close()
+      this.#close(attempt, tools)
     }
+  }
+
+  /** Not awaited: its folder goes while the next step begins. */
+  #close(attempt: Attempt, tools: AttemptTools): void {
+    const closed = tools
+      .close()
+      .catch((error: unknown) => this.#options.log.warn({ ...ofAttempt(attempt), err: error }, 'the folder of an attempt was not removed'))
+      .finally(() => this.#closing.delete(closed))
+    this.#closing.add(closed)
+  }
+
+  /** When the folders of all attempts that have ended are gone. */
+  async closed(): Promise<void> {
+    await Promise.all(this.#closing)
   }
 
   /** Runs it; a step on the device holds its reservation meanwhile, and gives it back however it ends. */

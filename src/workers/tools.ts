@@ -1,34 +1,27 @@
 /** The tools of one attempt: the bridge between its operation, the artifact store and the Python child. */
 import { existsSync } from 'node:fs'
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { mkdir, readFile, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { pictureType } from '../artifacts/picture.ts'
 import { sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
-import { keepThumbnail } from '../artifacts/thumbnail.ts'
+import { thumbnailOfFile } from '../artifacts/thumbnail.ts'
 import { onDisk, requireRoom } from '../disk.ts'
 import { deviceLost, type DeviceTools, type PythonResult, type ShelfTools, type StepProgress, type Tools } from '../domains/operation.ts'
 import { MemoryProfile, type Exactness, type ModelPin, type Target, type WantedModel } from '../domains/values.ts'
-import { DarkroomError, ensureError, workerError } from '../errors.ts'
+import { DarkroomError, workerError } from '../errors.ts'
+import { allDone } from '../promises.ts'
 import type { Logger } from '../log.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { modelOf, pinned, type Entry, type Model } from '../models/entry.ts'
 import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
-import {
-  isPythonStep,
-  type CheckpointGiven,
-  type CheckpointMade,
-  type FileGiven,
-  type FileMade,
-  type ModelRef,
-  type Stats,
-  type WorkAction,
-} from './python/protocol.ts'
+import { isPythonStep, type CheckpointMade, type FileMade, type ModelRef, type Stats, type WorkAction } from './python/protocol.ts'
 import type { Call, Outcome } from './python/call.ts'
 import { exactnessWith } from './exactness.ts'
 import type { ModelCache } from './device/model-cache.ts'
 import type { Convert } from './python/convert.ts'
 import { besideHere } from './beside.ts'
+import { layCheckpoint, layFiles } from './laying.ts'
 import { Previews } from './previews.ts'
 import { Released } from './released.ts'
 import { makeResident, withRefs } from './residency.ts'
@@ -45,6 +38,8 @@ export interface ToolsOptions {
   cache: ModelCache
   /** Model folder that gets what is made here. */
   storesIn: string
+  /** Told that Python has answered with a result, whose files are whole: the device does nothing more for the step. */
+  onLeft?(): void
   /** Told how the work in Python went, and with which model. */
   onStats(stats: Stats, model: ModelRef): void
   models: Catalogue
@@ -153,18 +148,19 @@ export class AttemptTools implements Tools {
       )
   }
 
-  async keep(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
-    const sha256 = await this.#put(bytes, kind)
-    if (kind === 'image' && pictureType(bytes)) await this.#keepThumbnail(sha256, bytes)
+  async keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: Promise<Uint8Array>): Promise<string> {
+    const sha256 = sha256Of(bytes)
+    const isPicture = kind === 'image' && pictureType(bytes) !== undefined
+    await allDone([this.#put(bytes, kind, sha256), isPicture && this.#keepThumbnail(sha256, thumbnail ?? thumbnailOfFile(bytes))])
     this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256, bytes: bytes.byteLength })
     return sha256
   }
 
   /** Costs no picture when it fails: that one is whole, and can be seen without. */
-  async #keepThumbnail(sha256: string, picture: Uint8Array): Promise<void> {
-    await keepThumbnail(this.artifacts, sha256, picture).catch((error: unknown) =>
-      this.note(`picture ${sha256} has no thumbnail: ${(error as Error).message}`),
-    )
+  async #keepThumbnail(sha256: string, thumbnail: Promise<Uint8Array>): Promise<void> {
+    await thumbnail
+      .then((bytes) => this.artifacts.putThumbnail(sha256, bytes))
+      .catch((error: unknown) => this.note(`picture ${sha256} has no thumbnail: ${(error as Error).message}`))
   }
 
   async withhold(png: Uint8Array, seconds: number): Promise<string> {
@@ -215,7 +211,7 @@ export class AttemptTools implements Tools {
     const { attempt, folder } = this.#options
     if (!isPythonStep(attempt.step)) throw workerError('action_unknown', `${attempt.step} has no part in Python`)
     const memoryProfile = MemoryProfile.optional().parse(input['memoryProfile'])
-    const resident = await makeResident(attempt.models, {
+    const residency = makeResident(attempt.models, {
       ...this.#options,
       memoryProfile,
       hashed: (wanted) => this.#hashed(wanted),
@@ -224,15 +220,22 @@ export class AttemptTools implements Tools {
       progress: (progress) => this.progress(progress),
       note: (text) => this.#tell(text),
     })
+    const folderMade = this.#makeFolder()
+    // Files come to their places while the child says that it has the models.
+    const [resident, beside, laid, checkpoint] = await allDone([
+      residency,
+      besideHere(input, this.#options.models),
+      folderMade.then(() => layFiles(files, this.#options)),
+      folderMade.then(() => layCheckpoint(this.#options, (text) => this.note(text))),
+    ] as const)
     if (this.#isPaused) throw new Released(undefined)
 
-    await this.#makeFolder()
     const data = {
       sessionId: attempt.sessionId,
       dir: folder,
-      input: { ...withRefs(input, resident), ...(await besideHere(input, this.#options.models)) },
-      files: await this.#lay(files),
-      checkpoint: await this.#layCheckpoint(),
+      input: { ...withRefs(input, resident), ...beside },
+      files: laid,
+      checkpoint,
     }
     const call = this.#options.child.start(attempt.step, data, {
       progress: (progress) => this.progress(progress),
@@ -244,6 +247,9 @@ export class AttemptTools implements Tools {
     })
     const outcome = await this.#finish(call)
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
+    const { child, onLeft } = this.#options
+    // One that dies with its last frame would cost the next step a try.
+    if (onLeft) child.ping().then(onLeft, () => undefined)
     const { models, ...load } = resident
     const [model] = models
     this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format, wasResident: load.wasResident }) }
@@ -279,44 +285,6 @@ export class AttemptTools implements Tools {
       // A failed attempt too leaves the checkpoints it has made to the next one.
       await this.#recording
     }
-  }
-
-  /**
-   * Writes input artifacts as files of the attempt. One whose bytes are gone or broken is left out, and the child does
-   * without.
-   */
-  async #lay(files: Record<string, string | null>): Promise<Record<string, FileGiven>> {
-    const laid: Record<string, FileGiven> = {}
-    for (const [name, sha256] of Object.entries(files)) {
-      if (sha256 === null) continue
-      const bytes = await this.artifacts.read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
-      if (bytes instanceof DarkroomError) {
-        this.#options.log.warn(
-          { step: this.#options.attempt.stepKey, file: name, code: bytes.code },
-          'an input tensor is missing or broken',
-        )
-        continue
-      }
-      const path = join(this.#options.folder, `${name}.in`)
-      await onDisk(path, writeFile(path, bytes, { mode: 0o600 }))
-      laid[name] = { path, sha256 }
-    }
-    return laid
-  }
-
-  /** The newest checkpoint whose bytes are whole; a broken one falls back to the one before, then to call 0. */
-  async #layCheckpoint(): Promise<CheckpointGiven | null> {
-    for (const { sha256, call } of this.#options.attempt.checkpoints) {
-      const bytes = await this.artifacts.read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
-      if (bytes instanceof DarkroomError) {
-        await this.note(`the checkpoint at call ${call} is not used: ${bytes.message}`)
-        continue
-      }
-      const path = join(this.#options.folder, 'checkpoint.in')
-      await onDisk(path, writeFile(path, bytes, { mode: 0o600 }))
-      return { path, sha256, call }
-    }
-    return null
   }
 
   async #record(made: CheckpointMade): Promise<void> {
@@ -373,10 +341,10 @@ export class AttemptTools implements Tools {
     return sha256
   }
 
-  async #put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
+  async #put(bytes: Uint8Array, kind: ArtifactKind, sha256 = sha256Of(bytes)): Promise<string> {
     const { attempt, port } = this.#options
     port.at?.('artifact.before', attempt.sessionId)
-    const sha256 = await this.artifacts.put(bytes, kind)
+    await this.artifacts.put(bytes, kind, sha256)
     port.at?.('artifact.after', attempt.sessionId)
     return sha256
   }

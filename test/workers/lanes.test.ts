@@ -1,10 +1,10 @@
-/** The lane of commands on a real queue. */
+/** The lanes of commands and of the device on real queues. */
 import { Queue } from 'bullmq'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { keys } from '../../src/keys.ts'
 import { createLog } from '../../src/log.ts'
 import { connect, type Redis } from '../../src/redis.ts'
-import { openLane } from '../../src/workers/lanes.ts'
+import { DeviceLane, openLane } from '../../src/workers/lanes.ts'
 import type { StepRunner } from '../../src/workers/runner.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 
@@ -49,4 +49,47 @@ it('one API key runs so many commands at a time, others find a place beside them
   for (const id of runs()) end(id)
   await lane.close()
   await queue.close()
+}, 30_000)
+
+it('a step that has left the device makes room for the next; the lane closes when both are over', async () => {
+  const [own, shared] = ['gpu.0123abcd-cpu-1', 'gpu.class-1']
+  const [ownQueue, sharedQueue] = [own, shared].map((name) => new Queue(name, { connection: redis, prefix: keys.queuePrefix(name) }))
+  if (!ownQueue || !sharedQueue) throw new Error('void')
+  const running = new Map<string, { leave: () => void; end: () => void }>()
+  const run = (id: string, _lane: string, leave: () => void): Promise<undefined> =>
+    new Promise((resolve) => running.set(id, { leave, end: () => (running.delete(id), resolve(undefined)) }))
+  const runs = (): string[] => [...running.keys()].toSorted()
+  let isPaused = false
+  for (const id of ['a', 'b', 'c']) await sharedQueue.add('x', {}, { jobId: id })
+  const lane = new DeviceLane({
+    redis,
+    runner: { run } as unknown as StepRunner,
+    log: createLog('silent', 'test'),
+    queues: [own, shared],
+    isOpen: () => true,
+    isPaused: () => Promise.resolve(isPaused),
+  })
+  await expect.poll(runs).toEqual(['a'])
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  expect(runs()).toEqual(['a'])
+  running.get('a')?.leave()
+  await expect.poll(runs).toEqual(['a', 'b'])
+  // What the device has begun comes by its own queue, and is served while it begins nothing else.
+  isPaused = true
+  await ownQueue.add('x', {}, { jobId: 'own' })
+  running.get('b')?.end()
+  await expect.poll(runs, { timeout: 3000 }).toEqual(['a', 'own'])
+  running.get('own')?.end()
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  expect(runs()).toEqual(['a'])
+
+  let isClosed = false
+  const closing = lane.close().then(() => (isClosed = true))
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  expect(isClosed).toBe(false)
+  running.get('a')?.end()
+  await closing
+  expect(await sharedQueue.getJobCountByTypes('active')).toBe(0)
+  expect(await sharedQueue.getJobCountByTypes('waiting')).toBe(1)
+  await Promise.all([ownQueue.close(), sharedQueue.close()])
 }, 30_000)

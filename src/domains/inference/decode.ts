@@ -28,6 +28,7 @@ export const decode = operation({
   ...onDevice,
   needs: (input) => onDevice.needs({ model: input.model, ...sizeOf(input) }),
   timeoutMs: 600_000,
+  leavesDevice: true,
   input: request.extend({ latents: Sha256 }),
   /**
    * `pixels`: raw RGB, 8 bits each, row by row, width · height · 3 bytes. `exactness`: where the way it was decoded has

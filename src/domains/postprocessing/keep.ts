@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { operation } from '../operation.ts'
 import { Exactness, ImageRef, PicturePin, Sha256 } from '../values.ts'
 import { textsAfter } from './editing.ts'
-import { pngOf } from './png.ts'
+import { pictureOf } from './png.ts'
 import { Postprocess } from './settings.ts'
 
 /** With `hasAlpha` they are RGBA. */
@@ -38,8 +38,8 @@ export const keep = operation({
       'of' in asked
         ? Object.fromEntries(textsAfter(await tools.artifacts.read(asked.of.sha256), asked.of, asked.done, { exactness: asked.exactness }))
         : { darkroom: receiptOf(asked) }
-    const png = await pngOf(tools, asked, texts)
-    const sha256 = await tools.keep(png, 'of' in asked && !asked.keep ? 'scratch' : 'image')
+    const { png, thumbnail } = await pictureOf(tools, asked, texts)
+    const sha256 = await tools.keep(png, 'of' in asked && !asked.keep ? 'scratch' : 'image', thumbnail)
     return { sha256, mediaType: 'image/png' as const, width, height, bytes: png.byteLength }
   },
 })

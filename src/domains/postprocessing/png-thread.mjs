@@ -3,15 +3,16 @@
  * step meanwhile. Plain JavaScript, because Node loads it without the compiler of the main thread.
  */
 import { constants, Deflate } from 'pako'
+import { chunkOf } from '../../artifacts/png-chunk.mjs'
 
 const level = 3
 /** Method 8 with a window of 32 KiB, no dictionary (RFC 1950, §2.2). */
 const zlibHeader = Uint8Array.of(0x78, 0x5e)
 
 /**
- * A band of rows as its part of a PNG's one stream of zlib, and what the checksum of the whole needs: Adler-32 of the
- * `bytes` that were deflated. All but the last end at a whole byte, so that they can be written apart and stand one
- * behind the other. No filter: pictures with areas of one colour become larger by them.
+ * A band of rows as the chunk of a PNG that holds its part of the one stream of zlib, and what the checksum of the
+ * whole needs: Adler-32 of the `bytes` that were deflated. All but the last end at a whole byte, so that they can be
+ * written apart and stand one behind the other. No filter: pictures with areas of one colour become larger by them.
  * @param {{ pixels: Uint8Array, rowBytes: number, isFirst: boolean, isLast: boolean }} band whole rows of RGB or RGBA
  */
 export default ({ pixels, rowBytes, isFirst, isLast }) => {
@@ -25,7 +26,7 @@ export default ({ pixels, rowBytes, isFirst, isLast }) => {
   deflate.onData = (part) => parts.push(/** @type {Uint8Array} */ (part))
   deflate.push(rows, isLast ? constants.Z_FINISH : constants.Z_SYNC_FLUSH)
   if (deflate.err !== 0) throw new Error(`deflate failed: ${deflate.msg || deflate.err}`)
-  return { deflated: Buffer.concat(parts), adler: adler32(rows), bytes: rows.length }
+  return { chunk: chunkOf('IDAT', ...parts), adler: adler32(rows), bytes: rows.length }
 }
 
 /**

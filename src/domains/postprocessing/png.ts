@@ -1,7 +1,9 @@
 import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
 import { pictureType } from '../../artifacts/picture.ts'
+import { chunkOf } from '../../artifacts/png-chunk.mjs'
 import { pngFile, textsOf } from '../../artifacts/texts.ts'
+import { thumbnailOfPixels } from '../../artifacts/thumbnail.ts'
 import { artifactError } from '../../errors.ts'
 import type { Tools } from '../operation.ts'
 import { version } from './versions.ts'
@@ -16,7 +18,8 @@ export const pngEncoder = `darkroom 1, pako ${version('pako')}`
 const bandBytes = 64 * 1024
 
 interface Band {
-  deflated: Uint8Array
+  /** Its IDAT chunk. */
+  chunk: Uint8Array
   adler: number
   bytes: number
 }
@@ -41,16 +44,18 @@ export async function writePng(pixels: Uint8Array, width: number, height: number
   if (channels !== 3 && channels !== 4) throw new RangeError(`${pixels.length} bytes are no ${width} · ${height} pixels of RGB or RGBA`)
   const rowBytes = width * channels
   const step = rowBytes * Math.max(1, Math.floor(bandBytes / rowBytes))
+  // One copy that all threads read: what is sent to them otherwise is copied twice, on the event loop.
+  const shared = new Uint8Array(new SharedArrayBuffer(pixels.length))
+  shared.set(pixels)
   const bands = await Promise.all(
     Array.from({ length: Math.ceil(pixels.length / step) }, (_, i) => {
-      // A copy of its own: what is sent to a thread is the whole memory that a view looks at.
-      const band = pixels.slice(i * step, (i + 1) * step)
+      const band = shared.subarray(i * step, (i + 1) * step)
       return threads.run({ pixels: band, rowBytes, isFirst: i === 0, isLast: (i + 1) * step >= pixels.length })
     }),
   )
   return pngFile({ width, height, hasAlpha: channels === 4 }, Object.entries(texts), [
-    ...bands.map(({ deflated }) => deflated),
-    checksumOf(bands),
+    ...bands.map(({ chunk }) => chunk),
+    chunkOf('IDAT', checksumOf(bands)),
   ])
 }
 
@@ -92,9 +97,18 @@ export async function pixelsOf(
   return bytes
 }
 
-/** A PNG of them. @throws DarkroomError as `pixelsOf` */
-export const pngOf = async (tools: Pick<Tools, 'artifacts'>, left: Left, texts: Record<string, string>): Promise<Uint8Array> =>
-  writePng(await pixelsOf(tools, left), left.width, left.height, texts)
+/** A PNG of them, and its thumbnail, which is made beside it. @throws DarkroomError as `pixelsOf` */
+export async function pictureOf(
+  tools: Pick<Tools, 'artifacts'>,
+  left: Left,
+  texts: Record<string, string>,
+): Promise<{ png: Uint8Array; thumbnail: Promise<Uint8Array> }> {
+  const pixels = await pixelsOf(tools, left)
+  const thumbnail = thumbnailOfPixels(pixels, left.width, left.height)
+  // Heard by whoever keeps it, if anybody does.
+  thumbnail.catch(() => undefined)
+  return { png: await writePng(pixels, left.width, left.height, texts), thumbnail }
+}
 
 /** Texts of a PNG by keyword. @throws Error when it is no PNG. */
 export function readPngTexts(png: Uint8Array): Record<string, string> {

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { blurred } from '../../artifacts/blur.ts'
 import { operation, type Tools } from '../operation.ts'
 import { Count, Exactness, ImageRef, ImageRequest, PicturePin, Sha256 } from '../values.ts'
-import { pixelsOf, pngOf, writePng } from './png.ts'
+import { pictureOf, pixelsOf, writePng } from './png.ts'
 import { Judgement, keepScores } from './safety/judgement.ts'
 import { infotext } from './texts/a1111.ts'
 import type { Receipt } from './texts/receipt.ts'
@@ -47,8 +47,8 @@ export const save = operation({
     }
     const receipt: Receipt = { workflow, input: request, exactness }
     const texts = { parameters: infotext(request), darkroom: JSON.stringify(receipt) }
-    const png = await pngOf(tools, { pixels, width, height }, texts)
-    const sha256 = safety?.action === 'block' ? await tools.withhold(png, blockedForS) : await tools.keep(png, 'image')
+    const { png, thumbnail } = await pictureOf(tools, { pixels, width, height }, texts)
+    const sha256 = safety?.action === 'block' ? await tools.withhold(png, blockedForS) : await tools.keep(png, 'image', thumbnail)
     if (safety && (safety.action !== 'block' || blockedForS > 0)) await keepJudgement(tools, sha256, safety)
     return { sha256, ...about, bytes: png.byteLength, ...(safety && { safety }) }
   },

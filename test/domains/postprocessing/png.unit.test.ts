@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { crc32, inflateSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
+import { thumbnailOfFile, thumbnailOfPixels } from '../../../src/artifacts/thumbnail.ts'
 import { readPngTexts, writePng } from '../../../src/domains/postprocessing/png.ts'
 
 interface Chunk {
@@ -126,5 +127,17 @@ describe('readPngTexts', () => {
 
   it('refuses what is no PNG', () => {
     expect(() => readPngTexts(Buffer.from('GIF89a, not one of ours'))).toThrow('no PNG')
+  })
+})
+
+describe('a thumbnail of pixels', () => {
+  it.each([
+    ['RGB', 3, 640, 333],
+    ['RGBA', 4, 333, 640],
+    ['a small one', 3, 100, 60],
+  ])('is that of their file: %s', async (_, channels, width, height) => {
+    const pixels = Uint8Array.from({ length: channels * width * height }, (_each, i) => (i * 167 + (i >> 5)) & 255)
+    const file = await writePng(pixels, width, height, {})
+    expect(Buffer.from(await thumbnailOfPixels(pixels, width, height)).equals(await thumbnailOfFile(file))).toBe(true)
   })
 })
