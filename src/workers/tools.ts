@@ -39,7 +39,7 @@ export interface ToolsOptions {
   /** Model folder that gets what is made here. */
   storesIn: string
   /** Told that Python has answered with a result, whose files are whole: the device does nothing more for the step. */
-  onLeft?(): void
+  onLeft?: () => void
   /** Told how the work in Python went, and with which model. */
   onStats(stats: Stats, model: ModelRef): void
   models: Catalogue
