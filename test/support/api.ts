@@ -2,6 +2,8 @@
  * An API as a process of its own: says its URL on standard output, ends on SIGTERM by having nothing left to do. Its
  * one argument is an `ApiSetup` as JSON.
  */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { startApi } from '../../src/api/server.ts'
 import { readConfig } from '../../src/config.ts'
 import { operations } from '../../src/domains/index.ts'
@@ -37,4 +39,9 @@ const api = await startApi(config, createLog(config.logLevel, 'api'), {
   at: setup.points === undefined ? undefined : fatal(setup.points),
 })
 process.once('SIGTERM', () => void api.close())
+// Collects what is garbage: how much memory a process has says little before.
+process.on('SIGUSR2', () => {
+  setFlagsFromString('--expose-gc')
+  ;(runInNewContext('gc') as () => void)()
+})
 process.stdout.write(`${JSON.stringify({ ready: api.url })}\n`)
