@@ -1,5 +1,5 @@
 /** Batches: many pictures asked for at once, and what became of each. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Item, ItemPage, Session, SessionPage } from '../client/types.ts'
 import { attempt, get, may, request } from './api.ts'
 import { note, sessionOf } from './live.ts'

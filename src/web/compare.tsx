@@ -1,6 +1,5 @@
 /** Two pictures over each other: a line between them that is moved, or one after the other by the arrow keys. */
-import { useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { useEffect, useSignal } from './view.ts'
 import type { Session } from '../client/types.ts'
 import { get, quietly } from './api.ts'
 import { ids as listed, note, sessionOf } from './live.ts'

@@ -1,5 +1,5 @@
 /** ControlNets: the picture that each is shown, and what is made of it before. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Model } from '../client/types.ts'
 import { attempt, submit } from './api.ts'
 import { Drop } from './drop.tsx'

@@ -1,5 +1,5 @@
 /** The devices: what each does now, and how it was over the last day. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Allocation, DeviceEvent, DeviceEventPage, DeviceHistory, LiveDevice, MemoryPool, ResidentModels } from '../client/types.ts'
 import { get } from './api.ts'
 import { Chart, type Point } from './chart.tsx'

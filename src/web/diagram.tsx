@@ -1,6 +1,6 @@
 /** The machine of a workflow, with the states lit that a session is in, and those marked that it was in. */
-import { signal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect, useRef } from './view.ts'
 import type { Session, SessionState, WorkflowDrawing as Drawing } from '../client/types.ts'
 import { get, quietly } from './api.ts'
 

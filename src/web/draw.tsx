@@ -1,6 +1,6 @@
 /** The form of a picture, and what became of the last one. */
-import { signal, useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect, useSignal } from './view.ts'
 import type { Workflow } from '../client/types.ts'
 import { Again } from './again.tsx'
 import { get, may, quietly, Refusal, submit, wordsOf } from './api.ts'
@@ -96,7 +96,7 @@ function Form() {
                   set('height', height)
                 }}
               >
-                <i class="shape" style={{ aspectRatio: `${across} / ${down}` }} aria-hidden="true" />
+                <i class="shape" style={{ 'aspect-ratio': `${across} / ${down}` }} aria-hidden="true" />
                 {name}
               </button>
             )

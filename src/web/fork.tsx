@@ -1,5 +1,5 @@
 /** Going on from a state of a session another time, with the same request or a changed one. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Session, SessionState } from '../client/types.ts'
 import { attempt, may, request } from './api.ts'
 import { pathsIn } from './diagram.tsx'

@@ -1,5 +1,5 @@
 /** The request that is being written: the fields of an image generation, those alone that were said. */
-import { effect, signal } from '@preact/signals'
+import { effect, signal } from './signals.ts'
 
 export type Fields = Readonly<Record<string, unknown>>
 

@@ -1,5 +1,5 @@
 /** The API keys: made, seen, revoked by operators. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { ApiKey, ApiKeyWithSecret } from '../client/types.ts'
 import { attempt, enter, get, may, request, viewer } from './api.ts'
 import { Labelled, Panel, Table } from './parts.tsx'

@@ -1,23 +1,16 @@
 /** The page: one room at a time, and above it where one is and how the farm is. */
-import { effect, signal } from '@preact/signals'
-import { options, render, type FunctionComponent } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
+import type { FunctionComponent } from 'preact'
 import { leave, lookWho, notice, viewer } from './api.ts'
 import { connect, devices, disconnect, isConnected, openSessions } from './live.ts'
 import { Login } from './login.tsx'
 import { linkTo, place, rooms, type Place, type RoomName } from './route.ts'
+import { effect, signal } from './signals.ts'
 import { Table } from './table.tsx'
+import { render, useEffect, useRef } from './view.ts'
 import { plural } from './words.ts'
 import './page.css'
 
 type Component = FunctionComponent<{ id: string }>
-
-/** A button sends no form unless it says that it does. */
-const made = options.vnode?.bind(options)
-options.vnode = (vnode) => {
-  if (vnode.type === 'button') (vnode.props as { type?: string }).type ??= 'button'
-  made?.(vnode)
-}
 
 /** The rooms behind the table come as two scripts. */
 const scripts = { pictures: () => import('./picture-rooms.ts'), farm: () => import('./farm-rooms.ts') }

@@ -1,5 +1,5 @@
 /** The models of all hosts: what each is, where it lies, and what keeps it from being used. */
-import { computed, signal } from '@preact/signals'
+import { computed, signal } from './signals.ts'
 import type { Model } from '../client/types.ts'
 import { attempt, may, request, submit } from './api.ts'
 import { allModels, lookForModels, lookOf } from './catalogue.ts'

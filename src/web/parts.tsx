@@ -1,7 +1,7 @@
 /** What several rooms are made of: dots, fields, choices, forms, tables, dialogs. */
-import type { Signal } from '@preact/signals'
+import type { Signal } from './signals.ts'
 import type { ButtonHTMLAttributes, ComponentChildren, FormHTMLAttributes, InputHTMLAttributes, SelectHTMLAttributes } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useRef } from './view.ts'
 
 type Text = readonly string[]
 

@@ -1,6 +1,6 @@
 /** Who waits for a device, in the order in which they are let in: seen, moved, paused. */
-import { signal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect, useRef } from './view.ts'
 import type { Queue, Session } from '../client/types.ts'
 import { attempt, get, may, quietly, request } from './api.ts'
 import { note, sessionOf } from './live.ts'

@@ -1,7 +1,6 @@
 /** What rooms are made of: their frame, reads that are repeated, questions before what cannot be taken back. */
-import { useSignal } from '@preact/signals'
+import { useEffect, useSignal } from './view.ts'
 import type { ComponentChildren } from 'preact'
-import { useEffect } from 'preact/hooks'
 import { quietly } from './api.ts'
 
 /** A room with its name and what stands beside that. */

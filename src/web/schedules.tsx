@@ -1,5 +1,5 @@
 /** Schedules: what is submitted again and again. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Schedule, Workflow } from '../client/types.ts'
 import { attempt, get, may, request } from './api.ts'
 import { form as written } from './form.ts'

@@ -1,6 +1,6 @@
 /** One session: its picture, how far it is, what happened on the way. */
-import { signal, useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect, useSignal } from './view.ts'
 import type { PictureRequest, Receipt, Session, SessionState } from '../client/types.ts'
 import { Again } from './again.tsx'
 import { attempt, get, may, quietly, Refusal } from './api.ts'

@@ -1,5 +1,5 @@
 /** Webhooks: where the ends of sessions are told, what became of that, and once more. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Delivery, Webhook, WebhookWithSecret } from '../client/types.ts'
 import { attempt, get, may, request } from './api.ts'
 import { Choices, Labelled, Panel } from './parts.tsx'

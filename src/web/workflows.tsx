@@ -1,6 +1,6 @@
 /** The workflows: what each does, and what its request may say. */
-import { signal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect } from './view.ts'
 import type { Workflow } from '../client/types.ts'
 import { attempt, get, may, quietly, submit } from './api.ts'
 import { Diagram } from './diagram.tsx'

@@ -45,9 +45,9 @@ describe('the page', () => {
     const built = JSON.parse(readFileSync(join(folder, 'page.json'), 'utf8')) as { script: string; needed: string[]; files: string[] }
     const kB = (names: string[]): number => names.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0) / 1000
     const scripts = built.files.filter((name) => name.endsWith('.js'))
-    expect(kB([built.script, ...built.needed])).toBeLessThan(43)
-    for (const name of scripts) expect(kB([name])).toBeLessThan(33)
-    expect(kB(scripts)).toBeLessThan(100)
+    expect(kB([built.script, ...built.needed])).toBeLessThan(26)
+    for (const name of scripts) expect(kB([name])).toBeLessThan(31)
+    expect(kB(scripts)).toBeLessThan(83)
   })
 })
 
