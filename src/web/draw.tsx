@@ -22,7 +22,9 @@ import { Source, told } from './source.tsx'
 const schema = signal<Schema | null>(null)
 const fault = signal<string | null>(null)
 
-export function Draw() {
+/** `id`: fields that a link has filled in, as a query has them. */
+export function Draw({ id }: { id: string }) {
+  useEffect(() => new URLSearchParams(id).forEach((value, name) => set(name, value)), [id])
   useEffect(() => {
     quietly(get<Workflow>('/workflows/image-generation').then(({ inputSchema }) => (schema.value = inputSchema as Schema)))
     quietly(lookForModels())

@@ -55,6 +55,10 @@ export function set(name: string, value: unknown): void {
   faults.value = others
 }
 
+/** A field that is a list: an empty one is not said. */
+export const listIn = <T>(name: string): readonly T[] => (Array.isArray(form.value[name]) ? (form.value[name] as T[]) : [])
+export const keep = (name: string, list: readonly unknown[]): void => set(name, list.length === 0 ? undefined : list)
+
 /** Takes these fields in place of those of their groups. */
 export function fill(fields: Fields): void {
   const replaced = new Set(Object.keys(fields).map(groupOf))

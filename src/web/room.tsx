@@ -64,14 +64,3 @@ export function Sure({ verb, of, act }: { verb: string; of: string; act: () => u
     </span>
   )
 }
-
-/** What is shown this once. */
-export function Secret({ what, text, close }: { what: string; text: string; close: () => void }) {
-  return (
-    <div class="secret" role="alert">
-      <p>{what} This is the only time it is shown:</p>
-      <code>{text}</code>
-      <button onClick={close}>I have it</button>
-    </div>
-  )
-}

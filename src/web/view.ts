@@ -7,7 +7,7 @@ import type { ComponentChild, ComponentChildren, Key, Ref, RefObject } from 'pre
 import { forget, later, onceSettled, readAs, runWaiting, signal, type Reader, type Signal } from './signals.ts'
 
 type Props = Record<string, unknown>
-type Component = (props: Props) => ComponentChildren
+export type Component = (props: Props) => ComponentChildren
 interface Wanted {
   type: string | Component
   props: Props
