@@ -97,8 +97,9 @@ function show(wanted: Shown['wanted'], shown: Shown, place: Place): Shown {
   const before = shown.wanted
   shown.wanted = wanted
   if (typeof wanted === 'string') {
-    if (shown.dom) (shown.dom as Text).data = wanted
-    else shown.dom = document.createTextNode(wanted)
+    shown.dom ??= document.createTextNode(wanted)
+    // Written anew it would lose what somebody has selected of it.
+    if (wanted !== before) (shown.dom as Text).data = wanted
   } else if (typeof wanted === 'object') {
     const propsBefore = (before as Wanted | undefined)?.props
     if (typeof wanted.type === 'string') showElement(wanted.type, wanted.props, propsBefore ?? {}, shown, place)

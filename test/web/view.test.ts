@@ -86,6 +86,19 @@ describe('a view', () => {
     expect(faults).toEqual([])
   })
 
+  it('leaves what somebody has selected, where the text is the same', async () => {
+    const { page } = await blank()
+    const seen = await page.evaluate<unknown>(`(async () => {
+      const count = signal(0)
+      render(h(() => h('p', { title: count.value }, 'a text')), document.body)
+      getSelection().setBaseAndExtent(document.querySelector('p').firstChild, 0, document.querySelector('p').firstChild, 4)
+      count.value = 1
+      await turn()
+      return [document.querySelector('p').title, getSelection().toString()]
+    })()`)
+    expect(seen).toEqual(['1', 'a te'])
+  })
+
   it('gives the focus back to what it moves, and leaves what somebody writes meanwhile', async () => {
     const { page } = await blank()
     const seen = await page.evaluate<unknown>(`(async () => {

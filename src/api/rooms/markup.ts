@@ -116,7 +116,7 @@ export const select = (has: Readonly<Record<string, unknown>>, names: readonly s
     'select',
     has,
     none !== undefined && el('option', { value: '' }, none || ' '),
-    names.map((name) => el('option', { value: name, selected: name === has['defaultValue'] || undefined }, name)),
+    names.map((name) => el('option', { value: name, defaultSelected: name === has['defaultValue'] }, name)),
   )
 
 /** The first cell of a row names it. */
