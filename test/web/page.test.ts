@@ -194,6 +194,47 @@ describe('schedules and webhooks', () => {
   })
 })
 
+describe('forms that the API tells', () => {
+  it('send what is written in them, as its schemas have it', async () => {
+    const { page, faults } = await openTab(browser, `${h.url}/#/workflows/sketch`)
+    await page.getByLabel('text').fill('from a form')
+    await page.getByRole('button', { name: 'Run' }).click()
+    await page.getByRole('heading', { name: 'sketch', level: 1 }).waitFor()
+    const [session] = (await h.client.get('/v1/sessions?limit=1')).json.sessions
+    expect(session.input).toMatchObject({ text: 'from a form' })
+
+    await page.goto(`${h.url}/#/schedules`)
+    await page.getByRole('button', { name: 'every so many seconds' }).click()
+    await page.getByLabel('Seconds').fill('3600')
+    await page.getByLabel('Name').fill('hourly')
+    await page.locator('[name="session.workflow"]').selectOption('sketch')
+    await page.getByLabel(/^Input/).fill('{"text": ')
+    await page.getByRole('button', { name: 'Make it' }).click()
+    await page.getByRole('alert').waitFor()
+    await page.getByLabel(/^Input/).fill('{"text": "again"}')
+    await page.getByRole('button', { name: 'Make it' }).click()
+    await page.getByText('every 3600 s').waitFor()
+    const [schedule] = (await h.client.get('/v1/schedules')).json.schedules
+    expect(schedule).toMatchObject({ name: 'hourly', everyS: 3600, cron: null, session: { input: { text: 'again' } } })
+    await h.client.request('DELETE', `/v1/schedules/${schedule.id}`)
+
+    await page.goto(`${h.url}/#/models`)
+    const row = page.locator('.rows > li').filter({ hasText: '/models/darkroom-tiny' })
+    await row.locator('summary').first().click()
+    await row.getByText('What is said of it').click()
+    await row.getByLabel('Title').fill('A small one')
+    await row.getByLabel('Tags, between commas').fill('cat, , dog')
+    await row.getByRole('button', { name: 'Keep it' }).click()
+    await row.getByText('A small one').waitFor()
+    const { annotation } = (await h.client.get('/v1/models/darkroom-tiny')).json
+    expect(annotation).toMatchObject({ title: 'A small one', tags: ['cat', 'dog'], notes: '' })
+    await h.client.request('DELETE', '/v1/models/darkroom-tiny/annotation')
+    await row.getByRole('link', { name: 'Draw with it' }).click()
+    await page.getByRole('button', { name: 'Model: darkroom-tiny' }).waitFor()
+    expect(faults).toEqual([])
+  })
+})
+
 describe('a batch', () => {
   it('is asked for beside the form, over the values of a field, and shows its items', async () => {
     const { page, faults } = await openTab(browser, `${h.url}/#/draw`)
