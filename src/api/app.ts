@@ -36,6 +36,7 @@ import { mayComeKeyless, pageRoutes } from './page.ts'
 import { policyRoutes } from './policies/routes.ts'
 import { answerProblem } from './problem.ts'
 import { queueRoutes } from './queue/routes.ts'
+import { roomRoutes } from './rooms/routes.ts'
 import { singleParameters } from './route.ts'
 import { eventRoutes } from './sessions/events.ts'
 import { previewRoutes } from './sessions/preview.ts'
@@ -162,6 +163,7 @@ export function createApp(parts: ApiParts): App {
     compatibleRoutes,
     policyRoutes,
     analyticsRoutes,
+    roomRoutes,
     commandRoutes,
     healthRoutes,
   ]

@@ -11,6 +11,7 @@ import type * as BulkActions from '../api/bulk/views.ts'
 import type * as Compatibility from '../api/models/compatible.ts'
 import type { ModelStatusView } from '../api/models/status.ts'
 import type * as Models from '../api/models/views.ts'
+import type { Markup as RoomMarkup, RoomView as ToldRoom } from '../api/rooms/markup.ts'
 import type * as Queues from '../api/queue/views.ts'
 import type * as Schedules from '../api/schedules/views.ts'
 import type * as Policies from '../api/policies/views.ts'
@@ -86,6 +87,9 @@ export type ApiKeyWithSecret = z.infer<typeof Keys.KeyWithSecret>
 
 export type Worker = z.infer<typeof WorkerView>
 export type Workflow = z.infer<typeof WorkflowView>
+/** A room of the page, in markup. */
+export type RoomView = z.infer<typeof ToldRoom>
+export type Markup = RoomMarkup
 export type WorkflowDrawing = z.infer<typeof DrawingView>
 export type WorkflowReload = z.infer<typeof ReloadView>
 export type Device = z.infer<typeof Devices.DeviceView>

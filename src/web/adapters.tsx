@@ -1,5 +1,5 @@
 /** LoRAs and their kin, each with its weight. */
-import { form, set } from './form.ts'
+import { keep, listIn } from './form.ts'
 import { lookOf, modelsOf } from './catalogue.ts'
 import { Picker } from './picker.tsx'
 import { Picture } from './picture.tsx'
@@ -9,12 +9,9 @@ interface Adapter {
   weight?: number
 }
 
-const chosen = (): Adapter[] => (Array.isArray(form.value['adapters']) ? (form.value['adapters'] as Adapter[]) : [])
-const keep = (adapters: readonly Adapter[]): void => set('adapters', adapters.length === 0 ? undefined : adapters)
-
 export function AdapterFields() {
   const known = modelsOf('lora')
-  const adapters = chosen()
+  const adapters = listIn<Adapter>('adapters')
   if (known.length === 0 && adapters.length === 0) return null
   const looks = new Map(known.map((model) => [model.id, lookOf(model)]))
   const free = known.filter(({ id }) => !adapters.some(({ model }) => model === id))
@@ -32,14 +29,16 @@ export function AdapterFields() {
             max="10"
             aria-label={`Weight of ${adapter.model}`}
             value={adapter.weight ?? 1}
-            onInput={(event) => keep(adapters.with(at, { ...adapter, weight: event.currentTarget.valueAsNumber || 0 }))}
+            onInput={(event) => keep('adapters', adapters.with(at, { ...adapter, weight: event.currentTarget.valueAsNumber || 0 }))}
           />
-          <button aria-label={`Without ${adapter.model}`} onClick={() => keep(adapters.toSpliced(at, 1))}>
+          <button aria-label={`Without ${adapter.model}`} onClick={() => keep('adapters', adapters.toSpliced(at, 1))}>
             ×
           </button>
         </div>
       ))}
-      {free.length > 0 && <Picker title="Add a LoRA" models={free} choose={(model) => keep([...adapters, { model, weight: 1 }])} />}
+      {free.length > 0 && (
+        <Picker title="Add a LoRA" models={free} choose={(model) => keep('adapters', [...adapters, { model, weight: 1 }])} />
+      )}
     </fieldset>
   )
 }

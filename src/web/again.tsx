@@ -1,6 +1,5 @@
 /** A request that is used again, as much of it as one likes. */
-import { useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { useEffect, useSignal } from './view.ts'
 import { wordsOf } from './api.ts'
 import { fill, groups, groupOf, isEmpty, type Fields, type Group } from './form.ts'
 import { Dialog } from './parts.tsx'

@@ -1,5 +1,5 @@
 /** Requests of the page, and what became of them. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { ProblemDocument } from '../client/problem.ts'
 import type { Session, UploadedPicture } from '../client/types.ts'
 import { capital } from './words.ts'

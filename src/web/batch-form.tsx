@@ -1,5 +1,5 @@
 /** Many pictures of one form: over seeds, over values of its fields, over the choices in its prompt. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import { attempt, submit } from './api.ts'
 import { form } from './form.ts'
 import { Labelled, Select } from './parts.tsx'

@@ -1,5 +1,5 @@
 /** The models that there are to draw with. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Model, ModelPage } from '../client/types.ts'
 import { get } from './api.ts'
 

@@ -1,14 +1,14 @@
 /** Two pictures over each other: a line between them that is moved, or one after the other by the arrow keys. */
-import { useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { useEffect, useSignal } from './view.ts'
 import type { Session } from '../client/types.ts'
 import { get, quietly } from './api.ts'
 import { ids as listed, note, sessionOf } from './live.ts'
-import { Table, useKeys } from './parts.tsx'
+import { useKeys } from './parts.tsx'
 import { Picture } from './picture.tsx'
 import { Room } from './room.tsx'
 import { linkTo } from './route.ts'
-import { pictureOf, plain, titleOf } from './session-view.ts'
+import { pictureOf, titleOf } from './session-view.ts'
+import { Told } from './told.tsx'
 
 export function Compare({ id }: { id: string }) {
   const pair = id.split(',').slice(0, 2)
@@ -31,8 +31,6 @@ export function Compare({ id }: { id: string }) {
   if (!a || !b) return <p class="empty">There are not two such sessions to compare.</p>
   const [one, two] = [a, b].map(pictureOf)
   if (!one || !two) return <p class="empty">One of the two has no picture yet.</p>
-  // The same of both is not told.
-  const differing = plain.filter((name) => JSON.stringify(a.input[name]) !== JSON.stringify(b.input[name]))
   return (
     <Room
       name="compare"
@@ -63,15 +61,7 @@ export function Compare({ id }: { id: string }) {
         />
       </div>
       <p class="hint">Arrow keys show one or the other; space changes between them.</p>
-      <Table
-        heads={[
-          <span class="sr">What differs</span>,
-          ...[a, b].map((session, i) => <a href={linkTo('session', session.id)}>{`${'AB'[i]}: ${titleOf(session)}`}</a>),
-        ]}
-        rows={Object.fromEntries(differing.map((name) => [name, [name, ...[a, b].map(({ input }) => inWords(input[name]))]]))}
-      />
+      <Told room="compare" id={id} />
     </Room>
   )
 }
-
-const inWords = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? '–'))

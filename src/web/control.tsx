@@ -1,9 +1,9 @@
 /** ControlNets: the picture that each is shown, and what is made of it before. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { Model } from '../client/types.ts'
 import { attempt, submit } from './api.ts'
 import { Drop } from './drop.tsx'
-import { form, set } from './form.ts'
+import { keep as keepList, listIn } from './form.ts'
 import { Labelled, Select } from './parts.tsx'
 
 interface Control {
@@ -24,8 +24,7 @@ const keyOf = (control: Control): string => `${control.picture} ${sightOf(contro
 /** A preprocessor in one line: `grey`, or with its network `depth NAME`. */
 const sightOf = ({ preprocessor: { name, model } = { name: '' } }: Control): string => (model ? `${name} ${model}` : name)
 
-const chosen = (): Control[] => (Array.isArray(form.value['control']) ? (form.value['control'] as Control[]) : [])
-const keep = (controls: readonly Control[]): void => set('control', controls.length === 0 ? undefined : controls)
+const keep = (controls: readonly Control[]): void => keepList('control', controls)
 
 async function look(control: Control): Promise<void> {
   const { picture, preprocessor } = control
@@ -37,7 +36,7 @@ async function look(control: Control): Promise<void> {
 
 export function ControlFields({ controlnets, networks }: { controlnets: readonly Model[]; networks: readonly Model[] }) {
   const sights = networks.flatMap(({ id, task, reason }) => (reason ? [] : [`${task} ${id}`]))
-  const controls = chosen()
+  const controls = listIn<Control>('control')
   if (controlnets.length === 0 && controls.length === 0) return null
   const change = (at: number, more: Partial<Control>): void => keep(controls.with(at, { ...(controls[at] as Control), ...more }))
   return (

@@ -1,6 +1,6 @@
 /** The form of a picture, and what became of the last one. */
-import { signal, useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect, useSignal } from './view.ts'
 import type { Workflow } from '../client/types.ts'
 import { Again } from './again.tsx'
 import { get, may, quietly, Refusal, submit, wordsOf } from './api.ts'
@@ -22,7 +22,9 @@ import { Source, told } from './source.tsx'
 const schema = signal<Schema | null>(null)
 const fault = signal<string | null>(null)
 
-export function Draw() {
+/** `id`: fields that a link has filled in, as a query has them. */
+export function Draw({ id }: { id: string }) {
+  useEffect(() => new URLSearchParams(id).forEach((value, name) => set(name, value)), [id])
   useEffect(() => {
     quietly(get<Workflow>('/workflows/image-generation').then(({ inputSchema }) => (schema.value = inputSchema as Schema)))
     quietly(lookForModels())
@@ -96,7 +98,7 @@ function Form() {
                   set('height', height)
                 }}
               >
-                <i class="shape" style={{ aspectRatio: `${across} / ${down}` }} aria-hidden="true" />
+                <i class="shape" style={{ 'aspect-ratio': `${across} / ${down}` }} aria-hidden="true" />
                 {name}
               </button>
             )

@@ -1,6 +1,5 @@
 /** A place to put a picture: dropped, pasted or chosen. */
-import { useSignal } from '@preact/signals'
-import { useEffect, useId } from 'preact/hooks'
+import { useEffect, useId, useSignal } from './view.ts'
 import type { UploadedPicture } from '../client/types.ts'
 import { attempt, upload } from './api.ts'
 

@@ -1,6 +1,6 @@
 /** What the chosen model recommends, and what the picture as it stands would take. */
-import { signal, useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect, useSignal } from './view.ts'
 import type { Compatible, Queue } from '../client/types.ts'
 import { get, quietly } from './api.ts'
 import { form } from './form.ts'

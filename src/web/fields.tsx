@@ -1,5 +1,5 @@
 /** Fields of a form, by what the schema of its workflow says of them. */
-import { useId } from 'preact/hooks'
+import { useId } from './view.ts'
 import type { ComponentChildren } from 'preact'
 import { faults, form, set } from './form.ts'
 import { Fault, Select } from './parts.tsx'

@@ -1,5 +1,5 @@
 /** The request that is being written: the fields of an image generation, those alone that were said. */
-import { effect, signal } from '@preact/signals'
+import { effect, signal } from './signals.ts'
 
 export type Fields = Readonly<Record<string, unknown>>
 
@@ -54,6 +54,10 @@ export function set(name: string, value: unknown): void {
   const { [name]: __, ...others } = faults.value
   faults.value = others
 }
+
+/** A field that is a list: an empty one is not said. */
+export const listIn = <T>(name: string): readonly T[] => (Array.isArray(form.value[name]) ? (form.value[name] as T[]) : [])
+export const keep = (name: string, list: readonly unknown[]): void => set(name, list.length === 0 ? undefined : list)
 
 /** Takes these fields in place of those of their groups. */
 export function fill(fields: Fields): void {

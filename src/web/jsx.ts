@@ -1,2 +1,2 @@
-/** What the bundler makes of JSX: calls of `h`, which are shorter than those of the automatic runtime. */
-export { Fragment, h } from 'preact'
+/** What the bundler makes of JSX: calls of `h`. */
+export { Fragment, h } from './view.ts'

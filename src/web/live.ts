@@ -2,7 +2,7 @@
  * What the page shows of the farm: one WebSocket tells it, and after a cut it asks for all that it missed. Nothing of a
  * session lives in the page alone.
  */
-import { batch, computed, signal, type Signal } from '@preact/signals'
+import { computed, signal, type Signal } from './signals.ts'
 import type { LiveDevice, LiveFrame, Progress, Session, SessionEvent, SessionPage } from '../client/types.ts'
 import { get, lookWho, viewer } from './api.ts'
 
@@ -55,7 +55,7 @@ export function connect(): void {
     waitMs = 250
     ask()
   })
-  socket.addEventListener('message', ({ data }: MessageEvent<string>) => batch(() => (JSON.parse(data) as LiveFrame[]).forEach(take)))
+  socket.addEventListener('message', ({ data }: MessageEvent<string>) => (JSON.parse(data) as LiveFrame[]).forEach(take))
   socket.addEventListener('close', ({ code }) => {
     isConnected.value = false
     // A key that is refused is no connection that was cut: the page asks for another one, or goes on with a new one.
@@ -66,11 +66,9 @@ export function connect(): void {
 }
 
 export function disconnect(): void {
-  batch(() => {
-    ids.value = []
-    records.clear()
-    devices.value = []
-  })
+  ids.value = []
+  records.clear()
+  devices.value = []
 }
 
 async function again(): Promise<void> {
@@ -146,11 +144,9 @@ async function refill(sessions: readonly Session[], cursor: string | null, wante
     all.push(...page.sessions)
     goesOn = page.next
   }
-  batch(() => {
-    all.forEach(note)
-    ids.value = [...new Set(all.map(({ id }) => id))]
-    next.value = goesOn
-  })
+  all.forEach(note)
+  ids.value = [...new Set(all.map(({ id }) => id))]
+  next.value = goesOn
 }
 
 const pageAfter = (cursor: string): Promise<SessionPage> => get(`/sessions?limit=${pageSize}&cursor=${cursor}`)
@@ -162,11 +158,9 @@ export async function loadMore(): Promise<void> {
   isLoading = true
   try {
     const page = await pageAfter(next.value)
-    batch(() => {
-      page.sessions.forEach(note)
-      ids.value = [...new Set([...ids.value, ...page.sessions.map(({ id }) => id)])]
-      next.value = page.next
-    })
+    page.sessions.forEach(note)
+    ids.value = [...new Set([...ids.value, ...page.sessions.map(({ id }) => id)])]
+    next.value = page.next
   } finally {
     isLoading = false
   }

@@ -1,5 +1,5 @@
 /** The way in, where the farm asks for an API key. */
-import { useSignal } from '@preact/signals'
+import { useSignal } from './view.ts'
 import { enter, wordsOf } from './api.ts'
 import { Fault, Form, Labelled, Main, textOf } from './parts.tsx'
 

@@ -1,48 +1,29 @@
 /** The page: one room at a time, and above it where one is and how the farm is. */
-import { effect, signal } from '@preact/signals'
-import { options, render, type FunctionComponent } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
 import { leave, lookWho, notice, viewer } from './api.ts'
 import { connect, devices, disconnect, isConnected, openSessions } from './live.ts'
 import { Login } from './login.tsx'
-import { linkTo, place, rooms, type Place, type RoomName } from './route.ts'
+import type { Other } from './rooms.tsx'
+import { linkTo, place, rooms, type RoomName } from './route.ts'
+import { effect, signal } from './signals.ts'
 import { Table } from './table.tsx'
+import { render, useEffect, useRef } from './view.ts'
 import { plural } from './words.ts'
 import './page.css'
 
-type Component = FunctionComponent<{ id: string }>
+/** The rooms behind the table come as a script of their own. */
+const others = signal<{ Other: typeof Other } | 'lost' | undefined>(undefined)
 
-/** A button sends no form unless it says that it does. */
-const made = options.vnode?.bind(options)
-options.vnode = (vnode) => {
-  if (vnode.type === 'button') (vnode.props as { type?: string }).type ??= 'button'
-  made?.(vnode)
-}
-
-/** The rooms behind the table come as two scripts. */
-const scripts = { pictures: () => import('./picture-rooms.ts'), farm: () => import('./farm-rooms.ts') }
-const ofPictures: readonly Place['room'][] = ['draw', 'session', 'compare']
-
-const loaded = signal<Readonly<Partial<Record<Place['room'], Component>>>>({ table: Table })
-/** The room whose script did not come. */
-const lost = signal<Place['room'] | undefined>(undefined)
-
-async function load(room: Place['room']): Promise<void> {
-  if (loaded.value[room]) return
+async function load(): Promise<void> {
+  if (others.value !== undefined) return
   try {
-    const { rooms: others } = await scripts[ofPictures.includes(room) ? 'pictures' : 'farm']()
-    loaded.value = { ...loaded.value, ...others }
+    others.value = await import('./rooms.tsx')
   } catch {
-    lost.value = room
+    others.value = 'lost'
   }
 }
 
 /** Once the first room stands, the others come too: the way into one then waits for nothing. */
 const settledMs = 1500
-async function loadAll(): Promise<void> {
-  await load('draw')
-  await load('queue')
-}
 
 function Page() {
   useEffect(() => void lookWho().catch(() => setTimeout(() => location.reload(), 2000)), [])
@@ -118,10 +99,11 @@ function Farm() {
 
 function Room() {
   const { room, id } = place.value
-  useEffect(() => void load(room), [room])
-  const Found = loaded.value[room]
-  if (Found) return <Found key={room === 'session' ? id : room} id={id} />
-  if (lost.value !== room) return <p class="empty">One moment…</p>
+  useEffect(() => void (room !== 'table' && load()), [room])
+  if (room === 'table') return <Table />
+  const found = others.value
+  if (found === undefined) return <p class="empty">One moment…</p>
+  if (found !== 'lost') return <found.Other key={room === 'session' ? id : room} room={room} id={id} />
   return (
     <p class="empty">
       This room did not come. <a href="/">Load the page anew</a>
@@ -140,4 +122,4 @@ effect(() => {
 
 const root = document.querySelector('#page')
 if (root) render(<Page />, root)
-setTimeout(() => void loadAll(), settledMs)
+setTimeout(() => void load(), settledMs)

@@ -1,6 +1,5 @@
 /** Paints over a picture what of it is to be drawn anew. */
-import { useComputed, useSignal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useRef, useSignal } from './view.ts'
 import { attempt, upload } from './api.ts'
 import { isPainting } from './form.ts'
 import { maskFile, paint, type Stroke } from './strokes.ts'
@@ -26,7 +25,6 @@ export function MaskPainter({ src, width, height, onMask }: MaskProps) {
   const zoom = useSignal(1)
   const strokes = useSignal<readonly Stroke[]>([])
   const undone = useSignal<readonly Stroke[]>([])
-  const count = useComputed(() => strokes.value.length)
 
   const draw = (): void => {
     const context = canvas.current?.getContext('2d')
@@ -130,7 +128,7 @@ export function MaskPainter({ src, width, height, onMask }: MaskProps) {
           />
           <output>{size.value}</output>
         </label>
-        <button disabled={count.value === 0} onClick={undo}>
+        <button disabled={strokes.value.length === 0} onClick={undo}>
           Undo
         </button>
         <button disabled={undone.value.length === 0} onClick={redo}>
@@ -138,7 +136,7 @@ export function MaskPainter({ src, width, height, onMask }: MaskProps) {
         </button>
         <button onClick={all('all')}>All</button>
         <button onClick={all('invert')}>Invert</button>
-        <button disabled={count.value === 0} onClick={all('clear')}>
+        <button disabled={strokes.value.length === 0} onClick={all('clear')}>
           Clear
         </button>
       </div>
@@ -149,7 +147,7 @@ export function MaskPainter({ src, width, height, onMask }: MaskProps) {
         aria-label="Paint with the pointer. B brush, E eraser, R box, brackets change the size, Control Z takes back"
         onWheel={wheel}
       >
-        <div class="layers" style={{ width: `${zoom.value * 100}%`, aspectRatio: `${width} / ${height}` }}>
+        <div class="layers" style={{ width: `${zoom.value * 100}%`, 'aspect-ratio': `${width} / ${height}` }}>
           <img src={src} alt="The picture under the mask" draggable={false} />
           <canvas
             ref={canvas}

@@ -1,7 +1,7 @@
 /** What several rooms are made of: dots, fields, choices, forms, tables, dialogs. */
-import type { Signal } from '@preact/signals'
+import type { Signal } from './signals.ts'
 import type { ButtonHTMLAttributes, ComponentChildren, FormHTMLAttributes, InputHTMLAttributes, SelectHTMLAttributes } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useRef } from './view.ts'
 
 type Text = readonly string[]
 
@@ -15,9 +15,6 @@ export const Fault = ({ children, id }: { children: ComponentChildren; id?: stri
       {children}
     </p>
   ) : null
-
-/** A value as the API has it. */
-export const Json = ({ of }: { of: unknown }) => <pre>{JSON.stringify(of, null, 2)}</pre>
 
 /** What a control is for, above it: an input of these attributes, or what stands inside. */
 export const Labelled = ({ label, children, ...input }: InputHTMLAttributes<HTMLInputElement> & { label: ComponentChildren }) => (
@@ -54,27 +51,6 @@ export function Select({
   )
 }
 
-/** Buttons of which one is pressed. `all`: what '' is called. */
-export const Choices = <T extends string>({
-  label,
-  of,
-  chosen,
-  all,
-}: {
-  label: string
-  of: readonly T[]
-  chosen: Signal<T>
-  all?: string
-}) => (
-  <div class="chips" role="group" aria-label={label}>
-    {of.map((each) => (
-      <button key={each} aria-pressed={chosen.value === each} onClick={() => (chosen.value = each)}>
-        {each || all}
-      </button>
-    ))}
-  </div>
-)
-
 /** A line to search by. */
 export const Search = ({ label, placeholder, line }: { label: string; placeholder: string; line: Signal<string> }) => (
   <label class="search">
@@ -84,11 +60,14 @@ export const Search = ({ label, placeholder, line }: { label: string; placeholde
 )
 
 /** A form that the browser sends nowhere: `act` is told what was written; after true it is as it was at first. */
-export function Form({ act, ...more }: FormHTMLAttributes<HTMLFormElement> & { act: (said: FormData) => Promise<unknown> }) {
+export function Form({
+  act,
+  ...more
+}: FormHTMLAttributes<HTMLFormElement> & { act: (said: FormData, form: HTMLFormElement) => Promise<unknown> }) {
   const send = async (event: SubmitEvent & { currentTarget: HTMLFormElement }): Promise<void> => {
     event.preventDefault()
     const form = event.currentTarget
-    if ((await act(new FormData(form, event.submitter))) === true) form.reset()
+    if ((await act(new FormData(form, event.submitter), form)) === true) form.reset()
   }
   return <form {...more} onSubmit={(event) => void send(event)} />
 }
@@ -99,60 +78,11 @@ export const textOf = (said: FormData, name: string): string => {
   return typeof text === 'string' ? text.trim() : ''
 }
 
-/** A form with its name and its button. */
-export const Panel = ({
-  title,
-  act,
-  children,
-}: {
-  title: string
-  act: (said: FormData) => Promise<unknown>
-  children: ComponentChildren
-}) => (
-  <Form class="panel" aria-label={title} act={act}>
-    <h2>{title}</h2>
-    {children}
-    <Main>Make it</Main>
-  </Form>
-)
-
 /** What sends a form. */
 export const Main = ({ children, ...more }: ButtonHTMLAttributes<HTMLButtonElement>) => (
   <button type="submit" class="main" {...more}>
     {children}
   </button>
-)
-
-/** The first cell of a row names it. */
-export const Table = ({
-  caption,
-  heads,
-  rows,
-}: {
-  caption?: string
-  heads: readonly ComponentChildren[]
-  rows: Readonly<Record<string, readonly ComponentChildren[]>>
-}) => (
-  <table class="plain-table">
-    {caption && <caption>{caption}</caption>}
-    <thead>
-      <tr>
-        {heads.map((head) => (
-          <th scope="col">{head}</th>
-        ))}
-      </tr>
-    </thead>
-    <tbody>
-      {Object.entries(rows).map(([key, [name, ...cells]]) => (
-        <tr key={key}>
-          <th scope="row">{name}</th>
-          {cells.map((cell) => (
-            <td>{cell}</td>
-          ))}
-        </tr>
-      ))}
-    </tbody>
-  </table>
 )
 
 /** A dialog that is open as long as it is there. */

@@ -1,6 +1,5 @@
 /** Models to choose from by their pictures. */
-import { useSignal } from '@preact/signals'
-import { useId } from 'preact/hooks'
+import { useId, useSignal } from './view.ts'
 import type { Model } from '../client/types.ts'
 import { lookOf } from './catalogue.ts'
 import { Search } from './parts.tsx'
@@ -33,7 +32,7 @@ export function Picker({
         {chosen !== undefined && <Picture key={chosen} shown={current && lookOf(current)} isSmall />}
         <span>{chosen ?? title}</span>
       </button>
-      <div id={list} class="picker" popover role="dialog" aria-label={title}>
+      <div id={list} class="picker" popover="auto" role="dialog" aria-label={title}>
         <h2>{title}</h2>
         {models.length > few && <Search label={`Search: ${title}`} placeholder="Search" line={line} />}
         <ul>

@@ -1,5 +1,5 @@
 /** A picture that may not be there: its place is kept. */
-import { useSignal } from '@preact/signals'
+import { useSignal } from './view.ts'
 import type { Shown } from './session-view.ts'
 
 /** Side of a thumbnail, of which the store has one of every picture. */

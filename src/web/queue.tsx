@@ -1,6 +1,5 @@
 /** Who waits for a device, in the order in which they are let in: seen, moved, paused. */
-import { signal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { signal } from './signals.ts'
 import type { Queue, Session } from '../client/types.ts'
 import { attempt, get, may, quietly, request } from './api.ts'
 import { note, sessionOf } from './live.ts'
@@ -18,8 +17,6 @@ const said = signal('')
 /** The session that is dragged, and the one that it is over; '': the end of the queue. */
 const dragged = signal<string | undefined>(undefined)
 const over = signal<string | undefined>(undefined)
-/** Whose handle is to have the focus where it comes to stand. */
-const held = signal<string | undefined>(undefined)
 
 /** While somebody looks, ms. */
 const lookMs = 1000
@@ -155,13 +152,6 @@ const dropOn = (id: string) => ({
 })
 
 function Row({ place: { session: id, position, level, priority, waitedS, why, startsInS } }: { place: Place }) {
-  const handle = useRef<HTMLButtonElement>(null)
-  // Moved in the document, it would lose the focus.
-  useEffect(() => {
-    if (held.value !== id) return
-    handle.current?.focus()
-    held.value = undefined
-  }, [position])
   const session = sessionOf(id)?.value
   const name = nameOf(id)
   const mayMove = may('control')
@@ -169,7 +159,6 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
     const to = keyed(event.key, id)
     if (to === null) return
     event.preventDefault()
-    held.value = id
     void move(id, to)
   }
   return (
@@ -183,7 +172,7 @@ function Row({ place: { session: id, position, level, priority, waitedS, why, st
     >
       <span class="position">{position}</span>
       {mayMove && (
-        <button ref={handle} class="handle plain" aria-label={`Move ${name}`} title="Drag, or arrow keys; Home and End" onKeyDown={keys}>
+        <button class="handle plain" aria-label={`Move ${name}`} title="Drag, or arrow keys; Home and End" onKeyDown={keys}>
           <i aria-hidden="true" />
         </button>
       )}

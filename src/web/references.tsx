@@ -2,11 +2,11 @@
 import { modelNamed } from './catalogue.ts'
 import { Drop } from './drop.tsx'
 import { Field, type Schema } from './fields.tsx'
-import { form, set } from './form.ts'
+import { keep as keepList, listIn } from './form.ts'
 import { Picture } from './picture.tsx'
 
-const chosen = (): readonly string[] => (Array.isArray(form.value['references']) ? (form.value['references'] as string[]) : [])
-const keep = (pictures: readonly string[]): void => set('references', pictures.length === 0 ? undefined : pictures)
+const chosen = (): readonly string[] => listIn('references')
+const keep = (pictures: readonly string[]): void => keepList('references', pictures)
 
 export function References({ model, schema }: { model: string; schema: Schema | undefined }) {
   const pictures = chosen()

@@ -1,5 +1,5 @@
 /** What became of what was drawn last. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import { sessionOf } from './live.ts'
 import { Picture } from './picture.tsx'
 import { ProgressBar, progressWords } from './progress.tsx'

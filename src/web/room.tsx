@@ -1,7 +1,6 @@
 /** What rooms are made of: their frame, reads that are repeated, questions before what cannot be taken back. */
-import { useSignal } from '@preact/signals'
+import { useEffect, useSignal } from './view.ts'
 import type { ComponentChildren } from 'preact'
-import { useEffect } from 'preact/hooks'
 import { quietly } from './api.ts'
 
 /** A room with its name and what stands beside that. */
@@ -63,16 +62,5 @@ export function Sure({ verb, of, act }: { verb: string; of: string; act: () => u
       </button>
       <button onClick={answer(false)}>Keep</button>
     </span>
-  )
-}
-
-/** What is shown this once. */
-export function Secret({ what, text, close }: { what: string; text: string; close: () => void }) {
-  return (
-    <div class="secret" role="alert">
-      <p>{what} This is the only time it is shown:</p>
-      <code>{text}</code>
-      <button onClick={close}>I have it</button>
-    </div>
   )
 }

@@ -1,5 +1,5 @@
 /** Which room is open, by the part of the address behind `#`. */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 
 /** Rooms of the navigation. */
 export const rooms = {

@@ -1,5 +1,5 @@
 /** What is chosen on the table, and what can be done with all of it at once. */
-import { computed, signal } from '@preact/signals'
+import { computed, signal } from './signals.ts'
 import { may, notice, wordsOf } from './api.ts'
 import { sessionOf } from './live.ts'
 import { focused } from './room.tsx'

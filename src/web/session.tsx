@@ -1,25 +1,21 @@
 /** One session: its picture, how far it is, what happened on the way. */
-import { signal, useSignal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
-import type { PictureRequest, Receipt, Session, SessionState } from '../client/types.ts'
+import { signal } from './signals.ts'
+import { useEffect, useSignal } from './view.ts'
+import type { PictureRequest, Session } from '../client/types.ts'
 import { Again } from './again.tsx'
-import { attempt, get, may, quietly, Refusal } from './api.ts'
-import { Diagram } from './diagram.tsx'
-import { ForkDialog, point, States } from './fork.tsx'
+import { attempt, get, may, Refusal } from './api.ts'
+import { ForkDialog, point } from './fork.tsx'
 import { entries, follow, ids, note, sessionOf } from './live.ts'
-import { Dot, Form, Json, textOf, useKeys } from './parts.tsx'
+import { Dot, Form, textOf, useKeys } from './parts.tsx'
 import { Picture } from './picture.tsx'
 import { ProgressBar, progressWords } from './progress.tsx'
 import { go, linkTo } from './route.ts'
 import { imagesOf, plain, previewOf, starred, tag, tagPattern, titleOf } from './session-view.ts'
-import { Timeline } from './timeline.tsx'
+import { Told } from './told.tsx'
 import { Starring, Verbs } from './verbs.tsx'
 import { Verify } from './verify.tsx'
 import { atTime, inTime, listed, secondsBetween } from './words.ts'
 
-/** Of the session that is open. */
-const receipt = signal<Receipt | null>(null)
-const states = signal<readonly SessionState[]>([])
 const missing = signal<string | null>(null)
 
 /** An address may hold anything. */
@@ -33,8 +29,6 @@ const Missing = () => <p class="empty">There is no such session. It may have bee
 
 function Found({ id }: { id: string }) {
   useEffect(() => {
-    receipt.value = null
-    states.value = []
     point.value = null
     missing.value = null
     follow(id)
@@ -43,15 +37,6 @@ function Found({ id }: { id: string }) {
     })
     return () => follow(undefined)
   }, [id])
-  const count = entries.value.length
-  useEffect(() => {
-    const look = (): void => {
-      quietly(get<Receipt>(`/sessions/${id}/receipt`).then((told) => (receipt.value = told)))
-      quietly(get<{ states: SessionState[] }>(`/sessions/${id}/states`).then((told) => (states.value = told.states)))
-    }
-    const timer = setTimeout(look, 150)
-    return () => clearTimeout(timer)
-  }, [id, count])
   // Read again when the list changes: a session that came with its page is there now.
   void ids.value
   const session = sessionOf(id)?.value
@@ -142,24 +127,15 @@ function Whole({ session }: { session: Session }) {
           <a class="button" href={`/v1/sessions/${session.id}/export`} download="" title="Request, history, receipt and result as JSON">
             Export
           </a>
-          {isPicture && sha256 !== undefined && (
-            <Verify session={session.id} sha256={sha256} exactnessKey={receipt.value?.exactnessKey ?? null} />
-          )}
+          {isPicture && sha256 !== undefined && <Verify session={session.id} sha256={sha256} exactnessKey={session.exactnessKey} />}
         </div>
         <Essentials session={session} />
-        <Diagram workflow={session.workflow} session={session} states={states.value} />
-        {receipt.value && <Timeline receipt={receipt.value} states={states.value} />}
-        <States states={states.value} />
+        <Told room="session" id={session.id} changed={entries.value.length} />
         <Tags session={session} />
         <Events />
-        <details>
-          <summary>Request and receipt</summary>
-          <Json of={session.input} />
-          <Json of={receipt.value} />
-        </details>
       </div>
       {isAgain.value && <Again request={() => requestOf(session, at.value)} close={() => (isAgain.value = false)} />}
-      {point.value && <ForkDialog id={session.id} />}
+      {point.value && <ForkDialog />}
     </article>
   )
 }

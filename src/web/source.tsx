@@ -1,6 +1,6 @@
 /** The picture to begin from, with a mask over it. */
-import { signal } from '@preact/signals'
-import { useEffect } from 'preact/hooks'
+import { signal } from './signals.ts'
+import { useEffect } from './view.ts'
 import type { PictureRequest, UploadedPicture } from '../client/types.ts'
 import { get } from './api.ts'
 import { Drop } from './drop.tsx'

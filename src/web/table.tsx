@@ -1,6 +1,6 @@
 /** The light table: every session as its picture. */
-import { computed, signal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { computed, signal } from './signals.ts'
+import { useEffect, useRef } from './view.ts'
 import type { Session } from '../client/types.ts'
 import { may, quietly } from './api.ts'
 import { hasMore, ids, isConnected, loadMore, sessionOf, type SessionSignal } from './live.ts'
@@ -72,7 +72,11 @@ export function Table() {
       <ul
         ref={list}
         class="cards"
-        style={{ '--columns': columns, paddingTop: `${Math.floor(from / columns) * rowHeight}px`, minHeight: `${rows * rowHeight}px` }}
+        style={{
+          '--columns': columns,
+          'padding-top': `${Math.floor(from / columns) * rowHeight}px`,
+          'min-height': `${rows * rowHeight}px`,
+        }}
         onKeyDown={(event) => moveFocus(event, columns)}
       >
         {visible.map((id, i) => {

@@ -1,5 +1,5 @@
 /** A picture drawn again from its own receipt: are the bytes the same? */
-import { signal } from '@preact/signals'
+import { signal } from './signals.ts'
 import type { PictureRequest, Receipt, Session } from '../client/types.ts'
 import { attempt, get, may, submit } from './api.ts'
 import { devices } from './live.ts'

@@ -1,7 +1,7 @@
 /** Which cards of a long list are on the screen. The others are not in the document. */
-import { signal, useSignal } from '@preact/signals'
+import { signal } from './signals.ts'
+import { useEffect, useSignal } from './view.ts'
 import type { RefObject } from 'preact'
-import { useLayoutEffect } from 'preact/hooks'
 
 /** As page.css has it: the narrowest card, the gap between two, what stands under a picture. */
 const [narrowest, narrowestOnPhone, gap, captionHeight] = [208, 150, 14, 58] as const
@@ -15,7 +15,7 @@ export function useGrid(list: RefObject<HTMLElement | null>, count: number) {
   const width = useSignal(1200)
   const top = useSignal(0)
   const height = useSignal(innerHeight)
-  useLayoutEffect(() => {
+  useEffect(() => {
     const element = list.current
     if (!element) return undefined
     const measure = (): void => {

@@ -24,6 +24,8 @@ export function atTime(iso: string): string {
     : at.toLocaleDateString([], { day: 'numeric', month: 'short' })
 }
 
+export const dayAndTime = (iso: string): string => new Date(iso).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })
+
 export const secondsBetween = (from: string, to: string | null): number =>
   (to === null ? Date.now() : Date.parse(to)) / 1000 - Date.parse(from) / 1000
 

@@ -75,6 +75,7 @@ describe('the OpenAPI document', () => {
       '/v1/policies/{name}/try',
       '/v1/policies/{name}/versions/{version}',
       '/v1/ready',
+      '/v1/rooms/{room}',
       '/v1/schedules',
       '/v1/schedules/{id}',
       '/v1/schedules/{id}/pause',

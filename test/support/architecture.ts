@@ -139,7 +139,6 @@ const doors: Record<string, RegExp> = {
   'fs-native-extensions': /^held-file\.ts$/,
   ws: /^api\/live\//,
   preact: /^web\//,
-  '@preact/': /^web\//,
   'node:child_process': /^(artifacts\/apart|workers\/python\/.+|supervisor|redis-server|redis-data)\.ts$/,
   // The client and the page run in a browser.
   'node:': /^(?!client\/|web\/)/,

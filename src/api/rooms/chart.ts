@@ -1,11 +1,13 @@
 /** A figure over time as an area. Nothing is drawn where nobody looked. */
+import { el, type Element } from './markup.ts'
+
 const [across, down] = [300, 72] as const
 /** Longer than this between two points, nobody looked, ms. */
 const gapMs = 180_000
 
 export type Point = readonly [at: number, value: number]
 
-export interface ChartProps {
+export interface Chart {
   title: string
   points: readonly Point[]
   /** The top of it. */
@@ -16,7 +18,7 @@ export interface ChartProps {
   levels?: readonly number[]
 }
 
-export function Chart({ title, points, most, spanMs, levels = [] }: ChartProps) {
+export function chart({ title, points, most, spanMs, levels = [] }: Chart): Element {
   const now = points.at(-1)?.[0] ?? 0
   const x = (at: number): string => (across - ((now - at) / spanMs) * across).toFixed(1)
   const y = (value: number): string => (down - Math.max(0, Math.min(1, value / most)) * down).toFixed(1)
@@ -29,12 +31,10 @@ export function Chart({ title, points, most, spanMs, levels = [] }: ChartProps) 
   }
   const area = (run: readonly Point[]): string =>
     `M${x(run[0]?.[0] ?? now)} ${down}L${run.map(([at, value]) => `${x(at)} ${y(value)}`).join('L')}V${down}Z`
-  return (
-    <svg class="chart" viewBox={`0 0 ${across} ${down}`} preserveAspectRatio="none" role="img" aria-label={title}>
-      {levels.map((level) => (
-        <line key={level} x1="0" x2={across} y1={y(level)} y2={y(level)} />
-      ))}
-      <path d={runs.map(area).join('')} />
-    </svg>
+  return el(
+    'svg',
+    { class: 'chart', viewBox: `0 0 ${across} ${down}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': title },
+    levels.map((level) => el('line', { key: level, x1: 0, x2: across, y1: y(level), y2: y(level) })),
+    el('path', { d: runs.map(area).join('') }),
   )
 }
