@@ -4,6 +4,7 @@ import { Changes } from '../../src/api/live/changes.ts'
 import { Connection } from '../../src/api/live/connection.ts'
 import { Devices } from '../../src/api/live/devices.ts'
 import { SharedLists } from '../../src/api/live/shared-list.ts'
+import { Turns } from '../../src/api/live/turns.ts'
 import type { LiveFrame } from '../../src/api/live/views.ts'
 import type { EnginePort } from '../../src/api/context.ts'
 import type { Overseer } from '../../src/engine/feed.ts'
@@ -79,6 +80,7 @@ function connections(engine: EnginePort) {
   const changes = new Changes(engine, log)
   const lists = new SharedLists(changes, log)
   const devices = new Devices(engine)
+  const turns = new Turns(2)
   const over = new AbortController()
   const running: Promise<void>[] = []
   const open = async (request: object, keyId: string | null = null): Promise<Heard> => {
@@ -88,6 +90,7 @@ function connections(engine: EnginePort) {
       changes,
       lists,
       devices,
+      turns,
       caller: { keyId, scopes: new Set(['read']) },
       requestId: 'x',
       outlet: { isFree: () => heard.isFree, send: (message) => void heard.told.push(JSON.parse(String(message)) as LiveFrame[]) },

@@ -15,6 +15,7 @@ import { tolerant } from '../stream.ts'
 import { paceMs, stateOf, type Changes } from './changes.ts'
 import type { Devices } from './devices.ts'
 import { frameOf, gone, maxChanged, Shared, written, type Member, type SharedLists } from './shared-list.ts'
+import type { Turns } from './turns.ts'
 import { LiveRequest } from './views.ts'
 
 /** Rounds come this much early or late, ms. */
@@ -32,6 +33,7 @@ export interface Outlet {
 export interface ConnectionParts extends Pick<ApiParts, 'engine'> {
   changes: Changes
   lists: SharedLists
+  turns: Turns
   devices: Devices
   caller: Caller
   requestId: string
@@ -89,7 +91,7 @@ export class Connection {
 
   /** Tells the caller what there is until the signal aborts. @throws DarkroomError of a defect alone */
   async run(over: AbortSignal): Promise<void> {
-    const { changes, outlet } = this.#parts
+    const { changes, outlet, turns } = this.#parts
     const pause = new Bell()
     let leave: (() => void) | undefined
     try {
@@ -105,6 +107,7 @@ export class Connection {
         },
       })
       while (!over.aborted) {
+        await turns.take()
         const startedAt = performance.now()
         const frames = outlet.isFree() ? await this.#frames() : []
         const [first] = frames

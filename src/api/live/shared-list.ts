@@ -3,7 +3,6 @@
  * compared and written once for all of them. A connection that cannot be told just now keeps which sessions it has
  * missed, never what it would have said.
  */
-import { setImmediate } from 'node:timers/promises'
 import type { Caller } from '../../api-keys.ts'
 import { matches } from '../../engine/reads.ts'
 import type { Progress, Session } from '../../engine/session.ts'
@@ -16,8 +15,6 @@ import type { LiveFrame, LiveRequest } from './views.ts'
 
 /** More that has changed at once is told by a new snapshot. */
 export const maxChanged = 500
-/** Members that are told before requests are answered again: what all of them say takes tens of milliseconds. */
-const toldAtOnce = 25
 /** Sessions of which it is remembered how they were shown; beyond them a change is told whole. */
 const maxShown = 10_000
 
@@ -136,7 +133,7 @@ export class SharedList {
     this.#pending = new Set()
     try {
       const found = await tolerant(() => this.#changes.get(ids))
-      if (found) await this.#tell(ids, found)
+      if (found) this.#tell(ids, found)
       // Redis is away: asked again with what changes next, or by a member.
       else for (const id of ids) this.#pending.add(id)
     } catch (error) {
@@ -161,7 +158,7 @@ export class SharedList {
     }
   }
 
-  async #tell(ids: string[], found: (Session | undefined)[]): Promise<void> {
+  #tell(ids: string[], found: (Session | undefined)[]): void {
     const told: string[] = []
     const frames: string[] = []
     for (const [i, id] of ids.entries()) {
@@ -172,10 +169,7 @@ export class SharedList {
     }
     if (told.length === 0) return
     const shared = new Shared(frames.join(','))
-    for (const [i, member] of [...this.#members].entries()) {
-      if (i > 0 && i % toldAtOnce === 0) await setImmediate()
-      if (this.#members.has(member)) member.told(told, shared)
-    }
+    for (const member of this.#members) member.told(told, shared)
   }
 
   #next(id: string, session: Session | undefined): string | undefined {
