@@ -80,7 +80,6 @@ OVER_ALL = {
     "test_shards_load_by_whatever_names_they_were_written": 2,
     "test_every_family_draws_from_one_file_what_it_draws_from_its_folder": 3,
     "test_checkpoints_of_one_state_are_equal_bytes": 3,
-    "test_when_memory_runs_out_idle_models_go_before_the_request": 2,
     "test_a_step_that_runs_out_of_memory_begins_again_with_smaller_tiles": 2,
     "test_at_full_strength_a_variation_is_the_picture_of_its_own_seed": 3,
     "test_a_spare_that_is_not_wanted_ends": 3,

@@ -171,6 +171,7 @@ def digest(child, **request):
     return answer["files"]["latents"]["sha256"]
 
 
+@pytest.mark.long
 def test_bits_follow_from_the_request_and_from_nothing_before_it(shared, fresh):
     one, two = [tiny("pastel", 0.8)], [tiny("outline", 0.5), tiny("pastel", 0.8)]
     plain = digest(shared)

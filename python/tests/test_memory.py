@@ -69,6 +69,7 @@ def test_a_request_that_memory_runs_out_for_offloads_its_model_and_is_refused_in
     assert ["out of memory: offloaded micro" in note for note in notes] == [True]
 
 
+@pytest.mark.long
 def test_when_memory_runs_out_idle_models_go_before_the_request(limited, micro, big):
     child = limited
     request = {"model": micro, "files": child.run("denoise", model=micro, **SIZE)["files"], **SIZE}

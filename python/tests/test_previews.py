@@ -144,6 +144,7 @@ def distance(one, other):
     return numpy.abs(one.astype(float) - other).mean()
 
 
+@pytest.mark.long
 def test_no_two_come_within_the_interval_and_short_work_makes_none(shows):
     times = []
     began = time.monotonic()

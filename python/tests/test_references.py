@@ -123,6 +123,7 @@ def test_an_edit_draws_what_diffusers_own_pipeline_draws(fresh, editors, name, c
     assert torch.equal(drawn, drawn_by(name, request, pictures))
 
 
+@pytest.mark.long
 def test_a_large_picture_is_made_smaller_as_diffusers_own_pipeline_does(fresh, editors):
     model = editors("klein")
     picture = noise(1500, 750, seed=3)
