@@ -233,7 +233,8 @@ const lines = []
 const failures = []
 
 /**
- * Runs parts one after another, and others so beside them: what these said is shown when all have ended.
+ * Runs parts one after another, and others so beside them: what these said is shown when all have ended, and that one
+ * has failed at once.
  * @param {Part[]} parts
  * @param {Part[]} [asides]
  */
@@ -253,7 +254,11 @@ async function perform(parts, asides = []) {
 /** @param {Part[]} parts */
 async function inTurn(parts) {
   const done = []
-  for (const part of parts) done.push(await check(part, true))
+  for (const part of parts) {
+    const checked = await check(part, true)
+    done.push(checked)
+    if (checked.count.failures.length > 0) process.stdout.write(`\n${checked.line}, aside\n`)
+  }
   return done
 }
 
@@ -271,12 +276,16 @@ const [name = 'test', ...args] = process.argv.slice(2)
 const notes = []
 if (name === 'check') await perform(...quickParts())
 else if (name === 'test' && args.length === 0) {
-  await perform(...quickParts())
   const native = await nativeParts()
   notes.push(...native.notes)
   failures.push(...native.failures)
   total.failed += native.failures.length
-  await perform([vitest('system', '--project', 'system'), ...native.parts], [pytest(python(), '-m', 'not long and not judge')])
+  const [quick, readers] = quickParts()
+  // Neither row waits for the other: each has about one of two cores.
+  await perform(
+    [...quick, vitest('system', '--project', 'system'), ...native.parts],
+    [...readers, pytest(python(), '-m', 'not long and not judge')],
+  )
 } else if (name === 'exact') {
   if (args.length === 0) await perform([pytest(python(), 'tests/every_pair.py')])
   await perform([vitest('vitest', '--project', 'exact', ...args)])

@@ -102,6 +102,7 @@ def test_a_handshake_that_is_none_is_refused_and_ends_the_child(spawn):
     assert child.ends() == 64
 
 
+@pytest.mark.long
 def test_a_device_that_is_not_there_ends_the_child_with_the_reason(fork):
     child = fork(device="mps")
     answer = child.until(child.hello)
