@@ -58,6 +58,9 @@ export function splitJobId(jobId: string): { stepKey: string; dispatch: number }
   return { stepKey: jobId.slice(0, dot), dispatch: Number(jobId.slice(dot + 1)) }
 }
 
+/** The steps that a job names, as the job ids that each would have. */
+export const stepsOfJob = ({ id = '', data }: { id?: string | undefined; data: { steps?: string[] } }): string[] => data.steps ?? [id]
+
 /** The session whose events a channel tells of. */
 export const sessionOfChannel = (channel: string): string => channel.slice(channel.lastIndexOf(':') + 1)
 

@@ -113,8 +113,9 @@ class Child:
         elif action == "worker.ping":
             self._writer.send(request_id, action, frames.result(self._heartbeat(self._runtime)))
         elif action == "worker.pause" or action == "worker.cancel":
-            self._writer.send(request_id, action, frames.result())
+            # Whoever reads the answer may rely on it.
             self._requests.stop(data["target"], "pause" if action == "worker.pause" else "cancel")
+            self._writer.send(request_id, action, frames.result())
         else:
             self._accept(request_id, action, data, self._runtime)
 

@@ -132,6 +132,11 @@ export class AttemptPort {
     }
   }
 
+  /** Puts steps back that were fetched and not taken, as the job ids that name them. @throws DarkroomError `redis.unavailable` */
+  putBack(queue: string, jobIds: readonly string[], priority: number): Promise<void> {
+    return this.#engine.dispatcher.addSteps(queue, jobIds, priority)
+  }
+
   /** Models of the steps that wait in these queues, of each queue the first few. */
   async waitingModels(names: readonly string[]): Promise<WantedModel[]> {
     const { commits, dispatcher, reads } = this.#engine

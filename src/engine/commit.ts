@@ -165,8 +165,7 @@ export class Commits {
       const effects = transition ? plan(id, transition, { operations: registry.operations, shards, priority: 0 }) : noEffects
       const outcome = transition && outcomeOf(transition)
       // One that needs a model goes where that is.
-      const chains = ({ lane, step }: PlannedStep): boolean => lane === 'host' && !registry.operations[step]?.needs
-      const next = lease && !outcome ? effects.steps.find(chains) : undefined
+      const next = lease && !outcome && effects.steps.find(({ lane, step }) => lane === 'host' && !registry.operations[step]?.needs)
       const snapshot = JSON.stringify(document)
       checkSize(at.workflow, snapshot)
       const commit: Commit = {
@@ -174,9 +173,9 @@ export class Commits {
         snapshot,
         outcome,
         effects,
-        next: lease && next && { ...lease, suffix: next.suffix },
+        next: lease && next ? { ...lease, suffix: next.suffix } : undefined,
       }
-      return transition ? { commit, transition, next } : { commit }
+      return transition ? { commit, transition, next: next || undefined } : { commit }
     } catch (error) {
       log.error({ session: id, workflow: at.workflow, err: error }, 'the workflow threw')
       const broken =

@@ -1,4 +1,4 @@
-/** Open steps to BullMQ jobs. A job is only a hint that says which step to take; nothing durable lives in it. */
+/** Open steps to BullMQ jobs. A job is only a hint that says which steps to take; nothing durable lives in it. */
 import { Queue, type Job } from 'bullmq'
 import { claimDeserted, forgetQueue } from '../farm/presence.ts'
 import type { WorkerRecord } from '../farm/record.ts'
@@ -6,6 +6,7 @@ import type { Catalogue } from '../models/catalogue.ts'
 import { keys, queues, splitStepKey } from '../keys.ts'
 import { translated, type Redis } from '../redis.ts'
 import { placementOf, type Placement, type Waiting } from './placement.ts'
+import { Bundles } from './bundles.ts'
 import { mostUrgent } from './plan.ts'
 import type { AtPoint } from './points.ts'
 import type { Reads } from './reads.ts'
@@ -18,11 +19,20 @@ const eventsLength = 1000
 /** The last place that BullMQ knows. */
 const maxPriority = 2 ** 21 - 1
 
-/** What the job of a command says besides its step. */
-export interface CommandData {
-  /** The API key whose it is; none without keys. */
+/** Steps that one job names at most. */
+const maxBundled = 16
+
+/** What a job says besides its id. */
+export interface JobData {
+  /** Of a command: the API key whose it is; none without keys. */
   key?: string
+  /** Steps that were opened while others were being added, as the job ids that they would have; else its id names one. */
+  steps?: string[]
 }
+
+const jobIdOf = ({ stepKey, dispatch }: Pick<Waiting, 'stepKey' | 'dispatch'>): string => `${stepKey}.${dispatch}`
+
+type Opened = Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>
 
 export interface DispatcherParts {
   redis: Redis
@@ -38,6 +48,8 @@ export interface DispatcherParts {
 export class Dispatcher {
   readonly #parts: DispatcherParts
   readonly #queues = new Map<string, Queue>()
+  /** By priority. */
+  readonly #bundles = new Map<number, Bundles<string>>()
 
   constructor(parts: DispatcherParts) {
     this.#parts = parts
@@ -57,7 +69,7 @@ export class Dispatcher {
   /** Ensures that a job for this step lies in that queue. Changes nothing when another process was faster. */
   async enqueue(step: Waiting, queue: string, now: number): Promise<void> {
     const stays = step.queue === queue
-    const job = stays ? await this.find(queue, `${step.stepKey}.${step.dispatch}`) : 'gone'
+    const job = stays ? await this.find(queue, jobIdOf(step)) : 'gone'
     // A worker that fetched the job and died before it took the step: BullMQ would find that out after its own, long
     // lock.
     const isAbandoned = job === 'active' && now - step.placedAt > this.#parts.times.leaseMs && step.lane !== 'control'
@@ -69,22 +81,49 @@ export class Dispatcher {
   }
 
   /** Adds the step's job to a queue. */
-  async add(step: Pick<Waiting, 'stepKey' | 'dispatch' | 'name' | 'priority'>, queue: string): Promise<void> {
-    const { at, redis } = this.#parts
-    const { stepKey, dispatch, name, priority } = step
+  async add(step: Opened, queue: string): Promise<void> {
+    const { at } = this.#parts
+    const { stepKey, name, priority } = step
     at?.('dispatch.before', splitStepKey(stepKey).sessionId)
     const turn = queues.isControl(queue) && priority > 0 ? await this.#turn(stepKey, queue, priority) : { priority, data: {} }
-    const options = { jobId: `${stepKey}.${dispatch}`, ...(priority > 0 && { priority: turn.priority }) }
-    await translated(this.queue(queue).add(name, turn.data, options))
+    await this.#addJob(queue, name, jobIdOf(step), turn.data, turn.priority)
     at?.('dispatch.after', splitStepKey(stepKey).sessionId)
-    if (queues.isGpu(queue)) await translated(redis.publish(keys.wake(queue), ''))
+  }
+
+  /**
+   * The same for a step that any worker may run, beside the device: one job names all that were opened while others
+   * were being added, for a job costs as much as a step does.
+   */
+  async addHost(step: Opened): Promise<void> {
+    const { at } = this.#parts
+    const { stepKey, priority } = step
+    at?.('dispatch.before', splitStepKey(stepKey).sessionId)
+    let bundles = this.#bundles.get(priority)
+    if (!bundles) {
+      bundles = new Bundles(maxBundled, (jobIds) => this.addSteps(queues.host, jobIds, priority))
+      this.#bundles.set(priority, bundles)
+    }
+    await bundles.add(jobIdOf(step))
+    at?.('dispatch.after', splitStepKey(stepKey).sessionId)
+  }
+
+  /** Adds one job for these steps. */
+  async addSteps(queue: string, jobIds: readonly string[], priority: number): Promise<void> {
+    const [first = ''] = jobIds
+    if (jobIds.length === 1) return this.#addJob(queue, 'step', first, {}, priority)
+    await this.#addJob(queue, 'steps', `${first}+${jobIds.length - 1}`, { steps: [...jobIds] }, priority)
+  }
+
+  async #addJob(queue: string, name: string, jobId: string, data: JobData, priority: number): Promise<void> {
+    await translated(this.queue(queue).add(name, data, { jobId, ...(priority > 0 && { priority }) }))
+    await translated(this.#parts.redis.publish(keys.wake(queue), ''))
   }
 
   /**
    * The place of a command in its queue, so that API keys take turns: as many places behind the first that waits as its
    * key has open commands before it. The data tells the lane whose it is. Programs without a key share one line.
    */
-  async #turn(stepKey: string, queue: string, priority: number): Promise<{ priority: number; data: CommandData }> {
+  async #turn(stepKey: string, queue: string, priority: number): Promise<{ priority: number; data: JobData }> {
     const own = await this.#parts.reads.turn(splitStepKey(stepKey).sessionId)
     if (!own) return { priority, data: {} }
     const [first] = await translated(this.queue(queue).getPrioritized(0, 0))
@@ -93,8 +132,9 @@ export class Dispatcher {
   }
 
   /**
-   * Where BullMQ has the job: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere. One read
-   * of the job's own record, and of its state only once a worker has fetched it, for BullMQ searches lists for that.
+   * Where BullMQ has a job of that id: in a worker's hands (`active`), somewhere before that (`waiting`), or nowhere,
+   * also where another job names the step beside others. One read of the job's own record, and of its state only once a
+   * worker has fetched it, for BullMQ searches lists for that.
    */
   async find(queue: string, jobId: string): Promise<'waiting' | 'active' | 'gone'> {
     const job = (await translated(this.queue(queue).getJob(jobId))) as Job | undefined

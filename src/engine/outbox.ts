@@ -133,7 +133,7 @@ export class Outbox {
       steps.map(async ({ suffix, step: name, lane, priority, input }) => {
         const step = { ...fresh, stepKey: `${id}.${suffix}`, name, lane, priority }
         // Every worker takes from one queue what needs nothing of it.
-        if (lane === 'host' && !registry.operations[name]?.needs) return dispatcher.add(step, queues.host)
+        if (lane === 'host' && !registry.operations[name]?.needs) return dispatcher.addHost(step)
         const needs = needsOf(registry.operations, name, input)
         if (!needs) return
         const waiting = { ...step, ...needs, ...session, waitsInLine: session.admitted === null, avoid: null }

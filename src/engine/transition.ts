@@ -191,20 +191,8 @@ export class PureMachine {
   }
 
   #plan(snapshot: AnyMachineSnapshot, effects: Record<string, OpenEffect>, closed: OpenEffect[], version: number): Transition {
-    const opened = new Map<string, Opened>()
+    const opening = new Opening(effects, closed)
     let n = 0
-    const open = (name: string, effect: OpenEffect, record: Opened): void => {
-      drop(name)
-      effects[name] = effect
-      opened.set(name, record)
-    }
-    // An effect that this very transition opened and closed again leaves no trace.
-    const drop = (name: string): void => {
-      const effect = effects[name]
-      if (!effect) return
-      if (!opened.delete(name)) closed.push(effect)
-      delete effects[name]
-    }
     for (const { type, params } of this.#actions) {
       if (type === 'xstate.spawnChild') {
         // Of a computed id only the reference knows the value.
@@ -212,32 +200,33 @@ export class PureMachine {
         const { id } = actorRef
         const suffix = `${version}.${n++}`
         const kind = this.#sources.get(src)
-        if (kind === 'items') open(`items/${id}`, { suffix, items: src }, { suffix, items: src })
-        else if (kind === 'session') open(`session/${id}`, { suffix, session: src, input }, { suffix, workflow: src, invoke: id, input })
-        else open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
+        if (kind === 'items') opening.open(`items/${id}`, { suffix, items: src }, { suffix, items: src })
+        else if (kind === 'session')
+          opening.open(`session/${id}`, { suffix, session: src, input }, { suffix, workflow: src, invoke: id, input })
+        else opening.open(`step/${id}`, { suffix, step: src, input }, { suffix, step: src, invoke: id, input })
       } else if (type === 'xstate.stopChild') {
         const stopped = params as { id?: string } | string | undefined
         const id = typeof stopped === 'string' ? stopped : stopped?.id
-        drop(`step/${id}`)
-        drop(`session/${id}`)
-        drop(`items/${id}`)
+        opening.drop(`step/${id}`)
+        opening.drop(`session/${id}`)
+        opening.drop(`items/${id}`)
       } else if (type === 'xstate.raise') {
         const { event, id, delay } = params as { event: AnyEventObject; id?: string; delay?: number }
         if (delay === undefined) continue // raised without a delay: XState has already applied it
         if (id === undefined) throw workflowError('broken', `the delayed event ${event.type} needs an id, or nothing could stop it`)
         const suffix = `${version}.${n++}`
         const delayMs = Math.max(0, Math.round(delay))
-        open(`timer/${id}`, { suffix, event, delayMs }, { suffix, delayMs })
+        opening.open(`timer/${id}`, { suffix, event, delayMs }, { suffix, delayMs })
       } else if (type === 'xstate.cancel') {
-        drop(`timer/${(params as { sendId: string }).sendId}`)
+        opening.drop(`timer/${(params as { sendId: string }).sendId}`)
       } else if (type !== 'xstate.emit' && type !== 'xstate.log') {
         throw workflowError('broken', `the action ${type} cannot run durably; make it a step`)
       }
     }
     if (snapshot.status !== 'active') {
-      for (const name of Object.keys(effects)) drop(name)
+      for (const name of Object.keys(effects)) opening.drop(name)
     }
-    const records = [...opened.values()]
+    const records = opening.records
     return {
       document: this.#dump(snapshot, effects),
       snapshot,
@@ -302,4 +291,33 @@ function inertScope(): AnyActorScope {
   initialTransition(probe)
   if (!scope) throw new Error('XState gave the probe no scope')
   return scope
+}
+
+/** What one transition opens and closes: an effect that it both opened and closed leaves no trace. */
+class Opening {
+  readonly #effects: Record<string, OpenEffect>
+  readonly #closed: OpenEffect[]
+  readonly #opened = new Map<string, Opened>()
+
+  constructor(effects: Record<string, OpenEffect>, closed: OpenEffect[]) {
+    this.#effects = effects
+    this.#closed = closed
+  }
+
+  get records(): Opened[] {
+    return [...this.#opened.values()]
+  }
+
+  open(name: string, effect: OpenEffect, record: Opened): void {
+    this.drop(name)
+    this.#effects[name] = effect
+    this.#opened.set(name, record)
+  }
+
+  drop(name: string): void {
+    const effect = this.#effects[name]
+    if (!effect) return
+    if (!this.#opened.delete(name)) this.#closed.push(effect)
+    delete this.#effects[name]
+  }
 }

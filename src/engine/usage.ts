@@ -36,13 +36,15 @@ interface Caused {
   use?: Use | undefined
 }
 
+const bytesOf = (artifacts: Caused['artifacts'], group: string): number =>
+  artifacts.reduce((sum, each) => sum + (each.group === group ? (each.bytes ?? 0) : 0), 0)
+
 /** What a cause adds, as the scripts take it: of a step what its result says; its time they know by themselves. */
 export function usedBy({ use, artifacts, entry }: Caused): number[] {
-  const bytes = (group: string): number => artifacts.reduce((sum, each) => sum + (each.group === group ? (each.bytes ?? 0) : 0), 0)
   const { wasResident } = (entry['stats'] ?? {}) as { wasResident?: unknown }
   const found = {
-    kept: bytes('references'),
-    scratch: bytes('scratch'),
+    kept: bytesOf(artifacts, 'references'),
+    scratch: bytesOf(artifacts, 'scratch'),
     hits: Number(wasResident === true),
     misses: Number(wasResident === false),
   }

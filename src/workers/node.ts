@@ -33,7 +33,7 @@ import { DeviceMonitor } from './device/monitor.ts'
 import type { OwnDevice } from './device/open.ts'
 import { PictureMemory, shapeOf } from './device/picture-memory.ts'
 import { LaneWatch } from './lane-watch.ts'
-import { DeviceLane, openLane, type LaneHandle } from './lanes.ts'
+import { Lane as StepLane, type LaneOptions } from './lanes.ts'
 import { prefetch } from './prefetch.ts'
 import type { Convert } from './python/convert.ts'
 import type { Heartbeat, Ready } from './python/protocol.ts'
@@ -95,7 +95,7 @@ export class WorkerNode {
   readonly #watches: { lane: Lane; size: number; watch: LaneWatch }[]
   readonly #startedAt = Date.now()
   #status: WorkerRecord['status'] = 'starting'
-  #lanes: LaneHandle[] = []
+  #lanes: StepLane[] = []
   /** The step that reserved the device last. */
   #reserving: Attempt | undefined
   /** What pictures take of the device. */
@@ -171,17 +171,19 @@ export class WorkerNode {
 
   /** Publishes the worker and opens its lanes. */
   async open(): Promise<void> {
-    const { child, config, device, exactness, log, redis, subscriber } = this.#parts
+    const { child, config, device, exactness, log, port, redis, subscriber } = this.#parts
     subscriber.on('message', (_channel: string, sessionId: string) => this.#control(sessionId))
     await subscriber.subscribe(keys.control())
     await this.#monitor.open()
     this.#status = 'ready'
     await this.#publish()
-    const lane = { redis, runner: this.#runner, log }
+    const putBack = port.putBack.bind(port)
+    const open = (lane: Lane, names: string[], size: number, more: Partial<LaneOptions> = {}): StepLane =>
+      new StepLane({ redis, runner: this.#runner, log, putBack, lane, queues: names, size, ...more })
     this.#lanes = [
-      new DeviceLane({ ...lane, queues: this.#deviceQueues, isOpen: () => child.isReady, isPaused: () => this.#isPaused() }),
-      ...this.#hostQueues.map((queue) => openLane('host', queue, config.hostLane, lane)),
-      openLane('control', queues.control(device), maxCommands, { ...lane, ofOneKey: maxCommandsOfKey }),
+      open('gpu', this.#deviceQueues, 1, { isOpen: () => child.isReady, isPaused: () => this.#isPaused() }),
+      ...this.#hostQueues.map((queue) => open('host', [queue], config.hostLane)),
+      open('control', [queues.control(device)], maxCommands, { ofOneKey: maxCommandsOfKey }),
     ]
     this.#publisher.start()
     log.info({ worker: this.id, device, exactness: exactness.key }, 'the worker takes steps')
@@ -390,10 +392,8 @@ export class WorkerNode {
     }
     if (!this.#takes) return
     const status = stalled.length > 0 ? 'stalled' : 'ready'
-    if (status === 'stalled' && this.#status === 'ready') {
+    if (status === 'stalled' && this.#status === 'ready')
       log.error({ worker: this.id, lanes: stalled }, 'this worker takes no job although jobs wait for it')
-      for (const lane of this.#lanes) lane.renew?.()
-    }
     this.#status = status
   }
 }

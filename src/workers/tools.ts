@@ -64,8 +64,6 @@ const minProgressMs = 200
 export class AttemptTools implements Tools {
   readonly artifacts: ArtifactStore
   readonly exactness: Exactness
-  readonly exactnessWith = (settings: Record<string, boolean | string>): Exactness => exactnessWith(this.exactness, settings)
-  readonly shelf: ShelfTools
   /** Artifacts that the commit of the result will name. */
   readonly kept: { group: 'references' | 'scratch'; sha256: string; bytes: number }[] = []
   stats: Record<string, unknown> = {}
@@ -89,12 +87,19 @@ export class AttemptTools implements Tools {
     this.artifacts = options.artifacts
     this.exactness = options.exactness
     this.#previews = new Previews(options)
-    this.shelf = shelfTools({
-      ...options,
+  }
+
+  get shelf(): ShelfTools {
+    return shelfTools({
+      ...this.#options,
       signal: () => this.signal,
       progress: (progress) => this.progress(progress),
       makeFolder: () => this.#makeFolder(),
     })
+  }
+
+  exactnessWith(settings: Record<string, boolean | string>): Exactness {
+    return exactnessWith(this.exactness, settings)
   }
 
   get signal(): AbortSignal {

@@ -5,7 +5,7 @@ import type { WorkerRecord } from '../../src/farm/record.ts'
 import { publishWorker } from '../../src/farm/presence.ts'
 import { operations } from '../../src/domains/index.ts'
 import { workflows } from '../../src/workflows/index.ts'
-import { keys, queues, shardOf } from '../../src/keys.ts'
+import { keys, queues, shardOf, stepsOfJob } from '../../src/keys.ts'
 import { connect, type Redis } from '../../src/redis.ts'
 import { Engine } from '../../src/engine/engine.ts'
 import { DarkroomError } from '../../src/errors.ts'
@@ -135,7 +135,7 @@ describe('sessions that wait for a device', () => {
     opened.push(host)
     await sleep(100)
     expect((await standing()).waiting).not.toContain(host)
-    expect((await t.engine.dispatcher.queue(queues.host).getJobs()).some(({ id }) => id?.startsWith(host))).toBe(true)
+    expect((await t.engine.dispatcher.queue(queues.host).getJobs()).flatMap(stepsOfJob).some((id) => id.startsWith(host))).toBe(true)
     expect((await standing()).waiting).toEqual(others.slice(1))
   })
 

@@ -3,7 +3,7 @@ import { assign, setup } from 'xstate'
 import { z } from 'zod'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { operation } from '../../src/domains/operation.ts'
-import { keys, queues } from '../../src/keys.ts'
+import { keys, queues, stepsOfJob } from '../../src/keys.ts'
 import type { Attempt, Delivery } from '../../src/engine/attempt.ts'
 import { defineWorkflow } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
@@ -87,7 +87,7 @@ describe('a worker that brings a result', () => {
     (await t.engine.start({ workflow: 'walk', input, priority: 5, tags: [], keyId: null })).session.id
   const history = async (id: string): Promise<string[]> => (await t.engine.history(id, 0, 100)).map(({ event }) => event.type)
   const jobs = async (id: string): Promise<string[]> =>
-    (await t.engine.dispatcher.queue(queues.host).getJobs()).map((job) => job.id ?? '').filter((job) => job.startsWith(id))
+    (await t.engine.dispatcher.queue(queues.host).getJobs()).flatMap(stepsOfJob).filter((job) => job.startsWith(id))
   const waiting = async (id: string): Promise<string[]> =>
     (await t.redis.zrange(keys.outbox(0), '0', '-1')).filter((member) => member.includes(id))
 

@@ -1,17 +1,12 @@
 /**
  * What waits in a lane before a worker comes, in which order it is taken, and what is seen when a worker takes nothing.
  */
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { Queue, Worker as BullWorker } from 'bullmq'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { root } from '../../src/config.ts'
 import { keys, splitJobId, splitStepKey } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
 import { inputOf, module, script, Scripted } from '../support/scripted.ts'
-
-const stuckLanes = pathToFileURL(join(root, 'test/support/stuck-lanes.ts')).href
 
 let farm: Farm
 beforeAll(async () => {
@@ -141,19 +136,5 @@ describe('while a queue is halted', { timeout: 60_000 }, () => {
     connection.disconnect()
     expect(await play.said()).toEqual(['one'])
     await eventually('ready again', async () => (await statusOf()) === 'ready' && (await farm.client.get('/v1/ready')).status === 200)
-  })
-})
-
-describe('while the loops of a worker are stuck', { timeout: 60_000 }, () => {
-  it('they begin anew, and the session goes on', async () => {
-    await using own = await startFarm({ workers: 1, module: stuckLanes })
-    expect(await (await Scripted.begin(own, [{ say: 'one' }])).said()).toEqual(['one'])
-    own.workers[0]?.signal('SIGUSR1')
-    // Who waits already has what comes next; after it the loop waits for ever.
-    expect(await (await Scripted.begin(own, [{ say: 'one' }])).said()).toEqual(['one'])
-    const play = await Scripted.begin(own, [{ say: 'one' }])
-    await eventually('the worker is stalled', async () => (await own.records())[0]?.status === 'stalled')
-    expect(await play.said()).toEqual(['one'])
-    await eventually('ready again', async () => (await own.records())[0]?.status === 'ready')
   })
 })

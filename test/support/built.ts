@@ -20,7 +20,6 @@ const programs = [
   'test/support/worker.ts',
   'test/support/reserver.ts',
   'test/support/program.ts',
-  'test/support/stuck-lanes.ts',
   'test/support/scribble.ts',
   'test/api/api_process.ts',
   'test/examples/module.ts',

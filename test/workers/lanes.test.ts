@@ -1,10 +1,11 @@
-/** The lanes of commands and of the device on real queues. */
+/** The lanes of commands, of the device and of host steps on real queues. */
 import { Queue } from 'bullmq'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { keys } from '../../src/keys.ts'
+import { Dispatcher } from '../../src/engine/dispatch.ts'
+import { keys, queues, stepsOfJob } from '../../src/keys.ts'
 import { createLog } from '../../src/log.ts'
 import { connect, type Redis } from '../../src/redis.ts'
-import { DeviceLane, openLane } from '../../src/workers/lanes.ts'
+import { Lane } from '../../src/workers/lanes.ts'
 import type { StepRunner } from '../../src/workers/runner.ts'
 import { startTestRedis, type TestRedis } from '../support/redis.ts'
 
@@ -19,14 +20,19 @@ afterAll(async () => {
   await server.stop()
 })
 
+/** What a lane has besides its steps. */
+const parts = () => ({ redis, log: createLog('silent', 'test'), putBack: () => Promise.reject(new Error('nothing is put back')) })
+
 it('one API key runs so many commands at a time, others find a place beside them; without a key there is no such limit', async () => {
   const name = 'control.0123abcd-cpu-0'
   const queue = new Queue(name, { connection: redis, prefix: keys.queuePrefix(name) })
   const running = new Map<string, () => void>()
   const run = (id: string): Promise<undefined> => new Promise((resolve) => running.set(id, () => (running.delete(id), resolve(undefined))))
-  const runner = { run } as unknown as StepRunner
-  const lane = openLane('control', name, 4, { redis, runner, log: createLog('silent', 'test'), ofOneKey: 3 })
-  const add = (id: string, key?: string): Promise<unknown> => queue.add('x', key === undefined ? {} : { key }, { jobId: id })
+  const lane = new Lane({ ...parts(), runner: { run }, lane: 'control', queues: [name], size: 4, ofOneKey: 3 })
+  const add = async (id: string, key?: string): Promise<void> => {
+    await queue.add('x', key === undefined ? {} : { key }, { jobId: id })
+    await redis.publish(keys.wake(name), '')
+  }
   const runs = (): string[] => [...running.keys()].toSorted()
   const end = (id: string): void => running.get(id)?.()
 
@@ -56,19 +62,13 @@ it('a step that has left the device makes room for the next; the lane closes whe
   const [ownQueue, sharedQueue] = [own, shared].map((name) => new Queue(name, { connection: redis, prefix: keys.queuePrefix(name) }))
   if (!ownQueue || !sharedQueue) throw new Error('void')
   const running = new Map<string, { leave: () => void; end: () => void }>()
-  const run = (id: string, _lane: string, leave: () => void): Promise<undefined> =>
+  const run: StepRunner['run'] = (id, _lane, leave = () => undefined) =>
     new Promise((resolve) => running.set(id, { leave, end: () => (running.delete(id), resolve(undefined)) }))
   const runs = (): string[] => [...running.keys()].toSorted()
   let isPaused = false
   for (const id of ['a', 'b', 'c']) await sharedQueue.add('x', {}, { jobId: id })
-  const lane = new DeviceLane({
-    redis,
-    runner: { run } as unknown as StepRunner,
-    log: createLog('silent', 'test'),
-    queues: [own, shared],
-    isOpen: () => true,
-    isPaused: () => Promise.resolve(isPaused),
-  })
+  const isPausedNow = (): Promise<boolean> => Promise.resolve(isPaused)
+  const lane = new Lane({ ...parts(), runner: { run }, lane: 'gpu', queues: [own, shared], size: 1, isPaused: isPausedNow })
   await expect.poll(runs).toEqual(['a'])
   await new Promise((resolve) => setTimeout(resolve, 200))
   expect(runs()).toEqual(['a'])
@@ -92,4 +92,49 @@ it('a step that has left the device makes room for the next; the lane closes whe
   expect(await sharedQueue.getJobCountByTypes('active')).toBe(0)
   expect(await sharedQueue.getJobCountByTypes('waiting')).toBe(1)
   await Promise.all([ownQueue.close(), sharedQueue.close()])
+}, 30_000)
+
+it('of the steps that one job names half of the room begins, the others go back for whoever is free; each runs once', async () => {
+  const queue = new Queue(queues.host, { connection: redis, prefix: keys.queuePrefix(queues.host) })
+  const nothing = {} as never
+  const dispatcher = new Dispatcher({
+    redis,
+    store: nothing,
+    reads: nothing,
+    models: nothing,
+    times: { leaseMs: 1 },
+    at: undefined,
+    workers: () => Promise.resolve([]),
+  })
+  const step = (i: number) => ({ stepKey: `0-01m8kzt3n3qr0fby8z1258c361.${i}.0`, dispatch: 1, name: 'postprocessing.save', priority: 0 })
+  await Promise.all(Array.from({ length: 40 }, (_, i) => dispatcher.addHost(step(i))))
+  const named = (await queue.getJobs()).map(stepsOfJob)
+  expect(named.flat().toSorted()).toEqual(Array.from({ length: 40 }, (_, i) => `${step(i).stepKey}.1`).toSorted())
+  expect(named.map(({ length }) => length).toSorted((a, b) => a - b)).toEqual([8, 16, 16])
+
+  const began: string[] = []
+  const ends = new Map<string, () => void>()
+  const open = (worker: string): Lane => {
+    const run = (id: string): Promise<undefined> => {
+      began.push(worker)
+      return new Promise((resolve) => ends.set(id, () => (ends.delete(id), ran.push(id), resolve(undefined))))
+    }
+    const putBack = dispatcher.addSteps.bind(dispatcher)
+    return new Lane({ ...parts(), putBack, runner: { run }, lane: 'host', queues: [queues.host], size: 8 })
+  }
+  const ran: string[] = []
+  const lanes = [open('a')]
+  await expect.poll(() => began).toHaveLength(8)
+  lanes.push(open('b'))
+  await expect.poll(() => began).toHaveLength(16)
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  expect([began.filter((worker) => worker === 'a').length, began.length]).toEqual([8, 16])
+  while (ran.length < 40) {
+    for (const end of ends.values()) end()
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  expect(new Set(ran).size).toBe(40)
+  await Promise.all(lanes.map((lane) => lane.close()))
+  expect(await queue.getJobCountByTypes('active', 'waiting', 'delayed', 'prioritized')).toBe(0)
+  await Promise.all([queue.close(), dispatcher.close()])
 }, 30_000)
