@@ -10,6 +10,8 @@ export interface Readers {
   url: string
   sockets: number
   readers: number
+  /** How long a session takes, ms. */
+  sessionMs: number
 }
 
 export type Word = { is: 'session'; id: string } | { is: 'measure' } | { is: 'over' }
@@ -28,7 +30,7 @@ const heard = 50
 const endings = /"endedAt":"([^"]+)"/g
 const instants = /"at":"([^"]+)"/g
 
-const { url, sockets, readers } = JSON.parse(process.argv[2] ?? '') as Readers
+const { url, sockets, readers, sessionMs } = JSON.parse(process.argv[2] ?? '') as Readers
 const delays: Delays = { socket: [], stream: [] }
 const ids: string[] = []
 /** Only what happens from here on is measured. */
@@ -67,7 +69,9 @@ async function follow(id: string): Promise<void> {
   for await (const text of response) delaysIn(String(text), instants, delays.stream, Math.max(since, openedAt))
 }
 
+/** Readers begin one after another: else all of them would open their next stream in one moment, again and again. */
 async function read(n: number): Promise<void> {
+  await delay((n / readers) * sessionMs)
   for (; !isOver; n++) {
     const id = ids.at(-1 - (n % 8))
     await (id === undefined ? delay(50) : follow(id))

@@ -59,7 +59,7 @@ export const live: Benchmark = {
       settings: { DARKROOM_HOST_LANE: '96', DARKROOM_LIMIT_STREAMS: '0' },
     })
     const { url } = farm.client
-    const asked: Readers = { url, sockets, readers }
+    const asked: Readers = { url, sockets, readers, sessionMs: stepMs }
     const reading = fork(fileURLToPath(new URL('live-readers.ts', import.meta.url)), [JSON.stringify(asked)])
     const tell = (word: Word): void => void reading.send(word)
     const heard = async (): Promise<unknown> => {

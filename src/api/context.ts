@@ -16,6 +16,7 @@ export type EnginePort = Pick<
   | 'start'
   | 'get'
   | 'list'
+  | 'newest'
   | 'history'
   | 'receipt'
   | 'control'

@@ -31,6 +31,7 @@ import { Outbox } from './outbox.ts'
 import { OwnWorkflows } from './own-workflows.ts'
 import { Pauses } from './pauses.ts'
 import { Pictures } from './pictures.ts'
+import { newest, type Standing } from './newest.ts'
 import { PictureAnalytics } from './picture-analytics.ts'
 import { Policies } from './policies.ts'
 import { SessionOwners } from './owners.ts'
@@ -117,6 +118,8 @@ export class EngineParts {
   readonly countLoss: (worker: string, sessionId: string) => Promise<void>
   /** The farm in numbers. */
   readonly counts: () => Promise<Counts>
+  /** Where the newest sessions stand. @throws DarkroomError `redis.unavailable` */
+  readonly newest: (count: number) => Promise<Standing[]>
   readonly runs: Runs
   /** Models that were found broken. */
   readonly quarantine: Quarantine
@@ -139,6 +142,7 @@ export class EngineParts {
     this.workers = recent(300, () => readWorkers(redis))
     this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
     this.counts = () => readCounts(redis, shards)
+    this.newest = (count) => newest(redis, shards, count)
     this.runs = new Runs(redis)
     this.quarantine = new Quarantine(redis)
     this.webhooks = new Webhooks(redis, config)

@@ -51,7 +51,7 @@ const maxTurns = 4
 
 /** Where a session stands in a list. */
 type Place = Pick<Session, 'createdAt' | 'id'>
-const newestFirst = (a: Place, b: Place): number => b.createdAt - a.createdAt || (a.id === b.id ? 0 : a.id < b.id ? 1 : -1)
+export const newestFirst = (a: Place, b: Place): number => b.createdAt - a.createdAt || (a.id === b.id ? 0 : a.id < b.id ? 1 : -1)
 
 export class Reads {
   readonly #redis: Redis
@@ -335,7 +335,7 @@ export function toSession(id: string, record: Record<string, string>): Session {
     id,
     workflow: record['workflow'] ?? '',
     status,
-    waiting: record['waiting'] ?? (status === 'running' ? record['parked'] : undefined) ?? null,
+    waiting: waitingOf(status, record['waiting'], record['parked']),
     input: json<Record<string, unknown>>('input') ?? {},
     output: json<Record<string, unknown>>('output'),
     error: json<WireError>('error'),
@@ -361,6 +361,10 @@ export function toSession(id: string, record: Record<string, string>): Session {
     version: Number(record['version'] ?? 0),
   }
 }
+
+/** What a session waits for, by what its record says. */
+export const waitingOf = (status: Status, waiting: string | null | undefined, parked: string | null | undefined): string | null =>
+  waiting ?? (status === 'running' ? parked : undefined) ?? null
 
 /** The progress of a session that has ended: nothing of it waits or runs any more. */
 function lastOf({ items, fraction, ...progress }: Progress, status: Status): Progress {

@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest'
 import { Changes } from '../../src/api/live/changes.ts'
 import { Connection } from '../../src/api/live/connection.ts'
 import { Devices } from '../../src/api/live/devices.ts'
-import { SharedLists } from '../../src/api/live/shared-list.ts'
 import { Turns } from '../../src/api/live/turns.ts'
 import type { LiveFrame } from '../../src/api/live/views.ts'
 import type { EnginePort } from '../../src/api/context.ts'
@@ -51,6 +50,7 @@ function played(count: number) {
       if (keyId !== null) return Promise.resolve({ sessions: [], next: null })
       return Promise.resolve({ sessions: Array.from({ length: count }, (_, n) => sessionOf(idOf(n), version)), next: null })
     },
+    newest: () => Promise.resolve(Array.from({ length: count }, (_, n) => sessionOf(idOf(n), version))),
     oversee: (given: Overseer) => {
       overseer = given
       return Promise.resolve(() => undefined)
@@ -78,7 +78,6 @@ interface Heard {
 function connections(engine: EnginePort) {
   const log = createLog('silent', 'api')
   const changes = new Changes(engine, log)
-  const lists = new SharedLists(changes, log)
   const devices = new Devices(engine)
   const turns = new Turns(2)
   const over = new AbortController()
@@ -88,7 +87,7 @@ function connections(engine: EnginePort) {
     const connection = new Connection({
       engine,
       changes,
-      lists,
+      group: changes.group(),
       devices,
       turns,
       caller: { keyId, scopes: new Set(['read']) },
@@ -150,6 +149,24 @@ describe('a live connection', () => {
     await close()
     expect(slow.told[1]).toHaveLength(40)
     for (const frame of slow.told[1] ?? []) expect(frame).toMatchObject({ type: 'session', session: { version: farm.version() } })
+  })
+
+  it('speaks in the round of its group: forty are told of a change one group after another, each within its pace', async () => {
+    const farm = played(10)
+    const { open, close } = connections(farm.engine)
+    const all = await Promise.all(Array.from({ length: 40 }, () => open({ list: {} })))
+    await delay(400)
+    const counts = all.map(({ told }) => told.length)
+    farm.change(1)
+    await delay(60)
+    const early = all.filter(({ told }, i) => told.length > (counts[i] ?? 0)).length
+    expect(early).toBeGreaterThan(0)
+    expect(early).toBeLessThan(30)
+    await delay(400)
+    for (const [i, { told }] of all.entries()) expect(told.slice(counts[i]).flat()).toHaveLength(10)
+    // However many are told, a record is read once.
+    expect(farm.asked.get).toBe(10)
+    await close()
   })
 
   it('of another key hears nothing of them, not even that they are gone', async () => {

@@ -1,30 +1,27 @@
 /**
- * Which sessions have changed, for all live connections of one API together. They are told in rounds, and a record is
- * read once a round however many of them show it. What a lost message would have told is found by looking at the newest
- * sessions now and then.
+ * Which sessions have changed, for all live connections of one API together. They are told in rounds, a group of them
+ * at a time, and a record is read once however many of them show it. What a lost message would have told is found by
+ * looking at the newest sessions now and then.
  */
 import { tolerant } from '../stream.ts'
 import type { Session } from '../../engine/session.ts'
 import type { Logger } from '../../log.ts'
 import { Ticker } from '../../ticker.ts'
 import type { EnginePort } from '../context.ts'
+import { Rounds } from './rounds.ts'
+import { SharedLists, stateOf } from './shared-list.ts'
 
-/** Between two rounds, ms: a connection tells its caller no more often. */
-export const paceMs = 200
+/** Groups of connections: what all of 500 say at once takes so long that a request would wait for it. */
+const groups = 20
 const lookMs = 2000
 const looked = 200
 /** A record that nothing told of is read again after so long, ms. */
 const freshMs = 1000
 
-/** What a session's progress does not change. */
-export const stateOf = ({ version, status, waiting }: Session): string => `${version} ${status} ${waiting}`
-
-export interface Listener {
-  /** Whether it would say now what it is told. */
-  isFree(): boolean
-  changed(ids: ReadonlySet<string>): void
-  /** What it has shown may be old: it begins anew. */
-  anew(): void
+/** Connections that are told in the same rounds, and of the same lists. */
+export interface Group {
+  rounds: Rounds
+  lists: SharedLists
 }
 
 interface Reading {
@@ -36,13 +33,11 @@ interface Reading {
 
 export class Changes {
   readonly #engine: EnginePort
-  readonly #listeners = new Set<Listener>()
+  readonly #groups: readonly Group[]
+  /** Connections that listen. */
+  #listening = 0
   readonly #read = new Map<string, Reading>()
   readonly #ticker: Ticker
-  /** What changed since the last round. */
-  #pending = new Set<string>()
-  #round: NodeJS.Timeout | undefined
-  #roundAt = Number.NEGATIVE_INFINITY
   /** Of sessions that were read or looked at, and may be among the newest. */
   readonly #known = new Map<string, { state: string; createdAt: number }>()
   #hasLooked = false
@@ -50,6 +45,7 @@ export class Changes {
 
   constructor(engine: EnginePort, log: Logger) {
     this.#engine = engine
+    this.#groups = Array.from({ length: groups }, (_, i) => ({ rounds: new Rounds(i / groups, this), lists: new SharedLists(this, log) }))
     this.#ticker = new Ticker(
       lookMs,
       () => this.#look(),
@@ -58,12 +54,16 @@ export class Changes {
     this.#ticker.start()
   }
 
-  /** @throws DarkroomError `redis.unavailable` */
-  async listen(listener: Listener): Promise<() => void> {
-    this.#listeners.add(listener)
-    if (this.#listeners.size === 1) this.#begin()
+  /** The group that a new connection belongs to: one that has the fewest. */
+  group(): Group {
+    return this.#groups.reduce((least, each) => (each.rounds.size < least.rounds.size ? each : least))
+  }
+
+  /** Hears of what changes while connections listen. @throws DarkroomError `redis.unavailable` */
+  async listen(): Promise<() => void> {
+    if (++this.#listening === 1) this.#begin()
     const leave = (): void => {
-      if (this.#listeners.delete(listener) && this.#listeners.size === 0) this.#end()
+      if (--this.#listening === 0) this.#end()
     }
     await this.#stop?.catch((error: unknown) => {
       leave()
@@ -82,7 +82,7 @@ export class Changes {
   }
 
   async close(): Promise<void> {
-    clearTimeout(this.#round)
+    for (const { rounds } of this.#groups) rounds.clear()
     await this.#ticker.stop()
   }
 
@@ -107,7 +107,7 @@ export class Changes {
       changed: (id) => this.#changed(id),
       missed: () => {
         this.#read.clear()
-        for (const listener of this.#listeners) listener.anew()
+        for (const { rounds } of this.#groups) rounds.anew()
       },
     })
   }
@@ -115,9 +115,7 @@ export class Changes {
   #end(): void {
     const stop = this.#stop
     this.#stop = undefined
-    clearTimeout(this.#round)
-    this.#round = undefined
-    this.#pending.clear()
+    for (const { rounds } of this.#groups) rounds.clear()
     this.#known.clear()
     this.#hasLooked = false
     this.#read.clear()
@@ -126,29 +124,18 @@ export class Changes {
 
   #changed(id: string): void {
     this.#read.delete(id)
-    this.#pending.add(id)
-    this.#round ??= setTimeout(() => void this.#tell(), Math.max(0, this.#roundAt + paceMs - performance.now())).unref()
-  }
-
-  async #tell(): Promise<void> {
-    this.#roundAt = performance.now()
-    this.#round = undefined
-    const ids = this.#pending
-    this.#pending = new Set()
-    // A Redis that is away is asked again by the connections.
-    if ([...this.#listeners].some((listener) => listener.isFree())) await this.get([...ids]).catch(() => undefined)
-    for (const listener of this.#listeners) listener.changed(ids)
+    for (const { rounds } of this.#groups) rounds.changed(id)
   }
 
   async #look(): Promise<void> {
-    if (this.#listeners.size === 0) return
+    if (this.#listening === 0) return
     const now = performance.now()
     for (const [id, { at }] of this.#read) if (now - at > freshMs) this.#read.delete(id)
-    const page = await tolerant(() => this.#engine.list({ keyId: null, limit: looked }))
-    if (!page || this.#listeners.size === 0) return
-    const oldest = page.next === null ? Number.NEGATIVE_INFINITY : (page.sessions.at(-1)?.createdAt ?? 0)
-    const newest = new Set(page.sessions.map(({ id }) => id))
-    for (const session of page.sessions) {
+    const found = await tolerant(() => this.#engine.newest(looked))
+    if (!found || this.#listening === 0) return
+    const oldest = found.length < looked ? Number.NEGATIVE_INFINITY : (found.at(-1)?.createdAt ?? 0)
+    const newest = new Set(found.map(({ id }) => id))
+    for (const session of found) {
       const state = stateOf(session)
       if (this.#hasLooked && this.#known.get(session.id)?.state !== state) this.#changed(session.id)
       this.#known.set(session.id, { state, createdAt: session.createdAt })

@@ -12,9 +12,10 @@ import { seesAll, sightOf } from '../policy.ts'
 import { describe } from '../problem.ts'
 import { presentEvent, presentSession } from '../sessions/views.ts'
 import { tolerant } from '../stream.ts'
-import { paceMs, stateOf, type Changes } from './changes.ts'
+import type { Changes, Group } from './changes.ts'
 import type { Devices } from './devices.ts'
-import { frameOf, gone, maxChanged, Shared, written, type Member, type SharedLists } from './shared-list.ts'
+import { paceMs } from './rounds.ts'
+import { frameOf, gone, maxChanged, Shared, stateOf, written, type Member, type SharedLists } from './shared-list.ts'
 import type { Turns } from './turns.ts'
 import { LiveRequest } from './views.ts'
 
@@ -32,7 +33,7 @@ export interface Outlet {
 
 export interface ConnectionParts extends Pick<ApiParts, 'engine'> {
   changes: Changes
-  lists: SharedLists
+  group: Group
   turns: Turns
   devices: Devices
   caller: Caller
@@ -91,11 +92,12 @@ export class Connection {
 
   /** Tells the caller what there is until the signal aborts. @throws DarkroomError of a defect alone */
   async run(over: AbortSignal): Promise<void> {
-    const { changes, outlet, turns } = this.#parts
+    const { changes, group, outlet, turns } = this.#parts
     const pause = new Bell()
     let leave: (() => void) | undefined
+    let quit: (() => void) | undefined
     try {
-      leave = await changes.listen({
+      quit = group.rounds.join({
         isFree: () => outlet.isFree(),
         changed: (ids) => {
           this.#list?.list.changed(ids)
@@ -106,6 +108,7 @@ export class Connection {
           for (const [id, followed] of this.#followed) this.#note(id, followed)
         },
       })
+      leave = await changes.listen()
       while (!over.aborted) {
         await turns.take()
         const startedAt = performance.now()
@@ -118,13 +121,14 @@ export class Connection {
       }
     } finally {
       leave?.()
+      quit?.()
       this.#list?.leave()
     }
   }
 
   #takeList(wanted: LiveRequest['list']): void {
     this.#list?.leave()
-    this.#list = wanted && this.#parts.lists.join(wanted, this.#parts.caller, this.#member)
+    this.#list = wanted && this.#parts.group.lists.join(wanted, this.#parts.caller, this.#member)
     this.#told = []
     this.#missed.clear()
     this.#isAnew = wanted !== undefined

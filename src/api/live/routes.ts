@@ -8,7 +8,6 @@ import { keyed, noQuery, problems } from '../route.ts'
 import { Changes } from './changes.ts'
 import { Connection } from './connection.ts'
 import { Devices } from './devices.ts'
-import { SharedLists } from './shared-list.ts'
 import { Turns } from './turns.ts'
 import { closeCodes, LiveFrame, LiveRequest } from './views.ts'
 
@@ -19,8 +18,8 @@ const deafMs = 30_000
 const pingMs = 15_000
 /** Messages of a caller in one second. */
 const maxMessages = 20
-/** Connections that speak before requests are answered again: what 500 of them say takes tens of milliseconds. */
-const turnsAtOnce = 25
+/** Connections that speak before requests are answered again. */
+const turnsAtOnce = 5
 /** How long an end may take that the other side has to confirm, ms. */
 const closeMs = 500
 
@@ -43,7 +42,6 @@ const live = createRoute({
 export function liveRoutes(parts: ApiParts): App {
   const { slots, engine, log, closing } = parts
   const changes = new Changes(engine, log)
-  const lists = new SharedLists(changes, log)
   const devices = new Devices(engine)
   const turns = new Turns(turnsAtOnce)
   closing?.addEventListener('abort', () => void changes.close())
@@ -64,7 +62,7 @@ export function liveRoutes(parts: ApiParts): App {
         isFree: () => socket.bufferedAmount < maxUnread,
         send: (message: string | Buffer) => socket.send(message, { binary: false }),
       }
-      const connection = new Connection({ engine, changes, lists, devices, turns, caller, requestId, outlet })
+      const connection = new Connection({ engine, changes, group: changes.group(), devices, turns, caller, requestId, outlet })
       const end = (code: number, why: string): void => {
         socket.close(code, why)
         setTimeout(() => socket.terminate(), closeMs)

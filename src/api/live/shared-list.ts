@@ -5,13 +5,17 @@
  */
 import type { Caller } from '../../api-keys.ts'
 import { matches } from '../../engine/reads.ts'
+import type { Standing } from '../../engine/newest.ts'
 import type { Progress, Session } from '../../engine/session.ts'
 import type { Logger } from '../../log.ts'
 import { sightOf } from '../policy.ts'
 import { presentProgress, presentSession } from '../sessions/views.ts'
 import { tolerant } from '../stream.ts'
-import { stateOf, type Changes } from './changes.ts'
+import type { Records } from './rounds.ts'
 import type { LiveFrame, LiveRequest } from './views.ts'
+
+/** What a session's progress does not change. */
+export const stateOf = ({ version, status, waiting }: Standing): string => `${version} ${status} ${waiting}`
 
 /** More that has changed at once is told by a new snapshot. */
 export const maxChanged = 500
@@ -78,7 +82,7 @@ export interface Member {
 }
 
 export class SharedList {
-  readonly #changes: Changes
+  readonly #records: Records
   readonly #failed: (error: unknown) => void
   readonly #filter: Parameters<typeof matches>[1]
   readonly #members = new Set<Member>()
@@ -88,8 +92,8 @@ export class SharedList {
   #round: ReadonlySet<string> | undefined
   #isTelling = false
 
-  constructor(changes: Changes, filter: Parameters<typeof matches>[1], failed: (error: unknown) => void) {
-    this.#changes = changes
+  constructor(records: Records, filter: Parameters<typeof matches>[1], failed: (error: unknown) => void) {
+    this.#records = records
     this.#filter = filter
     this.#failed = failed
   }
@@ -132,7 +136,7 @@ export class SharedList {
     const ids = [...this.#pending]
     this.#pending = new Set()
     try {
-      const found = await tolerant(() => this.#changes.get(ids))
+      const found = await tolerant(() => this.#records.get(ids))
       if (found) this.#tell(ids, found)
       // Redis is away: asked again with what changes next, or by a member.
       else for (const id of ids) this.#pending.add(id)
@@ -145,7 +149,7 @@ export class SharedList {
 
   /** What is the case with sessions that a member was not told of in time; undefined while Redis is away. */
   async whatIs(ids: string[]): Promise<string[] | undefined> {
-    const found = await tolerant(() => this.#changes.get(ids))
+    const found = await tolerant(() => this.#records.get(ids))
     return found?.map((session, i) => (session && matches(session, this.#filter) ? wholes.of(session) : gone(ids[i] ?? '')))
   }
 
@@ -182,12 +186,12 @@ export class SharedList {
 
 /** The lists that are wanted now. */
 export class SharedLists {
-  readonly #changes: Changes
+  readonly #records: Records
   readonly #log: Logger
   readonly #lists = new Map<string, SharedList>()
 
-  constructor(changes: Changes, log: Logger) {
-    this.#changes = changes
+  constructor(records: Records, log: Logger) {
+    this.#records = records
     this.#log = log
   }
 
@@ -196,7 +200,7 @@ export class SharedLists {
     const filter = { ...wanted, limit: undefined, keyId: sightOf(caller) }
     const name = JSON.stringify(filter)
     const list =
-      this.#lists.get(name) ?? new SharedList(this.#changes, filter, (error) => this.#log.error({ err: error }, 'a list could not be told'))
+      this.#lists.get(name) ?? new SharedList(this.#records, filter, (error) => this.#log.error({ err: error }, 'a list could not be told'))
     this.#lists.set(name, list)
     list.join(member)
     const leave = (): void => {
