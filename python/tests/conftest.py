@@ -394,6 +394,6 @@ def shared(tmp_path_factory, device, micro_folder):
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory, device, micro_folder):
+def fresh(tmp_path_factory, device, micro_folder, nursery):
     """Another such process, to go on with what the first one began; without checkpoints."""
-    yield from lasting(tmp_path_factory, "fresh", device=device, models=[micro_folder])
+    yield from lasting(tmp_path_factory, "fresh", device=device, models=[micro_folder], nursery=nursery)

@@ -13,3 +13,19 @@ const metadata = new Described()
 export function jsonSchema(schema: z.core.$ZodType, side: 'input' | 'output'): Record<string, unknown> {
   return { ...z.toJSONSchema(schema, { io: side, unrepresentable: 'any', metadata }) }
 }
+
+/** As much of JSON Schema as a form reads. */
+export interface FormSchema {
+  type?: string
+  description?: string
+  default?: string | number | boolean
+  minimum?: number
+  maximum?: number
+  multipleOf?: number
+  maxLength?: number
+  enum?: readonly string[]
+  anyOf?: readonly FormSchema[]
+  items?: FormSchema
+  properties?: Readonly<Record<string, FormSchema>>
+  required?: readonly string[]
+}

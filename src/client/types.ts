@@ -1,5 +1,6 @@
 /** Types of the HTTP interface, inferred from its views and the workflows; none of these is loaded at run time. */
 import type { z } from 'zod'
+import type { FormSchema } from '../api/json-schema.ts'
 import type { AuditView } from '../api/audit/views.ts'
 import type { PictureRequestView, UploadView } from '../api/artifacts/views.ts'
 import type * as Devices from '../api/devices/views.ts'
@@ -35,7 +36,7 @@ import type { modelLoading } from '../workflows/built-in/model-loading.ts'
 import type { FinishedImage } from '../workflows/built-in/postprocess.ts'
 import type { CommandName as Dashed } from '../workflows/one-step.ts'
 
-export type { Status }
+export type { FormSchema, Status }
 
 /** A picture in the output of a session; `url` is the path of its bytes on the API. */
 export type Image = FinishedImage & { url: string }

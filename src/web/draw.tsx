@@ -1,7 +1,7 @@
 /** The form of a picture, and what became of the last one. */
 import { signal } from './signals.ts'
 import { useEffect, useSignal } from './view.ts'
-import type { Workflow } from '../client/types.ts'
+import type { FormSchema, Workflow } from '../client/types.ts'
 import { Again } from './again.tsx'
 import { get, may, quietly, Refusal, submit, wordsOf } from './api.ts'
 import { AdapterFields } from './adapters.tsx'
@@ -9,7 +9,7 @@ import { drawing, lookForModels, modelsOf } from './catalogue.ts'
 import { ControlFields } from './control.tsx'
 import { Estimate, Tokens, useOwn, type Own } from './estimate.tsx'
 import { BatchFields } from './batch-form.tsx'
-import { ChoiceField, Field, NumberField, TextField, type Schema } from './fields.tsx'
+import { ChoiceField, Field, NumberField, TextField } from './fields.tsx'
 import { Fault, Main } from './parts.tsx'
 import { Picker } from './picker.tsx'
 import { References } from './references.tsx'
@@ -19,14 +19,14 @@ import { drawn, Results } from './results.tsx'
 import { Seed } from './seed.tsx'
 import { Source, told } from './source.tsx'
 
-const schema = signal<Schema | null>(null)
+const schema = signal<FormSchema | null>(null)
 const fault = signal<string | null>(null)
 
 /** `id`: fields that a link has filled in, as a query has them. */
 export function Draw({ id }: { id: string }) {
   useEffect(() => new URLSearchParams(id).forEach((value, name) => set(name, value)), [id])
   useEffect(() => {
-    quietly(get<Workflow>('/workflows/image-generation').then(({ inputSchema }) => (schema.value = inputSchema as Schema)))
+    quietly(get<Workflow>('/workflows/image-generation').then(({ inputSchema }) => (schema.value = inputSchema as FormSchema)))
     quietly(lookForModels())
   }, [])
   if (!may('submit')) return <p class="empty">This key may not draw.</p>

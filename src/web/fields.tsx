@@ -1,31 +1,16 @@
 /** Fields of a form, by what the schema of its workflow says of them. */
+import type { FormSchema } from '../client/types.ts'
 import { useId } from './view.ts'
 import type { ComponentChildren } from 'preact'
 import { faults, form, set } from './form.ts'
 import { Fault, Select } from './parts.tsx'
 import { capital } from './words.ts'
 
-/** As much of JSON Schema as the form reads. */
-export interface Schema {
-  type?: string
-  description?: string
-  default?: string | number | boolean
-  minimum?: number
-  maximum?: number
-  multipleOf?: number
-  maxLength?: number
-  enum?: readonly string[]
-  anyOf?: readonly Schema[]
-  items?: Schema
-  properties?: Readonly<Record<string, Schema>>
-  required?: readonly string[]
-}
-
 export interface FieldProps {
   name: string
   /** Its name, where nothing else is said. */
   label?: string
-  schema: Schema | undefined
+  schema: FormSchema | undefined
   placeholder?: string | undefined
 }
 
@@ -56,7 +41,7 @@ export function Field({
   )
 }
 
-export const stepOf = ({ multipleOf, type }: Schema): number | 'any' => multipleOf ?? (type === 'integer' ? 1 : 'any')
+export const stepOf = ({ multipleOf, type }: FormSchema): number | 'any' => multipleOf ?? (type === 'integer' ? 1 : 'any')
 
 export const NumberField = ({ placeholder, ...field }: FieldProps) => (
   <Field
@@ -94,7 +79,7 @@ export const TextField = ({ placeholder, rows, required = false, ...field }: Fie
 )
 
 /** Names of an enumeration, wherever it stands in the schema. */
-export const namesIn = (schema: Schema | undefined): readonly string[] =>
+export const namesIn = (schema: FormSchema | undefined): readonly string[] =>
   schema?.enum ?? schema?.anyOf?.flatMap((each) => each.enum ?? []) ?? []
 
 export const ChoiceField = ({ placeholder = 'as the model says', ...field }: FieldProps) => (

@@ -1,14 +1,15 @@
 /** Pictures that an edit is shown, in their order, where the model sees any. */
+import type { FormSchema } from '../client/types.ts'
 import { modelNamed } from './catalogue.ts'
 import { Drop } from './drop.tsx'
-import { Field, type Schema } from './fields.tsx'
+import { Field } from './fields.tsx'
 import { keep as keepList, listIn } from './form.ts'
 import { Picture } from './picture.tsx'
 
 const chosen = (): readonly string[] => listIn('references')
 const keep = (pictures: readonly string[]): void => keepList('references', pictures)
 
-export function References({ model, schema }: { model: string; schema: Schema | undefined }) {
+export function References({ model, schema }: { model: string; schema: FormSchema | undefined }) {
   const pictures = chosen()
   const most = modelNamed(model)?.mostReferences ?? 0
   // What the form has from another model is shown, so it can be taken out.

@@ -1,10 +1,11 @@
 /** The seed: said, drawn or kept. */
-import { NumberField, type Schema } from './fields.tsx'
+import type { FormSchema } from '../client/types.ts'
+import { NumberField } from './fields.tsx'
 import { form, set } from './form.ts'
 import { sessionOf } from './live.ts'
 import { drawn } from './results.tsx'
 
-export function Seed({ schema: seed }: { schema: Schema | undefined }) {
+export function Seed({ schema: seed }: { schema: FormSchema | undefined }) {
   const draw = (): void => set('seed', crypto.getRandomValues(new Uint32Array(1))[0])
   const isKept = form.value['seed'] !== undefined
   return (

@@ -1,10 +1,10 @@
 /** The picture to begin from, with a mask over it. */
 import { signal } from './signals.ts'
 import { useEffect } from './view.ts'
-import type { PictureRequest, UploadedPicture } from '../client/types.ts'
+import type { FormSchema, PictureRequest, UploadedPicture } from '../client/types.ts'
 import { get } from './api.ts'
 import { Drop } from './drop.tsx'
-import { ChoiceField, NumberField, type Schema } from './fields.tsx'
+import { ChoiceField, NumberField } from './fields.tsx'
 import { form, set } from './form.ts'
 import { MaskPainter } from './mask.tsx'
 
@@ -13,7 +13,7 @@ const source = signal<UploadedPicture | null>(null)
 /** What it says of the request that it was drawn with. */
 export const told = signal<PictureRequest | null>(null)
 
-export function Source({ fields }: { fields: Readonly<Record<string, Schema>> }) {
+export function Source({ fields }: { fields: Readonly<Record<string, FormSchema>> }) {
   const picture = source.value
   const isNamed = form.value['picture'] !== undefined
   useEffect(() => {

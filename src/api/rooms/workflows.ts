@@ -1,6 +1,6 @@
 /** The workflows: what each does, and what its request may say. */
 import type { WorkflowInfo } from '../../engine/registry.ts'
-import { jsonSchema } from '../json-schema.ts'
+import { jsonSchema, type FormSchema } from '../json-schema.ts'
 import type { At } from './at.ts'
 import { drawing } from './drawing.ts'
 import { div, el, field, linkTo, opening, p, room, select, small, span, ul, type Element } from './markup.ts'
@@ -34,24 +34,9 @@ export function workflows({ engine, of, may }: At): Element {
   )
 }
 
-/** As much of JSON Schema as a form reads. */
-interface Schema {
-  type?: string
-  description?: string
-  default?: string | number | boolean
-  minimum?: number
-  maximum?: number
-  multipleOf?: number
-  maxLength?: number
-  enum?: readonly string[]
-  anyOf?: readonly Schema[]
-  properties?: Readonly<Record<string, Schema>>
-  required?: readonly string[]
-}
-
 function panel(workflow: WorkflowInfo, maySubmit: boolean): Element {
   const { name, title, description, input } = workflow
-  const schema = jsonSchema(input, 'input') as Schema
+  const schema = jsonSchema(input, 'input') as FormSchema
   const isPicture = name === 'image-generation'
   return el(
     'article',
@@ -80,7 +65,7 @@ function panel(workflow: WorkflowInfo, maySubmit: boolean): Element {
 }
 
 /** One field for each property; JSON where that is no plain value. */
-function control(name: string, schema: Schema, required = false): Element {
+function control(name: string, schema: FormSchema, required = false): Element {
   const { type, minimum, maximum, multipleOf, maxLength } = schema
   const names = schema.enum ?? schema.anyOf?.flatMap((each) => each.enum ?? []) ?? []
   const said = { name, required }
