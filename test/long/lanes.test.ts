@@ -3,7 +3,7 @@
  */
 import { Queue, Worker as BullWorker } from 'bullmq'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { keys, splitJobId, splitStepKey } from '../../src/keys.ts'
+import { keys, stepsOfJob } from '../../src/keys.ts'
 import { startFarm, type Farm } from '../support/farm.ts'
 import { eventually, sleep } from '../support/wait.ts'
 import { inputOf, module, script, Scripted } from '../support/scripted.ts'
@@ -47,7 +47,7 @@ describe('while no worker is there', { timeout: 60_000 }, () => {
       const seen = []
       for (let job = await fetcher.getNextJob(token, { block: false }); job; job = await fetcher.getNextJob(token, { block: false }))
         seen.push(job)
-      return seen.some((job) => splitStepKey(splitJobId(job.id ?? '').stepKey).sessionId === fetched.id) && seen
+      return seen.flatMap(stepsOfJob).some((id) => id.startsWith(`${fetched.id}.`)) && seen
     })
     expect((await farm.control(fetched.id, 'cancel')).json.status).toBe('cancelled')
     // Whoever has fetched it meanwhile gives it back.
