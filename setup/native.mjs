@@ -37,6 +37,7 @@ const commands = {
   },
   async test(home, say, args) {
     const { isBuilt, notes } = await ensureNativeTests(home, say)
+    process.env['NATIVE_OPERATIONS'] = 'whole'
     const code = isBuilt ? await run(join(root, 'node_modules', '.bin', 'vitest'), ['run', '--project', 'native', ...args]) : 1
     for (const note of notes) say.line(note)
     return code
