@@ -394,6 +394,23 @@ def shared(tmp_path_factory, device, micro_folder):
 
 
 @pytest.fixture(scope="session")
+def of_family(micro, micro_folder):
+    """Family → its random model."""
+    from micro import make_sdxl
+    from micro_flow import make_flow_model
+
+    made = {"sd1": micro}
+
+    def model(family):
+        if family not in made:
+            folder = micro_folder / f"profiles {family}"
+            made[family] = make_sdxl(folder, 21) if family == "sdxl" else make_flow_model(folder, family, 22)
+        return made[family]
+
+    return model
+
+
+@pytest.fixture(scope="session")
 def fresh(tmp_path_factory, device, micro_folder, nursery):
     """Another such process, to go on with what the first one began; without checkpoints."""
     yield from lasting(tmp_path_factory, "fresh", device=device, models=[micro_folder], nursery=nursery)

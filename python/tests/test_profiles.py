@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 from conftest import EVERY_CALL, PYTHON
-from micro_flow import SCHEDULERS, make_flow_model
+from micro_flow import SCHEDULERS
 
 from darkroom import schema
 from darkroom.families import blocks, tiles
@@ -16,22 +16,6 @@ FAMILIES = ["sd1", "sdxl", *SCHEDULERS]
 FIELDS = {"steps": 2, "width": 64, "height": 48, "sampler": "Euler", "negative_prompt": ""}
 # Of the micro models of Stable Diffusion a cell is 4 pixels wide: 128 × 96 cells, in 3 × 2 pieces of 64.
 LARGE = {"steps": 1, "width": 512, "height": 384}
-
-
-@pytest.fixture(scope="session")
-def of_family(micro, micro_folder):
-    """Family → its random model."""
-    from micro import make_sdxl
-
-    made = {"sd1": micro}
-
-    def model(family):
-        if family not in made:
-            folder = micro_folder / f"profiles {family}"
-            made[family] = make_sdxl(folder, 21) if family == "sdxl" else make_flow_model(folder, family, 22)
-        return made[family]
-
-    return model
 
 
 def drawn(child, model, profile=None, **changes):

@@ -6,7 +6,6 @@ import pytest
 from micro_flow import SCHEDULERS
 from test_adapters import tiny
 from test_flow import REQUESTS
-from test_profiles import of_family  # noqa: F401
 
 from darkroom import samplers
 from darkroom.profiles import PROFILES
@@ -24,7 +23,7 @@ def resident_bytes(child):
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) * 1024
 
 
-def requests(of_family):  # noqa: F811
+def requests(of_family):
     chance = random.Random(20261130)
     for seed in range(COUNT):
         family = chance.choice(["tiny", "tiny", "sd1", "sdxl", *SCHEDULERS])
@@ -48,7 +47,7 @@ def requests(of_family):  # noqa: F811
 
 
 @pytest.mark.long
-def test_fifty_requests_of_all_kinds_leave_the_memory_as_it_was_and_none_of_them_matters_to_another(spawn, micro_folder, of_family):  # noqa: F811
+def test_fifty_requests_of_all_kinds_leave_the_memory_as_it_was_and_none_of_them_matters_to_another(spawn, micro_folder, of_family):
     wanted = list(requests(of_family))
     child = spawn(models=[micro_folder])
     child.ready()
