@@ -26,12 +26,14 @@ export interface Play {
   draw: () => number
   /** Resolves when the faults are over. */
   calm: Promise<void>
+  /** Called when its clients ask no more until then. */
+  onDoubt: () => void
   /** Aborted when there is no more time. */
   over: AbortSignal
 }
 
 /** Plays one session to its end, or until there is no more time. */
-export async function play({ driver, round, ledger, draw, calm, over }: Play): Promise<void> {
+export async function play({ driver, round, ledger, draw, calm, onDoubt, over }: Play): Promise<void> {
   const { history, key } = round
   let id = ''
   /** Asks once. True when there was an answer. */
@@ -60,7 +62,7 @@ export async function play({ driver, round, ledger, draw, calm, over }: Play): P
     while (!over.aborted && !(await act())) await sleep(200)
   }
 
-  const pace = { ms: 100 + Math.floor(draw() * 1400), isDeaf: draw() < 0.5 }
+  const pace = { ms: 100 + Math.floor(draw() * 2900), isDeaf: draw() < 0.5 }
   const program = { do: 'sequence', of: [...Array.from({ length: needed }, () => ({ do: 'signal' })), step(pace)] }
   const submission = { workflow: 'program', input: { ledger, key, program }, tags: [key] }
   const submit = (client: number) => () => ask(client, { do: 'submit' }, 'POST', '/v1/sessions', submission)
@@ -88,7 +90,10 @@ export async function play({ driver, round, ledger, draw, calm, over }: Play): P
   await Promise.all(Array.from({ length: clients }, client))
   // What is left is asked for until it is over: in doubt only once nothing is broken any more.
   for (let n = 0; round.end === undefined && !over.aborted; n++) {
-    if (n === 20) await calm
+    if (n === 20) {
+      onDoubt()
+      await calm
+    }
     // Each that nobody hears of makes more orders possible.
     if (n % 20 === 0) {
       await control(0, 'resume')

@@ -31,8 +31,8 @@ export interface LinearOutcome {
 }
 
 const apis = 2
-/** Sessions at once. */
-const atOnce = 6
+/** Sessions at once, beside those whose clients wait for calm. */
+const atOnce = 9
 /** Until the sessions that nobody disturbs any more have ended, ms. */
 const settleMs = 120_000
 /** Sessions without an end that are shown whole. */
@@ -69,6 +69,7 @@ export async function verifyLinear({
   const elapsed = (): number => performance.now() - startedAt
   const rounds: Round[] = []
   const open = new Set<Promise<void>>()
+  const busy = new Set<Round>()
   const breaking = (async () => {
     for (const [i, fault] of plan.entries()) {
       await sleep(Math.max(0, fault.atMs - elapsed()))
@@ -76,13 +77,18 @@ export async function verifyLinear({
     }
   })()
   while (elapsed() < minutes * 60_000) {
-    if (open.size < atOnce) {
+    if (busy.size < atOnce) {
       const round: Round = { key: `l${seed}-${rounds.length}`, history: [], end: undefined }
       const draw = stream(seed, 'linear', rounds.length)
-      const played: Promise<void> = play({ driver, round, ledger, draw, calm, over: over.signal })
+      const leave = (): void => void busy.delete(round)
+      const played: Promise<void> = play({ driver, round, ledger, draw, calm, onDoubt: leave, over: over.signal })
         .catch((error: Error) => void driver.answers.push(error.message))
-        .finally(() => open.delete(played))
+        .finally(() => {
+          leave()
+          open.delete(played)
+        })
       rounds.push(round)
+      busy.add(round)
       open.add(played)
     }
     await sleep(200)
