@@ -132,7 +132,10 @@ export class AttemptPort {
     }
   }
 
-  /** Puts steps back that were fetched and not taken, as the job ids that name them. @throws DarkroomError `redis.unavailable` */
+  /**
+   * Puts steps back that were fetched and not taken, as the job ids that name them.
+   * @throws DarkroomError `redis.unavailable`
+   */
   putBack(queue: string, jobIds: readonly string[], priority: number): Promise<void> {
     return this.#engine.dispatcher.addSteps(queue, jobIds, priority)
   }

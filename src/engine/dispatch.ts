@@ -26,7 +26,7 @@ const maxBundled = 16
 export interface JobData {
   /** Of a command: the API key whose it is; none without keys. */
   key?: string
-  /** Steps that were opened while others were being added, as the job ids that they would have; else its id names one. */
+  /** Steps that were opened while others were being added, as the job ids of each; else its own id names one. */
   steps?: string[]
 }
 

@@ -1,6 +1,6 @@
 /**
- * Notices a lane that takes no job although jobs wait for it and it has room: a queue that was paused by hand, a
- * device that is not there, a loop that is stuck. Its worker goes on publishing itself all the while, so no other process
+ * Notices a lane that takes no job although jobs wait for it and it has room: a queue that was paused by hand, a device
+ * that is not there, a loop that is stuck. Its worker goes on publishing itself all the while, so no other process
  * would see it.
  */
 import { Queue } from 'bullmq'

@@ -24,7 +24,7 @@ export interface LaneOptions {
   isOpen?(): boolean
   /** Whether the device begins no session now. What it has begun comes by its own queue, the first of `queues`. */
   isPaused?(): Promise<boolean>
-  /** Puts steps that were fetched, and did not begin, back into their queue. @throws DarkroomError `redis.unavailable` */
+  /** Puts steps that were fetched and did not begin back into their queue. @throws DarkroomError `redis.unavailable` */
   putBack(queue: string, jobIds: readonly string[], priority: number): Promise<void>
 }
 
@@ -50,9 +50,10 @@ type StepJob = Job<JobData>
 const putOff = (job: StepJob, ms: number, token: string): Promise<void> => job.moveToDelayed(Date.now() + ms, token)
 
 /**
- * Some queues, `size` steps at a time. BullMQ's own loop serves one queue, blocks on it, and counts jobs; here a job may
- * name several steps, so the lane fetches jobs by hand. The dispatcher's wake ends its pause; polling makes up for a
- * wake that was lost. A step whose operation `leavesDevice` makes room for the next one before its result is recorded.
+ * Some queues, `size` steps at a time. BullMQ's own loop serves one queue, blocks on it, and counts jobs; here a job
+ * may name several steps, so the lane fetches jobs by hand. The dispatcher's wake ends its pause; polling makes up for
+ * a wake that was lost. A step whose operation `leavesDevice` makes room for the next one before its result is
+ * recorded.
  */
 export class Lane {
   readonly #options: LaneOptions

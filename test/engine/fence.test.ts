@@ -37,8 +37,8 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
       port.deliver(attempt, { error: new DarkroomError('worker.failed', 'late') }),
   },
 }
-/** Of no session: `withhold` keeps a picture that none of them names. */
-const reads = ['close', 'count', 'isPaused', 'openWorkflows', 'waitingModels', 'withhold', 'workers']
+/** Of no session: `withhold` keeps a picture that none of them names, `putBack` names steps that nobody has taken. */
+const reads = ['close', 'count', 'isPaused', 'openWorkflows', 'putBack', 'waitingModels', 'withhold', 'workers']
 
 const resolved = { output: { model: { id: 'm', bodyHash: '0' }, family: 'sd' }, artifacts: [], stats: {} }
 
