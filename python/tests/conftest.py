@@ -411,6 +411,6 @@ def of_family(micro, micro_folder):
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory, device, micro_folder, nursery):
+def fresh(tmp_path_factory, device, micro_folder):
     """Another such process, to go on with what the first one began; without checkpoints."""
-    yield from lasting(tmp_path_factory, "fresh", device=device, models=[micro_folder], nursery=nursery)
+    yield from lasting(tmp_path_factory, "fresh", device=device, models=[micro_folder])
