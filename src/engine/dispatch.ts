@@ -49,7 +49,7 @@ export class Dispatcher {
   readonly #parts: DispatcherParts
   readonly #queues = new Map<string, Queue>()
   /** By priority. */
-  readonly #bundles = new Map<number, Bundles<string>>()
+  readonly #bundles = new Map<number, Bundles<Opened>>()
 
   constructor(parts: DispatcherParts) {
     this.#parts = parts
@@ -100,11 +100,18 @@ export class Dispatcher {
     at?.('dispatch.before', splitStepKey(stepKey).sessionId)
     let bundles = this.#bundles.get(priority)
     if (!bundles) {
-      bundles = new Bundles(maxBundled, (jobIds) => this.addSteps(queues.host, jobIds, priority))
+      bundles = new Bundles(maxBundled, (steps) => this.#addTogether(steps, priority))
       this.#bundles.set(priority, bundles)
     }
-    await bundles.add(jobIdOf(step))
+    await bundles.add(step)
     at?.('dispatch.after', splitStepKey(stepKey).sessionId)
+  }
+
+  /** One alone keeps its name, by which the board shows it. */
+  async #addTogether(steps: readonly Opened[], priority: number): Promise<void> {
+    const [first] = steps
+    if (first && steps.length === 1) return this.#addJob(queues.host, first.name, jobIdOf(first), {}, priority)
+    await this.addSteps(queues.host, steps.map(jobIdOf), priority)
   }
 
   /** Adds one job for these steps. */

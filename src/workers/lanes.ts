@@ -131,7 +131,7 @@ export class Lane {
         Promise.all(begun.map((step) => this.#runStep(step, job.data.key))),
         this.#putBack(job, steps.slice(begun.length)),
       ])
-      // What is held, or is to wait, has its own date in the outbox; for a step alone the job is kept for it.
+      // What is held has a lease, and what is to wait an entry of the outbox; for a step alone the job is kept.
       if (steps.length === 1 && again[0]) await putOff(job, again[0].againMs, token)
       else await job.moveToCompleted(null, token, false)
     } catch (error) {
