@@ -16,10 +16,12 @@ import { startFarm, type Farm } from '../test/support/farm.ts'
 import { figure, type Benchmark, type Figure } from './figure.ts'
 import { saved } from './saving.ts'
 import { gapsBetween, partsInWords, partsOf, sessionOver, workOf } from './sessions.ts'
-import { median, medianRatio, quantile, range, rounded } from './statistics.ts'
+import { median, medianRatio, range, rounded } from './statistics.ts'
 
 const rounds = 8
 const queued = 8
+/** How often those are drawn one at a time and two at a time. */
+const turns = 3
 const script = join(root, 'bench', 'gpu', 'bare.py')
 const texts = { prompt: 'a photo of an astronaut riding a horse on the moon', negativePrompt: 'blurry, low quality' }
 
@@ -80,20 +82,49 @@ async function busyWhile(run: () => Promise<void>): Promise<number[]> {
   return text.split('\n').filter(Boolean).map(Number)
 }
 
-/** A farm whose one worker has the GPU, and a checkpoint every so many calls. */
-const farmOf = (models: string, checkpointCalls: number): Promise<Farm> =>
+/** A farm whose one worker has the GPU, with so many slots, and a checkpoint every so many calls. */
+const farmOf = (models: string, checkpointCalls: number, slots = 1): Promise<Farm> =>
   startFarm({
     times: productTimes,
     real: true,
     checkpointCalls,
-    settings: { DARKROOM_DEVICE: 'cuda', DARKROOM_MODELS: models, DARKROOM_THREADS: '4' },
+    settings: { DARKROOM_DEVICE: 'cuda', DARKROOM_MODELS: models, DARKROOM_THREADS: '4', DARKROOM_DEVICE_SLOTS: String(slots) },
   })
+
+interface Queued {
+  ids: string[]
+  /** SHA-256 of all pictures. */
+  pictures: string[]
+  /** From the first submit to the last picture. */
+  seconds: number
+  /** Of the GPU's time, by its driver. */
+  busy: number
+}
+
+/** Draws sessions that are all in the queue at once. */
+async function drawQueued(farm: Farm, request: object): Promise<Queued> {
+  const ids: string[] = []
+  const pictures: string[] = []
+  const from = performance.now()
+  const busy = await busyWhile(async () => {
+    for (let i = 0; i < queued; i++) ids.push(await farm.submit({ ...request, seed: 200 + i }))
+    for (const id of ids) pictures.push(...(await farm.pictures(id, 300_000)))
+  })
+  const seconds = (performance.now() - from) / 1000
+  // Before the first kernel and after the last one nothing is to be done.
+  const within = busy.slice(
+    busy.findIndex((share) => share > 0),
+    busy.findLastIndex((share) => share > 0) + 1,
+  )
+  return { ids, pictures, seconds, busy: within.reduce((sum, share) => sum + share, 0) / within.length / 100 }
+}
 
 async function measureKind(models: string, { model, size, atMost }: Kind, say: (line: string) => void): Promise<Figure[]> {
   await make(model, join(models, model))
   await using bare = new Bare(join(models, model), size)
   await using farm = await farmOf(models, 10_000)
   await using careful = await farmOf(models, 1)
+  await using shared = await farmOf(models, 10_000, 2)
   const request = { ...texts, model, width: size, height: size, steps, guidance: 7, sampler: 'Euler a' }
   const session = (seed: number, where = farm): ReturnType<typeof sessionOver> => sessionOver(where, { ...request, seed })
   // Kernels are chosen, the model is loaded and hashed, and the graph recorded by then.
@@ -101,7 +132,10 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
     await bare.draw()
     await session(i)
     await session(i, careful)
+    await session(i, shared)
   }
+  // Each slot records graphs of its own.
+  await drawQueued(shared, request)
 
   const [ours, theirs, shares, decodes, plain, kept]: number[][] = [[], [], [], [], [], []]
   const parts: Map<string, number>[] = []
@@ -124,24 +158,27 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
   say(`${model}: where its time goes, ms: ${partsInWords(parts)}`)
   say(`${model}: of a save alone, ms: ${await saved(size)}`)
 
-  const ids: string[] = []
-  const busy = await busyWhile(async () => {
-    for (let i = 0; i < queued; i++) ids.push(await farm.submit({ ...request, seed: 200 + i }))
-    for (const id of ids) await farm.pictures(id, 300_000)
-  })
-  // Before the first kernel and after the last one nothing is to be done.
-  const within = busy.slice(
-    busy.findIndex((share) => share > 0),
-    busy.findLastIndex((share) => share > 0) + 1,
-  )
-  const gaps = await gapsBetween(farm, ids)
-  say(`${model}: ${queued} queued, gaps of ${range(gaps)} ms, busy by ${within.length} samples from ${rounded(quantile(within, 0))} %`)
-  const mean = within.reduce((sum, share) => sum + share, 0) / within.length / 100
+  const gaps: number[] = []
+  const [busy, sharedBusy, ratios]: number[][] = [[], [], []]
+  for (let i = 0; i < turns; i++) {
+    const one = await drawQueued(farm, request)
+    const two = await drawQueued(shared, request)
+    if (one.pictures.join() !== two.pictures.join()) throw new Error(`void: sessions that share the device drew other bytes of ${model}`)
+    gaps.push(...(await gapsBetween(farm, one.ids)))
+    busy?.push(one.busy)
+    sharedBusy?.push(two.busy)
+    ratios?.push(two.seconds / one.seconds)
+    say(`${model}: ${queued} queued, one at a time ${rounded(one.seconds)} s, two ${rounded(two.seconds)} s, the same pictures`)
+  }
+  if (!busy || !sharedBusy || !ratios) throw new Error('void')
+  say(`${model}: gaps of ${range(gaps)} ms; busy ${range(busy)} one at a time, ${range(sharedBusy)} two`)
   return [
     figure(`${name(model)}Ratio`, medianRatio(ours, theirs), '', { atMost }),
     figure(`${name(model)}TaxShare`, median(shares), '', { atMost: 0.03 }),
     figure(`${name(model)}GapMs`, median(gaps), 'ms', { atMost: 50 }),
-    figure(`${name(model)}BusyShare`, mean, '', { atLeast: 0.98 }),
+    figure(`${name(model)}BusyShare`, median(busy), '', { atLeast: 0.98 }),
+    figure(`${name(model)}SharedBusyShare`, median(sharedBusy), '', { atLeast: 0.98 }),
+    figure(`${name(model)}SharedRatio`, median(ratios), '', { atMost: 0.95 }),
     figure(`${name(model)}CheckpointRatio`, medianRatio(kept, plain), '', { atMost: 1.015 }),
     ...(model === 'sdxl' ? [figure('gpu.sdxlDecodeMs', median(decodes), 'ms', { atMost: 60 })] : []),
   ]
@@ -149,7 +186,9 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
 
 export const gpu: Benchmark = {
   figures: kinds.flatMap(({ model }) => [
-    ...['Ratio', 'TaxShare', 'GapMs', 'BusyShare', 'CheckpointRatio'].map((what) => `${name(model)}${what}`),
+    ...['Ratio', 'TaxShare', 'GapMs', 'BusyShare', 'SharedBusyShare', 'SharedRatio', 'CheckpointRatio'].map(
+      (what) => `${name(model)}${what}`,
+    ),
     ...(model === 'sdxl' ? ['gpu.sdxlDecodeMs'] : []),
   ]),
   isLong: true,

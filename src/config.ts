@@ -153,6 +153,9 @@ const Environment = z.object({
   DARKROOM_THREADS: whole(1, 256)
     .default(Math.min(4, availableParallelism()))
     .describe('CPU threads of the Python child; part of the hardware class'),
+  DARKROOM_DEVICE_SLOTS: whole(1, 4)
+    .default(1)
+    .describe('maximum number of sessions of one model that a device draws at a time; it pays on a GPU, for families with a UNet'),
   DARKROOM_HOST_LANE: whole(1, 256).default(4).describe('CPU steps a worker runs at a time'),
   DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
     .default(10)
@@ -249,6 +252,7 @@ export interface Config {
   workers: number
   device: string
   threads: number
+  deviceSlots: number
   hostLane: number
   stepsInARow: number
   ageingS: number
@@ -320,6 +324,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     workers: e.DARKROOM_WORKERS,
     device: e.DARKROOM_DEVICE,
     threads: e.DARKROOM_THREADS,
+    deviceSlots: e.DARKROOM_DEVICE_SLOTS,
     hostLane: e.DARKROOM_HOST_LANE,
     stepsInARow: e.DARKROOM_STEPS_IN_A_ROW,
     ageingS: e.DARKROOM_AGEING_S,

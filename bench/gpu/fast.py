@@ -220,6 +220,7 @@ class Sides:
         import torch
 
         from darkroom.inference import Drawing, Pace
+        from darkroom.sharing import Turn
 
         with torch.inference_mode(), self.within(side):
             drawing = Drawing(self.model, SimpleNamespace(device=self.device, facts={}), self.request)
@@ -227,7 +228,7 @@ class Sides:
             first = None
             self.settle()
             started = time.perf_counter()
-            pace = Pace(self.device)
+            pace = Pace(self.device, Turn())
             while drawing.call < drawing.calls:
                 if side == "whole" and self.device.type == "cuda":
                     torch.compiler.cudagraph_mark_step_begin()

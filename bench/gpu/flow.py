@@ -185,6 +185,7 @@ class Darkroom:
         """(seconds by stage, latents). A stage ends when the device has done it."""
         import torch
         from darkroom.inference import Drawing, Pace
+        from darkroom.sharing import Turn
 
         request, marks = self.request, [time.perf_counter()]
         tools: object = Quiet()
@@ -194,7 +195,7 @@ class Darkroom:
             drawing = Drawing(self.model, SimpleNamespace(device=self.device, facts={}), request)
             drawing.begin()
             conditioning = self.model.condition(encoded, request)
-            pace = Pace(self.device)
+            pace = Pace(self.device, Turn())
             while drawing.call < drawing.calls:
                 drawing.advance(self.model, conditioning)
                 pace.wait()

@@ -81,7 +81,7 @@ class Child:
             [sys.executable, "-m", "darkroom"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **settings}
         )
         schema = hashlib.sha256((ROOT / "python" / "darkroom" / "schema.json").read_bytes()).hexdigest()
-        hello = {"protocol": {"min": 1, "max": 1}, "schema": schema, "worker_id": "bench", "device": device, "threads": 4, "spare": False}
+        hello = {"protocol": {"min": 1, "max": 1}, "schema": schema, "worker_id": "bench", "device": device, "threads": 4, "slots": 1, "spare": False}
         hello |= {"roots": {"models": [str(models)], "attempts": str(attempts), "compiled": str(attempts)}, "model_bytes": model_bytes}
         self.ask("worker.hello", {**hello, "checkpoint": {"interval_s": 3600, "calls": None}, "preview_s": 0})
 

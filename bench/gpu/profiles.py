@@ -44,9 +44,13 @@ class Limited(sdxl.Darkroom):
     def __init__(self, folder, asked):
         super().__init__(folder, asked)
         from darkroom.device_loop import DeviceLoop
+        from darkroom.requests import Requests
 
         self.loop = DeviceLoop(
-            self.backend, self.runtime, None, logging.getLogger("bench")
+            self.backend,
+            self.runtime,
+            Requests(None, logging.getLogger("bench")),
+            logging.getLogger("bench"),
         )
         self.said = []
 

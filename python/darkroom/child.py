@@ -4,7 +4,7 @@ code that says why.
 | thread | does |
 | --- | --- |
 | reader (main) | parses requests; answers ping, pause and cancel at once |
-| device | imports, loads, computes: everything that touches a tensor |
+| device | imports, loads, computes: everything that touches a tensor; one thread for each slot, by turns |
 | writer | owns the pipe to the node |
 | heartbeat | sends its figures every 2 s |
 
@@ -192,10 +192,19 @@ class Child:
             self._writer.send(hello_id, "worker.hello", DarkroomError("worker.start_failed", message).to_wire())
             self._exit(EXIT_HANDSHAKE)
         threading.Thread(target=self._guard, args=(self._beat, prepared.runtime), name="heartbeat", daemon=True).start()
-        code = DeviceLoop(self._backend, prepared.runtime, self._requests, self._log).run()
+        loop = DeviceLoop(self._backend, prepared.runtime, self._requests, self._log)
+        for number in range(1, hello["slots"]):
+            threading.Thread(target=self._guard, args=(self._draw_too, loop, number), name=f"device {number}", daemon=True).start()
+        code = loop.run()
         if code == 0 and self._shutdown_id is not None:
             self._writer.send(self._shutdown_id, "worker.shutdown", frames.result())
         self._exit(code)
+
+    def _draw_too(self, loop: DeviceLoop, number: int) -> None:
+        """Another device thread. The first one ends the process when none has anything left to do."""
+        code = loop.run(number)
+        if code != 0:
+            self._exit(code)
 
     # --- heartbeat ---
 
@@ -205,7 +214,7 @@ class Child:
             time.sleep(self._heartbeat_s)
 
     def _heartbeat(self, runtime: Runtime) -> dict[str, Any]:
-        now, running, busy = time.monotonic(), self._requests.running, None
+        now, running, busy = time.monotonic(), self._running(runtime), None
         if running is not None:
             busy = {
                 "request_id": running.request_id,
@@ -222,6 +231,13 @@ class Child:
             "sessions": runtime.live.bytes(),
             "models": runtime.models.describe(self._requests.wanted_models()),
         }
+
+    def _running(self, runtime: Runtime) -> Tools | None:
+        """The request that has the turn; where none has, the one that has not got on for longest."""
+        running = self._requests.running
+        return next((each for each in running if each is runtime.turn.holder), None) or min(
+            running, key=lambda each: each.advanced_at, default=None
+        )
 
     # --- ends ---
 

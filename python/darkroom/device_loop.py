@@ -1,5 +1,5 @@
-"""The device thread: prepares what computes, then runs one request after another. All that touches a tensor happens
-here."""
+"""The device threads: one prepares what computes, then each runs one request after another. All that touches a tensor
+happens here, by turns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from darkroom import faults, memory
+from darkroom import faults, memory, sharing
 from darkroom.errors import Cancelled, DarkroomError, Paused
 from darkroom.requests import Requests, cancelled
 from darkroom.runtime import Runtime
@@ -58,37 +58,44 @@ class DeviceLoop:
         self._log = log
         self._memory_errors = 0
 
-    def run(self) -> int:
-        """The exit code: 0 when the child shuts down, 69 when the device is lost, 75 when a fresh process would do
-        better."""
-        while (tools := self._requests.take()) is not None:
-            tools.advance()
-            frame, code = self.answer(tools)
-            tools.close()
-            # After a result the pool stays for the next request. A device that is lost cannot be asked to do anything.
-            if frame["type"] != "result" and code == 0:
-                memory.empty_caches(self._runtime.device)
-            self._requests.finish(tools, frame)
-            if code != 0:
-                self._requests.close()
-                return code
+    def run(self, number: int = 0) -> int:
+        """What device thread `number` does. The exit code: 0 when the child shuts down, 69 when the device is lost, 75
+        when a fresh process would do better."""
+        turn = self._runtime.turn
+        with sharing.own_stream(self._runtime.device, number):
+            while (tools := self._requests.take()) is not None:
+                frame, code = self.answer(tools)
+                tools.close()
+                # After a result the pool stays for the next request. A device that is lost cannot be asked to do
+                # anything.
+                if frame["type"] != "result" and code == 0:
+                    with turn.of(tools):
+                        memory.empty_caches(self._runtime.device)
+                self._requests.finish(tools, frame)
+                if code != 0:
+                    self._requests.close()
+                    return code
         return 0
 
     def answer(self, tools: Tools) -> tuple[dict[str, Any], int]:
-        """Does what a request asks; one that runs out of memory begins again after each rung of `memory.ladder`.
-        (terminal frame, exit code that it asks for)."""
-        ladder = memory.ladder(self._runtime, tools)
-        while (answer := self._try(tools)) is None:
-            # What has failed is let go of by now, with all that it computed; the request begins again.
-            rung = next(ladder, None)
-            if rung is None:
-                self._runtime.models.clear()
-                self._memory_errors += 1
-                message = f"{tools.action} of request {tools.request_id}: out of memory, and nothing is left to let go of"
-                recycle = self._memory_errors >= MAX_MEMORY_ERRORS
-                return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
-            tools.note(f"out of memory: {rung}")
-        return answer
+        """Does what a request asks; one that runs out of memory begins again alone, and then after each rung of
+        `memory.ladder`. (terminal frame, exit code that it asks for)."""
+        turn, ladder = self._runtime.turn, memory.ladder(self._runtime, tools)
+        with turn.of(tools):
+            tools.advance()
+            while (answer := self._try(tools)) is None:
+                # What has failed is let go of by now, with all that it computed; the request begins again.
+                with turn.given_away():
+                    has_waited = self._requests.leave_alone(tools)
+                rung = "it waited for what ran beside it" if has_waited else next(ladder, None)
+                if rung is None:
+                    self._runtime.models.clear()
+                    self._memory_errors += 1
+                    message = f"{tools.action} of request {tools.request_id}: out of memory, and nothing is left to let go of"
+                    recycle = self._memory_errors >= MAX_MEMORY_ERRORS
+                    return DarkroomError("memory.exhausted", message).to_wire(), EXIT_RECYCLE if recycle else 0
+                tools.note(f"out of memory: {rung}")
+            return answer
 
     def _try(self, tools: Tools) -> tuple[dict[str, Any], int] | None:
         """As `answer`; None when memory ran out."""
@@ -98,7 +105,8 @@ class DeviceLoop:
             # Of one that drew with a model that was there: weights that came meanwhile are none of a picture's memory.
             if frame["type"] == "result" and "load_s" in frame["stats"]:
                 frame["stats"]["memory"] = memory.used(tools)
-            if frame["type"] == "result" and frame["stats"].get("load_s") == 0:
+            # Beside another one nobody knows whose the memory was.
+            if frame["type"] == "result" and frame["stats"].get("load_s") == 0 and tools.is_alone:
                 frame["stats"]["peak_bytes"] = self._runtime.peaks.end(tools.held_bytes)
             return frame, 0
         except Cancelled:

@@ -8,6 +8,7 @@ go on from the other's checkpoint. "Getting Started with CUDA Graphs", NVIDIA 20
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made", "torch.Tensor", "tuple[torch.Tensor, ...]")
 """What a forward gives."""
 
-# Shapes of one network at a time; the one used longest ago goes first.
+# Shapes of one network at a time on one stream; the one used longest ago goes first.
 MOST_SHAPES = 4
 # A replay that takes more than this of an eager forward's time is not worth its memory.
 WORTH = 0.97
@@ -70,7 +71,8 @@ class Replayed(Generic[Made]):
         # What is differentiated is computed: a recording knows of no gradients.
         if self._device.type != "cuda" or not enabled or self._network in _eager or _is_learning():
             return self._forward(*given)
-        key = (self._network in _another, *((tuple(tensor.shape), tensor.dtype) for tensor in given))
+        # Requests that share the device replay at a time, each its own: a recording has one place for what it is given.
+        key = (_stream(self._device), self._network in _another, *((tuple(tensor.shape), tensor.dtype) for tensor in given))
         recording = self._recordings.get(key)
         if recording is not None and recording.graph is not None and recording.is_stale():
             # Somebody gave the network other tensors: the graph would read the old ones.
@@ -87,6 +89,7 @@ class Replayed(Generic[Made]):
             place.copy_(tensor)
         recording.graph.replay()
         self.replays += 1
+        _of_thread.replays += 1
         return _copied(recording.made)
 
     def records(self, network: torch.nn.Module) -> bool:
@@ -104,8 +107,9 @@ class Replayed(Generic[Made]):
         import torch
 
         self._recordings.pop(key, None)
-        while len(self._recordings) >= MOST_SHAPES:
-            self._recordings.popitem(last=False)
+        same = [known for known in self._recordings if known[0] == key[0]]
+        for known in same[: max(0, len(same) - MOST_SHAPES + 1)]:
+            del self._recordings[known]
         places = tuple(tensor.clone() for tensor in given)
         eager_ms = _milliseconds(lambda: self._forward(*places))
         # As the recording itself begins: what is reserved after it, and was not before, is its own.
@@ -113,9 +117,11 @@ class Replayed(Generic[Made]):
         before = torch.cuda.memory_reserved(self._device)
         try:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Other threads may wait for the device meanwhile, which a capture of the usual mode forbids them.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 made = self._forward(*places)
             self.captures += 1
+            _of_thread.captures += 1
             replay_ms = _milliseconds(graph.replay)
             pays = replay_ms <= WORTH * eager_ms
         except torch.OutOfMemoryError:
@@ -128,6 +134,13 @@ class Replayed(Generic[Made]):
         self._recordings[key] = recording
         return recording
 
+
+class _OfThread(threading.local):
+    captures = 0
+    replays = 0
+
+
+_of_thread = _OfThread()
 
 # Whether networks are replayed at all; a measurement turns it off to compare.
 enabled = True
@@ -187,9 +200,14 @@ def held_bytes() -> int:
 
 
 def counts() -> tuple[int, int]:
-    """(captures, replays) of all networks since they were loaded."""
-    networks = list(_all)
-    return sum(network.captures for network in networks), sum(network.replays for network in networks)
+    """(captures, replays) of this thread so far."""
+    return _of_thread.captures, _of_thread.replays
+
+
+def _stream(device: torch.device) -> int:
+    import torch
+
+    return torch.cuda.current_stream(device).cuda_stream
 
 
 def _is_learning() -> bool:

@@ -150,6 +150,7 @@ def decode(tools: Tools) -> dict[str, Any]:
         with tiles.tiling(memory.in_tiles(tools), tools.advance) as tiling:
             image = model.decode(latents, tools)
         tools.hold([image])
+        tools.runtime.turn.settle(tools.runtime.device)
         check_finite(image, "the decoded picture")
         drawn = pictures.rgb(image)
     mask = tools.input.get("mask")
@@ -178,7 +179,7 @@ def _denoise(model: Family, tools: Tools, seen: Mapping[int, numpy.ndarray]) -> 
     if picture is not None and model.paints:
         led.add(painting=torch.cat([picture["mask"], picture["masked"]], 1).to(runtime.device))
     captures, replays = graphs.counts()
-    pace = Pace(runtime.device)
+    pace = Pace(runtime.device, runtime.turn)
 
     def save() -> None:
         tools.save_checkpoint(drawing.call, drawing.snapshot(previews.look(model, drawing.seen, tools)))
@@ -204,6 +205,7 @@ def _denoise(model: Family, tools: Tools, seen: Mapping[int, numpy.ndarray]) -> 
                 previews.show(model, drawing.seen, drawing.call, tools)
                 if tools.checkpoint_due(drawing.call):
                     save()
+    runtime.turn.settle(runtime.device)
     drawing.check()
     stats |= used.stats() if used is not None else {}
     tools.finish_checkpoints()

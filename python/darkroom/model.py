@@ -152,6 +152,14 @@ class Models:
         if known := self._known.pop(key, None):
             _let_go(known.shells)
 
+    def may_be_shared(self, reference: Mapping[str, Any]) -> bool:
+        """Whether requests of this model may be under way at a time: it is there, no network of it comes and goes, and
+        its family gains by it."""
+        key = (reference["id"], reference["body_hash"])
+        known = self._known.get(key)
+        is_there = known is not None and key == self._key and self.offload is Offload.NONE
+        return is_there and known.family.shares and all(shell.is_filled for shell in known.shells)
+
     def networks(self) -> Sequence[Shell]:
         """Those of the model that computes."""
         return self._own

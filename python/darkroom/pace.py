@@ -7,28 +7,32 @@ from collections import deque
 
 import torch
 
+from darkroom.sharing import Turn
+
 # Calls that rate and time left are reckoned from.
 RECENT = 8
 
 
 class Pace:
     """How fast it goes. Keeps the host at most one call ahead of the device, so that pause, progress and the watchdog
-    speak of what has happened.
+    speak of what has happened; while it waits, `turn` is given away.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, turn: Turn):
         self._device = device
+        self._turn = turn
         self._last: torch.cuda.Event | None = None
         self._ends = deque([time.monotonic()], RECENT + 1)
 
     def wait(self) -> None:
         """After a call."""
+        last, self._last = self._last, None
         if self._device.type == "cuda":
-            event = torch.cuda.Event()
-            event.record()
-            if self._last is not None:
-                self._last.synchronize()
-            self._last = event
+            self._last = torch.cuda.Event()
+            self._last.record()
+        with self._turn.given_away():
+            if last is not None:
+                last.synchronize()
         self._ends.append(time.monotonic())
 
     def figures(self, left: int) -> dict[str, float]:

@@ -63,6 +63,9 @@ class Patched:
                 self._restore([*before.changes, *patch.changes])
                 raise
             self._restore([name for name in before.changes if name not in patch.changes])
+        if self._device.type == "cuda":
+            # Requests that share the device read them next by streams of their own.
+            torch.cuda.current_stream(self._device).synchronize()
         self._in_force = patch
 
     def _change(self, name: str, changes: Sequence[Change]) -> None:

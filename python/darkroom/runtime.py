@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from darkroom.sharing import Turn
 
 if TYPE_CHECKING:
     import torch
@@ -71,3 +73,5 @@ class Runtime:
     """What another process must share to go on from a file of this one: `exactness.facts`."""
     wanted: Callable[[], Collection[ModelKey]]
     """The models that requests use or wait for."""
+    turn: Turn = field(default_factory=Turn)
+    """Which device thread may touch tensors."""

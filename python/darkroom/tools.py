@@ -32,7 +32,7 @@ def inside(path: str | os.PathLike[str], roots: Iterable[str | os.PathLike[str]]
 
 
 class Tools:
-    """One request's tools. The device thread calls them; only `stop` is set from outside.
+    """One request's tools. Its device thread calls them; only `stop` and `is_alone` are set from outside.
 
     Raises `worker.path_refused` when the request's folder is not inside the attempt folder.
     """
@@ -53,6 +53,8 @@ class Tools:
         self.log = log
         # What was asked for, if anything.
         self.stop: Literal["pause", "cancel"] | None = None
+        # Whether no other request has run beside it.
+        self.is_alone = True
         # Denoise calls, or tiles, that are done, once there were any.
         self.call: int | None = None
         self.advanced_at = time.monotonic()
@@ -76,6 +78,11 @@ class Tools:
     def input(self) -> dict[str, Any]:
         """What the operation is asked, by the schema of its action."""
         return self.data["input"]
+
+    @property
+    def session(self) -> str | None:
+        """The session that a step is of; None of a command."""
+        return self.data.get("session_id")
 
     @property
     def model_keys(self) -> set[ModelKey]:

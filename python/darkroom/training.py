@@ -251,7 +251,7 @@ def _learn(model: Family, network: torch.nn.Module, schedule: Schedule, examples
     """All steps that are left. Returns the mean loss of the last tenth of them, as far as this process saw it."""
     request, first = tools.input, lora.step
     steps, every = request["steps"], request["sample"]["every"]
-    pace, recent = Pace(tools.runtime.device), [float("nan")]
+    pace, recent = Pace(tools.runtime.device, tools.runtime.turn), [float("nan")]
     tools.hold(lora.parameters)
     while lora.step < steps:
         tools.check_stop()

@@ -234,7 +234,7 @@ def by_network(
     work = Enlargement(picture, upscaler, passes, tiling, identity)
     refused = _resume(work, tools) if resumes else None
     first = work.call
-    pace = Pace(tools.runtime.device)
+    pace = Pace(tools.runtime.device, tools.runtime.turn)
     while work.call < work.calls:
         tools.check_stop(can_pause=not resumes or work.call == first)
         if tools.stop == "pause":

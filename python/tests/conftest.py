@@ -153,6 +153,7 @@ class Child:
         *,
         device="cpu",
         threads=1,
+        slots=1,
         checkpoint=NO_CHECKPOINTS,
         protocol=(1, 1),
         models=(),
@@ -182,6 +183,7 @@ class Child:
             "worker_id": "w",
             "device": device,
             "threads": threads,
+            "slots": slots,
             "spare": spare,
             "roots": {"models": [str(ROOT / "models"), *map(str, models)], "attempts": str(attempts), "compiled": compiled},
             "checkpoint": checkpoint,
@@ -268,6 +270,17 @@ class Child:
                     return frame["data"]
                 assert kind not in TERMINAL, f"{frame['data']} came instead of {' or '.join(kinds)}"
         raise EOFError(f"the child ended with {self.process.wait(10)} before {request_id} was answered: {self.said()[-2000:]}")
+
+    def until_all(self, *request_ids, timeout_s=120):
+        """Request id → its terminal frame, of several that are open at a time."""
+        made = {}
+        while len(made) < len(request_ids):
+            frame = self.next(timeout_s)
+            if frame is None:
+                raise EOFError(f"the child ended with {self.process.wait(10)}: {self.said()[-2000:]}")
+            if frame["request_id"] in request_ids and frame["data"].get("type") in TERMINAL:
+                made[frame["request_id"]] = frame["data"]
+        return made
 
     def stall(self, verb, call, **request):
         """Starts a step in a child that writes a checkpoint a call, and returns when the device thread waits in the

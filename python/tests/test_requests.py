@@ -24,7 +24,7 @@ class SlowWriter:
 def test_a_child_that_shuts_down_has_answered_what_waited_before_its_device_thread_ends():
     writer = SlowWriter()
     requests = Requests(writer, logging.getLogger("test"))
-    tools = SimpleNamespace(request_id="1", action="inference.denoise", stop=None, model_keys=set())
+    tools = SimpleNamespace(request_id="1", action="inference.denoise", stop=None, model_keys=set(), session="s")
     requests.accept(tools)
     reader = threading.Thread(target=requests.close)
     reader.start()

@@ -531,6 +531,7 @@ def test_a_step_that_runs_out_of_memory_begins_again_with_smaller_tiles(tmp_path
 
     from darkroom.device_loop import DeviceLoop
     from darkroom.memory import Peaks
+    from darkroom.requests import Requests
     from darkroom.runtime import LiveTensors, Runtime
     from darkroom.tools import Tools
 
@@ -563,7 +564,7 @@ def test_a_step_that_runs_out_of_memory_begins_again_with_smaller_tiles(tmp_path
     said = []
     tools = Tools("1", "postprocessing.upscale", data, runtime, said.append, logging.getLogger("test"))
     backend = type("Backend", (), {"operation": lambda self, action: upscaling.upscale})()
-    frame, code = DeviceLoop(backend, runtime, None, logging.getLogger("test")).answer(tools)
+    frame, code = DeviceLoop(backend, runtime, Requests(None, logging.getLogger("test")), logging.getLogger("test")).answer(tools)
     assert (frame["type"], code) == ("result", 0)
     # Of those that are left the one with least to compute.
     assert sorted(set(short.tried), reverse=True) == [256, 64]

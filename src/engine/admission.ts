@@ -117,8 +117,10 @@ export class Admission {
       // Of a line that is longer than what was read of it, the next ones are to be looked at too.
       if (!choice) return hasUrgent || waiting.some((line) => line.length > line.head.length && mayEnter(line)) ? 'again' : 'done'
       const { shard, model } = choice.line
-      const isShared = nearness.only(choice.line.queue) === undefined
-      const queue = (isShared && config.modelsInARow > 0 ? near(choice.line) : undefined) ?? choice.line.queue
+      // Beside others on a device begins what comes by the device's own queue.
+      const only = open.find(({ id }) => id === nearness.only(choice.line.queue))
+      const goesNear = only ? only.lanes.gpu > 1 : config.modelsInARow > 0
+      const queue = (goesNear ? near(choice.line) : undefined) ?? choice.line.queue
       const admitted = await lines.admit(choice, queue, numbers)
       if (typeof admitted === 'string') return 'again'
       numbers[shard] = (numbers[shard] ?? 0) + 1

@@ -20,7 +20,9 @@ export function victims(holders: readonly Holder[], slots: Slots): Holder[] {
     const asked = running.filter(({ state, stepKey }) => state === 'asked' || chosen.some((each) => each.stepKey === stepKey)).length
     const wanted = waiting.filter(({ holder }) => holder === queue).length - idle - asked
     const may = running.filter((each) => each.state === '-' && !isUrgent(each) && !chosen.includes(each))
-    chosen.push(...may.toSorted((a, b) => a.priority - b.priority || (a.stepKey < b.stepKey ? 1 : -1)).slice(0, Math.max(0, wanted)))
+    const first = may.toSorted((a, b) => a.priority - b.priority || (a.stepKey < b.stepKey ? 1 : -1)).slice(0, Math.max(0, wanted))
+    // Sessions that share a device make way together.
+    chosen.push(...may.filter((each) => first.some(({ holder }) => holder === each.holder)))
   }
   return chosen
 }

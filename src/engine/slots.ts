@@ -1,7 +1,11 @@
 /**
- * Which queues may get one step more. Pure. A worker has a slot for the step that runs and one for the step that comes
- * next; its queues are its own, its shelf's and its class', each of which holds what the one before does. So what is
- * bound to fewest workers is given to the least busy of them first, and what is left tells whether one more fits.
+ * Which queues may get one step more. Pure. A worker has slots for the steps that run, one or those of sessions that
+ * share its device, and one for the step that comes next; its queues are its own, its shelf's and its class', each of
+ * which holds what the one before does. So what is bound to fewest workers is given to the least busy of them first,
+ * and what is left tells whether one more fits.
+ *
+ * What shares a device comes by the worker's own queue. Nothing more does while a step waits in another of its queues,
+ * which begins when all that runs there has ended: else it might never.
  */
 import type { WorkerRecord } from '../farm/record.ts'
 import { queues } from '../keys.ts'
@@ -18,11 +22,10 @@ export interface Holder {
   state: '-' | 'asked' | 'yielded'
 }
 
-/** Steps that a worker has at a time: one runs, one comes next; and one that is urgent, before that. */
-const ofWorker = 2
+/** Of what is urgent a worker has one step more, before the one that comes next. */
 const urgent = 1
 
-export type SlotWorker = Pick<WorkerRecord, 'id' | 'exactnessKey' | 'shelf' | 'device'>
+export type SlotWorker = Pick<WorkerRecord, 'id' | 'exactnessKey' | 'shelf' | 'device' | 'lanes'>
 
 const servedBy = ({ exactnessKey, shelf, device }: SlotWorker): string[] => [
   queues.gpuDevice(device.id),
@@ -31,10 +34,12 @@ const servedBy = ({ exactnessKey, shelf, device }: SlotWorker): string[] => [
 ]
 
 export class Slots {
+  readonly #records: readonly SlotWorker[]
   readonly #workers = new Map<string, string[]>()
   readonly #running = new Map<string, number>()
   readonly #entered = new Map<string, number>()
   constructor(workers: readonly SlotWorker[], holders: readonly Holder[]) {
+    this.#records = workers
     for (const worker of workers) {
       this.#running.set(worker.id, 0)
       for (const queue of servedBy(worker)) this.#workers.set(queue, [...(this.#workers.get(queue) ?? []), worker.id])
@@ -57,8 +62,16 @@ export class Slots {
 
   /** Whether one of its workers has a slot for one step more. */
   fits(queue: string, isUrgent = false): boolean {
-    const most = ofWorker + (isUrgent ? urgent : 0)
+    const extra = isUrgent ? urgent : 0
+    const most = new Map(this.#records.map((worker) => [worker.id, this.#placesFor(queue, worker) + extra]))
     return this.#workers.has(queue) && this.#surplus(most, queue) <= this.#surplus(most)
+  }
+
+  /** Steps that a worker has at most, with one more in that queue: those that run, and one that comes next. */
+  #placesFor(queue: string, worker: SlotWorker): number {
+    const [own = '', ...others] = servedBy(worker)
+    if (queue !== own) return Math.max(1, Math.min(worker.lanes.gpu, this.runningOn(worker.id))) + 1
+    return others.some((other) => (this.#entered.get(other) ?? 0) > 0) ? 2 : worker.lanes.gpu + 1
   }
 
   enter(queue: string): void {
@@ -66,7 +79,7 @@ export class Slots {
   }
 
   /** Steps beyond what the workers have slots for, with one more in that queue. */
-  #surplus(most: number, more?: string): number {
+  #surplus(most: ReadonlyMap<string, number>, more?: string): number {
     const loads = new Map(this.#running)
     const all = new Map(this.#entered)
     if (more !== undefined) all.set(more, (all.get(more) ?? 0) + 1)
@@ -78,6 +91,6 @@ export class Slots {
         loads.set(idlest, (loads.get(idlest) ?? 0) + 1)
       }
     }
-    return [...loads.values()].reduce((sum, load) => sum + Math.max(0, load - most), 0)
+    return [...loads].reduce((sum, [id, load]) => sum + Math.max(0, load - (most.get(id) ?? 0)), 0)
   }
 }

@@ -120,6 +120,7 @@ async function open(options: WorkerOptions, closers: (() => unknown)[], close: (
       workerId: owner,
       device: config.device,
       threads: config.threads,
+      slots: config.deviceSlots,
       // Those that are not there yet too: they may come while the worker runs.
       roots: {
         models: [...new Set([...config.models, ...roots.map(({ real }) => real), ...configRoots(config)])],

@@ -14,7 +14,7 @@ export interface LaneOptions {
   runner: Pick<StepRunner, 'run'>
   log: Logger
   lane: LaneName
-  /** The first is served first. */
+  /** The first is served first; the others while nothing runs. */
   queues: string[]
   /** Steps that run at a time, */
   size: number
@@ -107,8 +107,9 @@ export class Lane {
     if (!this.#isOpen) return false
     const token = randomUUID()
     for (const worker of this.#workers) {
-      // What the device has begun, which comes by the first queue, is not held up; nor is it by asking.
-      if (worker !== this.#workers[0] && (await this.#options.isPaused?.())) return false
+      // What the device has begun, and what may go along with it, comes by the first queue; that is not held up, nor is
+      // it by asking.
+      if (worker !== this.#workers[0] && (this.#running > 0 || (await this.#options.isPaused?.()))) return false
       const job = (await worker.getNextJob(token, { block: false })) as StepJob | undefined
       if (!job) continue
       const over = this.#runJob(job, token).finally(() => this.#under.delete(over))

@@ -159,6 +159,7 @@ export class WorkerNode {
       (error) => log.warn({ err: error }, 'the worker could not publish itself'),
     )
     this.#watches = [
+      // Beside what runs, others may wait rightly: for a device that draws with another model.
       { lane: 'gpu', size: 1, watch: new LaneWatch(redis, this.#deviceQueues) },
       { lane: 'host', size: config.hostLane, watch: new LaneWatch(redis, this.#hostQueues) },
     ]
@@ -181,7 +182,7 @@ export class WorkerNode {
     const open = (lane: Lane, names: string[], size: number, more: Partial<LaneOptions> = {}): StepLane =>
       new StepLane({ redis, runner: this.#runner, log, putBack, lane, queues: names, size, ...more })
     this.#lanes = [
-      open('gpu', this.#deviceQueues, 1, { isOpen: () => child.isReady, isPaused: () => this.#isPaused() }),
+      open('gpu', this.#deviceQueues, config.deviceSlots, { isOpen: () => child.isReady, isPaused: () => this.#isPaused() }),
       ...this.#hostQueues.map((queue) => open('host', [queue], config.hostLane)),
       open('control', [queues.control(device)], maxCommands, { ofOneKey: maxCommandsOfKey }),
     ]
@@ -316,8 +317,8 @@ export class WorkerNode {
   }
 
   #reserve(owner: string, need: Need, waitMs: number, signal?: AbortSignal): Promise<Reservation> {
-    const { device, redis } = this.#parts
-    const capacity = () => ({ slots: 1, bytes: this.#monitor.capacity })
+    const { config, device, redis } = this.#parts
+    const capacity = () => ({ slots: config.deviceSlots, bytes: this.#monitor.capacity })
     return reserve(redis, { device, worker: this.id, owner, need, capacity, waitMs, ...(signal && { signal }) })
   }
 
@@ -359,7 +360,7 @@ export class WorkerNode {
       shelf: port.models.shelf,
       resident: child.heartbeat?.models.map((model) => model.id) ?? [],
       running: this.#runner.running,
-      lanes: { gpu: 1, host: config.hostLane },
+      lanes: { gpu: config.deviceSlots, host: config.hostLane },
       childPid: child.pid,
       sparePid: child.spare?.isWaiting ? child.spare.pid : null,
       report: this.#monitor.report,

@@ -86,8 +86,9 @@ describe('who is let in next', () => {
   })
 })
 
-const worker = (id: string, exactnessKey = '01234567', shelf = 's'): SlotWorker => ({
+const worker = (id: string, exactnessKey = '01234567', shelf = 's', gpu = 1): SlotWorker => ({
   id,
+  lanes: { gpu, host: 4 },
   exactnessKey,
   shelf,
   device: { id: `cpu-${id}`, kind: 'cpu', name: '', index: 0, totalBytes: null },
@@ -124,6 +125,24 @@ describe('slots', () => {
     expect(room(new Slots(both, held(ofClass, ofClass)), ofA)).toBe(2)
     expect(room(new Slots(both, held('a', ofA)), ofClass)).toBe(2)
     expect(room(new Slots(both, held('a', ofA)), ofA)).toBe(0)
+  })
+})
+
+describe('slots of a device that two sessions share', () => {
+  const shared = worker('a', '01234567', 's', 2)
+
+  it('are those of both that run, and one for what comes next', () => {
+    expect(room(new Slots([shared], held('a')), ofA)).toBe(2)
+    expect(room(new Slots([shared], held('a', 'a')), ofA)).toBe(1)
+    expect(room(new Slots([shared], held('a', 'a', ofA)), ofA)).toBe(0)
+  })
+
+  it('what comes by a queue of several comes next, and then nothing goes along with what runs', () => {
+    expect(room(new Slots([shared], held('a')), ofClass)).toBe(1)
+    expect(room(new Slots([shared], held('a', 'a')), ofClass)).toBe(1)
+    expect(room(new Slots([shared], held('a', 'a', ofClass)), ofClass)).toBe(0)
+    expect(room(new Slots([shared], held('a', ofClass)), ofA)).toBe(0)
+    expect(room(new Slots([shared], held('a', 'a', ofClass)), ofA)).toBe(0)
   })
 })
 

@@ -64,6 +64,7 @@ function childOf(args: string[], { stall = {}, calls = 1, env = {}, options = {}
       workerId: 'w',
       device: 'cpu',
       threads: 1,
+      slots: 1,
       roots: { models: ['/models'], attempts: folder, compiled: null },
       checkpoint: { intervalS: 1, calls },
       previewS: 0,

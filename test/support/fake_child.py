@@ -135,6 +135,7 @@ class FakeModel:
     """A family without weights."""
 
     parts = ()
+    shares = True
     bytes = 1000
     load_s = 0.0
 
@@ -299,14 +300,16 @@ class FakeBackend:
 
         for call in range(first, calls):
             self.misbehave(tools, call)
-            self.wait_at_gate(tools, request["seed"], call)
+            with tools.runtime.turn.given_away():
+                self.wait_at_gate(tools, request["seed"], call)
             tools.check_stop()
             if tools.stop == "pause":
                 if call == first:
                     raise Paused
                 checkpoint(call)
                 raise Paused(tools.finish_checkpoints())
-            time.sleep(self._call_s)
+            with tools.runtime.turn.given_away():
+                time.sleep(self._call_s)
             state = digest([state, call])
             rate = 1 / max(self._call_s, 1e-4)
             tools.progress("run", call=call + 1, calls=calls, rate=rate, eta_s=(calls - call - 1) / rate)

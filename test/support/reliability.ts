@@ -20,6 +20,7 @@ const groups: Record<string, string[]> = {
     'checkpoints',
     'queues',
     'lanes',
+    'sharing',
   ].map((name) => `test/long/${name}.test.ts`),
   'Cascades: one fault, and what follows from it': ['test/long/cascades.test.ts'],
   'Commands to a device': ['test/long/commands.test.ts', 'test/long/device-memory.test.ts', 'test/crash/reservations.test.ts'],

@@ -71,6 +71,9 @@ class Family(Protocol):
     fast: ClassVar[Ways]
     """What of its network may be compiled or left out in the class `fast`."""
 
+    shares: bool
+    """Whether two pictures at a time are drawn sooner than one after the other, which is measured on a GPU."""
+
     bytes: int
     """Bytes of its weights on the device."""
 

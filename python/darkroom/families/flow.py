@@ -104,6 +104,7 @@ def followed(tokens: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
 class FromText:
     """The half of a `Family` that begins from no picture."""
 
+    shares: bool = False
     paints: bool = False
     hears: int | None = None
     sees: int = 0

@@ -31,6 +31,7 @@ class UNetFamily:
 
     # Most of a UNet's time goes into these.
     fast: ClassVar[Ways] = Ways("unet", regions=("ResnetBlock2D", "BasicTransformerBlock"))
+    shares: bool = True
     sees: int = 0
     steered_by: Sequence[str] = tuple(control.OF_UNETS)
     lends: Any = None

@@ -86,6 +86,8 @@ export const Hello = z.strictObject({
   /** `cpu`, `cuda`, `cuda:0`, … */
   device: z.string(),
   threads: z.int().min(1),
+  /** How many requests of one model it runs at a time. */
+  slots: z.int().min(1),
   /** `compiled`: where what is compiled is kept for the next process; an owner-only folder. */
   roots: z.strictObject({ models: z.array(Path), attempts: Path, compiled: Path.nullable() }),
   checkpoint: z.strictObject({ intervalS: Seconds, calls: z.int().min(1).nullable() }),
