@@ -13,7 +13,10 @@
 
 namespace darkroom {
 
-constexpr std::uint64_t chunkBytes = 16ull << 20;
+#ifndef DARKROOM_CHUNK_BYTES
+#define DARKROOM_CHUNK_BYTES (16ull << 20)
+#endif
+constexpr std::uint64_t chunkBytes = DARKROOM_CHUNK_BYTES;
 
 /** How a caller watches a job and stops it. */
 struct Control {
