@@ -172,7 +172,9 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
   }
   if (!busy || !sharedBusy || !ratios) throw new Error('void')
   say(`${model}: gaps of ${range(gaps)} ms; busy ${range(busy)} one at a time, ${range(sharedBusy)} two`)
+  const fast = model === 'sdxl' ? [await fastRatio(farm, shared, request, say)] : []
   return [
+    ...fast,
     figure(`${name(model)}Ratio`, medianRatio(ours, theirs), '', { atMost }),
     figure(`${name(model)}TaxShare`, median(shares), '', { atMost: 0.03 }),
     figure(`${name(model)}GapMs`, median(gaps), 'ms', { atMost: 50 }),
@@ -184,12 +186,32 @@ async function measureKind(models: string, { model, size, atMost }: Kind, say: (
   ]
 }
 
+/** Of the class `fast`: eight queued sessions two at a time, as rows of one forward, against one at a time. */
+async function fastRatio(farm: Farm, shared: Farm, request: object, say: (line: string) => void): Promise<Figure> {
+  const fast = { ...request, class: 'fast' }
+  // Compiled by then, for two rows and for four.
+  for (const each of [farm, shared]) await drawQueued(each, fast)
+  const ratios: number[] = []
+  for (let i = 0; i < turns; i++) {
+    const [one, two] = [await drawQueued(farm, fast), await drawQueued(shared, fast)]
+    ratios.push(two.seconds / one.seconds)
+    const calls: number[] = []
+    for (const id of two.ids) {
+      const [attempt] = await shared.attempts(id, 'inference.denoise')
+      calls.push(Number((attempt?.stats as { fast?: { coBatch?: { calls: number } } } | null)?.fast?.coBatch?.calls ?? 0))
+    }
+    if (calls.every((count) => count === 0)) throw new Error('void: no call was computed together with another')
+    say(`fast: one at a time ${rounded(one.seconds)} s, two ${rounded(two.seconds)} s, of ${steps} calls ${range(calls)} together`)
+  }
+  return figure('gpu.sdxlFastSharedRatio', median(ratios), '', { atMost: 0.95 })
+}
+
 export const gpu: Benchmark = {
   figures: kinds.flatMap(({ model }) => [
     ...['Ratio', 'TaxShare', 'GapMs', 'BusyShare', 'SharedBusyShare', 'SharedRatio', 'CheckpointRatio'].map(
       (what) => `${name(model)}${what}`,
     ),
-    ...(model === 'sdxl' ? ['gpu.sdxlDecodeMs'] : []),
+    ...(model === 'sdxl' ? ['gpu.sdxlDecodeMs', 'gpu.sdxlFastSharedRatio'] : []),
   ]),
   isLong: true,
   async measure(say) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,6 +12,14 @@ from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, Family
 from darkroom.runtime import Runtime
 from darkroom.samplers import AUTOMATIC, first_call, step_options
+
+
+class Predicts(Protocol):
+    """What computes calls: a `Family`."""
+
+    def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """As `Family.predict`."""
+        ...
 
 
 class Drawing:
@@ -86,7 +94,7 @@ class Drawing:
         self.latents = checkpoint.restore(content, given, self._scheduler, self._generator, self._identity, self._device)
         self.call = given["call"]
 
-    def advance(self, model: Family, conditioning: Conditioning) -> None:
+    def advance(self, model: Predicts, conditioning: Conditioning) -> None:
         """One call: latents [1, channels, rows, columns] fp32 to the next ones."""
         at = self._first + self.call
         t = self._scheduler.timesteps[at]

@@ -60,9 +60,10 @@ def configure(threads: int) -> None:
 
 
 @contextlib.contextmanager
-def for_autoencoder() -> Generator[None]:
-    """Within it convolutions and products of fp32 on a GPU run as TF32, which `settings` says of pictures there: an
-    autoencoder that needs fp32's range needs no more than TF32's digits. A CPU knows no TF32."""
+def in_tf32() -> Generator[None]:
+    """Within it convolutions and products of fp32 on a GPU run as TF32, which `settings` says of pictures there:
+    autoencoders and text encoders that need fp32's range need no more than TF32's digits, which are those of fp16. A
+    CPU knows no TF32."""
     import torch
 
     def use(precision: str) -> None:
@@ -203,11 +204,11 @@ def hardware(device: torch.device, threads: int) -> dict[str, Any]:
 
 def precisions(device: torch.device) -> dict[str, str]:
     """In which type networks compute on a device: `dtype` the UNets, `transformer` those of flow matching and their
-    text encoders, whose range float16 is too small for; `vae` how the autoencoder does, whose weights are fp32, and so
-    are the UNets' text encoders. Only `dtype` where all are fp32."""
+    text encoders, whose range float16 is too small for; `vae` how the autoencoder does, and `text` the UNets' text
+    encoders, whose weights are fp32. Only `dtype` where all are fp32."""
     if device.type == "cpu":
         return {"dtype": "float32"}
-    return {"dtype": "float16", "transformer": "bfloat16", "vae": "tf32"}
+    return {"dtype": "float16", "transformer": "bfloat16", "vae": "tf32", "text": "tf32"}
 
 
 def settings(device: torch.device) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def restored(picture: numpy.ndarray, face: Face, restore: Restore, strength: flo
     size = (picture.shape[1], picture.shape[0])
     cut = warped(picture, back, (SIDE, SIDE), Image.Resampling.BICUBIC)
     given = torch.from_numpy(cut.copy()).permute(2, 0, 1)[None].to(device, torch.float32) / 255
-    with torch.inference_mode(), exactness.for_autoencoder():
+    with torch.inference_mode(), exactness.in_tf32():
         made = restore(given)
     if not bool(made.isfinite().all()):
         raise DarkroomError("postprocessing.diverged", "the restorer made a number that is not finite", field="input.restorer")

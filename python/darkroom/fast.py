@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `compile` | repeated blocks of the network, with a compiler on the worker's machine | fused kernels round otherwise |
 | `step-cache` | transformers, at a threshold of the request's | blocks that would hardly change anything are left out |
+| `co-batch` | UNets, with two slots or more | calls of several pictures are rows of one forward |
 
 A picture of the class `fast` says which ways it used, and why not the others; it belongs to another exactness key, and
 neither goes on from what the other class has left: texts, latents, checkpoints.
@@ -12,22 +13,26 @@ neither goes on from what the other class has left: texts, latents, checkpoints.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from darkroom import compiling, exactness, graphs
 from darkroom.profiles import Offload
+from darkroom.together import Member, Together
 
 if TYPE_CHECKING:
     import torch
 
+    from darkroom.drawing import Predicts
     from darkroom.families import Family
     from darkroom.step_cache import StepCache
+    from darkroom.together import Model
     from darkroom.tools import Tools
 
 EXACT, FAST = "exact", "fast"
-COMPILE, STEP_CACHE = "compile", "step-cache"
+COMPILE, STEP_CACHE, CO_BATCH = "compile", "step-cache", "co-batch"
 # Where a family says no classes of its own: those that its authors compile.
 OF_DIFFUSERS = "_repeated_blocks"
 
@@ -60,6 +65,8 @@ class Used:
     build: str
     compiled: compiling.Compiled | None = None
     cache: StepCache | None = None
+    member: Member | None = None
+    """Among the pictures that are drawn together; None where the family knows none of it."""
     not_used: dict[str, str] = field(default_factory=dict)
     """Way → why not."""
     began: tuple[int, int] = (0, 0)
@@ -70,12 +77,16 @@ class Used:
         if self.cache is not None:
             self.cache.begin_call()
 
+    def model(self, family: Family) -> Predicts:
+        """What computes the calls of the picture: the family itself, or that together with other pictures."""
+        return family if self.member is None else self.member
+
     def tensors(self) -> list[torch.Tensor]:
         """All that it holds on the device."""
         return [] if self.cache is None else self.cache.tensors()
 
     def stats(self) -> dict[str, Any]:
-        """For the receipt: {used, not_used, compile, step_cache, rows}."""
+        """For the receipt: {used, not_used, compile, step_cache, co_batch, rows}."""
         used: dict[str, dict[str, Any]] = {}
         not_used = dict(self.not_used)
         if self.compiled is not None:
@@ -90,9 +101,15 @@ class Used:
         if self.cache is not None:
             numbers = {"threshold": self.cache.threshold, "computed": self.cache.computed, "reused": self.cache.reused}
             used[STEP_CACHE] = {"step_cache": numbers}
+        if self.member is not None and self.member.calls > 0:
+            used[CO_BATCH] = {"co_batch": {"calls": self.member.calls}}
+        elif self.member is not None:
+            not_used[CO_BATCH] = "no other picture of its model, size and class was drawn beside it"
+        else:
+            not_used[CO_BATCH] = "models of this family are drawn one at a time"
         said_of = {name: value for each in used.values() for name, value in each.items()}
         reasons = [{"way": way, "why": why} for way, why in not_used.items()]
-        return {"fast": {"used": list(used), "not_used": reasons, **said_of, "rows": 1}}
+        return {"fast": {"used": list(used), "not_used": reasons, **said_of, "rows": self.member.most if self.member else 1}}
 
 
 @contextlib.contextmanager
@@ -107,32 +124,68 @@ def drawing(model: Family, tools: Tools) -> Generator[Used | None]:
     used = Used(f"torch {build['torch']}, diffusers {build['diffusers']}")
     ways = model.fast
     [network] = [shell.network for shell in tools.runtime.models.networks() if shell.part == ways.part]
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(exactness.unbound())
-        stack.enter_context(graphs.another(network))
-        _compile(used, ways, network, tools, stack)
-        _cache(used, ways, network, request, stack)
-        yield used
+    under_way = _under_way.setdefault(network, UnderWay())
+    under_way.pictures.append(tools)
+    try:
+        compiled = _compiled(used, ways, network, tools)
+        if len(under_way.pictures) == 1:
+            under_way.stack.enter_context(exactness.unbound())
+            under_way.stack.enter_context(graphs.another(network))
+            if compiled is not None:
+                under_way.stack.enter_context(compiled.within(_shape(tools.input), under_way.tell))
+            if model.shares:
+                under_way.together = Together(cast("Model", model), tools.runtime.turn)
+        with contextlib.ExitStack() as stack:
+            _cache(used, ways, network, request, stack)
+            if under_way.together is not None:
+                used.member = stack.enter_context(under_way.together.joining())
+            yield used
+    finally:
+        under_way.pictures.remove(tools)
+        if not under_way.pictures:
+            del _under_way[network]
+            under_way.stack.close()
     if used.compiled is not None and used.compiled.failure is not None:
         tools.note(f"the picture was not drawn with compiled blocks: {used.compiled.failure}")
 
 
-def _compile(used: Used, ways: Ways, network: torch.nn.Module, tools: Tools, stack: contextlib.ExitStack) -> None:
+@dataclass
+class UnderWay:
+    """Pictures of the class `fast` that one network draws: all of one shape, for `sharing` lets no other in."""
+
+    pictures: list[Tools] = field(default_factory=list)
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """What the network computes with, until the last of them has ended."""
+    together: Together | None = None
+
+    def tell(self) -> None:
+        """Something is being compiled, for which all wait."""
+        for tools in list(self.pictures):
+            tools.progress("compile")
+
+
+_under_way: weakref.WeakKeyDictionary[torch.nn.Module, UnderWay] = weakref.WeakKeyDictionary()
+
+
+def _shape(request: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (request["width"], request["height"], request["guidance"] > 1, len(request.get("references", ())))
+
+
+def _compiled(used: Used, ways: Ways, network: torch.nn.Module, tools: Tools) -> compiling.Compiled | None:
+    """What its blocks are to compute with, None for those of the network."""
     runtime = tools.runtime
     why = compiling.obstacle(runtime.device.type)
     if why is None and runtime.models.offload is Offload.BLOCKS:
         why = "the network comes block by block, in other places each time: its memory profile says so, or memory has run out"
     if why is not None:
         used.not_used[COMPILE] = why
-        return
+        return None
     compiled = compiling.of(network, ways.regions or getattr(network, OF_DIFFUSERS), ways.varies)
+    used.compiled = compiled
     if compiled.failure is not None:
-        used.compiled = compiled
-        return
-    request = tools.input
-    shape = (request["width"], request["height"], request["guidance"] > 1, len(request.get("references", ())))
-    used.compiled, used.began, used.seconds = compiled, compiling.counted(), compiled.seconds
-    stack.enter_context(compiled.within(shape, lambda: tools.progress("compile")))
+        return None
+    used.began, used.seconds = compiling.counted(), compiled.seconds
+    return compiled
 
 
 def _cache(used: Used, ways: Ways, network: torch.nn.Module, request: Mapping[str, Any], stack: contextlib.ExitStack) -> None:

@@ -150,7 +150,7 @@ def decode(tools: Tools) -> dict[str, Any]:
         with tiles.tiling(memory.in_tiles(tools), tools.advance) as tiling:
             image = model.decode(latents, tools)
         tools.hold([image])
-        tools.runtime.turn.settle(tools.runtime.device)
+        tools.settle()
         check_finite(image, "the decoded picture")
         drawn = pictures.rgb(image)
     mask = tools.input.get("mask")
@@ -197,7 +197,7 @@ def _denoise(model: Family, tools: Tools, seen: Mapping[int, numpy.ndarray]) -> 
                 raise Paused(tools.finish_checkpoints())
             if used is not None:
                 used.begin_call()
-            drawing.advance(model, led.at(drawing.call))
+            drawing.advance(model if used is None else used.model(model), led.at(drawing.call))
             tools.hold([*drawing.tensors(), *(used.tensors() if used is not None else ())])
             pace.wait()
             tools.progress("run", call=drawing.call, calls=drawing.calls, **pace.figures(drawing.calls - drawing.call))
@@ -205,7 +205,7 @@ def _denoise(model: Family, tools: Tools, seen: Mapping[int, numpy.ndarray]) -> 
                 previews.show(model, drawing.seen, drawing.call, tools)
                 if tools.checkpoint_due(drawing.call):
                     save()
-    runtime.turn.settle(runtime.device)
+    tools.settle()
     drawing.check()
     stats |= used.stats() if used is not None else {}
     tools.finish_checkpoints()

@@ -91,7 +91,7 @@ class Preprocessor:
 
     def _found(self, picture: numpy.ndarray) -> torch.Tensor:
         try:
-            with exactness.for_autoencoder():
+            with exactness.in_tf32():
                 made = self._network(pixel_values=self._prepare(picture))
             return (made.predicted_depth[:, None] if self._task == "depth" else made.logits).float().cpu()
         except Exception as error:

@@ -24,20 +24,25 @@ IN_COMMON = ("model", "adapters", "embeddings", "memory_profile")
 
 
 def may_share(one: Tools, other: Tools) -> bool:
-    """Whether two requests may be under way at a time: both draw with one model, as it is, in the class `exact`, or see
-    that it is there; and the model's family gains by it."""
+    """Whether two requests may be under way at a time: both draw with one model, as it is and in one class, or see that
+    it is there; and the model's family gains by it."""
     asked, wanted = _asked(one), _asked(other)
     if asked is None or wanted is None or len(one.model_keys | other.model_keys) > 1:
         return False
-    if any(asked[name] != wanted[name] for name in IN_COMMON if name in asked and name in wanted):
+    if any(asked[name] != wanted[name] for name in asked.keys() & wanted.keys()):
         return False
     return one.runtime.models.may_be_shared(asked["model"])
 
 
 def _asked(tools: Tools) -> dict[str, Any] | None:
-    """What of `IN_COMMON` a request asks for; None of one that goes along with nobody."""
-    if tools.action in DRAWING and tools.input.get("class", "exact") == "exact":
-        return {name: tools.input.get(name) for name in IN_COMMON}
+    """What two requests must have in common as far as both name it; None of one that goes along with nobody."""
+    if tools.action in DRAWING:
+        asked = {name: tools.input.get(name) for name in IN_COMMON}
+        asked["class"] = tools.input.get("class", "exact")
+        if tools.action == "inference.denoise" and asked["class"] != "exact":
+            # The network computes with what was made for pictures of one shape.
+            asked["shape"] = (tools.input["width"], tools.input["height"], tools.input["guidance"] > 1)
+        return asked
     if tools.action == "model.ensure":
         return {"model": tools.data["model"], "memory_profile": tools.data.get("memory_profile")}
     return None

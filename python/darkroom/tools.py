@@ -145,6 +145,10 @@ class Tools:
         self.runtime.live.add(self.data["session_id"], tensors)
         self.held_bytes = max(self.held_bytes, self.runtime.live.bytes_of(self.data["session_id"]))
 
+    def settle(self) -> None:
+        """Waits until the device has done what the request asked of it; meanwhile others have the turn."""
+        self.runtime.turn.settle(self.runtime.device)
+
     def check_stop(self, can_pause: bool = False) -> None:
         """Between two pieces of work. Raises Cancelled, or Paused where the caller has nothing to lose."""
         if self.stop == "cancel":

@@ -343,7 +343,7 @@ class Upscaler:
         self._advance = advance
         dtype = torch.float64 if is_exact else torch.float32
         given = torch.from_numpy(tile).permute(2, 0, 1)[None].contiguous().to(self._device, dtype) / 255
-        with torch.inference_mode(), exactness.for_autoencoder():
+        with torch.inference_mode(), exactness.in_tf32():
             made = self._network(given, self._on_grid if is_exact else plain)
         if not bool(made.isfinite().all()):
             raise DarkroomError("postprocessing.diverged", "the upscaler made a number that is not finite", field="input.upscaler")

@@ -10,7 +10,8 @@ from conftest import PYTHON
 LIGHT = (
     "adapter_keys", "backend", "child", "compiling", "device_loop", "errors", "exactness", "families", "fast", "faults", "frames",
     "gguf", "graphs", "logs", "memory", "model", "model_files", "process", "profiles", "prompts", "read_ahead", "registry",
-    "requests", "runtime", "samplers", "sandbox", "schema", "sharing", "tools", "writer", "__main__",
+    "requests", "runtime", "samplers", "sandbox", "schema", "sharing", "together",
+    "tools", "writer", "__main__",
 )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def request(request_id, session, model="m", action="inference.denoise", shares=T
     models = SimpleNamespace(may_be_shared=lambda reference: shares)
     return SimpleNamespace(
         request_id=request_id, action=action, session=session, stop=None, is_alone=True, runtime=SimpleNamespace(models=models),
-        input={"model": {"id": model, "body_hash": "0"}}, model_keys={(model, "0")},
+        input={"model": {"id": model, "body_hash": "0"}, "width": 64, "height": 64, "guidance": 3.0}, model_keys={(model, "0")},
     )  # fmt: skip
 
 

@@ -72,7 +72,8 @@ class Family(Protocol):
     """What of its network may be compiled or left out in the class `fast`."""
 
     shares: bool
-    """Whether two pictures at a time are drawn sooner than one after the other, which is measured on a GPU."""
+    """Whether two pictures at a time are drawn sooner than one after the other, which is measured on a GPU; then it is
+    a `together.Model` too."""
 
     bytes: int
     """Bytes of its weights on the device."""

@@ -21,7 +21,7 @@ def to_latents(vae: Any, pixels: torch.Tensor, is_shifted: bool = True) -> torch
 
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     suit(vae, pixels.device)
-    with exactness.for_autoencoder():
+    with exactness.in_tf32():
         mean = tiles.now().run(encode, (pixels if pixels.ndim == 4 else pixels[None]).to(vae.dtype), scale)
     return (mean - ((vae.config.shift_factor or 0.0) if is_shifted else 0.0)) * vae.config.scaling_factor
 
@@ -40,5 +40,5 @@ def decoded(vae: Any, scaled: torch.Tensor) -> torch.Tensor:
         return vae.decode(given, return_dict=False)[0]
 
     suit(vae, scaled.device)
-    with exactness.for_autoencoder():
+    with exactness.in_tf32():
         return tiles.now().run(decode, scaled, 1)

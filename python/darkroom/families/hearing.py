@@ -3,12 +3,14 @@ times as long to launch them as they take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from darkroom import exactness
 from darkroom.graphs import Replayed
+from darkroom.tools import Tools
 
 Heard = tuple[torch.Tensor, torch.Tensor]
 """States, [1, window, width], and the vector of the whole text, [1, width]."""
@@ -28,8 +30,17 @@ class Hearing:
         """`tokens`: [1, window] on the device; `layer`: by its `clip_skip`."""
         if layer not in self._replayed:
             self._replayed[layer] = Replayed(self._encoder, _at(self._forward, self._encoder, layer), self._device)
-        states, vector = self._replayed[layer](tokens)
+        with exactness.in_tf32():
+            states, vector = self._replayed[layer](tokens)
         return states, vector
+
+
+def on_host(states: Mapping[str, torch.Tensor], tools: Tools) -> dict[str, torch.Tensor]:
+    """Copies of them on the CPU, when the device has made them."""
+    tools.settle()
+    made = {name: each.cpu() for name, each in states.items()}
+    tools.hold([*states.values(), *made.values()])
+    return made
 
 
 def _at(forward: Forward, encoder: Any, layer: int) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:

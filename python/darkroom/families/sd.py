@@ -13,7 +13,7 @@ from transformers import CLIPTextModel
 
 from darkroom.families import Conditioning, long_text
 from darkroom.families.clip_text import ClipTokenizer
-from darkroom.families.hearing import Heard, Hearing
+from darkroom.families.hearing import Heard, Hearing, on_host
 from darkroom.families.parts import Parts
 from darkroom.families.unet import UNetFamily, check_fit, load_networks
 from darkroom.schedule import Schedule
@@ -65,12 +65,11 @@ class StableDiffusion(UNetFamily):
             return self._hearing(tokens, skip)
 
         chunks, heard = long_text.read([self._tokenizer], request)
-        made = {}
-        for name, [own] in chunks.items():
-            hidden, _ = long_text.encode(own, self._tokenizer.empty, forward, request.get("prompt_syntax", "plain"), self._device)
-            made[name] = hidden.cpu()
-            tools.hold([hidden, made[name]])
-        return made, heard
+        syntax = request.get("prompt_syntax", "plain")
+        states = {
+            name: long_text.encode(own, self._tokenizer.empty, forward, syntax, self._device)[0] for name, [own] in chunks.items()
+        }
+        return on_host(states, tools), heard
 
     def condition(self, encoded: Mapping[str, torch.Tensor], request: Mapping[str, Any]) -> Conditioning:
         """As `Family.condition`: `rows`, [2, tokens, width] negative and positive, or [1, tokens, width] the positive

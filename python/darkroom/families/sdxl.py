@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, long_text
 from darkroom.families.clip_text import ClipTokenizer
-from darkroom.families.hearing import Heard, Hearing
+from darkroom.families.hearing import Heard, Hearing, on_host
 from darkroom.families.parts import Parts, index_of
 from darkroom.families.unet import UNetFamily, check_fit, load_networks
 from darkroom.schedule import Schedule
@@ -95,7 +95,7 @@ class StableDiffusionXL(UNetFamily):
             return hearing(tokens, skip)
 
         chunks, heard = long_text.read([tokenizer for _, tokenizer in self._encoders], request)
-        made: dict[str, torch.Tensor] = {}
+        on_device: dict[str, torch.Tensor] = {}
         for name, of_each in chunks.items():
             hidden: list[torch.Tensor] = []
             pooled = torch.empty(0)
@@ -103,8 +103,8 @@ class StableDiffusionXL(UNetFamily):
                 syntax = request.get("prompt_syntax", "plain")
                 states, pooled = long_text.encode(own, tokenizer.empty, partial(of, hearing), syntax, self._device)
                 hidden.append(states)
-            made[name], made[f"{name}_pooled"] = torch.cat(hidden, dim=-1).cpu(), pooled.cpu()
-            tools.hold([*hidden, pooled, made[name], made[f"{name}_pooled"]])
+            on_device[name], on_device[f"{name}_pooled"] = torch.cat(hidden, dim=-1), pooled
+        made = on_host(on_device, tools)
         if request["negative_prompt"] == "" and self._zeros_for_empty:
             made["negative"].zero_()
             made["negative_pooled"].zero_()

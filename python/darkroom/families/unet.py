@@ -22,6 +22,7 @@ from darkroom.families.parts import Parts, weight_bytes
 from darkroom.fast import Ways
 from darkroom.graphs import Replayed
 from darkroom.schedule import Schedule
+from darkroom.together import Call
 from darkroom.tools import Tools
 
 
@@ -77,6 +78,30 @@ class UNetFamily:
         if len(rows) == 1:
             return predicted
         return guidance.guided(predicted[:1], predicted[1:], conditioning)
+
+    def may_go_together(self, one: Call, other: Call) -> bool:
+        """As `together.Model.may_go_together`: texts of one length, and nothing that steers or is painted over."""
+        both = (one, other)
+        if any(call.conditioning.controls or "painting" in call.conditioning.tensors for call in both):
+            return False
+        shapes = [[call.latents.shape, *(tensor.shape for tensor in call.conditioning.tensors.values())] for call in both]
+        return shapes[0] == shapes[1]
+
+    @exactness.for_attention()
+    def predict_together(self, calls: Sequence[Call]) -> list[torch.Tensor]:
+        """As `together.Model.predict_together`: the rows of each below those of the one before, each at its own
+        time."""
+        held = [call.conditioning.tensors for call in calls]
+        rows = torch.cat([each["rows"] for each in held])
+        count = len(rows) // len(calls)
+        seen = torch.cat([call.latents for call in calls for _ in range(count)])
+        given = seen.contiguous(memory_format=suited.layout(self._device)).to(self._unet.dtype)
+        t = torch.stack([call.t for call in calls]).repeat_interleave(count)
+        added = [torch.cat([each[name] for each in held]) for name in self.added]
+        predicted = self._forward(given, t, rows, *added).split(count)
+        if count == 1:
+            return list(predicted)
+        return [guidance.guided(each[:1], each[1:], call.conditioning) for each, call in zip(predicted, calls, strict=True)]
 
     def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
         """As `Family.decode`, in fp32: not every autoencoder of these families stays finite in fp16."""

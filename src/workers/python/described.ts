@@ -47,6 +47,8 @@ export const Ready = z.strictObject({
     tf32: z.boolean(),
     /** How the autoencoder computes, where that differs from all else. */
     vae: z.string().optional(),
+    /** How the text encoders of UNets compute, likewise. */
+    text: z.string().optional(),
     tiling: z.boolean(),
     offload: z.string(),
   }),

@@ -4,7 +4,7 @@ import { Count, Fraction, MemoryProfile } from '../../domains/values.ts'
 import { Seconds } from './described.ts'
 
 /** Ways of the class `fast`. */
-const fastWays = ['compile', 'step-cache'] as const
+const fastWays = ['compile', 'step-cache', 'co-batch'] as const
 
 /**
  * What of a text was read, counted in tokens; `droppedText` is the part that the dropped ones stand for. `chunks`: how
@@ -22,7 +22,8 @@ const Tokens = z.strictObject({
 /**
  * What a picture of the class `fast` used, and why not the rest. `functions`: compiled for it, of which `fromCache`
  * were found on disk. `computed`: passes through the network in which all blocks ran; `reused`: in which the first one
- * did. `rows`: pictures that were drawn in one pass.
+ * did. `calls` of `coBatch`: computed together with those of other pictures. `rows`: pictures that were drawn in one
+ * pass, at most.
  */
 export const FastUsed = z.strictObject({
   used: z.array(z.enum(fastWays)),
@@ -37,6 +38,7 @@ export const FastUsed = z.strictObject({
     })
     .optional(),
   stepCache: z.strictObject({ threshold: Fraction, computed: Count, reused: Count }).optional(),
+  coBatch: z.strictObject({ calls: Count }).optional(),
   rows: Count,
 })
 
