@@ -284,8 +284,8 @@ else if (name === 'test' && args.length === 0) {
   const [quick, readers] = quickParts()
   // Neither row waits for the other: each has about one of two cores.
   await perform(
-    [...quick, vitest('system', '--project', 'system'), ...native.parts],
-    [...readers, pytest(python(), '-m', 'not long and not judge')],
+    [...quick, vitest('system', '--project', 'system')],
+    [...readers, pytest(python(), '-m', 'not long and not judge'), ...native.parts],
   )
 } else if (name === 'exact') {
   if (args.length === 0) await perform([pytest(python(), 'tests/every_pair.py')])

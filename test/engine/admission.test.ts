@@ -57,6 +57,7 @@ const arrive = (id = 'w', redis: Redis = t.redis): Promise<void> =>
       shelf: t.engine.models.shelf,
       running: [],
       resident: [],
+      lanes: { gpu: 1, host: 4 },
     } as unknown as WorkerRecord,
     [],
   )

@@ -136,6 +136,7 @@ describe('a session', () => {
       exactnessKey: '76543210',
       status: 'ready',
       shelf: t.engine.models.shelf,
+      lanes: { gpu: 1, host: 4 },
     } as WorkerRecord
     const sweep = new Sweep(t.engine)
     sweep.start()
