@@ -204,4 +204,6 @@ def _cache(used: Used, ways: Ways, network: torch.nn.Module, request: Mapping[st
         used.not_used[STEP_CACHE] = "the network has one block alone"
     else:
         used.cache = StepCache(blocks, threshold)
+        # Which blocks run follows from what the first one made: no recording knows.
+        stack.enter_context(graphs.eagerly(network))
         stack.enter_context(used.cache.within())

@@ -34,8 +34,14 @@ def latents_of(answer):
         return tensors.load(file.read())[0]["latents"]
 
 
+def assert_near(answer, alone, device):
+    """By the norm; a GPU's UNet computes in fp16."""
+    made, wanted = latents_of(answer), latents_of(alone)
+    assert (made - wanted).norm() < (1e-5 if device == "cpu" else 1e-2) * wanted.norm()
+
+
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M Karras"])
-def test_two_pictures_are_rows_of_one_forward_and_near_to_what_each_is_alone(both, shared, micro, sampler):
+def test_two_pictures_are_rows_of_one_forward_and_near_to_what_each_is_alone(both, shared, micro, device, sampler):
     request = {"model": micro, "sampler": sampler, "class": "fast", "guidance": 3.0}
     ids = [both.work("denoise", session=f"s{seed}", seed=seed, **request) for seed in SEEDS]
     drawn = both.until_all(*ids)
@@ -44,17 +50,17 @@ def test_two_pictures_are_rows_of_one_forward_and_near_to_what_each_is_alone(bot
         fast = drawn[request_id]["stats"]["fast"]
         assert fast["rows"] == 2 and fast["co_batch"]["calls"] > 0 and "co-batch" in fast["used"], fast
         alone = shared.run("denoise", model=micro, sampler=sampler, seed=seed, guidance=3.0)
-        assert torch.allclose(latents_of(drawn[request_id]), latents_of(alone), rtol=0, atol=1e-3)
+        assert_near(drawn[request_id], alone, device)
 
 
-def test_one_goes_on_alone_when_the_other_is_paused_or_has_fewer_calls(both, shared, micro):
+def test_one_goes_on_alone_when_the_other_is_paused_or_has_fewer_calls(both, shared, micro, device):
     request = {"model": micro, "class": "fast"}
     short = both.work("denoise", session="short", seed=7, steps=3, **request)
     long = both.work("denoise", session="long", seed=8, steps=9, **request)
     drawn = both.until_all(short, long)
     assert drawn[long]["stats"]["calls"] == 9 and 0 < drawn[long]["stats"]["fast"]["co_batch"]["calls"] <= 3
     alone = shared.run("denoise", model=micro, seed=8, steps=9)
-    assert torch.allclose(latents_of(drawn[long]), latents_of(alone), rtol=0, atol=1e-3)
+    assert_near(drawn[long], alone, device)
 
     stall = both.stall("denoise", 3, session="first", seed=7, **request)
     other = both.work("denoise", session="second", seed=8, **request)

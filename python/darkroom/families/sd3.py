@@ -6,7 +6,7 @@ conditioning is that of diffusers' StableDiffusion3Pipeline: guidance is classif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy
@@ -22,6 +22,7 @@ from darkroom.families.parts import Parts, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer
 from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
+from darkroom.graphs import Replayed
 from darkroom.tools import Tools
 
 NAME = "Stable Diffusion 3"
@@ -54,6 +55,7 @@ class StableDiffusion3(flow.FromText):
         self.schedule = schedule
         self.latent_rgb = of_autoencoder(vae.config)
         self._transformer, self._vae = transformer, vae
+        self._forward = Replayed(transformer, _forward_of(transformer), device)
         self._clips, self._t5 = clips, t5
         self._device = device
         self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -146,14 +148,7 @@ class StableDiffusion3(flow.FromText):
             )
 
         steering = control.acting(conditioning.controls, call)
-        predicted = self._transformer(
-            hidden_states=given,
-            timestep=time,
-            encoder_hidden_states=rows,
-            pooled_projections=pooled,
-            block_controlnet_hidden_states=steering[0] if steering else None,
-            return_dict=False,
-        )[0].float()
+        predicted = self._forward(given, time, rows, pooled, *((steering[0] or ()) if steering else ()))
         if len(rows) == 1:
             return predicted
         without, with_prompt = predicted.chunk(2)
@@ -170,6 +165,23 @@ class StableDiffusion3(flow.FromText):
         latents = latents.to(self._device, torch.float32)
         tools.hold([latents])
         return autoencoder.to_pixels(self._vae, latents)
+
+
+def _forward_of(transformer: Any) -> Callable[..., torch.Tensor]:
+    """Latents, time, texts, their vectors and what ControlNets add (a tensor for some blocks), all on the device, to
+    the prediction in fp32. It holds no family: one that is let go of takes its weights along at once."""
+
+    def forward(given: torch.Tensor, time: torch.Tensor, rows: torch.Tensor, pooled: torch.Tensor, *steering: torch.Tensor) -> torch.Tensor:
+        return transformer(
+            hidden_states=given,
+            timestep=time,
+            encoder_hidden_states=rows,
+            pooled_projections=pooled,
+            block_controlnet_hidden_states=list(steering) or None,
+            return_dict=False,
+        )[0].float()
+
+    return forward
 
 
 def _is_unpooled(network: Any) -> bool:
