@@ -39,9 +39,10 @@ class Requests:
 
     @property
     def running(self) -> list[Tools]:
-        """Those that device threads have taken."""
+        """Those that device threads have taken, but for the ones that wait until another has ended."""
         with self._changed:
-            return list(self._running)
+            others = [each for each in self._running if each not in self._alone]
+            return others or self._alone[:1]
 
     def accept(self, tools: Tools) -> None:
         """Queues a request and says so. Raises `worker.busy`, and ValueError for a request id that is open already."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Actions that leave the model as they found it wherever they give the turn away.
 DRAWING = ("inference.encode", "inference.denoise", "inference.decode")
 # What two requests of one model must have in common besides it: it is worn, or decides where the networks are.
-IN_COMMON = ("model", "adapters", "embeddings", "memory_profile")
+IN_COMMON = ("model", "adapters", "memory_profile")
 
 
 def may_share(one: Tools, other: Tools) -> bool:
@@ -36,7 +36,8 @@ def may_share(one: Tools, other: Tools) -> bool:
 
 def _asked(tools: Tools) -> dict[str, Any] | None:
     """What two requests must have in common as far as both name it; None of one that goes along with nobody."""
-    if tools.action in DRAWING:
+    # Words of one's own are in tokenizer and text encoder while a text is encoded.
+    if tools.action in DRAWING and not tools.input.get("embeddings"):
         asked = {name: tools.input.get(name) for name in IN_COMMON}
         asked["class"] = tools.input.get("class", "exact")
         if tools.action == "inference.denoise" and asked["class"] != "exact":

@@ -121,6 +121,13 @@ def test_what_does_more_than_draw_goes_along_with_nobody(action):
     assert not may_share(one, other) and not may_share(other, one)
 
 
+def test_words_of_ones_own_go_along_with_nobody_be_they_the_same():
+    one, other = request("1", "a"), request("2", "b")
+    for each in (one, other):
+        each.input = {**each.input, "embeddings": [{"model": {"id": "word"}}]}
+    assert not may_share(one, other)
+
+
 def queue(*wanted):
     requests = Requests(SimpleNamespace(send=lambda *frame: None), logging.getLogger("test"))
     for each in wanted:
@@ -151,6 +158,22 @@ def test_a_session_that_came_first_goes_on_before_another_model_comes_and_nobody
     requests.finish(other, RESULT)
     assert requests.take() is third
     assert (one.is_alone, decode.is_alone, other.is_alone) == (False, False, True)
+
+
+def test_who_waits_for_the_device_alone_is_not_the_one_that_does_not_get_on():
+    one, other = request("1", "a"), request("2", "b")
+    requests = queue(one, other)
+    assert [requests.take(), requests.take()] == [one, other]
+    waits = threading.Thread(target=requests.leave_alone, args=(one,))
+    waits.start()
+    for _ in range(500):
+        if requests.running == [other]:
+            break
+        threading.Event().wait(0.01)
+    assert requests.running == [other]
+    requests.finish(other, RESULT)
+    waits.join(5)
+    assert requests.running == [one]
 
 
 def test_a_command_is_passed_by_no_step():

@@ -1,6 +1,8 @@
 """Pictures of the class `fast` that are drawn together: their calls are rows of one forward, as the receipt says."""
 
 import threading
+import time
+from functools import partial
 
 import pytest
 import torch
@@ -113,34 +115,35 @@ class Rows:
         return one.conditioning == other.conditioning
 
 
-def draw(rows, calls_of, conditioning_of=lambda number: "same"):
-    """What each picture has after its calls, drawn by a thread each."""
-    turn, made, failures = Turn(), {}, []
-    together = Together(rows, turn)
-    ready = threading.Barrier(len(calls_of))
-
-    def run(number, calls):
-        try:
-            with turn.of(number), together.joining() as member:
-                with turn.given_away():
-                    ready.wait(5)
-                latents = torch.full((1,), float(number * 100))
-                for _ in range(calls):
-                    latents = member.predict(latents, None, conditioning_of(number))
-                    # As the pace of a drawing does it.
-                    with turn.given_away():
-                        pass
-                made[number] = (float(latents), member.calls, member.most)
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(calls_of)]
-    for thread in threads:
-        thread.start()
+def at_once(turn, *runs):
+    """Runs each in a thread, which have the turn one after the other from the first on."""
+    threads = [threading.Thread(target=run, daemon=True) for run in runs]
+    with turn.of("the test"):
+        for number, thread in enumerate(threads, 2):
+            thread.start()
+            while turn._asked < number:
+                time.sleep(0.001)
     for thread in threads:
         thread.join(20)
-    assert not failures and len(made) == len(calls_of)
+
+
+def draw(rows, calls_of, conditioning_of=lambda number: "same"):
+    """What each picture has after its calls, drawn by a thread each."""
+    turn, made = Turn(), {}
+    together = Together(rows, turn)
+
+    def run(number, calls):
+        with turn.of(number), together.joining() as member:
+            latents = torch.full((1,), float(number * 100))
+            for _ in range(calls):
+                latents = member.predict(latents, None, conditioning_of(number))
+                # As the pace of a drawing does it.
+                with turn.given_away():
+                    pass
+            made[number] = (float(latents), member.calls, member.most)
+
+    at_once(turn, *(partial(run, *pair) for pair in enumerate(calls_of)))
+    assert len(made) == len(calls_of)
     return made
 
 
@@ -171,12 +174,9 @@ def test_what_a_forward_raises_is_raised_in_all_that_it_was_for():
 
     turn, raised = Turn(), []
     together = Together(Broken(), turn)
-    ready = threading.Barrier(2)
 
     def run(number):
         with turn.of(number), together.joining() as member:
-            with turn.given_away():
-                ready.wait(5)
             try:
                 for _ in range(3):
                     member.predict(torch.zeros(1), None, "same")
@@ -185,10 +185,6 @@ def test_what_a_forward_raises_is_raised_in_all_that_it_was_for():
             except ValueError as error:
                 raised.append(str(error))
 
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    at_once(turn, *(partial(run, number) for number in range(2)))
     assert raised == ["broken", "broken"]
     assert turn.holder is None
