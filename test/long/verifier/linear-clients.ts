@@ -8,6 +8,8 @@ import type { Answer, Asked, Recorded, Seen } from './linear-model.ts'
 /** Clients of each session, and how many requests each of them sends at random. */
 export const clients = 4
 const requests = 5
+/** How far apart they send those of one moment, ms. */
+const apartMs = 8
 /** Signals that a session waits for before its one step. */
 export const needed = 2
 
@@ -81,9 +83,14 @@ export async function play({ driver, round, ledger, draw, calm, onDoubt, over }:
     if (what < 0.67) return control(client, 'resume')
     return what < 0.7 ? control(client, 'cancel') : get(client)
   }
+  // All ask at about the same moments: how often their requests meet must not follow from how fast they are answered.
+  const from = performance.now()
+  let at = 0
+  const moments = Array.from({ length: requests }, () => (at += 50 + draw() * 350))
   const client = async (_: unknown, i: number): Promise<void> => {
-    for (let n = 0; n < requests && !over.aborted; n++) {
-      await sleep(draw() * 400)
+    for (const moment of moments) {
+      await sleep(Math.max(0, from + moment + draw() * apartMs - performance.now()))
+      if (over.aborted) return
       await any(i)
     }
   }
