@@ -71,9 +71,11 @@ class DeviceLoop:
                 if frame["type"] != "result" and code == 0:
                     with turn.of(tools):
                         memory.empty_caches(self._runtime.device)
-                self._requests.finish(tools, frame)
+                # What would be taken now would end with the process.
                 if code != 0:
                     self._requests.close()
+                self._requests.finish(tools, frame)
+                if code != 0:
                     return code
         return 0
 

@@ -236,6 +236,7 @@ def test_out_of_memory_fails_the_request_clears_the_pool_and_after_three_recycle
     third, waiting = (child.send("inference.denoise", request) for request in requests)
     child.until(waiting, "accepted")
     pipe.write_bytes(b"")
-    assert child.until(third)["code"] == "memory.exhausted"
-    assert child.until(waiting) == {"type": "released", "checkpoint": None}
+    answers = child.until_all(third, waiting)
+    assert answers[third]["code"] == "memory.exhausted"
+    assert answers[waiting] == {"type": "released", "checkpoint": None}
     assert child.ends() == 75

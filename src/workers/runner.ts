@@ -223,15 +223,31 @@ export class StepRunner {
   async #run(running: Running, operation: Operation): Promise<unknown> {
     const { attempt, tools } = running
     if (operation.lane !== 'gpu') return operation.run(attempt.input, tools)
-    await using reservation = await this.#options.reserve(attempt, tools.signal).catch((error: unknown) => {
-      if (error instanceof DarkroomError && error.code.startsWith('memory.')) throw error
-      throw new Unreserved('the device could not be reserved', { cause: error })
-    })
+    await using reservation = await this.#reserve(running)
+    running.until = performance.now() + operation.timeoutMs
     running.reservation = reservation
     try {
       return await operation.run(attempt.input, tools)
     } finally {
       running.reservation = undefined
+    }
+  }
+
+  /** Reserves the device for a step; where another one has it, it waits for that one, however long that takes. */
+  async #reserve(running: Running): Promise<Reservation> {
+    const { attempt, tools } = running
+    for (;;) {
+      try {
+        return await this.#options.reserve(attempt, AbortSignal.any([tools.signal, tools.paused]))
+      } catch (error) {
+        if (!(error instanceof DarkroomError && error.code.startsWith('memory.')))
+          throw new Unreserved('the device could not be reserved', { cause: error })
+        const isShared = [...this.#running.values()].some((other) => other !== running && other.reservation !== undefined)
+        if (error.code !== 'memory.reserved' || tools.signal.aborted || !isShared) throw error
+        if (tools.paused.aborted) throw new Released(undefined)
+        // It has not begun.
+        running.until = Infinity
+      }
     }
   }
 

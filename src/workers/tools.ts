@@ -71,6 +71,8 @@ export class AttemptTools implements Tools {
   readonly #compensations: (() => Promise<void>)[] = []
   #call: Call<WorkAction> | undefined
   #isPaused = false
+  /** Made when it is asked for, as `#stop`. */
+  #pause: AbortController | undefined
   #stopped: Stop | undefined
   /** Made when it is asked for: most steps end without. */
   #stop: AbortController | undefined
@@ -108,6 +110,13 @@ export class AttemptTools implements Tools {
     return this.#stop.signal
   }
 
+  /** Aborted by `pause`. */
+  get paused(): AbortSignal {
+    this.#pause ??= new AbortController()
+    if (this.#isPaused) this.#pause.abort()
+    return this.#pause.signal
+  }
+
   get stopped(): Stop | undefined {
     return this.#stopped
   }
@@ -128,6 +137,7 @@ export class AttemptTools implements Tools {
   /** Asks the operation to stop at its next call; one without checkpoints runs to its end. */
   pause(): void {
     this.#isPaused = true
+    this.#pause?.abort()
     this.#call?.pause()
   }
 
