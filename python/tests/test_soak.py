@@ -65,12 +65,13 @@ def test_fifty_requests_of_all_kinds_leave_the_memory_as_it_was_and_none_of_them
     assert sum(len(each[0]) == 64 for each in first) > 0.8 * COUNT, first
     order = list(range(COUNT))
     random.Random(7).shuffle(order)
-    for place in order * 2:
+    for place in order * 3:
         assert drawn(wanted[place]) == first[place], wanted[place]
         ram.append(resident_bytes(child))
         device_bytes.append(child.vitals()["device_bytes"] or 0)
-    # What is read and freed comes and goes by tens of megabytes: what stays is the lowest.
-    lowest = {name: (min(each[:COUNT]), min(each[COUNT:])) for name, each in {"ram": ram, "device": device_bytes}.items()}
-    print(lowest)
-    for before, after in lowest.values():
-        assert after <= FLAT * before + BLOCK, (ram, device_bytes)
+    # What is read and freed comes and goes by tens of megabytes: what stays is the lowest, and what leaks rises with
+    # each round. The C library may take some more once.
+    for name, each in {"ram": ram, "device": device_bytes}.items():
+        *before, after = (min(each[i : i + COUNT]) for i in range(0, len(each), COUNT))
+        print(name, before, after)
+        assert after <= FLAT * max(before) + BLOCK, (name, each)
