@@ -76,7 +76,7 @@ class Together:
         self._members: list[Member] = []
         # Told when a call is made, and when there are fewer members to wait for.
         self._changed = threading.Condition()
-        # Cleared for good where a forward of several has no memory.
+        # Cleared, until all of them have ended, where a forward of several has no memory.
         self._may = True
 
     @contextlib.contextmanager

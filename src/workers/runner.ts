@@ -242,9 +242,10 @@ export class StepRunner {
       } catch (error) {
         if (!(error instanceof DarkroomError && error.code.startsWith('memory.')))
           throw new Unreserved('the device could not be reserved', { cause: error })
-        const isShared = [...this.#running.values()].some((other) => other !== running && other.reservation !== undefined)
-        if (error.code !== 'memory.reserved' || tools.signal.aborted || !isShared) throw error
+        if (error.code !== 'memory.reserved' || tools.signal.aborted) throw error
         if (tools.paused.aborted) throw new Released(undefined)
+        const isShared = [...this.#running.values()].some((other) => other !== running && other.reservation !== undefined)
+        if (!isShared) throw error
         // It has not begun.
         running.until = Infinity
       }

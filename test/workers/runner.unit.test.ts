@@ -108,6 +108,15 @@ describe('a step that finds no memory beside another on the device', () => {
     expect(done.get('a')).toMatchObject({ output: 'a' })
   })
 
+  it('gives itself back too where others hold the memory: a pause is no try', async () => {
+    const { runner, done, pause } = device('an allocation')
+    const first = runner.run('a', 'gpu')
+    await eventually('it waits', async () => Promise.resolve(runner.running.length === 1))
+    pause('a')
+    await first
+    expect(done.get('a')).toBe('pause')
+  })
+
   it('is refused where nothing else runs there: others hold the memory', async () => {
     const { runner, done } = device('an allocation')
     await runner.run('a', 'gpu')
