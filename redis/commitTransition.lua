@@ -13,8 +13,8 @@
 -- ARGV[11] history entry of the end, without braces and time ('' while it goes on)   ARGV[12] unpin: clear the
 --   exactness key ('' or '1')
 -- ARGV[13] what the session waits for from now on ('' while a step of it is open)
--- ARGV[14] '' | `suffix attempt lease-in-ms worker device`: one of the opened host steps, leased at once to the worker
---   that brings this result (lease chaining)
+-- ARGV[14] '' | `suffix attempt lease-in-ms worker device exactness-key` ('-' for a step that draws nothing): one of
+--   the opened steps, leased at once to the worker that brings this result (lease chaining)
 -- ARGV[15] session.too_long as the catalogue has it: JSON without braces and message, for a history that is full
 -- ARGV[16] n, then n × (references | scratch, SHA-256)   then m and m × (suffix, value of a child or '') of closed
 --   effects   then opened effects   then six numbers, `measures` of the prelude: what a step adds to them, or what a
@@ -34,15 +34,15 @@ if status == 'succeeded' or status == 'failed' or status == 'cancelled' then ret
 
 -- What failed on a device has done its work for nothing.
 local fails = string.sub(entry, 1, 20) == '"type":"step.failed"'
-local stale, isLeased, isOnDevice
+local stale, isLeased, isOnDevice, yields
 if cause == 'event' then
   stale = mode ~= 'inbox' and state[4] and true -- an entry of the inbox was compared when it was appended
 else
   stale = not state[4]
   if cause == 'step' and not stale then
-    local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'lane')
+    local step = redis.call('HMGET', stepOf(suffix), 'attemptId', 'state', 'lane', 'yield')
     stale = (step[1] or '') ~= attempt or (step[2] == 'delivered') ~= (mode == 'inbox')
-    isLeased, isOnDevice = step[2] == 'leased', step[3] == 'gpu'
+    isLeased, isOnDevice, yields = step[2] == 'leased', step[3] == 'gpu', step[4]
   end
 end
 if mode == 'inbox' and redis.call('LINDEX', inbox, 0) ~= pending then return { 'stale' } end
@@ -62,8 +62,8 @@ local function refer()
 end
 local taken
 if chained ~= '' then
-  local next, by, lease, worker, device = string.match(chained, '^(%S+) (%S+) (%d+) (%S+) (%S+)$')
-  taken = { suffix = next, attempt = by, lease = tonumber(lease), worker = worker, device = device }
+  local next, by, lease, worker, device, exactness = string.match(chained, '^(%S+) (%S+) (%d+) (%S+) (%S+) (%S+)$')
+  taken = { suffix = next, attempt = by, lease = tonumber(lease), worker = worker, device = device, exactness = exactness == '-' and '' or exactness }
 end
 if stale then
   if mode == 'inbox' then pop() end
@@ -103,6 +103,11 @@ if mode == 'inbox' then pop() end
 if isOnDevice then
   freeSlot(suffix)
   leaveDevice(suffix, now, fails)
+end
+if taken and taken.exactness ~= '' then
+  -- It was asked to make way, or its pictures are of another hardware class by now: the step waits in its queue.
+  local pinned = redis.call('HGET', S, 'exactnessKey')
+  if yields or (pinned and pinned ~= taken.exactness) then taken = nil end
 end
 local i = refer()
 local closed, gone = tonumber(ARGV[i]), {}
@@ -158,7 +163,8 @@ elseif length >= 9990 then
   local error = '{' .. ARGV[15] .. ',"message":"session ' .. sid .. ' has recorded ' .. length .. ' events"}'
   told = finish(status, 'failed', 'error', error, '"type":"session.failed","error":' .. error)
 elseif taken then
-  recordStart(taken.suffix, taken.name, taken.attempt, taken.worker, taken.device, '', 1, '')
+  if taken.exactness ~= '' then takeDevice(taken.suffix, taken.worker, taken.exactness) end
+  recordStart(taken.suffix, taken.name, taken.attempt, taken.worker, taken.device, taken.exactness, 1, '')
   return { 'ok', '', 'taken' }
 end
 return { 'ok', told and 'parent' or '', '' }

@@ -101,6 +101,17 @@ local function holdSlot(suffix, holder, key, group, priority, state)
   redis.call('HSET', B .. 'slots', memberOf(suffix), holder .. ' ' .. (key or 'local') .. ' ' .. (group or '-') .. ' ' .. priority .. ' ' .. state)
 end
 
+-- Of a step on a device that an attempt of `worker` has leased: it has the slot, and an exact session stays with that
+-- hardware class.
+local function takeDevice(suffix, worker, exactness)
+  local of = redis.call('HMGET', S, 'keyId', 'group', 'priority', 'yielded', 'exact', 'onDeviceSince')
+  holdSlot(suffix, worker, of[1], of[2], of[3] or '5', of[4] and 'yielded' or '-')
+  redis.call('HSET', stepOf(suffix), 'since', now)
+  redis.call('HDEL', stepOf(suffix), 'keptAt', 'lost')
+  if not of[6] then redis.call('HSET', S, 'onDeviceSince', now) end
+  if of[5] == '1' and exactness ~= '' then redis.call('HSET', S, 'exactnessKey', exactness, 'lastWorker', worker) end
+end
+
 -- Counts what a session uses, for the session and for its API key's day (UTC).
 local function countDay(key, measure, n)
   local all, day = B .. 'use:' .. (key or 'local'), math.floor(wall / 86400000)

@@ -9,7 +9,7 @@
 --   workflow, checkpoint, the one before: none where there is none} | {'leased', ms left} | {'early', ms left} |
 --   {'paused'} | {'closed'} | {'stale'} | {'elsewhere'}: pinned to another exactness key, dispatched again
 local suffix, dispatch, attempt, worker, device, exactness, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority', 'keyId', 'onDeviceSince', 'group', 'yielded', 'trace')
+local session = redis.call('HMGET', S, 'status', 'version', 'snapshot', 'exactnessKey', 'waiting', 'exact', 'workflow', 'priority', 'trace')
 local status = session[1]
 if not status then return { 'closed' } end
 local key = stepOf(suffix)
@@ -18,7 +18,7 @@ local state = step[1]
 if not state or state == 'delivered' then return { 'closed' } end
 
 local function answer(epoch)
-  local numbers = epoch .. ' ' .. session[2] .. ' ' .. (step[9] or '0') .. ' ' .. (step[10] or '0') .. ' ' .. (session[8] or '5') .. ' ' .. (session[13] or '')
+  local numbers = epoch .. ' ' .. session[2] .. ' ' .. (step[9] or '0') .. ' ' .. (step[10] or '0') .. ' ' .. (session[8] or '5') .. ' ' .. (session[9] or '')
   return { 'taken', numbers, session[3], session[7], step[7] or nil, step[8] or nil }
 end
 if state == 'leased' and step[3] == attempt then return answer(step[6]) end
@@ -40,17 +40,11 @@ redis.call('HSET', key, 'state', 'leased', 'attemptId', attempt, 'worker', worke
 redis.call('ZADD', B .. 'leases', untilMs, memberOf(suffix))
 redis.call('ZREM', B .. 'outbox', 'step:' .. memberOf(suffix))
 if step[13] then leaveLine(suffix) end
-if step[12] == 'gpu' then
-  holdSlot(suffix, worker, session[9], session[11], session[8] or '5', session[12] and 'yielded' or '-')
-  redis.call('HSET', key, 'since', now)
-  redis.call('HDEL', key, 'keptAt', 'lost')
-  if not session[10] then redis.call('HSET', S, 'onDeviceSince', now) end
-end
+if step[12] == 'gpu' then takeDevice(suffix, worker, exactness) end
 if status == 'queued' then
   setStatus('queued', 'running')
   redis.call('HSET', S, 'startedAt', wall)
 end
-if pins then redis.call('HSET', S, 'exactnessKey', exactness, 'lastWorker', worker) end
 if session[5] then redis.call('HDEL', S, 'waiting', 'nowhereSince') end
 local resumed = ''
 if step[7] then resumed = ',"checkpoint":' .. step[7] end

@@ -160,7 +160,7 @@ const Environment = z.object({
   DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
     .default(10)
     .describe(
-      'lease chaining: how many CPU steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
+      'lease chaining: how many steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
     ),
   DARKROOM_KEY_AT_ONCE: whole(0, 1_000_000)
     .default(0)

@@ -33,7 +33,7 @@ from diffusers import (
 from darkroom import exactness, memory, pictures, preprocessors
 from darkroom.errors import DarkroomError
 from darkroom.families import Family, tiles
-from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, weight_bytes
 from darkroom.families.suited import suit
 from darkroom.graphs import Replayed
 from darkroom.tools import Tools
@@ -65,6 +65,8 @@ class ControlNet:
     def __init__(self, network: Any, device: torch.device):
         config = network.config
         self.network = network
+        self.dtype = dtype_of(network)
+        """Of what it takes and gives."""
         self.kind = type(network).__name__
         """Its class."""
         self.bytes = weight_bytes(network)
@@ -97,11 +99,6 @@ class ControlNet:
         said = exactness.precisions(device)
         dtype = said["dtype"] if name in OF_UNETS else said.get("transformer", said["dtype"])
         return cls(parts.network(kinds[name], "", getattr(torch, dtype)), device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what it takes and gives."""
-        return self.network.dtype
 
     def __call__(
         self,

@@ -9,9 +9,11 @@ call.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy
@@ -22,6 +24,8 @@ from darkroom.errors import DarkroomError
 
 # Steps that one sampler at least must take when a model is loaded.
 USUAL_STEPS = 20
+# Schedulers of a model that are kept.
+MOST_MADE = 16
 # Betas that leave no signal at the last time (Lin et al. 2023, arXiv 2305.08891), by diffusers' name.
 ZERO_SNR = "rescale_betas_zero_snr"
 # The schedulers whose noise follows betas, as in a model of this kind; others would draw with another noise.
@@ -130,6 +134,8 @@ class Schedule:
         self._aligned = aligned
         self.config = _read(path)
         self._sigmas: sigmas.Sigmas | None = None
+        # To be copied: the library takes several times as long to make one.
+        self._made = lru_cache(MOST_MADE)(self._make)
         # What was wrong with a sampler, a schedule and a number of steps, if anything.
         self._problems: dict[tuple[str, str, int], str | None] = {}
         steps = min(USUAL_STEPS, self.train_steps)
@@ -148,7 +154,7 @@ class Schedule:
         `inference.sampler_unknown` and `inference.schedule_unfit`, which names the samplers that take it."""
         problem = self._problem(sampler, schedule, steps)
         if problem is None:
-            return samplers.make_scheduler(sampler, self.config, steps, schedule, self._aligned)
+            return copy.deepcopy(self._made(sampler, schedule, steps))
         fit = [name for name in samplers.SAMPLERS if self._problem(name, samplers.AUTOMATIC, steps) is None]
         instead = f"{', '.join(fit)} take it" if fit else f"none takes {steps}; this schedule has {self.train_steps} steps"
         pair = sampler if schedule == samplers.AUTOMATIC else f"{sampler} with {schedule}"
@@ -158,6 +164,9 @@ class Schedule:
             field="input.sampler",
             details={"samplers": fit},
         )
+
+    def _make(self, sampler: str, schedule: str, steps: int) -> Any:
+        return samplers.make_scheduler(sampler, self.config, steps, schedule, self._aligned)
 
     def clean(self, given: torch.Tensor, t: float, predicted: torch.Tensor) -> torch.Tensor:
         """As `families.Schedule.clean`: signal and noise make the deviation 1 together."""
@@ -205,7 +214,7 @@ class Schedule:
             return f"the model was trained with {self.train_steps} steps"
 
         def make() -> Any:
-            scheduler = samplers.make_scheduler(sampler, self.config, steps, schedule, self._aligned)
+            scheduler = self._make(sampler, schedule, steps)
             # The library drops what a class does not know; with other betas it would draw with another noise.
             if self.config.get(ZERO_SNR) and not samplers.knows_zero_snr(sampler):
                 raise Unfit(f"the model was trained with {ZERO_SNR}, which it does not know")

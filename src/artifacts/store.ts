@@ -9,7 +9,7 @@
  * A picture's thumbnail, and what classifiers said of it, have no names of their own: they lie beside the picture, and
  * go after it.
  */
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash, randomUUID, webcrypto } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { link, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -58,6 +58,10 @@ export interface ArtifactStore {
 }
 
 export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+/** The same off the event loop, which megabytes would hold up. */
+export const hashBeside = async (bytes: Uint8Array): Promise<string> =>
+  Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes)).toString('hex')
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
 

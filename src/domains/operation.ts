@@ -122,6 +122,11 @@ export interface Tools {
   /** The same with settings of this piece of work alone, which move bits. */
   exactnessWith(settings: Record<string, boolean | string>): Exactness
   /**
+   * The bytes of an artifact; of what the session's last step has left on this worker, before they are in the store.
+   * @throws DarkroomError `artifact.missing`, `artifact.corrupt`
+   */
+  read(sha256: string): Promise<Buffer>
+  /**
    * Keeps bytes; the commit of the step's result names them. Returns their SHA-256. `thumbnail`: of a picture, where it
    * is being made already.
    */
@@ -314,6 +319,11 @@ export interface Operation<Input = unknown, Output = unknown> {
   /** Tries of a transient error. */
   attempts: number
   timeoutMs: number
+  /**
+   * It may begin before the commit that asks for it, on the worker that brings the session's last result: it does
+   * nothing but make artifacts, which only its own result names.
+   */
+  ahead?: true
   /**
    * Of the lane `gpu`: a session most often has no step on the device behind it. The next one there, of another
    * session, begins when Python has answered, while the result is being recorded.

@@ -3,7 +3,7 @@
  * step's record decides: an older attempt changes nothing.
  */
 import { randomUUID } from 'node:crypto'
-import type { StepProgress } from '../domains/operation.ts'
+import type { Lane, StepProgress } from '../domains/operation.ts'
 import type { Went } from '../domains/postprocessing/analytics/counts.ts'
 import type { WantedModel } from '../domains/values.ts'
 import type { WorkerRecord } from '../farm/record.ts'
@@ -12,20 +12,22 @@ import { DarkroomError, type WireError, workflowError } from '../errors.ts'
 import { splitJobId, splitStepKey } from '../keys.ts'
 import { traceOf } from '../trace.ts'
 import { connect, type Redis } from '../redis.ts'
+import type { Next } from './commit.ts'
 import { Engine, type EngineOptions } from './engine.ts'
 import type { SessionOwners } from './owners.ts'
-import { needsOf } from './placement.ts'
+import { areAmong, needsOf } from './placement.ts'
+import type { PlannedStep } from './plan.ts'
 import type { AtPoint } from './points.ts'
 import type { State } from './reads.ts'
 import type { Progress } from './session.ts'
-import type { Cause, Checkpoint, Desired } from './store.ts'
+import type { Cause, Checkpoint, Desired, Lease } from './store.ts'
 import type { Times } from './times.ts'
 import { doneEvent, errorEvent, idOf } from './transition.ts'
 
 export type { Checkpoint } from './store.ts'
 
-/** Why a step is given back; `preempt`: for an urgent session. */
-export type ReleaseReason = 'pause' | 'drain' | 'preempt'
+/** Why a step is given back. `preempt`: for an urgent session; `child`: no Python child had taken it yet. */
+export type ReleaseReason = 'pause' | 'drain' | 'preempt' | 'child'
 
 /** Who asks: a worker with its device, and its exactness key for steps on the device. */
 export interface Taker {
@@ -65,6 +67,19 @@ export interface Delivered {
   isRecorded: boolean
   /** The session's next step, leased to this attempt. */
   next?: Attempt
+}
+
+/** What a worker that brings a result would go on with. */
+export interface GoingOn {
+  /** Who would lease the session's next step, if it is of this lane; undefined: it goes on with none of that. */
+  taker(lane: Lane): Taker | undefined
+  /**
+   * Told of an attempt at a step that may begin ahead, before it has its lease: it has that if `deliver` returns it,
+   * and until then nothing of it can be recorded.
+   */
+  begin?: ((next: Attempt) => void) | undefined
+  /** Awaited before the result is recorded: the store has what that names then. When it rejects, `deliver` does. */
+  stored?: () => Promise<void>
 }
 
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
@@ -215,17 +230,17 @@ export class AttemptPort {
   }
 
   /**
-   * Records the result, or decides by the error's class: again after a while, or the machine is told. With `taker`, the
-   * session's next step is leased to a new attempt of that worker in the same commit, if it runs beside the device: no
-   * job and no other worker comes between.
+   * Records the result, or decides by the error's class: again after a while, or the machine is told. With `on`, the
+   * session's next step is leased to a new attempt of that worker in the same commit, if it may be: no job and no other
+   * worker comes between.
    */
-  async deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
-    const delivered = await this.#deliver(attempt, delivery, taker)
+  async deliver(attempt: Attempt, delivery: Delivery, on?: GoingOn): Promise<Delivered> {
+    const delivered = await this.#deliver(attempt, delivery, on)
     this.#freed(attempt)
     return delivered
   }
 
-  async #deliver(attempt: Attempt, delivery: Delivery, taker?: Taker): Promise<Delivered> {
+  async #deliver(attempt: Attempt, delivery: Delivery, on?: GoingOn): Promise<Delivered> {
     const { stepKey, sessionId, step, invoke } = attempt
     this.at?.('deliver.before', sessionId)
     if ('error' in delivery) {
@@ -235,11 +250,11 @@ export class AttemptPort {
         return { isRecorded: await this.#insist(() => this.#engine.store.retry(stepKey, attempt.id, again.delayMs, again.counter, error)) }
       await this.#quarantine(attempt, error)
       const entry = { type: 'step.failed' as const, key: stepKey, step, attemptId: attempt.id, error }
-      return this.#apply(attempt, errorEvent(invoke, error), entry, [], taker)
+      return this.#apply(attempt, errorEvent(invoke, error), entry, [], on)
     }
     const { output, artifacts, stats } = delivery
     const entry = { type: 'step.completed' as const, key: stepKey, step, attemptId: attempt.id, output, stats }
-    const delivered = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts, taker)
+    const delivered = await this.#apply(attempt, doneEvent(invoke, output), entry, artifacts, on)
     if (delivered.isRecorded && step === 'model.validate') await this.#release(output)
     if (delivered.isRecorded && step === 'inference.denoise')
       this.#engine.runs
@@ -258,36 +273,45 @@ export class AttemptPort {
     event: NonNullable<Cause['event']>,
     entry: Cause['entry'],
     artifacts: Cause['artifacts'],
-    taker: Taker | undefined,
+    on: GoingOn | undefined,
   ): Promise<Delivered> {
-    const { sessionId, stepKey, priority } = attempt
+    const { sessionId, stepKey } = attempt
     const cause: Cause = { kind: 'step', name: splitStepKey(stepKey).suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
     const id = randomUUID()
-    const lease = taker && { attemptId: id, worker: taker.worker, device: taker.device }
-    const { is, next } = await this.#insist(() => this.#engine.commits.applyAndChain(sessionId, cause, attempt.state, lease))
-    this.at?.('deliver.after', sessionId)
-    const isRecorded = is === 'ok' || is === 'parked'
-    if (!next) return { isRecorded }
-    const { state, context } = next
-    const { suffix, invoke, input } = next.step
-    const fresh = { epoch: 1, tries: 0, resourceTries: 0, checkpoints: [] }
-    return {
-      isRecorded,
-      next: {
-        id,
-        stepKey: `${sessionId}.${suffix}`,
-        sessionId,
-        step: next.step.step,
-        invoke,
-        input,
-        models: this.#modelsOf(next.step.step, input),
-        priority,
-        traceId: attempt.traceId,
-        state,
-        context,
-        ...fresh,
+    const follower = ({ step, state, context }: Next): Attempt => this.#follower(attempt, id, step, state, context)
+    let hasBegun = false
+    const chain = on && {
+      leaseOf: (step: PlannedStep) => this.#leaseOf(attempt, step, id, on),
+      // A commit that is sent again says the same.
+      begin: (next: Next) => {
+        const begins = !hasBegun && on.begin && this.#engine.registry.operations[next.step.step]?.ahead
+        if (begins) on.begin?.(follower(next))
+        return (hasBegun ||= begins ?? false)
       },
+      stored: () => on.stored?.() ?? Promise.resolve(),
     }
+    const { is, next } = await this.#insist(() => this.#engine.commits.applyAndChain(sessionId, cause, attempt.state, chain))
+    this.at?.('deliver.after', sessionId)
+    return { isRecorded: is === 'ok' || is === 'parked', ...(next && { next: follower(next) }) }
+  }
+
+  /**
+   * The lease of a step that the worker of this attempt goes on with: beside the device any but one that needs a model,
+   * which goes where that is; on the device one that needs no other models than this attempt had.
+   */
+  #leaseOf({ step: last, models }: Attempt, { step, lane, input }: PlannedStep, attemptId: string, on: GoingOn): Lease | undefined {
+    const { operations } = this.#engine.registry
+    const isBeside = lane === 'host' && !operations[step]?.needs
+    const stays = lane === 'gpu' && operations[last]?.lane === 'gpu' && areAmong(this.#modelsOf(step, input), models)
+    const taker = isBeside || stays ? on.taker(isBeside ? 'host' : 'gpu') : undefined
+    return taker && { attemptId, ...taker }
+  }
+
+  /** The attempt at what follows a step whose result is recorded with its lease. */
+  #follower({ sessionId, priority, traceId }: Attempt, id: string, next: PlannedStep, state: State, context: unknown): Attempt {
+    const { suffix, step, invoke, input } = next
+    const of = { id, stepKey: `${sessionId}.${suffix}`, sessionId, step, invoke, input, models: this.#modelsOf(step, input) }
+    return { ...of, epoch: 1, tries: 0, resourceTries: 0, priority, traceId, checkpoints: [], state, context }
   }
 
   /** A model that was found broken is refused from now on; which of several it was, the field tells. */
@@ -304,7 +328,6 @@ export class AttemptPort {
     if (isValid) await this.#insist(() => this.#engine.quarantine.lift(bodyHash))
   }
 
-  /** A slot may be free. */
   #freed({ step }: Attempt): void {
     if (this.#engine.registry.operations[step]?.lane === 'gpu') this.#engine.admission.nudge()
   }

@@ -23,10 +23,27 @@ export interface Committed {
   tellsParent: boolean
 }
 
+/** The session's next step, and where its session stands then. */
+export interface Next {
+  step: PlannedStep
+  state: State
+  context: unknown
+}
+
 export interface Applied {
   is: 'ok' | 'stale' | 'parked' | 'ended'
-  /** The session's next step, leased to the attempt that asked for it, and where its session stands. */
-  next?: { step: PlannedStep; state: State; context: unknown }
+  /** Leased to the attempt that asked for it. */
+  next?: Next
+}
+
+/** What whoever brings a step's result would go on with. */
+export interface Chain {
+  /** The lease of a step that it goes on with; undefined for another. */
+  leaseOf(step: PlannedStep): Lease | undefined
+  /** Told what comes next, before the commit is sent. Whether that has begun. */
+  begin(next: Next): boolean
+  /** Awaited before the commit is sent; when it rejects none is. */
+  stored(): Promise<void>
 }
 
 /** Documents that are remembered. */
@@ -61,9 +78,9 @@ export class Commits {
     return (await this.#apply(id, cause, state, head, undefined)).is
   }
 
-  /** Applies a step's result, and leases the session's next step in the same commit, if that runs beside the device. */
-  applyAndChain(id: string, cause: Cause, state: State, lease: Lease | undefined): Promise<Applied> {
-    return this.#apply(id, cause, state, '', lease)
+  /** Applies a step's result, and leases the session's next step in the same commit, if `chain` goes on with it. */
+  applyAndChain(id: string, cause: Cause, state: State, chain: Chain | undefined): Promise<Applied> {
+    return this.#apply(id, cause, state, '', chain)
   }
 
   /** No attempt will run this step any more: its machine is told. */
@@ -114,16 +131,21 @@ export class Commits {
     this.#remembered.delete(id)
   }
 
-  async #apply(id: string, cause: Cause, state: State | undefined, pending: string, lease: Lease | undefined): Promise<Applied> {
+  async #apply(id: string, cause: Cause, state: State | undefined, pending: string, chain: Chain | undefined): Promise<Applied> {
     const { store, reads, ownWorkflows, afterCommit } = this.#parts
     let at = state ?? (await reads.state(id))
     // Of one that this process has in another content, it computes nothing: the event waits for a process that may.
     if (at) await ownWorkflows.agrees(at.workflow)
     while (at) {
-      const { commit, transition, next } = this.#commitFor(id, cause, at, pending, lease)
+      const { commit, transition, next: step } = this.#commitFor(id, cause, at, pending, chain)
+      const next = step && transition && { step, state: after(at, commit.snapshot), context: contextOf(transition) }
+      const hasBegun = next && chain?.begin(next)
+      await chain?.stored()
       const reply = await store.commit(commit)
       if (reply.is === 'conflict') {
         at = { ...at, version: reply.version, snapshot: reply.snapshot }
+        // What has begun may not come any more.
+        if (hasBegun) chain = undefined
         continue
       }
       if (reply.is !== 'ok') return { is: reply.is === 'inbox' ? 'parked' : reply.is === 'ended' ? 'ended' : 'stale' }
@@ -131,12 +153,10 @@ export class Commits {
       const { snapshot, effects } = commit
       const taken = reply.taken ? next : undefined
       if (transition.document.status === undefined) this.#remember(id, snapshot, transition)
-      const steps = taken ? effects.steps.filter((step) => step !== taken) : effects.steps
+      const steps = taken ? effects.steps.filter((each) => each !== taken.step) : effects.steps
       // Awaited, so that the next step is in its queue before the worker that brought this result looks for more.
       await afterCommit({ id, effects: { ...effects, steps }, tellsParent: reply.parent })
-      if (!taken) return { is: 'ok' }
-      const { context } = transition.snapshot as { context: unknown }
-      return { is: 'ok', next: { step: taken, state: { ...at, version: String(Number(at.version) + 1), snapshot }, context } }
+      return { is: 'ok', ...(taken && { next: taken }) }
     }
     return { is: 'stale' }
   }
@@ -146,7 +166,7 @@ export class Commits {
     cause: Cause,
     at: State,
     pending: string,
-    lease: Lease | undefined,
+    chain: Chain | undefined,
   ): { commit: Commit; transition?: Transition; next?: PlannedStep | undefined } {
     const { registry, shards, log } = this.#parts
     const machine = registry.machine(at.workflow)
@@ -164,8 +184,12 @@ export class Commits {
       const document = transition?.document ?? loaded.document
       const effects = transition ? plan(id, transition, { operations: registry.operations, shards, priority: 0 }) : noEffects
       const outcome = transition && outcomeOf(transition)
-      // One that needs a model goes where that is.
-      const next = lease && !outcome && effects.steps.find(({ lane, step }) => lane === 'host' && !registry.operations[step]?.needs)
+      const [next] = outcome
+        ? []
+        : effects.steps.flatMap((step) => {
+            const lease = chain?.leaseOf(step)
+            return lease ? [{ step, lease }] : []
+          })
       const snapshot = JSON.stringify(document)
       checkSize(at.workflow, snapshot)
       const commit: Commit = {
@@ -173,9 +197,9 @@ export class Commits {
         snapshot,
         outcome,
         effects,
-        next: lease && next ? { ...lease, suffix: next.suffix } : undefined,
+        next: next && { ...next.lease, suffix: next.step.suffix },
       }
-      return transition ? { commit, transition, next: next || undefined } : { commit }
+      return transition ? { commit, transition, next: next?.step } : { commit }
     } catch (error) {
       log.error({ session: id, workflow: at.workflow, err: error }, 'the workflow threw')
       const broken =
@@ -213,6 +237,11 @@ export function checkSize(workflow: string, snapshot: string): void {
   if (snapshot.length > maxState)
     throw workflowError('too_large', `a state of ${workflow} would have ${snapshot.length} characters; ${maxState} are the most`)
 }
+
+/** Where a session stands that had this state, after one more transition. */
+const after = (state: State, snapshot: string): State => ({ ...state, version: String(Number(state.version) + 1), snapshot })
+
+const contextOf = ({ snapshot }: Transition): unknown => (snapshot as { context: unknown }).context
 
 const timerEvent = ({ effects }: Document, suffix: string): Cause['event'] => {
   const timer = Object.values(effects).find((effect) => effect.suffix === suffix)

@@ -64,6 +64,12 @@ export function needsOf(operations: OperationTable, name: string, input: unknown
   }
 }
 
+/** Whether a worker that had these models on its device has all of those. */
+export function areAmong(wanted: readonly WantedModel[], had: readonly WantedModel[]): boolean {
+  const known = new Set(had.map((model) => JSON.stringify(model)))
+  return wanted.every((model) => known.has(JSON.stringify(model)))
+}
+
 /** A command goes to the worker it is for while that one's epoch lasts, and nowhere else. */
 function placeCommand(target: Target | null, workers: readonly WorkerRecord[]): Placement {
   if (!target) return { over: workflowError('broken', 'a command names no `target`: give it the device, worker and epoch') }

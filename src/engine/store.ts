@@ -54,10 +54,7 @@ export interface Commit {
   effects: Effects
   /** In mode `inbox`: the head as it was read. */
   pending: string
-  /**
-   * A step beside the device that this commit opens, and leases at once to an attempt of the worker that brings the
-   * result.
-   */
+  /** A step that this commit opens, and leases at once to an attempt of the worker that brings the result. */
   next: ({ suffix: string } & Lease) | undefined
 }
 
@@ -66,6 +63,8 @@ export interface Lease {
   attemptId: string
   worker: string
   device: string
+  /** Of the worker; empty for a step that draws nothing. */
+  exactnessKey: string
 }
 
 export type CommitReply =
@@ -209,7 +208,7 @@ export class Store {
       outcome ? inner(outcome.entry) : '',
       cause.unpin ? '1' : '',
       outcome ? '' : commit.effects.parked,
-      next ? `${next.suffix} ${next.attemptId} ${this.#leaseMs} ${next.worker} ${next.device}` : '',
+      next ? `${next.suffix} ${next.attemptId} ${this.#leaseMs} ${next.worker} ${next.device} ${next.exactnessKey || '-'}` : '',
       tooLong,
       cause.artifacts.length,
       ...cause.artifacts.flatMap(({ group, sha256 }) => [group, sha256]),

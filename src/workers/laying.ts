@@ -1,15 +1,18 @@
 /** What a step goes on from, laid into its attempt's folder for the Python child. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ArtifactStore } from '../artifacts/store.ts'
 import { onDisk } from '../disk.ts'
 import type { Attempt } from '../engine/attempt.ts'
 import { DarkroomError, ensureError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import type { MadeFiles } from './made-files.ts'
 import type { CheckpointGiven, FileGiven } from './python/protocol.ts'
 
 export interface LayingParts {
-  artifacts: ArtifactStore
+  /** As `Tools.read`. */
+  read: (sha256: string) => Promise<Buffer>
+  /** What the session's last step has made here. */
+  last?: MadeFiles | undefined
   attempt: Attempt
   folder: string
   log: Logger
@@ -45,10 +48,11 @@ export async function layCheckpoint(parts: LayingParts, note: (text: string) => 
 }
 
 /** Path of the file; why there is none where the bytes are gone or broken. @throws DarkroomError `disk.full` */
-async function laidAs(name: string, sha256: string, { artifacts, folder }: LayingParts): Promise<string | DarkroomError> {
-  const bytes = await artifacts.read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
-  if (bytes instanceof DarkroomError) return bytes
+async function laidAs(name: string, sha256: string, { read, folder, last }: LayingParts): Promise<string | DarkroomError> {
   const path = join(folder, name)
+  if (await last?.link(sha256, path)) return path
+  const bytes = await read(sha256).catch((error: unknown) => ensureError(error, 'artifact.missing'))
+  if (bytes instanceof DarkroomError) return bytes
   await onDisk(path, writeFile(path, bytes, { mode: 0o600 }))
   return path
 }

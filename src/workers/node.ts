@@ -47,10 +47,8 @@ const publishMs = 1000
 const suspectLimit = 3
 /** How long a spare waits at most for a CPU that draws nothing, seconds after the Python child has started. */
 const spareWaitS = 60
-/** Commands that a worker carries out at a time. */
-const maxCommands = 8
-/** Of these, commands of one API key: others find a place while it runs long ones. */
-const maxCommandsOfKey = 6
+/** Commands that a worker carries out at a time, and of one API key: others find a place beside long ones. */
+const [maxCommands, maxCommandsOfKey] = [8, 6]
 /** How long a step waits for its place on the device, ms: longer than a dead worker's reservation lasts. */
 const stepWaitMs = 10_000
 /** How long an allocation waits for its place, ms: shorter, for its caller waits too. */
@@ -142,6 +140,7 @@ export class WorkerNode {
         return reservation
       },
       maxInARow: config.stepsInARow,
+      hostLane: config.hostLane,
       onCompleted: ({ step, input }, output, went) => {
         this.#hasCompleted = true
         // It costs no step anything, and none waits for it.

@@ -1,10 +1,13 @@
-import type { Checkpoint } from '../engine/attempt.ts'
+import type { Checkpoint, ReleaseReason } from '../engine/attempt.ts'
 
 /** Thrown through the operation when the attempt was asked to stop and gives its step back; it is no failure. */
 export class Released extends Error {
   readonly checkpoint: Checkpoint | undefined
-  constructor(checkpoint: Checkpoint | undefined) {
+  /** Where nobody had asked it to. */
+  readonly reason: ReleaseReason | undefined
+  constructor(checkpoint: Checkpoint | undefined, reason?: ReleaseReason) {
     super('the attempt gave its step back')
     this.checkpoint = checkpoint
+    this.reason = reason
   }
 }

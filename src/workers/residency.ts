@@ -1,4 +1,5 @@
 /** The models that a step needs, made resident in the Python child before it runs, and told to it where they lie. */
+import { isDeepStrictEqual } from 'node:util'
 import type { StepProgress } from '../domains/operation.ts'
 import type { Control, MemoryProfile, Preprocessor, WantedModel } from '../domains/values.ts'
 import type { Catalogue } from '../models/catalogue.ts'
@@ -34,6 +35,8 @@ export interface ResidencyParts {
 interface Held {
   wanted: WantedModel
   ref: ModelRef
+  /** What it was loaded from: its own files, and those of the VAE that decodes for it. */
+  entries: Entry[]
   /** Of its own body, whatever VAE decodes for it. */
   bodyHash: string
   /** Of its files, for the receipt. */
@@ -42,6 +45,8 @@ interface Held {
 
 export interface Resident {
   models: Held[]
+  /** The process that has them. */
+  childPid: number | null
   wasResident: boolean
   /** That the loads took. */
   seconds: number
@@ -54,10 +59,9 @@ export interface Resident {
 type Load = Pick<Resident, 'seconds' | 'ramBytes' | 'diskBytes'>
 
 /** The child then holds what the pins say, or nothing of those names. What computes beside a model comes before it. */
-export async function makeResident(wanted: readonly WantedModel[], parts: ResidencyParts): Promise<Resident> {
-  const resident: Resident = { models: [], wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0 }
-  // What is patched into a model, such as a LoRA, is none in the child.
-  for (const each of wanted.toReversed().filter(({ kind }) => kind === undefined || isBeside(kind))) {
+async function makeResident(wanted: readonly WantedModel[], parts: ResidencyParts): Promise<Resident> {
+  const resident: Resident = { models: [], childPid: parts.child.pid, wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0 }
+  for (const each of networksOf(wanted).toReversed()) {
     const { load, ...held } = await ensure(each, parts)
     resident.models.unshift(held)
     resident.wasResident &&= load === undefined
@@ -68,13 +72,44 @@ export async function makeResident(wanted: readonly WantedModel[], parts: Reside
   return resident
 }
 
+/** What is patched into a model, such as a LoRA, is none in the child. */
+const networksOf = (wanted: readonly WantedModel[]): readonly WantedModel[] =>
+  wanted.filter(({ kind }) => kind === undefined || isBeside(kind))
+
+/**
+ * As `makeResident`; without asking the child where `last`, what the session's step before had of the same child, has
+ * all of them. One that it lets go of meanwhile it loads by itself.
+ */
+export async function residentFor(wanted: readonly WantedModel[], parts: ResidencyParts, last: Resident | undefined): Promise<Resident> {
+  const models = networksOf(wanted).flatMap((each) => last?.models.find((held) => isDeepStrictEqual(held.wanted, each)) ?? [])
+  const isKnown = last !== undefined && last.childPid === parts.child.pid && models.length === networksOf(wanted).length
+  if (!isKnown) return makeResident(wanted, parts)
+  await parts.requireRoom()
+  return { models, childPid: last.childPid, wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0 }
+}
+
+/**
+ * To be asked when the child has loaded models: they are what their pins say.
+ * @throws DarkroomError `model.missing`; then the child holds nothing of that name
+ */
+export async function requireUnchanged(
+  { models: held }: Pick<Resident, 'models'>,
+  { child, models }: Pick<ResidencyParts, 'child' | 'models'>,
+): Promise<void> {
+  for (const { wanted, entries } of held) {
+    const known = await Promise.all(entries.map((entry) => models.isAsKnown(entry)))
+    if (known.every(Boolean)) continue
+    // It has loaded other bytes under this name.
+    await child.start('memory.trim', { idleModels: everyModel }).outcome
+    throw modelError('missing', `the files of model ${wanted.id} changed while they were loaded, and are looked at again`)
+  }
+}
+
 /**
  * With a VAE that is not its own it is another model to the child. `load` is undefined where there was none.
  */
-async function ensure(
-  wanted: WantedModel,
-  { cache, child, models, memoryProfile, hashed, requireRoom, finish, progress, note }: ResidencyParts,
-): Promise<Held & { load?: Load }> {
+async function ensure(wanted: WantedModel, parts: ResidencyParts): Promise<Held & { load?: Load }> {
+  const { cache, child, models, memoryProfile, hashed, requireRoom, finish, progress, note } = parts
   const { kind } = wanted
   const known = async (): Promise<Entry> => (kind === undefined ? models.here(wanted) : models.shelved({ ...wanted, kind }))
   const entry = wanted.bodyHash === null ? await hashed(wanted) : await known()
@@ -83,22 +118,18 @@ async function ensure(
   const ref = isBeside(kind)
     ? { ...pin, path: entry.path, family: kind, ...(entry.made && { parts: entry.made.parts }) }
     : referenceTo(wanted, entry, vae)
-  const held = { wanted, ref, bodyHash: pin.bodyHash, format: formatName(entry.verdict) }
+  const held = { wanted, ref, entries: [entry, ...(vae ? [vae] : [])], bodyHash: pin.bodyHash, format: formatName(entry.verdict) }
   await requireRoom()
   const loading = { progress: (far: StepProgress) => progress({ ...far, stage: 'load' }), note }
   const cacheable = { ...pin, kind: entry.verdict.kind, entry }
   const files = await cache.filesOf(cacheable)
   const outcome = await finish(child.start('model.ensure', { model: ref, files, weightBytes: bytesOf(entry, vae), memoryProfile }, loading))
   if (outcome.type !== 'result' || outcome.output.resident) return held
-  if ((await models.isAsKnown(entry)) && (!vae || (await models.isAsKnown(vae)))) {
-    // The cache has the model's own files alone.
-    cache.loaded(cacheable, vae ? outcome.output.ramBytes > 0 : outcome.output.diskBytes === 0)
-    const { seconds, ramBytes, diskBytes } = outcome.output
-    return { ...held, load: { seconds, ramBytes, diskBytes } }
-  }
-  // It has loaded other bytes under this name.
-  await child.start('memory.trim', { idleModels: everyModel }).outcome
-  throw modelError('missing', `the files of model ${wanted.id} changed while they were loaded, and are looked at again`)
+  await requireUnchanged({ models: [held] }, parts)
+  // The cache has the model's own files alone.
+  cache.loaded(cacheable, vae ? outcome.output.ramBytes > 0 : outcome.output.diskBytes === 0)
+  const { seconds, ramBytes, diskBytes } = outcome.output
+  return { ...held, load: { seconds, ramBytes, diskBytes } }
 }
 
 /** Of the files that a load reads: an own VAE takes the place of another part, which is not read. */

@@ -7,7 +7,8 @@ import { DarkroomError, ensureError, sessionError, workerError, workflowError } 
 import type { Went } from '../domains/postprocessing/analytics/counts.ts'
 import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
-import type { Attempt, AttemptPort, Delivery, ReleaseReason, Taker } from '../engine/attempt.ts'
+import type { Attempt, AttemptPort, Delivered, Delivery, ReleaseReason, Taker } from '../engine/attempt.ts'
+import { deferred, type Deferred } from '../promises.ts'
 import { Released } from './released.ts'
 import { AttemptTools, type ToolsOptions } from './tools.ts'
 
@@ -16,6 +17,14 @@ interface Running {
   readonly attempt: Attempt
   readonly since: number
   readonly tools: AttemptTools
+  /** How its operation ended; undefined when it is abandoned. */
+  outcome: Promise<Delivery | Released | undefined>
+  /** False while the commit that gives it its lease is under way. */
+  isLeased: boolean
+  /** Tells its tools whether it has got that. */
+  lease: Deferred<boolean>
+  /** It was to renew its lease before it had one. */
+  isAsked: boolean
   /** Of the device; held while the operation runs. */
   reservation: Reservation | undefined
   reason: ReleaseReason
@@ -41,8 +50,10 @@ export interface StepRunnerOptions {
    * @throws DarkroomError `memory.reserved`, `memory.exhausted`
    */
   reserve(attempt: Attempt, signal: AbortSignal): Promise<Reservation>
-  /** How many host steps of a session are chained before the sessions that wait in the queue get their turn. */
+  /** How many steps of a session are chained before the sessions that wait in the queue get their turn. */
   maxInARow: number
+  /** Host steps that it runs at a time. */
+  hostLane: number
   log: Logger
   /** A result was recorded. */
   onCompleted?(attempt: Attempt, output: unknown, went: Went): void
@@ -92,6 +103,10 @@ export class StepRunner {
   /** Prolongs the lease, and pauses or stops the attempt when the answer says so. */
   #renew(running: Running): void {
     const { port, log } = this.#options
+    if (!running.isLeased) {
+      running.isAsked = true
+      return
+    }
     running.renewedAt = performance.now()
     port.renew(running.attempt).then(
       (desired) => {
@@ -136,8 +151,8 @@ export class StepRunner {
       const taken = await port.take(jobId, this.#take(lane))
       if (taken.is === 'gone') return undefined
       if (taken.is !== 'taken') return { againMs: taken.forMs }
-      let attempt: Attempt | undefined = taken.attempt
-      for (let i = 1; attempt; i++) attempt = await this.#attempt(attempt, lane, lane === 'host' && i < this.#options.maxInARow, onLeft)
+      let running: Running | undefined = this.#begin(taken.attempt, { isLeased: true }, onLeft)
+      for (let i = 1; running; i++) running = await this.#complete(running, lane !== 'control' && i < this.#options.maxInARow, onLeft)
     } catch (error) {
       // Redis was away, or the engine found a broken session: the lease ends by itself and the sweep dispatches the
       // step again.
@@ -151,12 +166,19 @@ export class StepRunner {
     return this.#options.taker(lane)
   }
 
-  /** Runs it, and returns the attempt at the session's next step if lease chaining has leased that with the result. */
-  async #attempt(attempt: Attempt, lane: Lane, mayChain: boolean, onLeft?: () => void): Promise<Attempt | undefined> {
-    const { port, operations } = this.#options
+  /**
+   * Begins it. `isLeased`: false before the commit of its session's last step, which gives it its lease; nothing that
+   * it does counts until then. `before`: the tools of that step, whose files are at hand.
+   */
+  #begin(attempt: Attempt, { isLeased, before }: { isLeased: boolean; before?: AttemptTools }, onLeft?: () => void): Running {
+    const { operations } = this.#options
+    const lease = deferred<boolean>()
+    if (isLeased) lease.resolve(true)
     const leaves = operations[attempt.step]?.leavesDevice && onLeft
     const tools = new AttemptTools({
       ...this.#options.tools(attempt),
+      ...(before && { last: before }),
+      ...(!isLeased && { leased: lease.promise }),
       ...(leaves && {
         onLeft: () => {
           void running.reservation?.[Symbol.asyncDispose]()
@@ -169,6 +191,10 @@ export class StepRunner {
       attempt,
       since: Date.now(),
       tools,
+      outcome: Promise.resolve(undefined),
+      isLeased,
+      lease,
+      isAsked: false,
       reservation: undefined,
       reason: 'pause',
       renewedAt: performance.now(),
@@ -181,28 +207,101 @@ export class StepRunner {
       if (this.#isCommand(running)) tools.stop('drain')
       else tools.pause()
     }
+    running.outcome = this.#outcome(running)
+    // Heard by `#complete`.
+    running.outcome.catch(() => undefined)
+    return running
+  }
+
+  /**
+   * Waits for its outcome, and delivers it. Returns the session's next step, which has begun meanwhile, when lease
+   * chaining has leased that with the result.
+   */
+  async #complete(running: Running, mayChain: boolean, onLeft?: () => void): Promise<Running | undefined> {
+    const { operations, port } = this.#options
+    const { attempt, tools } = running
+    // What runs beside the device keeps no seat there.
+    if (operations[attempt.step]?.lane === 'host') onLeft?.()
     let isRecorded = false
+    let next: Running | undefined
     try {
-      const outcome = await this.#outcome(running)
+      const outcome = await running.outcome
       running.isDelivering = true
-      if (outcome instanceof Released) await port.release(attempt, running.reason, outcome.checkpoint)
+      if (outcome instanceof Released) await port.release(attempt, outcome.reason ?? running.reason, outcome.checkpoint)
       else if (outcome) {
-        const chains = mayChain && 'output' in outcome && !this.#isDraining
-        const delivered = await port.deliver(attempt, outcome, chains ? this.#take(lane) : undefined)
+        const begin = (following: Attempt, isLeased = false): void =>
+          void (next = this.#begin(following, { isLeased, before: tools }, onLeft))
+        const delivered = await this.#deliver(running, outcome, mayChain ? begin : undefined)
         isRecorded = delivered.isRecorded && 'output' in outcome
         if (isRecorded && 'output' in outcome) {
           const { peakBytes } = tools.stats
           const seconds = (Date.now() - running.since) / 1000
           this.#options.onCompleted?.(attempt, outcome.output, { seconds, ...(typeof peakBytes === 'number' && { peakBytes }) })
         }
-        return delivered.next
+        if (delivered.next && next) this.#leased(next)
+        else if (delivered.next) begin(delivered.next, true)
       }
-      return undefined
+      return next?.isLeased ? next : undefined
     } finally {
       if (!isRecorded) await tools.compensate()
-      this.#running.delete(attempt.id)
-      this.#close(attempt, tools)
+      this.#over(running)
+      if (next && !next.isLeased) await this.#abandon(next)
     }
+  }
+
+  /** A result that names what could not be stored is none: the reason is delivered in its place. */
+  async #deliver({ attempt, tools }: Running, outcome: Delivery, begin?: (next: Attempt) => void): Promise<Delivered> {
+    const { port } = this.#options
+    if ('error' in outcome) return port.deliver(attempt, outcome)
+    let failed: unknown
+    const stored = (): Promise<void> =>
+      tools.made.stored().catch((error: unknown) => {
+        failed = error
+        throw error
+      })
+    try {
+      return await port.deliver(attempt, outcome, { taker: (lane) => begin && this.#goingOn(lane), begin, stored })
+    } catch (error) {
+      if (failed === undefined) throw error
+      return port.deliver(attempt, this.#failed(attempt, tools.lostFolder ?? ensureError(failed, 'worker.failed')))
+    }
+  }
+
+  #failed(attempt: Attempt, error: DarkroomError): { error: DarkroomError } {
+    this.#options.log.warn({ ...ofAttempt(attempt), name: attempt.step, err: error }, 'an attempt failed')
+    return { error }
+  }
+
+  /** Who goes on with a session's next step in that lane; undefined where others have its room. */
+  #goingOn(lane: Lane): Taker | undefined {
+    const { hostLane, operations } = this.#options
+    const inLane = [...this.#running.values()].filter(
+      ({ attempt, isDelivering }) => !isDelivering && operations[attempt.step]?.lane === lane,
+    )
+    const hasRoom = lane === 'gpu' || (lane === 'host' && inLane.length < hostLane)
+    return hasRoom && !this.#isDraining ? this.#take(lane) : undefined
+  }
+
+  /** The commit has given it its lease. */
+  #leased(running: Running): void {
+    running.isLeased = true
+    running.lease.resolve(true)
+    if (running.isAsked) this.#renew(running)
+  }
+
+  /** It has begun and got no lease: another worker, or nobody, goes on with its session. */
+  async #abandon(running: Running): Promise<void> {
+    const { lease, tools } = running
+    tools.stop('lost')
+    lease.resolve(false)
+    await running.outcome.catch(() => undefined)
+    await tools.compensate()
+    this.#over(running)
+  }
+
+  #over({ attempt, tools }: Running): void {
+    this.#running.delete(attempt.id)
+    this.#close(attempt, tools)
   }
 
   /** Not awaited: its folder goes while the next step begins. */
@@ -273,14 +372,14 @@ export class StepRunner {
         return new Released(undefined)
       }
       if (tools.isAbandoned) return undefined
-      const error =
-        tools.stopped === 'drain'
-          ? deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`)
-          : tools.stopped
-            ? workerError('timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`)
-            : (tools.lostFolder ?? ensureError(thrown, 'worker.failed'))
-      this.#options.log.warn({ ...ofAttempt(attempt), name: attempt.step, err: error }, 'an attempt failed')
-      return { error }
+      if (tools.stopped === 'drain')
+        return this.#failed(
+          attempt,
+          deviceLost(`worker ${this.#options.taker(operation.lane).worker} is ending, and with it what it holds of its device`),
+        )
+      if (tools.stopped)
+        return this.#failed(attempt, workerError('timeout', `${attempt.step} took longer than its ${operation.timeoutMs} ms`))
+      return this.#failed(attempt, tools.lostFolder ?? ensureError(thrown, 'worker.failed'))
     } finally {
       running.until = Infinity
     }

@@ -1,10 +1,10 @@
 /** The tools of one attempt: the bridge between its operation, the artifact store and the Python child. */
 import { existsSync } from 'node:fs'
-import { mkdir, readFile, rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { pictureType } from '../artifacts/picture.ts'
-import { sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
+import { hashBeside, sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
 import { thumbnailOfFile } from '../artifacts/thumbnail.ts'
 import { onDisk, requireRoom } from '../disk.ts'
 import { deviceLost, type DeviceTools, type PythonResult, type ShelfTools, type StepProgress, type Tools } from '../domains/operation.ts'
@@ -15,16 +15,17 @@ import type { Logger } from '../log.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { modelOf, pinned, type Entry, type Model } from '../models/entry.ts'
 import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
-import { isPythonStep, type CheckpointMade, type FileMade, type ModelRef, type Stats, type WorkAction } from './python/protocol.ts'
-import type { Call, Outcome } from './python/call.ts'
+import { isPythonStep, type CheckpointMade, type ModelRef, type Stats, type WorkAction } from './python/protocol.ts'
+import { diedBefore, type Call, type Outcome } from './python/call.ts'
 import { exactnessWith } from './exactness.ts'
 import type { ModelCache } from './device/model-cache.ts'
 import type { Convert } from './python/convert.ts'
 import { besideHere } from './beside.ts'
 import { layCheckpoint, layFiles } from './laying.ts'
+import { MadeFiles } from './made-files.ts'
 import { Previews } from './previews.ts'
 import { Released } from './released.ts'
-import { makeResident, withRefs } from './residency.ts'
+import { requireUnchanged, residentFor, withRefs, type Resident, type ResidencyParts } from './residency.ts'
 import { inBytes, shelfTools } from './shelf-tools.ts'
 import type { PythonChild } from './python/supervisor.ts'
 
@@ -38,6 +39,13 @@ export interface ToolsOptions {
   cache: ModelCache
   /** Model folder that gets what is made here. */
   storesIn: string
+  /**
+   * Whether it gets its lease, of an attempt that has begun before the commit that gives it that: until then nothing of
+   * it can be recorded.
+   */
+  leased?: Promise<boolean>
+  /** What the session's last step has made and had on this worker, of one that follows it here at once. */
+  last?: Pick<AttemptTools, 'made' | 'resident'>
   /** Told that Python has answered with a result, whose files are whole: the device does nothing more for the step. */
   onLeft?: () => void
   /** Told how the work in Python went, and with which model. */
@@ -67,6 +75,8 @@ export class AttemptTools implements Tools {
   /** Artifacts that the commit of the result will name. */
   readonly kept: { group: 'references' | 'scratch'; sha256: string; bytes: number }[] = []
   stats: Record<string, unknown> = {}
+  /** Models that its work in Python had. */
+  resident: Resident | undefined
   readonly #options: ToolsOptions
   readonly #compensations: (() => Promise<void>)[] = []
   #call: Call<WorkAction> | undefined
@@ -81,6 +91,7 @@ export class AttemptTools implements Tools {
   /** Call of the last checkpoint that counts. */
   #safe: number | undefined
   readonly #previews: Previews
+  readonly made = new MadeFiles((bytes) => this.#put(bytes, 'scratch'))
   /** Checkpoints are recorded one after another, beside the work. */
   #recording: Promise<void> = Promise.resolve()
 
@@ -163,8 +174,12 @@ export class AttemptTools implements Tools {
       )
   }
 
+  async read(sha256: string): Promise<Buffer> {
+    return (await this.#options.last?.made.read(sha256)) ?? this.artifacts.read(sha256)
+  }
+
   async keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: Promise<Uint8Array>): Promise<string> {
-    const sha256 = sha256Of(bytes)
+    const sha256 = await hashBeside(bytes)
     const isPicture = kind === 'image' && pictureType(bytes) !== undefined
     await allDone([this.#put(bytes, kind, sha256), isPicture && this.#keepThumbnail(sha256, thumbnail ?? thumbnailOfFile(bytes))])
     this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256, bytes: bytes.byteLength })
@@ -214,19 +229,25 @@ export class AttemptTools implements Tools {
       .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress was not published'))
   }
 
+  /** Does not hold up an attempt that waits for its lease. */
   async note(text: string): Promise<void> {
-    await this.#options.port.log(this.#options.attempt, text)
+    if (this.#options.leased) this.#tell(text)
+    else await this.#write(text)
   }
 
   #tell(text: string): void {
-    this.note(text).catch((error: unknown) => this.#options.log.debug({ err: error }, 'a note was not written'))
+    this.#write(text).catch((error: unknown) => this.#options.log.debug({ err: error }, 'a note was not written'))
+  }
+
+  async #write(text: string): Promise<void> {
+    if ((await this.#options.leased) !== false) await this.#options.port.log(this.#options.attempt, text)
   }
 
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
     const { attempt, folder } = this.#options
     if (!isPythonStep(attempt.step)) throw workerError('action_unknown', `${attempt.step} has no part in Python`)
     const memoryProfile = MemoryProfile.optional().parse(input['memoryProfile'])
-    const residency = makeResident(attempt.models, {
+    const parts: ResidencyParts = {
       ...this.#options,
       memoryProfile,
       hashed: (wanted) => this.#hashed(wanted),
@@ -234,14 +255,15 @@ export class AttemptTools implements Tools {
       finish: (ensuring) => this.#finish(ensuring),
       progress: (progress) => this.progress(progress),
       note: (text) => this.#tell(text),
-    })
+    }
     const folderMade = this.#makeFolder()
+    const laying = { ...this.#options, last: this.#options.last?.made, read: (sha256: string) => this.read(sha256) }
     // Files come to their places while the child says that it has the models.
     const [resident, beside, laid, checkpoint] = await allDone([
-      residency,
+      residentFor(attempt.models, parts, this.#options.last?.resident),
       besideHere(input, this.#options.models),
-      folderMade.then(() => layFiles(files, this.#options)),
-      folderMade.then(() => layCheckpoint(this.#options, (text) => this.note(text))),
+      folderMade.then(() => layFiles(files, laying)),
+      folderMade.then(() => layCheckpoint(laying, (text) => this.note(text))),
     ] as const)
     if (this.#isPaused) throw new Released(undefined)
 
@@ -260,17 +282,24 @@ export class AttemptTools implements Tools {
         this.#recording = this.#recording.then(() => this.#record(made))
       },
     })
-    const outcome = await this.#finish(call)
+    const outcome = await this.#finish(call).catch((error: unknown) => {
+      // It had died with its last frame, of the step before.
+      throw this.#options.last && diedBefore(call, error) ? new Released(undefined, 'child') : error
+    })
     if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
+    this.resident = resident
+    // It had let go of one that was there.
+    const hasLoaded = (outcome.stats.loadS ?? 0) > 0
+    if (hasLoaded) await requireUnchanged(resident, parts)
     const { child, onLeft } = this.#options
     // One that dies with its last frame would cost the next step a try.
     if (onLeft) child.ping().then(onLeft, () => undefined)
-    const { models, ...load } = resident
+    const { models, childPid: _, ...load } = resident
     const [model] = models
-    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format, wasResident: load.wasResident }) }
+    this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format, wasResident: load.wasResident && !hasLoaded }) }
     if (model) this.#options.onStats(outcome.stats, model.ref)
-    const kept = await Promise.all(Object.entries(outcome.files).map(async ([name, file]) => [name, await this.#keepFile(file)] as const))
-    return { output: outcome.output, files: Object.fromEntries(kept), bodyHash: model?.bodyHash ?? null, load }
+    for (const { sha256, bytes } of Object.values(outcome.files)) this.kept.push({ group: 'scratch', sha256, bytes })
+    return { output: outcome.output, files: this.made.keep(outcome.files), bodyHash: model?.bodyHash ?? null, load }
   }
 
   /**
@@ -304,6 +333,7 @@ export class AttemptTools implements Tools {
 
   async #record(made: CheckpointMade): Promise<void> {
     try {
+      if ((await this.#options.leased) === false) return
       const isRecorded = await this.#options.port.checkpoint(this.#options.attempt, await this.#store(made))
       if (isRecorded) this.#safe = made.call
       // The store has it: a long step would fill the folder with its checkpoints.
@@ -340,23 +370,12 @@ export class AttemptTools implements Tools {
   async #store(made: CheckpointMade): Promise<Checkpoint> {
     const { sha256, bytes, call } = made
     // A pause may name the one that was recorded last.
-    if (call !== this.#safe) await this.#putFile(made)
+    if (call !== this.#safe) await this.made.store(made)
     return { sha256, bytes, call }
   }
 
-  async #keepFile(file: FileMade): Promise<string> {
-    const sha256 = await this.#putFile(file)
-    this.kept.push({ group: 'scratch', sha256, bytes: file.bytes })
-    return sha256
-  }
-
-  async #putFile(file: FileMade): Promise<string> {
-    const sha256 = await this.#put(await readFile(file.path), 'scratch')
-    if (sha256 !== file.sha256) throw workerError('protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
-    return sha256
-  }
-
-  async #put(bytes: Uint8Array, kind: ArtifactKind, sha256 = sha256Of(bytes)): Promise<string> {
+  async #put(bytes: Uint8Array, kind: ArtifactKind, known?: string): Promise<string> {
+    const sha256 = known ?? (await hashBeside(bytes))
     const { attempt, port } = this.#options
     port.at?.('artifact.before', attempt.sessionId)
     await this.artifacts.put(bytes, kind, sha256)
@@ -372,7 +391,7 @@ export class AttemptTools implements Tools {
 
   /** Waits for checkpoints and previews under way, and removes the attempt's folder. */
   async close(): Promise<void> {
-    await Promise.all([this.#recording, this.#previews.shown])
+    await Promise.all([this.#recording, this.#previews.shown, this.made.settled()])
     if (this.#hasFolder) await rm(this.#options.folder, { recursive: true, force: true })
   }
 }

@@ -70,7 +70,8 @@ describe('an allocation', () => {
     expect([gone.status, gone.json]).toEqual([200, { id, bytes: 3 * MiB }])
     expect(problem(await release(farm.client, id))).toEqual({ status: 404, code: 'memory.unknown', field: undefined })
     await nothingHeld()
-    expect((await farm.client.get(`/v1/memory/allocations/${id}`)).status).toBe(404)
+    // The API has read the workers' figures some moments before.
+    await eventually('it is not found', async () => (await farm.client.get(`/v1/memory/allocations/${id}`)).status === 404)
   })
 
   it('is a session when nobody waits for it', async () => {

@@ -30,7 +30,8 @@ const writes: Record<string, Record<string, (port: AttemptPort, attempt: Attempt
         artifacts: [{ group: 'references', sha256: 'a'.repeat(64) }],
         stats: {},
       }),
-    'deliver a result and go on': (port, attempt) => port.deliver(attempt, resolved, { worker: 'late', device: 'd', exactnessKey: '' }),
+    'deliver a result and go on': (port, attempt) =>
+      port.deliver(attempt, resolved, { taker: () => ({ worker: 'late', device: 'd', exactnessKey: '' }) }),
     'deliver an error that is tried again': (port, attempt) => port.deliver(attempt, { error: new DarkroomError('worker.busy', 'late') }),
     'deliver an error for another device': (port, attempt) => port.deliver(attempt, { error: new DarkroomError('redis.full', 'late') }),
     'deliver an error that ends the session': (port, attempt) =>

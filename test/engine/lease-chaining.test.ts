@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { operation } from '../../src/domains/operation.ts'
 import { keys, queues, stepsOfJob } from '../../src/keys.ts'
-import type { Attempt, Delivery } from '../../src/engine/attempt.ts'
+import type { Attempt, Delivery, GoingOn } from '../../src/engine/attempt.ts'
 import { defineWorkflow } from '../../src/workflows/index.ts'
 import { step } from '../../src/workflows/step.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
@@ -12,12 +12,15 @@ import { startEngine, type TestEngine } from '../support/engine.ts'
 const Done = z.strictObject({})
 type Done = z.infer<typeof Done>
 const Plan = z.strictObject({
-  lanes: z.array(z.enum(['host', 'gpu'])),
+  lanes: z.array(z.enum(['host', 'gpu', 'other'])),
   fork: z.boolean().default(false),
 })
 type Plan = z.infer<typeof Plan>
 
-/** Steps one after another, each in the lane that the input says; with `fork` the second and third at once. */
+/**
+ * Steps one after another, each in the lane that the input says, `other` on the device with a model; with `fork` the
+ * second and third at once.
+ */
 const walk = defineWorkflow({
   name: 'walk',
   version: 1,
@@ -27,10 +30,11 @@ const walk = defineWorkflow({
   output: Done,
   machine: setup({
     types: { context: {} as Plan & { at: number }, input: {} as Plan, events: {} as { type: 'signal.go' } },
-    actors: { 'walk.host': step<Done, Done>(), 'walk.gpu': step<Done, Done>() },
+    actors: { 'walk.host': step<Done, Done>(), 'walk.gpu': step<Done, Done>(), 'walk.other': step<Done, Done>() },
     guards: {
       isOver: ({ context }) => context.at >= context.lanes.length,
       isGpu: ({ context }) => context.lanes[context.at] === 'gpu',
+      isOther: ({ context }) => context.lanes[context.at] === 'other',
       forks: ({ context }) => context.fork && context.at === 1,
     },
     actions: { next: assign({ at: ({ context }) => context.at + 1 }) },
@@ -45,10 +49,12 @@ const walk = defineWorkflow({
           { guard: 'isOver', target: 'over' },
           { guard: 'forks', target: 'both' },
           { guard: 'isGpu', target: 'gpu' },
+          { guard: 'isOther', target: 'other' },
           { target: 'host' },
         ],
       },
       host: { invoke: { id: 'host', src: 'walk.host', input: {}, onDone: { target: 'choose', actions: 'next' } } },
+      other: { invoke: { id: 'other', src: 'walk.other', input: {}, onDone: { target: 'choose', actions: 'next' } } },
       gpu: { invoke: { id: 'gpu', src: 'walk.gpu', input: {}, onDone: { target: 'choose', actions: 'next' } } },
       both: {
         type: 'parallel',
@@ -73,13 +79,27 @@ const walk = defineWorkflow({
 const nothing = (lane: 'host' | 'gpu'): ReturnType<typeof operation<Done, Done>> =>
   operation({ input: Done, output: Done, lane, attempts: 3, timeoutMs: 60_000, run: () => Promise.resolve({}) })
 
+/** One that needs a model, and may begin ahead. */
+const other = operation({
+  ...nothing('gpu'),
+  ahead: true,
+  needs: () => ({ models: [{ id: 'm', bodyHash: null }] }),
+})
+
 const result: Delivery = { output: {}, artifacts: [], stats: {} }
-const host = { worker: 'w', device: 'd', exactnessKey: '' }
+const own = { worker: 'w', device: 'd' }
+const host: GoingOn = { taker: (lane) => (lane === 'host' ? { ...own, exactnessKey: '' } : undefined) }
+/** Of a worker that runs a step on its device. */
+const device: GoingOn = { taker: (lane) => ({ ...own, exactnessKey: lane === 'gpu' ? '01234567' : '' }) }
 
 describe('a worker that brings a result', () => {
   let t: TestEngine
   beforeAll(async () => {
-    t = await startEngine({ shards: 1, workflows: [walk], operations: { 'walk.host': nothing('host'), 'walk.gpu': nothing('gpu') } })
+    t = await startEngine({
+      shards: 1,
+      workflows: [walk],
+      operations: { 'walk.host': nothing('host'), 'walk.gpu': nothing('gpu'), 'walk.other': other },
+    })
   })
   afterAll(() => t[Symbol.asyncDispose]())
 
@@ -88,6 +108,7 @@ describe('a worker that brings a result', () => {
   const history = async (id: string): Promise<string[]> => (await t.engine.history(id, 0, 100)).map(({ event }) => event.type)
   const jobs = async (id: string): Promise<string[]> =>
     (await t.engine.dispatcher.queue(queues.host).getJobs()).flatMap(stepsOfJob).filter((job) => job.startsWith(id))
+  const slots = keys.outbox(0).replace(/outbox$/, 'slots')
   const waiting = async (id: string): Promise<string[]> =>
     (await t.redis.zrange(keys.outbox(0), '0', '-1')).filter((member) => member.includes(id))
 
@@ -127,6 +148,88 @@ describe('a worker that brings a result', () => {
     expect(await t.port.deliver(next as Attempt, result, host)).toEqual({ isRecorded: false })
   })
 
+  it('goes on with its own device too, and has the slot there', async () => {
+    const id = await start({ lanes: ['gpu', 'gpu', 'host'] })
+    const first = await t.take(id, '1.0')
+    const { next } = await t.port.deliver(first, result, device)
+    expect(next).toMatchObject({ stepKey: `${id}.2.0`, step: 'walk.gpu' })
+    expect(await t.redis.hgetall(keys.step(`${id}.2.0`))).toMatchObject({ state: 'leased', attemptId: next?.id, since: /./ })
+    expect(await t.redis.hkeys(slots)).toEqual([`${id}.2.0`])
+    expect(await t.redis.hget(slots, `${id}.2.0`)).toMatch(/^w /)
+    expect((await t.engine.get(id))?.exactnessKey).toBe('01234567')
+    const started = (await t.engine.history(id, 0, 100)).filter(({ event }) => event.type === 'step.started')
+    expect(started.map(({ event }) => (event as { exactnessKey?: string }).exactnessKey)).toEqual(['01234567', '01234567'])
+    expect(await waiting(id)).toEqual([])
+
+    // What runs beside it comes after it, and has none.
+    const last = await t.port.deliver(next as Attempt, result, device)
+    expect(last.next).toMatchObject({ stepKey: `${id}.3.0`, step: 'walk.host' })
+    expect(await t.redis.hkeys(slots)).toEqual([])
+    expect(await t.port.deliver(last.next as Attempt, result, device)).toEqual({ isRecorded: true })
+  })
+
+  it('leaves a step on its device to the queue when its session was asked to make way', async () => {
+    const id = await start({ lanes: ['gpu', 'gpu'] })
+    const first = await t.take(id, '1.0')
+    await t.redis.hset(keys.step(first.stepKey), 'yield', 1)
+    expect(await t.port.deliver(first, result, device)).toEqual({ isRecorded: true })
+    expect(await t.redis.hget(keys.step(`${id}.2.0`), 'state')).toBe('open')
+    expect(await t.redis.hkeys(slots)).not.toContain(`${id}.2.0`)
+  })
+
+  it('and when its pictures are of another hardware class by now', async () => {
+    const id = await start({ lanes: ['gpu', 'gpu'] })
+    const first = await t.take(id, '1.0')
+    await t.redis.hset(keys.session(id), 'exactnessKey', 'another')
+    expect(await t.port.deliver(first, result, device)).toEqual({ isRecorded: true })
+    expect(await t.redis.hget(keys.step(`${id}.2.0`), 'state')).toBe('open')
+  })
+
+  it('and when that needs a model that it had not', async () => {
+    const id = await start({ lanes: ['gpu', 'other', 'other'] })
+    const first = await t.take(id, '1.0')
+    expect(await t.port.deliver(first, result, device)).toEqual({ isRecorded: true })
+    const second = await t.take(id, '2.0')
+    expect((await t.port.deliver(second, result, device)).next?.stepKey).toBe(`${id}.3.0`)
+  })
+
+  it('may begin ahead, and has no lease when the commit gives it none', async () => {
+    const begun: Attempt[] = []
+    const order: string[] = []
+    const ahead: GoingOn = {
+      ...device,
+      begin: (next) => void (begun.push(next), order.push('begun')),
+      stored: async () => void order.push('stored'),
+    }
+    const id = await start({ lanes: ['gpu', 'other', 'other'] })
+    await t.port.deliver(await t.take(id, '1.0'), result, ahead)
+    expect(begun).toEqual([]) // It needs a model that this one had not.
+    const { next } = await t.port.deliver(await t.take(id, '2.0'), result, ahead)
+    expect(order).toEqual(['stored', 'begun', 'stored'])
+    expect(next?.id).toBe(begun[0]?.id)
+
+    // Nothing of one that begins ahead counts before its lease, nor ever when its session pauses.
+    const paused = await start({ lanes: ['gpu', 'other', 'other'] })
+    await t.port.deliver(await t.take(paused, '1.0'), result)
+    const attempt = await t.take(paused, '2.0')
+    await t.engine.control(paused, 'pause')
+    expect(await t.port.deliver(attempt, result, ahead)).toEqual({ isRecorded: true })
+    const early = begun.at(-1) as Attempt
+    expect(early.stepKey).toBe(`${paused}.3.0`)
+    expect(await t.port.renew(early)).toBe('lost')
+    expect(await t.port.checkpoint(early, { sha256: 'c'.repeat(64), bytes: 1, call: 1 })).toBe(false)
+    expect(await t.port.deliver(early, result)).toEqual({ isRecorded: false })
+  })
+
+  it('records nothing when the store did not take what the result names', async () => {
+    const id = await start({ lanes: ['gpu', 'gpu'] })
+    const attempt = await t.take(id, '1.0')
+    const full = { ...device, stored: () => Promise.reject(new Error('no room')) }
+    await expect(t.port.deliver(attempt, result, full)).rejects.toThrow('no room')
+    expect(await history(id)).toEqual(['session.created', 'step.started'])
+    expect(await t.port.deliver(attempt, result, device)).toMatchObject({ isRecorded: true })
+  })
+
   it('leaves a step on a device to its queue, and takes one of several', async () => {
     const other = await start({ lanes: ['host', 'gpu'] })
     expect(await t.port.deliver(await t.take(other, '1.0'), result, host)).toEqual({ isRecorded: true })
@@ -164,7 +267,11 @@ describe('a worker that brings a result', () => {
     const entry = { type: 'step.completed' as const, key: attempt.stepKey }
     const cause = { kind: 'step' as const, name: '1.0', attemptId: attempt.id, event, entry, artifacts: [], unpin: false }
     const say = (attemptId: string): ReturnType<typeof t.engine.commits.applyAndChain> =>
-      t.engine.commits.applyAndChain(id, cause, state, { worker: 'w', device: 'd', attemptId })
+      t.engine.commits.applyAndChain(id, cause, state, {
+        leaseOf: () => ({ worker: 'w', device: 'd', exactnessKey: '', attemptId }),
+        begin: () => false,
+        stored: () => Promise.resolve(),
+      })
     const first = await say('mine')
     const told = await history(id)
     expect(await say('mine')).toEqual(first)

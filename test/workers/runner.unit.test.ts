@@ -1,9 +1,9 @@
-/** A step that another one on the device leaves no memory for. */
+/** How a worker runs steps: one that another leaves no memory for, and one that begins before it has its lease. */
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { memoryError } from '../../src/domains/memory/errors.ts'
-import type { OperationTable } from '../../src/domains/operation.ts'
-import type { Attempt, AttemptPort, Delivery } from '../../src/engine/attempt.ts'
+import type { OperationTable, Tools } from '../../src/domains/operation.ts'
+import type { Attempt, AttemptPort, Delivery, GoingOn } from '../../src/engine/attempt.ts'
 import { deferred } from '../../src/promises.ts'
 import { StepRunner } from '../../src/workers/runner.ts'
 import type { ToolsOptions } from '../../src/workers/tools.ts'
@@ -45,6 +45,7 @@ function device(holder?: string) {
     taker: () => ({ worker: 'w', device: 'd', exactnessKey: '' }),
     tools: (of) => ({ attempt: of, folder: '/nowhere' }) as unknown as ToolsOptions,
     maxInARow: 1,
+    hostLane: 1,
     log: pino({ level: 'silent' }),
     reserve: async ({ id }, signal) => {
       for (let i = 0; holder !== undefined && i < 10 && !signal.aborted; i++) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -121,5 +122,85 @@ describe('a step that finds no memory beside another on the device', () => {
     const { runner, done } = device('an allocation')
     await runner.run('a', 'gpu')
     expect(done.get('a')).toMatchObject({ error: { code: 'memory.reserved' } })
+  })
+})
+
+/** A session of two steps. `grants`: whether the commit of the first gives the second its lease, once it is opened. */
+function session(grants: boolean) {
+  const commit = deferred<void>()
+  const told: string[] = []
+  const first = { id: 'a', stepKey: 's.1.0', sessionId: 's', step: 'first', input: {}, checkpoints: [] } as unknown as Attempt
+  const second: Attempt = { ...first, id: 'b', stepKey: 's.2.0', step: 'second' }
+  const port = {
+    times: { renewMs: 60_000 },
+    take: () => Promise.resolve({ is: 'taken', attempt: first }),
+    renew: ({ id }: Attempt) => {
+      told.push(`renew ${id}`)
+      return Promise.resolve('run')
+    },
+    log: (_: Attempt, note: string) => Promise.resolve(told.push(note)),
+    deliver: async (of: Attempt, _: Delivery, on?: GoingOn) => {
+      if (of.id === 'a' && on?.taker('gpu')) on.begin?.(second)
+      if (of.id === 'a') await commit.promise
+      told.push(`deliver ${of.id}`)
+      return { isRecorded: true, ...(of.id === 'a' && grants && { next: second }) }
+    },
+  }
+  const until = deferred<void>()
+  const operations = {
+    first: { lane: 'gpu', timeoutMs: 10_000, run: () => Promise.resolve({}) },
+    second: {
+      lane: 'gpu',
+      timeoutMs: 10_000,
+      run: async (_: unknown, tools: Tools) => {
+        await tools.note('it has begun')
+        tools.onAbandoned(async () => void told.push('abandoned'))
+        told.push('runs')
+        await Promise.race([
+          until.promise,
+          new Promise<void>((_, reject) => tools.signal.addEventListener('abort', () => reject(new Error('stopped')))),
+        ])
+        return {}
+      },
+    },
+  }
+  const runner = new StepRunner({
+    port: port as unknown as AttemptPort,
+    operations: operations as unknown as OperationTable,
+    taker: () => ({ worker: 'w', device: 'd', exactnessKey: 'k' }),
+    tools: (attempt) => ({ attempt, folder: '/nowhere', port }) as unknown as ToolsOptions,
+    maxInARow: 10,
+    hostLane: 1,
+    log: pino({ level: 'silent' }),
+    reserve: () => Promise.resolve({ renew: () => Promise.resolve(true), [Symbol.asyncDispose]: () => Promise.resolve() }),
+  })
+  const over = runner.run('a', 'gpu')
+  return { runner, told, over, commit: () => commit.resolve(undefined), finish: () => until.resolve(undefined) }
+}
+
+describe('a step that begins before the commit that asks for it', () => {
+  it('runs meanwhile, and is heard once it has its lease', async () => {
+    const { runner, told, over, commit, finish } = session(true)
+    await eventually('the second runs', async () => Promise.resolve(told.includes('runs')))
+    runner.renew('s')
+    // It has none to renew, and nothing that it says would be recorded.
+    expect(told).toEqual(['runs'])
+    commit()
+    await eventually('it has its lease', async () => Promise.resolve(told.length === 4))
+    expect(told.slice(0, 2)).toEqual(['runs', 'deliver a'])
+    expect(told.slice(2).toSorted()).toEqual(['it has begun', 'renew b'])
+    finish()
+    await over
+    expect(told.at(-1)).toBe('deliver b')
+    expect(runner.running).toEqual([])
+  })
+
+  it('is stopped when the commit gives it none, and nothing of it is told', async () => {
+    const { runner, told, over, commit } = session(false)
+    await eventually('the second runs', async () => Promise.resolve(told.includes('runs')))
+    commit()
+    await over
+    expect(told).toEqual(['runs', 'deliver a', 'abandoned'])
+    expect(runner.running).toEqual([])
   })
 })

@@ -21,7 +21,7 @@ from darkroom import control, exactness, references
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
-from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer
 from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
@@ -65,6 +65,7 @@ class Flux(flow.FromText):
         self.schedule = schedule
         self.latent_rgb = of_autoencoder(vae.config)
         self._transformer, self._vae = transformer, vae
+        self._dtype = dtype_of(transformer)
         self._clip, self._t5 = encoders
         self._clip_tokenizer, self._t5_tokenizer = tokenizers
         self._device = device
@@ -114,7 +115,7 @@ class Flux(flow.FromText):
         if "guidance_interval" in request:
             raise flow.unfit("guidanceInterval", f"{NAME} takes guidance as an input, in every call: leave guidanceInterval out")
         guidance = request["guidance"]
-        tensors = {name: encoded[name].to(self._device, self._transformer.dtype) for name in ("prompt", "pooled")}
+        tensors = {name: encoded[name].to(self._device, self._dtype) for name in ("prompt", "pooled")}
         if self._transformer.config.guidance_embeds:
             tensors["guidance"] = torch.full([1], guidance, dtype=torch.float32, device=self._device)
         elif guidance > 1:
@@ -134,9 +135,9 @@ class Flux(flow.FromText):
         text_places, places = self._places(given["prompt"].shape[1], rows // 2, columns // 2)
         if "reference_places" in given:
             places = torch.cat([places, given["reference_places"]])
-        tokens = flow.pack(latents).to(self._transformer.dtype)
+        tokens = flow.pack(latents).to(self._dtype)
         led: dict[str, Any] = {
-            "timestep": t.to(self._transformer.dtype).expand(1) / 1000,
+            "timestep": t.to(self._dtype).expand(1) / 1000,
             "pooled_projections": given["pooled"],
             "encoder_hidden_states": given["prompt"],
             "txt_ids": text_places,
@@ -189,9 +190,9 @@ class Flux(flow.FromText):
         _, width, height = min((abs(columns / rows - width / height), width, height) for width, height in KONTEXT_SIZES)
         size = (width // square * square, height // square * square)
         latents = autoencoder.to_latents(self._vae, references.signed(references.scaled(picture, size), self._device))
-        _, places = _places(self._device, self._transformer.dtype, 0, size[1] // square, size[0] // square)
+        _, places = _places(self._device, self._dtype, 0, size[1] // square, size[0] // square)
         places[:, 0] = 1
-        return {"reference": flow.pack(latents).to(self._transformer.dtype), "reference_places": places}
+        return {"reference": flow.pack(latents).to(self._dtype), "reference_places": places}
 
     def decode(self, latents: torch.Tensor, tools: Tools) -> torch.Tensor:
         """As `Family.decode`."""

@@ -20,7 +20,7 @@ from transformers import Qwen2Tokenizer, Qwen3Model
 from darkroom import exactness, references
 from darkroom.families import Conditioning, autoencoder, flow, tiles
 from darkroom.families.latent_rgb import FLUX2, LatentRgb
-from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer, chat
 from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
@@ -58,6 +58,7 @@ class Flux2Klein(flow.FromText):
         self._norm = norm
         self.schedule = schedule
         self._transformer, self._vae, self._text_encoder, self._tokenizer = transformer, vae, text_encoder, tokenizer
+        self._dtype = dtype_of(transformer)
         self._device = device
         # Pixels of a token's side.
         self._square = 2 * 2 ** (len(vae.config.block_out_channels) - 1)
@@ -111,7 +112,7 @@ class Flux2Klein(flow.FromText):
 
     def condition(self, encoded: Mapping[str, torch.Tensor], request: Mapping[str, Any]) -> Conditioning:
         """As `Family.condition`: `positive` and, where guidance is above 1, `negative`, [1, 512, 3 · width] each."""
-        return flow.guided_by(NAME, encoded, request, self._device, self._transformer.dtype)
+        return flow.guided_by(NAME, encoded, request, self._device, self._dtype)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """As `Family.latent_shape`."""
@@ -122,7 +123,7 @@ class Flux2Klein(flow.FromText):
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: a pass for each text."""
         _, channels, rows, columns = latents.shape
-        dtype = self._transformer.dtype
+        dtype = self._dtype
         texts = conditioning.tensors
         text_places, places = self._places(texts["positive"].shape[1], rows, columns)
         if "reference_places" in texts:
@@ -153,7 +154,7 @@ class Flux2Klein(flow.FromText):
             tokens.append(latents.reshape(1, -1, rows * columns).permute(0, 2, 1))
             places.append(_grid(torch.tensor([10 + 10 * number]), rows, columns))
         return {
-            "reference": torch.cat(tokens, dim=1).to(self._transformer.dtype),
+            "reference": torch.cat(tokens, dim=1).to(self._dtype),
             "reference_places": torch.cat(places)[None].to(self._device),
         }
 

@@ -128,6 +128,12 @@ def index_of(parts: Parts) -> dict[str, Any]:
         raise DarkroomError("model.corrupt", f"{path} cannot be read as a JSON object: {error}", field="model.path") from error
 
 
+def dtype_of(network: Any) -> torch.dtype:
+    """That it computes in. To be asked once: diffusers looks through all its modules each time, which takes
+    milliseconds of a large one."""
+    return network.dtype
+
+
 def weight_bytes(*networks: torch.nn.Module) -> int:
     """Bytes of the parameters of these networks."""
     return sum(parameter.numel() * parameter.element_size() for network in networks for parameter in network.parameters())

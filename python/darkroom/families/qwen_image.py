@@ -19,7 +19,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from darkroom import control, exactness, references
 from darkroom.families import Conditioning, autoencoder, flow, tiles
 from darkroom.families.latent_rgb import QWEN, LatentRgb
-from darkroom.families.parts import Parts, index_of, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, index_of, weight_bytes
 from darkroom.families.qwen_eyes import EDITS, Eyes
 from darkroom.families.qwen_eyes import PREFIX as EDIT_PREFIX
 from darkroom.families.text_tokens import TextTokenizer
@@ -60,6 +60,7 @@ class QwenImage(flow.FromText):
         self.hears = transformer.config.joint_attention_dim
         self.schedule = schedule
         self._transformer, self._vae, self._text_encoder, self._tokenizer = transformer, vae, text_encoder, tokenizer
+        self._dtype = dtype_of(transformer)
         self._device = device
         self._eyes = eyes
         self.sees = 0 if eyes is None else eyes.sees
@@ -118,7 +119,7 @@ class QwenImage(flow.FromText):
 
     def condition(self, encoded: Mapping[str, torch.Tensor], request: Mapping[str, Any]) -> Conditioning:
         """As `Family.condition`: `positive` and, where guidance is above 1, `negative`, [1, tokens, width] each."""
-        return flow.guided_by(NAME, encoded, request, self._device, self._transformer.dtype)
+        return flow.guided_by(NAME, encoded, request, self._device, self._dtype)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """As `Family.latent_shape`."""
@@ -129,7 +130,7 @@ class QwenImage(flow.FromText):
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: a pass for each text, since they differ in length."""
         rows, columns = latents.shape[2:]
-        dtype = self._transformer.dtype
+        dtype = self._dtype
         texts = conditioning.tensors
         tokens = flow.pack(latents).to(dtype)
         drawn = tokens.shape[1]
@@ -167,7 +168,7 @@ class QwenImage(flow.FromText):
             latents = self._latents(references.signed(seen, self._device))
             tokens.append(flow.pack(latents))
             sizes.append((latents.shape[2] // 2, latents.shape[3] // 2))
-        return {"reference": torch.cat(tokens, dim=1).to(self._transformer.dtype), "reference_sizes": torch.tensor(sizes)}
+        return {"reference": torch.cat(tokens, dim=1).to(self._dtype), "reference_sizes": torch.tensor(sizes)}
 
     def shown(self, network: control.ControlNet, picture: numpy.ndarray) -> torch.Tensor:
         """As `Family.shown`: the picture's tokens."""

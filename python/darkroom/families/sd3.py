@@ -18,7 +18,7 @@ from darkroom import control, exactness, references
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.clip_text import ClipTokenizer
 from darkroom.families.latent_rgb import of_autoencoder
-from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer
 from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
@@ -55,6 +55,7 @@ class StableDiffusion3(flow.FromText):
         self.schedule = schedule
         self.latent_rgb = of_autoencoder(vae.config)
         self._transformer, self._vae = transformer, vae
+        self._dtype = dtype_of(transformer)
         self._forward = Replayed(transformer, _forward_of(transformer), device)
         self._clips, self._t5 = clips, t5
         self._device = device
@@ -116,7 +117,7 @@ class StableDiffusion3(flow.FromText):
         names = ["positive"] if guidance <= 1 else ["negative", "positive"]
         rows = torch.cat([encoded[name] for name in names])
         pooled = torch.cat([encoded[f"pooled_{name}"] for name in names])
-        dtype = self._transformer.dtype
+        dtype = self._dtype
         return Conditioning({"rows": rows.to(self._device, dtype), "pooled": pooled.to(self._device, dtype)}, guidance)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -130,7 +131,7 @@ class StableDiffusion3(flow.FromText):
     def predict(self, latents: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """As `Family.predict`: both texts in one pass."""
         rows, pooled = conditioning.tensors["rows"], conditioning.tensors["pooled"]
-        given = torch.cat([latents] * len(rows)).to(self._transformer.dtype)
+        given = torch.cat([latents] * len(rows)).to(self._dtype)
         time = t.expand(len(rows))
 
         def call(one: control.Control) -> Any:

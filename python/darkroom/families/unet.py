@@ -18,7 +18,7 @@ from darkroom import control, exactness, guidance
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning, autoencoder, suited
 from darkroom.families.latent_rgb import of_autoencoder
-from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, weight_bytes
 from darkroom.fast import Ways
 from darkroom.graphs import Replayed
 from darkroom.schedule import Schedule
@@ -46,6 +46,7 @@ class UNetFamily:
         self.latent_rgb = of_autoencoder(vae.config)
         self.paints = unet.config.in_channels != vae.config.latent_channels
         self._unet, self._vae, self._device = unet, vae, device
+        self._dtype = dtype_of(unet)
         suited.suit(unet, device)
         self._forward = Replayed(unet, _forward_of(unet, self.added), device)
         # Pixels of a latent cell's side.
@@ -71,7 +72,7 @@ class UNetFamily:
             )
         seen = latents if painting is None else torch.cat([latents, painting], dim=1)
         # The memory layout decides which kernel runs: the same one after a resume.
-        given = torch.cat([seen] * len(rows)).contiguous(memory_format=suited.layout(self._device)).to(self._unet.dtype)
+        given = torch.cat([seen] * len(rows)).contiguous(memory_format=suited.layout(self._device)).to(self._dtype)
         added = {name: held[name] for name in self.added}
         steered = control.steering(conditioning.controls, latents, t, rows, added)
         predicted = self._forward(given, t, rows, *added.values(), *steered)
@@ -95,7 +96,7 @@ class UNetFamily:
         rows = torch.cat([each["rows"] for each in held])
         count = len(rows) // len(calls)
         seen = torch.cat([call.latents for call in calls for _ in range(count)])
-        given = seen.contiguous(memory_format=suited.layout(self._device)).to(self._unet.dtype)
+        given = seen.contiguous(memory_format=suited.layout(self._device)).to(self._dtype)
         t = torch.stack([call.t for call in calls]).repeat_interleave(count)
         added = [torch.cat([each[name] for each in held]) for name in self.added]
         predicted = self._forward(given, t, rows, *added).split(count)
@@ -125,7 +126,7 @@ class UNetFamily:
         """`negative` and `positive` of what `encode` made, one below the other on the device in the UNet's dtype; the
         positive alone where guidance of at most 1 needs no other."""
         names = ["positive"] if guidance <= 1 else ["negative", "positive"]
-        return torch.cat([encoded[name + suffix] for name in names]).to(self._device, self._unet.dtype)
+        return torch.cat([encoded[name + suffix] for name in names]).to(self._device, self._dtype)
 
 
 def _forward_of(unet: Any, names: Sequence[str]) -> Callable[..., torch.Tensor]:

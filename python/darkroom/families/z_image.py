@@ -17,7 +17,7 @@ from transformers import Qwen2Tokenizer, Qwen3Model
 from darkroom import control, exactness, references
 from darkroom.families import Conditioning, autoencoder, flow
 from darkroom.families.latent_rgb import of_autoencoder
-from darkroom.families.parts import Parts, weight_bytes
+from darkroom.families.parts import Parts, dtype_of, weight_bytes
 from darkroom.families.text_tokens import TextTokenizer, chat
 from darkroom.fast import Ways
 from darkroom.flow_schedule import FlowSchedule
@@ -54,6 +54,7 @@ class ZImage(flow.FromText):
         self.schedule = schedule
         self.latent_rgb = of_autoencoder(vae.config)
         self._transformer, self._vae, self._text_encoder, self._tokenizer = transformer, vae, text_encoder, tokenizer
+        self._dtype = dtype_of(transformer)
         self._device = device
         self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
 
@@ -94,7 +95,7 @@ class ZImage(flow.FromText):
 
     def condition(self, encoded: Mapping[str, torch.Tensor], request: Mapping[str, Any]) -> Conditioning:
         """As `Family.condition`: `positive` and, where guidance is above 1, `negative`, [tokens, width] each."""
-        return flow.guided_by(NAME, encoded, request, self._device, self._transformer.dtype)
+        return flow.guided_by(NAME, encoded, request, self._device, self._dtype)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """As `Family.latent_shape`."""
@@ -108,7 +109,7 @@ class ZImage(flow.FromText):
         rows = list(conditioning.tensors.values())
         time = ((1000 - t) / 1000).expand(len(rows))
         # [channels, frames, rows, columns] each: a picture is a film of one frame.
-        given = latents[0].to(self._transformer.dtype).unsqueeze(1)
+        given = latents[0].to(self._dtype).unsqueeze(1)
         steering = self._steering([given] * len(rows), time, rows, conditioning)
         predicted = self._transformer([given] * len(rows), time, rows, controlnet_block_samples=steering, return_dict=False)[0]
         velocity = predicted[0].float()

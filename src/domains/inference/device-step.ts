@@ -29,6 +29,7 @@ export const classFacts = ({ class: drawingClass = 'exact' }: Pick<ImageRequest,
 /** A step on the device that needs its models there, and room for what it hands on. */
 export const onDevice = {
   lane: 'gpu',
+  ahead: true,
   attempts: 3,
   needs: ({ model, control = [], adapters = [], embeddings = [], upscaler, ...size }: Input) => ({
     models: [

@@ -28,6 +28,7 @@ const OfPicture = Pixels.extend({ of: PicturePin, done: Postprocess, exactness: 
  */
 export const keep = operation({
   lane: 'host',
+  ahead: true,
   attempts: 3,
   timeoutMs: 600_000,
   input: z.union([OfPicture, OfRequest]),

@@ -86,11 +86,8 @@ interface Left {
  * Pixels that a step has left, as `writePng` takes them.
  * @throws DarkroomError `artifact.missing`; `artifact.corrupt` when they are not as many as the size says
  */
-export async function pixelsOf(
-  { artifacts }: Pick<Tools, 'artifacts'>,
-  { pixels, width, height, hasAlpha = false }: Left,
-): Promise<Buffer> {
-  const bytes = await artifacts.read(pixels)
+export async function pixelsOf(tools: Pick<Tools, 'read'>, { pixels, width, height, hasAlpha = false }: Left): Promise<Buffer> {
+  const bytes = await tools.read(pixels)
   const channels = hasAlpha ? 4 : 3
   if (bytes.length !== width * height * channels)
     throw artifactError('corrupt', `pixels ${pixels} hold ${bytes.length} bytes, not ${width} · ${height} · ${channels}`)
@@ -99,7 +96,7 @@ export async function pixelsOf(
 
 /** A PNG of them, and its thumbnail, which is made beside it. @throws DarkroomError as `pixelsOf` */
 export async function pictureOf(
-  tools: Pick<Tools, 'artifacts'>,
+  tools: Pick<Tools, 'read'>,
   left: Left,
   texts: Record<string, string>,
 ): Promise<{ png: Uint8Array; thumbnail: Promise<Uint8Array> }> {

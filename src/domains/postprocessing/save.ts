@@ -18,6 +18,7 @@ export type SavedImage = z.infer<typeof SavedImage>
  */
 export const save = operation({
   lane: 'host',
+  ahead: true,
   attempts: 3,
   timeoutMs: 600_000,
   /**

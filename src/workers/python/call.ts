@@ -22,6 +22,8 @@ export type Outcome<A extends Action = Action> =
 /** A call as its caller sees it. */
 export interface Call<A extends Action = Action> {
   readonly requestId: string
+  /** Whether the child has said that it has the request. */
+  readonly isAccepted: boolean
   /**
    * Settles exactly once. Rejects with a DarkroomError: the child's own, or `worker.child_died`, `worker.child_hung`,
    * `worker.protocol`, `device.lost`.
@@ -47,6 +49,7 @@ export class PendingCall {
   readonly action: Action
   readonly outcome: Promise<Outcome>
   sent = false
+  accepted = false
   settled = false
   stage: string | undefined
   /** When it was asked to stop, or has begun to run since, by `performance.now()`; undefined before. */
@@ -80,6 +83,7 @@ export class PendingCall {
   frame(data: ReplyData): boolean {
     switch (data.type) {
       case 'accepted':
+        this.accepted = true
         return false
       case 'progress': {
         const { type: _, ...progress } = data
@@ -135,6 +139,10 @@ export class PendingCall {
 export function errorOf({ type: _, ...wire }: Extract<ReplyData, { type: 'error' }>): DarkroomError {
   return DarkroomError.fromWire(wire as Parameters<typeof DarkroomError.fromWire>[0])
 }
+
+/** Whether a call failed because the child had died before it took that. */
+export const diedBefore = ({ isAccepted }: Pick<Call, 'isAccepted'>, error: unknown): boolean =>
+  !isAccepted && error instanceof DarkroomError && error.code === 'worker.child_died'
 
 /** Calls a listener. One that throws is logged: it must not disturb the reading of frames. */
 export function notify(log: Logger, listener: () => void, more: object = {}): void {

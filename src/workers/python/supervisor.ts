@@ -159,6 +159,9 @@ export class PythonChild {
     }
     return {
       requestId,
+      get isAccepted() {
+        return call.accepted
+      },
       outcome: call.outcome as Promise<Outcome<A>>,
       pause: () => control('worker.pause'),
       cancel: () => control('worker.cancel'),

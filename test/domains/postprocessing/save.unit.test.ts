@@ -20,7 +20,7 @@ const request: ImageRequest = {
 async function textsOf(input: ImageRequest): Promise<Record<string, string>> {
   let png = new Uint8Array()
   const tools = {
-    artifacts: { read: async () => Buffer.alloc(8 * 8 * 3) },
+    read: async () => Buffer.alloc(8 * 8 * 3),
     keep: async (bytes: Uint8Array) => ((png = Uint8Array.from(bytes)), 'a'),
   }
   const exactness = { key: 'k', facts: {} }
