@@ -2,39 +2,17 @@
  * From job to result: leases the step that a job names, runs its operation while the lease is renewed, and delivers the
  * outcome.
  */
+import { EventEmitter, once } from 'node:events'
 import { deviceLost, type Lane, type Operation, type OperationTable } from '../domains/operation.ts'
 import { DarkroomError, ensureError, sessionError, workerError, workflowError } from '../errors.ts'
 import type { Went } from '../domains/postprocessing/analytics/counts.ts'
 import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
-import type { Attempt, AttemptPort, Delivered, Delivery, ReleaseReason, Taker } from '../engine/attempt.ts'
-import { deferred, type Deferred } from '../promises.ts'
+import type { Attempt, AttemptPort, Delivered, Delivery, Taker } from '../engine/attempt.ts'
+import { deferred } from '../promises.ts'
 import { Released } from './released.ts'
+import { isBehind, type Running } from './running.ts'
 import { AttemptTools, type ToolsOptions } from './tools.ts'
-
-/** A step under way. */
-interface Running {
-  readonly attempt: Attempt
-  readonly since: number
-  readonly tools: AttemptTools
-  /** How its operation ended; undefined when it is abandoned. */
-  outcome: Promise<Delivery | Released | undefined>
-  /** False while the commit that gives it its lease is under way. */
-  isLeased: boolean
-  /** Tells its tools whether it has got that. */
-  lease: Deferred<boolean>
-  /** It was to renew its lease before it had one. */
-  isAsked: boolean
-  /** Of the device; held while the operation runs. */
-  reservation: Reservation | undefined
-  reason: ReleaseReason
-  /** When the lease was last renewed, by `performance.now()`: no change of the wall clock may cost a lease. */
-  renewedAt: number
-  /** When the operation times out, by the same clock; Infinity before it begins and after its end. */
-  until: number
-  /** Its outcome is being delivered: a pause or a cancel comes too late. */
-  isDelivering: boolean
-}
 
 /** How often leases and time-outs are checked, ms. */
 const clockMs = 250
@@ -69,6 +47,10 @@ export class StepRunner {
   readonly taken: Record<Lane, number> = { gpu: 0, host: 0, control: 0 }
   readonly #running = new Map<string, Running>()
   readonly #closing = new Set<Promise<void>>()
+  /** Tells `left` when a step is over, or the device does nothing more for it. */
+  readonly #left = new EventEmitter().setMaxListeners(0)
+  /** Sessions whose steps have begun so far. */
+  #began = 0
   #isDraining = false
 
   constructor(options: StepRunnerOptions) {
@@ -168,19 +150,21 @@ export class StepRunner {
 
   /**
    * Begins it. `isLeased`: false before the commit of its session's last step, which gives it its lease; nothing that
-   * it does counts until then. `before`: the tools of that step, whose files are at hand.
+   * it does counts until then. `before`: that step, whose files are at hand.
    */
-  #begin(attempt: Attempt, { isLeased, before }: { isLeased: boolean; before?: AttemptTools }, onLeft?: () => void): Running {
+  #begin(attempt: Attempt, { isLeased, before }: { isLeased: boolean; before?: Running }, onLeft?: () => void): Running {
     const { operations } = this.#options
     const lease = deferred<boolean>()
     if (isLeased) lease.resolve(true)
     const leaves = operations[attempt.step]?.leavesDevice && onLeft
     const tools = new AttemptTools({
       ...this.#options.tools(attempt),
-      ...(before && { last: before }),
+      ...(before && { last: before.tools }),
       ...(!isLeased && { leased: lease.promise }),
       ...(leaves && {
         onLeft: () => {
+          running.hasLeft = true
+          this.#left.emit('left')
           void running.reservation?.[Symbol.asyncDispose]()
           running.reservation = undefined
           leaves()
@@ -195,6 +179,8 @@ export class StepRunner {
       isLeased,
       lease,
       isAsked: false,
+      order: before?.order ?? ++this.#began,
+      hasLeft: false,
       reservation: undefined,
       reason: 'pause',
       renewedAt: performance.now(),
@@ -230,7 +216,7 @@ export class StepRunner {
       if (outcome instanceof Released) await port.release(attempt, outcome.reason ?? running.reason, outcome.checkpoint)
       else if (outcome) {
         const begin = (following: Attempt, isLeased = false): void =>
-          void (next = this.#begin(following, { isLeased, before: tools }, onLeft))
+          void (next = this.#begin(following, { isLeased, before: running }, onLeft))
         const delivered = await this.#deliver(running, outcome, mayChain ? begin : undefined)
         isRecorded = delivered.isRecorded && 'output' in outcome
         if (isRecorded && 'output' in outcome) {
@@ -301,6 +287,7 @@ export class StepRunner {
 
   #over({ attempt, tools }: Running): void {
     this.#running.delete(attempt.id)
+    this.#left.emit('left')
     this.#close(attempt, tools)
   }
 
@@ -322,6 +309,9 @@ export class StepRunner {
   async #run(running: Running, operation: Operation): Promise<unknown> {
     const { attempt, tools } = running
     if (operation.lane !== 'gpu') return operation.run(attempt.input, tools)
+    running.until = Infinity
+    await this.#turn(running)
+    running.until = performance.now() + operation.timeoutMs
     await using reservation = await this.#reserve(running)
     running.until = performance.now() + operation.timeoutMs
     running.reservation = reservation
@@ -329,6 +319,16 @@ export class StepRunner {
       return await operation.run(attempt.input, tools)
     } finally {
       running.reservation = undefined
+    }
+  }
+
+  /** Waits while others have the device that it cannot share. */
+  async #turn(running: Running): Promise<void> {
+    const { tools } = running
+    while (isBehind(running, this.#running.values(), this.#options.operations)) {
+      await once(this.#left, 'left', { signal: AbortSignal.any([tools.signal, tools.paused]) }).catch((error: unknown) => {
+        throw tools.paused.aborted && !tools.signal.aborted ? new Released(undefined) : error
+      })
     }
   }
 

@@ -1,4 +1,7 @@
-/** How a worker runs steps: one that another leaves no memory for, and one that begins before it has its lease. */
+/**
+ * How a worker runs steps: one that another leaves no memory for, or whose models are not those that draw, and one that
+ * begins before it has its lease.
+ */
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { memoryError } from '../../src/domains/memory/errors.ts'
@@ -9,12 +12,16 @@ import { StepRunner } from '../../src/workers/runner.ts'
 import type { ToolsOptions } from '../../src/workers/tools.ts'
 import { eventually } from '../support/wait.ts'
 
-/** Two seats at a device that has memory for one of them. `holder`: who has it at first. */
+/** Every session draws with one model, but for those called `other…`. */
+const models = (id: string) => [{ id: id.startsWith('other') ? 'another' : 'model', bodyHash: '0' }]
+
+/** Seats at a device that has memory for one session. `holder`: who has that at first. */
 function device(holder?: string) {
   const done = new Map<string, Delivery | string>()
   const gates = new Map<string, ReturnType<typeof deferred<void>>>()
   let refusals = 0
-  const attempt = (id: string): Attempt => ({ id, stepKey: `${id}.1.0`, sessionId: id, step: 'draw', input: { id } }) as unknown as Attempt
+  const attempt = (id: string): Attempt =>
+    ({ id, stepKey: `${id}.1.0`, sessionId: id, step: 'draw', input: { id }, models: models(id) }) as unknown as Attempt
   const port = {
     times: { renewMs: 60_000 },
     take: (id: string) => Promise.resolve({ is: 'taken', attempt: attempt(id) }),
@@ -125,11 +132,42 @@ describe('a step that finds no memory beside another on the device', () => {
   })
 })
 
+describe('a step that draws with another model than a session that came before', () => {
+  it('waits until that has left the device, and keeps those waiting that came after', async () => {
+    const { runner, done, hold, refusals } = device()
+    const open = [hold('a'), hold('other b')]
+    const runs = ['a', 'other b', 'c'].map((id) => runner.run(id, 'gpu'))
+    await eventually('all have begun', async () => Promise.resolve(runner.running.length === 3))
+    open[0]?.()
+    await eventually('the first is over', async () => Promise.resolve(done.has('a')))
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    // Neither has tried to reserve anything beside another, and waiting is no part of the time it may take.
+    expect([[...done.keys()], refusals()]).toEqual([['a'], 0])
+    open[1]?.()
+    await Promise.all(runs)
+    expect([...done.keys()]).toEqual(['a', 'other b', 'c'])
+    expect(done.get('c')).toMatchObject({ output: 'c' })
+  })
+
+  it('gives itself back when it is paused meanwhile', async () => {
+    const { runner, done, hold, pause } = device()
+    const open = hold('a')
+    const first = runner.run('a', 'gpu')
+    const second = runner.run('other b', 'gpu')
+    await eventually('both have begun', async () => Promise.resolve(runner.running.length === 2))
+    pause('other b')
+    await second
+    expect(done.get('other b')).toBe('pause')
+    open()
+    await first
+  })
+})
+
 /** A session of two steps. `grants`: whether the commit of the first gives the second its lease, once it is opened. */
 function session(grants: boolean) {
   const commit = deferred<void>()
   const told: string[] = []
-  const first = { id: 'a', stepKey: 's.1.0', sessionId: 's', step: 'first', input: {}, checkpoints: [] } as unknown as Attempt
+  const first = { id: 'a', stepKey: 's.1.0', sessionId: 's', step: 'first', input: {}, checkpoints: [], models: [] } as unknown as Attempt
   const second: Attempt = { ...first, id: 'b', stepKey: 's.2.0', step: 'second' }
   const port = {
     times: { renewMs: 60_000 },
