@@ -159,9 +159,7 @@ const Environment = z.object({
   DARKROOM_HOST_LANE: whole(1, 256).default(4).describe('CPU steps a worker runs at a time'),
   DARKROOM_STEPS_IN_A_ROW: whole(1, 1000)
     .default(10)
-    .describe(
-      'lease chaining: how many steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off',
-    ),
+    .describe('lease chaining: how many steps of one session a worker runs in a row before other sessions get their turn; 1 turns it off'),
   DARKROOM_KEY_AT_ONCE: whole(0, 1_000_000)
     .default(0)
     .describe('maximum number of sessions of one API key that devices have at a time; others of it wait in line; 0 is no limit'),
