@@ -133,8 +133,9 @@ export class StepRunner {
       const taken = await port.take(jobId, this.#take(lane))
       if (taken.is === 'gone') return undefined
       if (taken.is !== 'taken') return { againMs: taken.forMs }
-      let running: Running | undefined = this.#begin(taken.attempt, { isLeased: true }, onLeft)
-      for (let i = 1; running; i++) running = await this.#complete(running, lane !== 'control' && i < this.#options.maxInARow, onLeft)
+      const leave = lane === 'gpu' ? onLeft : undefined
+      let running: Running | undefined = this.#begin(taken.attempt, { isLeased: true }, leave)
+      for (let i = 1; running; i++) running = await this.#complete(running, lane !== 'control' && i < this.#options.maxInARow, leave)
     } catch (error) {
       // Redis was away, or the engine found a broken session: the lease ends by itself and the sweep dispatches the
       // step again.

@@ -42,7 +42,9 @@ describe.concurrent('a Python child that fails under a running step', { timeout:
     const id = await farm.submit()
     const pictures = await farm.pictures(id)
     const attempts = (await farm.receipt(id)).steps.flatMap((step) => step.attempts)
-    expect(attempts.map(({ end }) => end)).toEqual(Array.from({ length: 5 }, () => 'completed'))
+    // The next one may have begun ahead: it was given back, which is no try.
+    const ends = attempts.map(({ end }) => end).filter((end) => end !== 'released')
+    expect(ends).toEqual(Array.from({ length: 5 }, () => 'completed'))
     const after = await eventually('the new child published', async () => {
       const pid = (await farm.records())[0]?.childPid
       return typeof pid === 'number' && pid !== before && pid

@@ -592,7 +592,8 @@ const scenarios: Record<Kind, Scenario[]> = {
 }
 
 const kinds = ['api', 'worker'] as const
-const settings = { DARKROOM_WEBHOOK_HOSTS: '*', DARKROOM_WEBHOOK_NETS: '127.0.0.0/8' }
+/** Every other step goes through its queue. */
+const settings = { DARKROOM_WEBHOOK_HOSTS: '*', DARKROOM_WEBHOOK_NETS: '127.0.0.0/8', DARKROOM_STEPS_IN_A_ROW: '2' }
 const worlds = new Map<Kind, World>()
 const outcomes = new Map<string, Promise<void>>()
 
