@@ -161,6 +161,9 @@ class GivenParts:
 class Quiet:
     """As much of `Tools` as a family needs."""
 
+    def __init__(self, request):
+        self.input = request
+
     def advance(self):
         pass
 
@@ -188,7 +191,7 @@ class Darkroom:
         from darkroom.sharing import Turn
 
         request, marks = self.request, [time.perf_counter()]
-        tools: object = Quiet()
+        tools: object = Quiet(request)
         with torch.inference_mode():
             encoded, _ = self.model.encode(request, tools)
             marks.append(time.perf_counter())
