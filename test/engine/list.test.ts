@@ -31,12 +31,19 @@ for i = 1, count do
   end
 end`
 
-/** How many commands Redis ran for a page, those inside scripts too. */
+/**
+ * How many commands Redis ran for a page, those inside scripts too: the fewest of three looks, for whatever an engine
+ * does in passing is counted with them.
+ */
 async function cost(t: TestEngine, filter: SessionFilter): Promise<{ commands: number; page: SessionPage }> {
   const commands = async (): Promise<number> => Number(/total_commands_processed:(\d+)/.exec(await t.redis.info('stats'))?.[1])
-  const before = await commands()
-  const page = await t.engine.list(filter)
-  return { commands: (await commands()) - before, page }
+  const looks: { commands: number; page: SessionPage }[] = []
+  for (let i = 0; i < 3; i++) {
+    const before = await commands()
+    const page = await t.engine.list(filter)
+    looks.push({ commands: (await commands()) - before, page })
+  }
+  return looks.reduce((least, look) => (look.commands < least.commands ? look : least))
 }
 
 describe('lists by two large filters', () => {
