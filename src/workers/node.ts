@@ -245,7 +245,8 @@ export class WorkerNode {
   #toolsOf(attempt: Attempt): ToolsOptions {
     const { artifacts, attempts, child, config, convert, exactness, log, operations, port } = this.#parts
     const { cache, tools: device } = this.#monitor
-    const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}`)
+    // By its id: one that began ahead and got no lease has the epoch of the one that comes after it.
+    const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}.${attempt.id}`)
     const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
     const shape = shapeOf(attempt.step, attempt.input)
     const onStats: ToolsOptions['onStats'] = (stats, { id: model, family }) => {
