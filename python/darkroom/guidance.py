@@ -5,6 +5,7 @@ Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ def guided(without: torch.Tensor, with_prompt: torch.Tensor, conditioning: Condi
     rest = list(range(1, made.ndim))
     rescaled = made * (with_prompt.std(dim=rest, keepdim=True) / made.std(dim=rest, keepdim=True))
     return conditioning.rescale * rescaled + (1 - conditioning.rescale) * made
+
+
+def is_guided(request: Mapping[str, Any]) -> bool:
+    """Whether any call asks for the negative prompt: at a guidance of at most 1 none does. A request that says nothing
+    of guidance may be drawn with one."""
+    return request.get("guidance", math.inf) > 1
 
 
 class Led:

@@ -34,7 +34,7 @@ from darkroom import textual_inversion as inversion
 from darkroom.drawing import Drawing, check_finite
 from darkroom.errors import DarkroomError, Paused
 from darkroom.families import Family, tiles
-from darkroom.guidance import Led
+from darkroom.guidance import Led, is_guided
 from darkroom.pace import Pace
 from darkroom.tools import Tools
 
@@ -303,6 +303,7 @@ def _facts(tools: Tools) -> dict[str, Any]:
 def _conditioning_belongs(tools: Tools) -> str:
     request = tools.input
     asked = {name: request.get(name) for name in ("prompt", "negative_prompt", "prompt_syntax", "clip_skip")}
+    asked["guided"] = is_guided(request)
     beside = {**adapters.pinned(request), **({"references": request["references"]} if "references" in request else {})}
     return checkpoint.digest([request["model"]["body_hash"], asked, *beside.items(), _facts(tools)])
 

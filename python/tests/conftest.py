@@ -223,7 +223,7 @@ class Child:
         folder = self.attempts / f"attempt-{self.process.pid}-{self.last}"
         folder.mkdir(exist_ok=True)
         names = {
-            "encode": ("model", "prompt", "negative_prompt"),
+            "encode": ("model", "prompt", "negative_prompt", "guidance"),
             "denoise": (*REQUEST, *({"schedule"} & set(changes))),
             "encode_picture": ("model", "width", "height"),
             "enlarge": ("model", "width", "height", "from", "upscaler"),

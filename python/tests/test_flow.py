@@ -226,6 +226,23 @@ def test_schnell_has_no_guidance_and_refuses_one(fresh, flow_models, pipelines):
     assert torch.equal(held(fresh.run("denoise", **request), "latents")["latents"], expected)
 
 
+@pytest.mark.parametrize("family", ["z-image", "qwen-image", "sd3", "flux2"])
+def test_a_negative_prompt_that_no_call_asks_for_is_not_encoded(fresh, flow_models, family):
+    """What was encoded without one is no use to a picture that is guided, and that one is the same as with its own."""
+    request = asked(family, model=flow_models(family))
+    alone = fresh.run("encode", **{**request, "guidance": 1.0})
+    assert not any("negative" in name for name in held(alone, "conditioning"))
+    assert any("negative" in name for name in held(fresh.run("encode", **request), "conditioning"))
+    plain = {**request, "guidance": 1.0}
+    given = {"conditioning": alone["files"]["conditioning"]}
+    drawn = fresh.run("denoise", files=given, **plain)
+    assert drawn["stats"]["remade"] == []
+    assert drawn["files"]["latents"]["sha256"] == fresh.run("denoise", **plain)["files"]["latents"]["sha256"]
+    guided = fresh.run("denoise", files=given, **request)
+    assert guided["stats"]["remade"] == ["conditioning"]
+    assert guided["files"]["latents"]["sha256"] == fresh.run("denoise", **request)["files"]["latents"]["sha256"]
+
+
 @pytest.mark.parametrize(("family", "template"), [("z-image", 19), ("flux1", 1)])
 def test_what_of_a_long_prompt_is_not_heard_is_told(fresh, flow_models, family, template):
     """512 tokens, some of them the template's or a mark's; T5 also reads a space before the first word."""

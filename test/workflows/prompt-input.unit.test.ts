@@ -48,7 +48,7 @@ describe('what is not said', () => {
   )
 
   it('is not told to the text encoder', () => {
-    const texts = { prompt: 'a', negativePrompt: 'b' }
+    const texts = { prompt: 'a', guidance: 7, negativePrompt: 'b' }
     expect(readingOf({ ...texts })).toEqual(texts)
     expect(readingOf({ ...texts, promptSyntax: 'comfy', clipSkip: 2 })).toEqual({ ...texts, promptSyntax: 'comfy', clipSkip: 2 })
   })

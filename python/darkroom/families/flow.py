@@ -15,6 +15,7 @@ import torch
 from darkroom import exactness
 from darkroom.errors import DarkroomError
 from darkroom.families import Conditioning
+from darkroom.guidance import is_guided
 
 if TYPE_CHECKING:
     from darkroom.control import ControlNet
@@ -45,9 +46,13 @@ def guided_by(
 ) -> Conditioning:
     """`positive` and, where guidance is above 1, `negative`, as they were encoded. Raises as `check_rescale`."""
     check_rescale(family, request)
-    guidance = request["guidance"]
-    names = ["positive"] if guidance <= 1 else ["positive", "negative"]
-    return Conditioning({name: encoded[name].to(device, dtype) for name in names}, guidance)
+    names = [name for name in ("positive", "negative") if is_heard(name, request)]
+    return Conditioning({name: encoded[name].to(device, dtype) for name in names}, request["guidance"])
+
+
+def is_heard(name: str, request: Mapping[str, Any]) -> bool:
+    """Whether any call asks for this text, `positive` or `negative`: the text encoder reads no other one."""
+    return name == "positive" or is_guided(request)
 
 
 def check_size(family: str, width: int, height: int, multiple: int, most: int | None = None) -> None:

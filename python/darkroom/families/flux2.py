@@ -34,9 +34,9 @@ LAYERS = (9, 18, 27)
 
 
 class Flux2Klein(flow.FromText):
-    """A `Family`. Encoded texts: `positive` and `negative`, [1, 512, 3 · width] fp32. Latents: 128 channels, 16 pixels
-    a cell, which is a token: squares of 2 × 2 cells of the autoencoder, normalised. Seen of pictures: `reference`, [1,
-    tokens, channels], and `reference_places`, [1, tokens, 4]."""
+    """A `Family`. Encoded texts: `positive` and, where guidance is above 1, `negative`, [1, 512, 3 · width] fp32.
+    Latents: 128 channels, 16 pixels a cell, which is a token: squares of 2 × 2 cells of the autoencoder, normalised.
+    Seen of pictures: `reference`, [1, tokens, channels], and `reference_places`, [1, tokens, 4]."""
 
     # What Black Forest Labs name for klein.
     sees: int = 4
@@ -101,6 +101,8 @@ class Flux2Klein(flow.FromText):
         heard: dict[str, Any] = {}
         for name, field, text in flow.texts(NAME, request):
             tokens, mask, heard[field] = self._tokenizer.read(text)
+            if not flow.is_heard(name, request):
+                continue
             states = self._text_encoder(
                 input_ids=tokens.to(self._device), attention_mask=mask.to(self._device), output_hidden_states=True, use_cache=False
             ).hidden_states

@@ -37,9 +37,10 @@ PREFIX, LENGTH = 34, 1024
 
 
 class QwenImage(flow.FromText):
-    """A `Family`. Encoded texts: `positive` and `negative`, [1, tokens, width] fp32, as many tokens as the text has.
-    Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells. Seen of pictures: `reference`, [1, tokens, 4 ·
-    channels], and `reference_sizes`, [pictures, 2], rows and columns of tokens, which stays on the CPU."""
+    """A `Family`. Encoded texts: `positive` and, where guidance is above 1, `negative`, [1, tokens, width] fp32, as
+    many tokens as the text has. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells. Seen of pictures:
+    `reference`, [1, tokens, 4 · channels], and `reference_sizes`, [pictures, 2], rows and columns of tokens, which
+    stays on the CPU."""
 
     steered_by: Sequence[str] = ("QwenImageControlNetModel",)
     fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks",), varies=True)
@@ -109,6 +110,8 @@ class QwenImage(flow.FromText):
             else:
                 tokens, mask, heard[field] = self._tokenizer.read(text, padded=False)
                 given, first = {"input_ids": tokens, "attention_mask": mask}, PREFIX
+            if not flow.is_heard(name, request):
+                continue
             given = {argument: tensor.to(self._device) for argument, tensor in given.items()}
             # The language head beside it would reckon a score for every word of its vocabulary.
             hidden = self._text_encoder.model(**given, **seen).last_hidden_state[:, first:]

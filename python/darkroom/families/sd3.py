@@ -31,8 +31,8 @@ LENGTH = 256
 
 
 class StableDiffusion3(flow.FromText):
-    """A `Family`. Encoded texts: `positive` and `negative`, [1, 77 + 256, width], and `pooled_positive` and
-    `pooled_negative`, [1, width of both CLIPs], fp32. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells."""
+    """A `Family`. Encoded texts: `positive`, [1, 77 + 256, width], and `pooled_positive`, [1, width of both CLIPs],
+    fp32; where guidance is above 1 `negative` and `pooled_negative` too. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells."""
 
     steered_by: Sequence[str] = ("SD3ControlNetModel",)
     fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks",), ("JointTransformerBlock",))
@@ -95,11 +95,11 @@ class StableDiffusion3(flow.FromText):
         made: dict[str, torch.Tensor] = {}
         heard: dict[str, Any] = {}
         for name, field, text in flow.texts(NAME, request):
-            states = [
-                encoder(tokenizer.read(text)[0].to(self._device), output_hidden_states=True) for tokenizer, encoder in self._clips
-            ]
             tokenizer, t5 = self._t5
             tokens, _, heard[field] = tokenizer.read(text)
+            if not flow.is_heard(name, request):
+                continue
+            states = [encoder(reader.read(text)[0].to(self._device), output_hidden_states=True) for reader, encoder in self._clips]
             last = t5(tokens.to(self._device))[0]
             clips = torch.cat([each.hidden_states[-2] for each in states], dim=-1)
             clips = torch.nn.functional.pad(clips, (0, last.shape[-1] - clips.shape[-1]))
@@ -113,12 +113,11 @@ class StableDiffusion3(flow.FromText):
         """As `Family.condition`: `rows`, [2, tokens, width] negative and positive, or [1, tokens, width] the positive
         alone, and `pooled` the same."""
         flow.check_rescale(NAME, request)
-        guidance = request["guidance"]
-        names = ["positive"] if guidance <= 1 else ["negative", "positive"]
+        names = [name for name in ("negative", "positive") if flow.is_heard(name, request)]
         rows = torch.cat([encoded[name] for name in names])
         pooled = torch.cat([encoded[f"pooled_{name}"] for name in names])
         dtype = self._dtype
-        return Conditioning({"rows": rows.to(self._device, dtype), "pooled": pooled.to(self._device, dtype)}, guidance)
+        return Conditioning({"rows": rows.to(self._device, dtype), "pooled": pooled.to(self._device, dtype)}, request["guidance"])
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """As `Family.latent_shape`: a model has learnt so many places, counted from the middle."""

@@ -29,7 +29,8 @@ LENGTH = 512
 
 
 class ZImage(flow.FromText):
-    """A `Family`. Encoded texts: `positive` and `negative`, [tokens, width] fp32, as many tokens as the text has.
+    """A `Family`. Encoded texts: `positive` and, where guidance is above 1, `negative`, [tokens, width] fp32, as many
+    tokens as the text has.
     Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells.
 
     `guidance` is the usual scale, where 1 is none: diffusers' pipeline counts it from 0, so 5 here is 4 there.
@@ -85,6 +86,8 @@ class ZImage(flow.FromText):
         heard: dict[str, Any] = {}
         for name, field, text in flow.texts(NAME, request):
             tokens, mask, heard[field] = self._tokenizer.read(text)
+            if not flow.is_heard(name, request):
+                continue
             mask = mask.to(self._device).bool()
             given = {"input_ids": tokens.to(self._device), "attention_mask": mask, "output_hidden_states": True}
             hidden = self._text_encoder(**given).hidden_states[-2][0][mask[0]]

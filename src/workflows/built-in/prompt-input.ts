@@ -124,11 +124,13 @@ function heavyWeights(given: Texts): FieldProblem[] {
 export const readingOf = ({
   prompt,
   negativePrompt,
+  guidance,
   promptSyntax,
   clipSkip,
-}: Pick<ImageRequest, 'prompt' | 'negativePrompt' | 'promptSyntax' | 'clipSkip'>) => ({
+}: Pick<ImageRequest, 'prompt' | 'negativePrompt' | 'guidance' | 'promptSyntax' | 'clipSkip'>) => ({
   prompt,
   negativePrompt,
+  guidance,
   ...(promptSyntax && { promptSyntax }),
   ...(clipSkip !== undefined && { clipSkip }),
 })
