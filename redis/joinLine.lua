@@ -17,7 +17,8 @@ leaveLine(suffix)
 freeSlot(suffix)
 -- A job that lies in a queue from before is for an older dispatch now.
 if step[4] and step[4] ~= '' then redis.call('HINCRBY', stepOf(suffix), 'dispatch', 1) end
-redis.call('HSET', stepOf(suffix), 'queue', '', 'model', model)
+redis.call('HSET', stepOf(suffix), 'queue', '')
+redis.call('HSET', S, 'model', model)
 enterLine(suffix, queue, session[2], session[3], session[6], session[5] or now)
 redis.call('HSET', S, 'waiting', waiting, 'order', session[5] or now)
 redis.call('HDEL', S, 'nowhereSince')

@@ -15,7 +15,8 @@
 --   `counted` = the count of open sessions that it is one of
 --   `rests:<suffix>` = the control revision that a child has come to rest with
 --   `admitted` = the queue that it was let in to; `onDeviceSince` = when a device first took a step of it after that
---   `order` = since when it waits in line, as its place is reckoned
+--   `order` = since when it waits in line, as its place is reckoned; `model` = the model that it draws with, as a line
+--     has it
 --   `yielded` = 1 once it has made way for an urgent one
 --   `group` = `<concurrency key>/<limit>`: how many of its API key's sessions with that key may be on devices at once
 --   `trace` = `<trace id>-<span id>`: the span of OpenTelemetry that caused it, where there is one
@@ -27,7 +28,6 @@
 --   notBefore tries resourceTries expiries checkpoint checkpointBefore queue placedAt
 --   `avoid` = the worker that its last attempt failed on
 --   `line` = `<queue> <priority> <API key> <group> <model>`, the line in which it waits to be let in
---   `model` = the model that it draws with, as a line has it
 --   `yield` = its attempt is asked to make way for an urgent session
 --   `since` = since when its attempt holds a device; `keptAt` = when that recorded its last checkpoint; `lost` = what
 --     the last attempt was said to have lost, ms
@@ -86,7 +86,7 @@ end
 
 -- Puts a step into a line.
 local function enterLine(suffix, queue, priority, key, group, order)
-  local model = redis.call('HGET', stepOf(suffix), 'model') or '-'
+  local model = redis.call('HGET', S, 'model') or '-'
   local line = queue .. ' ' .. priority .. ' ' .. (key or 'local') .. ' ' .. (group or '-') .. ' ' .. model
   redis.call('HSET', stepOf(suffix), 'line', line)
   redis.call('ZADD', B .. 'line:' .. line, order, memberOf(suffix))

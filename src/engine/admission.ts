@@ -12,7 +12,7 @@ import type { Lines, Standing } from './lines.ts'
 import { Nearness } from './nearness.ts'
 import { isOpenTo, type Pauses } from './pauses.ts'
 import { isUrgent, victims } from './preemption.ts'
-import { Slots } from './slots.ts'
+import { Slots, type Holder } from './slots.ts'
 import { Turns, type Line, type TurnRules } from './turns.ts'
 import type { Usage } from './usage.ts'
 
@@ -36,8 +36,7 @@ export class Admission {
   readonly #parts: AdmissionParts
   #running: Promise<void> | undefined
   #next: Promise<void> | undefined
-  /** The model of the last one that each worker was given; and how many in a row were let in for their model's sake. */
-  readonly #given = new Map<string, string>()
+  /** How many in a row were let in for their model's sake. */
   #passes = 0
 
   constructor(parts: AdmissionParts) {
@@ -105,28 +104,29 @@ export class Admission {
     const { lines, dispatcher, config } = this.#parts
     const slots = new Slots(open, standing.holders)
     const { lines: waiting, shares, numbers } = standing
+    const drawing: Pick<Holder, 'holder' | 'model'>[] = [...standing.holders]
     const ceilings = await this.ceilings(standing)
     const mayEnter = (line: Line): boolean => slots.fits(line.queue, isUrgent(line)) && ceilings.reached(line) === undefined
     let hasUrgent = false
     const turns = new Turns(waiting, shares, await this.rules())
     for (;;) {
-      const nearness = new Nearness(open, this.#given)
+      const nearness = new Nearness(open, drawing)
       const near = (line: Line): string | undefined => (isUrgent(line) ? undefined : nearness.of(line, (queue) => slots.fits(queue)))
       const mayPass = this.#passes < config.modelsInARow
       const choice = turns.next(mayEnter, (line) => mayPass && near(line) !== undefined)
       // Of a line that is longer than what was read of it, the next ones are to be looked at too.
       if (!choice) return hasUrgent || waiting.some((line) => line.length > line.head.length && mayEnter(line)) ? 'again' : 'done'
       const { shard, model } = choice.line
-      // Beside others on a device begins what comes by the device's own queue.
+      // Beside others on a device begins what comes by the device's own queue, and so does what they are to begin beside.
       const only = open.find(({ id }) => id === nearness.only(choice.line.queue))
       const goesNear = only ? only.lanes.gpu > 1 : config.modelsInARow > 0
-      const queue = (goesNear ? near(choice.line) : undefined) ?? choice.line.queue
+      const first = only && nearness.isIdle(only.id) && !isUrgent(choice.line) ? queues.gpuDevice(only.device.id) : undefined
+      const queue = (goesNear ? (near(choice.line) ?? first) : undefined) ?? choice.line.queue
       const admitted = await lines.admit(choice, queue, numbers)
       if (typeof admitted === 'string') return 'again'
       numbers[shard] = (numbers[shard] ?? 0) + 1
       this.#passes = choice.passes ? this.#passes + 1 : 0
-      const worker = nearness.only(queue)
-      if (worker !== undefined) this.#given.set(worker, model)
+      drawing.push({ holder: queue, model })
       slots.enter(queue)
       ceilings.enter(admitted.stepKey, choice.line)
       hasUrgent ||= isUrgent(choice.line)

@@ -123,8 +123,9 @@ async function readShard(redis: Redis, shard: number, heads: number): Promise<Sh
   const pairs = (): [string, string][] => Array.from({ length: Number(next()) }, () => [next(), next()])
   const turns = pairs()
   const holders = pairs().map(([stepKey, text]): Holder => {
-    const [holder = '', key = '', group = '-', priority = '5', state = '-'] = text.split(' ')
-    return { stepKey, holder, key, group: groupOf(group)?.key ?? null, priority: Number(priority), state: state as Holder['state'] }
+    const [holder = '', key = '', group = '-', priority = '5', state = '-', model = noModel] = text.split(' ')
+    const of = { stepKey, holder, key, group: groupOf(group)?.key ?? null, model }
+    return { ...of, priority: Number(priority), state: state as Holder['state'] }
   })
   const lines: Line[] = []
   while (at < values.length) {

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import type { WantedModel } from '../domains/values.ts'
 import type { WorkerRecord } from '../farm/record.ts'
 import { queues } from '../keys.ts'
+import type { Holder } from './slots.ts'
 import type { Line } from './turns.ts'
 
 /** Of a step that draws with none. */
@@ -19,30 +20,40 @@ export function modelWord(models: readonly Pick<WantedModel, 'id' | 'kind'>[]): 
   return main ? wordOf(main.id) : noModel
 }
 
-type Holder = Pick<WorkerRecord, 'id' | 'exactnessKey' | 'shelf' | 'device' | 'resident'>
+type Worker = Pick<WorkerRecord, 'id' | 'exactnessKey' | 'shelf' | 'device' | 'resident'>
 
 export class Nearness {
-  readonly #workers: { id: string; own: string; queues: ReadonlySet<string>; models: ReadonlySet<string> }[]
+  readonly #workers: { id: string; own: string; queues: ReadonlySet<string>; resident: readonly string[] }[]
+  readonly #holders: readonly Pick<Holder, 'holder' | 'model'>[]
 
-  /** `given`: by worker, the model of the last session that was let in to it, which will be there before any other. */
-  constructor(workers: readonly Holder[], given: ReadonlyMap<string, string>) {
+  /** `holders`: all that draws, or has been let in to draw next. */
+  constructor(workers: readonly Worker[], holders: readonly Pick<Holder, 'holder' | 'model'>[]) {
     this.#workers = workers.map(({ id, exactnessKey, shelf, device, resident }) => {
       const own = queues.gpuDevice(device.id)
-      const last = given.get(id)
-      const models = last === undefined ? resident.map(wordOf) : [last]
-      return {
-        id,
-        own,
-        queues: new Set([own, queues.gpuShelf(exactnessKey, shelf), queues.gpuClass(exactnessKey)]),
-        models: new Set(models),
-      }
+      const all = new Set([own, queues.gpuShelf(exactnessKey, shelf), queues.gpuClass(exactnessKey)])
+      return { id, own, queues: all, resident: resident.map(wordOf) }
     })
+    this.#holders = holders
+  }
+
+  /** What a worker is to draw with next, else draws with now, else had when it published itself some seconds ago. */
+  #modelsOf({ id, resident }: { id: string; resident: readonly string[] }): readonly string[] {
+    const models = (is: (holder: string) => boolean): string[] =>
+      this.#holders.flatMap(({ holder, model }) => (is(holder) && model !== noModel ? [model] : []))
+    const next = models((holder) => this.only(holder) === id)
+    const now = models((holder) => holder === id)
+    return [next, now, resident].find(({ length }) => length > 0) ?? []
+  }
+
+  /** Whether a worker draws nothing, and has nothing to draw next. */
+  isIdle(worker: string): boolean {
+    return this.#holders.every(({ holder }) => holder !== worker && this.only(holder) !== worker)
   }
 
   /** The queue of a worker that has the model of this line, and takes one more; undefined: there is none. */
   of({ queue, model }: Pick<Line, 'queue' | 'model'>, fits: (queue: string) => boolean): string | undefined {
     if (model === noModel) return undefined
-    return this.#workers.find((worker) => worker.queues.has(queue) && worker.models.has(model) && fits(worker.own))?.own
+    return this.#workers.find((worker) => worker.queues.has(queue) && fits(worker.own) && this.#modelsOf(worker).includes(model))?.own
   }
 
   /** The worker that alone takes from this queue. */

@@ -17,6 +17,8 @@ export interface Holder {
   key: string
   /** Its concurrency key; null without one. */
   group: string | null
+  /** The model that its session draws with, in a word (`modelWord`). */
+  model: string
   priority: number
   /** Whether it was asked to make way for an urgent session, or has done so before. */
   state: '-' | 'asked' | 'yielded'

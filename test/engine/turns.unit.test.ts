@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { modelWord, Nearness } from '../../src/engine/nearness.ts'
+import { modelWord, Nearness, noModel } from '../../src/engine/nearness.ts'
 import { Slots, type Holder, type SlotWorker } from '../../src/engine/slots.ts'
 import { Turns, type Line } from '../../src/engine/turns.ts'
 import { queues } from '../../src/keys.ts'
@@ -94,7 +94,7 @@ const worker = (id: string, exactnessKey = '01234567', shelf = 's', gpu = 1): Sl
   device: { id: `cpu-${id}`, kind: 'cpu', name: '', index: 0, totalBytes: null },
 })
 const held = (...holders: string[]): Holder[] =>
-  holders.map((holder, i) => ({ stepKey: `s${i}.1.0`, holder, key: 'local', group: null, priority: 0, state: '-' }))
+  holders.map((holder, i) => ({ stepKey: `s${i}.1.0`, holder, key: 'local', group: null, model: noModel, priority: 0, state: '-' }))
 const ofClass = queues.gpuClass('01234567')
 const ofA = queues.gpuDevice('cpu-a')
 
@@ -170,16 +170,26 @@ describe('a session whose model is on a device', () => {
     expect(other.next(any, ({ model }) => model === two)?.line.key).toBe('b')
   })
 
-  it('is near a worker that has it, or that was given such a one last; without a model it is near none', () => {
+  it('is near a worker that has it, or draws with it, or will next; without a model it is near none', () => {
     const workers = [worker('v', 'one'), worker('w', 'two')]
-    const near = new Nearness(workers, new Map())
+    const near = new Nearness(workers, [])
     const queue = queues.gpuClass('01234567')
     expect(near.of({ queue, model: two }, any)).toBe(queues.gpuDevice('0123-cpu-w'))
     expect(near.of({ queue, model: two }, (own) => own !== queues.gpuDevice('0123-cpu-w'))).toBeUndefined()
     expect(near.of({ queue, model: modelWord([]) }, any)).toBeUndefined()
     expect(near.of({ queue: queues.gpuClass('89abcdef'), model: two }, any)).toBeUndefined()
-    // What it was given last will be there before it takes another.
-    expect(new Nearness(workers, new Map([['w', one]])).of({ queue, model: two }, any)).toBeUndefined()
+    const beside = (...holders: [holder: string, model: string][]) =>
+      new Nearness(
+        workers,
+        holders.map(([holder, model]) => ({ holder, model })),
+      )
+    // What was published is some seconds old.
+    expect(beside(['v', two]).of({ queue, model: two }, any)).toBe(queues.gpuDevice('0123-cpu-v'))
+    expect(beside(['w', one]).of({ queue, model: two }, any)).toBeUndefined()
+    expect([beside(['v', two]).isIdle('w'), beside(['w', noModel]).isIdle('w')]).toEqual([true, false])
+    // What comes next will be there before it takes another.
+    expect(beside(['w', two], [queues.gpuDevice('0123-cpu-w'), one]).of({ queue, model: two }, any)).toBeUndefined()
+    expect(beside(['w', noModel], [queue, one]).of({ queue, model: two }, any)).toBe(queues.gpuDevice('0123-cpu-w'))
     expect([near.only(queue), near.only(queues.gpuDevice('0123-cpu-v'))]).toEqual([undefined, 'v'])
   })
 
