@@ -113,10 +113,10 @@ async function drawQueued(farm: Farm, request: object): Promise<Queued> {
     for (const id of ids) pictures.push(...(await farm.pictures(id, 300_000)))
   })
   const seconds = (performance.now() - from) / 1000
-  // Before the first kernel and after the last one nothing is to be done.
+  // Each tells of the time since the one before. The first kernel begins within one, and the last one ends within one.
   const within = busy.slice(
-    busy.findIndex((share) => share > 0),
-    busy.findLastIndex((share) => share > 0) + 1,
+    busy.findIndex((share) => share > 0) + 1,
+    busy.findLastIndex((share) => share > 0),
   )
   return { ids, pictures, seconds, busy: within.reduce((sum, share) => sum + share, 0) / within.length / 100 }
 }

@@ -17,6 +17,7 @@ from darkroom.runtime import Runtime
 
 PROGRESS_S = 0.2
 MIB = 1 << 20
+HASHING = ThreadPoolExecutor(1, "hash")
 
 # Id and body hash of a model.
 ModelKey = tuple[str, str]
@@ -189,6 +190,8 @@ class Tools:
         Raises OSError; then nothing of it is left.
         """
         path = os.path.join(self._folder, name)
+        # Both let other threads run.
+        hashing = HASHING.submit(hashlib.sha256, content)
         try:
             with open(path + ".part", "wb") as file:
                 file.write(content)
@@ -197,7 +200,7 @@ class Tools:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path + ".part")
             raise
-        return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        return {"path": path, "sha256": hashing.result().hexdigest(), "bytes": len(content)}
 
     def _inside_attempts(self, path: str, field: str) -> str:
         real = inside(path, [self.runtime.roots["attempts"]])

@@ -1,8 +1,15 @@
 /** The files that the Python child has made for a step: they come into the store beside what follows. */
-import { link, readFile } from 'node:fs/promises'
+import { link, open } from 'node:fs/promises'
 import { workerError } from '../errors.ts'
 import { allDone } from '../promises.ts'
 import type { FileMade } from './python/protocol.ts'
+
+/** In one piece: `readFile` asks the disk for half a megabyte at a time. */
+async function read({ path, bytes }: FileMade): Promise<Buffer> {
+  await using file = await open(path)
+  const content = Buffer.allocUnsafeSlow(bytes)
+  return content.subarray(0, (await file.read(content, 0, bytes, 0)).bytesRead)
+}
 
 export class MadeFiles {
   readonly #made = new Map<string, { path: string; bytes: Promise<Buffer> }>()
@@ -17,7 +24,7 @@ export class MadeFiles {
   /** Begins to store files. Returns the SHA-256 that the child said of each; `stored` tells whether that was true. */
   keep(files: Record<string, FileMade>): Record<string, string> {
     for (const file of Object.values(files)) {
-      const bytes = readFile(file.path)
+      const bytes = read(file)
       const storing = this.store(file, bytes)
       // Heard by `stored`, and by whoever reads it.
       for (const each of [bytes, storing]) each.catch(() => undefined)
@@ -28,7 +35,7 @@ export class MadeFiles {
   }
 
   /** @throws DarkroomError `disk.full`; `worker.protocol` where the child said another SHA-256 */
-  async store(file: FileMade, bytes = readFile(file.path)): Promise<void> {
+  async store(file: FileMade, bytes = read(file)): Promise<void> {
     const sha256 = await this.#put(await bytes)
     if (sha256 !== file.sha256) throw workerError('protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
   }

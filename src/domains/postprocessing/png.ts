@@ -6,32 +6,28 @@ import { pngFile, textsOf } from '../../artifacts/texts.ts'
 import { thumbnailOfPixels } from '../../artifacts/thumbnail.ts'
 import { artifactError } from '../../errors.ts'
 import type { Tools } from '../operation.ts'
+import type { Band, default as bandsOf } from './png-thread.mjs'
 import { version } from './versions.ts'
 
 /**
- * The one PNG writer: bands of rows through a pinned deflate in JavaScript, so that equal pixels and texts are equal
- * bytes on every CPU, however many threads there are. Its versions are part of the exactness key.
+ * The one PNG writer: bands of rows through one filter and a pinned deflate in JavaScript, so that equal pixels and
+ * texts are equal bytes on every CPU, however many threads there are. Its versions are part of the exactness key.
  */
-export const pngEncoder = `darkroom 1, pako ${version('pako')}`
+export const pngEncoder = `darkroom 2, pako ${version('pako')}`
 
 /** Bytes of pixels that one thread deflates at a time. */
 const bandBytes = 64 * 1024
 
-interface Band {
-  /** Its IDAT chunk. */
-  chunk: Uint8Array
-  adler: number
-  bytes: number
-}
+/** The event loop keeps a core. */
+const maxThreads = Math.min(16, Math.max(1, availableParallelism() - 1))
 
 /** Threads are started when a picture is to be written, and end half a minute after the last one. */
-const threads = new Piscina<{ pixels: Uint8Array; rowBytes: number; isFirst: boolean; isLast: boolean }, Band>({
+const threads = new Piscina<Parameters<typeof bandsOf>[0], Band[]>({
   filename: new URL('./png-thread.mjs', import.meta.url).href,
   // Its own flags: the thread needs no compiler, and loads faster without.
   execArgv: [],
   minThreads: 0,
-  // The event loop keeps a core.
-  maxThreads: Math.min(16, Math.max(1, availableParallelism() - 1)),
+  maxThreads,
   idleTimeout: 30_000,
 })
 
@@ -43,16 +39,13 @@ export async function writePng(pixels: Uint8Array, width: number, height: number
   const channels = pixels.length / (width * height)
   if (channels !== 3 && channels !== 4) throw new RangeError(`${pixels.length} bytes are no ${width} · ${height} pixels of RGB or RGBA`)
   const rowBytes = width * channels
-  const step = rowBytes * Math.max(1, Math.floor(bandBytes / rowBytes))
+  const rows = Math.max(1, Math.floor(bandBytes / rowBytes))
   // One copy that all threads read: what is sent to them otherwise is copied twice, on the event loop.
   const shared = new Uint8Array(new SharedArrayBuffer(pixels.length))
   shared.set(pixels)
-  const bands = await Promise.all(
-    Array.from({ length: Math.ceil(pixels.length / step) }, (_, i) => {
-      const band = shared.subarray(i * step, (i + 1) * step)
-      return threads.run({ pixels: band, rowBytes, isFirst: i === 0, isLast: (i + 1) * step >= pixels.length })
-    }),
-  )
+  const picture = { pixels: shared, rowBytes, channels, rows, taken: new Int32Array(new SharedArrayBuffer(4)) }
+  const made = await Promise.all(Array.from({ length: Math.min(maxThreads, Math.ceil(height / rows)) }, () => threads.run(picture)))
+  const bands = made.flat().toSorted((one, other) => one.number - other.number)
   return pngFile({ width, height, hasAlpha: channels === 4 }, Object.entries(texts), [
     ...bands.map(({ chunk }) => chunk),
     chunkOf('IDAT', checksumOf(bands)),
