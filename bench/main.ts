@@ -40,7 +40,7 @@ const benchmarks: readonly Benchmark[] = [
   soleRecovery,
   tax,
   together,
-  gpu,
+  ...gpu,
   judging,
 ]
 
