@@ -48,8 +48,8 @@ async function finishOne(farm: Farm): Promise<Remains> {
   ]
   const known = new Set([keys.session(id), keys.history(id), keys.references(id), ...indexes, keys.index(0, 'tag', 'often')])
   for (const sha256 of references) known.add(keys.named(0, sha256))
-  // Counted for all sessions of the shard together: what they may still need, how many there were, what they used, their
-  // turns on devices.
+  // Counted for all sessions of the shard together: what they may still need, how many there were, what they used,
+  // their turns on devices.
   const turns = keys.lines(0).replace(/lines$/, 'turns')
   for (const key of [keys.reserved(0), keys.clock(0), keys.totals(0), keys.use(0, 'local'), turns]) known.add(key)
   const left = (await farm.eye.keys('darkroom:{s0}:*')).filter((key) => !known.has(key))

@@ -117,7 +117,7 @@ export class Admission {
       // Of a line that is longer than what was read of it, the next ones are to be looked at too.
       if (!choice) return hasUrgent || waiting.some((line) => line.length > line.head.length && mayEnter(line)) ? 'again' : 'done'
       const { shard, model } = choice.line
-      // Beside others on a device begins what comes by the device's own queue, and so does what they are to begin beside.
+      // Beside others on a device begins what comes by the device's own queue; so does what they are to begin beside.
       const only = open.find(({ id }) => id === nearness.only(choice.line.queue))
       const goesNear = only ? only.lanes.gpu > 1 : config.modelsInARow > 0
       const first = only && nearness.isIdle(only.id) && !isUrgent(choice.line) ? queues.gpuDevice(only.device.id) : undefined

@@ -117,8 +117,8 @@ class Family(Protocol):
         """Both texts as named tensors, fp32 on the CPU, which are kept as a file; and for `prompt` and
         `negative_prompt` what was read of it: {read, dropped, dropped_text}, counted in tokens, and `chunks` and
         `parts` as `clip_text.read` says. `request`: {prompt, negative_prompt} and, where they are asked for,
-        {guidance, prompt_syntax, clip_skip}: at a guidance of at most 1 a family may leave the negative prompt out. Raises
-        `inference.request_unfit` for what the model would not hear."""
+        {guidance, prompt_syntax, clip_skip}: at a guidance of at most 1 a family may leave the negative prompt out.
+        Raises `inference.request_unfit` for what the model would not hear."""
         ...
 
     def condition(self, encoded: Mapping[str, torch.Tensor], request: Mapping[str, Any]) -> Conditioning:

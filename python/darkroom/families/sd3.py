@@ -32,7 +32,8 @@ LENGTH = 256
 
 class StableDiffusion3(flow.FromText):
     """A `Family`. Encoded texts: `positive`, [1, 77 + 256, width], and `pooled_positive`, [1, width of both CLIPs],
-    fp32; where guidance is above 1 `negative` and `pooled_negative` too. Latents: 16 channels, 8 pixels a cell; a token is 2 × 2 cells."""
+    fp32; where guidance is above 1 `negative` and `pooled_negative` too. Latents: 16 channels, 8 pixels a cell; a token
+    is 2 × 2 cells."""
 
     steered_by: Sequence[str] = ("SD3ControlNetModel",)
     fast: ClassVar[Ways] = Ways("transformer", ("transformer_blocks",), ("JointTransformerBlock",))

@@ -37,9 +37,9 @@ export default ({ pixels, rowBytes, channels, rows, taken }) => {
 }
 
 /**
- * Rows `from` to before `until`, each behind the number of its filter, Paeth's (PNG, W3C, §9.4): of left, above and upper
- * left the one that is nearest to left + above − upper left, in this order. Without branches, which noise would have
- * the processor guess wrong.
+ * Rows `from` to before `until`, each behind the number of its filter, Paeth's (PNG, W3C, §9.4): of left, above and
+ * upper left the one that is nearest to left + above − upper left, in this order. Without branches, which noise would
+ * have the processor guess wrong.
  * @param {Uint8Array} pixels
  * @param {number} rowBytes
  * @param {number} channels
