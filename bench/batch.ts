@@ -3,7 +3,9 @@
  * and recorded. Nothing runs meanwhile but what its first items begin with.
  */
 import { productTimes } from '../src/engine/times.ts'
+import { keys } from '../src/keys.ts'
 import { startFarm } from '../test/support/farm.ts'
+import { eventually } from '../test/support/wait.ts'
 import { figure, type Benchmark } from './figure.ts'
 import { timed } from './http.ts'
 import { median, range } from './statistics.ts'
@@ -24,6 +26,7 @@ export const batch: Benchmark = {
       times.push(ms)
       const { id } = JSON.parse(text) as { id: string }
       await timed(`${farm.client.url}/v1/sessions/${id}/cancel`, 'POST', 200)
+      await eventually('all items of the batch know that it is cancelled', async () => (await farm.members(keys.outbox)).length === 0)
     }
     say(`${rounds} batches of ${rows.length ** 2} items, ${range(times)} ms`)
     return [figure('api.batchSubmitMs', median(times), 'ms', { atMost: 2000 })]

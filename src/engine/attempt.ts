@@ -79,7 +79,7 @@ export interface GoingOn {
    */
   begin?: ((next: Attempt) => void) | undefined
   /** Awaited before the result is recorded: the store has what that names then. When it rejects, `deliver` does. */
-  stored?: () => Promise<void>
+  stored?: () => Promise<void> | undefined
 }
 
 export type Delivery = { output: unknown; artifacts: Cause['artifacts']; stats: Record<string, unknown> } | { error: DarkroomError }
@@ -278,21 +278,20 @@ export class AttemptPort {
     const { sessionId, stepKey } = attempt
     const cause: Cause = { kind: 'step', name: splitStepKey(stepKey).suffix, attemptId: attempt.id, event, entry, artifacts, unpin: false }
     const id = randomUUID()
-    const follower = ({ step, state, context }: Next): Attempt => this.#follower(attempt, id, step, state, context)
     let hasBegun = false
     const chain = on && {
       leaseOf: (step: PlannedStep) => this.#leaseOf(attempt, step, id, on),
       // A commit that is sent again says the same.
       begin: (next: Next) => {
         const begins = !hasBegun && on.begin && this.#engine.registry.operations[next.step.step]?.ahead
-        if (begins) on.begin?.(follower(next))
+        if (begins) on.begin?.(this.#follower(attempt, id, next))
         return (hasBegun ||= begins ?? false)
       },
-      stored: () => on.stored?.() ?? Promise.resolve(),
+      stored: () => on.stored?.(),
     }
     const { is, next } = await this.#insist(() => this.#engine.commits.applyAndChain(sessionId, cause, attempt.state, chain))
     this.at?.('deliver.after', sessionId)
-    return { isRecorded: is === 'ok' || is === 'parked', ...(next && { next: follower(next) }) }
+    return { isRecorded: is === 'ok' || is === 'parked', ...(next && { next: this.#follower(attempt, id, next) }) }
   }
 
   /**
@@ -308,10 +307,11 @@ export class AttemptPort {
   }
 
   /** The attempt at what follows a step whose result is recorded with its lease. */
-  #follower({ sessionId, priority, traceId }: Attempt, id: string, next: PlannedStep, state: State, context: unknown): Attempt {
-    const { suffix, step, invoke, input } = next
-    const of = { id, stepKey: `${sessionId}.${suffix}`, sessionId, step, invoke, input, models: this.#modelsOf(step, input) }
-    return { ...of, epoch: 1, tries: 0, resourceTries: 0, priority, traceId, checkpoints: [], state, context }
+  #follower({ sessionId, priority, traceId }: Attempt, id: string, { step: planned, state, context }: Next): Attempt {
+    const { suffix, step, invoke, input } = planned
+    const models = this.#modelsOf(step, input)
+    const fresh = { epoch: 1, tries: 0, resourceTries: 0, checkpoints: [] }
+    return { id, stepKey: `${sessionId}.${suffix}`, sessionId, step, invoke, input, models, priority, traceId, state, context, ...fresh }
   }
 
   /** A model that was found broken is refused from now on; which of several it was, the field tells. */

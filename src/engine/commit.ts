@@ -43,7 +43,7 @@ export interface Chain {
   /** Told what comes next, before the commit is sent. Whether that has begun. */
   begin(next: Next): boolean
   /** Awaited before the commit is sent; when it rejects none is. */
-  stored(): Promise<void>
+  stored(): Promise<void> | undefined
 }
 
 /** Documents that are remembered. */

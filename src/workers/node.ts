@@ -244,33 +244,33 @@ export class WorkerNode {
 
   #toolsOf(attempt: Attempt): ToolsOptions {
     const { artifacts, attempts, child, config, convert, exactness, log, operations, port } = this.#parts
-    const { cache, tools: device } = this.#monitor
-    // By its id: one that began ahead and got no lease has the epoch of the one that comes after it.
-    const folder = join(attempts, `${attempt.stepKey}.${attempt.epoch}.${attempt.id}`)
-    const { fileBytes = 0 } = operations[attempt.step]?.needs?.(attempt.input) ?? {}
-    const shape = shapeOf(attempt.step, attempt.input)
-    const onStats: ToolsOptions['onStats'] = (stats, { id: model, family }) => {
-      if (shape && stats.peakBytes !== undefined) this.#pictures.measured(shape, stats.peakBytes)
-      if (attempt.step === 'inference.denoise') this.#monitor.speeds.note({ model, family, input: attempt.input, stats })
-    }
-    // Those of the user come after those that the product brings.
-    const storesIn = config.models.at(-1) ?? config.data
     return {
       attempt,
       port,
       artifacts,
       child,
       convert,
-      storesIn,
+      storesIn: config.models.at(-1) ?? config.data,
       exactness,
       models: port.models,
-      folder,
-      fileBytes,
-      log: log.child({ trace: attempt.traceId }),
-      device,
-      cache,
-      onStats,
+      // By its id: one that began ahead and got no lease has the epoch of the one that comes after it.
+      get folder() {
+        return join(attempts, `${attempt.stepKey}.${attempt.epoch}.${attempt.id}`)
+      },
+      fileBytes: operations[attempt.step]?.needs?.(attempt.input).fileBytes ?? 0,
+      get log() {
+        return log.child({ trace: attempt.traceId })
+      },
+      device: this.#monitor.tools,
+      cache: this.#monitor.cache,
+      onStats: this.#onStats,
     }
+  }
+
+  readonly #onStats: ToolsOptions['onStats'] = ({ step, input }, stats, { id: model, family }) => {
+    const shape = shapeOf(step, input)
+    if (shape && stats.peakBytes !== undefined) this.#pictures.measured(shape, stats.peakBytes)
+    if (step === 'inference.denoise') this.#monitor.speeds.note({ model, family, input, stats })
   }
 
   /**

@@ -155,22 +155,20 @@ export class StepRunner {
    */
   #begin(attempt: Attempt, { isLeased, before }: { isLeased: boolean; before?: Running }, onLeft?: () => void): Running {
     const { operations } = this.#options
-    const lease = deferred<boolean>()
-    if (isLeased) lease.resolve(true)
+    const lease = isLeased ? undefined : deferred<boolean>()
     const leaves = operations[attempt.step]?.leavesDevice && onLeft
-    const tools = new AttemptTools({
-      ...this.#options.tools(attempt),
-      ...(before && { last: before.tools }),
-      ...(!isLeased && { leased: lease.promise }),
-      ...(leaves && {
-        onLeft: () => {
+    const tools = new AttemptTools(this.#options.tools(attempt), {
+      leased: lease?.promise,
+      last: before?.tools,
+      onLeft:
+        leaves &&
+        (() => {
           running.hasLeft = true
           this.#left.emit('left')
           void running.reservation?.[Symbol.asyncDispose]()
           running.reservation = undefined
           leaves()
-        },
-      }),
+        }),
     })
     const running: Running = {
       attempt,
@@ -216,9 +214,8 @@ export class StepRunner {
       running.isDelivering = true
       if (outcome instanceof Released) await port.release(attempt, outcome.reason ?? running.reason, outcome.checkpoint)
       else if (outcome) {
-        const begin = (following: Attempt, isLeased = false): void =>
-          void (next = this.#begin(following, { isLeased, before: running }, onLeft))
-        const delivered = await this.#deliver(running, outcome, mayChain ? begin : undefined)
+        const ahead = (following: Attempt): void => void (next = this.#begin(following, { isLeased: false, before: running }, onLeft))
+        const delivered = await this.#deliver(running, outcome, mayChain ? ahead : undefined)
         isRecorded = delivered.isRecorded && 'output' in outcome
         if (isRecorded && 'output' in outcome) {
           const { peakBytes } = tools.stats
@@ -226,7 +223,7 @@ export class StepRunner {
           this.#options.onCompleted?.(attempt, outcome.output, { seconds, ...(typeof peakBytes === 'number' && { peakBytes }) })
         }
         if (delivered.next && next) this.#leased(next)
-        else if (delivered.next) begin(delivered.next, true)
+        else if (delivered.next) next = this.#begin(delivered.next, { isLeased: true, before: running }, onLeft)
       }
       return next?.isLeased ? next : undefined
     } finally {
@@ -241,13 +238,16 @@ export class StepRunner {
     const { port } = this.#options
     if ('error' in outcome) return port.deliver(attempt, outcome)
     let failed: unknown
-    const stored = (): Promise<void> =>
-      tools.made.stored().catch((error: unknown) => {
-        failed = error
-        throw error
-      })
     try {
-      return await port.deliver(attempt, outcome, { taker: (lane) => begin && this.#goingOn(lane), begin, stored })
+      return await port.deliver(attempt, outcome, {
+        taker: (lane) => begin && this.#goingOn(lane),
+        begin,
+        stored: () =>
+          tools.made?.stored().catch((error: unknown) => {
+            failed = error
+            throw error
+          }),
+      })
     } catch (error) {
       if (failed === undefined) throw error
       return port.deliver(attempt, this.#failed(attempt, tools.lostFolder ?? ensureError(failed, 'worker.failed')))
@@ -259,20 +259,24 @@ export class StepRunner {
     return { error }
   }
 
+  /** Host steps whose operation runs. */
+  get #besideDevice(): number {
+    let count = 0
+    for (const { attempt, isDelivering } of this.#running.values())
+      if (!isDelivering && this.#options.operations[attempt.step]?.lane === 'host') count++
+    return count
+  }
+
   /** Who goes on with a session's next step in that lane; undefined where others have its room. */
   #goingOn(lane: Lane): Taker | undefined {
-    const { hostLane, operations } = this.#options
-    const inLane = [...this.#running.values()].filter(
-      ({ attempt, isDelivering }) => !isDelivering && operations[attempt.step]?.lane === lane,
-    )
-    const hasRoom = lane === 'gpu' || (lane === 'host' && inLane.length < hostLane)
+    const hasRoom = lane === 'gpu' || (lane === 'host' && this.#besideDevice < this.#options.hostLane)
     return hasRoom && !this.#isDraining ? this.#take(lane) : undefined
   }
 
   /** The commit has given it its lease. */
   #leased(running: Running): void {
     running.isLeased = true
-    running.lease.resolve(true)
+    running.lease?.resolve(true)
     if (running.isAsked) this.#renew(running)
   }
 
@@ -280,7 +284,7 @@ export class StepRunner {
   async #abandon(running: Running): Promise<void> {
     const { lease, tools } = running
     tools.stop('lost')
-    lease.resolve(false)
+    lease?.resolve(false)
     await running.outcome.catch(() => undefined)
     await tools.compensate()
     this.#over(running)
@@ -296,9 +300,9 @@ export class StepRunner {
   #close(attempt: Attempt, tools: AttemptTools): void {
     const closed = tools
       .close()
-      .catch((error: unknown) => this.#options.log.warn({ ...ofAttempt(attempt), err: error }, 'the folder of an attempt was not removed'))
-      .finally(() => this.#closing.delete(closed))
-    this.#closing.add(closed)
+      ?.catch((error: unknown) => this.#options.log.warn({ ...ofAttempt(attempt), err: error }, 'the folder of an attempt was not removed'))
+      .finally(() => closed && this.#closing.delete(closed))
+    if (closed) this.#closing.add(closed)
   }
 
   /** When the folders of all attempts that have ended are gone. */

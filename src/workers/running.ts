@@ -16,8 +16,8 @@ export interface Running {
   outcome: Promise<Delivery | Released | undefined>
   /** False while the commit that gives it its lease is under way. */
   isLeased: boolean
-  /** Tells its tools whether it has got that. */
-  lease: Deferred<boolean>
+  /** Tells its tools whether it has got that; undefined for one that had it from its start. */
+  lease: Deferred<boolean> | undefined
   /** It was to renew its lease before it had one. */
   isAsked: boolean
   /** Of its session: the one that came to the device first has the lowest. */

@@ -2,7 +2,6 @@
 import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { pictureType } from '../artifacts/picture.ts'
 import { hashBeside, sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
 import { thumbnailOfFile } from '../artifacts/thumbnail.ts'
@@ -14,14 +13,15 @@ import { allDone } from '../promises.ts'
 import type { Logger } from '../log.ts'
 import type { Catalogue } from '../models/catalogue.ts'
 import { modelOf, pinned, type Entry, type Model } from '../models/entry.ts'
-import type { Attempt, AttemptPort, Checkpoint } from '../engine/attempt.ts'
-import { isPythonStep, type CheckpointMade, type ModelRef, type Stats, type WorkAction } from './python/protocol.ts'
+import type { Attempt, AttemptPort } from '../engine/attempt.ts'
+import { isPythonStep, type ModelRef, type Stats, type WorkAction } from './python/protocol.ts'
 import { diedBefore, type Call, type Outcome } from './python/call.ts'
 import { exactnessWith } from './exactness.ts'
 import type { ModelCache } from './device/model-cache.ts'
 import type { Convert } from './python/convert.ts'
 import { besideHere } from './beside.ts'
 import { layCheckpoint, layFiles } from './laying.ts'
+import { Checkpoints } from './checkpoints.ts'
 import { MadeFiles } from './made-files.ts'
 import { Previews } from './previews.ts'
 import { Released } from './released.ts'
@@ -37,19 +37,10 @@ export interface ToolsOptions {
   exactness: Exactness
   device: DeviceTools
   cache: ModelCache
-  /** Model folder that gets what is made here. */
+  /** Model folder that gets what is made here: the user's last, which come after those that the product brings. */
   storesIn: string
-  /**
-   * Whether it gets its lease, of an attempt that has begun before the commit that gives it that: until then nothing of
-   * it can be recorded.
-   */
-  leased?: Promise<boolean>
-  /** What the session's last step has made and had on this worker, of one that follows it here at once. */
-  last?: Pick<AttemptTools, 'made' | 'resident'>
-  /** Told that Python has answered with a result, whose files are whole: the device does nothing more for the step. */
-  onLeft?: () => void
   /** Told how the work in Python went, and with which model. */
-  onStats(stats: Stats, model: ModelRef): void
+  onStats: (attempt: Attempt, stats: Stats, model: ModelRef) => void
   models: Catalogue
   convert: Convert
   /** The attempt's own folder; made when the first file is written, removed by `close`. */
@@ -59,12 +50,21 @@ export interface ToolsOptions {
   log: Logger
 }
 
+/** How an attempt begins on its worker. */
+export interface Beginning {
+  /**
+   * Whether it gets its lease, of an attempt that has begun before the commit that gives it that: until then nothing of
+   * it can be recorded.
+   */
+  leased?: Promise<boolean> | undefined
+  /** What the session's last step has made and had on this worker, of one that follows it here at once. */
+  last?: Pick<AttemptTools, 'made' | 'resident'> | undefined
+  /** Told that Python has answered with a result, whose files are whole: the device does nothing more for the step. */
+  onLeft?: (() => void) | undefined
+}
+
 /** Why an attempt must end at once. */
 export type Stop = 'timeout' | 'lost' | 'cancel' | 'drain'
-
-/** How long the checkpoint of a pause or drain is tried to be kept, and how often, ms. */
-const keepLastMs = 5000
-const keepAgainMs = 500
 
 /** Progress is published at most once in so many ms; the last call's always is. */
 const minProgressMs = 200
@@ -78,6 +78,7 @@ export class AttemptTools implements Tools {
   /** Models that its work in Python had. */
   resident: Resident | undefined
   readonly #options: ToolsOptions
+  readonly #beginning: Beginning
   readonly #compensations: (() => Promise<void>)[] = []
   #call: Call<WorkAction> | undefined
   #isPaused = false
@@ -88,18 +89,16 @@ export class AttemptTools implements Tools {
   #stop: AbortController | undefined
   #hasFolder = false
   #lastProgress = -Infinity
-  /** Call of the last checkpoint that counts. */
-  #safe: number | undefined
-  readonly #previews: Previews
-  readonly made = new MadeFiles((bytes) => this.#put(bytes, 'scratch'))
-  /** Checkpoints are recorded one after another, beside the work. */
-  #recording: Promise<void> = Promise.resolve()
+  /** What comes from its work in Python; undefined before that. */
+  made: MadeFiles | undefined
+  #previews: Previews | undefined
+  #checkpoints: Checkpoints | undefined
 
-  constructor(options: ToolsOptions) {
+  constructor(options: ToolsOptions, beginning: Beginning) {
     this.#options = options
+    this.#beginning = beginning
     this.artifacts = options.artifacts
     this.exactness = options.exactness
-    this.#previews = new Previews(options)
   }
 
   get shelf(): ShelfTools {
@@ -175,7 +174,7 @@ export class AttemptTools implements Tools {
   }
 
   async read(sha256: string): Promise<Buffer> {
-    return (await this.#options.last?.made.read(sha256)) ?? this.artifacts.read(sha256)
+    return (await this.#beginning.last?.made?.read(sha256)) ?? this.artifacts.read(sha256)
   }
 
   async keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: Promise<Uint8Array>): Promise<string> {
@@ -225,13 +224,13 @@ export class AttemptTools implements Tools {
     if (now - this.#lastProgress < minProgressMs && progress.call !== progress.calls) return
     this.#lastProgress = now
     this.#options.port
-      .progress(this.#options.attempt, { ...progress, checkpoint: this.#safe, preview: this.#previews.call })
+      .progress(this.#options.attempt, { ...progress, checkpoint: this.#checkpoints?.safe, preview: this.#previews?.call })
       .catch((error: unknown) => this.#options.log.debug({ err: error }, 'progress was not published'))
   }
 
   /** Does not hold up an attempt that waits for its lease. */
   async note(text: string): Promise<void> {
-    if (this.#options.leased) this.#tell(text)
+    if (this.#beginning.leased) this.#tell(text)
     else await this.#write(text)
   }
 
@@ -240,7 +239,7 @@ export class AttemptTools implements Tools {
   }
 
   async #write(text: string): Promise<void> {
-    if ((await this.#options.leased) !== false) await this.#options.port.log(this.#options.attempt, text)
+    if ((await this.#beginning.leased) !== false) await this.#options.port.log(this.#options.attempt, text)
   }
 
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
@@ -256,11 +255,14 @@ export class AttemptTools implements Tools {
       progress: (progress) => this.progress(progress),
       note: (text) => this.#tell(text),
     }
+    const made = (this.made ??= new MadeFiles((bytes) => this.#put(bytes, 'scratch')))
+    const previews = (this.#previews ??= new Previews(this.#options))
+    const checkpoints = (this.#checkpoints ??= new Checkpoints({ ...this.#options, leased: this.#beginning.leased, made }))
     const folderMade = this.#makeFolder()
-    const laying = { ...this.#options, last: this.#options.last?.made, read: (sha256: string) => this.read(sha256) }
+    const laying = { ...this.#options, last: this.#beginning.last?.made, read: (sha256: string) => this.read(sha256) }
     // Files come to their places while the child says that it has the models.
     const [resident, beside, laid, checkpoint] = await allDone([
-      residentFor(attempt.models, parts, this.#options.last?.resident),
+      residentFor(attempt.models, parts, this.#beginning.last?.resident),
       besideHere(input, this.#options.models),
       folderMade.then(() => layFiles(files, laying)),
       folderMade.then(() => layCheckpoint(laying, (text) => this.note(text))),
@@ -277,29 +279,28 @@ export class AttemptTools implements Tools {
     const call = this.#options.child.start(attempt.step, data, {
       progress: (progress) => this.progress(progress),
       note: (text) => this.#tell(text),
-      preview: (made) => this.#previews.take(made),
-      checkpoint: (made) => {
-        this.#recording = this.#recording.then(() => this.#record(made))
-      },
+      preview: (shown) => previews.take(shown),
+      checkpoint: (taken) => checkpoints.take(taken),
     })
     const outcome = await this.#finish(call).catch((error: unknown) => {
       // It had died with its last frame, of the step before.
-      throw this.#options.last && diedBefore(call, error) ? new Released(undefined, 'child') : error
+      throw this.#beginning.last && diedBefore(call, error) ? new Released(undefined, 'child') : error
     })
-    if (outcome.type === 'released') throw new Released(outcome.checkpoint ? await this.#storeLast(outcome.checkpoint) : undefined)
+    if (outcome.type === 'released')
+      throw new Released(outcome.checkpoint ? await checkpoints.storeLast(outcome.checkpoint, () => this.isAbandoned) : undefined)
     this.resident = resident
     // It had let go of one that was there.
     const hasLoaded = (outcome.stats.loadS ?? 0) > 0
     if (hasLoaded) await requireUnchanged(resident, parts)
-    const { child, onLeft } = this.#options
+    const { onLeft } = this.#beginning
     // One that dies with its last frame would cost the next step a try.
-    if (onLeft) child.ping().then(onLeft, () => undefined)
+    if (onLeft) this.#options.child.ping().then(onLeft, () => undefined)
     const { models, childPid: _, ...load } = resident
     const [model] = models
     this.stats = { ...outcome.stats, ...(model && { modelFormat: model.format, wasResident: load.wasResident && !hasLoaded }) }
-    if (model) this.#options.onStats(outcome.stats, model.ref)
+    if (model) this.#options.onStats(attempt, outcome.stats, model.ref)
     for (const { sha256, bytes } of Object.values(outcome.files)) this.kept.push({ group: 'scratch', sha256, bytes })
-    return { output: outcome.output, files: this.made.keep(outcome.files), bodyHash: model?.bodyHash ?? null, load }
+    return { output: outcome.output, files: made.keep(outcome.files), bodyHash: model?.bodyHash ?? null, load }
   }
 
   /**
@@ -327,51 +328,8 @@ export class AttemptTools implements Tools {
     } finally {
       this.#call = undefined
       // A failed attempt too leaves the checkpoints it has made to the next one.
-      await this.#recording
+      await this.#checkpoints?.recorded
     }
-  }
-
-  async #record(made: CheckpointMade): Promise<void> {
-    try {
-      if ((await this.#options.leased) === false) return
-      const isRecorded = await this.#options.port.checkpoint(this.#options.attempt, await this.#store(made))
-      if (isRecorded) this.#safe = made.call
-      // The store has it: a long step would fill the folder with its checkpoints.
-      await rm(made.path, { force: true })
-    } catch (error) {
-      // A checkpoint that could not be kept costs time after a crash, not the picture.
-      this.#options.log.warn({ step: this.#options.attempt.stepKey, err: error }, 'a checkpoint was not recorded')
-    }
-  }
-
-  /**
-   * The checkpoint of a pause or drain. One that cannot be kept is tried for a while; then the step goes on from the
-   * last one that was, which costs time and not the session.
-   */
-  async #storeLast(made: CheckpointMade): Promise<Checkpoint | undefined> {
-    const until = performance.now() + keepLastMs
-    for (;;) {
-      try {
-        return await this.#store(made)
-      } catch (error) {
-        const { stepKey } = this.#options.attempt
-        if (this.isAbandoned || performance.now() > until) {
-          this.#options.log.warn(
-            { step: stepKey, call: made.call, err: error },
-            'the last checkpoint was not kept; the step goes on from the one before',
-          )
-          return undefined
-        }
-      }
-      await delay(keepAgainMs)
-    }
-  }
-
-  async #store(made: CheckpointMade): Promise<Checkpoint> {
-    const { sha256, bytes, call } = made
-    // A pause may name the one that was recorded last.
-    if (call !== this.#safe) await this.made.store(made)
-    return { sha256, bytes, call }
   }
 
   async #put(bytes: Uint8Array, kind: ArtifactKind, known?: string): Promise<string> {
@@ -389,9 +347,16 @@ export class AttemptTools implements Tools {
     return workerError('folder_gone', `the folder ${this.#options.folder} of this attempt was removed while it ran`)
   }
 
-  /** Waits for checkpoints and previews under way, and removes the attempt's folder. */
-  async close(): Promise<void> {
-    await Promise.all([this.#recording, this.#previews.shown, this.made.settled()])
-    if (this.#hasFolder) await rm(this.#options.folder, { recursive: true, force: true })
+  /**
+   * Waits for checkpoints and previews under way, and removes the attempt's folder; undefined for one that has made
+   * none, and so none of these.
+   */
+  close(): Promise<void> | undefined {
+    return this.#hasFolder ? this.#removeFolder() : undefined
+  }
+
+  async #removeFolder(): Promise<void> {
+    await Promise.all([this.#checkpoints?.recorded, this.#previews?.shown, this.made?.settled()])
+    await rm(this.#options.folder, { recursive: true, force: true })
   }
 }
