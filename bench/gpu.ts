@@ -15,7 +15,7 @@ import { interpreter } from '../test/support/child.ts'
 import { startFarm, type Farm } from '../test/support/farm.ts'
 import { figure, type Benchmark, type Figure } from './figure.ts'
 import { saved } from './saving.ts'
-import { gapsBetween, partsInWords, partsOf, sessionOver, workOf } from './sessions.ts'
+import { gapsBetween, partsInWords, partsOf, sessionOver, workOf, type Span } from './sessions.ts'
 import { median, medianRatio, range, rounded } from './statistics.ts'
 
 const rounds = 8
@@ -71,9 +71,18 @@ async function make(model: string, folder: string): Promise<void> {
   if (code !== 0) throw new Error(`void: ${model} could not be made; the script's own words stand above`)
 }
 
-/** How busy the GPU was while something ran, in per cent, ten times a second by its driver. */
-async function busyWhile(run: () => Promise<void>): Promise<number[]> {
-  const watcher = spawn('nvidia-smi', ['--query-gpu=utilization.gpu', '--format=csv,noheader,nounits', '--loop-ms=100'])
+/** What the driver said of the GPU: how busy it was in the period before, of 1. */
+interface Reading {
+  /** Ms since the epoch. */
+  at: number
+  busy: number
+}
+/** Time that a reading tells of, ms, and how old it may be: so often the driver of an H200 has another one. */
+const periodMs = 200
+
+/** How busy the GPU was while something ran, ten times a second. */
+async function readWhile(run: () => Promise<void>): Promise<Reading[]> {
+  const watcher = spawn('nvidia-smi', ['--query-gpu=timestamp,utilization.gpu', '--format=csv,noheader,nounits', '--loop-ms=100'])
   let text = ''
   watcher.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
   try {
@@ -81,7 +90,14 @@ async function busyWhile(run: () => Promise<void>): Promise<number[]> {
   } finally {
     watcher.kill()
   }
-  return text.split('\n').filter(Boolean).map(Number)
+  const lines = text.split('\n').filter((line) => line.includes(', '))
+  return lines.map((line) => line.split(', ')).map(([at = '', share]) => ({ at: Date.parse(at), busy: Number(share) / 100 }))
+}
+
+/** The mean of the readings that tell of nothing but this span. */
+function busyWithin({ from, to }: Span, readings: readonly Reading[]): number {
+  const within = readings.filter(({ at }) => at >= from + 2 * periodMs && at <= to)
+  return within.reduce((sum, { busy }) => sum + busy, 0) / within.length
 }
 
 /** A farm whose one worker has the GPU, with so many slots, and a checkpoint every so many calls. */
@@ -99,7 +115,7 @@ interface Queued {
   pictures: string[]
   /** From the first submit to the last picture. */
   seconds: number
-  /** Of the GPU's time, by its driver. */
+  /** Of the GPU's time from the first step on it to the end of the last, by its driver. */
   busy: number
 }
 
@@ -108,17 +124,15 @@ async function drawQueued(farm: Farm, request: object): Promise<Queued> {
   const ids: string[] = []
   const pictures: string[] = []
   const from = performance.now()
-  const busy = await busyWhile(async () => {
+  const readings = await readWhile(async () => {
     for (let i = 0; i < queued; i++) ids.push(await farm.submit({ ...request, seed: 200 + i }))
     for (const id of ids) pictures.push(...(await farm.pictures(id, 300_000)))
   })
   const seconds = (performance.now() - from) / 1000
-  // Each tells of the time since the one before. The first kernel begins within one, and the last one ends within one.
-  const within = busy.slice(
-    busy.findIndex((share) => share > 0) + 1,
-    busy.findLastIndex((share) => share > 0),
-  )
-  return { ids, pictures, seconds, busy: within.reduce((sum, share) => sum + share, 0) / within.length / 100 }
+  const spans: Span[] = []
+  for (const id of ids) spans.push((await workOf(farm, id)).span)
+  const drawn = { from: Math.min(...spans.map(({ from }) => from)), to: Math.max(...spans.map(({ to }) => to)) }
+  return { ids, pictures, seconds, busy: busyWithin(drawn, readings) }
 }
 
 async function measureKind(models: string, { model, size, atMost }: Kind, say: (line: string) => void): Promise<Figure[]> {
