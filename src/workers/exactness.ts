@@ -12,7 +12,7 @@ import type { Ready } from './python/protocol.ts'
  * SHA-256.
  */
 export function exactnessOf(facts: Ready['facts']): Exactness {
-  return keyed({ ...facts, build: { ...facts.build, png: pngEncoder } })
+  return keyed({ ...facts, build: { ...facts.build, png: pngEncoder() } })
 }
 
 /**

@@ -16,8 +16,8 @@ if (reply.kind !== 'reply' || reply.data.type !== 'result') throw new Error('the
 const { facts } = reply.data.output as Ready
 
 it('the key of given facts is what it was in every version with this PNG writer', () => {
-  expect(pngEncoder).toBe('darkroom 2, pako 2.1.0')
-  expect(exactnessOf(facts).key).toBe('5aee2c01')
+  expect(pngEncoder()).toBe('darkroom 2, zlib 42e3cc56')
+  expect(exactnessOf(facts).key).toBe('01472368')
 })
 
 it('does not depend on the order of the facts, and on every one of them', () => {
@@ -30,5 +30,5 @@ it('does not depend on the order of the facts, and on every one of them', () => 
 })
 
 it('the receipt names the facts that Python compares, and the PNG encoder', () => {
-  expect(exactnessOf(facts).facts).toEqual({ ...facts, build: { ...facts.build, png: pngEncoder } })
+  expect(exactnessOf(facts).facts).toEqual({ ...facts, build: { ...facts.build, png: pngEncoder() } })
 })

@@ -2,13 +2,11 @@
  * Rows of a PNG, filtered and deflated in a thread: many threads write one picture, and the event loop hands the device
  * its next step meanwhile. Plain JavaScript, because Node loads it without the compiler of the main thread.
  */
-import { constants, Deflate } from 'pako'
 import { chunkOf } from '../../artifacts/png-chunk.mjs'
+import { deflated } from './png-deflate.mjs'
 
 /** Method 8 with a window of 32 KiB, no dictionary (RFC 1950, §2.2). */
 const zlibHeader = Uint8Array.of(0x78, 0x5e)
-/** Behind its filter a drawn picture has few strings that come again; runs and frequent bytes are found fast. */
-const runs = /** @type {const} */ ({ level: 3, strategy: constants.Z_RLE, raw: true })
 /** Number of the filter (PNG, W3C, §9.2). */
 const paeth = 4
 
@@ -89,12 +87,7 @@ const chosen = (one, other, lead) => one ^ ((one ^ other) & (lead >> 31))
  * @param {boolean} isLast
  */
 function deflate(rows, isFirst, isLast) {
-  const stream = new Deflate(runs)
-  /** @type {Uint8Array[]} */
-  const parts = isFirst ? [zlibHeader] : []
-  stream.onData = (part) => parts.push(/** @type {Uint8Array} */ (part))
-  stream.push(rows, isLast ? constants.Z_FINISH : constants.Z_SYNC_FLUSH)
-  if (stream.err !== 0) throw new Error(`deflate failed: ${stream.msg || stream.err}`)
+  const parts = [...(isFirst ? [zlibHeader] : []), deflated(rows, isLast)]
   return { chunk: chunkOf('IDAT', ...parts), adler: adler32(rows), bytes: rows.length }
 }
 

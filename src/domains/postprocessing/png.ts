@@ -6,14 +6,15 @@ import { pngFile, textsOf } from '../../artifacts/texts.ts'
 import { thumbnailOfPixels } from '../../artifacts/thumbnail.ts'
 import { artifactError } from '../../errors.ts'
 import type { Tools } from '../operation.ts'
+import { zlibDigest } from './png-deflate.mjs'
 import type { Band, default as bandsOf } from './png-thread.mjs'
-import { version } from './versions.ts'
 
 /**
- * The one PNG writer: bands of rows through one filter and a pinned deflate in JavaScript, so that equal pixels and
- * texts are equal bytes on every CPU, however many threads there are. Its versions are part of the exactness key.
+ * The one PNG writer: bands of rows through one filter and a deflate that no CPU changes, so that equal pixels and
+ * texts are equal bytes, however many threads there are. Its version, and what its zlib makes of a sample, are part of
+ * the exactness key.
  */
-export const pngEncoder = `darkroom 2, pako ${version('pako')}`
+export const pngEncoder = (): string => `darkroom 2, zlib ${zlibDigest()}`
 
 /** Bytes of pixels that one thread deflates at a time. */
 const bandBytes = 64 * 1024

@@ -2,11 +2,14 @@
  * The PNG writer against zlib and the PNG specification, read here by hand: neither the writer's library nor its reader
  * takes part.
  */
-import { createHash } from 'node:crypto'
+import { createHash, randomFillSync } from 'node:crypto'
 import { crc32, inflateSync } from 'node:zlib'
+import { constants, Deflate } from 'pako'
 import { describe, expect, it } from 'vitest'
 import { thumbnailOfFile, thumbnailOfPixels } from '../../../src/artifacts/thumbnail.ts'
 import { readPngTexts, writePng } from '../../../src/domains/postprocessing/png.ts'
+import { deflated } from '../../../src/domains/postprocessing/png-deflate.mjs'
+import bandsOf from '../../../src/domains/postprocessing/png-thread.mjs'
 
 interface Chunk {
   name: string
@@ -108,15 +111,48 @@ describe('writePng', () => {
   })
 })
 
+describe('deflate', () => {
+  /** Bytes as `kind` says, of a generator that begins anew each time. */
+  function bytesOf(length: number, kind: (noise: number, before: number) => number): Uint8Array {
+    const bytes = new Uint8Array(length)
+    for (let at = 0, state = length; at < length; at++) {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0
+      bytes[at] = kind(state >>> 8, bytes[at - 1] ?? 0)
+    }
+    return bytes
+  }
+  const kinds = {
+    noise: (noise: number) => noise & 255,
+    'small numbers': (noise: number) => (noise & 7) - ((noise >> 3) & 7),
+    runs: (noise: number, before: number) => ((noise & 127) === 0 ? noise >> 8 : before),
+    'one byte': () => 255,
+  }
+
+  it.each(Object.entries(kinds))('makes of %s what another implementation of zlib makes', (_, kind) => {
+    // Below, at and above a block of symbols, a run's longest match, and a window.
+    for (const length of [0, 1, 2, 3, 258, 259, 16_383, 16_384, 16_385, 32_768, 65_535, 65_537, 200_000]) {
+      const bytes = bytesOf(length, kind)
+      for (const isLast of [false, true]) {
+        const stream = new Deflate({ level: 3, strategy: constants.Z_RLE, raw: true })
+        const parts: Uint8Array[] = []
+        stream.onData = (part) => void parts.push(part as Uint8Array)
+        stream.push(bytes, isLast ? constants.Z_FINISH : constants.Z_SYNC_FLUSH)
+        expect(Buffer.concat(parts).equals(deflated(bytes, isLast))).toBe(true)
+      }
+    }
+  })
+})
+
 describe('the event loop', () => {
   it('goes on while a picture is written', async () => {
-    const pixels = noise(512, 512)
-    let turns = 0
-    const count = setInterval(() => turns++, 1)
-    await writePng(pixels, 512, 512, {})
-    clearInterval(count)
-    // Written on this loop, there would be none between its beginning and its end.
-    expect(turns).toBeGreaterThan(3)
+    const side = 1024
+    const pixels = randomFillSync(new Uint8Array(3 * side * side))
+    const from = performance.now()
+    bandsOf({ pixels, rowBytes: 3 * side, channels: 3, rows: 16, taken: new Int32Array(1) })
+    const onThisLoop = performance.now() - from
+    const before = performance.eventLoopUtilization()
+    await writePng(pixels, side, side, {})
+    expect(performance.eventLoopUtilization(before).active).toBeLessThan(onThisLoop / 2)
   })
 })
 
