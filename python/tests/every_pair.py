@@ -39,12 +39,15 @@ def request_of(model, name, sampler, schedule):
 @pytest.fixture(scope="module")
 def dead(tmp_path_factory, micro_folder, device):
     """Name → (model, files, by pair its undisturbed answer and checkpoints), of a process that was killed since."""
-    drawn = {}
+    models, drawn = {}, {}
 
     def draw(name):
         if name in drawn:
             return drawn[name]
-        model = make(micro_folder / f"every-{name}", name)
+        # The one before may have failed: where it did, its model is there.
+        if name not in models:
+            models[name] = make(micro_folder / f"every-{name}", name)
+        model = models[name]
         victim = Child(tmp_path_factory.mktemp("victim"), device=device, models=[micro_folder], checkpoint=EVERY_CALL).greet()
         try:
             victim.ready()
