@@ -28,11 +28,10 @@ export interface ArtifactStore {
   /** Which Redis has indexed it, and how far. */
   readonly mark: IndexMark
   /**
-   * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young. `sha256`:
-   * what the caller has computed of them.
+   * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young.
    * @throws DarkroomError `disk.full`; then nothing is left behind
    */
-  put(bytes: Uint8Array, kind: ArtifactKind, sha256?: string): Promise<string>
+  put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
   /** Makes present bytes young, so that the collector spares them. False when they are gone. */
   refresh(sha256: string): Promise<boolean>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
@@ -59,9 +58,11 @@ export interface ArtifactStore {
 
 export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** The same off the event loop, which megabytes would hold up. */
-export const hashBeside = async (bytes: Uint8Array): Promise<string> =>
-  Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes)).toString('hex')
+/** The same off the event loop, which megabytes would hold up. What threads share is copied first: it may change. */
+async function hashBeside(bytes: Uint8Array): Promise<string> {
+  const own = bytes.buffer instanceof SharedArrayBuffer ? Uint8Array.from(bytes) : bytes
+  return Buffer.from(await webcrypto.subtle.digest('SHA-256', own)).toString('hex')
+}
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
 
@@ -128,15 +129,20 @@ export class FileArtifactStore implements ArtifactStore {
     return join(this.#folder, sha256.slice(0, 2), sha256)
   }
 
-  async put(bytes: Uint8Array, kind: ArtifactKind, sha256 = sha256Of(bytes)): Promise<string> {
+  async put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
+    const hashing = hashBeside(bytes)
+    // A disk takes longer to have bytes for good than a processor to hash them. What is present may be scratch.
+    if (kind === 'image') await this.#write(bytes, true, async (part) => this.#place(part, this.#path(await hashing), true))
+    else if (!(await this.#isWhole(await hashing, bytes.byteLength))) await this.#publish(this.#path(await hashing), bytes, false)
+    return hashing
+  }
+
+  /** Whether so many bytes of that name are there and whole; then they are young. */
+  async #isWhole(sha256: string, bytes: number): Promise<boolean> {
     const path = this.#path(sha256)
     const known = await stat(path).catch(() => undefined)
-    if (known?.size === bytes.byteLength) {
-      const present = await readFile(path).catch(() => undefined)
-      if (present && sha256Of(present) === sha256 && (await this.refresh(sha256))) return sha256
-    }
-    await this.#publish(path, bytes, kind === 'image')
-    return sha256
+    const present = known?.size === bytes ? await readFile(path).catch(() => undefined) : undefined
+    return present !== undefined && sha256Of(present) === sha256 && this.refresh(sha256)
   }
 
   async putThumbnail(sha256: string, bytes: Uint8Array): Promise<void> {
@@ -155,12 +161,14 @@ export class FileArtifactStore implements ArtifactStore {
   }
 
   async #publish(path: string, bytes: Uint8Array, isDurable: boolean): Promise<void> {
+    await this.#write(bytes, isDurable, (part) => this.#place(part, path, isDurable))
+  }
+
+  async #place(part: string, path: string, isDurable: boolean): Promise<void> {
     const shelf = dirname(path)
-    await this.#write(bytes, isDurable, async (part) => {
-      await mkdir(shelf, { recursive: true, mode: 0o700 })
-      await rename(part, path)
-      if (isDurable) await syncFolder(shelf)
-    })
+    await mkdir(shelf, { recursive: true, mode: 0o700 })
+    await rename(part, path)
+    if (isDurable) await syncFolder(shelf)
   }
 
   async refresh(sha256: string): Promise<boolean> {

@@ -127,10 +127,10 @@ export interface Tools {
    */
   read(sha256: string): Promise<Buffer>
   /**
-   * Keeps bytes; the commit of the step's result names them. Returns their SHA-256. `thumbnail`: of a picture, where it
-   * is being made already.
+   * Keeps bytes; the commit of the step's result names them. Returns their SHA-256. Of a picture a thumbnail is made
+   * and kept beside what follows, by `thumbnail` where the file is not needed for it.
    */
-  keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: Promise<Uint8Array>): Promise<string>
+  keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: () => Promise<Uint8Array>): Promise<string>
   /**
    * Keeps a picture that no session names: only operators see it, for so many seconds, an hour at most. At 0 nothing is
    * kept. Returns its SHA-256.

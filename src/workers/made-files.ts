@@ -5,14 +5,13 @@ import { allDone } from '../promises.ts'
 import type { FileMade } from './python/protocol.ts'
 
 /** In one piece: `readFile` asks the disk for half a megabyte at a time. */
-async function read({ path, bytes }: FileMade): Promise<Buffer> {
+async function read({ path, bytes }: FileMade, content: Buffer = Buffer.allocUnsafeSlow(bytes)): Promise<Buffer> {
   await using file = await open(path)
-  const content = Buffer.allocUnsafeSlow(bytes)
   return content.subarray(0, (await file.read(content, 0, bytes, 0)).bytesRead)
 }
 
 export class MadeFiles {
-  readonly #made = new Map<string, { path: string; bytes: Promise<Buffer> }>()
+  readonly #made = new Map<string, FileMade>()
   readonly #storing: Promise<void>[] = []
   readonly #put: (bytes: Uint8Array) => Promise<string>
 
@@ -24,19 +23,18 @@ export class MadeFiles {
   /** Begins to store files. Returns the SHA-256 that the child said of each; `stored` tells whether that was true. */
   keep(files: Record<string, FileMade>): Record<string, string> {
     for (const file of Object.values(files)) {
-      const bytes = read(file)
-      const storing = this.store(file, bytes)
-      // Heard by `stored`, and by whoever reads it.
-      for (const each of [bytes, storing]) each.catch(() => undefined)
-      this.#made.set(file.sha256, { path: file.path, bytes })
+      const storing = this.store(file)
+      // Heard by `stored`.
+      storing.catch(() => undefined)
+      this.#made.set(file.sha256, file)
       this.#storing.push(storing)
     }
     return Object.fromEntries(Object.entries(files).map(([name, { sha256 }]) => [name, sha256]))
   }
 
   /** @throws DarkroomError `disk.full`; `worker.protocol` where the child said another SHA-256 */
-  async store(file: FileMade, bytes = read(file)): Promise<void> {
-    const sha256 = await this.#put(await bytes)
+  async store(file: FileMade): Promise<void> {
+    const sha256 = await this.#put(await read(file))
     if (sha256 !== file.sha256) throw workerError('protocol', `the child's file ${file.path} has SHA-256 ${sha256}, it said ${file.sha256}`)
   }
 
@@ -46,11 +44,12 @@ export class MadeFiles {
   }
 
   /**
-   * Bytes of one, for the session's next step on this worker: the store may not have them yet. Undefined for an
-   * artifact that is none of them, or can be read no more.
+   * Bytes of one, for the session's next step on this worker: the store may not have them yet. In memory that threads
+   * share. Undefined for an artifact that is none of them, or has no file any more.
    */
   async read(sha256: string): Promise<Buffer | undefined> {
-    return this.#made.get(sha256)?.bytes.catch(() => undefined)
+    const made = this.#made.get(sha256)
+    return made && read(made, Buffer.from(new SharedArrayBuffer(made.bytes))).catch(() => undefined)
   }
 
   /** Gives one a second path. False for an artifact that is none of them, or has no file any more. */

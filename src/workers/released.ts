@@ -11,3 +11,9 @@ export class Released extends Error {
     this.reason = reason
   }
 }
+
+/**
+ * A reservation failed, which is no failure of the step. Where Redis did not answer the step is handed over once it
+ * does; else nothing is delivered, and the sweep dispatches it again.
+ */
+export class Unreserved extends Error {}

@@ -10,7 +10,7 @@ import type { Reservation } from '../farm/reservations.ts'
 import type { Logger } from '../log.ts'
 import type { Attempt, AttemptPort, Delivered, Delivery, Taker } from '../engine/attempt.ts'
 import { deferred } from '../promises.ts'
-import { Released } from './released.ts'
+import { Released, Unreserved } from './released.ts'
 import { isBehind, type Running } from './running.ts'
 import { AttemptTools, type ToolsOptions } from './tools.ts'
 
@@ -165,8 +165,7 @@ export class StepRunner {
         (() => {
           running.hasLeft = true
           this.#left.emit('left')
-          void running.reservation?.[Symbol.asyncDispose]()
-          running.reservation = undefined
+          giveBack(running)
           leaves()
         }),
     })
@@ -317,13 +316,12 @@ export class StepRunner {
     running.until = Infinity
     await this.#turn(running)
     running.until = performance.now() + operation.timeoutMs
-    await using reservation = await this.#reserve(running)
+    running.reservation = await this.#reserve(running)
     running.until = performance.now() + operation.timeoutMs
-    running.reservation = reservation
     try {
       return await operation.run(attempt.input, tools)
     } finally {
-      running.reservation = undefined
+      giveBack(running)
     }
   }
 
@@ -393,8 +391,8 @@ export class StepRunner {
 
 const isAway = (error: unknown): boolean => error instanceof DarkroomError && error.code === 'redis.unavailable'
 
-/**
- * A reservation failed, which is no failure of the step. Where Redis did not answer the step is handed over once it
- * does; else nothing is delivered, and the sweep dispatches it again.
- */
-class Unreserved extends Error {}
+/** Not awaited: what this worker sends next comes to Redis behind it. */
+function giveBack(running: Running): void {
+  void running.reservation?.[Symbol.asyncDispose]()
+  running.reservation = undefined
+}

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { pictureType } from '../artifacts/picture.ts'
-import { hashBeside, sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
+import { sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
 import { thumbnailOfFile } from '../artifacts/thumbnail.ts'
 import { onDisk, requireRoom } from '../disk.ts'
 import { deviceLost, type DeviceTools, type PythonResult, type ShelfTools, type StepProgress, type Tools } from '../domains/operation.ts'
@@ -25,7 +25,7 @@ import { Checkpoints } from './checkpoints.ts'
 import { MadeFiles } from './made-files.ts'
 import { Previews } from './previews.ts'
 import { Released } from './released.ts'
-import { requireUnchanged, residentFor, withRefs, type Resident, type ResidencyParts } from './residency.ts'
+import { noteHad, requireUnchanged, residentFor, withRefs, type Resident, type ResidencyParts } from './residency.ts'
 import { inBytes, shelfTools } from './shelf-tools.ts'
 import type { PythonChild } from './python/supervisor.ts'
 
@@ -93,6 +93,8 @@ export class AttemptTools implements Tools {
   made: MadeFiles | undefined
   #previews: Previews | undefined
   #checkpoints: Checkpoints | undefined
+  /** Being made and kept. */
+  #thumbnails: Promise<unknown> | undefined
 
   constructor(options: ToolsOptions, beginning: Beginning) {
     this.#options = options
@@ -177,19 +179,19 @@ export class AttemptTools implements Tools {
     return (await this.#beginning.last?.made?.read(sha256)) ?? this.artifacts.read(sha256)
   }
 
-  async keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: Promise<Uint8Array>): Promise<string> {
-    const sha256 = await hashBeside(bytes)
-    const isPicture = kind === 'image' && pictureType(bytes) !== undefined
-    await allDone([this.#put(bytes, kind, sha256), isPicture && this.#keepThumbnail(sha256, thumbnail ?? thumbnailOfFile(bytes))])
+  async keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail = () => thumbnailOfFile(bytes)): Promise<string> {
+    const sha256 = await this.#put(bytes, kind)
+    if (kind === 'image' && pictureType(bytes) !== undefined)
+      this.#thumbnails = Promise.all([this.#thumbnails, this.#keepThumbnail(sha256, thumbnail)])
     this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256, bytes: bytes.byteLength })
     return sha256
   }
 
-  /** Costs no picture when it fails: that one is whole, and can be seen without. */
-  async #keepThumbnail(sha256: string, thumbnail: Promise<Uint8Array>): Promise<void> {
-    await thumbnail
+  /** Costs no picture when it fails: that one is whole, and its thumbnail is made when it is asked for. */
+  async #keepThumbnail(sha256: string, thumbnail: () => Promise<Uint8Array>): Promise<void> {
+    await thumbnail()
       .then((bytes) => this.artifacts.putThumbnail(sha256, bytes))
-      .catch((error: unknown) => this.note(`picture ${sha256} has no thumbnail: ${(error as Error).message}`))
+      .catch((error: unknown) => this.#options.log.warn({ picture: sha256, err: error }, 'a picture has no thumbnail yet'))
   }
 
   async withhold(png: Uint8Array, seconds: number): Promise<string> {
@@ -292,6 +294,7 @@ export class AttemptTools implements Tools {
     // It had let go of one that was there.
     const hasLoaded = (outcome.stats.loadS ?? 0) > 0
     if (hasLoaded) await requireUnchanged(resident, parts)
+    noteHad(call, { resident, memoryProfile })
     const { onLeft } = this.#beginning
     // One that dies with its last frame would cost the next step a try.
     if (onLeft) this.#options.child.ping().then(onLeft, () => undefined)
@@ -310,8 +313,7 @@ export class AttemptTools implements Tools {
   async #requireRoom(): Promise<void> {
     const { artifacts, attempt, fileBytes, folder } = this.#options
     const why = `${attempt.step} of session ${attempt.sessionId}`
-    await requireRoom(dirname(folder), fileBytes, why)
-    await artifacts.requireRoom(fileBytes, why)
+    await allDone([requireRoom(dirname(folder), fileBytes, why), artifacts.requireRoom(fileBytes, why)])
   }
 
   async #finish<A extends WorkAction>(call: Call<A>): Promise<Outcome<A>> {
@@ -332,11 +334,10 @@ export class AttemptTools implements Tools {
     }
   }
 
-  async #put(bytes: Uint8Array, kind: ArtifactKind, known?: string): Promise<string> {
-    const sha256 = known ?? (await hashBeside(bytes))
+  async #put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
     const { attempt, port } = this.#options
     port.at?.('artifact.before', attempt.sessionId)
-    await this.artifacts.put(bytes, kind, sha256)
+    const sha256 = await this.artifacts.put(bytes, kind)
     port.at?.('artifact.after', attempt.sessionId)
     return sha256
   }
@@ -348,15 +349,15 @@ export class AttemptTools implements Tools {
   }
 
   /**
-   * Waits for checkpoints and previews under way, and removes the attempt's folder; undefined for one that has made
-   * none, and so none of these.
+   * Waits for thumbnails, checkpoints and previews under way, and removes the attempt's folder; undefined for one that
+   * has none of these.
    */
   close(): Promise<void> | undefined {
-    return this.#hasFolder ? this.#removeFolder() : undefined
+    return this.#hasFolder || this.#thumbnails ? this.#settle() : undefined
   }
 
-  async #removeFolder(): Promise<void> {
-    await Promise.all([this.#checkpoints?.recorded, this.#previews?.shown, this.made?.settled()])
+  async #settle(): Promise<void> {
+    await Promise.all([this.#thumbnails, this.#checkpoints?.recorded, this.#previews?.shown, this.made?.settled()])
     await rm(this.#options.folder, { recursive: true, force: true })
   }
 }

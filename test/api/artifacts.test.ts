@@ -386,13 +386,23 @@ describe('the thumbnail of an upload', () => {
     expect((await h.client.request('HEAD', `/v1/artifacts/${json.sha256}?size=256`)).headers['content-length']).toBe(String(bytes.length))
   })
 
-  it('is refused in words where there is none, of another size, and to who does not see the picture', async () => {
+  it('is made when it is asked for where none lies beside the picture, once for all who ask', async () => {
     const { json: session } = await h.client.post('/v1/sessions', sketchOf('without a thumbnail'))
-    const bare = await h.finish(session.id)
-    expect((await thumbnailOf(bare)).json).toMatchObject({
+    const sha256 = await h.finish(session.id, await fresh(400, 100).png().toBuffer())
+    expect(await h.artifacts.openThumbnail(sha256)).toBeUndefined()
+    const answers = await Promise.all(Array.from({ length: 5 }, () => thumbnailOf(sha256)))
+    expect(await sharp(answers[0]?.bytes).metadata()).toMatchObject({ format: 'webp', width: 256, height: 64 })
+    expect(new Set(answers.map(({ status, bytes }) => `${status} ${sha256Of(bytes)}`)).size).toBe(1)
+    expect((await h.artifacts.openThumbnail(sha256))?.size).toBe(answers[0]?.bytes.length)
+  })
+
+  it('is refused in words of what is no whole picture, of another size, and to who does not see the picture', async () => {
+    const { json: session } = await h.client.post('/v1/sessions', sketchOf('half a picture'))
+    const half = await h.finish(session.id, (await fresh(64, 64).png().toBuffer()).subarray(0, 40))
+    expect((await thumbnailOf(half)).json).toMatchObject({
       status: 404,
       code: 'artifact.no_thumbnail',
-      detail: expect.stringContaining(bare),
+      detail: expect.stringContaining(half),
       remedy: expect.stringMatching(/without `size`/),
     })
     const { json } = await upload(await fresh().png().toBuffer())

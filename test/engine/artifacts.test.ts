@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { checkStore } from '../../src/artifacts/index-mark.ts'
@@ -158,14 +158,25 @@ describe('artifacts and the sessions that name them', () => {
     await t.engine.control(id, 'cancel')
   })
 
-  it('bytes that are put again while old ones of them are collected are there afterwards', async () => {
-    for (let i = 0; i < 50; i++) {
-      const bytes = Buffer.from(`again ${i}`)
-      const sha256 = await store.put(bytes, 'scratch')
-      await grow(sha256, 2 * hourMs)
-      await Promise.all([collectArtifacts(t.redis, store, t.engine.reads), store.put(bytes, 'scratch')])
-      expect(await store.read(sha256)).toEqual(bytes)
-    }
+  it.each(['scratch', 'image'] as const)(
+    'bytes that are put again while old ones of them are collected are there afterwards, as %s',
+    async (kind) => {
+      for (let i = 0; i < 50; i++) {
+        const bytes = Buffer.from(`again ${i}`)
+        const sha256 = await store.put(bytes, 'scratch')
+        await grow(sha256, 2 * hourMs)
+        await Promise.all([collectArtifacts(t.redis, store, t.engine.reads), store.put(bytes, kind)])
+        expect(await store.read(sha256)).toEqual(bytes)
+      }
+    },
+  )
+
+  it('bytes that were scratch, and are a picture now, are written anew, for good', async () => {
+    const bytes = Buffer.from('scratch, then a picture')
+    const fileOf = async (sha256: string): Promise<number> => (await stat(join(t.folder, 'artifacts', sha256.slice(0, 2), sha256))).ino
+    const scratch = await fileOf(await store.put(bytes, 'scratch'))
+    expect(await fileOf(await store.put(bytes, 'scratch'))).toBe(scratch)
+    expect(await fileOf(await store.put(bytes, 'image'))).not.toBe(scratch)
   })
 
   it('nothing goes on the word of a Redis that is empty, another farm’s, or has gone back in time', async () => {

@@ -7,7 +7,8 @@ import { z } from 'zod'
 import { decodePicture, pictureLimits, pictureType, pictureTypes } from '../../artifacts/picture.ts'
 import { artifactIdPattern } from '../../artifacts/store.ts'
 import { thumbnailSide } from '../../artifacts/thumbnail.mjs'
-import { artifactError, type DarkroomError } from '../../errors.ts'
+import { Thumbnails } from '../../artifacts/thumbnail.ts'
+import { artifactError, DarkroomError } from '../../errors.ts'
 import type { Caller } from '../../api-keys.ts'
 import { needs } from '../auth.ts'
 import type { ApiParts, App, AppEnv } from '../context.ts'
@@ -49,7 +50,7 @@ const get = createRoute({
   method: 'get',
   path: '/artifacts/{sha256}',
   summary: 'Fetch a picture',
-  description: `With \`size=${thumbnailSide}\` its thumbnail: a WebP of at most ${thumbnailSide} pixels a side, which was made with the picture.`,
+  description: `With \`size=${thumbnailSide}\` its thumbnail: a WebP of at most ${thumbnailSide} pixels a side.`,
   tags: ['artifacts'],
   ...keyed,
   middleware: needs('read'),
@@ -107,10 +108,11 @@ export function artifactRoutes({ engine, artifacts, config }: ApiParts): App {
     const isNamed = artifactIdPattern.test(sha256) && (await engine.sees(sha256, sightOf(caller)))
     if (!isNamed) throw unknownArtifact(sha256)
   }
-  const noThumbnail = async (sha256: string): Promise<DarkroomError> =>
-    (await artifacts.has(sha256))
-      ? artifactError('no_thumbnail', `picture ${sha256} has no thumbnail: none could be made, or it is older than they are`)
-      : artifactError('missing', `artifact ${sha256} is not in the store`)
+  const thumbnails = new Thumbnails(artifacts)
+  const noThumbnail = (sha256: string, cause: unknown): DarkroomError =>
+    cause instanceof DarkroomError
+      ? cause
+      : artifactError('no_thumbnail', `none can be made of picture ${sha256}: ${(cause as Error).message}`, { cause })
   app.openapi(request, async (c) => {
     const { sha256 } = c.req.valid('param')
     await mustSee(sha256, c.get('caller'))
@@ -127,8 +129,11 @@ export function artifactRoutes({ engine, artifacts, config }: ApiParts): App {
     const { range: asked, 'if-range': ifRange, 'if-none-match': ifNoneMatch } = c.req.valid('header')
     if (isKnown(ifNoneMatch, etag)) return c.body(null, 304, cached)
 
-    const artifact = await (size === undefined ? artifacts.open(sha256) : artifacts.openThumbnail(sha256))
-    if (!artifact && size !== undefined) throw await noThumbnail(sha256)
+    const thumbnail = async () =>
+      thumbnails.open(sha256).catch((error: unknown) => {
+        throw noThumbnail(sha256, error)
+      })
+    const artifact = await (size === undefined ? artifacts.open(sha256) : thumbnail())
     if (!artifact) throw artifactError('missing', `artifact ${sha256} is not in the store`)
     const { head, whole } = await peek(artifact.stream)
     const type = pictureType(head)

@@ -6,6 +6,7 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { z } from 'zod'
 import { decodePicture, pictureLimits } from '../../artifacts/picture.ts'
 import { thumbnailSide } from '../../artifacts/thumbnail.mjs'
+import { Thumbnails } from '../../artifacts/thumbnail.ts'
 import { apiError } from '../../errors.ts'
 import { readPicture, type PictureFile } from '../../models/beside.ts'
 import { modelError } from '../../models/errors.ts'
@@ -46,7 +47,7 @@ const mostKept = 512
 const mostWaiting = 64
 
 /** Thumbnails by the file and its state; those of files that are no pictures fail as they did before. */
-class Thumbnails {
+class ThumbnailsOfFiles {
   readonly #made = new Map<string, Promise<Uint8Array>>()
   #last: Promise<unknown> = Promise.resolve()
   #waiting = 0
@@ -129,7 +130,8 @@ const nameIn = (isAdapter: boolean, id: string): string => `${isAdapter ? 'adapt
 type Asked = Pick<z.infer<typeof PinnedInput>, 'model' | 'adapters'>
 
 export function modelPictureRoutes({ engine, artifacts }: ApiParts): App {
-  const thumbnails = new Thumbnails()
+  const thumbnails = new ThumbnailsOfFiles()
+  const drawnThumbnails = new Thumbnails(artifacts)
   const newest = new Newest(engine)
   const bytesOf = async (stream: ReadableStream<Uint8Array>): Promise<Uint8Array> =>
     new Uint8Array(await new Response(stream).arrayBuffer())
@@ -144,7 +146,7 @@ export function modelPictureRoutes({ engine, artifacts }: ApiParts): App {
     const drawn = file ? undefined : await newest.of(found.id, found.entry.verdict.kind, sight)
     // The session, or its place among those of the key, may have gone since.
     const isSeen = drawn !== undefined && (await engine.sees(drawn, sight))
-    const kept = isSeen ? await artifacts.openThumbnail(drawn) : undefined
+    const kept = isSeen ? await drawnThumbnails.open(drawn).catch(() => undefined) : undefined
     if (!file && !kept)
       throw modelError('no_picture', `no picture lies beside model ${named} on this host, and none was drawn with it lately`)
     const etag = `"${file ? Buffer.from(file.state).toString('base64url') : drawn}"`

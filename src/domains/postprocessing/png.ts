@@ -41,16 +41,21 @@ export async function writePng(pixels: Uint8Array, width: number, height: number
   if (channels !== 3 && channels !== 4) throw new RangeError(`${pixels.length} bytes are no ${width} · ${height} pixels of RGB or RGBA`)
   const rowBytes = width * channels
   const rows = Math.max(1, Math.floor(bandBytes / rowBytes))
-  // One copy that all threads read: what is sent to them otherwise is copied twice, on the event loop.
-  const shared = new Uint8Array(new SharedArrayBuffer(pixels.length))
-  shared.set(pixels)
-  const picture = { pixels: shared, rowBytes, channels, rows, taken: new Int32Array(new SharedArrayBuffer(4)) }
+  const picture = { pixels: shared(pixels), rowBytes, channels, rows, taken: new Int32Array(new SharedArrayBuffer(4)) }
   const made = await Promise.all(Array.from({ length: Math.min(maxThreads, Math.ceil(height / rows)) }, () => threads.run(picture)))
   const bands = made.flat().toSorted((one, other) => one.number - other.number)
   return pngFile({ width, height, hasAlpha: channels === 4 }, Object.entries(texts), [
     ...bands.map(({ chunk }) => chunk),
     chunkOf('IDAT', checksumOf(bands)),
   ])
+}
+
+/** What all threads read: anything else would be copied for each of them, on the event loop. */
+function shared(pixels: Uint8Array): Uint8Array {
+  if (pixels.buffer instanceof SharedArrayBuffer) return pixels
+  const copy = new Uint8Array(new SharedArrayBuffer(pixels.length))
+  copy.set(pixels)
+  return copy
 }
 
 /** Adler-32 of bands one behind the other (RFC 1950, §8.2: both sums are linear in what stands before them). */
@@ -88,17 +93,15 @@ export async function pixelsOf(tools: Pick<Tools, 'read'>, { pixels, width, heig
   return bytes
 }
 
-/** A PNG of them, and its thumbnail, which is made beside it. @throws DarkroomError as `pixelsOf` */
+/** A PNG of them, and what makes its thumbnail. @throws DarkroomError as `pixelsOf` */
 export async function pictureOf(
   tools: Pick<Tools, 'read'>,
   left: Left,
   texts: Record<string, string>,
-): Promise<{ png: Uint8Array; thumbnail: Promise<Uint8Array> }> {
+): Promise<{ png: Uint8Array; thumbnail: () => Promise<Uint8Array> }> {
+  const { width, height } = left
   const pixels = await pixelsOf(tools, left)
-  const thumbnail = thumbnailOfPixels(pixels, left.width, left.height)
-  // Heard by whoever keeps it, if anybody does.
-  thumbnail.catch(() => undefined)
-  return { png: await writePng(pixels, left.width, left.height, texts), thumbnail }
+  return { png: await writePng(pixels, width, height, texts), thumbnail: () => thumbnailOfPixels(pixels, width, height) }
 }
 
 /** Texts of a PNG by keyword. @throws Error when it is no PNG. */
