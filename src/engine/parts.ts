@@ -109,7 +109,7 @@ export class EngineParts {
   readonly devices: Devices
   /** The models of all hosts. */
   readonly models: Catalogue
-  /** Workers that live, as they published themselves; read again at most every 300 ms. */
+  /** Workers that live, as they published themselves last. */
   readonly workers: () => Promise<HeardWorker[]>
   /**
    * Counts an attempt of this session that the worker has lost; the worker reads the count and drains itself when it is
@@ -139,7 +139,9 @@ export class EngineParts {
     this.at = at
     this.times = times
     this.shards = shards
-    this.workers = recent(300, () => readWorkers(redis))
+    this.workers = () => readWorkers(redis)
+    // Each decision of the queue asks: one answer serves for those of a moment. A request sees what a command has left.
+    const workers = recent(300, this.workers)
     this.countLoss = (worker, sessionId) => countLoss(redis, worker, sessionId)
     this.counts = () => readCounts(redis, shards)
     this.newest = (count) => newest(redis, shards, count)
@@ -155,15 +157,14 @@ export class EngineParts {
       rescanMs: times.rescanMs,
       log,
       idleHash: config.idleHash,
-      // Not `this.workers`: asked all the time, it would show requests a list that is always some moments old.
-      workers: () => readWorkers(redis),
+      workers: this.workers,
     })
 
     this.store = new Store({ redis, times, at })
     this.reads = new Reads(redis, shards)
     this.registry = new Registry(workflows, operations)
     this.ownWorkflows = new OwnWorkflows({ redis, registry: this.registry, folder: config.workflows, log })
-    this.dispatcher = new Dispatcher({ redis, store: this.store, reads: this.reads, workers: this.workers, models: this.models, times, at })
+    this.dispatcher = new Dispatcher({ redis, store: this.store, reads: this.reads, workers, models: this.models, times, at })
     // What a commit puts into the outbox is handled at once; the outbox itself commits.
     const afterCommit = (committed: Committed): Promise<void> => this.outbox.committed(committed)
     const { store, reads, registry, ownWorkflows, dispatcher, devices, models } = this
@@ -176,7 +177,7 @@ export class EngineParts {
     this.items = new ItemReads(redis)
     this.policies = new Policies(redis)
     this.pictureAnalytics = new PictureAnalytics(redis)
-    const { pictures, policies, items, webhooks, workers, quarantine } = this
+    const { pictures, policies, items, webhooks, quarantine } = this
     this.submissions = new Submissions({
       store,
       reads,
