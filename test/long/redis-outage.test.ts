@@ -1,7 +1,9 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { startFarm } from '../support/farm.ts'
 import { graceMs } from '../support/times.ts'
-import { sleep } from '../support/wait.ts'
+import { eventually, sleep } from '../support/wait.ts'
 
 describe.concurrent('Redis', { timeout: 120_000 }, () => {
   it.each(['frozen', 'gone'])(
@@ -95,6 +97,39 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
     await farm.redis.restart()
     const pictures = await farm.pictures(id)
     expect((await farm.attempts(id, 'inference.denoise')).map(({ end, worker: by }) => [end, by])).toEqual([['completed', worker.ready]])
+    expect(pictures).toEqual(await farm.undisturbed())
+  })
+
+  it.each([
+    ['while its lease lives: the step that has begun ahead of that commit counts', true],
+    ['until another attempt has its step: nothing counts of the one that has begun ahead', false],
+  ])('out of reach for one result alone, %s', async (_, counts) => {
+    await using farm = await startFarm({ workers: 2, proxied: true })
+    await sleep(graceMs(farm.times))
+    const open = await farm.gate(7, 10)
+    const id = await farm.submit()
+    const { worker, stepKey } = await farm.untilCall(id, 10)
+    const before = (await farm.attempts(id, 'inference.denoise')).length
+    const cut = ['commitTransition']
+    farm.proxy.rule = ({ name, sessions }) => (cut.includes(name) && sessions.includes(id) ? 'cut' : undefined)
+    await open()
+    const place = join(farm.folder, 'attempts', worker.name)
+    const [own = ''] = (await readdir(place)).filter((name) => !name.endsWith('.lock'))
+    /** Folders of this session's attempts on that worker: `<step key>.<epoch>.<attempt>`. */
+    const folders = async (): Promise<string[]> => (await readdir(join(place, own))).filter((name) => name.startsWith(`${id}.`))
+    const ahead = await eventually('a step has begun ahead', async () =>
+      (await folders()).find((name) => !name.startsWith(`${stepKey}.`))?.replace(/^.*\./, ''),
+    )
+    await eventually('the commit before it did not come through', async () => farm.proxy.hits('cut') > 0)
+    if (!counts) {
+      cut.push('renewLease')
+      await eventually('another attempt has the step', async () => (await farm.attempts(id, 'inference.denoise')).length > before)
+    }
+    farm.proxy.rule = undefined
+    const pictures = await farm.pictures(id)
+    const decodes = await farm.attempts(id, 'inference.decode')
+    expect(decodes.map(({ end, attemptId }) => [end, attemptId === ahead])).toEqual([['completed', counts]])
+    await eventually('nothing of it is left', async () => (await folders()).length === 0)
     expect(pictures).toEqual(await farm.undisturbed())
   })
 
