@@ -76,16 +76,35 @@ async function makeResident(wanted: readonly WantedModel[], parts: ResidencyPart
 const networksOf = (wanted: readonly WantedModel[]): readonly WantedModel[] =>
   wanted.filter(({ kind }) => kind === undefined || isBeside(kind))
 
+/** What a call has had, with how it was placed. */
+interface Had {
+  resident: Resident
+  memoryProfile: MemoryProfile | undefined
+}
+const hadBy = new WeakMap<Call, Had>()
+
+/** To be told of each call that had all its models to its end. */
+export const noteHad = (call: Call, had: Had): void => void hadBy.set(call, had)
+
 /**
- * As `makeResident`; without asking the child where `last`, what the session's step before had of the same child, has
- * all of them. One that it lets go of meanwhile it loads by itself.
+ * As `makeResident`; without asking the child where it has all of them: `last` is what the session's step before had of
+ * it, and what was asked of it last may have been another session's step. One that it lets go of meanwhile it loads by
+ * itself.
  */
 export async function residentFor(wanted: readonly WantedModel[], parts: ResidencyParts, last: Resident | undefined): Promise<Resident> {
-  const models = networksOf(wanted).flatMap((each) => last?.models.find((held) => isDeepStrictEqual(held.wanted, each)) ?? [])
-  const isKnown = last !== undefined && last.childPid === parts.child.pid && models.length === networksOf(wanted).length
+  const resident = last ?? hadLast(wanted, parts)
+  const models = networksOf(wanted).flatMap((each) => resident?.models.find((held) => isDeepStrictEqual(held.wanted, each)) ?? [])
+  const isKnown = resident !== undefined && resident.childPid === parts.child.pid && models.length === networksOf(wanted).length
   if (!isKnown) return makeResident(wanted, parts)
   await parts.requireRoom()
-  return { models, childPid: last.childPid, wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0 }
+  return { models, childPid: resident.childPid, wasResident: true, seconds: 0, ramBytes: 0, diskBytes: 0 }
+}
+
+/** Undefined where it was placed in another way, or a name without a hash may mean other files by now. */
+function hadLast(wanted: readonly WantedModel[], { child, memoryProfile }: ResidencyParts): Resident | undefined {
+  const had = child.latest && hadBy.get(child.latest)
+  const isPinned = wanted.every(({ bodyHash }) => bodyHash !== null)
+  return isPinned && had?.memoryProfile === memoryProfile ? had?.resident : undefined
 }
 
 /**

@@ -1,5 +1,5 @@
 /** The steps of a picture follow one another on the worker that has begun it, on a farm of two. */
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -42,6 +42,23 @@ describe('the steps of a picture', () => {
     expect(await inOneCommit(id)).toEqual([true, true, true])
     const { notes } = await farm.receipt(id)
     expect(notes.map(({ note }) => note).join()).toContain('the negative prompt is not heard')
+  })
+
+  it('ask the child for no model that it has drawn with a moment ago, and for one that it has let go of since', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'darkroom-once-'))
+    const asked = join(folder, 'asked.0')
+    farm = await startFarm({ fake: ['--once', join(folder, 'asked'), '--fault', 'die-after:model.ensure'] })
+    // The first one may ask: the mark says that a child has died of it already.
+    await writeFile(asked, '')
+    await farm.pictures(await farm.submit({ seed: 5 }))
+    await rm(asked)
+    await farm.pictures(await farm.submit({ seed: 6 }))
+    expect(await readdir(folder)).toEqual([])
+    const { json } = await farm.client.post('/v1/models/darkroom-tiny/unload', {}, { Prefer: 'wait=20' })
+    expect(json.unloaded).toMatchObject([{ id: 'darkroom-tiny' }])
+    await farm.pictures(await farm.submit({ seed: 7 }))
+    expect(await readdir(folder)).toEqual(['asked.0'])
+    await rm(folder, { recursive: true })
   })
 
   it('a child that dies with the last frame of one costs the next one no try', async () => {

@@ -44,6 +44,8 @@ export interface ChildOptions extends Omit<ProcessOptions, 'isSpare'> {
 }
 
 export class PythonChild {
+  /** The work that was started last. */
+  latest: Call | undefined
   readonly #options: ChildOptions
   readonly #stall: Stall
   #process: PythonProcess | undefined
@@ -116,7 +118,9 @@ export class PythonChild {
 
   /** Starts work. It is sent once a process is ready; the listeners are called until the outcome settles. */
   start<A extends WorkAction>(action: A, data: RequestData<A>, listeners: CallListeners = {}): Call<A> {
-    return this.#call(action, data, listeners)
+    const call = this.#call(action, data, listeners)
+    this.latest = call
+    return call
   }
 
   async ping(): Promise<Heartbeat> {
