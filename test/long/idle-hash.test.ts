@@ -52,7 +52,7 @@ describe('a model that no session has asked for', () => {
   it('is hashed at once when one asks, though idle time has begun with it', async () => {
     await writeModel(models, 'large', 'large')
     await writeSparse(join(models, 'large/unet/diffusion_pytorch_model.safetensors'), { unet: [40 * megabyte] })
-    await eventually('it is listed', () => model('large'))
+    await eventually('it can be used', async () => (await model('large'))?.status === 'usable')
     expect((await model('large'))?.bodyHash).toBeNull()
     await sleep(5000)
     expect((await model('large'))?.bodyHash).toBeNull()

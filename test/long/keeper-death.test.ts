@@ -20,7 +20,8 @@ it('a keeper that is killed while it hashes leaves no hash behind, and the next 
     const { status, json } = await farm.client.get('/v1/models/large')
     return status === 200 ? (json as Model) : undefined
   }
-  await eventually('it is listed', model)
+  // A look may come while it is being written.
+  await eventually('it can be used', async () => (await model())?.status === 'usable')
   const [shelf] = await farm.eye.hkeys(keys.shelves())
   if (shelf === undefined) throw new Error('void: no shelf')
   const id = await farm.submit({ model: 'large' })

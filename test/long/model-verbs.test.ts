@@ -21,7 +21,10 @@ beforeAll(async () => {
   writeImage(join(farm.folder, 'models/drawn/unet/diffusion_pytorch_model.safetensors'), safetensors({ unet: ['U8', [drawnBytes]] }))
   client = new DarkroomClient({ url: farm.client.url })
   await farm.addWorker()
-  await eventually('the models are listed', async () => (await client.models()).models.length >= 3)
+  await eventually('the models are listed, and draw', async () => {
+    const { models } = await client.models()
+    return models.length >= 3 && models.every(({ id, status }) => id === 'large' || status === 'usable')
+  })
 })
 afterAll(() => farm[Symbol.asyncDispose]())
 
