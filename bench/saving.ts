@@ -3,7 +3,7 @@ import { randomFillSync } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FileArtifactStore, sha256Of } from '../src/artifacts/store.ts'
-import { thumbnailOfPixels } from '../src/artifacts/thumbnail.ts'
+import { thumbnailOfFile } from '../src/artifacts/thumbnail.ts'
 import { root } from '../src/config.ts'
 import { writePng } from '../src/domains/postprocessing/png.ts'
 import { median, rounded } from './statistics.ts'
@@ -27,8 +27,8 @@ export async function saved(size: number): Promise<string> {
       const pixels = randomFillSync(Buffer.alloc(size * size * 3))
       if (round === 1) times.clear()
       await measure('hash of the pixels', () => sha256Of(pixels))
-      const thumbnail = await measure('thumbnail', () => thumbnailOfPixels(pixels, size, size))
       const png = await measure('PNG', () => writePng(pixels, size, size, {}))
+      const thumbnail = await measure('thumbnail', () => thumbnailOfFile(png))
       const sha256 = await measure('hashed and stored', () => store.put(png, 'image'))
       await measure('thumbnail stored', () => store.putThumbnail(sha256, thumbnail))
     }

@@ -11,7 +11,7 @@
  */
 import { createHash, randomUUID, webcrypto } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { link, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { onDisk, requireRoom } from '../disk.ts'
@@ -19,6 +19,19 @@ import { artifactError } from '../errors.ts'
 import { IndexMark } from './index-mark.ts'
 
 export type ArtifactKind = 'image' | 'scratch'
+
+/** Bytes that are written while they are made. */
+export interface Writing {
+  /**
+   * Writes them into an open file that is empty, and returns their SHA-256, 64 hex digits.
+   * @throws as the disk does, with its `code`; and why they cannot be made
+   */
+  writeTo(fd: number): Promise<string>
+  /** How many there are, once they are written. */
+  readonly byteLength: number
+  /** All of them, once they are written. */
+  whole(): Uint8Array
+}
 
 export interface ArtifactStore {
   /** Equal for two stores only when they hold the same bytes. */
@@ -29,9 +42,15 @@ export interface ArtifactStore {
   readonly mark: IndexMark
   /**
    * Keeps the bytes and returns their SHA-256, 64 hex digits. Putting present bytes again makes them young.
+   * @throws DarkroomError `disk.full`, and as `writeTo`; then nothing is left behind
+   */
+  put(bytes: Uint8Array | Writing, kind: ArtifactKind): Promise<string>
+  /**
+   * Keeps a copy of a file as scratch, under the SHA-256 that whoever wrote it says: whether that is true shows when it
+   * is read.
    * @throws DarkroomError `disk.full`; then nothing is left behind
    */
-  put(bytes: Uint8Array, kind: ArtifactKind): Promise<string>
+  putFile(path: string, sha256: string): Promise<void>
   /** Makes present bytes young, so that the collector spares them. False when they are gone. */
   refresh(sha256: string): Promise<boolean>
   /** @throws DarkroomError `artifact.missing`, or `artifact.corrupt` when the bytes no longer match their name. */
@@ -50,7 +69,7 @@ export interface ArtifactStore {
   readScores(sha256: string): Promise<Buffer | undefined>
   /** @throws DarkroomError `disk.full` where so many bytes would not fit; `why`: what they are for */
   requireRoom(bytes: number, why: string): Promise<void>
-  /** Removes what writers that were killed have left behind, a minute later. Returns how many files went. */
+  /** Removes what killed writers have left behind, a quarter of an hour later. Returns how many files went. */
   sweep(): Promise<number>
   /** Removes what is older than `olderThanMs` and `isNamed` denies. Returns how many files went. */
   collect(isNamed: (sha256: string) => Promise<boolean>, olderThanMs: number): Promise<number>
@@ -58,10 +77,9 @@ export interface ArtifactStore {
 
 export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** The same off the event loop, which megabytes would hold up. What threads share is copied first: it may change. */
+/** The same off the event loop, which megabytes would hold up. */
 async function hashBeside(bytes: Uint8Array): Promise<string> {
-  const own = bytes.buffer instanceof SharedArrayBuffer ? Uint8Array.from(bytes) : bytes
-  return Buffer.from(await webcrypto.subtle.digest('SHA-256', own)).toString('hex')
+  return Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes)).toString('hex')
 }
 
 export const artifactIdPattern = /^[0-9a-f]{64}$/
@@ -84,8 +102,8 @@ async function rejuvenate(path: string, bytes: number): Promise<void> {
   }
 }
 
-/** A file that nobody has written to for so long has no writer any more, ms: a write takes seconds at most. */
-const abandonedMs = 60_000
+/** A file that nobody has written to for so long has no writer any more, ms: a picture's step has ten minutes. */
+const abandonedMs = 15 * 60_000
 
 /**
  * Files under `<folder>/<first two digits>/<SHA-256>`, visible by rename only: what is not whole yet lies under
@@ -109,7 +127,8 @@ export class FileArtifactStore implements ArtifactStore {
     const known = await readFile(file, 'utf8').catch(() => '')
     if (known !== '') return known.trim()
     // Two first users may race: a link is made by one of them only, and only to a file that is whole.
-    await this.#write(Buffer.from(randomUUID()), false, async (part) => {
+    await this.#part(async (part) => {
+      await this.#write(part, Buffer.from(randomUUID()), false)
       await link(part, file).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'EEXIST') throw error
       })
@@ -121,7 +140,10 @@ export class FileArtifactStore implements ArtifactStore {
   async probe(): Promise<void> {
     // A folder that is gone, or not mounted, is not made anew: the bytes that are named would be missing in it.
     await stat(this.#folder)
-    await this.#write(Buffer.from('x'), false, (part) => rm(part))
+    await this.#part(async (part) => {
+      await this.#write(part, Buffer.from('x'), false)
+      await rm(part)
+    })
   }
 
   #path(sha256: string): string {
@@ -129,12 +151,25 @@ export class FileArtifactStore implements ArtifactStore {
     return join(this.#folder, sha256.slice(0, 2), sha256)
   }
 
-  async put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
-    const hashing = hashBeside(bytes)
-    // A disk takes longer to have bytes for good than a processor to hash them. What is present may be scratch.
-    if (kind === 'image') await this.#write(bytes, true, async (part) => this.#place(part, this.#path(await hashing), true))
-    else if (!(await this.#isWhole(await hashing, bytes.byteLength))) await this.#publish(this.#path(await hashing), bytes, false)
-    return hashing
+  async put(bytes: Uint8Array | Writing, kind: ArtifactKind): Promise<string> {
+    const isDurable = kind === 'image'
+    // A disk takes longer to have bytes for good than a processor to hash them.
+    const hashing = bytes instanceof Uint8Array ? hashBeside(bytes) : undefined
+    if (hashing && !isDurable && (await this.#isWhole(await hashing, bytes.byteLength))) return hashing
+    // A picture that is present may be scratch.
+    return this.#part(async (part) => {
+      const written = await this.#write(part, bytes, isDurable)
+      const sha256 = written ?? (await hashing) ?? ''
+      await this.#place(part, this.#path(sha256), isDurable)
+      return sha256
+    })
+  }
+
+  async putFile(path: string, sha256: string): Promise<void> {
+    await this.#part(async (part) => {
+      await inFolder(this.#parts, () => copyFile(path, part))
+      await this.#place(part, this.#path(sha256), false)
+    })
   }
 
   /** Whether so many bytes of that name are there and whole; then they are young. */
@@ -161,13 +196,15 @@ export class FileArtifactStore implements ArtifactStore {
   }
 
   async #publish(path: string, bytes: Uint8Array, isDurable: boolean): Promise<void> {
-    await this.#write(bytes, isDurable, (part) => this.#place(part, path, isDurable))
+    await this.#part(async (part) => {
+      await this.#write(part, bytes, isDurable)
+      await this.#place(part, path, isDurable)
+    })
   }
 
   async #place(part: string, path: string, isDurable: boolean): Promise<void> {
     const shelf = dirname(path)
-    await mkdir(shelf, { recursive: true, mode: 0o700 })
-    await rename(part, path)
+    await inFolder(shelf, () => rename(part, path))
     if (isDurable) await syncFolder(shelf)
   }
 
@@ -183,24 +220,21 @@ export class FileArtifactStore implements ArtifactStore {
     )
   }
 
-  /** Writes a file that `publish` gives its place; whatever fails, no part of it stays. */
-  async #write(bytes: Uint8Array, isDurable: boolean, publish: (part: string) => Promise<void>): Promise<void> {
+  /** Makes a file, under this path at first; whatever fails, no part of it stays. */
+  async #part<T>(make: (part: string) => Promise<T>): Promise<T> {
     const part = join(this.#parts, `${randomUUID()}.part`)
-    const write = async (): Promise<void> => {
-      await mkdir(this.#parts, { recursive: true, mode: 0o700 })
-      const file = await open(part, 'wx', 0o600)
-      try {
-        await file.writeFile(bytes)
-        if (isDurable) await file.sync()
-      } finally {
-        await file.close()
-      }
-      await publish(part)
-    }
-    await onDisk(this.#folder, write()).catch(async (error: unknown) => {
+    return onDisk(this.#folder, make(part)).catch(async (error: unknown) => {
       await rm(part, { force: true })
       throw error
     })
+  }
+
+  /** Returns the SHA-256 where whoever writes says it. */
+  async #write(part: string, bytes: Uint8Array | Writing, isDurable: boolean): Promise<string | undefined> {
+    await using file = await inFolder(this.#parts, () => open(part, 'wx', 0o600))
+    const sha256 = bytes instanceof Uint8Array ? await file.writeFile(bytes) : await bytes.writeTo(file.fd)
+    if (isDurable) await file.sync()
+    return sha256 ?? undefined
   }
 
   requireRoom(bytes: number, why: string): Promise<void> {
@@ -290,6 +324,15 @@ export class FileArtifactStore implements ArtifactStore {
     }
     return removed
   }
+}
+
+/** Does it again once the folder is made, where that is not there yet. */
+async function inFolder<T>(folder: string, act: () => Promise<T>): Promise<T> {
+  return act().catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    return act()
+  })
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -52,14 +52,12 @@ export function withTexts(png: Uint8Array, texts: Iterable<[keyword: string, tex
 }
 
 /**
- * A PNG of 8 bits a number, RGB or RGBA (PNG, W3C, §5).
+ * How a PNG of 8 bits a number, RGB or RGBA, begins (PNG, W3C, §5): all that stands before its pixels.
  * @param texts as `withTexts`
- * @param data its IDAT chunks: one stream of zlib
  */
-export function pngFile(
+export function pngHead(
   { width, height, hasAlpha }: { width: number; height: number; hasAlpha: boolean },
   texts: Iterable<[keyword: string, text: string]>,
-  data: readonly Uint8Array[],
 ): Buffer {
   const header = Buffer.alloc(13)
   header.writeUInt32BE(width, 0)
@@ -69,8 +67,6 @@ export function pngFile(
     Buffer.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a),
     chunkOf('IHDR', header),
     ...Array.from(texts, ([keyword, text]) => textChunk(keyword, text)),
-    ...data,
-    chunkOf('IEND'),
   ])
 }
 

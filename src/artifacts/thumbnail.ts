@@ -9,13 +9,6 @@ export async function thumbnailOfFile(picture: Uint8Array): Promise<Uint8Array> 
   return thumbnailOf(sharp(picture, { limitInputPixels: false }))
 }
 
-/** Of RGB or RGBA, 8 bits each, row by row: the bytes that `thumbnailOfFile` makes of their PNG. */
-export async function thumbnailOfPixels(pixels: Uint8Array, width: number, height: number): Promise<Uint8Array> {
-  const sharp = await libvips()
-  const channels = pixels.length === width * height * 4 ? 4 : 3
-  return thumbnailOf(sharp(pixels, { raw: { width, height, channels }, limitInputPixels: false }))
-}
-
 /**
  * Thumbnails as they are asked for. A step that makes a picture does not wait for its thumbnail, and a worker may die
  * before it has kept that: it is then made here, one at a time.

@@ -1,5 +1,5 @@
 import type { z } from 'zod'
-import type { ArtifactKind, ArtifactStore } from '../artifacts/store.ts'
+import type { ArtifactKind, ArtifactStore, Writing } from '../artifacts/store.ts'
 import type { DarkroomError } from '../errors.ts'
 import type { Entry, Model } from '../models/entry.ts'
 import type { Listed } from '../models/listing.ts'
@@ -112,6 +112,13 @@ export interface ShelfTools {
   recordBenchmark(bodyHash: string, figures: unknown): Promise<void>
 }
 
+/** A file that is open for reading, until it is disposed of. */
+export interface OpenFile extends AsyncDisposable {
+  /** Its descriptor, which threads may read by. */
+  fd: number
+  bytes: number
+}
+
 /** What an operation gets from the worker that runs it. */
 export interface Tools {
   readonly sessionId: string
@@ -126,11 +133,13 @@ export interface Tools {
    * @throws DarkroomError `artifact.missing`, `artifact.corrupt`
    */
   read(sha256: string): Promise<Buffer>
+  /** The file of what the session's last step has left on this worker; undefined for another artifact. */
+  open(sha256: string): Promise<OpenFile | undefined>
   /**
    * Keeps bytes; the commit of the step's result names them. Returns their SHA-256. Of a picture a thumbnail is made
-   * and kept beside what follows, by `thumbnail` where the file is not needed for it.
+   * and kept beside what follows.
    */
-  keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail?: () => Promise<Uint8Array>): Promise<string>
+  keep(bytes: Uint8Array | Writing, kind: ArtifactKind): Promise<string>
   /**
    * Keeps a picture that no session names: only operators see it, for so many seconds, an hour at most. At 0 nothing is
    * kept. Returns its SHA-256.

@@ -80,7 +80,7 @@ export class Admission {
   async #turn(): Promise<void> {
     const { lines, pauses, workers } = this.#parts
     for (let i = 0; i < maxReads; i++) {
-      const [standing, paused] = await Promise.all([lines.read(heads), pauses.list()])
+      const [standing, paused, rules] = await Promise.all([lines.read(heads), pauses.list(), this.rules()])
       const awaitsDevice = standing.holders.some((holder) => queues.isGpu(holder.holder) && isUrgent(holder))
       if (standing.lines.length === 0 && paused.length === 0 && !awaitsDevice) return
       const ready = (await workers()).filter(({ status }) => status === 'ready')
@@ -88,7 +88,7 @@ export class Admission {
       if (open.length < ready.length) await this.#withdraw(standing, new Slots(open, []))
       const asked = victims(standing.holders, new Slots(ready, standing.holders))
       await Promise.all(asked.map(({ stepKey, holder }) => lines.askYield(stepKey, holder)))
-      if ((await this.#letIn(standing, open)) === 'done') return
+      if ((await this.#letIn(standing, open, rules)) === 'done') return
     }
   }
 
@@ -100,7 +100,7 @@ export class Admission {
   }
 
   /** `again` when the lines must be read again. */
-  async #letIn(standing: Standing, open: WorkerRecord[]): Promise<'done' | 'again'> {
+  async #letIn(standing: Standing, open: WorkerRecord[], rules: TurnRules): Promise<'done' | 'again'> {
     const { lines, dispatcher, config } = this.#parts
     const slots = new Slots(open, standing.holders)
     const { lines: waiting, shares, numbers } = standing
@@ -108,7 +108,7 @@ export class Admission {
     const ceilings = await this.ceilings(standing)
     const mayEnter = (line: Line): boolean => slots.fits(line.queue, isUrgent(line)) && ceilings.reached(line) === undefined
     let hasUrgent = false
-    const turns = new Turns(waiting, shares, await this.rules())
+    const turns = new Turns(waiting, shares, rules)
     for (;;) {
       const nearness = new Nearness(open, drawing)
       const near = (line: Line): string | undefined => (isUrgent(line) ? undefined : nearness.of(line, (queue) => slots.fits(queue)))

@@ -21,6 +21,8 @@ export interface Committed {
   effects: Pick<Effects, 'steps' | 'sessions' | 'items'>
   /** It has ended, and its parent is to be told. */
   tellsParent: boolean
+  /** Of a session that has just come to be: the one device that its steps run on; null: any. */
+  device?: string | null
 }
 
 /** The session's next step, and where its session stands then. */

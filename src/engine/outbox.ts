@@ -66,11 +66,11 @@ export class Outbox {
   }
 
   /** Handles at once what a commit has just put here. Never throws: what fails is left to the sweep. */
-  async committed({ id, effects, tellsParent }: Committed): Promise<void> {
+  async committed({ id, effects, tellsParent, device }: Committed): Promise<void> {
     const { children, log } = this.#parts
     try {
       await Promise.all([
-        this.#opened(id, effects.steps),
+        this.#opened(id, effects.steps, device),
         ...effects.sessions.map((planned) => children.follow(`${id}.${planned.suffix}`, childValue(planned))),
         ...effects.items.map(({ suffix }) => children.follow(`${id}.${suffix}`, itemsValue)),
       ])
@@ -123,11 +123,15 @@ export class Outbox {
   // ---- steps ----
 
   /** Steps that a commit has just opened. */
-  async #opened(id: string, steps: readonly PlannedStep[]): Promise<void> {
+  async #opened(id: string, steps: readonly PlannedStep[], device: string | null | undefined): Promise<void> {
     if (steps.length === 0) return
     const { admission, reads, registry, dispatcher } = this.#parts
     const isOnDevice = steps.some((step) => step.lane === 'gpu')
-    const session = isOnDevice ? await reads.fields(id, 'exactnessKey', 'lastWorker', 'device', 'admitted') : anywhere
+    // One that has just come to be was nowhere yet.
+    const isKnown = !isOnDevice || device !== undefined
+    const session = isKnown
+      ? { ...anywhere, device: device ?? null }
+      : await reads.fields(id, 'exactnessKey', 'lastWorker', 'device', 'admitted')
     let waits = false
     await Promise.all(
       steps.map(async ({ suffix, step: name, lane, priority, input }) => {

@@ -7,7 +7,7 @@ import { counted, limitReached, mostOf } from '../limits.ts'
 import { chooseShard, keys, newSessionId, shardOf, splitStepKey } from '../keys.ts'
 import type { Webhooks } from '../webhooks/webhooks.ts'
 import { isCommand, workflowId, type Items, type Workflow } from '../workflows/index.ts'
-import { checkSize, type CommitsParts } from './commit.ts'
+import { checkSize, type CommitsParts, type Committed } from './commit.ts'
 import { completed, type Completed, type CompletionParts } from './completion.ts'
 import type { Carried, Creation } from './creation.ts'
 import { creationOf, goingOnKey, groupText, mismatch, promises, type CreationMore, type Draft } from './draft.ts'
@@ -168,6 +168,8 @@ export class Submissions {
 
   async #accept(submission: Submission, id: string, idempotency: Creation['idempotency']): ReturnType<Store['create']> {
     const { keyId, tags, priority, deadlineS, concurrency, webhook, trace } = submission
+    // Asked beside what completes the request; `#admit` then has the answers.
+    for (const ask of [this.#room, this.#memory]) void ask().catch(() => undefined)
     const { workflow, input, pictures, items, device } = await this.#whole(submission)
     const begun = this.#planned(id, workflowId(workflow), this.first(workflow, input), firstPriority(priority))
     const reserve = reserveOf(workflow, input) + reserveOfItems(items)
@@ -193,7 +195,7 @@ export class Submissions {
         counted: await this.#counted(workflow, keyId, shardOf(id)),
       },
     )
-    if (reply.created) void this.#opened(id, begun.effects)
+    if (reply.created) void this.#opened(id, begun.effects, { device })
     return reply
   }
 
@@ -319,7 +321,7 @@ export class Submissions {
       items,
       end,
     })
-    if (reply.created) await this.#opened(id, child.runs ? effects : noEffects, reply.tellsParent)
+    if (reply.created) await this.#opened(id, child.runs ? effects : noEffects, { tellsParent: reply.tellsParent })
   }
 
   /** A child's first state, or the end of one whose request is refused. */
@@ -371,8 +373,8 @@ export class Submissions {
     return { as, most: most - elsewhere, refusal: () => limitReached(name, keyId, most) }
   }
 
-  #opened(id: string, effects: Effects, tellsParent = false): Promise<void> {
-    return this.#parts.afterCommit({ id, effects, tellsParent })
+  #opened(id: string, effects: Effects, more: Partial<Pick<Committed, 'tellsParent' | 'device'>> = {}): Promise<void> {
+    return this.#parts.afterCommit({ id, effects, tellsParent: false, ...more })
   }
 
   /**

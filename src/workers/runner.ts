@@ -160,6 +160,7 @@ export class StepRunner {
     const tools = new AttemptTools(this.#options.tools(attempt), {
       leased: lease?.promise,
       last: before?.tools,
+      reserve: () => this.#reserve(running),
       onLeft:
         leaves &&
         (() => {
@@ -309,14 +310,12 @@ export class StepRunner {
     await Promise.all(this.#closing)
   }
 
-  /** Runs it; a step on the device holds its reservation meanwhile, and gives it back however it ends. */
+  /** Runs it; a step on the device reserves that when it comes to it, and gives it back however it ends. */
   async #run(running: Running, operation: Operation): Promise<unknown> {
     const { attempt, tools } = running
     if (operation.lane !== 'gpu') return operation.run(attempt.input, tools)
     running.until = Infinity
     await this.#turn(running)
-    running.until = performance.now() + operation.timeoutMs
-    running.reservation = await this.#reserve(running)
     running.until = performance.now() + operation.timeoutMs
     try {
       return await operation.run(attempt.input, tools)
@@ -336,11 +335,14 @@ export class StepRunner {
   }
 
   /** Reserves the device for a step; where another one has it, it waits for that one, however long that takes. */
-  async #reserve(running: Running): Promise<Reservation> {
+  async #reserve(running: Running): Promise<void> {
+    const { operations } = this.#options
     const { attempt, tools } = running
     for (;;) {
       try {
-        return await this.#options.reserve(attempt, AbortSignal.any([tools.signal, tools.paused]))
+        running.reservation = await this.#options.reserve(attempt, AbortSignal.any([tools.signal, tools.paused]))
+        running.until = performance.now() + (operations[attempt.step]?.timeoutMs ?? 0)
+        return
       } catch (error) {
         if (!(error instanceof DarkroomError && error.code.startsWith('memory.')))
           throw new Unreserved('the device could not be reserved', { cause: error })

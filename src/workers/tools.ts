@@ -3,10 +3,18 @@ import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { pictureType } from '../artifacts/picture.ts'
-import { sha256Of, type ArtifactKind, type ArtifactStore } from '../artifacts/store.ts'
+import { sha256Of, type ArtifactKind, type ArtifactStore, type Writing } from '../artifacts/store.ts'
 import { thumbnailOfFile } from '../artifacts/thumbnail.ts'
 import { onDisk, requireRoom } from '../disk.ts'
-import { deviceLost, type DeviceTools, type PythonResult, type ShelfTools, type StepProgress, type Tools } from '../domains/operation.ts'
+import {
+  deviceLost,
+  type DeviceTools,
+  type OpenFile,
+  type PythonResult,
+  type ShelfTools,
+  type StepProgress,
+  type Tools,
+} from '../domains/operation.ts'
 import { MemoryProfile, type Exactness, type ModelPin, type Target, type WantedModel } from '../domains/values.ts'
 import { DarkroomError, workerError } from '../errors.ts'
 import { allDone } from '../promises.ts'
@@ -59,6 +67,8 @@ export interface Beginning {
   leased?: Promise<boolean> | undefined
   /** What the session's last step has made and had on this worker, of one that follows it here at once. */
   last?: Pick<AttemptTools, 'made' | 'resident'> | undefined
+  /** Reserves the device, for the whole attempt. @throws DarkroomError `memory.*`; Released, Unreserved */
+  reserve: () => Promise<void>
   /** Told that Python has answered with a result, whose files are whole: the device does nothing more for the step. */
   onLeft?: (() => void) | undefined
 }
@@ -93,8 +103,9 @@ export class AttemptTools implements Tools {
   made: MadeFiles | undefined
   #previews: Previews | undefined
   #checkpoints: Checkpoints | undefined
-  /** Being made and kept. */
-  #thumbnails: Promise<unknown> | undefined
+  #reserved: Promise<void> | undefined
+  /** What makes and keeps them, once the attempt is over. */
+  readonly #thumbnails: (() => Promise<void>)[] = []
 
   constructor(options: ToolsOptions, beginning: Beginning) {
     this.#options = options
@@ -179,18 +190,23 @@ export class AttemptTools implements Tools {
     return (await this.#beginning.last?.made?.read(sha256)) ?? this.artifacts.read(sha256)
   }
 
-  async keep(bytes: Uint8Array, kind: ArtifactKind, thumbnail = () => thumbnailOfFile(bytes)): Promise<string> {
+  async open(sha256: string): Promise<OpenFile | undefined> {
+    return this.#beginning.last?.made?.open(sha256)
+  }
+
+  async keep(bytes: Uint8Array | Writing, kind: ArtifactKind): Promise<string> {
     const sha256 = await this.#put(bytes, kind)
-    if (kind === 'image' && pictureType(bytes) !== undefined)
-      this.#thumbnails = Promise.all([this.#thumbnails, this.#keepThumbnail(sha256, thumbnail)])
+    if (kind === 'image') this.#thumbnails.push(() => this.#keepThumbnail(sha256, bytes))
     this.kept.push({ group: kind === 'image' ? 'references' : 'scratch', sha256, bytes: bytes.byteLength })
     return sha256
   }
 
   /** Costs no picture when it fails: that one is whole, and its thumbnail is made when it is asked for. */
-  async #keepThumbnail(sha256: string, thumbnail: () => Promise<Uint8Array>): Promise<void> {
-    await thumbnail()
-      .then((bytes) => this.artifacts.putThumbnail(sha256, bytes))
+  async #keepThumbnail(sha256: string, bytes: Uint8Array | Writing): Promise<void> {
+    const picture = bytes instanceof Uint8Array ? bytes : bytes.whole()
+    if (pictureType(picture) === undefined) return
+    await thumbnailOfFile(picture)
+      .then((thumbnail) => this.artifacts.putThumbnail(sha256, thumbnail))
       .catch((error: unknown) => this.#options.log.warn({ picture: sha256, err: error }, 'a picture has no thumbnail yet'))
   }
 
@@ -257,14 +273,15 @@ export class AttemptTools implements Tools {
       progress: (progress) => this.progress(progress),
       note: (text) => this.#tell(text),
     }
-    const made = (this.made ??= new MadeFiles((bytes) => this.#put(bytes, 'scratch')))
+    const made = (this.made ??= new MadeFiles(({ path, sha256 }) => this.#atPoints(() => this.artifacts.putFile(path, sha256))))
     const previews = (this.#previews ??= new Previews(this.#options))
     const checkpoints = (this.#checkpoints ??= new Checkpoints({ ...this.#options, leased: this.#beginning.leased, made }))
     const folderMade = this.#makeFolder()
     const laying = { ...this.#options, last: this.#beginning.last?.made, read: (sha256: string) => this.read(sha256) }
-    // Files come to their places while the child says that it has the models.
+    const reserved = (this.#reserved ??= this.#beginning.reserve())
+    // Files come to their places while the device is reserved, and the child says that it has the models.
     const [resident, beside, laid, checkpoint] = await allDone([
-      residentFor(attempt.models, parts, this.#beginning.last?.resident),
+      reserved.then(() => residentFor(attempt.models, parts, this.#beginning.last?.resident)),
       besideHere(input, this.#options.models),
       folderMade.then(() => layFiles(files, laying)),
       folderMade.then(() => layCheckpoint(laying, (text) => this.note(text))),
@@ -334,12 +351,16 @@ export class AttemptTools implements Tools {
     }
   }
 
-  async #put(bytes: Uint8Array, kind: ArtifactKind): Promise<string> {
+  #put(bytes: Uint8Array | Writing, kind: ArtifactKind): Promise<string> {
+    return this.#atPoints(() => this.artifacts.put(bytes, kind))
+  }
+
+  async #atPoints<T>(put: () => Promise<T>): Promise<T> {
     const { attempt, port } = this.#options
     port.at?.('artifact.before', attempt.sessionId)
-    const sha256 = await this.artifacts.put(bytes, kind)
+    const done = await put()
     port.at?.('artifact.after', attempt.sessionId)
-    return sha256
+    return done
   }
 
   /** Why the attempt failed, when its folder was removed under it; whatever then failed says less. */
@@ -349,15 +370,16 @@ export class AttemptTools implements Tools {
   }
 
   /**
-   * Waits for thumbnails, checkpoints and previews under way, and removes the attempt's folder; undefined for one that
-   * has none of these.
+   * Makes thumbnails, waits for checkpoints and previews under way, and removes the attempt's folder; undefined for one
+   * that has none of these.
    */
   close(): Promise<void> | undefined {
-    return this.#hasFolder || this.#thumbnails ? this.#settle() : undefined
+    return this.#hasFolder || this.#thumbnails.length > 0 ? this.#settle() : undefined
   }
 
   async #settle(): Promise<void> {
-    await Promise.all([this.#thumbnails, this.#checkpoints?.recorded, this.#previews?.shown, this.made?.settled()])
+    const thumbnails = this.#thumbnails.map((make) => make())
+    await Promise.all([...thumbnails, this.#checkpoints?.recorded, this.#previews?.shown, this.made?.settled()])
     await rm(this.#options.folder, { recursive: true, force: true })
   }
 }

@@ -1,8 +1,9 @@
+import { writeSync } from 'node:fs'
 import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { checkStore } from '../../src/artifacts/index-mark.ts'
-import { FileArtifactStore, sha256Of } from '../../src/artifacts/store.ts'
+import { FileArtifactStore, sha256Of, type Writing } from '../../src/artifacts/store.ts'
 import { DarkroomError } from '../../src/errors.ts'
 import { collectArtifacts, type Names } from '../../src/artifacts/collector.ts'
 import type { Cause } from '../../src/engine/store.ts'
@@ -27,11 +28,11 @@ describe('artifacts and the sessions that name them', () => {
     const then = new Date(Date.now() - ageMs)
     await utimes(join(t.folder, 'artifacts', sha256.slice(0, 2), sha256), then, then)
   }
-  const resolved = { output: { model: { id: 'm', bodyHash: '0' }, family: 'sd' }, stats: {} }
+  const encoded = { output: { conditioning: 'c'.repeat(64) }, stats: {} }
   /** A session whose first step has named these. */
   const naming = async (...artifacts: Cause['artifacts']): Promise<string> => {
     const id = await t.submit()
-    expect((await t.port.deliver(await t.take(id, '1.0'), { ...resolved, artifacts })).isRecorded).toBe(true)
+    expect((await t.port.deliver(await t.take(id, '1.0'), { ...encoded, artifacts })).isRecorded).toBe(true)
     return id
   }
 
@@ -66,12 +67,12 @@ describe('artifacts and the sessions that name them', () => {
     expect(await readdir(join(t.folder, 'artifacts', 'parts'))).toEqual([])
   })
 
-  it('what a killed writer has left goes a minute later, what is being written stays', async () => {
+  it('what a killed writer has left goes a quarter of an hour later, what is being written stays', async () => {
     const parts = join(t.folder, 'artifacts', 'parts')
     await put()
     await writeFile(join(parts, 'dead.part'), 'half a pic')
     await writeFile(join(parts, 'alive.part'), 'half a pic')
-    const then = new Date(Date.now() - 61_000)
+    const then = new Date(Date.now() - 901_000)
     await utimes(join(parts, 'dead.part'), then, then)
     expect(await store.sweep()).toBe(1)
     expect(await readdir(parts)).toEqual(['alive.part'])
@@ -86,6 +87,35 @@ describe('artifacts and the sessions that name them', () => {
     await writeFile(join(folder, sha256Of(bytes).slice(0, 2)), '')
     await expect(broken.put(bytes, 'image')).rejects.toThrow(/EEXIST|ENOTDIR/)
     expect(await readdir(join(folder, 'parts'))).toEqual([])
+  })
+
+  it.each(['image', 'scratch'] as const)(
+    'bytes that are written while they are made are kept, and leave nothing where that fails: %s',
+    async (kind) => {
+      const bytes = Buffer.from(`bytes of ${kind} that are written`)
+      const writing = (writeTo: Writing['writeTo']): Writing => ({ writeTo, byteLength: bytes.length, whole: () => bytes })
+      const whole = writing((fd) => Promise.resolve(writeSync(fd, bytes)).then(() => sha256Of(bytes)))
+      expect(await store.put(whole, kind)).toBe(sha256Of(bytes))
+      expect(await store.read(sha256Of(bytes))).toEqual(bytes)
+      const half = writing((fd) => {
+        writeSync(fd, bytes.subarray(0, 9))
+        return Promise.reject(Object.assign(new Error('no space is left'), { code: 'ENOSPC' }))
+      })
+      await expect(store.put(half, kind)).rejects.toMatchObject({ code: 'disk.full' })
+      expect(await readdir(join(t.folder, 'artifacts', 'parts'))).toEqual([])
+    },
+  )
+
+  it('a file is kept as a copy, and what has another SHA-256 than was said is found broken', async () => {
+    const path = join(t.folder, 'made')
+    await writeFile(path, 'made by another program')
+    const [said, wrong] = [sha256Of(Buffer.from('made by another program')), sha256Of(Buffer.from('something else'))]
+    for (const sha256 of [said, wrong]) await store.putFile(path, sha256)
+    await writeFile(path, 'changed')
+    expect((await store.read(said)).toString()).toBe('made by another program')
+    await expect(store.read(wrong)).rejects.toMatchObject({ code: 'artifact.corrupt' })
+    await expect(store.putFile(join(t.folder, 'gone'), said)).rejects.toMatchObject({ code: 'ENOENT' })
+    expect(await readdir(join(t.folder, 'artifacts', 'parts'))).toEqual([])
   })
 
   it('two first users of a store agree on its id, which is never empty', async () => {

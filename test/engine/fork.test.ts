@@ -34,7 +34,6 @@ describe('a fork', () => {
     const before = await farm.pictures(id)
     const all = await states(id)
     expect(all.map(({ open }) => open.join(' '))).toEqual([
-      'model.resolve',
       'inference.encode',
       'inference.denoise',
       'inference.decode',
@@ -56,7 +55,7 @@ describe('a fork', () => {
   it('with a changed input parts at the first step that is asked for something else', async () => {
     const id = await farm.submit({ seed: 7, steps: 8 })
     const [before] = await farm.pictures(id)
-    const [, , encoded, denoised] = await states(id)
+    const [, encoded, denoised] = await states(id)
     const longer = await forked(id, { input: { steps: 12 } })
     expect(longer.input['steps']).toBe(12)
     expect(longer.forkOf).toMatchObject({ session: id, step: 'inference.denoise', entry: encoded?.entry })

@@ -33,7 +33,7 @@ describe('a step whose leases end one after the other', () => {
     const session = await t.engine.get(id)
     expect(session).toMatchObject({
       status: 'failed',
-      error: { code: 'worker.poisoned', class: 'permanent', details: { leases: limit, worker: 'w', step: 'model.resolve' } },
+      error: { code: 'worker.poisoned', class: 'permanent', details: { leases: limit, worker: 'w', step: 'inference.encode' } },
     })
     const history = (await t.engine.history(id, 0, 100)).map(({ event }) => event)
     expect(history.filter((event) => event.type === 'step.recovered')).toHaveLength(limit)

@@ -9,7 +9,7 @@ import type { SessionEvent } from '../../src/engine/session.ts'
 import { startEngine, type TestEngine } from '../support/engine.ts'
 
 const rounds = 25
-const resolved = (id: string): Delivery => ({ output: { model: { id, bodyHash: '0' }, family: 'sd' }, artifacts: [], stats: {} })
+const encoded = (by: string): Delivery => ({ output: { conditioning: by }, artifacts: [], stats: {} })
 const failed: Delivery = { error: new DarkroomError('worker.failed', 'it failed here') }
 
 describe('of two processes at one step', () => {
@@ -45,8 +45,8 @@ describe('of two processes at one step', () => {
       const id = await t.submit()
       const attempt = await t.take(id, '1.0')
       const [a, b] = await both(
-        () => ports[0].deliver(attempt, resolved('a')),
-        () => ports[1].deliver(attempt, resolved('b')),
+        () => ports[0].deliver(attempt, encoded('a')),
+        () => ports[1].deliver(attempt, encoded('b')),
         i,
       )
       expect([a, b].filter(({ isRecorded }) => isRecorded)).toHaveLength(1)
@@ -60,7 +60,7 @@ describe('of two processes at one step', () => {
       const { id, late, present } = await overtaken()
       await both(
         () => ports[0].deliver(late, failed),
-        () => ports[1].deliver(present, resolved('there')),
+        () => ports[1].deliver(present, encoded('there')),
         i,
       )
       const events = await history(id)
@@ -74,8 +74,8 @@ describe('of two processes at one step', () => {
     for (let i = 0; i < rounds; i++) {
       const { id, late, present } = await overtaken()
       await both(
-        () => ports[0].deliver(late, resolved('late')),
-        () => ports[1].deliver(present, resolved('present')),
+        () => ports[0].deliver(late, encoded('late')),
+        () => ports[1].deliver(present, encoded('present')),
         i,
       )
       expect((await history(id)).filter(({ type }) => type === 'step.completed').map(({ attemptId }) => attemptId)).toEqual([present.id])

@@ -31,8 +31,8 @@ describe('a session that a script ends', () => {
     await t.redis.hset(keys.step(stepKey), 'leaseUntil', 0)
     expect((await t.engine.store.expire(stepKey, 1)).is).toBe('poisoned')
     const code = 'worker.poisoned'
-    const said = `step model.resolve of session ${id} ended 1 leases in a row without progress, the last on worker w`
-    const error = { code, ...errorCatalogue.get(code), message: said, details: { leases: 1, worker: 'w', step: 'model.resolve' } }
+    const said = `step inference.encode of session ${id} ended 1 leases in a row without progress, the last on worker w`
+    const error = { code, ...errorCatalogue.get(code), message: said, details: { leases: 1, worker: 'w', step: 'inference.encode' } }
     expect((await t.engine.get(id))?.error).toEqual(error)
     expect((await t.engine.history(id, 0, 10)).at(-1)?.event).toEqual({ type: 'session.failed', at: expect.any(Number), error })
   })

@@ -36,7 +36,6 @@ describe.concurrent('Redis', { timeout: 120_000 }, () => {
       const history = await farm.history(id)
       expect(history.filter((event) => event.type === 'step.recovered')).toEqual([])
       expect(history.filter((event) => event.type === 'step.started').map((event) => event.step)).toEqual([
-        'model.resolve',
         'inference.encode',
         'inference.denoise',
         'inference.decode',

@@ -24,13 +24,12 @@ const picture = { sha256: hash('b'), width: 40, height: 30 }
 const mask = { source: 'alpha', invert: false, grow: 0, blur: 4, fill: 'original', area: 'whole', padding: 32 }
 const exactness = { key: '01234567', facts: {} }
 
-const begun = (input: object): Course =>
-  new Course(machine, input).ends('model.resolve', {}).ends('inference.encode', { conditioning: hash('c') })
+const begun = (input: object): Course => new Course(machine, input).ends('inference.encode', { conditioning: hash('c') })
 const denoised = { latents: hash('e'), exactness }
 
 describe('image-generation', () => {
   it('asks for no more than before where there is no picture, also in a session from before there were any', () => {
-    const fresh = new Course(machine, plain).ends('model.resolve', {})
+    const fresh = new Course(machine, plain)
     const old = JSON.parse(JSON.stringify(fresh.document)) as Document & { context: { pictureLatents?: unknown } }
     delete old.context.pictureLatents
     for (const course of [fresh, new Course(machine, plain, old)]) {
@@ -41,6 +40,14 @@ describe('image-generation', () => {
       course.ends('inference.denoise', denoised)
       expect(Object.keys(course.open('inference.decode').input)).toEqual(['model', 'width', 'height', 'latents'])
     }
+  })
+
+  it('begins with what draws; a session whose model an earlier version was still to look for goes on', () => {
+    const fresh = new Course(machine, plain)
+    const effects = { 'step/resolve': { suffix: '1.0', step: 'model.resolve', input: { model: { id: 'm', bodyHash: hash('a') } } } }
+    const old: Document = { ...fresh.document, value: 'resolving', effects }
+    const { input } = fresh.open('inference.encode')
+    expect(new Course(machine, plain, old).ends('model.resolve', {}).open('inference.encode').input).toEqual(input)
   })
 
   it('encodes a picture once for all images, and hands its latents to each', () => {

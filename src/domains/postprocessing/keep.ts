@@ -39,8 +39,8 @@ export const keep = operation({
       'of' in asked
         ? Object.fromEntries(textsAfter(await tools.artifacts.read(asked.of.sha256), asked.of, asked.done, { exactness: asked.exactness }))
         : { darkroom: receiptOf(asked) }
-    const { png, thumbnail } = await pictureOf(tools, asked, texts)
-    const sha256 = await tools.keep(png, 'of' in asked && !asked.keep ? 'scratch' : 'image', thumbnail)
+    const png = await pictureOf(tools, asked, texts)
+    const sha256 = await tools.keep(png, 'of' in asked && !asked.keep ? 'scratch' : 'image')
     return { sha256, mediaType: 'image/png' as const, width, height, bytes: png.byteLength }
   },
 })

@@ -48,8 +48,10 @@ export const save = operation({
     }
     const receipt: Receipt = { workflow, input: request, exactness }
     const texts = { parameters: infotext(request), darkroom: JSON.stringify(receipt) }
-    const { png, thumbnail } = await pictureOf(tools, { pixels, width, height }, texts)
-    const sha256 = safety?.action === 'block' ? await tools.withhold(png, blockedForS) : await tools.keep(png, 'image', thumbnail)
+    const left = { pixels, width, height }
+    const png =
+      safety?.action === 'block' ? await writePng(await pixelsOf(tools, left), width, height, texts) : await pictureOf(tools, left, texts)
+    const sha256 = png instanceof Uint8Array ? await tools.withhold(png, blockedForS) : await tools.keep(png, 'image')
     if (safety && (safety.action !== 'block' || blockedForS > 0)) await keepJudgement(tools, sha256, safety)
     return { sha256, ...about, bytes: png.byteLength, ...(safety && { safety }) }
   },

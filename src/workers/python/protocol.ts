@@ -336,6 +336,9 @@ export function encodeRequest<A extends Action>(requestId: string, action: A, da
   return line
 }
 
+/** What tells which reply it is. */
+const Typed = z.looseObject({ type: z.enum(['result', ...replyTypes]) })
+
 /**
  * One line of the child, without its newline.
  * @throws DarkroomError `worker.protocol` when it is no frame of this protocol.
@@ -361,7 +364,7 @@ export function decodeReply(line: Buffer): Reply {
     if (action === 'worker.heartbeat') return { kind: 'heartbeat', requestId, action, data: checked(unasked[action], data) }
   }
   if (requestId === '0' || !isAction(action)) throw broken('a frame has an unknown action', JSON.stringify(action))
-  const { type } = checked(z.looseObject({ type: z.enum(['result', ...replyTypes]) }), data)
+  const { type } = checked(Typed, data)
   const reply: ReplyData = type === 'result' ? checked<Result>(results[action], data) : checked<ReplyData>(replies[type], data)
   return { kind: 'reply', requestId, action, data: reply }
 }

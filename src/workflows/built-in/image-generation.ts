@@ -57,7 +57,7 @@ const maxLost = 5
 /** Where an image begins again whose tensors are gone. */
 const again = '#image-generation.drawing.encoding'
 /**
- * [hash] → resolve → encode → [encode picture] → for each image: denoise → [enlarge → denoise] → decode → for each
+ * [hash] → encode → [encode picture] → for each image: denoise → [enlarge → denoise] → decode → for each
  * region: encode picture → denoise → decode → [check] → and then save → [upscale → keep, enhance, convert], not waited
  * for before the next image. What one step leaves for the next is a hint: when it is gone, the machine encodes anew for
  * it, as on `class.lost`.
@@ -138,7 +138,7 @@ const machine = setup({
     },
   },
   states: {
-    pinning: { always: [{ guard: 'isPinned', target: 'resolving' }, { target: 'hashing' }] },
+    pinning: { always: [{ guard: 'isPinned', target: 'drawing' }, { target: 'hashing' }] },
     hashing: {
       invoke: {
         id: 'hash',
@@ -150,6 +150,7 @@ const machine = setup({
         ],
       },
     },
+    // Of sessions that an earlier version of Darkroom has begun.
     resolving: {
       invoke: { id: 'resolve', src: 'model.resolve', input: ({ context }) => ({ model: pinOf(context) }), onDone: 'drawing' },
     },

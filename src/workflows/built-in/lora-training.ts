@@ -73,7 +73,7 @@ interface Context {
 
 const pinOf = ({ input: { model }, bodyHash }: Context): ModelPin => wantedOf({ ...model, bodyHash: model.bodyHash ?? bodyHash ?? '' })
 
-/** [hash] → resolve → train → store it among the models → keep the sample. */
+/** [hash] → train → store it among the models → keep the sample. */
 const machine = setup({
   types: { context: {} as Context, input: {} as Resolved, output: {} as z.infer<typeof Output> },
   actors: steps('model.hash', 'model.resolve', 'inference.train', 'model.store', 'postprocessing.keep'),
@@ -82,7 +82,7 @@ const machine = setup({
   context: ({ input }) => ({ input, bodyHash: null, trained: null, stored: null, image: null }),
   initial: 'pinning',
   states: {
-    pinning: { always: [{ guard: ({ context }) => context.input.model.bodyHash !== null, target: 'resolving' }, { target: 'hashing' }] },
+    pinning: { always: [{ guard: ({ context }) => context.input.model.bodyHash !== null, target: 'training' }, { target: 'hashing' }] },
     hashing: {
       invoke: {
         id: 'hash',
@@ -91,6 +91,7 @@ const machine = setup({
         onDone: { target: 'training', actions: assign({ bodyHash: ({ event }) => event.output.model.bodyHash }) },
       },
     },
+    // Of sessions that an earlier version of Darkroom has begun.
     resolving: {
       invoke: { id: 'resolve', src: 'model.resolve', input: ({ context }) => ({ model: pinOf(context) }), onDone: 'training' },
     },

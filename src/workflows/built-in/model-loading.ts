@@ -20,7 +20,7 @@ const hashOf = ({ model, bodyHash }: Context): string => model.bodyHash ?? bodyH
 const pinOf = (context: Context): ModelPin => wantedOf({ ...context.model, bodyHash: hashOf(context) })
 const pinned = (context: Context): WantedModel => ({ ...context.model, bodyHash: hashOf(context) })
 
-/** [hash] → resolve → load: from disk to the device, pinned before anything is read for it. */
+/** [hash] → load: from disk to the device, pinned before anything is read for it. */
 const machine = setup({
   types: { context: {} as Context, input: {} as Resolved, output: {} as z.infer<typeof Loaded> },
   actors: steps('model.hash', 'model.resolve', 'model.load'),
@@ -30,12 +30,7 @@ const machine = setup({
   initial: 'pinning',
   states: {
     pinning: {
-      always: [
-        { guard: ({ context }) => context.model.bodyHash === null, target: 'hashing' },
-        // What computes beside a model draws nothing by itself, and is looked for by its load.
-        { guard: ({ context }) => context.model.kind !== undefined, target: 'loading' },
-        { target: 'resolving' },
-      ],
+      always: [{ guard: ({ context }) => context.model.bodyHash === null, target: 'hashing' }, { target: 'loading' }],
     },
     hashing: {
       invoke: {
@@ -45,6 +40,7 @@ const machine = setup({
         onDone: { target: 'loading', actions: assign({ bodyHash: ({ event }) => event.output.model.bodyHash }) },
       },
     },
+    // Of sessions that an earlier version of Darkroom has begun.
     resolving: {
       invoke: { id: 'resolve', src: 'model.resolve', input: ({ context }) => ({ model: pinOf(context) }), onDone: 'loading' },
     },
@@ -62,8 +58,8 @@ const machine = setup({
  */
 const shares: Readonly<Record<string, { from: number; to: number }>> = {
   'model.hash': { from: 0, to: 0.45 },
-  'model.resolve': { from: 0.45, to: 0.46 },
-  'model.load': { from: 0.46, to: 0.999 },
+  'model.resolve': { from: 0.45, to: 0.45 },
+  'model.load': { from: 0.45, to: 0.999 },
 }
 
 export const modelLoading = defineWorkflow({
@@ -77,7 +73,7 @@ export const modelLoading = defineWorkflow({
   resolveInput: async (given, catalogue) => ({ model: await wanted(given, catalogue, isBeside) }) satisfies Resolved,
   progress(context, step, fraction) {
     const { from, to } = shares[step] ?? { from: 0, to: 0 }
-    const start = (context as Context).model.bodyHash === null ? 0 : (shares['model.resolve']?.from ?? 0)
+    const start = (context as Context).model.bodyHash === null ? 0 : (shares['model.load']?.from ?? 0)
     return { fraction: (from - start + fraction * (to - from)) / (1 - start) }
   },
   steps: () => 2,

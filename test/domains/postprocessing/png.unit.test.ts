@@ -3,11 +3,14 @@
  * takes part.
  */
 import { createHash, randomFillSync } from 'node:crypto'
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { crc32, inflateSync } from 'node:zlib'
 import { constants, Deflate } from 'pako'
-import { describe, expect, it } from 'vitest'
-import { thumbnailOfFile, thumbnailOfPixels } from '../../../src/artifacts/thumbnail.ts'
-import { readPngTexts, writePng } from '../../../src/domains/postprocessing/png.ts'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Writing } from '../../../src/artifacts/store.ts'
+import { pictureOf, readPngTexts, writePng } from '../../../src/domains/postprocessing/png.ts'
 import { deflated } from '../../../src/domains/postprocessing/png-deflate.mjs'
 import bandsOf from '../../../src/domains/postprocessing/png-thread.mjs'
 
@@ -111,6 +114,60 @@ describe('writePng', () => {
   })
 })
 
+describe('pictureOf', () => {
+  const [width, height] = [333, 517]
+  const pixels = noise(width, height)
+  const left = { pixels: createHash('sha256').update(pixels).digest('hex'), width, height }
+  /** Where its pixels lie, and of those so many bytes; they are said to be all of them. */
+  async function folderWith(there: number) {
+    const folder = await mkdtemp(join(tmpdir(), 'darkroom-png-'))
+    onTestFinished(() => rm(folder, { recursive: true, force: true }))
+    await writeFile(join(folder, 'pixels.rgb'), pixels.subarray(0, there))
+    const tools = {
+      open: async () => {
+        const file = await open(join(folder, 'pixels.rgb'))
+        return { fd: file.fd, bytes: pixels.length, [Symbol.asyncDispose]: () => file.close() }
+      },
+      read: () => readFile(join(folder, 'pixels.rgb')),
+    }
+    return { tools, path: join(folder, 'picture.png') }
+  }
+  const writeTo = async (path: string, picture: Writing, flags = 'w'): Promise<string> => {
+    await using file = await open(path, flags)
+    return await picture.writeTo(file.fd)
+  }
+
+  it('writes what lies in a file as what lies in memory, with its SHA-256', async () => {
+    const { tools, path } = await folderWith(pixels.length)
+    for (const open of [tools.open, () => Promise.resolve(undefined)]) {
+      const picture = await pictureOf({ ...tools, open }, left, { a: 'b' })
+      const sha256 = await writeTo(path, picture)
+      const written = await readFile(path)
+      expect(written.equals(await writePng(pixels, width, height, { a: 'b' }))).toBe(true)
+      expect(createHash('sha256').update(written).digest('hex')).toBe(sha256)
+      expect(picture.byteLength).toBe(written.length)
+      expect(written.equals(picture.whole())).toBe(true)
+    }
+  })
+
+  it('refuses pixels that are not as many as the size says, others than are named, and a file that was cut', async () => {
+    const { tools, path } = await folderWith(pixels.length)
+    await expect(pictureOf(tools, { ...left, height: 516 }, {})).rejects.toMatchObject({ code: 'artifact.corrupt' })
+    const other = await pictureOf(tools, { ...left, pixels: 'a'.repeat(64) }, {})
+    await expect(writeTo(path, other)).rejects.toMatchObject({ code: 'artifact.corrupt' })
+    const cut = await folderWith(pixels.length - 1)
+    const picture = await pictureOf(cut.tools, left, {})
+    await expect(writeTo(cut.path, picture)).rejects.toThrow(`end after ${pixels.length - 1} bytes`)
+  })
+
+  it('says what the disk says', async () => {
+    const { tools, path } = await folderWith(pixels.length)
+    await writeFile(path, '')
+    await expect(writeTo(path, await pictureOf(tools, left, {}), 'r')).rejects.toMatchObject({ code: 'EBADF' })
+    await expect(writeTo('/dev/full', await pictureOf(tools, left, {}))).rejects.toMatchObject({ code: 'ENOSPC' })
+  })
+})
+
 describe('deflate', () => {
   /** Bytes as `kind` says, of a generator that begins anew each time. */
   function bytesOf(length: number, kind: (noise: number, before: number) => number): Uint8Array {
@@ -148,7 +205,10 @@ describe('the event loop', () => {
     const side = 1024
     const pixels = randomFillSync(new Uint8Array(3 * side * side))
     const from = performance.now()
-    bandsOf({ pixels, rowBytes: 3 * side, channels: 3, rows: 16, taken: new Int32Array(1) })
+    const [rows, chunkBytes] = [16, 64 * side]
+    const count = side / rows
+    const made = { chunks: new Uint8Array(chunkBytes * count), chunkBytes, lengths: new Int32Array(count), adlers: new Uint32Array(count) }
+    bandsOf({ pixels, height: side, rows, rowBytes: 3 * side, channels: 3, taken: new Int32Array(1), ...made })
     const onThisLoop = performance.now() - from
     const before = performance.eventLoopUtilization()
     await writePng(pixels, side, side, {})
@@ -163,17 +223,5 @@ describe('readPngTexts', () => {
 
   it('refuses what is no PNG', () => {
     expect(() => readPngTexts(Buffer.from('GIF89a, not one of ours'))).toThrow('no PNG')
-  })
-})
-
-describe('a thumbnail of pixels', () => {
-  it.each([
-    ['RGB', 3, 640, 333],
-    ['RGBA', 4, 333, 640],
-    ['a small one', 3, 100, 60],
-  ])('is that of their file: %s', async (_, channels, width, height) => {
-    const pixels = Uint8Array.from({ length: channels * width * height }, (_each, i) => (i * 167 + (i >> 5)) & 255)
-    const file = await writePng(pixels, width, height, {})
-    expect(Buffer.from(await thumbnailOfPixels(pixels, width, height)).equals(await thumbnailOfFile(file))).toBe(true)
   })
 })
