@@ -260,6 +260,11 @@ export class AttemptTools implements Tools {
     if ((await this.#beginning.leased) !== false) await this.#options.port.log(this.#options.attempt, text)
   }
 
+  /** Reserves the device for the attempt, once; what it does there comes after that. @throws as `Beginning.reserve` */
+  reserve(): Promise<void> {
+    return (this.#reserved ??= this.#beginning.reserve())
+  }
+
   async python(input: Record<string, unknown>, files: Record<string, string | null>): Promise<PythonResult> {
     const { attempt, folder } = this.#options
     if (!isPythonStep(attempt.step)) throw workerError('action_unknown', `${attempt.step} has no part in Python`)
@@ -278,10 +283,9 @@ export class AttemptTools implements Tools {
     const checkpoints = (this.#checkpoints ??= new Checkpoints({ ...this.#options, leased: this.#beginning.leased, made }))
     const folderMade = this.#makeFolder()
     const laying = { ...this.#options, last: this.#beginning.last?.made, read: (sha256: string) => this.read(sha256) }
-    const reserved = (this.#reserved ??= this.#beginning.reserve())
     // Files come to their places while the device is reserved, and the child says that it has the models.
     const [resident, beside, laid, checkpoint] = await allDone([
-      reserved.then(() => residentFor(attempt.models, parts, this.#beginning.last?.resident)),
+      this.reserve().then(() => residentFor(attempt.models, parts, this.#beginning.last?.resident)),
       besideHere(input, this.#options.models),
       folderMade.then(() => layFiles(files, laying)),
       folderMade.then(() => layCheckpoint(laying, (text) => this.note(text))),

@@ -9,7 +9,7 @@ import type { OperationTable, Tools } from '../../src/domains/operation.ts'
 import type { Attempt, AttemptPort, Delivery, GoingOn } from '../../src/engine/attempt.ts'
 import { deferred } from '../../src/promises.ts'
 import { StepRunner } from '../../src/workers/runner.ts'
-import type { ToolsOptions } from '../../src/workers/tools.ts'
+import type { AttemptTools, ToolsOptions } from '../../src/workers/tools.ts'
 import { eventually } from '../support/wait.ts'
 
 /** Every session draws with one model, but for those called `other…`. */
@@ -40,7 +40,8 @@ function device(holder?: string) {
     draw: {
       lane: 'gpu',
       timeoutMs: 400,
-      run: async ({ id }: { id: string }) => {
+      run: async ({ id }: { id: string }, tools: AttemptTools) => {
+        await tools.reserve()
         await gates.get(id)?.promise
         return id
       },

@@ -37,7 +37,7 @@ const base = 65_521
 /** @typedef {Bands & { head: Uint8Array }} Picture with what its file begins with */
 
 const lost = -1
-/** How long one is waited for, ms: its thread has begun it by then. */
+/** How long the chunk of a band that a thread has taken is waited for, ms. */
 const patienceMs = 60_000
 /** Bytes of a file that are read at a time. */
 const pieceBytes = 256 * 1024
@@ -46,35 +46,45 @@ const pieceBytes = 256 * 1024
  * Makes bands of a picture, as others do at the same time: each takes the next one.
  * @param {Bands} bands
  */
-export default ({ pixels, height, rows, rowBytes, channels, taken, chunks, chunkBytes, lengths, adlers }) => {
-  for (let number = Atomics.add(taken, 0, 1); number < lengths.length; number = Atomics.add(taken, 0, 1)) {
-    let length = lost
-    try {
-      const until = Math.min(height, (number + 1) * rows)
-      const first = Math.max(0, number * rows - 1)
-      const filtered = filter(read(pixels, first * rowBytes, until * rowBytes), rowBytes, channels, number === 0)
-      const chunk = deflate(filtered, number === 0, until === height)
-      chunks.set(chunk, number * chunkBytes)
-      adlers[number] = adler32(filtered)
-      length = chunk.length
-    } finally {
-      Atomics.store(lengths, number, length)
-      Atomics.notify(lengths, number)
-    }
-  }
+export default (bands) => {
+  while (makeNext(bands));
 }
 
 /**
- * The file, piece by piece; waits for bands that are still being made.
- * @param {Picture} picture
+ * Makes the next band that no thread has taken. False where there is none.
+ * @param {Bands} bands
  */
-export function* piecesOf({ head, height, rows, rowBytes, chunks, chunkBytes, lengths, adlers }) {
+function makeNext({ pixels, height, rows, rowBytes, channels, taken, chunks, chunkBytes, lengths, adlers }) {
+  const number = Atomics.add(taken, 0, 1)
+  if (number >= lengths.length) return false
+  let length = lost
+  try {
+    const until = Math.min(height, (number + 1) * rows)
+    const first = Math.max(0, number * rows - 1)
+    const filtered = filter(read(pixels, first * rowBytes, until * rowBytes), rowBytes, channels, number === 0)
+    const chunk = deflate(filtered, number === 0, until === height)
+    chunks.set(chunk, number * chunkBytes)
+    adlers[number] = adler32(filtered)
+    length = chunk.length
+  } finally {
+    Atomics.store(lengths, number, length)
+    Atomics.notify(lengths, number)
+  }
+  return true
+}
+
+/**
+ * The file, piece by piece, of a picture whose bands are made.
+ * @param {Picture} picture
+ * @param {(number: number) => void} [wait] called for a band that is still to come, until it is there
+ */
+export function* piecesOf({ head, height, rows, rowBytes, chunks, chunkBytes, lengths, adlers }, wait) {
   yield head
   let checksum = { a: 1, b: 0 }
   for (let number = 0; number < lengths.length; number++) {
-    Atomics.wait(lengths, number, 0, patienceMs)
+    while (wait && Atomics.load(lengths, number) === 0) wait(number)
     const length = Atomics.load(lengths, number)
-    if (length === 0 || length === lost) throw new Error('a part of the picture could not be made')
+    if (length <= 0) throw new Error('a part of the picture could not be made')
     yield chunks.subarray(number * chunkBytes, number * chunkBytes + length)
     const bytes = (Math.min(height, (number + 1) * rows) - number * rows) * (rowBytes + 1)
     checksum = joined(checksum, adlers[number] ?? 0, bytes)
@@ -86,17 +96,22 @@ export function* piecesOf({ head, height, rows, rowBytes, chunks, chunkBytes, le
 }
 
 /**
- * Writes the file while its bands are made. To be asked for behind those who make them: else they might wait for the
- * thread that waits for them.
+ * Writes the file while its bands are made. It makes those that nobody has taken itself, and so waits for no thread but
+ * for one that is at work.
  * @param {Picture & { fd: number }} picture
  * @returns {{ sha256: string, bytes: number } | { code: string | undefined, message: string }} or why it cannot be
  *   written: an error itself would come without its code
  */
 export function write({ fd, ...picture }) {
   const sha256 = createHash('sha256')
+  /** @param {number} number */
+  const wait = (number) => {
+    if (makeNext(picture) || Atomics.wait(picture.lengths, number, 0, patienceMs) !== 'timed-out') return
+    throw new Error('a part of the picture did not come')
+  }
   let bytes = 0
   try {
-    for (const piece of piecesOf(picture)) {
+    for (const piece of piecesOf(picture, wait)) {
       for (let at = 0; at < piece.length;) at += writeSync(fd, piece, at, piece.length - at, bytes + at)
       sha256.update(piece)
       bytes += piece.length

@@ -150,6 +150,17 @@ describe('pictureOf', () => {
     }
   })
 
+  it('of many at once: none waits for another, however few threads there are', async () => {
+    const { tools } = await folderWith(pixels.length)
+    const all = Array.from({ length: 12 }, async (_each, i) => {
+      const { path } = await folderWith(0)
+      const text = String(i)
+      await writeTo(path, await pictureOf(tools, left, { text }))
+      return readPngTexts(await readFile(path))['text']
+    })
+    expect(await Promise.all(all)).toEqual(Array.from({ length: 12 }, (_each, i) => String(i)))
+  })
+
   it('refuses pixels that are not as many as the size says, others than are named, and a file that was cut', async () => {
     const { tools, path } = await folderWith(pixels.length)
     await expect(pictureOf(tools, { ...left, height: 516 }, {})).rejects.toMatchObject({ code: 'artifact.corrupt' })

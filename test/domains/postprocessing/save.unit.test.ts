@@ -1,5 +1,7 @@
 /** What a picture's file says of its request. */
+import { open } from 'node:fs/promises'
 import { expect, it } from 'vitest'
+import type { Writing } from '../../../src/artifacts/store.ts'
 import type { Tools } from '../../../src/domains/operation.ts'
 import { readPngTexts } from '../../../src/domains/postprocessing/png.ts'
 import { save } from '../../../src/domains/postprocessing/save.ts'
@@ -20,8 +22,14 @@ const request: ImageRequest = {
 async function textsOf(input: ImageRequest): Promise<Record<string, string>> {
   let png = new Uint8Array()
   const tools = {
+    open: async () => undefined,
     read: async () => Buffer.alloc(8 * 8 * 3),
-    keep: async (bytes: Uint8Array) => ((png = Uint8Array.from(bytes)), 'a'),
+    keep: async (picture: Writing) => {
+      await using file = await open('/dev/null', 'w')
+      await picture.writeTo(file.fd)
+      png = Uint8Array.from(picture.whole())
+      return 'a'
+    },
   }
   const exactness = { key: 'k', facts: {} }
   await save.run({ pixels: 'a'.repeat(64), width: 8, height: 8, workflow: 'w@1', request: input, exactness }, tools as unknown as Tools)
