@@ -125,13 +125,9 @@ export class Outbox {
   /** Steps that a commit has just opened. */
   async #opened(id: string, steps: readonly PlannedStep[], device: string | null | undefined): Promise<void> {
     if (steps.length === 0) return
-    const { admission, reads, registry, dispatcher } = this.#parts
+    const { admission, registry, dispatcher } = this.#parts
     const isOnDevice = steps.some((step) => step.lane === 'gpu')
-    // One that has just come to be was nowhere yet.
-    const isKnown = !isOnDevice || device !== undefined
-    const session = isKnown
-      ? { ...anywhere, device: device ?? null }
-      : await reads.fields(id, 'exactnessKey', 'lastWorker', 'device', 'admitted')
+    const session = isOnDevice ? await this.#whereabouts(id, device) : anywhere
     let waits = false
     await Promise.all(
       steps.map(async ({ suffix, step: name, lane, priority, input }) => {
@@ -146,6 +142,12 @@ export class Outbox {
       }),
     )
     if (waits) await admission.wake()
+  }
+
+  /** What decides where a session's steps on the device go; one that has just come to be was nowhere yet. */
+  async #whereabouts(id: string, device: string | null | undefined): Promise<Whereabouts> {
+    if (device !== undefined) return { ...anywhere, device }
+    return this.#parts.reads.fields(id, 'exactnessKey', 'lastWorker', 'device', 'admitted')
   }
 
   /** A step that waits, perhaps for long. False in a process that does not have its operation. */
@@ -264,7 +266,9 @@ export class Outbox {
 }
 
 /** What a session's earlier steps say of the place of the next one, where they say nothing. */
-const anywhere = { exactnessKey: null, lastWorker: null, device: null, admitted: null }
+const anywhere: Whereabouts = { exactnessKey: null, lastWorker: null, device: null, admitted: null }
+
+type Whereabouts = Record<'exactnessKey' | 'lastWorker' | 'device' | 'admitted', string | null>
 
 /** A step with what decides where it may run, and the queue that its session was let in to. */
 type Described = Waiting & { version: string; isStrict: boolean; admitted: string | null }
