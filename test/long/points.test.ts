@@ -210,17 +210,18 @@ type Spoil = (world: World, album: string, picture: string, open: () => Promise<
 /**
  * A picture that `spoil` disturbs. It is held at call 3 until `open` is called; `further` holds it at call 6 instead.
  * Other sessions' workers die around it, and a step that loses five leases without a new checkpoint would be poisonous.
+ * `before`: done before it, by whose end it begins then.
  */
-function picture(points: Point[], spoil: Spoil): Scenario {
+function picture(points: Point[], spoil: Spoil, before: Node[] = []): Scenario {
   return {
     points,
     play: async (world) => {
       const seed = 1000 + number++
       const open = await world.farm.gate(seed, 3)
-      const { id: album } = await world.run({ do: 'sequence', of: [{ do: 'signal' }, { do: 'picture', seed }] })
-      await spoil(world, album, childSessionId(1, `${album}.2.0`), open, () => world.farm.gate(seed, 6))
-      const { said } = await world.output<{ said: [signal: unknown, picture: { images: { sha256: string }[] }] }>(album)
-      const { images } = said[1]
+      const { id: album } = await world.run({ do: 'sequence', of: [{ do: 'signal' }, ...before, { do: 'picture', seed }] })
+      await spoil(world, album, childSessionId(1, `${album}.${2 + before.length}.0`), open, () => world.farm.gate(seed, 6))
+      const { said } = await world.output<{ said: { images?: { sha256: string }[] }[] }>(album)
+      const images = said.at(-1)?.images
       const again = await world.submit('image-generation', pictureOf(seed))
       expect(images).toHaveLength(1)
       expect(images).toEqual((await world.output<{ images: { sha256: string }[] }>(again)).images)
@@ -469,6 +470,13 @@ const scenarios: Record<Kind, Scenario[]> = {
       await world.dead(next, 'withdraw.before', 'withdraw.after')
       expect((await world.ask('POST', '/v1/queue/resume', {})).status).toBe(200)
     }),
+    // The API that lets an urgent session in asks a worker to make way.
+    crowded(['yield.before', 'yield.after'], async (world, held) => {
+      world.arm(held, 'yield.before', 'yield.after')
+      const urgent = await world.submit('image-generation', pictureOf(1000 + number++), { priority: 9 })
+      await world.dead(held, 'yield.before', 'yield.after')
+      await world.until(urgent, 'succeeded')
+    }),
     // What a dead worker leaves goes on without a line.
     picture(['place.before', 'place.after'], async (world, album, id, open) => {
       await world.go(album)
@@ -543,17 +551,22 @@ const scenarios: Record<Kind, Scenario[]> = {
       await world.go(album)
       await world.dead(id, 'place.before', 'place.after')
     }),
-    picture(['join.before', 'join.after', 'admit.before', 'admit.after'], async (world, album, id, open) => {
-      world.arm(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
-      await open()
-      await world.go(album)
-      await world.dead(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
-    }),
+    // The worker that has ended the step before makes it, and lets it in.
+    picture(
+      ['join.before', 'join.after', 'admit.before', 'admit.after'],
+      async (world, album, id, open) => {
+        world.arm(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
+        await open()
+        await world.go(album)
+        await world.dead(id, 'join.before', 'join.after', 'admit.before', 'admit.after')
+      },
+      [step()],
+    ),
     // The worker that lets an urgent session in asks another one to make way. Where the held one's own worker dies of
     // it, that picture goes on elsewhere.
     crowded(['yield.before', 'yield.after'], async (world, held) => {
       world.arm(held, 'yield.before', 'yield.after')
-      const urgent = await world.submit('image-generation', pictureOf(1000 + number++), { priority: 9 })
+      const { id: urgent } = await world.run({ do: 'sequence', of: [step(), { do: 'picture', seed: 1000 + number++ }] }, { priority: 9 })
       await world.dead(held, 'yield.before', 'yield.after')
       await world.until(urgent, 'succeeded')
     }),

@@ -60,7 +60,7 @@ describe('a session as a file', () => {
     const id = await farm.submit({ seed: 8, steps: 6 })
     await farm.pictures(id)
     const { stdout } = await darkroom('states', id)
-    expect(stdout).toMatch(/^ENTRY +AT +STATE +OPEN\n1 .* drawing\.encoding +inference\.encode\n/)
+    expect(stdout).toMatch(/^ENTRY +AT +STATE +OPEN\n1 .* \{"drawing":"encoding"\} +inference\.encode\n/)
     const forked = await darkroom('fork', id, '--set', 'steps=9')
     expect(forked.stdout).toMatch(new RegExp(`^\\S+ queued, parts from ${id} after entry \\d+, at inference\\.denoise\\n$`))
     await farm.pictures(forked.stdout.split(' ')[0] ?? '')
