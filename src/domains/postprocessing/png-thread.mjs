@@ -38,7 +38,7 @@ const base = 65_521
 
 const lost = -1
 /** How long the chunk of a band that a thread has taken is waited for, ms. */
-const patienceMs = 60_000
+export const patienceMs = 60_000
 /** Bytes of a file that are read at a time. */
 const pieceBytes = 256 * 1024
 

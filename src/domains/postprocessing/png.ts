@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Piscina } from 'piscina'
 import { pictureType } from '../../artifacts/picture.ts'
 import type { Writing } from '../../artifacts/store.ts'
@@ -7,7 +8,7 @@ import { artifactError } from '../../errors.ts'
 import { allDone } from '../../promises.ts'
 import type { OpenFile, Tools } from '../operation.ts'
 import { zlibDigest } from './png-deflate.mjs'
-import { piecesOf, type hash, type Picture, type Pixels, type write } from './png-thread.mjs'
+import { patienceMs, piecesOf, type hash, type Picture, type Pixels, type write } from './png-thread.mjs'
 
 /**
  * The one PNG writer: bands of rows through one filter and a deflate that no CPU changes, so that equal pixels and
@@ -128,7 +129,13 @@ async function made(picture: Picture, { pixels }: Left, file: OpenFile | undefin
     // Pixels without a file were compared when they were read.
     const hashing = (file ? threads.run(file.fd, { name: 'hash' }) : Promise.resolve(pixels)) as Promise<ReturnType<typeof hash>>
     // One thread hashes, and one writes.
-    await allDone([...bandsOf(picture, Math.max(1, maxThreads - 2)), hashing])
+    try {
+      await allDone([...bandsOf(picture, Math.max(1, maxThreads - 2)), hashing])
+    } finally {
+      // The thread that writes may have taken one: no descriptor is closed, and given to another file, under its read.
+      const isMaking = (): boolean => picture.lengths.subarray(0, Atomics.load(picture.taken, 0)).includes(0)
+      for (let ms = 0; ms < patienceMs && isMaking(); ms++) await delay(1)
+    }
     const sha256 = await hashing
     if (sha256 !== pixels) throw artifactError('corrupt', `the file of pixels ${pixels} has SHA-256 ${sha256}`)
   } finally {
